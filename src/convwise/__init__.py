@@ -1,0 +1,17 @@
+"""convwise chooses the parameters of 2D convolutional networks from your own images, with evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["advise", "choose", "look", "predict", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    # On use, so that importing convwise.core loads neither numpy nor torch.
+    if name in __all__:
+        from convwise import study
+
+        return getattr(study, name)
+    raise AttributeError(f"module 'convwise' has no attribute {name!r}")

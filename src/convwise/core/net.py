@@ -1,0 +1,119 @@
+"""A network: an input shape and layers in order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from convwise.core.layers import Layer, layer_from_json, layer_to_json, parameters
+from convwise.core.problems import UnusableInput
+
+INPUT = "input"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Net:
+    """Layers in order, over an input of shape (height, width, channels).
+
+    A layer without a name gets one ('conv2d', 'conv2d_1', ...); a layer without inputs reads the
+    layer before it. The last layer is the output. Inside, names and inputs are always set.
+    """
+
+    input_shape: tuple[int, int, int]
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.input_shape)
+        if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise UnusableInput("input shape", f"is {self.input_shape}", "(height, width, channels), each at least 1")
+        object.__setattr__(self, "input_shape", shape)
+        object.__setattr__(self, "layers", tuple(_resolved(self.layers)))
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve characters that stand for this net: the hash of its canonical JSON."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether each layer reads just the layer before it."""
+        before = [INPUT, *(layer.name for layer in self.layers)]
+        return all(layer.inputs == (name,) for layer, name in zip(self.layers, before, strict=False))
+
+    def __getitem__(self, name: str) -> Layer:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise UnusableInput(f"layer {name!r}", "is not in the net", ", ".join(layer.name for layer in self.layers))
+
+    def edit(self, name: str, **changes: Any) -> Net:
+        """A new net in which layer `name` has other parameters."""
+        changed = replace(self[name], **changes)
+        return Net(self.input_shape, tuple(changed if layer.name == name else layer for layer in self.layers))
+
+    def diff(self, other: Net) -> list[tuple[str, str, Any, Any]]:
+        """What differs, as (layer, parameter, here, there); a layer on one side only has parameter ''."""
+        here, there = ({layer.name: layer for layer in net.layers} for net in (self, other))
+        rows: list[tuple[str, str, Any, Any]] = []
+        if self.input_shape != other.input_shape:
+            rows.append((INPUT, "shape", self.input_shape, other.input_shape))
+        for name in [*here, *(name for name in there if name not in here)]:
+            rows += _layer_diff(name, here.get(name), there.get(name))
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """The canonical JSON form; `from_json` is its inverse."""
+        layers, before = [], INPUT
+        for layer in self.layers:
+            row = {"name": layer.name, **layer_to_json(layer)}
+            if layer.inputs != (before,):
+                row["inputs"] = list(layer.inputs)
+            layers.append(row)
+            before = layer.name
+        return {"input_shape": list(self.input_shape), "layers": layers}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Net:
+        """The net that `to_json` wrote. UnusableInput where the data is not a net."""
+        try:
+            shape, rows = tuple(data["input_shape"]), list(data["layers"])
+        except (KeyError, TypeError) as error:
+            raise UnusableInput("net", f"cannot be read: {error!r}", "keys input_shape and layers") from error
+        return Net(shape, tuple(layer_from_json(row) for row in rows))
+
+
+def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
+    """The layers with their names and inputs filled in, checked."""
+    known, before = {INPUT}, INPUT
+    for layer in layers:
+        name = layer.name or _fresh(layer.op.lower(), known)
+        if name in known or not _NAME.fullmatch(name):
+            raise UnusableInput(f"layer {name!r}", "has a name that is taken or not a word", "a new name")
+        inputs = tuple(layer.inputs) or (before,)
+        if unknown := [i for i in inputs if i not in known]:
+            raise UnusableInput(f"layer {name!r}", f"reads {unknown}", "the input or earlier layers")
+        known.add(name)
+        before = name
+        yield replace(layer, name=name, inputs=inputs)
+
+
+def _fresh(base: str, known: set[str]) -> str:
+    number = 0
+    while (name := f"{base}_{number}" if number else base) in known:
+        number += 1
+    return name
+
+
+def _layer_diff(name: str, here: Layer | None, there: Layer | None) -> list[tuple[str, str, Any, Any]]:
+    if here is None or there is None or here.op != there.op:
+        return [(name, "", here and here.op, there and there.op)]
+    columns = [p.name for p in parameters(here)] + ["inputs"]
+    pairs = [(column, getattr(here, column), getattr(there, column)) for column in columns]
+    return [(name, column, a, b) for column, a, b in pairs if a != b]

@@ -1,0 +1,69 @@
+"""Findings and errors: the one form in which convwise says what is wrong.
+
+The error tree:
+
+    ConvwiseError            carries one Problem
+    ├── UnusableInput        images, files or arguments that cannot be used     exit code 2
+    ├── ShapeError           a layer that does not fit its input                exit code 2
+    ├── Infeasible           a goal that no network can meet                    exit code 1
+    └── Unsupported          a layer that a format cannot express               exit code 2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding about data, a net or a request.
+
+    where: the file, layer or argument concerned; what: what is so; expected: what should be
+    so; fix: what to do about it; count: how many cases the finding stands for.
+    """
+
+    where: str
+    what: str
+    expected: str = ""
+    fix: str = ""
+    severity: Severity = "error"
+    count: int = 1
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}"
+        text += f"; expected {self.expected}" if self.expected else ""
+        return text + (f". Fix: {self.fix}" if self.fix else "")
+
+
+class ConvwiseError(Exception):
+    """Base of every error that convwise raises on purpose; `problem` says what and how to fix it."""
+
+    exit_code = 2
+
+    def __init__(self, where: str, what: str, expected: str = "", fix: str = "") -> None:
+        self.problem = Problem(where, what, expected, fix)
+        super().__init__(str(self.problem))
+
+
+class UnusableInput(ConvwiseError):
+    """Images, files or arguments that cannot be used."""
+
+
+class ShapeError(ConvwiseError):
+    """A layer that does not fit its input."""
+
+
+class Infeasible(ConvwiseError):
+    """A goal that no network can meet."""
+
+    exit_code = 1
+
+
+class Unsupported(ConvwiseError):
+    """A layer that a format cannot express."""
+
+    def __init__(self, format: str, layer: str, what: str, instead: str = "") -> None:
+        super().__init__(f"{format} export, layer {layer}", what, fix=instead)

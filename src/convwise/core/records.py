@@ -1,0 +1,205 @@
+"""The records that pass between the stages, each frozen and JSON in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from convwise.core.goal import Goal as Goal
+from convwise.core.goal import Limit as Limit
+from convwise.core.net import Net
+from convwise.core.space import Sample, Space
+
+VerdictWord = Literal["matters", "no difference", "not resolved"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number read off the images.
+
+    name: as in the table of fingerprint.py; value: the number, in `unit`; low, high: its 95 %
+    interval where it is a probe's estimate, else None; meaning: one sentence in plain words;
+    informs: the choices it bears on; curve: the points behind it (x, y), for plots.
+    """
+
+    name: str
+    value: float
+    unit: str
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    informs: str = ""
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a set of images is like: facts about the files, and measures of the pixels.
+
+    shape: (height, width, channels) of the images as read; classes: name -> train images;
+    input_shape: the proposed network input; input_reason: why.
+    """
+
+    shape: tuple[int, int, int]
+    images: int
+    classes: Mapping[str, int]
+    mean: tuple[float, ...]
+    variance: tuple[float, ...]
+    measures: tuple[Measure, ...]
+    input_shape: tuple[int, int, int]
+    input_reason: str
+    seconds: float = 0.0
+
+    def __getitem__(self, name: str) -> float:
+        """The value of the measure called `name`; KeyError where it was not taken."""
+        return self.measure(name).value
+
+    def measure(self, name: str) -> Measure:
+        """The measure called `name`; KeyError where it was not taken."""
+        for measure in self.measures:
+            if measure.name == name:
+                return measure
+        raise KeyError(name)
+
+    def __contains__(self, name: str) -> bool:
+        return any(measure.name == name for measure in self.measures)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a trial is trained, apart from its net.
+
+    learning_rate: peak of the one-cycle schedule (AdamW); flip: mirror left-right at random;
+    shift_px: random translation up to so many pixels; class_weights: loss weight per class, or
+    empty for equal weights.
+    """
+
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.1
+    flip: bool = False
+    shift_px: int = 2
+    class_weights: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One planned training run.
+
+    Exactly one of `seconds` (wall clock of the training loop) and `epochs` (counted) is set.
+    part: 'train' holds the validation part back, 'all' trains on everything not sealed.
+    resumes: the id of the trial whose weights this one starts from, or ''.
+    """
+
+    id: str
+    stage: str
+    sample: Sample
+    net: Net
+    recipe: Recipe = Recipe()
+    seconds: float | None = None
+    epochs: int | None = None
+    seed: int = 0
+    part: Literal["train", "all"] = "train"
+    resumes: str = ""
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation accuracy."""
+
+    seconds: float
+    images: int
+    loss: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a trial.
+
+    score: accuracy on the validation part (None where it failed or part is 'all'); correct: one
+    '0' or '1' per validation example, in their order; cost: params, macs, activation_bytes, and
+    latency_ms where measured; reason: why it failed.
+    """
+
+    trial: Trial
+    status: Literal["done", "failed"]
+    score: float | None = None
+    correct: str = ""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    history: tuple[Epoch, ...] = ()
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    peak_memory_bytes: int = 0
+    dtype: str = "float32"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a parameter has its value: the measure that decided, and the source of the rule."""
+
+    parameter: str
+    value: Any
+    because: str
+    measure: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to start with: the space worth testing, the first sample and its net, a reason for each choice."""
+
+    space: Space
+    sample: Sample
+    net: Net
+    reasons: tuple[Reason, ...]
+    recipe: Recipe = Recipe()
+    portfolio: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The measured effect of one change of one parameter, with its 95 % interval.
+
+    accuracy_change, low, high: in accuracy (0.01 is one point); time_ratio: seconds per image
+    after / before; runs: how many trials the estimate rests on.
+    """
+
+    parameter: str
+    before: Any
+    after: Any
+    accuracy_change: float
+    low: float
+    high: float
+    time_ratio: float
+    verdict: VerdictWord
+    runs: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The choice: the result chosen, the effects measured on the way, the Pareto front, and why."""
+
+    chosen: Result
+    effects: tuple[Effect, ...]
+    alternatives: tuple[Result, ...]
+    reasons: tuple[Reason, ...]
+    standard_error: float
+    notes: tuple[str, ...] = ()
+
+
+def to_json(record: Any) -> Any:
+    """The record as plain JSON values; a Net inside becomes its own JSON form."""
+    if isinstance(record, Net):
+        return record.to_json()
+    if hasattr(record, "__dataclass_fields__"):
+        return {name: to_json(getattr(record, name)) for name in record.__dataclass_fields__}
+    if isinstance(record, Mapping):
+        return {str(key): to_json(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_json(value) for value in record]
+    return record

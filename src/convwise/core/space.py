@@ -1,0 +1,316 @@
+"""The space of networks worth testing: named choices, limits, and the pure function that grows a Net.
+
+Every sample grows into a net whose shapes are valid and whose exact costs are inside the limits.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from convwise.core.calculus import Analysis, analyse, same_pads
+from convwise.core.goal import Goal
+from convwise.core.layers import (
+    Activation,
+    Add,
+    AveragePooling2D,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    Layer,
+    MaxPooling2D,
+    Normalization,
+    Pair,
+    Rescaling,
+)
+from convwise.core.net import INPUT, Net
+from convwise.core.problems import Infeasible
+
+Value = int | float | str
+Sample = Mapping[str, Value]
+
+MEANING: dict[str, str] = {
+    "input.size": "rows x columns that images are brought to",
+    "stem.kernel_size": "kernel of the first convolution",
+    "stem.strides": "stride of the first convolution",
+    "stage.filters": "filters of the stem and the first stage; each later stage doubles them",
+    "stage.count": "stages; between two of them the map is halved",
+    "stage.convs": "convolutions in each stage",
+    "stage.kernel_size": "kernel of the convolutions inside the stages",
+    "block": "how a stage's convolutions are joined: plain chain, residual, or depthwise separable",
+    "downsampling": "what halves the map between two stages",
+    "padding": "padding of the stem and of plain convolutions; residual and separable blocks need 'same'",
+    "activation": "the function after each convolution",
+    "normalization": "what stands between a convolution and its activation",
+    "head": "what turns the last map into one row of numbers",
+    "dropout": "share of the last numbers dropped while training",
+}
+WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+MAX_FILTERS = 512
+POOLS: dict[str, type[MaxPooling2D] | type[AveragePooling2D]] = {
+    "MaxPooling2D": MaxPooling2D,
+    "AveragePooling2D": AveragePooling2D,
+}
+HEADS: dict[str, type[Layer]] = {
+    "GlobalAveragePooling2D": GlobalAveragePooling2D,
+    "GlobalMaxPooling2D": GlobalMaxPooling2D,
+    "Flatten": Flatten,
+}
+# What makes a net cheaper when it is over a limit, mildest first; applied one on top of the other.
+REDUCTIONS: tuple[Sample, ...] = (
+    {},
+    {"stage.convs": 1},
+    {"stage.kernel_size": 3},
+    {"head": "GlobalAveragePooling2D"},
+    {"block": "separable"},
+    {"stem.strides": 2, "stem.kernel_size": 3},
+    {"stage.count": 2},
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One named choice and the values worth testing."""
+
+    name: str
+    values: tuple[Value, ...]
+
+    @property
+    def meaning(self) -> str:
+        return MEANING[self.name]
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Predicted milliseconds of one image: a sum over layers, macs and activation bytes.
+
+    The coefficients are calibrated on this machine (machine.py); margin > 1 keeps predictions safe.
+    """
+
+    per_layer: float
+    per_mac: float
+    per_byte: float
+    margin: float = 1.2
+
+    def milliseconds(self, costs: Analysis) -> float:
+        total = costs.total
+        linear = self.per_layer * len(costs.layers) + self.per_mac * total.macs + self.per_byte * total.activation_bytes
+        return self.margin * linear
+
+
+@dataclass(frozen=True)
+class Space:
+    """Named choices over images of `channels` and `classes`.
+
+    mean, variance: per channel, of pixels / 255, for the net's own Normalization layer.
+    """
+
+    channels: int
+    classes: int
+    mean: tuple[float, ...]
+    variance: tuple[float, ...]
+    choices: tuple[Choice, ...]
+    goal: Goal = Goal()
+    latency: LatencyModel | None = None
+    defaults: Sample = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Choice:
+        return next(choice for choice in self.choices if choice.name == name)
+
+    def cost(self, net: Net) -> dict[str, float]:
+        """The metrics of the goal that can be known without running: exact, and latency predicted."""
+        costs = analyse(net)
+        total = costs.total
+        exact: dict[str, float] = {
+            "params": total.params,
+            "macs": total.macs,
+            "activation_bytes": total.activation_bytes,
+        }
+        return exact | ({"latency_ms": self.latency.milliseconds(costs)} if self.latency else {})
+
+    def sample(self, rng: random.Random) -> Sample:
+        """A random sample, already fitted."""
+        return self.fit({choice.name: rng.choice(choice.values) for choice in self.choices})
+
+    def neighbours(self, sample: Sample) -> Iterator[tuple[str, Value, Sample]]:
+        """Each single change of `sample`, as (choice, value, fitted sample), where it changes the net."""
+        here = self.grow(sample).id
+        for choice in self.choices:
+            for value in choice.values:
+                changed = self.fit({**sample, choice.name: value})
+                if value != sample[choice.name] and self.grow(changed).id != here:
+                    yield choice.name, value, changed
+
+    def grow(self, sample: Sample) -> Net:
+        """The net of a sample: the same sample gives the same net, always valid and inside the limits."""
+        return self._grow(self.fit(sample))
+
+    def fit(self, sample: Sample) -> Sample:
+        """The sample itself where its net keeps every limit, else the nearest smaller one that does.
+
+        Infeasible says by how much the smallest net is over.
+        """
+        excess: dict[str, float] = {}
+        for smaller in self._smaller({**self.defaults, **sample}):
+            excess = self.goal.excess(self.cost(self._grow(smaller)))
+            if not excess:
+                return smaller
+        over = ", ".join(f"{metric} {ratio:.1f} times its limit" for metric, ratio in excess.items())
+        raise Infeasible(
+            "goal", f"the smallest network has {over}", self.goal.text, "raise the limit, or shrink the images"
+        )
+
+    def _smaller(self, sample: Sample) -> Iterator[Sample]:
+        current = dict(sample)
+        for reduction in REDUCTIONS:
+            current |= reduction
+            for width in reversed(WIDTHS):
+                if width <= int(sample["stage.filters"]):
+                    yield {**current, "stage.filters": width}
+        smallest = min(self["input.size"].values, key=lambda size: parse_size(str(size)))
+        for width in reversed(WIDTHS):
+            yield {**current, "input.size": smallest, "stage.filters": width}
+
+    def _grow(self, sample: Sample) -> Net:
+        height, width = parse_size(str(sample["input.size"]))
+        stack = _Stack(sample, (height, width))
+        stack.put(Rescaling(1 / 255, name="rescaling"))
+        stack.put(Normalization(self.mean, self.variance, name="normalization"))
+        stack.stem()
+        for stage in range(int(sample["stage.count"])):
+            if not stack.stage(stage):
+                break
+        stack.head(self.classes)
+        return Net((height, width, self.channels), tuple(stack.layers))
+
+
+def parse_size(text: str) -> Pair:
+    """'64x48' -> (64, 48): rows, columns."""
+    rows, columns = text.split("x")
+    return int(rows), int(columns)
+
+
+class _Stack:
+    """Layers put one on the other, with the size of the map that they have reached."""
+
+    def __init__(self, sample: Sample, size: Pair) -> None:
+        self.sample, self.size = sample, size
+        self.layers: list[Layer] = []
+        self.filters = 0
+        self.normalized = sample["normalization"] == "BatchNormalization"
+
+    @property
+    def top(self) -> str:
+        return self.layers[-1].name if self.layers else INPUT
+
+    def put(self, layer: Layer) -> None:
+        self.layers.append(layer)
+
+    def stem(self) -> None:
+        width, kernel = int(self.sample["stage.filters"]), int(self.sample["stem.kernel_size"])
+        self.conv("stem", width, kernel, int(self.sample["stem.strides"]), str(self.sample["padding"]))
+
+    def stage(self, number: int) -> bool:
+        """One stage; False where the map is too small to be halved once more."""
+        strides = 1
+        if number > 0:
+            if min(self.size) < 4:
+                return False
+            strides = self.downsample(f"stage{number + 1}")
+        filters = min(int(self.sample["stage.filters"]) * 2**number, MAX_FILTERS)
+        BLOCKS[str(self.sample["block"])](self, f"stage{number + 1}", filters, strides)
+        return True
+
+    def downsample(self, name: str) -> int:
+        """Halve the map with a pool, or return the stride that the next convolution takes."""
+        how = str(self.sample["downsampling"])
+        if how not in POOLS:
+            return 2
+        self.put(POOLS[how](2, name=f"{name}_pool"))
+        self.size = self.size[0] // 2, self.size[1] // 2
+        return 1
+
+    def conv(
+        self, name: str, filters: int, kernel: int, strides: int = 1, padding: str = "same", active: bool = True
+    ) -> None:
+        """Convolution, normalisation, activation; 'valid' becomes 'same' where the map would fall under 4 px."""
+        if min(self.size) - kernel + 1 < 4 * strides:
+            padding = "same"
+        inline = active and not self.normalized
+        self.put(
+            Conv2D(filters, kernel, strides, padding, use_bias=not self.normalized, name=name,
+                   activation=str(self.sample["activation"]) if inline else "linear")
+        )  # fmt: skip
+        self.moved(kernel, strides, padding, filters)
+        self.normalize(name, active)
+
+    def depthwise(self, name: str, kernel: int, strides: int) -> None:
+        inline = "linear" if self.normalized else str(self.sample["activation"])
+        self.put(DepthwiseConv2D(kernel, strides, "same", use_bias=not self.normalized, name=name, activation=inline))
+        self.moved(kernel, strides, "same", self.filters)
+        self.normalize(name, True)
+
+    def normalize(self, name: str, active: bool) -> None:
+        if self.normalized:
+            self.put(BatchNormalization(name=f"{name}_norm"))
+            if active:
+                self.put(Activation(str(self.sample["activation"]), name=f"{name}_act"))
+
+    def moved(self, kernel: int, strides: int, padding: str, filters: int) -> None:
+        rows, columns = (
+            (n + sum(same_pads(n, kernel, strides) if padding == "same" else (0, 0)) - kernel) // strides + 1
+            for n in self.size
+        )
+        self.size, self.filters = (rows, columns), filters
+
+    def head(self, classes: int) -> None:
+        self.put(HEADS[str(self.sample["head"])](name="head"))
+        if (rate := float(self.sample["dropout"])) > 0:
+            self.put(Dropout(rate, name="dropout"))
+        self.put(Dense(classes, activation="softmax", name="classes"))
+
+
+def _plain(stack: _Stack, name: str, filters: int, strides: int) -> None:
+    for i in range(int(stack.sample["stage.convs"])):
+        kernel, padding = int(stack.sample["stage.kernel_size"]), str(stack.sample["padding"])
+        stack.conv(f"{name}_conv{i + 1}", filters, kernel, strides if i == 0 else 1, padding)
+
+
+def _residual(stack: _Stack, name: str, filters: int, strides: int) -> None:
+    """Blocks of two convolutions (the last of one, where their number is odd), each added to its input."""
+    convs = int(stack.sample["stage.convs"])
+    for first in range(0, convs, 2):
+        _residual_block(stack, name, filters, strides if first == 0 else 1, range(first, min(first + 2, convs)))
+
+
+def _residual_block(stack: _Stack, name: str, filters: int, strides: int, convs: range) -> None:
+    source, size, channels = stack.top, stack.size, stack.filters
+    kernel = int(stack.sample["stage.kernel_size"])
+    for i in convs:
+        step = strides if i == convs[0] else 1
+        stack.conv(f"{name}_conv{i + 1}", filters, kernel, step, active=i != convs[-1])
+    body = stack.top
+    if channels != filters or strides != 1:
+        reached, stack.size = stack.size, size
+        shortcut = Conv2D(filters, 1, strides, "same", use_bias=not stack.normalized,
+                          name=f"{name}_shortcut{convs[0] + 1}", inputs=(source,))  # fmt: skip
+        stack.put(shortcut)
+        stack.normalize(shortcut.name, False)
+        source, stack.size = stack.top, reached
+    stack.put(Add(name=f"{name}_add{convs[0] + 1}", inputs=(body, source)))
+    stack.put(Activation(str(stack.sample["activation"]), name=f"{name}_out{convs[0] + 1}"))
+
+
+def _separable(stack: _Stack, name: str, filters: int, strides: int) -> None:
+    for i in range(int(stack.sample["stage.convs"])):
+        stack.depthwise(f"{name}_depthwise{i + 1}", int(stack.sample["stage.kernel_size"]), strides if i == 0 else 1)
+        stack.conv(f"{name}_conv{i + 1}", filters, 1)
+
+
+BLOCKS = {"plain": _plain, "residual": _residual, "separable": _separable}

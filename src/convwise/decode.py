@@ -1,0 +1,178 @@
+"""One file or array -> uint8 pixels. Every picture that convwise sees, to train or to predict, passes here.
+
+Decisions: EXIF and TIFF orientation is applied; transparent pixels are laid over white; 16-bit
+gray is divided by 257 (65535 -> 255), whatever part of the range a picture uses; CMYK and the
+like become RGB by Pillow's plain formulas, colour profiles are not applied; of several frames
+the first is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from convwise.core.problems import UnusableInput
+
+Pixels = NDArray[np.uint8]
+File = str | Path | bytes | BinaryIO
+
+# Only these decoders run: others of Pillow's start programs (EPS) or are rarely tested.
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+MAX_PIXELS = 100_000_000
+GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+ORIENTATION_TAG = 0x0112
+# EXIF 2.3, tag Orientation: what makes the picture upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of a file say. height, width: of the upright picture, px; mode: Pillow's word."""
+
+    height: int
+    width: int
+    mode: str
+    alpha: bool
+    frames: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """pixels: (h, w, 1) where the content is gray, else (h, w, 3); peak: the largest value before scaling."""
+
+    pixels: Pixels
+    peak: float
+
+    def digest(self) -> bytes:
+        """16 bytes, the same only for the same picture: size, gray or colour, and every value."""
+        return digest(self.pixels)
+
+
+def load_image(file: File, channels: int) -> Pixels:
+    """The picture as (h, w, channels), channels 1 or 3; raises UnusableInput where it cannot be read."""
+    try:
+        return with_channels(decode(file).pixels, channels)
+    except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
+        where = str(file) if isinstance(file, (str, Path)) else "image"
+        raise UnusableInput(where, explain(error), f"an image file ({', '.join(FORMATS)})") from None
+
+
+def header(file: File) -> Header:
+    """Size and mode, read without decoding the pixels."""
+    with _open(file) as image:
+        width, height = image.size
+        # Pillow already turns the size of a TIFF.
+        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        size = (width, height) if turned else (height, width)
+        return Header(*size, image.mode, image.has_transparency_data, frames)
+
+
+def decode(file: File) -> Decoded:
+    """Upright 8-bit pixels of a file; raises whatever the decoder raises."""
+    with _open(file) as image:
+        image.load()
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+        upright = image if turn is None else image.transpose(turn)
+        if upright.mode in WIDE_MODES:
+            values = np.asarray(upright)
+            return Decoded(_narrowed(values)[..., None], float(values.max()))
+        return Decoded(_gray_or_colour(upright), 255.0)
+
+
+def explain(error: Exception) -> str:
+    """Why a file could not be read, in words fit for a report."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a format that can be read"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"over the limit of {MAX_PIXELS // 10**6} million pixels"
+    return str(error) or type(error).__name__
+
+
+def with_channels(pixels: Pixels, channels: int) -> Pixels:
+    """(..., h, w, 1 or 3) with 1 or 3 channels: gray is repeated, colour weighted as in ITU-R 601-2."""
+    if pixels.shape[-1] == channels:
+        return pixels
+    if pixels.shape[-1] == 1:
+        return np.repeat(pixels, 3, axis=-1)
+    weights = np.array([19595, 38470, 7471], np.uint32)  # Pillow's integers, so that equal channels stay exact
+    return ((pixels @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
+def resize(pixels: Pixels, height: int, width: int) -> Pixels:
+    """One image (h, w, 1 or 3) as (height, width, same): bilinear, antialiased when it shrinks (Pillow)."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    small = Image.fromarray(np.ascontiguousarray(flat)).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(small).reshape(height, width, pixels.shape[2])
+
+
+def digest(pixels: Pixels) -> bytes:
+    """16 bytes that tell one picture from another, by shape and values."""
+    code = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    code.update(np.ascontiguousarray(pixels))
+    return code.digest()
+
+
+def is_gray(pixels: Pixels) -> bool:
+    """True where the three channels of (..., 3) are equal everywhere."""
+    first = pixels[..., 0]
+    return bool((first == pixels[..., 1]).all() and (first == pixels[..., 2]).all())
+
+
+def without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
+    """uint8 (..., 1 to 4): gray or RGB, with the alpha of (..., 2) and (..., 4) laid over white."""
+    if pixels.shape[-1] in (1, 3):
+        return pixels
+    alpha = pixels[..., -1:].astype(np.uint16)
+    over = pixels[..., :-1] * alpha + 255 * (255 - alpha)
+    return ((over + 127) // 255).astype(np.uint8)
+
+
+def _open(file: File) -> Image.Image:
+    stream = BytesIO(file) if isinstance(file, bytes) else file
+    if file == b"" or (isinstance(file, (str, Path)) and Path(file).stat().st_size == 0):
+        raise ValueError("empty file")
+    image = Image.open(stream, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ValueError(f"{image.width}x{image.height}, over the limit of {MAX_PIXELS // 10**6} million pixels")
+    return image
+
+
+def _gray_or_colour(image: Image.Image) -> Pixels:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode in GRAY_MODES:
+        return np.asarray(image.convert("L"))[..., None]
+    colour = np.asarray(image.convert("RGB"))
+    return colour[..., :1] if is_gray(colour) else colour
+
+
+def _narrowed(values: NDArray[Any]) -> Pixels:
+    """16-bit, 32-bit or float values (h, w) as uint8: floats in 0..1 are multiplied by 255, other floats kept."""
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError("holds NaN or infinite values")
+        factor = 255.0 if values.min() >= 0 and values.max() <= 1 else 1.0
+    else:
+        factor = 1 / 257
+    return np.clip(np.rint(values * factor), 0, 255).astype(np.uint8)

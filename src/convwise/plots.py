@@ -1,0 +1,242 @@
+"""The report's pictures: plots as SVG, made without a network, and images as PNG data URIs.
+
+Plots are drawn in the light colours of COLOURS; `render` then turns each into a CSS variable, so
+that the page decides, and dark mode needs no second plot.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from convwise.core.records import Effect, Measure, Result
+
+COLOURS = {
+    "ink": "#22211e",
+    "soft": "#6b6861",
+    "line": "#e3e0d9",
+    "accent": "#1b5e9b",
+    "second": "#b5541c",
+    "muted": "#a39f96",
+    "paper": "#fcfbf8",
+}
+VERDICT_COLOURS = {"matters": "accent", "no difference": "muted", "not resolved": "second"}
+WIDTH = 470  # px of a full plot's inside; with its axis it still reads on a phone
+FONT = "system-ui, sans-serif"
+AXIS = {
+    "domain": False,
+    "ticks": False,
+    "gridColor": COLOURS["line"],
+    "labelColor": COLOURS["soft"],
+    "labelFontSize": 12,
+    "labelPadding": 6,
+    "titleColor": COLOURS["soft"],
+    "titleFontSize": 12,
+    "titleFontWeight": "normal",
+    "titlePadding": 10,
+}
+CONFIG: dict[str, Any] = {
+    "aria": False,  # the figure's caption speaks; a label per mark would double the file
+    "background": None,
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": AXIS,
+    "text": {"fontSize": 12},
+    "legend": {"labelColor": COLOURS["soft"], "labelFontSize": 12, "title": None, "symbolSize": 70, "orient": "top"},
+}
+
+
+def render(chart: Any, name: str) -> str:
+    """The chart as an SVG element for inlining; `name` keeps its ids apart from other plots' ids."""
+    import vl_convert
+
+    svg = vl_convert.vegalite_to_svg(chart.to_dict(), config=CONFIG, allowed_base_urls=[])
+    svg = re.sub(r'(id="|url\(#)(?=[a-z])', rf"\g<1>{name}-", svg)
+    for label, colour in COLOURS.items():
+        svg = svg.replace(f'"{colour}"', f'"var(--{label}, {colour})"')
+    return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import altair
+
+    return altair.Chart(altair.Data(values=[dict(row) for row in rows]))
+
+
+def scored(results: Sequence[Result]) -> list[Result]:
+    """The results that have a finite validation score."""
+    return [r for r in results if r.status == "done" and r.score is not None and math.isfinite(r.score)]
+
+
+def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mapping[str, str]) -> str:
+    """Validation accuracy against macs (log axis): every trial, the front as a staircase.
+
+    marked: trial id -> label of the trials to point out; the first is the chosen one. '' where
+    nothing can be drawn.
+    """
+    import altair as alt
+
+    rows = [_cost_row(r, marked) for r in scored(results) if r.cost.get("macs", 0) > 0]
+    if not rows:
+        return ""
+    steps = [_cost_row(r, marked) for r in scored(front) if r.cost.get("macs", 0) > 0]
+    x = alt.X("macs:Q", scale=alt.Scale(type="log", nice=False, padding=16), title="multiply-accumulates of one image")
+    x = x.axis(format="~s", tickCount=6, grid=False, labelOverlap=True)
+    y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=12), title="validation accuracy").axis(format="~%")
+    line = _data(steps).mark_line(interpolate="step-after", color=COLOURS["accent"], strokeWidth=1.5, opacity=0.55)
+    dots = _data([r for r in rows if not r["label"]]).mark_point(size=44, color=COLOURS["muted"], strokeWidth=1.5)
+    chart = line.encode(x, y) + dots.encode(x, y, fill=_filled("longest", "muted"))
+    for row in (r for r in rows if r["label"]):
+        chart += _pointed_out(row, x, y, chosen=row["label"] == next(iter(marked.values())))
+    return render(chart.properties(width=WIDTH, height=280), "cost")
+
+
+def _cost_row(result: Result, marked: Mapping[str, str]) -> dict[str, Any]:
+    stage, label = result.trial.stage, marked.get(result.trial.id, "")
+    longest = stage in ("finalists", "final")
+    return {"macs": float(result.cost["macs"]), "score": result.score, "label": label, "longest": longest}
+
+
+def _filled(column: str, colour: str) -> Any:
+    import altair as alt
+
+    return alt.condition(f"datum.{column}", alt.value(COLOURS[colour]), alt.value("transparent"))
+
+
+def _pointed_out(row: Mapping[str, Any], x: Any, y: Any, chosen: bool) -> Any:
+    """One trial with its name beside it: above where chosen, below otherwise, so that two stay apart."""
+    colour = COLOURS["accent" if chosen else "second"]
+    base = _data([row]).encode(x, y)
+    dot = base.mark_point(size=120, filled=True, color=colour, opacity=1)
+    text = base.mark_text(dy=-15 if chosen else 17, color=colour, fontWeight=600, fontSize=13)
+    return dot + text.encode(text="label:N")
+
+
+def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
+    """Change of accuracy, in points, with its 95 % interval: one row per effect, in the order given."""
+    import altair as alt
+
+    rows = [_effect_row(effect, label) for effect, label in zip(effects, labels, strict=True)]
+    if not rows:
+        return ""
+    words = [word for word in VERDICT_COLOURS if any(row["verdict"] == word for row in rows)]
+    scale = alt.Scale(domain=words, range=[COLOURS[VERDICT_COLOURS[word]] for word in words])
+    colour = alt.Color("verdict:N", scale=scale)
+    y = alt.Y("label:N", sort=None, title=None).axis(labelLimit=230, grid=False, labelColor=COLOURS["ink"])
+    x = alt.X("change:Q", title="change of accuracy, percentage points").axis(format="+~g")
+    base = _data(rows).encode(y=y, color=colour)
+    zero = _data([{"zero": 0}]).mark_rule(color=COLOURS["soft"], strokeWidth=1).encode(x="zero:Q")
+    span = base.mark_rule(strokeWidth=2.5, strokeCap="round", opacity=0.75).encode(x="low:Q", x2="high:Q")
+    dots = base.mark_point(filled=True, size=80, opacity=1).encode(x=x)
+    return render((zero + span + dots).properties(width=330, height=alt.Step(27)), "forest")
+
+
+def _effect_row(effect: Effect, label: str) -> dict[str, Any]:
+    change, low, high = (100 * v if math.isfinite(v) else None for v in (effect.accuracy_change, effect.low, effect.high))
+    return {"label": label, "change": change, "low": low, "high": high, "verdict": effect.verdict}
+
+
+def measure_plot(measure: Measure, name: str) -> str:
+    """The points behind one measure, small; '' where there are fewer than two."""
+    import altair as alt
+
+    rows = [{"x": x, "y": y} for x, y in measure.curve if math.isfinite(x) and math.isfinite(y)]
+    if len(rows) < 2:
+        return ""
+    x = alt.X("x:Q", title=None, scale=alt.Scale(zero=False, nice=False)).axis(tickCount=4, grid=False, format="~g")
+    y = alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)).axis(tickCount=3, format="~g")
+    line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=1.8, point=_dots(rows)).encode(x, y)
+    return render(line.properties(width=215, height=105), name)
+
+
+def _dots(rows: Sequence[Any]) -> Any:
+    return {"color": COLOURS["accent"], "size": 26} if len(rows) <= 16 else False
+
+
+def learning_plot(results: Sequence[Result], marked: Mapping[str, str]) -> str:
+    """Validation accuracy against seconds of training, a line per trial; '' where nothing was measured."""
+    import altair as alt
+
+    runs = [(r, _accuracies(r)) for r in results]
+    rows = [row for result, points in runs for row in _curve(result, points, marked)]
+    if not rows:
+        return ""
+    x = alt.X("seconds:Q", title="seconds of training").axis(grid=False)
+    y = alt.Y("value:Q", title="validation accuracy", scale=alt.Scale(zero=False)).axis(format="~%")
+    chart = _lines(rows, "", COLOURS["muted"], 1.0, 0.55).encode(x, y, detail="trial:N")
+    names = list(marked.values())
+    for number, label in reversed(list(enumerate(names))):
+        colour = COLOURS["accent" if number == 0 else "second"]
+        bold = _lines(rows, label, colour, 2.4, 1.0).encode(x, y, detail="trial:N")
+        last = [row for row in rows if row["label"] == label][-1:]
+        text = _data(last).mark_text(align="left", dx=8, color=colour, fontWeight=600, fontSize=13)
+        chart += bold + text.encode(x, y, text="label:N")
+    return render(chart.properties(width=WIDTH, height=250), "learning")
+
+
+def _accuracies(result: Result) -> list[tuple[float, float]]:
+    return [(e.seconds, e.accuracy) for e in result.history if e.accuracy is not None and math.isfinite(e.accuracy)]
+
+
+def _curve(result: Result, points: Sequence[tuple[float, float]], marked: Mapping[str, str]) -> list[dict[str, Any]]:
+    trial, label = result.trial.id, marked.get(result.trial.id, "")
+    return [{"seconds": s, "value": v, "trial": trial, "label": label} for s, v in points]
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], label: str, colour: str, width: float, opacity: float) -> Any:
+    mine = [row for row in rows if row["label"] == label]
+    point = {"color": colour, "size": 22, "opacity": opacity}
+    return _data(mine).mark_line(color=colour, strokeWidth=width, opacity=opacity, point=point, clip=True)
+
+
+def loss_plot(result: Result) -> str:
+    """Mean loss of each epoch against seconds; '' where there are fewer than two."""
+    import altair as alt
+
+    rows = [{"seconds": e.seconds, "loss": e.loss} for e in result.history if math.isfinite(e.loss)]
+    if len(rows) < 2:
+        return ""
+    x = alt.X("seconds:Q", title="seconds of training").axis(grid=False)
+    y = alt.Y("loss:Q", title="training loss", scale=alt.Scale(zero=False))
+    line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=2.2).encode(x, y)
+    return render(line.properties(width=WIDTH, height=180), "loss")
+
+
+def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    """Counts (true, predicted) as a heat map, shaded by the share of the true class. Right: blue, wrong: rust."""
+    import altair as alt
+
+    cell = int(np.clip(440 // len(classes), 20, 46))
+    rows = [_cell(matrix, classes, i, j) for i in range(len(classes)) for j in range(len(classes))]
+    wide = max(map(len, classes)) * 7 > cell
+    x = alt.X("predicted:N", sort=None).axis(grid=False, labelLimit=110, orient="top", labelAngle=-45 if wide else 0)
+    y = alt.Y("true:N", sort=None).axis(grid=False, labelLimit=110)
+    colour = alt.condition("datum.true == datum.predicted", alt.value(COLOURS["accent"]), alt.value(COLOURS["second"]))
+    shade = alt.Opacity("shade:Q", scale=None)
+    tiles = _data(rows).mark_rect(cornerRadius=2).encode(x, y, fill=colour, fillOpacity=shade)
+    ink = alt.condition("datum.shade > 0.55", alt.value(COLOURS["paper"]), alt.value(COLOURS["ink"]))
+    counts = _data([r for r in rows if r["count"]]).mark_text(fontSize=min(12, cell // 2)).encode(x, y, text="count:Q")
+    plot = (tiles + counts.encode(color=ink)).properties(width=alt.Step(cell), height=alt.Step(cell))
+    return render(plot.configure_scale(bandPaddingInner=0.06), "confusion")
+
+
+def _cell(matrix: np.ndarray, classes: Sequence[str], true: int, predicted: int) -> dict[str, Any]:
+    count, whole = int(matrix[true, predicted]), max(int(matrix[true].sum()), 1)
+    shade = 0.06 if not count else 0.18 + 0.82 * math.sqrt(count / whole)
+    return {"true": classes[true], "predicted": classes[predicted], "count": count, "shade": min(shade, 1.0)}
+
+
+def png(pixels: np.ndarray, at_most: int) -> str:
+    """A uint8 image (h, w, c) as a PNG data URI, reduced to `at_most` px on its longer side, never enlarged."""
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]))
+    image.thumbnail((at_most, at_most), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

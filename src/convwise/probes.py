@@ -1,0 +1,344 @@
+"""Probes: quick classifiers that tell what the class labels depend on, without training a network.
+
+A probe is one convolution layer learnt without labels, followed by a linear classifier: whitened
+patches, k-means filters, soft threshold, average over a 2x2 grid, ridge regression (Coates, Lee &
+Ng 2011, 'An analysis of single-layer networks'; Coates & Ng 2012 for the k-means). Every prediction
+is held out: leave-one-out in closed form, so all images serve for learning and for testing, and two
+probes are compared image by image. A probe takes some tenths of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]  # (n, height, width, channels)
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+FILTERS = 64
+THRESHOLD = 0.5  # of the soft threshold, in standard deviations of a whitened patch
+GRID = 14  # patch positions per axis at most: what makes a probe quick on large images
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # of the ridge, per image
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+Z95 = 1.959964
+
+
+class OutOfTime(Exception):
+    """The next probe would not end in time."""
+
+
+class Interval(NamedTuple):
+    """An estimate and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(correct: Flags) -> Interval:
+    """The share of True with Wilson's score interval (1927)."""
+    n, share = len(correct), float(correct.mean())
+    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * float(np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n)))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_loss(before: Flags, after: Flags) -> Interval:
+    """The accuracy lost from `before` to `after` on the same images.
+
+    The interval is the adjusted Wald interval for paired proportions (Bonett & Price 2012), which
+    keeps a width where no image changed sides.
+    """
+    n = len(before)
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    p, q = (lost + 1) / (n + 2), (won + 1) / (n + 2)
+    half = Z95 * float(np.sqrt((p + q - (p - q) ** 2) / (n + 2)))
+    return Interval((lost - won) / n, p - q - half, p - q + half)
+
+
+def stratified(labels: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """At most `most` indices, each class in proportion and present; every prefix is again such a sample."""
+    keys = np.empty(len(labels))
+    for label in np.unique(labels):
+        mine = rng.permutation(np.flatnonzero(labels == label))
+        keys[mine] = (np.arange(len(mine)) + rng.random(len(mine)) * (np.arange(len(mine)) > 0)) / len(mine)
+    return np.argsort(keys, kind="stable")[:most]
+
+
+def gray(pixels: Pixels) -> Pixels:
+    """(n, h, w, 3) -> (n, h, w, 1) by luma; other channel counts by their mean; one channel as it is."""
+    channels = pixels.shape[-1]
+    if channels == 1:
+        return pixels
+    weights = np.asarray(LUMA if channels == 3 else [1 / channels] * channels, np.float32)
+    parts = [np.rint(part @ weights) for part in _chunks(pixels)]
+    return np.concatenate(parts).astype(np.uint8)[..., None]
+
+
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Images at `size` (height, width) by area averaging: each new pixel is the mean of what it covers."""
+    _, height, width, channels = pixels.shape
+    if (height, width) == size:
+        return pixels
+    rows = _area_weights(height, size[0])
+    columns = np.kron(_area_weights(width, size[1]).T, np.eye(channels, dtype=np.float32))
+    parts = [rows @ (part.reshape(len(part), height, -1) @ columns) for part in _chunks(pixels)]
+    return np.rint(np.concatenate(parts)).astype(np.uint8).reshape(len(pixels), *size, channels)
+
+
+def _area_weights(old: int, new: int) -> Floats:
+    """(new, old): the share of each old pixel in each new one."""
+    edges = np.arange(new + 1) * old / new
+    starts = np.arange(old)
+    overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    return (np.clip(overlap, 0, None) * new / old).astype(np.float32)
+
+
+def _chunks(pixels: Pixels, values: int = 1 << 21) -> Iterator[Floats]:
+    """The images as float32, so many at a time that a chunk stays near the processor's caches."""
+    step = max(1, values // max(1, int(np.prod(pixels.shape[1:]))))
+    for start in range(0, len(pixels), step):
+        yield pixels[start : start + step].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class FilterBank:
+    """Filters on patches: weights (patch * patch * channels, filters), bias (filters,)."""
+
+    patch: int
+    weights: Floats
+    bias: Floats
+
+    def features(self, pixels: Pixels) -> Floats:
+        """(n, h, w, c) -> (n, 8 * filters): both signs, soft threshold, mean over each quadrant."""
+        rows, columns = (_positions(side, self.patch) for side in pixels.shape[1:3])
+        pool = np.kron(_halves(len(rows)), _halves(len(columns)))
+        step = max(1, (1 << 20) // (len(rows) * len(columns) * max(len(self.weights), FILTERS)))
+        parts = [
+            self._encode(patches(pixels[start : start + step], self.patch), pool)
+            for start in range(0, len(pixels), step)
+        ]
+        return np.concatenate(parts)
+
+    def _encode(self, cut: Floats, pool: Floats) -> Floats:
+        response = cut @ self.weights
+        response += self.bias
+        on = np.maximum(response - THRESHOLD, 0)
+        off = np.maximum(-THRESHOLD - response, 0)
+        return np.concatenate([pool @ on, pool @ off], axis=1).reshape(len(cut), -1)
+
+
+def patches(pixels: Pixels, patch: int) -> Floats:
+    """(n, h, w, c) -> (n, positions, patch * patch * c): patches on a centred, regular grid."""
+    n, height, width, channels = pixels.shape
+    rows, columns = _positions(height, patch), _positions(width, patch)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        pixels.reshape(n, height, width * channels), (patch, patch * channels), axis=(1, 2)
+    )
+    chosen = windows[:, rows.start :: rows.step, columns.start * channels :: columns.step * channels]
+    chosen = chosen[:, : len(rows), : len(columns)]
+    return chosen.astype(np.float32).reshape(n, len(rows) * len(columns), -1)
+
+
+def _positions(side: int, patch: int) -> range:
+    """Where patches start along one axis: at most GRID places, evenly, centred."""
+    room = side - patch
+    step = -(-(room + 1) // GRID)
+    return range(room % step // 2, room + 1, step)
+
+
+def _halves(count: int) -> Floats:
+    """(2, count): the mean over the first and over the last half; an odd middle belongs to both."""
+    half = (count + 1) // 2
+    weights = np.zeros((2, count), np.float32)
+    weights[0, :half] = weights[1, count - half :] = 1 / half
+    return weights
+
+
+def learn_filters(pixels: Pixels, patch: int, rng: np.random.Generator, rounds: int = 8) -> FilterBank:
+    """Whiten patches and cluster them on the sphere by k-means (Coates & Ng 2012, section 3)."""
+    chosen = pixels[rng.permutation(len(pixels))[:256]]
+    cut = patches(chosen, patch).reshape(-1, patch * patch * pixels.shape[-1])
+    cut = cut[rng.permutation(len(cut))[:12000]]
+    mean = cut.mean(axis=0)
+    whiten = _whitening(cut - mean)
+    lively = np.argsort(-cut.std(axis=1), kind="stable")[: len(cut) // 2]  # an even background teaches nothing
+    white = (cut[rng.permutation(lively)] - mean) @ whiten
+    filters = _unit(white[:FILTERS]).T
+    for _ in range(rounds):
+        match = white @ filters
+        best = np.abs(match).argmax(axis=1)
+        code = np.zeros_like(match)
+        code[np.arange(len(match)), best] = match[np.arange(len(match)), best]
+        filters = _unit((white.T @ code + filters).T).T
+    weights = whiten @ filters
+    return FilterBank(patch, weights, -mean @ weights)
+
+
+def _whitening(centred: Floats) -> Floats:
+    """(d, d): ZCA whitening, damped by a hundredth of the mean variance so that noise is not blown up."""
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+    damping = 1e-2 * max(float(values.mean()), 1e-3)
+    return np.asarray((vectors / np.sqrt(np.clip(values, 0, None) + damping)) @ vectors.T, np.float32)
+
+
+def _unit(rows: Floats) -> Floats:
+    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-8)
+
+
+class LeaveOneOut:
+    """Ridge regression onto class indicators; every prediction is by the fit that lacks that image.
+
+    features: (n, d); labels: (n,) integers. The penalty is the one of PENALTIES with the least
+    leave-one-out squared error. With A = X'X + penalty and h_i = x_i A^-1 x_i, the fit without
+    image i differs by A^-1 x_i r_i / (1 - h_i), r_i its residual (Cook & Weisberg 1982): one
+    eigendecomposition serves all images and penalties.
+    """
+
+    def __init__(self, features: Floats, labels: NDArray[np.int64]) -> None:
+        self.classes, codes = np.unique(labels, return_inverse=True)
+        self._mean, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+        scaled = (features - self._mean) / self._scale
+        target = np.eye(len(self.classes), dtype=np.float32)[codes]
+        self._codes, self._prior = codes, target.mean(axis=0)
+        values, self._basis = np.linalg.eigh(scaled.T @ scaled)
+        self._rotated = scaled @ self._basis
+        goal = target - self._prior
+        fits = [self._fit(goal, np.clip(values, 0, None) + penalty * len(labels)) for penalty in PENALTIES]
+        _, self._shrink, self._weights, self._step = min(fits, key=lambda fit: fit[0])
+
+    def _fit(self, goal: Floats, values: Floats) -> tuple[float, Floats, Floats, Floats]:
+        shrink = (1 / values).astype(np.float32)
+        weights = shrink[:, None] * (self._rotated.T @ goal)
+        leverage = (self._rotated**2) @ shrink
+        step = (goal - self._rotated @ weights) / np.maximum(1 - leverage, 1e-6)[:, None]
+        return float((step**2).mean()), shrink, weights, step
+
+    def correct(self, features: Floats | None = None) -> Flags:
+        """(n,): which images are recognised; `features` are those of the same images, changed."""
+        rotated = self._rotated if features is None else ((features - self._mean) / self._scale) @ self._basis
+        own = (rotated * self._rotated) @ self._shrink
+        scores = rotated @ self._weights - own[:, None] * self._step + self._prior
+        return np.asarray(scores.argmax(axis=1) == self._codes)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe of the sample: its features (n, d), the class of each image (n,), its filters where it has one set."""
+
+    features: Floats
+    labels: NDArray[np.int64]
+    bank: FilterBank | None = None
+
+    @cached_property
+    def fit(self) -> LeaveOneOut:
+        return LeaveOneOut(self.features, self.labels)
+
+    @cached_property
+    def correct(self) -> Flags:
+        return self.fit.correct()
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+
+class Bench:
+    """The sampled images, and the probes already made of them.
+
+    pixels: (n, h, w, c); labels: (n,). Images whose longer side exceeds 64 px are probed at a
+    whole fraction of their size (`zoom` native px a work px), except where resolution itself is
+    asked. Raises OutOfTime where a new probe would probably end after `seconds`.
+    """
+
+    def __init__(self, pixels: Pixels, labels: NDArray[np.int64], *, seed: int, seconds: float) -> None:
+        self.pixels, self.labels, self.seed = pixels, labels, seed
+        self.zoom = -(-max(self.size) // 64)
+        self._end, self._longest = perf_counter() + seconds, 0.0
+        self._probes: dict[tuple[int, int, int, bool], Probe] = {}
+        self._pyramids: dict[int, Probe] = {}
+        self._resized: dict[tuple[int, int], Pixels] = {}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    @cached_property
+    def work(self) -> Pixels:
+        """The images as probed."""
+        return self.at(self.shrunk(self.zoom))
+
+    @cached_property
+    def gray(self) -> Pixels:
+        """As many native gray images as hold 8 million pixels: enough for averages over images."""
+        return gray(self.pixels[: max(64, 8_000_000 // (self.size[0] * self.size[1]))])
+
+    @cached_property
+    def classes(self) -> int:
+        return len(np.unique(self.labels))
+
+    def shrunk(self, factor: int) -> tuple[int, int]:
+        """The size of the images at 1 / factor."""
+        return max(1, round(self.size[0] / factor)), max(1, round(self.size[1] / factor))
+
+    def at(self, size: tuple[int, int]) -> Pixels:
+        if size not in self._resized:
+            self._resized[size] = resize(self.pixels, size)
+        return self._resized[size]
+
+    def in_time(self) -> bool:
+        return perf_counter() + self._longest < self._end
+
+    def probe(self, size: tuple[int, int], patch: int, *, in_gray: bool = False) -> Probe:
+        """The probe with patches of `patch` px on images brought to `size`."""
+        key = (*size, patch, in_gray)
+        if key not in self._probes:
+            with self._timed():
+                pixels = gray(self.at(size)) if in_gray else self.at(size)
+                bank = learn_filters(pixels, patch, np.random.default_rng(self.seed))
+                self._probes[key] = Probe(bank.features(pixels), self.labels, bank)
+        return self._probes[key]
+
+    def pyramid(self, factor: int) -> Probe:
+        """The probe on the images at 1/factor, and at each further halving down to a quarter of the native size.
+
+        It holds everything that the pyramid at 2 * factor holds, so the two differ by the detail
+        lost in halving, not by how much of the object a patch covers.
+        """
+        if factor not in self._pyramids:
+            sizes = [self.shrunk(step) for step in (1, 2, 4) if step >= factor]
+            fitting = [size for size in sizes if min(size) >= 4]
+            levels = [self.probe(size, min(9 if max(size) > 64 else 5, min(size) - 1)).features for size in fitting]
+            with self._timed():
+                self._pyramids[factor] = Probe(np.concatenate(levels, axis=1), self.labels)
+                self._pyramids[factor].fit  # noqa: B018  the slow part, timed here
+        return self._pyramids[factor]
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        if not self.in_time():
+            raise OutOfTime
+        start = perf_counter()
+        yield
+        self._longest = max(self._longest, perf_counter() - start)
+
+    def best(self) -> Probe:
+        """The most accurate probe at work size, of those made so far."""
+        size = (self.work.shape[1], self.work.shape[2])
+        made = [probe for key, probe in self._probes.items() if key[:2] == size and not key[3]]
+        return max(made, key=lambda probe: probe.accuracy) if made else self.probe(size, min(5, min(size) - 1))
+
+    def changed(self, pixels: Pixels) -> Flags:
+        """Which of the work images, changed into `pixels`, the best probe still recognises."""
+        probe = self.best()
+        assert probe.bank is not None
+        with self._timed():
+            return probe.fit.correct(probe.bank.features(pixels))
