@@ -9,6 +9,7 @@ the first is taken.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +25,12 @@ Pixels = NDArray[np.uint8]
 File = str | Path | bytes | BinaryIO
 
 # Only these decoders run: others of Pillow's start programs (EPS) or are rarely tested.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 MAX_PIXELS = 100_000_000
+# Pillow's own limit is double this and kept; its warning below that would only repeat ours.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Remarks on odd metadata, one for each file: the pixels are either read or the file is reported.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 ORIENTATION_TAG = 0x0112
@@ -100,7 +105,7 @@ def explain(error: Exception) -> str:
     """Why a file could not be read, in words fit for a report."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image in a format that can be read"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"over the limit of {MAX_PIXELS // 10**6} million pixels"
     return str(error) or type(error).__name__
 
@@ -127,7 +132,7 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
 def digest(pixels: Pixels) -> bytes:
     """16 bytes that tell one picture from another, by shape and values."""
     code = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-    code.update(np.ascontiguousarray(pixels))
+    code.update(np.ascontiguousarray(pixels).data)
     return code.digest()
 
 
@@ -148,13 +153,21 @@ def without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def _open(file: File) -> Image.Image:
     stream = BytesIO(file) if isinstance(file, bytes) else file
-    if file == b"" or (isinstance(file, (str, Path)) and Path(file).stat().st_size == 0):
+    if _is_empty(stream):
         raise ValueError("empty file")
     image = Image.open(stream, formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(f"{image.width}x{image.height}, over the limit of {MAX_PIXELS // 10**6} million pixels")
     return image
+
+
+def _is_empty(file: str | Path | BinaryIO) -> bool:
+    if isinstance(file, (str, Path)):
+        return Path(file).stat().st_size == 0
+    empty = not file.read(1)
+    file.seek(0)
+    return empty
 
 
 def _gray_or_colour(image: Image.Image) -> Pixels:

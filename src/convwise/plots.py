@@ -28,17 +28,18 @@ COLOURS = {
     "paper": "#fcfbf8",
 }
 VERDICT_COLOURS = {"matters": "accent", "no difference": "muted", "not resolved": "second"}
-WIDTH = 470  # px of a full plot's inside; with its axis it still reads on a phone
-FONT = "system-ui, sans-serif"
+WIDTH = 440  # px of a full plot's inside; with its axis it still reads on a phone
+FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # one set of widths everywhere: labels fit as measured
 AXIS = {
     "domain": False,
     "ticks": False,
     "gridColor": COLOURS["line"],
     "labelColor": COLOURS["soft"],
-    "labelFontSize": 12,
+    "labelFontSize": 13,
+    "labelFlush": False,
     "labelPadding": 6,
     "titleColor": COLOURS["soft"],
-    "titleFontSize": 12,
+    "titleFontSize": 13,
     "titleFontWeight": "normal",
     "titlePadding": 10,
 }
@@ -48,8 +49,8 @@ CONFIG: dict[str, Any] = {
     "font": FONT,
     "view": {"stroke": None},
     "axis": AXIS,
-    "text": {"fontSize": 12},
-    "legend": {"labelColor": COLOURS["soft"], "labelFontSize": 12, "title": None, "symbolSize": 70, "orient": "top"},
+    "text": {"fontSize": 13},
+    "legend": {"labelColor": COLOURS["soft"], "labelFontSize": 13, "title": None, "symbolSize": 70, "orient": "top"},
 }
 
 
@@ -115,8 +116,10 @@ def _pointed_out(row: Mapping[str, Any], x: Any, y: Any, chosen: bool) -> Any:
     colour = COLOURS["accent" if chosen else "second"]
     base = _data([row]).encode(x, y)
     dot = base.mark_point(size=120, filled=True, color=colour, opacity=1)
-    text = base.mark_text(dy=-15 if chosen else 17, color=colour, fontWeight=600, fontSize=13)
-    return dot + text.encode(text="label:N")
+    style = {"dy": -15 if chosen else 17, "fontWeight": 600, "fontSize": 13}
+    halo = base.mark_text(**style, color=COLOURS["paper"], stroke=COLOURS["paper"], strokeWidth=5, strokeJoin="round")
+    text = base.mark_text(**style, color=colour)
+    return dot + halo.encode(text="label:N") + text.encode(text="label:N")
 
 
 def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
@@ -129,17 +132,19 @@ def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
     words = [word for word in VERDICT_COLOURS if any(row["verdict"] == word for row in rows)]
     scale = alt.Scale(domain=words, range=[COLOURS[VERDICT_COLOURS[word]] for word in words])
     colour = alt.Color("verdict:N", scale=scale)
-    y = alt.Y("label:N", sort=None, title=None).axis(labelLimit=230, grid=False, labelColor=COLOURS["ink"])
-    x = alt.X("change:Q", title="change of accuracy, percentage points").axis(format="+~g")
+    y = alt.Y("label:N", sort=None, title=None).axis(labelLimit=215, grid=False, labelColor=COLOURS["ink"])
+    x = alt.X("change:Q", title="change of accuracy, percentage points")
+    x = x.axis(tickCount=7, format="+~g", labelExpr="datum.value == 0 ? '0' : datum.label")
     base = _data(rows).encode(y=y, color=colour)
     zero = _data([{"zero": 0}]).mark_rule(color=COLOURS["soft"], strokeWidth=1).encode(x="zero:Q")
     span = base.mark_rule(strokeWidth=2.5, strokeCap="round", opacity=0.75).encode(x="low:Q", x2="high:Q")
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(x=x)
-    return render((zero + span + dots).properties(width=330, height=alt.Step(27)), "forest")
+    return render((zero + span + dots).properties(width=290, height=alt.Step(28)), "forest")
 
 
 def _effect_row(effect: Effect, label: str) -> dict[str, Any]:
-    change, low, high = (100 * v if math.isfinite(v) else None for v in (effect.accuracy_change, effect.low, effect.high))
+    shares = (effect.accuracy_change, effect.low, effect.high)
+    change, low, high = (100 * share if math.isfinite(share) else None for share in shares)
     return {"label": label, "change": change, "low": low, "high": high, "verdict": effect.verdict}
 
 
@@ -150,8 +155,9 @@ def measure_plot(measure: Measure, name: str) -> str:
     rows = [{"x": x, "y": y} for x, y in measure.curve if math.isfinite(x) and math.isfinite(y)]
     if len(rows) < 2:
         return ""
-    x = alt.X("x:Q", title=None, scale=alt.Scale(zero=False, nice=False)).axis(tickCount=4, grid=False, format="~g")
-    y = alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)).axis(tickCount=3, format="~g")
+    x = alt.X("x:Q", title=None, scale=alt.Scale(zero=False, nice=False))
+    x = x.axis(tickCount=4, grid=False, labelExpr="datum.value < 1000 ? datum.label : format(datum.value, '~s')")
+    y = alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)).axis(tickCount=3)
     line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=1.8, point=_dots(rows)).encode(x, y)
     return render(line.properties(width=215, height=105), name)
 
@@ -168,17 +174,30 @@ def learning_plot(results: Sequence[Result], marked: Mapping[str, str]) -> str:
     rows = [row for result, points in runs for row in _curve(result, points, marked)]
     if not rows:
         return ""
-    x = alt.X("seconds:Q", title="seconds of training").axis(grid=False)
+    x = alt.X("seconds:Q", title="seconds of training").axis(grid=False, tickCount=7)
     y = alt.Y("value:Q", title="validation accuracy", scale=alt.Scale(zero=False)).axis(format="~%")
-    chart = _lines(rows, "", COLOURS["muted"], 1.0, 0.55).encode(x, y, detail="trial:N")
-    names = list(marked.values())
-    for number, label in reversed(list(enumerate(names))):
-        colour = COLOURS["accent" if number == 0 else "second"]
-        bold = _lines(rows, label, colour, 2.4, 1.0).encode(x, y, detail="trial:N")
-        last = [row for row in rows if row["label"] == label][-1:]
-        text = _data(last).mark_text(align="left", dx=8, color=colour, fontWeight=600, fontSize=13)
-        chart += bold + text.encode(x, y, text="label:N")
-    return render(chart.properties(width=WIDTH, height=250), "learning")
+    chart = _data([]).mark_point()
+    for label, style in zip(["", *reversed(list(marked.values()))], _styles(len(marked)), strict=True):
+        mine = [row for row in rows if row["label"] == label]
+        chart += _run(mine, x, y, **style)
+    return render(chart.properties(width=WIDTH - 45, height=250), "learning")
+
+
+def _styles(marked: int) -> list[dict[str, Any]]:
+    """Grey for the crowd, then the marked runs, the chosen one (the last) on top."""
+    crowd = {"colour": "muted", "width": 1.0, "opacity": 0.6, "dy": 0}
+    others = [{"colour": "second", "width": 2.4, "opacity": 1.0, "dy": 8}] * (marked - 1)
+    return [crowd, *others, {"colour": "accent", "width": 2.4, "opacity": 1.0, "dy": -8}]
+
+
+def _run(rows: Sequence[Mapping[str, Any]], x: Any, y: Any, colour: str, width: float, opacity: float, dy: int) -> Any:
+    """Lines, with a dot where each trial ended: all there is to see of one that was measured once."""
+    ink = COLOURS[colour]
+    ends = _data(list({row["trial"]: row for row in rows}.values())).encode(x, y)
+    line = _data(rows).mark_line(color=ink, strokeWidth=width, opacity=opacity).encode(x, y, detail="trial:N")
+    dots = ends.mark_point(color=ink, filled=True, size=14 + 16 * width, opacity=opacity)
+    text = ends.mark_text(align="left", dx=9, dy=dy, color=ink, fontWeight=600, fontSize=13)
+    return line + dots + text.encode(text="label:N")
 
 
 def _accuracies(result: Result) -> list[tuple[float, float]]:
@@ -190,12 +209,6 @@ def _curve(result: Result, points: Sequence[tuple[float, float]], marked: Mappin
     return [{"seconds": s, "value": v, "trial": trial, "label": label} for s, v in points]
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], label: str, colour: str, width: float, opacity: float) -> Any:
-    mine = [row for row in rows if row["label"] == label]
-    point = {"color": colour, "size": 22, "opacity": opacity}
-    return _data(mine).mark_line(color=colour, strokeWidth=width, opacity=opacity, point=point, clip=True)
-
-
 def loss_plot(result: Result) -> str:
     """Mean loss of each epoch against seconds; '' where there are fewer than two."""
     import altair as alt
@@ -203,7 +216,7 @@ def loss_plot(result: Result) -> str:
     rows = [{"seconds": e.seconds, "loss": e.loss} for e in result.history if math.isfinite(e.loss)]
     if len(rows) < 2:
         return ""
-    x = alt.X("seconds:Q", title="seconds of training").axis(grid=False)
+    x = alt.X("seconds:Q", title="seconds of training").axis(grid=False, tickCount=7)
     y = alt.Y("loss:Q", title="training loss", scale=alt.Scale(zero=False))
     line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=2.2).encode(x, y)
     return render(line.properties(width=WIDTH, height=180), "loss")
@@ -213,14 +226,13 @@ def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> str:
     """Counts (true, predicted) as a heat map, shaded by the share of the true class. Right: blue, wrong: rust."""
     import altair as alt
 
-    cell = int(np.clip(440 // len(classes), 20, 46))
+    cell = int(np.clip(420 // len(classes), 20, 60))
     rows = [_cell(matrix, classes, i, j) for i in range(len(classes)) for j in range(len(classes))]
     wide = max(map(len, classes)) * 7 > cell
     x = alt.X("predicted:N", sort=None).axis(grid=False, labelLimit=110, orient="top", labelAngle=-45 if wide else 0)
     y = alt.Y("true:N", sort=None).axis(grid=False, labelLimit=110)
-    colour = alt.condition("datum.true == datum.predicted", alt.value(COLOURS["accent"]), alt.value(COLOURS["second"]))
-    shade = alt.Opacity("shade:Q", scale=None)
-    tiles = _data(rows).mark_rect(cornerRadius=2).encode(x, y, fill=colour, fillOpacity=shade)
+    colour, shade = alt.Fill("colour:N", scale=None), alt.FillOpacity("shade:Q", scale=None)
+    tiles = _data(rows).mark_rect(cornerRadius=2).encode(x, y, colour, shade)
     ink = alt.condition("datum.shade > 0.55", alt.value(COLOURS["paper"]), alt.value(COLOURS["ink"]))
     counts = _data([r for r in rows if r["count"]]).mark_text(fontSize=min(12, cell // 2)).encode(x, y, text="count:Q")
     plot = (tiles + counts.encode(color=ink)).properties(width=alt.Step(cell), height=alt.Step(cell))
@@ -229,8 +241,10 @@ def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> str:
 
 def _cell(matrix: np.ndarray, classes: Sequence[str], true: int, predicted: int) -> dict[str, Any]:
     count, whole = int(matrix[true, predicted]), max(int(matrix[true].sum()), 1)
-    shade = 0.06 if not count else 0.18 + 0.82 * math.sqrt(count / whole)
-    return {"true": classes[true], "predicted": classes[predicted], "count": count, "shade": min(shade, 1.0)}
+    colour = "line" if not count else "accent" if true == predicted else "second"
+    shade = 0.45 if not count else min(0.18 + 0.82 * math.sqrt(count / whole), 1.0)
+    names = {"true": classes[true], "predicted": classes[predicted]}
+    return {**names, "count": count, "shade": shade, "colour": COLOURS[colour]}
 
 
 def png(pixels: np.ndarray, at_most: int) -> str:

@@ -9,7 +9,9 @@ probes are compared image by image. A probe takes some tenths of a second.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,12 +23,15 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # (n, height, width, channels)
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Curve = tuple[tuple[float, float], ...]
 
 FILTERS = 64
 THRESHOLD = 0.5  # of the soft threshold, in standard deviations of a whitened patch
 GRID = 14  # patch positions per axis at most: what makes a probe quick on large images
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # of the ridge, per image
+PENALTIES = (1e-2, 1e-1, 1.0, 10.0)  # of the ridge, per image
+INTERCEPT = 3.0  # the constant feature: large, so that its penalty is slight
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 Z95 = 1.959964
 
@@ -91,7 +96,7 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     rows = _area_weights(height, size[0])
     columns = np.kron(_area_weights(width, size[1]).T, np.eye(channels, dtype=np.float32))
     parts = [rows @ (part.reshape(len(part), height, -1) @ columns) for part in _chunks(pixels)]
-    return np.rint(np.concatenate(parts)).astype(np.uint8).reshape(len(pixels), *size, channels)
+    return np.asarray(np.rint(np.concatenate(parts)), np.uint8).reshape(len(pixels), *size, channels)
 
 
 def _area_weights(old: int, new: int) -> Floats:
@@ -99,7 +104,7 @@ def _area_weights(old: int, new: int) -> Floats:
     edges = np.arange(new + 1) * old / new
     starts = np.arange(old)
     overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-    return (np.clip(overlap, 0, None) * new / old).astype(np.float32)
+    return np.asarray(np.clip(overlap, 0, None) * new / old, np.float32)
 
 
 def _chunks(pixels: Pixels, values: int = 1 << 21) -> Iterator[Floats]:
@@ -107,6 +112,79 @@ def _chunks(pixels: Pixels, values: int = 1 << 21) -> Iterator[Floats]:
     step = max(1, values // max(1, int(np.prod(pixels.shape[1:]))))
     for start in range(0, len(pixels), step):
         yield pixels[start : start + step].astype(np.float32)
+
+
+def power_spectrum(images: Pixels) -> tuple[Doubles, Doubles, Curve]:
+    """(n, h, w) -> frequency and mean power of each wave, flat, and (frequency, mean power) on rings.
+
+    Each image less its mean, under a Hann window: abs(FFT)^2 / pixels. The rings are as wide as one wave.
+    """
+    _, height, width = images.shape
+    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
+    power = np.zeros((height, width))
+    for part in _chunks(images):
+        part -= part.mean(axis=(1, 2), keepdims=True)
+        power += (np.abs(np.fft.fft2(part * window)) ** 2).sum(axis=0)
+    power /= len(images) * height * width
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    ring = np.rint(radius * max(height, width)).astype(int)
+    rings = [ring == i for i in range(1, int(ring.max()) + 1) if (ring == i).any()]
+    curve = tuple((float(radius[mask].mean()), float(power[mask].mean())) for mask in rings)
+    return radius.ravel(), power.ravel(), curve
+
+
+def autocorrelation(images: Pixels) -> Curve:
+    """(n, h, w) -> (radius px, radial mean of the autocorrelation), up to half the shorter side.
+
+    The inverse transform of the mean power of images less their means, padded with zeros so that
+    nothing wraps round, over the number of pixel pairs at each distance.
+    """
+    _, height, width = images.shape
+    power = np.zeros((2 * height, width + 1))
+    for part in _chunks(images):
+        part -= part.mean(axis=(1, 2), keepdims=True)
+        power += (np.abs(np.fft.rfft2(part, (2 * height, 2 * width))) ** 2).sum(axis=0)
+    covariance = np.fft.irfft2(power, (2 * height, 2 * width))
+    rows, columns = (np.rint(np.fft.fftfreq(2 * side) * 2 * side) for side in (height, width))
+    pairs = np.outer(np.clip(height - np.abs(rows), 1, None), np.clip(width - np.abs(columns), 1, None))
+    covariance /= pairs
+    radius = np.hypot(rows[:, None], columns[None, :])
+    ring = np.rint(radius).astype(int)
+    if covariance[0, 0] <= 0:
+        return ()
+    last = max(2, min(height, width) // 2)
+    covariance /= covariance[0, 0]
+    rings = [ring == i for i in range(last + 1)]
+    return tuple((float(radius[mask].mean()), float(covariance[mask].mean())) for mask in rings)
+
+
+def dimension_of(points: Floats, k: int = 20) -> float | None:
+    """The intrinsic dimension of points (n, d); None where fewer than 3 of them differ."""
+    points = np.unique(points, axis=0)
+    k = min(k, len(points) - 1)
+    if k < 2:
+        return None
+    points = points - points.mean(axis=0)
+    norms = np.einsum("ij,ij->i", points, points)
+    squares = norms[:, None] + norms - 2 * points @ points.T
+    np.fill_diagonal(squares, np.inf)
+    near = np.sort(np.partition(squares, k - 1, axis=1)[:, :k], axis=1)
+    logs = np.log(np.maximum(near, 1e-6 * max(float(norms.mean()), 1e-12))) / 2
+    inverse = float((logs[:, -1:] - logs[:, :-1]).sum(axis=1).mean() / (k - 1))
+    return 1 / inverse if inverse > 0 else None
+
+
+def f_ratio(values: Floats, labels: NDArray[np.int64]) -> Doubles:
+    """(n, h, w) -> (h, w): one-way analysis of variance, between / within mean squares."""
+    centred = values - values.mean(axis=0)
+    present = np.unique(labels)
+    between = np.zeros(values.shape[1:])
+    for label in present:
+        mine = centred[labels == label]
+        between += len(mine) * mine.mean(axis=0).astype(np.float64) ** 2
+    within = (centred.astype(np.float64) ** 2).sum(axis=0) - between
+    scale = 1e-9 * max(float(within.max()), 1e-12)
+    return np.asarray(between / (len(present) - 1) / (np.maximum(within, scale) / (len(values) - len(present))))
 
 
 @dataclass(frozen=True)
@@ -122,18 +200,16 @@ class FilterBank:
         rows, columns = (_positions(side, self.patch) for side in pixels.shape[1:3])
         pool = np.kron(_halves(len(rows)), _halves(len(columns)))
         step = max(1, (1 << 20) // (len(rows) * len(columns) * max(len(self.weights), FILTERS)))
-        parts = [
-            self._encode(patches(pixels[start : start + step], self.patch), pool)
-            for start in range(0, len(pixels), step)
-        ]
-        return np.concatenate(parts)
+        starts = range(0, len(pixels), step)
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # numpy releases the lock
+            return np.concatenate(list(threads.map(lambda at: self._encode(pixels[at : at + step], pool), starts)))
 
-    def _encode(self, cut: Floats, pool: Floats) -> Floats:
-        response = cut @ self.weights
+    def _encode(self, pixels: Pixels, pool: Floats) -> Floats:
+        response = patches(pixels, self.patch) @ self.weights
         response += self.bias
         on = np.maximum(response - THRESHOLD, 0)
         off = np.maximum(-THRESHOLD - response, 0)
-        return np.concatenate([pool @ on, pool @ off], axis=1).reshape(len(cut), -1)
+        return np.concatenate([pool @ on, pool @ off], axis=1).reshape(len(pixels), -1)
 
 
 def patches(pixels: Pixels, patch: int) -> Floats:
@@ -145,7 +221,7 @@ def patches(pixels: Pixels, patch: int) -> Floats:
     )
     chosen = windows[:, rows.start :: rows.step, columns.start * channels :: columns.step * channels]
     chosen = chosen[:, : len(rows), : len(columns)]
-    return chosen.astype(np.float32).reshape(n, len(rows) * len(columns), -1)
+    return np.asarray(chosen, np.float32).reshape(n, len(rows) * len(columns), -1)
 
 
 def _positions(side: int, patch: int) -> range:
@@ -167,7 +243,7 @@ def learn_filters(pixels: Pixels, patch: int, rng: np.random.Generator, rounds: 
     """Whiten patches and cluster them on the sphere by k-means (Coates & Ng 2012, section 3)."""
     chosen = pixels[rng.permutation(len(pixels))[:256]]
     cut = patches(chosen, patch).reshape(-1, patch * patch * pixels.shape[-1])
-    cut = cut[rng.permutation(len(cut))[:12000]]
+    cut = cut[rng.permutation(len(cut))[:6000]]
     mean = cut.mean(axis=0)
     whiten = _whitening(cut - mean)
     lively = np.argsort(-cut.std(axis=1), kind="stable")[: len(cut) // 2]  # an even background teaches nothing
@@ -191,43 +267,59 @@ def _whitening(centred: Floats) -> Floats:
 
 
 def _unit(rows: Floats) -> Floats:
-    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-8)
+    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-8), np.float32)
 
 
 class LeaveOneOut:
     """Ridge regression onto class indicators; every prediction is by the fit that lacks that image.
 
-    features: (n, d); labels: (n,) integers. The penalty is the one of PENALTIES with the least
-    leave-one-out squared error. With A = X'X + penalty and h_i = x_i A^-1 x_i, the fit without
-    image i differs by A^-1 x_i r_i / (1 - h_i), r_i its residual (Cook & Weisberg 1982): one
-    eigendecomposition serves all images and penalties.
+    features: (n, d); labels: (n,) integers; weights: (d,), how much each feature counts, all alike
+    by default. The penalty is the one of PENALTIES with the least leave-one-out squared error. With
+    A = X'X + penalty and h_i = x_i A^-1 x_i, the fit without image i differs by
+    A^-1 x_i r_i / (1 - h_i), r_i its residual (Cook & Weisberg 1982): one eigendecomposition serves
+    all images and penalties.
     """
 
-    def __init__(self, features: Floats, labels: NDArray[np.int64]) -> None:
+    def __init__(self, features: Floats, labels: NDArray[np.int64], weights: Floats | None = None) -> None:
         self.classes, codes = np.unique(labels, return_inverse=True)
+        self._codes = codes
         self._mean, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-        scaled = (features - self._mean) / self._scale
-        target = np.eye(len(self.classes), dtype=np.float32)[codes]
-        self._codes, self._prior = codes, target.mean(axis=0)
-        values, self._basis = np.linalg.eigh(scaled.T @ scaled)
+        self._scale /= 1.0 if weights is None else weights
+        scaled = self._scaled(features)
+        values, self._basis = _axes(scaled)
         self._rotated = scaled @ self._basis
-        goal = target - self._prior
+        goal = np.eye(len(self.classes), dtype=np.float32)[codes] - np.float32(1 / len(self.classes))
         fits = [self._fit(goal, np.clip(values, 0, None) + penalty * len(labels)) for penalty in PENALTIES]
         _, self._shrink, self._weights, self._step = min(fits, key=lambda fit: fit[0])
 
+    def _scaled(self, features: Floats) -> Floats:
+        """Standardised features and a constant: centring the labels instead would let each show in the others."""
+        constant = np.full((len(features), 1), INTERCEPT, np.float32)
+        return np.concatenate([(features - self._mean) / self._scale, constant], axis=1)
+
     def _fit(self, goal: Floats, values: Floats) -> tuple[float, Floats, Floats, Floats]:
         shrink = (1 / values).astype(np.float32)
-        weights = shrink[:, None] * (self._rotated.T @ goal)
+        weights = np.asarray(shrink[:, None] * (self._rotated.T @ goal), np.float32)
         leverage = (self._rotated**2) @ shrink
-        step = (goal - self._rotated @ weights) / np.maximum(1 - leverage, 1e-6)[:, None]
+        step = np.asarray((goal - self._rotated @ weights) / np.maximum(1 - leverage, 1e-6)[:, None], np.float32)
         return float((step**2).mean()), shrink, weights, step
 
     def correct(self, features: Floats | None = None) -> Flags:
         """(n,): which images are recognised; `features` are those of the same images, changed."""
-        rotated = self._rotated if features is None else ((features - self._mean) / self._scale) @ self._basis
+        rotated = self._rotated if features is None else self._scaled(features) @ self._basis
         own = (rotated * self._rotated) @ self._shrink
-        scores = rotated @ self._weights - own[:, None] * self._step + self._prior
+        scores = rotated @ self._weights - own[:, None] * self._step
         return np.asarray(scores.argmax(axis=1) == self._codes)
+
+
+def _axes(rows: Floats) -> tuple[Floats, Floats]:
+    """The eigenvalues and eigenvectors (d, r) of rows' rows, by the smaller of the two Gram matrices."""
+    if len(rows) >= rows.shape[1]:
+        values, vectors = np.linalg.eigh(rows.T @ rows)
+        return values, vectors
+    values, vectors = np.linalg.eigh(rows @ rows.T)
+    keep = values > 1e-6 * values[-1]
+    return values[keep], rows.T @ (vectors[:, keep] / np.sqrt(values[keep]))
 
 
 @dataclass(frozen=True)
@@ -237,10 +329,11 @@ class Probe:
     features: Floats
     labels: NDArray[np.int64]
     bank: FilterBank | None = None
+    weights: Floats | None = None
 
     @cached_property
     def fit(self) -> LeaveOneOut:
-        return LeaveOneOut(self.features, self.labels)
+        return LeaveOneOut(self.features, self.labels, self.weights)
 
     @cached_property
     def correct(self) -> Flags:
@@ -276,10 +369,30 @@ class Bench:
         """The images as probed."""
         return self.at(self.shrunk(self.zoom))
 
+    @property
+    def few(self) -> int:
+        """How many images hold 3 million pixels: enough for averages over images."""
+        return max(64, 3_000_000 // (self.size[0] * self.size[1]))
+
     @cached_property
     def gray(self) -> Pixels:
-        """As many native gray images as hold 8 million pixels: enough for averages over images."""
-        return gray(self.pixels[: max(64, 8_000_000 // (self.size[0] * self.size[1]))])
+        """The first few native images, gray (n, h, w, 1)."""
+        return gray(self.pixels[: self.few])
+
+    @cached_property
+    def spectrum(self) -> tuple[Doubles, Doubles, Curve]:
+        """Frequency (cycles/px) and mean power of each wave, and the mean power on rings."""
+        return power_spectrum(self.gray[..., 0])
+
+    @cached_property
+    def autocorrelation(self) -> Curve:
+        """(px, radial mean of the autocorrelation), 1 at 0 px."""
+        return autocorrelation(self.gray[..., 0])
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Of 1, 2 and 4 those by which the images can be reduced and still be probed."""
+        return tuple(factor for factor in (1, 2, 4) if min(self.shrunk(factor)) >= 4)
 
     @cached_property
     def classes(self) -> int:
@@ -311,14 +424,16 @@ class Bench:
         """The probe on the images at 1/factor, and at each further halving down to a quarter of the native size.
 
         It holds everything that the pyramid at 2 * factor holds, so the two differ by the detail
-        lost in halving, not by how much of the object a patch covers.
+        lost in halving, not by how much of the object a patch covers. Each finer level counts
+        1 / sqrt(2) of the one before: equal weights let fine noise spoil the coarse evidence.
         """
         if factor not in self._pyramids:
-            sizes = [self.shrunk(step) for step in (1, 2, 4) if step >= factor]
-            fitting = [size for size in sizes if min(size) >= 4]
-            levels = [self.probe(size, min(9 if max(size) > 64 else 5, min(size) - 1)).features for size in fitting]
+            sizes = [self.shrunk(step) for step in self.factors if step >= factor]
+            levels = [self.probe(size, min(9 if max(size) > 64 else 5, min(size) - 1)).features for size in sizes]
             with self._timed():
-                self._pyramids[factor] = Probe(np.concatenate(levels, axis=1), self.labels)
+                weights = [np.full(len(level.T), 2 ** (-i / 2), np.float32) for i, level in enumerate(levels[::-1])]
+                together = np.concatenate(levels[::-1], axis=1)
+                self._pyramids[factor] = Probe(together, self.labels, weights=np.concatenate(weights))
                 self._pyramids[factor].fit  # noqa: B018  the slow part, timed here
         return self._pyramids[factor]
 
@@ -329,6 +444,10 @@ class Bench:
         start = perf_counter()
         yield
         self._longest = max(self._longest, perf_counter() - start)
+
+    def made(self) -> list[Probe]:
+        """Every probe made so far."""
+        return [*self._probes.values(), *self._pyramids.values()]
 
     def best(self) -> Probe:
         """The most accurate probe at work size, of those made so far."""

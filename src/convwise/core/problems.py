@@ -6,7 +6,8 @@ The error tree:
     ├── UnusableInput        images, files or arguments that cannot be used     exit code 2
     ├── ShapeError           a layer that does not fit its input                exit code 2
     ├── Infeasible           a goal that no network can meet                    exit code 1
-    └── Unsupported          a layer that a format cannot express               exit code 2
+    ├── Unsupported          a layer that a format cannot express               exit code 2
+    └── ExportMismatch       a written model that does not answer as ours       exit code 2
 """
 
 from __future__ import annotations
@@ -67,3 +68,7 @@ class Unsupported(ConvwiseError):
 
     def __init__(self, format: str, layer: str, what: str, instead: str = "") -> None:
         super().__init__(f"{format} export, layer {layer}", what, fix=instead)
+
+
+class ExportMismatch(ConvwiseError):
+    """A written model that does not answer as ours."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from convwise.core.goal import Goal as Goal
 from convwise.core.goal import Limit as Limit
@@ -62,8 +63,9 @@ class Fingerprint:
                 return measure
         raise KeyError(name)
 
-    def __contains__(self, name: str) -> bool:
-        return any(measure.name == name for measure in self.measures)
+    def get(self, name: str, default: float) -> float:
+        """The value of the measure called `name`, or `default` where it was not taken."""
+        return next((measure.value for measure in self.measures if measure.name == name), default)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Recipe:
     """How a trial is trained, apart from its net.
 
     learning_rate: peak of the one-cycle schedule (AdamW); flip: mirror left-right at random;
-    shift_px: random translation up to so many pixels; class_weights: loss weight per class, or
-    empty for equal weights.
+    shift_px: random translation up to so many pixels; zoom: random scale within 1 +- zoom;
+    class_weights: loss weight per class, or empty for equal weights.
     """
 
     batch_size: int = 128
@@ -81,6 +83,7 @@ class Recipe:
     label_smoothing: float = 0.1
     flip: bool = False
     shift_px: int = 2
+    zoom: float = 0.0
     class_weights: tuple[float, ...] = ()
 
 
@@ -104,6 +107,26 @@ class Trial:
     part: Literal["train", "all"] = "train"
     resumes: str = ""
     threads: int = 1
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how training computes: a torch device, and the dtype of its convolutions."""
+
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Predicted training seconds of one image on one thread: a sum over macs and activation bytes."""
+
+    per_mac: float
+    per_byte: float
+    per_image: float = 0.0
+
+    def seconds(self, macs: float, activation_bytes: float) -> float:
+        return self.per_image + self.per_mac * macs + self.per_byte * activation_bytes
 
 
 @dataclass(frozen=True)
@@ -203,3 +226,21 @@ def to_json(record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [to_json(value) for value in record]
     return record
+
+
+def from_json(kind: Any, data: Any) -> Any:
+    """The inverse of `to_json` for the record type (or annotation) `kind`."""
+    if data is None or kind is Any:
+        return data
+    if kind is Net:
+        return Net.from_json(data)
+    if hasattr(kind, "__dataclass_fields__"):
+        kinds = get_type_hints(kind)
+        return kind(**{name: from_json(kinds[name], value) for name, value in data.items() if name in kinds})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        inner = arguments if arguments[-1] is not Ellipsis else (arguments[0],) * len(data)
+        return tuple(from_json(each, value) for each, value in zip(inner, data, strict=True))
+    if origin is UnionType:
+        return from_json(next(each for each in arguments if each is not type(None)), data)
+    return data

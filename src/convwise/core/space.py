@@ -85,6 +85,12 @@ class Choice:
     def meaning(self) -> str:
         return MEANING[self.name]
 
+    @property
+    def legal(self) -> tuple[Value, ...]:
+        """Every value that a fitted sample can have: those worth testing, and those of smaller nets."""
+        reduced = WIDTHS if self.name == "stage.filters" else [r[self.name] for r in REDUCTIONS if self.name in r]
+        return tuple(dict.fromkeys([*self.values, *reduced]))
+
 
 @dataclass(frozen=True)
 class LatencyModel:

@@ -53,8 +53,9 @@ def find_npz(source: Any) -> Found:
 def find_pair(source: Any) -> Found:
     """(x, y), or ((x_train, y_train), (x_test, y_test)) as the data sets of Keras come."""
     if isinstance(source[0], (tuple, list)) and len(source[0]) == len(source[1]) == 2:
-        train, test = source
-        return Found("arrays", blocks=(block("train", *train, "train"), block("test", *test, "test")))
+        (x_train, y_train), (x_test, y_test) = source
+        blocks = (block("train", x_train, y_train, "train"), block("test", x_test, y_test, "test"))
+        return Found("arrays", blocks=blocks)
     return Found("arrays", blocks=(block("(x, y)", source[0], source[1], None),))
 
 
@@ -101,7 +102,8 @@ def _labels(where: str, labels: NDArray[Any]) -> NDArray[np.str_]:
 
 def _whole(where: str, labels: NDArray[Any]) -> NDArray[np.int64]:
     if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
-        raise UnusableInput(where, "labels that are fractions or NaN", "class numbers or names", "this may be regression")
+        what = "labels that are fractions or NaN"
+        raise UnusableInput(where, what, "class numbers or names", "this may be regression")
     return labels.astype(np.int64)
 
 

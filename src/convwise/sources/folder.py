@@ -38,7 +38,8 @@ def find_images(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UnusableInput(str(path), "no such file or folder", "an image file or a folder of images")
-    images = sorted(file for file in _walk(path) if is_image(file.name))
+    shown = (file for file in _walk(path) if visible(PurePosixPath(file.relative_to(path))))
+    images = sorted(file for file in shown if is_image(file.name))
     if not images:
         raise UnusableInput(str(path), "the folder holds no image", _kinds())
     return images
@@ -85,7 +86,8 @@ def _placed(where: str, images: Sequence[PurePosixPath]) -> list[Place]:
         return [Place(p, PART_NAMES[p.parts[skip].lower()], _label(p.parts[skip + 1])) for p in below]
     if parts and parts == {path.parts[skip] for path in images}:
         only = ", ".join(sorted(parts))
-        raise UnusableInput(where, f"has {only} but no train", LAYOUT, "add train/, or name the folder of classes itself")
+        fix = "add train/, or name the folder of classes itself"
+        raise UnusableInput(where, f"has {only} but no train", LAYOUT, fix)
     return [Place(p, None, _label(p.parts[skip])) for p in images if len(p.parts) >= skip + 2]
 
 

@@ -31,7 +31,8 @@ def find(source: Any) -> Found:
     files = _files(Path(source))
     sets = sorted({file.set for file in files})
     if len(sets) > 1:
-        raise UnusableInput(str(source), f"holds several sets: {', '.join(sets)}", "one set", "name one file of the set")
+        what = f"holds several sets: {', '.join(sets)}"
+        raise UnusableInput(str(source), what, "one set", "name one file of the set")
     parts = sorted({file.part or "" for file in files})
     blocks = tuple(_pair(str(source), [file for file in files if (file.part or "") == part]) for part in parts)
     return Found(str(source), blocks=blocks)
@@ -58,7 +59,7 @@ def _files(source: Path) -> list[_File]:
 
 
 def _describe(path: Path) -> tuple[str, PartName | None, str]:
-    """(set, part, 'images' or 'labels') from a name: 'emnist-letters-train-images...' -> ('emnist-letters', 'train')."""
+    """(set, part, images or labels) of a name: emnist-letters-train-images... is of the set emnist-letters."""
     match = NAME.match(path.name)
     assert match is not None, path
     *front, last = re.split(r"[-_.]", match["stem"].lower())

@@ -1,0 +1,5 @@
+"""python -m convwise."""
+
+from convwise.cli import main
+
+main()

@@ -1,0 +1,51 @@
+"""Wall clock: how a budget is written, how much is left, how it is shared out."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+
+from convwise.core.problems import UnusableInput
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+MINIMUM_SECONDS = 20.0
+
+
+def parse_duration(text: str | float) -> float:
+    """'90s', '10m', '1h30m', or a number of seconds -> seconds."""
+    compact = str(text).replace(" ", "").lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", compact)
+    if not parts or "".join(number + unit for number, unit in parts) != compact:
+        raise UnusableInput("--budget", f"is {text!r}", "a duration such as 90s, 10m or 1h30m")
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if seconds < MINIMUM_SECONDS:
+        raise UnusableInput("--budget", f"is {seconds:g} s", f"at least {MINIMUM_SECONDS:g} s", "give more time")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A budget that began at `started` (time.monotonic seconds)."""
+
+    budget: float
+    started: float
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def until(self, share: float) -> float:
+        """Seconds until `share` of the budget is spent; 0 where it is already."""
+        return max(self.budget * share - self.elapsed, 0.0)
+
+
+def process_age() -> float:
+    """Seconds since this process began, so that start-up counts; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
+            ticks = float(stat.read().rsplit(")", 1)[1].split()[19])
+            return max(float(uptime.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
+    except (OSError, ValueError, IndexError):
+        return 0.0

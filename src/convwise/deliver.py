@@ -1,0 +1,239 @@
+"""The folder that is handed over: models, code, choice.json, report; and predictions from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convwise import formats, machine, report
+from convwise.advise import layer_reasons
+from convwise.core.calculus import analyse
+from convwise.core.layers import Dense, GlobalAveragePooling2D
+from convwise.core.net import Net
+from convwise.core.problems import UnusableInput
+from convwise.core.records import Advice, Fingerprint, Result, Verdict, to_json
+from convwise.formats.weights import Weights
+from convwise.images import Images, Part, find_images, load_image, resize
+from convwise.judge import wilson
+
+CHECKED_IMAGES = 64
+CODE = ("model_keras.py", "model_torch.py")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
+
+    kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
+    """
+
+    folder: Path
+    images: Images
+    facts: Fingerprint
+    advice: Advice
+    verdict: Verdict
+    final: Result | None
+    results: tuple[Result, ...]
+    weights: Weights
+    scored: Part
+    kind: str
+    probabilities: np.ndarray
+    provenance: Mapping[str, Any]
+
+    @property
+    def chosen(self) -> Result:
+        """The run whose weights are handed over."""
+        return self.final or self.verdict.chosen
+
+
+def write(material: Material) -> Path:
+    """Write everything; choice.json last, so that its presence says the folder is whole."""
+    folder, net = material.folder, material.chosen.trial.net
+    pixels = np.ascontiguousarray(material.scored.pixels[:CHECKED_IMAGES])
+    differences = formats.write(folder, net, material.weights, material.images.classes, pixels)
+    total = analyse(net).total
+    cost = {
+        "params": total.params,
+        "macs": total.macs,
+        "activation_bytes": total.activation_bytes,
+        "latency_ms": round(machine.latency_ms(net), 4),
+    }
+    score = estimate(material)
+    report.write(folder / "report.html", _evidence(material, cost, differences, score))
+    choice = _choice(material, cost, differences, score)
+    _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
+    return folder
+
+
+def estimate(material: Material) -> dict[str, Any]:
+    """The accuracy on the scored images with its 95 % interval: {kind, accuracy, low, high, n}."""
+    labels = np.asarray(material.scored.labels)
+    right = int((material.probabilities.argmax(1) == labels).sum()) if len(labels) else 0
+    low, high = wilson(right, len(labels))
+    accuracy = right / len(labels) if len(labels) else 0.0
+    recalls = [float((material.probabilities[labels == k].argmax(1) == k).mean()) for k in np.unique(labels)]
+    return {
+        "kind": material.kind,
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "n": len(labels),
+        "balanced_accuracy": float(np.mean(recalls)) if recalls else 0.0,
+    }
+
+
+def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
+            score: Mapping[str, Any]) -> dict[str, Any]:  # fmt: skip
+    images, chosen = material.images, material.chosen
+    return {
+        "net": chosen.trial.net.to_json(),
+        "sample": dict(chosen.trial.sample),
+        "test": dict(score),
+        "cost": dict(cost),
+        "effects": [_effect(effect) for effect in to_json(material.verdict.effects)],
+        "alternatives": [_alternative(result) for result in material.verdict.alternatives],
+        "reasons": {
+            "verdict": to_json(material.verdict.reasons),
+            "choices": to_json(material.advice.reasons),
+            "layers": layer_reasons(chosen.trial.net, material.advice.reasons),
+        },
+        "data": {
+            "source": images.source,
+            "classes": list(images.classes),
+            "train": len(images.train),
+            "valid": len(images.valid),
+            "test": images.test.size if images.test else 0,
+            "base_shape": list(images.base_shape),
+            "problems": to_json(images.problems),
+            "facts": to_json(images.facts),
+        },
+        "training": {"recipe": to_json(chosen.trial.recipe), "seconds": chosen.seconds, "dtype": chosen.dtype},
+        "exports": dict(differences),
+        "provenance": dict(material.provenance),
+    }
+
+
+def _effect(effect: dict[str, Any]) -> dict[str, Any]:
+    return {"from" if k == "before" else "to" if k == "after" else k: v for k, v in effect.items()}
+
+
+def _alternative(result: Result) -> dict[str, Any]:
+    sample = dict(result.trial.sample)
+    return {"trial": result.trial.id, "sample": sample, "validation_accuracy": result.score, **result.cost}
+
+
+def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
+              score: Mapping[str, Any]) -> report.Evidence:  # fmt: skip
+    verdict = material.verdict
+    reasons = (*verdict.reasons, *material.advice.reasons)
+    return report.Evidence(
+        title=Path(material.images.source).name or material.images.source,
+        verdict=Verdict(verdict.chosen, verdict.effects, verdict.alternatives, reasons, verdict.standard_error,
+                        verdict.notes),
+        results=material.results,
+        fingerprint=material.facts,
+        problems=material.images.problems,
+        classes=material.images.classes,
+        estimate=score,
+        pixels=np.asarray(material.scored.pixels),
+        labels=np.asarray(material.scored.labels),
+        probabilities=material.probabilities,
+        names=material.scored.names,
+        code={name: (material.folder / name).read_text() for name in CODE},
+        cost=cost,
+        differences=differences,
+        provenance=material.provenance,
+    )  # fmt: skip
+
+
+def warm_up() -> None:
+    """Load what writing needs, by writing a tiny net: meant to run beside the final training."""
+    net = Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, activation="softmax")))
+    kernel = {"dense/kernel": np.zeros((1, 2), np.float32), "dense/bias": np.zeros(2, np.float32)}
+    with tempfile.TemporaryDirectory() as folder:
+        formats.write(folder, net, kernel, ("a", "b"), np.zeros((1, 8, 8, 1), np.uint8))
+    import_module("altair")
+    import_module("vl_convert")
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.writing")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def read_choice(folder: str | Path) -> dict[str, Any]:
+    """choice.json of a folder that `choose` wrote. UnusableInput where it is not one."""
+    path = Path(folder) / "choice.json"
+    try:
+        choice: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        what = f"holds no choice ({type(error).__name__})"
+        raise UnusableInput(
+            str(folder), what, "a folder that `convwise choose` wrote", "run `convwise choose`"
+        ) from error
+    return choice
+
+
+def predict(folder: str | Path, images: str | Path) -> list[dict[str, Any]]:
+    """path, label, and one probability for each class, for each image of a file or folder.
+
+    Images go the way that the training images went: decoded, brought to the base size, then to
+    the network's input size. An image that cannot be read has the label '' and an 'error'.
+    """
+    choice = read_choice(folder)
+    from convwise.formats import onnx
+
+    session = onnx.session(Path(folder) / "model.onnx", threads=machine.cores())
+    files = find_images(Path(images))
+    return [row for some in _chunks(files, 64) for row in _rows(session, choice, some)]
+
+
+def _chunks(files: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:
+    return (files[start : start + size] for start in range(0, len(files), size))
+
+
+def _rows(session: Any, choice: Mapping[str, Any], files: Sequence[Path]) -> list[dict[str, Any]]:
+    from convwise.formats import onnx
+
+    classes = choice["data"]["classes"]
+    ready, broken = {}, {}
+    for file in files:
+        try:
+            ready[file] = _prepared(file, choice)
+        except (UnusableInput, OSError, ValueError) as error:
+            broken[file] = str(error)
+    answers = iter(onnx.forward(session, np.stack(list(ready.values())))) if ready else iter(())
+    return [
+        {"path": str(file), "label": "", "error": broken[file]}
+        if file in broken
+        else _row(file, next(answers), classes)
+        for file in files
+    ]
+
+
+def _row(file: Path, answer: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    shares = {name: round(float(p), 6) for name, p in zip(classes, answer, strict=True)}
+    return {"path": str(file), "label": classes[int(answer.argmax())], **shares}
+
+
+def _prepared(file: Path, choice: Mapping[str, Any]) -> np.ndarray:
+    base, net = choice["data"]["base_shape"], choice["net"]["input_shape"]
+    pixels = resize(load_image(file, base[2]), base[0], base[1])
+    return resize(pixels, net[0], net[1])
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:
+    """The rows of `predict` as CSV: path, label, one column for each class."""
+    writer = csv.DictWriter(file, ["path", "label", *classes], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)

@@ -1,0 +1,108 @@
+"""Formats: what a chosen net is handed over as. Each is a module with FILES, `save` and `run`, imported on use.
+
+`save(folder, net, weights, classes)` writes the FILES; `run(folder, pixels)` gives what each of them
+answers by that framework's own forward. No file appears before all of them agree with ours.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convwise.core.net import Net
+from convwise.core.problems import ExportMismatch, UnusableInput
+from convwise.formats.weights import Weights
+
+FORMATS: dict[str, str] = {
+    "keras": "convwise.formats.keras",
+    "torch": "convwise.formats.torch",
+    "onnx": "convwise.formats.onnx",
+    "json": "convwise.formats.json",
+}
+TOLERANCE = 1e-3  # largest difference of a probability between a framework's forward and ours
+
+
+def format_module(name: str) -> ModuleType:
+    """The module of a format. UnusableInput where there is none of this name."""
+    if name not in FORMATS:
+        raise UnusableInput("format", f"is {name!r}", "one of " + ", ".join(FORMATS))
+    return import_module(FORMATS[name])
+
+
+def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
+          formats: Sequence[str] = tuple(FORMATS)) -> dict[str, float]:  # fmt: skip
+    """Write the net in every format, checked on pixels (n, height, width, channels).
+
+    Returns the largest absolute difference to ours per format. ExportMismatch, and no file
+    written, where one exceeds TOLERANCE; Unsupported where a format lacks a layer.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    expected = _ours(net, weights, pixels)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".writing-") as name:
+        differences = {form: _checked(form, Path(name), net, weights, classes, pixels, expected) for form in formats}
+        for form in formats:
+            for file in format_module(form).FILES:
+                os.replace(Path(name) / file, target / file)
+    return differences
+
+
+def export(folder: str | Path, to: str, out: str | Path | None = None) -> list[Path]:
+    """Write the choice in `folder` in one more format, into `out` (the folder itself by default).
+
+    Reads model.safetensors; checked on noise, since the images may be elsewhere.
+    """
+    files = format_module(to).FILES
+    net, weights, classes = read(folder)
+    noise = np.random.default_rng(0).integers(0, 256, (8, *net.input_shape), dtype=np.uint8)
+    write(out or folder, net, weights, classes, noise, (to,))
+    return [Path(out or folder) / file for file in files]
+
+
+def read(folder: str | Path) -> tuple[Net, Weights, tuple[str, ...]]:
+    """Net, weights and class names of a folder that `write` filled. UnusableInput where it holds no model."""
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise UnusableInput(str(folder), "holds no model.safetensors", "a folder that `convwise choose` wrote")
+    result: tuple[Net, Weights, tuple[str, ...]] = format_module("torch").read(path)
+    return result
+
+
+def _ours(net: Net, weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    torch = format_module("torch")
+    module = torch.build(net)
+    torch.load(module, net, weights)
+    answer: NDArray[np.float32] = torch.forward(module, pixels)
+    return answer
+
+
+def _checked(form: str, folder: Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
+             expected: NDArray[np.float32]) -> float:  # fmt: skip
+    """Save one format, run it, and compare."""
+    format_module(form).save(folder, net, weights, classes)
+    difference = max((_difference(given, expected) for given in _answers(form, folder, pixels)), default=0.0)
+    if not difference <= TOLERANCE:  # not a number is a mismatch as well
+        what = f"gives probabilities that differ by {difference:.3g} from the trained net"
+        raise ExportMismatch(f"{form} export", what, f"at most {TOLERANCE:g}", "report this net (net.json) as a bug")
+    return difference
+
+
+def _answers(form: str, folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    try:
+        answers: list[NDArray[np.float32]] = format_module(form).run(folder, pixels)
+    except Exception as error:  # whatever a framework says of a file that it cannot run
+        raise ExportMismatch(f"{form} export", f"cannot be run: {error}", "a model that runs") from error
+    return answers
+
+
+def _difference(given: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    if given.shape != expected.shape:
+        return float("nan")
+    return float(np.abs(given.astype(np.float64) - expected).max())

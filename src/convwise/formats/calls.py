@@ -1,0 +1,132 @@
+"""Calls: what a layer becomes in a framework. The same calls are built for use and rendered as source."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import keyword
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convwise.core.calculus import Shape, analyse
+from convwise.core.layers import Layer
+from convwise.core.net import INPUT, Net
+
+PADS = ("ZeroPad2d", "ConstantPad2d", "ZeroPadding2D")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a class, by name."""
+
+    kind: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def source(self, prefix: str = "", **more: Any) -> str:
+        """The call as Python: 'nn.Conv2d(3, 16, 5, stride=2)'."""
+        words = [literal(value) for value in self.args]
+        words += [f"{name}={literal(value)}" for name, value in {**self.kwargs, **more}.items()]
+        return f"{prefix}{self.kind}({', '.join(words)})"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call in a net: its own name, the layer it belongs to, and the steps (or 'input') it reads."""
+
+    name: str
+    layer: str
+    call: Call
+    inputs: tuple[str, ...]
+
+
+Lower = Callable[[Layer, Sequence[Shape]], tuple[Call, ...]]
+
+
+def call(kind: type, *args: Any, **kwargs: Any) -> Call:
+    """The call of a class, without the keyword arguments that are at their defaults."""
+    known = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    given = {name: value for name, value in kwargs.items() if value != one(known[name].default)}
+    return Call(kind.__name__, args, given)
+
+
+def one(value: Any) -> Any:
+    """(3, 3) as 3, anything else as it is."""
+    return value[0] if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1] else value
+
+
+def literal(value: Any) -> str:
+    """The value as a person writes it: 1 / 255, float32's digits and no more."""
+    if isinstance(value, (tuple, list)):
+        inside = ", ".join(literal(each) for each in value)
+        return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' * (len(value) == 1)})"
+    if isinstance(value, float):
+        return _number(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _number(value: float) -> str:
+    if value in (float("inf"), float("-inf")):
+        return f'float("{value}")'
+    if 0 < value < 0.1 and value == 1 / round(1 / value) and len(repr(value)) > 8:
+        return f"1 / {round(1 / value)}"
+    return repr(float(f"{value:.9g}"))
+
+
+def shapes_of(net: Net) -> dict[str, Shape]:
+    """Output shape of each layer, and of 'input'. ShapeError where a layer does not fit."""
+    return {INPUT: net.input_shape, **{row.name: row.output_shape for row in analyse(net).layers}}
+
+
+def plan(net: Net, lower: Lower, names: Mapping[str, str]) -> tuple[Step, ...]:
+    """The net as steps; `names` are the names of the steps that stand for whole layers."""
+    shapes, last, taken = shapes_of(net), {INPUT: INPUT}, set(names.values())
+    steps: list[Step] = []
+    for layer in net.layers:
+        inputs = tuple(last[name] for name in layer.inputs)
+        calls = lower(layer, [shapes[name] for name in layer.inputs])
+        for name, each in zip(_step_names(names[layer.name], calls, taken), calls, strict=True):
+            steps.append(Step(name, layer.name, each, inputs))
+            inputs = (name,)
+        last[layer.name] = inputs[0]
+    return tuple(steps)
+
+
+def _step_names(name: str, calls: Sequence[Call], taken: set[str]) -> list[str]:
+    """The first call that is no padding has the layer's name, the others add what they are."""
+    main = next((i for i, each in enumerate(calls) if each.kind not in PADS), 0)
+    suffixes = ["pad" if i < main else each.kind.lower() for i, each in enumerate(calls)]
+    names = [name if i == main else free(f"{name}_{suffix}", taken) for i, suffix in enumerate(suffixes)]
+    taken.update(names)
+    return names
+
+
+def free(name: str, taken: Iterable[str]) -> str:
+    """The name, with underscores until it is not taken."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def identifiers(names: Iterable[str], reserved: Callable[[str], bool]) -> dict[str, str]:
+    """Each name as an identifier that is no keyword and not reserved, all different."""
+    words: dict[str, str] = {}
+    left = list(names)
+    for name in left:
+        bad = keyword.iskeyword(name) or reserved(name)
+        words[name] = free(f"{name}_", [*left, *words.values()]) if bad else name
+    return words
+
+
+def variables(net: Net, words: Mapping[str, str]) -> dict[str, str]:
+    """The variable of each layer's output: 'x' where only the next layer reads it, else its own word."""
+    following = {layer.name: after for layer, after in zip(net.layers, (*net.layers[1:], None), strict=True)}
+    names = {INPUT: "x"} if _private(INPUT, net.layers[0], net) else {INPUT: "image"}
+    for layer in net.layers:
+        names[layer.name] = "x" if _private(layer.name, following[layer.name], net) else words[layer.name]
+    return names
+
+
+def _private(name: str, after: Layer | None, net: Net) -> bool:
+    return all(layer is after for layer in net.layers if name in layer.inputs)

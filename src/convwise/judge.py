@@ -1,0 +1,173 @@
+"""[Result] -> Verdict: which net to take, and what each parameter was worth.
+
+Scores are compared example by example where two results answered the same validation examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from scipy import stats
+
+from convwise.core.goal import Goal
+from convwise.core.records import Advice, Effect, Reason, Result, Verdict, VerdictWord
+from convwise.core.space import Sample, Value
+
+INDIFFERENT = 0.01  # accuracy: an interval inside +- one point is 'no difference'
+CONFIDENCE = 0.95
+FINALISTS = ("finalists", "design", "rung", "plan")  # the latest stage with a result decides
+
+
+def judge(results: Sequence[Result], goal: Goal, contrasts: dict[str, tuple[Value, Value]]) -> Verdict:
+    """The choice among `results`, the effects of the designed experiment, the Pareto front.
+
+    contrasts: choice -> (value before, value after) of the designed experiment. At least one
+    result must have ended; results over a limit of the goal are never chosen.
+    """
+    able = [r for r in results if r.status == "done" and r.score is not None and not goal.excess(r.cost)]
+    if not able:
+        raise ValueError("no result keeps the goal's limits")
+    rivals = _rivals(able)
+    best = max(rivals, key=lambda r: r.score or 0)
+    chosen, error = _one_standard_error(best, rivals)
+    effects = measured_effects([r for r in results if r.trial.stage == "design" and r.score is not None], contrasts)
+    return Verdict(chosen, effects, _pareto(able), (_why(chosen, best, error, len(rivals)),), error)
+
+
+def _rivals(able: Sequence[Result]) -> list[Result]:
+    for stage in FINALISTS:
+        if stage != "design" and (found := [r for r in able if r.trial.stage == stage]):
+            return found
+    return list(able)
+
+
+def paired_difference(a: Result, b: Result) -> tuple[float, float]:
+    """(accuracy of a - accuracy of b, its standard error) over the examples both answered; McNemar's variance."""
+    right = np.array([[c == "1" for c in r.correct] for r in (a, b)], float)
+    difference = right[0] - right[1]
+    return float(difference.mean()), float(difference.std(ddof=1) / sqrt(len(difference)))
+
+
+def _one_standard_error(best: Result, rivals: Sequence[Result]) -> tuple[Result, float]:
+    """The cheapest rival not worse than the best by more than one standard error (Breiman et al. 1984)."""
+    n = max(len(best.correct), 1)
+    error = sqrt(max((best.score or 0) * (1 - (best.score or 0)), 1 / n) / n)
+    near = [best]
+    for rival in rivals:
+        if rival is not best and len(rival.correct) == len(best.correct):
+            worse, noise = paired_difference(best, rival)
+            near += [rival] if worse <= noise else []
+    return min(near, key=lambda r: (r.cost["macs"], r.cost["params"])), error
+
+
+def _why(chosen: Result, best: Result, error: float, rivals: int) -> Reason:
+    if chosen is best:
+        because = f"the best of {rivals} finalists on the validation images ({100 * (best.score or 0):.1f} %)"
+    else:
+        because = (
+            f"{100 * (chosen.score or 0):.1f} % on the validation images, within one standard error of the best "
+            f"finalist ({100 * (best.score or 0):.1f} %) at {chosen.cost['macs'] / best.cost['macs']:.0%} of its macs"
+        )
+    return Reason("net", chosen.trial.net.id, because, "", "one-standard-error rule, Breiman et al. 1984")
+
+
+def _pareto(able: Sequence[Result]) -> tuple[Result, ...]:
+    """For each net its longest run; of these the ones that no other beats in both accuracy and macs, cheapest first."""
+    longest: dict[str, Result] = {}
+    for result in sorted(able, key=lambda r: r.trial.seconds or r.trial.epochs or 0):
+        longest[result.trial.net.id] = result
+    front: list[Result] = []
+    for result in sorted(longest.values(), key=lambda r: (r.cost["macs"], -(r.score or 0))):
+        if not front or (result.score or 0) > (front[-1].score or 0):
+            front.append(result)
+    return tuple(front)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Least squares of scores on factors: an estimate and a standard error each, degrees of freedom."""
+
+    estimates: np.ndarray
+    errors: np.ndarray
+    freedom: int
+
+
+def measured_effects(runs: Sequence[Result], contrasts: dict[str, tuple[Value, Value]]) -> tuple[Effect, ...]:
+    """One Effect for each choice that the designed experiment varied, the largest first."""
+    levels = np.array([[_level(r.trial.sample, name, pair) for name, pair in contrasts.items()] for r in runs])
+    varied = [i for i in range(len(contrasts)) if runs and len(set(levels[:, i])) > 1]
+    if len(runs) < len(varied) + 1 or not varied:
+        return ()
+    fit = _least_squares(levels[:, varied], runs)
+    slowness = np.log([1 / r.images_per_second for r in runs])
+    ratios = np.exp(_solve(levels[:, varied], slowness)[0])
+    width = stats.t.ppf((1 + CONFIDENCE) / 2, fit.freedom) * fit.errors
+    pairs = [list(contrasts.items())[i] for i in varied]
+    effects = [
+        _effect(name, pair, float(estimate), float(half), float(ratio), len(runs))
+        for (name, pair), estimate, half, ratio in zip(pairs, fit.estimates, width, ratios, strict=True)
+    ]
+    return tuple(sorted(effects, key=lambda effect: -abs(effect.accuracy_change)))
+
+
+def _level(sample: Sample, name: str, pair: tuple[Value, Value]) -> float:
+    return 1.0 if sample.get(name) == pair[1] else 0.0
+
+
+def _solve(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(effects, unscaled standard errors) of values ~ 1 + levels."""
+    matrix = np.column_stack([levels, np.ones(len(levels))])
+    inverse = np.linalg.pinv(matrix)
+    return (inverse @ values)[:-1], np.sqrt((inverse**2).sum(1))[:-1]
+
+
+def _least_squares(levels: np.ndarray, runs: Sequence[Result]) -> _Fit:
+    scores = np.array([r.score for r in runs], float)
+    estimates, unscaled = _solve(levels, scores)
+    spread, freedom = _run_deviation(estimates / unscaled, scores, len(runs[0].correct))
+    return _Fit(estimates, spread * unscaled, freedom)
+
+
+def _run_deviation(standardised: np.ndarray, scores: np.ndarray, examples: int) -> tuple[float, int]:
+    """(standard deviation of one run's score, degrees of freedom).
+
+    A saturated design leaves no residual, so the deviation comes from the effects themselves:
+    Lenth's pseudo standard error (Technometrics 1989) takes most effects as noise. It is not let
+    under the binomial deviation of the validation part.
+    """
+    size = np.abs(standardised)
+    first = 1.5 * float(np.median(size))
+    kept = size[size < 2.5 * first] if first else size
+    pseudo = 1.5 * float(np.median(kept)) if len(kept) else first
+    mean = float(scores.mean())
+    binomial = sqrt(max(mean * (1 - mean), 1 / examples) / examples) if examples else 0.0
+    return max(pseudo, binomial), max(round(len(size) / 3), 1) if pseudo > binomial else 30
+
+
+def _effect(name: str, pair: tuple[Value, Value], change: float, half: float, ratio: float, runs: int) -> Effect:
+    low, high = change - half, change + half
+    return Effect(name, pair[0], pair[1], change, low, high, ratio, verdict_word(low, high), runs)
+
+
+def verdict_word(low: float, high: float) -> VerdictWord:
+    """What an interval of an accuracy change says."""
+    if low > 0 or high < 0:
+        return "matters"
+    return "no difference" if low > -INDIFFERENT and high < INDIFFERENT else "not resolved"
+
+
+def improved(advice: Advice, base: Sample, effects: Sequence[Effect]) -> Sample:
+    """The leader with every change whose measured effect is surely above 0: the predicted best."""
+    better = {effect.parameter: effect.after for effect in effects if effect.low > 0}
+    return advice.space.fit({**base, **better})
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    if not n:
+        return 0.0, 1.0
+    interval = stats.binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)

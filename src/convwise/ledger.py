@@ -1,0 +1,82 @@
+"""Every result, durable: an Optuna study, which Optuna and optuna-dashboard open as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import TrialState
+
+from convwise.core.problems import UnusableInput
+from convwise.core.records import Result, from_json, to_json
+from convwise.core.space import Space
+
+NAME = "convwise"
+RESULT = "convwise:result"  # Optuna's attribute that holds a Result as JSON
+
+
+class Ledger:
+    """The results of one study in a database: append, and read back after a crash.
+
+    url: a path of an SQLite file, or a database URL. Only the process that owns the study writes.
+    """
+
+    def __init__(self, url: str | Path, space: Space | None = None) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        text = url if isinstance(url, str) and "://" in url else f"sqlite:///{url}"
+        try:
+            self._study = optuna.create_study(storage=text, study_name=NAME, direction="maximize", load_if_exists=True)
+        except Exception as error:
+            raise UnusableInput(
+                str(url), f"is not a study that can be opened ({error})", "an Optuna database"
+            ) from error
+        self._distributions = distributions(space) if space else {}
+        stored = self._study.get_trials(deepcopy=False)
+        self._results = [from_json(Result, t.user_attrs[RESULT]) for t in stored if RESULT in t.user_attrs]
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """Every result, in the order in which they were recorded."""
+        return tuple(self._results)
+
+    def append(self, result: Result) -> None:
+        """Record one result; it is on disk when this returns."""
+        sample = dict(result.trial.sample)
+        known: dict[str, BaseDistribution] = {
+            name: d for name, d in self._distributions.items() if sample.get(name) in d.choices
+        }
+        attributes: dict[str, Any] = {"stage": result.trial.stage, "reason": result.reason, **result.cost}
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=_state(result),
+                value=result.score if result.status == "done" else None,
+                params={name: sample[name] for name in known},
+                distributions=known,
+                user_attrs={**attributes, RESULT: to_json(result)},
+            )
+        )
+        self._results.append(result)
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep one fact about the study, as JSON."""
+        self._study.set_user_attr(key, json.loads(json.dumps(value)))
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        return self._study.user_attrs
+
+
+def distributions(space: Space) -> dict[str, CategoricalDistribution]:
+    """Optuna's form of the space: every legal value of every choice."""
+    return {choice.name: CategoricalDistribution(choice.legal) for choice in space.choices}
+
+
+def _state(result: Result) -> TrialState:
+    """Optuna's word for it; the final training has no validation score, which Optuna calls pruned."""
+    if result.status == "failed":
+        return TrialState.FAIL
+    return TrialState.PRUNED if result.score is None else TrialState.COMPLETE

@@ -1,0 +1,209 @@
+"""This machine: what it is, whether its low precision can be trusted, how fast it trains and answers.
+
+Measured once per install and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from scipy.optimize import nnls
+
+from convwise.core.calculus import analyse
+from convwise.core.layers import Conv2D, Dense, GlobalAveragePooling2D, MaxPooling2D
+from convwise.core.net import Net
+from convwise.core.records import Engine, Pace, from_json, to_json
+from convwise.core.space import LatencyModel
+
+PACKAGES = ("convwise", "torch", "numpy", "keras", "onnxruntime", "optuna", "scikit-learn")
+BF16_TOLERANCE = 0.05  # largest relative error of a bf16 convolution against fp32, forward and gradients
+# Small nets around which training time and latency are fitted: (image size, filters, kernel size).
+PROBES = ((16, 8, 3), (28, 16, 3), (28, 32, 3), (32, 32, 5), (48, 16, 3), (32, 64, 1))
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the versions that matter, for provenance."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def engine() -> Engine:
+    """The engine for training: CUDA where there is one, bf16 where the self-test allows and it is faster."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = _remembered(f"dtype-{device}", lambda: _dtype(device))
+    return Engine(device, cast(Literal["float32", "bfloat16"], dtype))
+
+
+def pace(engine: Engine) -> Pace:
+    """How long training takes here per image, fitted on PROBES with one thread."""
+    found = _remembered(f"pace-{engine.device}-{engine.dtype}", lambda: to_json(_pace(engine)))
+    return cast(Pace, from_json(Pace, found))
+
+
+def latency_model() -> LatencyModel:
+    """Predicted latency of one image in ONNX Runtime on one thread, fitted on PROBES."""
+    found = _remembered("latency", lambda: to_json(_latency_model()))
+    return cast(LatencyModel, from_json(LatencyModel, found))
+
+
+def latency_ms(net: Net, runs: int = 50) -> float:
+    """Measured milliseconds of one image: batch 1, ONNX Runtime, one thread, median of `runs`.
+
+    Weights do not matter for time, so they are drawn at random.
+    """
+    from convwise.formats import onnx as onnx_format
+    from convwise.formats import torch as torch_format
+
+    weights = torch_format.weights(torch_format.build(net), net)
+    session = onnx_format.session(onnx_format.build(net, weights), threads=1)
+    height, width, channels = net.input_shape
+    image = {session.get_inputs()[0].name: np.zeros((1, channels, height, width), np.float32)}
+    return 1e3 * statistics.median(_times(lambda: session.run(None, image), runs))
+
+
+def _times(call: Any, runs: int) -> list[float]:
+    call()
+    seconds = []
+    for _ in range(runs):
+        before = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - before)
+    return seconds
+
+
+def _dtype(device: str) -> str:
+    return "bfloat16" if bf16_agrees(device) and _bf16_gain(device) > 1.1 else "float32"
+
+
+def bf16_agrees(device: str = "cpu") -> bool:
+    """Whether bf16 convolutions agree with fp32, forward and gradients (released builds have been wrong)."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for channels, kernel, stride, groups in ((3, 3, 1, 1), (16, 3, 2, 1), (16, 5, 1, 16), (32, 1, 1, 1)):
+        x = torch.randn(4, channels, 17, 17, generator=generator).to(device)
+        weight = torch.randn(32, channels // groups, kernel, kernel, generator=generator).to(device)
+        exact, low = (
+            _conv_and_gradients(x, weight, stride, groups, dtype) for dtype in (torch.float32, torch.bfloat16)
+        )
+        if any(_relative_error(a, b) > BF16_TOLERANCE for a, b in zip(exact, low, strict=True)):
+            return False
+    return True
+
+
+def _conv_and_gradients(x: Any, weight: Any, stride: int, groups: int, dtype: Any) -> tuple[Any, ...]:
+    import torch
+
+    x, weight = (t.to(dtype).to(memory_format=torch.channels_last).requires_grad_() for t in (x, weight))
+    out = torch.nn.functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
+    return out, *torch.autograd.grad(out.float().square().mean(), (x, weight))
+
+
+def _relative_error(exact: Any, low: Any) -> float:
+    return float((low.detach().float() - exact.detach()).norm() / exact.detach().norm())
+
+
+def _bf16_gain(device: str) -> float:
+    fast, slow = (_seconds_per_image(_probe_net(28, 32, 3), Engine(device, d)) for d in ("bfloat16", "float32"))
+    return slow / fast
+
+
+def _probe_net(size: int, filters: int, kernel: int) -> Net:
+    body = [Conv2D(filters, kernel, padding="same", activation="relu"), MaxPooling2D(2)]
+    body += [Conv2D(2 * filters, kernel, padding="same", activation="relu"), GlobalAveragePooling2D(), Dense(10)]
+    return Net((size, size, 3), tuple(body))
+
+
+def _seconds_per_image(net: Net, engine: Engine, batch: int = 64) -> float:
+    """Best of three training steps on one thread, forward and backward, per image."""
+    import torch
+
+    from convwise.formats import torch as torch_format
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = torch_format.build(net, logits=True).to(engine.device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    height, width, channels = net.input_shape
+    x = torch.rand(batch, channels, height, width, device=engine.device).to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        with torch.autocast(engine.device, dtype=torch.bfloat16, enabled=engine.dtype == "bfloat16"):
+            loss = model(x).float().square().mean()
+        loss.backward()
+        if engine.device == "cuda":
+            torch.cuda.synchronize()
+
+    seconds = min(_times(step, 3))
+    torch.set_num_threads(before)
+    return seconds / batch
+
+
+def _pace(engine: Engine) -> Pace:
+    nets = [_probe_net(*probe) for probe in PROBES]
+    per_mac, per_byte = _fit(
+        [(analyse(net).total.macs, analyse(net).total.activation_bytes) for net in nets],
+        [_seconds_per_image(net, engine) for net in nets],
+    )
+    return Pace(per_mac, per_byte)
+
+
+def _latency_model() -> LatencyModel:
+    nets = [_probe_net(*probe) for probe in PROBES]
+    totals = [(len(net.layers), analyse(net).total.macs, analyse(net).total.activation_bytes) for net in nets]
+    return LatencyModel(*_fit(totals, [latency_ms(net) for net in nets]))
+
+
+def _fit(rows: Iterable[tuple[float, ...]], times: list[float]) -> list[float]:
+    """Non-negative least squares of the relative error, so that small nets count as much as large ones."""
+    matrix = np.array(list(rows), float) / np.array(times)[:, None]
+    scale = matrix.max(0)
+    found, _ = nnls(matrix / scale, np.ones(len(times)))
+    return [float(value) for value in found / scale]
+
+
+def _remembered(key: str, measure: Any) -> Any:
+    """The value kept for `key` on this install, measured where there is none."""
+    text = json.dumps([_cpu(), cores(), metadata.version("torch"), metadata.version("onnxruntime"), PROBES])
+    name = f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convwise" / name
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        value = measure()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+    except OSError:  # a read-only home costs only the memory
+        pass
+    return value

@@ -1,0 +1,475 @@
+"""Evidence -> one self-contained HTML file that opens without a network.
+
+Each section of the page has one function here that turns records into plain rows and words; the
+template only lays them out, and escapes everything.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convwise import plots
+from convwise.core.calculus import Analysis, LayerCost, analyse
+from convwise.core.layers import Conv2D, DepthwiseConv2D, Layer, parameters
+from convwise.core.net import INPUT, Net
+from convwise.core.problems import Problem
+from convwise.core.records import Effect, Fingerprint, Result, Verdict
+from convwise.core.space import MEANING, Sample
+
+TEMPLATES = Path(__file__).with_name("templates")
+MAP_CLASSES = 25  # up to so many classes a heat map can be read
+MOST_PAIRS, MOST_MISTAKES, MOST_FIELDS = 20, 24, 5
+THUMBNAIL_PX, PICTURE_PX = 112, 224
+# Parameters that are shown even at their default: what people ask about.
+ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
+VERDICT_ORDER = ("matters", "not resolved", "no difference")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the report shows.
+
+    results: every trial, failed ones too; the final training's has trial.part 'all'. estimate:
+    kind ('test' or 'validation'), accuracy, low, high (95 %), n. pixels: uint8 (n, h, w, c), the
+    images that were scored; labels: (n,); probabilities: (n, classes); names: their files. code:
+    file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
+    difference of each exported format from our own forward. provenance: command, versions, machine,
+    seeds, budget, wall clock.
+    """
+
+    title: str
+    verdict: Verdict
+    results: tuple[Result, ...]
+    fingerprint: Fingerprint
+    problems: tuple[Problem, ...]
+    classes: tuple[str, ...]
+    estimate: Mapping[str, Any]
+    pixels: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    names: tuple[str, ...]
+    code: Mapping[str, str]
+    cost: Mapping[str, float]
+    differences: Mapping[str, float]
+    provenance: Mapping[str, Any]
+
+    @property
+    def net(self) -> Net:
+        return self.verdict.chosen.trial.net
+
+    @property
+    def final(self) -> Result | None:
+        """The long training on everything that is not sealed, where there was one."""
+        return next((r for r in reversed(self.results) if r.trial.part == "all" and r.status == "done"), None)
+
+    @property
+    def marked(self) -> dict[str, str]:
+        """Trial id -> label of the trials that the plots point out: the chosen one, then the first planned one."""
+        start = next((r.trial.id for r in self.results if r.trial.stage == "plan"), "")
+        chosen = self.verdict.chosen.trial.id
+        if start in ("", chosen):
+            return {chosen: "chosen" if not start else "chosen, the first plan"}
+        return {chosen: "chosen", start: "first plan"}
+
+
+def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
+    """Writes the report of `evidence` to `path`, one HTML file without any outside reference."""
+    from jinja2 import Environment, FileSystemLoader
+
+    readable = tuple(name.encode("utf-8", "replace").decode() for name in evidence.classes)
+    page = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {word.__name__: word for word in (percent, points, short, whole, sig, ms, plain)}
+    text = page.get_template("report.html.j2").render(sections(replace(evidence, classes=readable)))
+    Path(path).write_text(text, encoding="utf-8", errors="replace")
+
+
+def sections(evidence: Evidence) -> dict[str, Any]:
+    """What the template shows, section by section, as plain values; plots as SVG."""
+    return {
+        "title": evidence.title,
+        "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0, **evidence.estimate},
+        "cost": {"params": None, "macs": None, "latency_ms": None, **evidence.cost},
+        "lines": summary(evidence),
+        "notes": evidence.verdict.notes,
+        "network": network(evidence.net),
+        "field": fields(evidence),
+        "tradeoff": tradeoff(evidence),
+        "effects": effects(evidence.verdict),
+        "reasons": [{"row": r, "meaning": MEANING.get(r.parameter, "")} for r in evidence.verdict.reasons],
+        "fingerprint": fingerprint(evidence.fingerprint),
+        "learning": learning(evidence),
+        "mistakes": mistakes(evidence),
+        "problems": evidence.problems,
+        "code": evidence.code,
+        "differences": evidence.differences,
+        "command": str(evidence.provenance.get("command", "")),
+        "provenance": list(flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
+        "chosen": evidence.verdict.chosen.trial.sample,
+        "trials": trials(evidence),
+    }
+
+
+# Numbers in words -----------------------------------------------------------------------------------------
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.973 -> '97.3 %', with a space that does not break."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}\u202f%"
+
+
+def points(change: float, signed: bool = True) -> str:
+    """A change of accuracy in percentage points: 0.021 -> '+2.1'."""
+    text = f"{100 * change:{'+' if signed else ''}.1f}" if math.isfinite(change) else "–"
+    return text.replace("-", "\u2212")
+
+
+def short(number: float | None) -> str:
+    """25450 -> '25.4 k', 4200000 -> '4.2 M'."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return f"{number / factor:#.3g}".rstrip(".") + f"\u202f{unit}"
+    return f"{number:.3g}"
+
+
+def whole(number: float | None) -> str:
+    """25450 -> '25,450'."""
+    return "–" if number is None or not math.isfinite(number) else f"{number:,.0f}"
+
+
+def sig(number: float | None) -> str:
+    """Three significant digits, without an exponent where it can be helped."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    text = whole(number) if abs(number) >= 1000 else f"{number:.3g}"
+    return text.replace("-", "\u2212")
+
+
+def ms(number: float | None) -> str:
+    """Milliseconds, always three digits, so that a column of them can be compared: 4.3 -> '4.30'."""
+    return "–" if number is None or not math.isfinite(number) else f"{number:#.3g}".rstrip(".")
+
+
+def plain(value: Any) -> str:
+    """A parameter's value as a person writes it."""
+    if isinstance(value, (tuple, list)):
+        return ", ".join(plain(v) for v in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def by(pair: Sequence[int]) -> str:
+    """(3, 3) -> '3×3'."""
+    return "×".join(str(n) for n in pair)
+
+
+def _change(effect: Effect) -> str:
+    return f"{effect.parameter} {plain(effect.before)} → {plain(effect.after)}"
+
+
+# 1 The choice ---------------------------------------------------------------------------------------------
+
+
+def summary(evidence: Evidence) -> list[tuple[str, str]]:
+    """What was chosen and why, in five lines: (label, sentence)."""
+    return [
+        ("Accuracy", _accuracy(evidence.estimate)),
+        ("Network", _network_line(evidence.net, evidence.cost)),
+        ("Choice", _choice_line(evidence)),
+        ("Why", _why_line(evidence.verdict)),
+        ("No difference", _same_line(evidence.verdict)),
+    ]
+
+
+def _accuracy(estimate: Mapping[str, Any]) -> str:
+    if not estimate.get("n"):
+        return "Not measured: no labelled image was left to score."
+    right = f"{percent(estimate['accuracy'])} of {estimate['n']:,} images right"
+    spread = f"95 % interval {percent(estimate['low'])} to {percent(estimate['high'])}"
+    if estimate.get("kind") == "test":
+        return f"{right}, on a sealed test part that was opened once, for this number; {spread}."
+    return f"{right}: a validation estimate ({spread}). These images also made the choice, so expect a little less."
+
+
+def _network_line(net: Net, cost: Mapping[str, float]) -> str:
+    convs = [layer for layer in net.layers if isinstance(layer, (Conv2D, DepthwiseConv2D))]
+    kernels = ", ".join(dict.fromkeys(by(layer.kernel_size) for layer in convs))
+    what = f"{len(convs)} convolution{'s' * (len(convs) != 1)} ({kernels})" if convs else "no convolution"
+    latency = f", {ms(cost['latency_ms'])} ms an image" if cost.get("latency_ms") is not None else ""
+    numbers = f"{whole(cost.get('params'))} parameters, {short(cost.get('macs'))} multiply-accumulates"
+    return f"{what}{'' if net.is_chain else ', with branches'}, on {by(net.input_shape)} input: {numbers}{latency}."
+
+
+def _choice_line(evidence: Evidence) -> str:
+    tried = [r for r in evidence.results if r.trial.part == "train"]
+    scores = plots.scored(tried)
+    failed = sum(r.status == "failed" for r in tried)
+    text = f"From {len(tried)} trial{'s' * (len(tried) != 1)}" + (f", {failed} of them failed" if failed else "")
+    chosen, error = evidence.verdict.chosen, evidence.verdict.standard_error
+    if not scores or chosen.score is None:
+        return text + "."
+    best = max(scores, key=lambda r: r.score or 0)
+    text += f". In validation it scores {percent(chosen.score)}"
+    if best.trial.id == chosen.trial.id or best.score == chosen.score:
+        return f"{text}, the highest of all; standard error {points(error, signed=False)} points."
+    other = f"the highest of all is {percent(best.score)}, at {short(best.cost.get('macs'))} multiply-accumulates"
+    return f"{text}; {other}. The standard error is {points(error, signed=False)} points."
+
+
+def _why_line(verdict: Verdict) -> str:
+    found = sorted((e for e in verdict.effects if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
+    if found:
+        changes = "; ".join(f"{_change(e)} ({points(e.accuracy_change)} points)" for e in found[:4])
+        return f"Measured to matter: {changes}."
+    lead = "No single change was measured to matter" if verdict.effects else "No parameter was varied"
+    first = next((r for r in verdict.reasons if r.measure), None)
+    if first is None:
+        return f"{lead}."
+    return f"{lead}. Read off the images: {first.parameter} {plain(first.value)}, {first.because.rstrip('.')}."
+
+
+def _same_line(verdict: Verdict) -> str:
+    words = {w: [e for e in verdict.effects if e.verdict == w] for w in VERDICT_ORDER}
+    same = "; ".join(_change(e) for e in words["no difference"])
+    text = f"{same}: take the cheaper." if same else "Nothing was shown to make no difference."
+    open_ones = "; ".join(_change(e) for e in words["not resolved"])
+    return text + (f" Not resolved by these trials: {open_ones}." if open_ones else "")
+
+
+# 2 The network --------------------------------------------------------------------------------------------
+
+
+def network(net: Net) -> dict[str, Any]:
+    """The layers as rows with their shapes and costs, and the wires between them."""
+    costs = analyse(net)
+    wires, lanes = _wires(net)
+    top: dict[str, Any] = {"name": INPUT, "shape": by(net.input_shape), "block": _block(net.input_shape, net)}
+    rows = [top] + [_layer_row(net, layer, row) for layer, row in zip(net.layers, costs.layers, strict=True)]
+    for row, paths in zip(rows, wires, strict=True):
+        row["wires"] = paths
+    return {"rows": rows, "total": costs.total, "width": 20 + 14 * lanes, "branches": not net.is_chain}
+
+
+def _layer_row(net: Net, layer: Layer, cost: LayerCost) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "settings": [text for p in parameters(layer) if (text := _setting(layer, p.name, p.default, cost))],
+        "shape": by(cost.output_shape),
+        "block": _block(cost.output_shape, net),
+        "params": cost.params,
+        "macs": cost.macs,
+        "field": by(cost.field.size),
+        "light": not cost.params and not cost.macs,
+    }
+
+
+def _setting(layer: Layer, name: str, default: Any, cost: LayerCost) -> str:
+    """One parameter as text, '' where it is at its default and nobody asks about it."""
+    value = getattr(layer, name)
+    if value == default and (name not in ALWAYS or value == "linear"):
+        return ""
+    if name == "padding":
+        around = dict.fromkeys(cost.pads) if len(set(cost.pads)) == 1 else cost.pads
+        return f"padding {plain(value)}" + (f" ({plain(tuple(around))})" if value == "same" and any(cost.pads) else "")
+    pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) for n in value)
+    return f"{name} {by(value) if pair else plain(value)}"
+
+
+def _block(shape: Sequence[int], net: Net) -> tuple[float, float]:
+    """(width, height) in px: the width tells the channels, on a log scale; the height the map's rows."""
+    width = 3 + 4 * math.log2(shape[-1] + 1)
+    height = 4 + 24 * math.sqrt(min(shape[0] / net.input_shape[0], 1)) if len(shape) == 3 else 4
+    return round(min(width, 48), 1), round(height, 1)
+
+
+def _wires(net: Net) -> tuple[list[list[str]], int]:
+    """SVG paths for each row (100 high, lane 0 at x = 10), and the number of side lanes.
+
+    A layer that reads the row above it hangs on lane 0; every other edge runs in a lane beside.
+    """
+    place = {INPUT: 0} | {layer.name: i for i, layer in enumerate(net.layers, 1)}
+    edges = [(place[name], i) for i, layer in enumerate(net.layers, 1) for name in layer.inputs]
+    paths: list[list[str]] = [[] for _ in place]
+    busy: list[int] = []  # the row at which each lane is free again
+    for start, end in sorted(edges):
+        if end == start + 1:
+            paths[start].append("M10 50V100")
+            paths[end].append("M10 0V50")
+            continue
+        lane = next((i for i, free in enumerate(busy) if free <= start), len(busy))
+        busy[lane : lane + 1] = [end]
+        x = 24 + 14 * lane
+        paths[start].append(f"M10 50Q{x} 50 {x} 100")
+        paths[end].append(f"M{x} 0Q{x} 50 10 50")
+        for row in range(start + 1, end):
+            paths[row].append(f"M{x} 0V100")
+    return paths, len(busy)
+
+
+def fields(evidence: Evidence) -> dict[str, Any]:
+    """The receptive field after each stage, drawn on up to three of the scored images."""
+    net, costs = evidence.net, analyse(evidence.net)
+    height, width = net.input_shape[:2]
+    seen = [_box(row, height, width) for row in _milestones(costs)]
+    first = [int(np.flatnonzero(evidence.labels == label)[0]) for label in np.unique(evidence.labels)[:3]]
+    images = [plots.png(evidence.pixels[i], PICTURE_PX) for i in first]
+    return {"stages": seen, "images": images, "height": height, "width": width, "pixelated": max(height, width) < 100}
+
+
+def _milestones(costs: Analysis) -> list[LayerCost]:
+    """The first layer that looks around itself, and the last of each map size."""
+    rows = [row for row in costs.layers if len(row.output_shape) == 3 and max(row.field.size) > 1]
+    last = {row.output_shape[:2]: row for row in rows if row.field.size}
+    distinct = {row.field.size: row for row in reversed([*rows[:1], *last.values()])}
+    return sorted(distinct.values(), key=lambda row: row.field.size)[-MOST_FIELDS:]
+
+
+def _box(row: LayerCost, height: int, width: int) -> dict[str, Any]:
+    """What the middle output of a layer sees, clipped to the image, in input px."""
+    spans = []
+    for axis, outputs, size in zip(
+        (row.field.rows, row.field.columns), row.output_shape[:2], (height, width), strict=True
+    ):
+        start = (outputs - 1) // 2 * axis.stride - axis.padding if row.field.aligned else (size - axis.size) // 2
+        spans.append((max(start, 0), min(start + axis.size, size)))
+    (top, bottom), (left, right) = spans
+    share = (bottom - top) * (right - left) / (height * width)
+    box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    return {"name": row.name, "size": by(row.field.size), "map": by(row.output_shape[:2]), "share": share, "box": box}
+
+
+# 3 to 7 The evidence --------------------------------------------------------------------------------------
+
+
+def tradeoff(evidence: Evidence) -> dict[str, Any]:
+    """Accuracy against cost: the plot, and the front as rows from cheap to dear."""
+    tried = [r for r in evidence.results if r.trial.part == "train"]
+    front = sorted(plots.scored(evidence.verdict.alternatives), key=lambda r: r.cost.get("macs", 0))
+    rows = [{"result": r, "label": evidence.marked.get(r.trial.id, "")} for r in front]
+    return {"plot": plots.cost_plot(tried, front, evidence.marked), "front": rows, "trials": len(plots.scored(tried))}
+
+
+def effects(verdict: Verdict) -> dict[str, Any]:
+    """Every measured effect, what matters first; the plot and its rows are in the same order."""
+    order = sorted(verdict.effects, key=lambda e: (VERDICT_ORDER.index(e.verdict), -abs(e.accuracy_change)))
+    plot = plots.forest_plot(order, [_change(e) for e in order])
+    rows = [{"row": e, "meaning": MEANING.get(e.parameter, ""), "key": e.verdict.replace(" ", "-")} for e in order]
+    return {"plot": plot, "rows": rows}
+
+
+def fingerprint(facts: Fingerprint) -> dict[str, Any]:
+    """The measures, the curves behind them, and the counts of the classes."""
+    drawn = [(m, plots.measure_plot(m, f"measure{i}")) for i, m in enumerate(facts.measures)]
+    counts = sorted(facts.classes.items(), key=lambda item: -item[1])
+    return {
+        "facts": facts,
+        "shape": by(facts.shape),
+        "input": by(facts.input_shape),
+        "curves": [(measure, plot) for measure, plot in drawn if plot],
+        "counts": counts if len(counts) <= MAP_CLASSES else [],
+        "most": max((n for _, n in counts), default=1) or 1,
+        "range": (counts[-1][1], counts[0][1]) if counts else (0, 0),
+        "classes": len(counts),
+    }
+
+
+def learning(evidence: Evidence) -> dict[str, Any]:
+    """Learning curves of the trials, and the loss of the final training."""
+    final = evidence.final
+    tried = [r for r in evidence.results if r.trial.part == "train"]
+    return {
+        "plot": plots.learning_plot(tried, evidence.marked),
+        "loss": plots.loss_plot(final) if final else "",
+        "seconds": final.seconds if final else None,
+        "epochs": len(final.history) if final else 0,
+    }
+
+
+# 8 The mistakes -------------------------------------------------------------------------------------------
+
+
+def mistakes(evidence: Evidence) -> dict[str, Any]:
+    """The confusion matrix, or its largest cells where there are many classes; the surest mistakes as pictures."""
+    if not len(evidence.labels):
+        return {"n": 0, "wrong": 0}
+    predicted = evidence.probabilities.argmax(axis=1)
+    matrix = np.zeros((len(evidence.classes),) * 2, dtype=int)
+    np.add.at(matrix, (evidence.labels, predicted), 1)
+    wrong = np.flatnonzero(predicted != evidence.labels)
+    sure = evidence.probabilities[wrong, predicted[wrong]]
+    worst = wrong[np.argsort(-sure, kind="stable")][:MOST_MISTAKES]
+    few = len(evidence.classes) <= MAP_CLASSES
+    return {
+        "n": len(evidence.labels),
+        "wrong": len(wrong),
+        "plot": plots.confusion_plot(matrix, evidence.classes) if few else "",
+        "pairs": list(_pairs(matrix, evidence.classes)),
+        "recall": _recall(matrix, evidence.classes),
+        "pictures": [_picture(evidence, int(i), int(predicted[i])) for i in worst],
+        "pixelated": max(evidence.pixels.shape[1:3]) < THUMBNAIL_PX,
+    }
+
+
+def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The cells off the diagonal, most images first."""
+    off = matrix - np.diag(np.diag(matrix))
+    for flat_index in np.argsort(-off, axis=None, kind="stable")[:MOST_PAIRS]:
+        i, j = divmod(int(flat_index), len(classes))
+        if off[i, j]:
+            yield {"true": classes[i], "predicted": classes[j], "count": int(off[i, j]), "of": int(matrix[i].sum())}
+
+
+def _recall(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The share of each class that was found, worst first; classes without an image last, unknown."""
+    rows = [
+        {"name": name, "n": int(row.sum()), "recall": float(row[i] / row.sum()) if row.sum() else None}
+        for i, (name, row) in enumerate(zip(classes, matrix, strict=True))
+    ]
+    return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"] or 0))
+
+
+def _picture(evidence: Evidence, i: int, predicted: int) -> dict[str, Any]:
+    true = int(evidence.labels[i])
+    return {
+        "image": plots.png(evidence.pixels[i], THUMBNAIL_PX),
+        "file": evidence.names[i] if i < len(evidence.names) else "",
+        "true": evidence.classes[true],
+        "predicted": evidence.classes[predicted],
+        "sure": float(evidence.probabilities[i, predicted]),
+        "right": float(evidence.probabilities[i, true]),
+    }
+
+
+# 11 How to reproduce --------------------------------------------------------------------------------------
+
+
+def trials(evidence: Evidence) -> list[dict[str, Any]]:
+    """Every trial as a row; of its sample, only where it differs from the chosen one's."""
+    chosen = evidence.verdict.chosen.trial.sample
+    return [
+        {"result": r, "label": evidence.marked.get(r.trial.id, ""), "differs": _differences(r.trial.sample, chosen)}
+        for r in evidence.results
+    ]
+
+
+def _differences(sample: Sample, chosen: Sample) -> str:
+    return ", ".join(f"{name} {plain(value)}" for name, value in sample.items() if chosen.get(name) != value)
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as rows (dotted name, text)."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", plain(value)

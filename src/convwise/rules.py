@@ -1,0 +1,385 @@
+"""RULES: when / then / because / source. What a fingerprint says about each choice.
+
+For each choice the first rule that holds decides; later rules see what earlier choices became.
+`tests` are the values worth testing beside the value chosen. Trials can refute every rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from convwise.core.records import Fingerprint, Pace
+from convwise.core.space import WIDTHS, Value, parse_size
+
+STEPS_PER_SECOND_FIRST = "ours: docs/findings.md, 'what decides at a fixed time is the cost of a step'"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the rules look at: the images, the machine's pace, seconds and threads of the final training."""
+
+    facts: Fingerprint
+    pace: Pace
+    final_seconds: float
+    threads: int
+    chosen: Mapping[str, Value] = field(default_factory=dict)
+
+    def fact(self, name: str, default: float) -> float:
+        """A measure's value, or `default` where it was not taken."""
+        return self.facts.get(name, default)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return parse_size(str(self.chosen["input.size"]))
+
+    @property
+    def images(self) -> int:
+        return self.facts.images
+
+    @property
+    def map_px(self) -> int:
+        """The shorter side of the map after the stem."""
+        return -(-min(self.size) // int(self.chosen["stem.strides"]))
+
+    def epochs(self, filters: int) -> float:
+        """Predicted epochs of the final training with so many filters in the first stage."""
+        macs, values = _rough_cost(self, filters)
+        seconds = self.pace.seconds(macs, 4 * values) * self.images / self.threads
+        return self.final_seconds / seconds
+
+
+@dataclass(frozen=True)
+class Rule:
+    """For `choice`: when it holds, then its value, because of this, after this source; tests: also try."""
+
+    choice: str
+    when: Callable[[Situation], bool]
+    then: Callable[[Situation], Value]
+    because: Callable[[Situation], str]
+    source: str
+    measure: str = ""
+    tests: Callable[[Situation], tuple[Value, ...]] = lambda s: ()
+
+
+def always(situation: Situation) -> bool:
+    """Holds in every situation."""
+    return True
+
+
+def size_name(rows: float, columns: float) -> str:
+    """(64, 48) -> '64x48'."""
+    return f"{round(rows)}x{round(columns)}"
+
+
+def other_sizes(s: Situation) -> tuple[str, ...]:
+    """Three quarters and four thirds of the proposed size, as far as the images reach; none for small images."""
+    rows, columns, _ = s.facts.input_shape
+    if max(rows, columns) <= 48:
+        return ()
+    reachable = [f for f in (3 / 4, 3 / 2) if rows * f <= s.facts.shape[0] and columns * f <= s.facts.shape[1]]
+    return tuple(size_name(8 * round(rows * f / 8), 8 * round(columns * f / 8)) for f in reachable)
+
+
+def stages_for(map_px: int) -> int:
+    """One stage, and one more for each halving that leaves a map of at least 4 px."""
+    count = 1
+    while map_px // 2 >= 4 and count < 4:
+        map_px, count = map_px // 2, count + 1
+    return count
+
+
+def wanted_epochs(images: int) -> float:
+    """How often the final training should see every image: 150,000 views, within 6 and 60 epochs."""
+    return min(max(150_000 / images, 6), 60)
+
+
+def width_for(s: Situation) -> int:
+    """The most filters with which the final training still sees every image often enough."""
+    affordable = [w for w in WIDTHS if 8 <= w <= 64 and s.epochs(w) >= wanted_epochs(s.images)]
+    return max(affordable, default=8)
+
+
+def near_widths(s: Situation) -> tuple[int, ...]:
+    """The widths of about two thirds and three halves of the chosen one, and half."""
+    at = WIDTHS.index(int(s.chosen["stage.filters"]))
+    return tuple(WIDTHS[i] for i in (at - 1, at + 1, at - 2) if 1 <= i < len(WIDTHS))
+
+
+def _rough_cost(s: Situation, filters: int) -> tuple[float, float]:
+    """(macs, output values) of a net of the chosen depth: stages of equal macs, halving maps, doubling filters."""
+    kernel, convs = int(s.chosen["stage.kernel_size"]), int(s.chosen["stage.convs"])
+    area = prod(s.size) / int(s.chosen["stem.strides"]) ** 2
+    stages = int(s.chosen["stage.count"])
+    macs = area * filters * (s.facts.shape[2] * int(s.chosen["stem.kernel_size"]) ** 2 + kernel**2 * filters * convs)
+    macs += (stages - 1) * area / 4 * (2 * filters) ** 2 * kernel**2 * (convs - 0.5)
+    # A convolution, its normalisation and its activation each write a map.
+    values = area * filters * (3 + 3 * convs * sum(0.5**i for i in range(stages)))
+    return macs, values
+
+
+def aligned(s: Situation) -> bool:
+    """Whether classes differ by where things are: the class means hold much of the variance."""
+    return s.fact("alignment", 0.0) > 0.15
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "input.size",
+        always,
+        lambda s: size_name(*s.facts.input_shape[:2]),
+        lambda s: s.facts.input_reason,
+        "Richter, ICANN 2021: every net has a preferred input size; ours: docs/findings.md",
+        "resolution_sensitivity",
+        other_sizes,
+    ),
+    Rule(
+        "stem.strides",
+        lambda s: min(s.size) > 48,
+        lambda s: 2,
+        lambda s: (
+            f"at {s.chosen['input.size']} px a stride of 2 quarters the cost of every step; 95 % of the images' "
+            f"energy lies below {s.fact('f95', 0.25):.2f} cycles/px (stride 2 keeps what is below 0.25)"
+        ),
+        "sampling theorem; " + STEPS_PER_SECOND_FIRST,
+        "f95",
+        lambda s: (1,),
+    ),
+    Rule(
+        "stem.strides",
+        always,
+        lambda s: 1,
+        lambda s: f"the images are only {s.chosen['input.size']} px: a stride would throw detail away",
+        "nnU-Net (Isensee et al. 2021): axes under twice the target are not pooled early",
+        "f95",
+        lambda s: (2,) if min(s.size) >= 16 else (),
+    ),
+    Rule(
+        "stem.kernel_size",
+        lambda s: s.fact("discriminative_scale", 3) >= 7 and min(s.size) >= 24,
+        lambda s: 5,
+        lambda s: f"patches of {s.fact('discriminative_scale', 3):.0f} px are needed to tell the classes apart",
+        "Coates, Lee & Ng 2011; ConvNeXt: gains saturate at 7x7",
+        "discriminative_scale",
+        lambda s: (3, 7),
+    ),
+    Rule(
+        "stem.kernel_size",
+        always,
+        lambda s: 3,
+        lambda s: (
+            f"patches of {s.fact('discriminative_scale', 3):.0f} px already tell the classes apart as well as "
+            "larger ones, and 3x3 is the cheapest kernel that sees neighbours"
+        ),
+        "Coates, Lee & Ng 2011; Simonyan & Zisserman 2015",
+        "discriminative_scale",
+        lambda s: (5, 7, 1),
+    ),
+    Rule(
+        "stage.kernel_size",
+        always,
+        lambda s: 3,
+        lambda s: "two 3x3 see what one 5x5 sees with 18 instead of 25 weights per channel pair",
+        "Simonyan & Zisserman 2015",
+        "autocorrelation_length",
+        lambda s: (5,),
+    ),
+    Rule(
+        "stage.count",
+        always,
+        lambda s: stages_for(s.map_px),
+        lambda s: (
+            f"the map after the stem is {s.map_px} px; it is halved while at least 4 px remain, so that the "
+            "receptive field reaches the whole image and no layer lies far past its border"
+        ),
+        "nnU-Net (Isensee et al. 2021); Richter et al., arXiv 2106.12307",
+        "autocorrelation_length",
+        lambda s: tuple(n for n in (stages_for(s.map_px) - 1, stages_for(s.map_px) + 1) if 1 <= n <= 5),
+    ),
+    Rule(
+        "stage.convs",
+        always,
+        lambda s: 2,
+        lambda s: "two convolutions a stage are the usual unit, and what a residual block needs",
+        "nnU-Net (Isensee et al. 2021); He et al. 2016",
+        "",
+        lambda s: (1, 3),
+    ),
+    Rule(
+        "stage.filters",
+        always,
+        width_for,
+        lambda s: (
+            f"with {s.chosen['stage.filters']} the final training here sees each of the {s.images:,} images about "
+            f"{s.epochs(int(s.chosen['stage.filters'])):.0f} times; more filters would leave fewer than the "
+            f"{wanted_epochs(s.images):.0f} that a full schedule wants"
+        ),
+        STEPS_PER_SECOND_FIRST,
+        "data_sufficiency",
+        near_widths,
+    ),
+    Rule(
+        "block",
+        always,
+        lambda s: "residual",
+        lambda s: (
+            "a sum with the block's input keeps gradients alive in every depth tested, and costs no parameters "
+            "where the shape stays"
+        ),
+        "He et al. 2016",
+        "",
+        lambda s: ("plain", "separable"),
+    ),
+    Rule(
+        "downsampling",
+        always,
+        lambda s: "MaxPooling2D",
+        lambda s: (
+            "a 2x2 maximum keeps a stage's strongest answers and has no weights; a stride skips inputs of 1x1 shortcuts"
+        ),
+        "airbench94 (Jordan 2024); Zhang 2019 on aliasing",
+        "f95",
+        lambda s: ("strides", "AveragePooling2D"),
+    ),
+    Rule(
+        "padding",
+        always,
+        lambda s: "same",
+        lambda s: "keeps the border in play and the map's size a power of two times the input's",
+        "Keras guide; TensorFlow 'same'",
+        "",
+        lambda s: ("valid",),
+    ),
+    Rule(
+        "normalization",
+        always,
+        lambda s: "BatchNormalization",
+        lambda s: "lets the learning rate be high, which a short training needs",
+        "Ioffe & Szegedy 2015; ours: docs/findings.md (without it -6.2 points at equal time)",
+        "",
+        lambda s: ("none",),
+    ),
+    Rule(
+        "activation",
+        always,
+        lambda s: "relu",
+        lambda s: "the cheapest; smooth ones gain at most 0.3 points for 5-8 % of the time",
+        "ours: docs/findings.md",
+        "",
+        lambda s: ("leaky_relu", "silu", "elu", "gelu"),
+    ),
+    Rule(
+        "head",
+        aligned,
+        lambda s: "GlobalAveragePooling2D",
+        lambda s: (
+            f"position tells something here (alignment {s.fact('alignment', 0):.2f}), so a Flatten head is worth "
+            "testing; pooling starts as the smaller one"
+        ),
+        "Lin, Chen & Yan 2014",
+        "alignment",
+        lambda s: ("Flatten", "GlobalMaxPooling2D"),
+    ),
+    Rule(
+        "head",
+        always,
+        lambda s: "GlobalAveragePooling2D",
+        lambda s: (
+            f"objects are not at fixed places (alignment {s.fact('alignment', 0):.2f}), so the mean over places "
+            "loses little and needs no weights per place"
+        ),
+        "Lin, Chen & Yan 2014",
+        "alignment",
+        lambda s: ("GlobalMaxPooling2D", "Flatten"),
+    ),
+    Rule(
+        "dropout",
+        lambda s: s.images < 5000,
+        lambda s: 0.2,
+        lambda s: f"only {s.images:,} training images: a little noise before the last layer against learning by heart",
+        "Srivastava et al. 2014",
+        "data_sufficiency",
+        lambda s: (0.0, 0.5),
+    ),
+    Rule(
+        "dropout",
+        always,
+        lambda s: 0.0,
+        lambda s: f"{s.images:,} training images are not learnt by heart in the time there is",
+        "Srivastava et al. 2014",
+        "data_sufficiency",
+        lambda s: (0.2,),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class RecipeRule:
+    """For one field of the training recipe: its value, because of this, after this source."""
+
+    field: str
+    then: Callable[[Situation], Any]
+    because: Callable[[Situation], str]
+    source: str
+    measure: str = ""
+
+
+def batch_size(s: Situation) -> int:
+    """Forty steps an epoch or more, between 16 and 128 images a step."""
+    return next((b for b in (128, 64, 32) if s.images / b >= 20), 16)
+
+
+def flip_is_safe(s: Situation) -> bool:
+    """Whether mirrored images still look like their class: the probe loses under 4 points on them."""
+    return s.fact("flip_cost", 1.0) < 0.04
+
+
+def class_weights(s: Situation) -> tuple[float, ...]:
+    """Weights ~ 1 / sqrt(images of the class), mean 1, where the largest class is over 20 times the smallest."""
+    counts = list(s.facts.classes.values())
+    if max(counts) < 20 * min(counts):
+        return ()
+    raw = [count**-0.5 for count in counts]
+    return tuple(round(len(raw) * value / sum(raw), 4) for value in raw)
+
+
+RECIPE_RULES: tuple[RecipeRule, ...] = (
+    RecipeRule(
+        "batch_size",
+        batch_size,
+        lambda s: f"{s.images:,} images give {s.images // batch_size(s)} steps an epoch",
+        "methods of airbench94 at small scale",
+    ),
+    RecipeRule(
+        "flip",
+        flip_is_safe,
+        lambda s: f"a probe loses {100 * s.fact('flip_cost', 1):.1f} points on mirrored images",
+        "ours: measured on the images",
+        "flip_cost",
+    ),
+    RecipeRule(
+        "shift_px",
+        lambda s: max(1, round(0.07 * min(s.size))),
+        lambda s: "objects may move a little: 7 % of the shorter side",
+        "airbench94 (Jordan 2024): translate 2 of 32 px",
+        "alignment",
+    ),
+    RecipeRule(
+        "zoom",
+        lambda s: 0.15 if min(s.size) >= 32 else 0.1 if min(s.size) >= 20 else 0.0,
+        lambda s: "objects may be a little nearer or farther; tiny images have no pixels to spare for it",
+        "Krizhevsky et al. 2012, scale augmentation",
+    ),
+    RecipeRule(
+        "class_weights",
+        class_weights,
+        lambda s: (
+            f"the largest class has {s.fact('class_imbalance', 1):.1f} times the images of the smallest; the loss "
+            "is weighted from 20 times on, because weights cost accuracy below that"
+        ),
+        "King & Zeng 2001; Cui et al. 2019",
+        "class_imbalance",
+    ),
+)

@@ -1,0 +1,23 @@
+"""What to try next: a table of pure functions from the advice and the results so far to samples.
+
+A strategy is called as (advice, results, count, seed) and returns at most `count` samples, best
+guesses first. It sees neither storage nor runner, so a crash or a rerun changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from convwise.core.records import Advice, Result
+from convwise.core.space import Sample
+from convwise.search import designed, halving, neighbours, planned, random
+
+Strategy = Callable[[Advice, Sequence[Result], int, int], list[Sample]]
+
+STRATEGIES: dict[str, Strategy] = {
+    "planned": planned.propose,
+    "neighbours": neighbours.propose,
+    "designed": designed.propose,
+    "halving": halving.propose,
+    "random": random.propose,
+}

@@ -1,0 +1,19 @@
+"""Single changes of the leader, the choices with the largest expected effect first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convwise.core.records import Advice, Result
+from convwise.core.space import Sample
+from convwise.search.ranking import distinct, leader, tried
+
+
+def propose(advice: Advice, results: Sequence[Result], count: int, seed: int) -> list[Sample]:
+    """One change of each choice in the space's order, then a second change of each, and so on."""
+    by_choice: dict[str, list[Sample]] = {}
+    for name, _, sample in advice.space.neighbours(leader(advice, results)):
+        by_choice.setdefault(name, []).append(sample)
+    rounds = max((len(samples) for samples in by_choice.values()), default=0)
+    ordered = [samples[i] for i in range(rounds) for samples in by_choice.values() if i < len(samples)]
+    return distinct(advice.space, ordered, tried(results))[:count]

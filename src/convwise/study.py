@@ -1,0 +1,439 @@
+"""The sentence: images, facts, advice, trials, verdict, model, folder."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from convwise import batches, deliver, machine, train
+from convwise.advise import advise as advise_from
+from convwise.clock import Clock, parse_duration
+from convwise.core.goal import Goal, parse_goal
+from convwise.core.problems import Infeasible, UnusableInput
+from convwise.core.records import Advice, Engine, Fingerprint, Pace, Result, Trial, Verdict
+from convwise.core.space import LatencyModel, Sample
+from convwise.fingerprint import look as look_at
+from convwise.images import Images
+from convwise.images import read as read_images
+from convwise.judge import improved, judge, measured_effects
+from convwise.ledger import Ledger
+from convwise.runners import RUNNERS, Runner
+from convwise.search import STRATEGIES
+from convwise.search.designed import contrasts
+from convwise.search.ranking import leader
+from convwise.tasks import TASKS
+
+# Counted studies (--trials) must not depend on the clock: a fixed pace stands for any machine.
+NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
+SETTINGS, SPENT = "convwise:settings", "convwise:spent_seconds"  # notes in the ledger
+WRITE_SECONDS = 5.0  # kept for checking and writing what comes out, beside scoring
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study is asked: the flags of `convwise choose`."""
+
+    source: Any
+    budget: float = 600.0
+    goal: Goal = Goal()
+    task: str = "classify"
+    test: float | Literal["none"] | None = None
+    out: Path = Path("convwise-study")
+    seed: int = 0
+    workers: int | None = None
+    trials: int | None = None
+    runner: str = "local"
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the search: its strategy, the share of the budget at which it ends, its size."""
+
+    name: str
+    strategy: str
+    until: float
+    most: int
+    least_seconds: float
+
+
+# methods: a valid answer in the first tenth, a rung at equal time, a designed experiment, finalists.
+STAGES: tuple[Stage, ...] = (
+    Stage("plan", "planned", 0.10, 2, 1.5),
+    Stage("rung", "neighbours", 0.27, 10, 1.5),
+    Stage("design", "designed", 0.40, 12, 2.0),
+    Stage("finalists", "halving", 0.52, 3, 2.0),
+)
+COUNTED_EPOCHS = {"plan": 4, "rung": 4, "design": 4, "finalists": 8, "final": 16}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told: the stage, trials done in it and planned, the best so far, seconds left."""
+
+    stage: str
+    done: int
+    planned: int
+    best: Result | None
+    seconds_left: float | None
+    note: str = ""
+
+
+Watcher = Callable[[Progress], None]
+
+
+def quiet(progress: Progress) -> None:
+    """A watcher that says nothing."""
+
+
+@dataclass
+class Study:
+    """One run of the sentence; every field is filled once, in the order of the sentence."""
+
+    settings: Settings
+    clock: Clock
+    watcher: Watcher = quiet
+    images: Images = field(init=False)
+    facts: Fingerprint = field(init=False)
+    advice: Advice = field(init=False)
+    ledger: Ledger = field(init=False)
+    engine: Engine = field(init=False)
+    runner: Runner = field(init=False)
+    workers: int = field(init=False)
+    interrupted: bool = False
+
+    def run(self) -> Path:
+        """Read, look, advise, search, judge, refit, write; returns the folder written."""
+        try:
+            self.start()
+            self.search()
+            verdict = self.verdict()
+            final = self.refit(verdict)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            verdict, final = self.best_so_far(), None
+        finally:
+            if hasattr(self, "runner"):
+                self.runner.close()
+        self.tell("writing")
+        return deliver.write(self.material(verdict, final))
+
+    def start(self) -> None:
+        """Everything that comes before the first trial."""
+        settings = self.settings
+        self.images = read_images(settings.source, test=settings.test, seed=settings.seed, cache=self.work / "images")
+        self.engine = machine.engine()
+        self.workers = settings.workers or (machine.cores() if self.engine.device == "cpu" else 1)
+        work = partial(train.run, self.work, self.engine, settings.task)
+        self.runner = RUNNERS[settings.runner](work, self.workers)
+        self.tell("look")
+        counted = settings.trials is not None
+        seconds = 60.0 if counted else min(8.0, 0.04 * settings.budget)
+        self.facts = look_at(self.images.train, self.images.classes, seed=settings.seed, seconds=seconds)
+        self.advice = self.advise()
+        self.ledger = Ledger(settings.out / "study.db", self.advice.space)
+        self.remember()
+
+    @property
+    def work(self) -> Path:
+        """What only an unfinished study needs: images at their input sizes, weights of the trials."""
+        return self.settings.out / ".study"
+
+    def advise(self) -> Advice:
+        counted = self.settings.trials is not None
+        pace = NOMINAL_PACE if counted else machine.pace(self.engine)
+        final = 0.45 * (300.0 if counted else self.settings.budget)
+        return within_latency(self.facts, self.settings.goal, pace, final, machine.cores())
+
+    def remember(self) -> None:
+        """Note the settings, or refuse to continue a study of something else."""
+        goal, seed = self.settings.goal.text, self.settings.seed
+        mine = {"source": self.images.source, "goal": goal, "seed": seed, "images": len(self.images.train)}
+        before = self.ledger.notes.get(SETTINGS)
+        if before is not None and before != mine:
+            out = self.settings.out
+            raise UnusableInput(str(out), f"holds a study of {before}", f"a study of {mine}", "choose another --out")
+        self.ledger.note(SETTINGS, mine)
+        if self.ledger.results:
+            spent = min(self.ledger.notes.get(SPENT, 0.0), 0.7 * self.settings.budget)
+            self.clock = replace(self.clock, started=self.clock.started - spent)
+            self.tell("continue", note=f"continuing an unfinished study: {len(self.ledger.results)} trials are kept")
+
+    def record(self, result: Result) -> None:
+        """Into the ledger, with the time spent so far, for a study that is continued."""
+        self.ledger.append(self.timed(result))
+        self.ledger.note(SPENT, self.clock.elapsed)
+
+    # search ----------------------------------------------------------------------------------
+
+    def search(self) -> None:
+        """Every stage in turn, each in its share of the time."""
+        for stage in STAGES:
+            count, seconds = self.share(stage)
+            if count:
+                self.stage(stage, self.proposals(stage, count), seconds)
+
+    def share(self, stage: Stage) -> tuple[int, float | None]:
+        """(trials, seconds each) of a stage; counted studies have no seconds."""
+        if self.settings.trials is not None:
+            return counted_share(stage.name, self.settings.trials), None
+        left = self.clock.until(stage.until)
+        least = max(stage.least_seconds, self.settings.budget / 60)
+        waves = max(int(left / (least + OVERHEAD_SECONDS)), 1 if stage.name == "plan" else 0)
+        count = min(stage.most, waves * self.workers)
+        waves = -(-count // self.workers)
+        if stage.name == "plan":
+            return count, max(left / waves - OVERHEAD_SECONDS, stage.least_seconds)
+        if stage.name == "rung" and (equal := self.planned_seconds()):
+            count = min(stage.most, int(left / (equal + OVERHEAD_SECONDS)) * self.workers)
+            return count, equal
+        return count, left / waves - OVERHEAD_SECONDS if waves else 0.0
+
+    def planned_seconds(self) -> float | None:
+        """The seconds of the plan's trials: the rung is run at equal time."""
+        return next((r.trial.seconds for r in self.ledger.results if r.trial.stage == "plan"), None)
+
+    def proposals(self, stage: Stage, count: int) -> list[Sample]:
+        samples = STRATEGIES[stage.strategy](self.advice, self.before(stage), count, self.settings.seed)
+        if stage.name == "finalists" and (effects := self.effects()):
+            best = improved(self.advice, leader(self.advice, self.ledger.results), effects)
+            samples = [best, *(s for s in samples if s != best)][:count]
+        return samples
+
+    def before(self, stage: Stage) -> tuple[Result, ...]:
+        """The results of the stages before `stage`: a continued study proposes what it proposed at first."""
+        names = [s.name for s in STAGES]
+        earlier = names[: names.index(stage.name)]
+        return tuple(r for r in self.ledger.results if r.trial.stage in earlier)
+
+    def stage(self, stage: Stage, samples: Sequence[Sample], seconds: float | None) -> None:
+        """Run what is not in the ledger yet, recording each result as it ends."""
+        done = [r.trial.net.id for r in self.ledger.results if r.trial.stage == stage.name]
+        trials = []
+        for i, sample in enumerate(samples):
+            trial = self.trial(f"{stage.name}-{i + 1:02d}", stage.name, sample, seconds, i)
+            if trial.net.id in done:
+                done.remove(trial.net.id)
+            else:
+                trials.append(trial)
+        self.tell(stage.name, 0, len(trials))
+        for number, result in enumerate(self.runner.run(trials), 1):
+            self.record(result)
+            self.tell(stage.name, number, len(trials))
+
+    def trial(self, id: str, stage: str, sample: Sample, seconds: float | None, number: int) -> Trial:
+        net = self.advice.space.grow(sample)
+        self.ensure(f"{net.input_shape[0]}x{net.input_shape[1]}")
+        epochs = COUNTED_EPOCHS[stage] if seconds is None else None
+        seed = 1000 * self.settings.seed + number
+        return Trial(id, stage, self.advice.space.fit(sample), net, self.advice.recipe, seconds, epochs, seed)
+
+    def ensure(self, size: str) -> None:
+        """Store the images at an input size, once."""
+        if not batches.is_stored(self.work, size, "valid"):
+            rows, columns = (int(n) for n in size.split("x"))
+            for name in ("train", "valid"):
+                batches.store(self.work, size, name, getattr(self.images, name).at(rows, columns))
+
+    def timed(self, result: Result) -> Result:
+        """With its measured latency, where the goal limits that."""
+        if result.status == "failed" or "latency_ms" not in {limit.metric for limit in self.settings.goal.limits}:
+            return result
+        return replace(result, cost={**result.cost, "latency_ms": machine.latency_ms(result.trial.net)})
+
+    def effects(self) -> tuple[Any, ...]:
+        runs = [r for r in self.ledger.results if r.trial.stage == "design" and r.score is not None]
+        return measured_effects(runs, self.contrasts())
+
+    def contrasts(self) -> dict[str, Any]:
+        earlier = [r for r in self.ledger.results if r.trial.stage in ("plan", "rung")]
+        return contrasts(self.advice.space, leader(self.advice, earlier), earlier)
+
+    # verdict ---------------------------------------------------------------------------------
+
+    def verdict(self) -> Verdict:
+        try:
+            return judge(self.ledger.results, self.settings.goal, self.contrasts())
+        except ValueError as error:
+            raise self.nothing_works() from error
+
+    def nothing_works(self) -> Infeasible:
+        failed = [r.reason for r in self.ledger.results if r.status == "failed"]
+        what = f"no trial gave a network that can be used: {failed[0]}" if failed else "no trial ended"
+        return Infeasible("choose", what, "at least one finished trial", "a larger --budget, or fewer limits")
+
+    def best_so_far(self) -> Verdict:
+        if not hasattr(self, "ledger") or not self.ledger.results:
+            raise Infeasible("choose", "was interrupted before the first trial ended", "a first trial", "let it run")
+        return self.verdict()
+
+    def refit(self, verdict: Verdict) -> Result | None:
+        """The long final training, on everything that is not sealed; None where it failed."""
+        seconds = None
+        if self.settings.trials is None:
+            seconds = max(self.clock.until(1.0) - WRITE_SECONDS - self.scoring_seconds(verdict.chosen), 2.0)
+            threading.Thread(target=deliver.warm_up, daemon=True).start()
+        trial = replace(
+            self.trial("final", "final", verdict.chosen.trial.sample, seconds, 0),
+            part="all",
+            threads=machine.cores() if self.settings.trials is None else 1,
+        )
+        self.tell("final", 0, 1)
+        result = next(iter(self.runner.run([trial])))
+        self.record(result)
+        return result if result.status == "done" else None
+
+    def scoring_seconds(self, chosen: Result) -> float:
+        """Predicted seconds of answering the sealed part in float32: about a third of as many training steps."""
+        images = self.images.test.size if self.images.test else len(self.images.valid)
+        return images / max(chosen.images_per_second, 1.0)
+
+    def material(self, verdict: Verdict, final: Result | None) -> deliver.Material:
+        """Everything that is written; the sealed part is opened here, once."""
+        chosen = final or verdict.chosen
+        weights = train.load_weights(self.work, chosen.trial.id)
+        net = chosen.trial.net
+        scored, kind = (self.images.test.open(), "test") if self.images.test else (self.images.valid, "validation")
+        part = scored.at(*net.input_shape[:2])
+        probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
+        return deliver.Material(
+            folder=self.settings.out,
+            images=self.images,
+            facts=self.facts,
+            advice=self.advice,
+            verdict=verdict,
+            final=final,
+            results=self.ledger.results,
+            weights=weights,
+            scored=part,
+            kind=kind,
+            probabilities=probabilities,
+            provenance=self.provenance(),
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "command": settings.command,
+            "budget_seconds": settings.budget,
+            "trials": settings.trials,
+            "seed": settings.seed,
+            "workers": self.workers,
+            "engine": {"device": self.engine.device, "dtype": self.engine.dtype},
+            "goal": settings.goal.text,
+            "interrupted": self.interrupted,
+            "wall_seconds": round(self.clock.elapsed, 2),
+            "machine": machine.describe(),
+        }
+
+    def tell(self, stage: str, done: int = 0, planned: int = 0, note: str = "") -> None:
+        results = self.ledger.results if hasattr(self, "ledger") else ()
+        scored = [r for r in results if r.score is not None]
+        best = max(scored, key=lambda r: r.score or 0, default=None)
+        left = None if self.settings.trials is not None else max(self.settings.budget - self.clock.elapsed, 0)
+        self.watcher(Progress(stage, done, planned, best, left, note))
+
+
+OVERHEAD_SECONDS = 0.7  # of one trial beside its training: loading, validation, handing over
+
+
+def counted_share(stage: str, trials: int) -> int:
+    """How many of `trials` a stage gets: the plan, then the largest design in half of them, finalists, the rest."""
+    plan = min(trials, 2)
+    finalists = min(3, max((trials - plan) // 5, 0))
+    design = max(n for n in (0, 4, 8, 12) if n <= (trials - plan) / 2)
+    return {"plan": plan, "finalists": finalists, "design": design, "rung": trials - plan - finalists - design}[stage]
+
+
+def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float, threads: int) -> Advice:
+    """The advice whose first net keeps a latency limit as *measured*: the prediction is corrected by what is seen."""
+    limit = next((limit.at_most for limit in goal.limits if limit.metric == "latency_ms"), None)
+    if limit is None:
+        return advise_from(facts, goal, pace, final_seconds, threads)
+    model: LatencyModel = machine.latency_model()
+    for _ in range(6):
+        advice = advise_from(facts, goal, pace, final_seconds, threads, model)
+        measured = machine.latency_ms(advice.net)
+        if measured <= limit:
+            break
+        predicted = advice.space.cost(advice.net)["latency_ms"]
+        model = replace(model, margin=model.margin * 1.1 * measured / predicted)
+    return advice
+
+
+def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", out: str | Path | None = None,
+           watcher: Watcher = quiet, started: float | None = None, **options: Any) -> Path:  # fmt: skip
+    """Choose a network for the images of `source` inside `budget`; returns the folder written.
+
+    options: task, test, seed, workers, trials, runner, command as in Settings. started: when the
+    budget began (time.monotonic), now where it is not given.
+    """
+    begun = time.monotonic() if started is None else started
+    settings = Settings(source, parse_duration(budget), parse_goal(goal), out=folder_for(source, out), **options)
+    check(settings)
+    study = Study(settings, Clock(settings.budget, begun), watcher)
+    if is_finished(settings.out):
+        study.tell("finished", note=f"{settings.out} holds a finished study; remove it or give --out for a new one")
+        return settings.out
+    written = study.run()
+    if not study.interrupted:
+        shutil.rmtree(study.work, ignore_errors=True)
+    return written
+
+
+def check(settings: Settings) -> None:
+    """UnusableInput where a name is in no table, or the folder cannot be written."""
+    for flag, name, table in (("--task", settings.task, TASKS), ("--runner", settings.runner, RUNNERS)):
+        if name not in table:
+            raise UnusableInput(flag, f"is {name!r}", "one of " + ", ".join(table))
+    for flag, number in (("--workers", settings.workers), ("--trials", settings.trials)):
+        if number is not None and number < 1:
+            raise UnusableInput(flag, f"is {number}", "at least 1")
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableInput("--out", f"{settings.out} cannot be a folder ({error})", "a folder to write") from error
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether `folder` holds a choice that was not interrupted."""
+    if not (folder / "choice.json").exists():
+        return False
+    return not deliver.read_choice(folder)["provenance"]["interrupted"]
+
+
+def folder_for(source: Any, out: str | Path | None) -> Path:
+    """`out`, or else 'photos/' -> convwise-photos."""
+    name = Path(source).stem if isinstance(source, (str, Path)) else "arrays"
+    return Path(out or f"convwise-{name or 'images'}")
+
+
+def read(source: Any, **options: Any) -> Images:
+    """The images of `source`, as convwise.images.read."""
+    return read_images(source, **options)
+
+
+def look(source: Any, *, seed: int = 0, **options: Any) -> Fingerprint:
+    """The fingerprint of the images of `source` (or of Images already read), without their test part."""
+    images = source if isinstance(source, Images) else read_images(source, seed=seed, **options)
+    return look_at(images.train, images.classes, seed=seed)
+
+
+def advise(source: Any, *, goal: str = "accuracy", budget: float = 600.0, seed: int = 0) -> Advice:
+    """What to start with for the images of `source`, without training."""
+    wanted = parse_goal(goal)
+    facts = look(source, seed=seed)
+    return within_latency(facts, wanted, machine.pace(machine.engine()), 0.45 * budget, machine.cores())
+
+
+def predict(folder: str | Path, images: str | Path) -> list[dict[str, Any]]:
+    """A row for each image: path, label, and the probability of each class."""
+    return deliver.predict(folder, images)

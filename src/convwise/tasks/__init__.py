@@ -1,0 +1,24 @@
+"""What is learnt. A task is a loss, a metric and a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from convwise.core.records import Recipe
+from convwise.tasks import classify
+
+
+@dataclass(frozen=True)
+class Task:
+    """loss(logits, labels, recipe) -> a number; correct(logits, labels) -> bool per example;
+    baseline(labels) -> the score of knowing nothing of the images."""
+
+    loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
+    correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    baseline: Callable[[torch.Tensor], float]
+
+
+TASKS: dict[str, Task] = {"classify": Task(classify.loss, classify.correct, classify.baseline)}

@@ -1,0 +1,263 @@
+"""Trial -> Result: one complete training run, inside its time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from convwise import batches
+from convwise.batches import Examples
+from convwise.core.calculus import analyse
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError
+from convwise.core.records import Engine, Epoch, Recipe, Result, Trial
+from convwise.formats import torch as torch_format
+from convwise.formats.weights import Weights
+from convwise.tasks import TASKS, Task
+
+WARM_UP = 0.15  # share of the schedule in which the learning rate rises
+CURVE_POINTS = 12  # validation points of a learning curve, beside the last
+
+
+class TrainingFailed(ConvwiseError):
+    """A run that cannot go on, such as a loss that is not a number."""
+
+
+@dataclass
+class _Run:
+    """What changes while a run goes on."""
+
+    started: float
+    images: int = 0
+    history: list[Epoch] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
+
+
+def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify",
+          initial: Weights | None = None) -> tuple[Result, Weights]:  # fmt: skip
+    """Train `trial` on the parts stored in `folder`; returns its result and its weights.
+
+    TrainingFailed where the loss stops being a number.
+    """
+    torch.set_num_threads(trial.threads)
+    height, width, _ = trial.net.input_shape
+    size = f"{height}x{width}"
+    names = ("train", "valid") if trial.part == "all" else ("train",)
+    examples = batches.load(folder, size, names).to(engine.device)
+    held_out = None if trial.part == "all" else batches.load(folder, size, ("valid",)).to(engine.device)
+    model = _model(trial, engine, initial)
+    run = _fit(model, trial, examples, held_out, engine, TASKS[task])
+    seconds = time.monotonic() - run.started
+    correct = _correct(model, held_out, engine, TASKS[task]) if held_out else np.zeros(0, bool)
+    result = Result(
+        trial=trial,
+        status="done",
+        score=float(correct.mean()) if held_out else None,
+        correct="".join("01"[int(c)] for c in correct),
+        cost=_cost(trial),
+        history=tuple(run.history),
+        seconds=seconds,
+        images_per_second=run.images / seconds,
+        dtype=engine.dtype,
+    )
+    return result, torch_format.weights(model, trial.net)
+
+
+def _cost(trial: Trial) -> dict[str, float]:
+    total = analyse(trial.net).total
+    return {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
+
+
+def _model(trial: Trial, engine: Engine, initial: Weights | None) -> nn.Module:
+    torch.manual_seed(trial.seed)
+    model = torch_format.build(trial.net, logits=True)
+    if initial is None:
+        _initialise(model)
+    else:
+        torch_format.load(model, trial.net, initial)
+    return model.to(engine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _initialise(model: nn.Module) -> None:
+    """He et al. 2015 for convolutions (fan out), zero biases; Dense layers keep PyTorch's default."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples | None, engine: Engine,
+         task: Task) -> _Run:  # fmt: skip
+    model.train()
+    optimizer = _optimizer(model, trial.recipe)
+    generator = torch.Generator().manual_seed(trial.seed)
+    run = _Run(time.monotonic())
+    progress = _progress(trial, examples, run)
+    threads = _Threads(trial.threads)
+    for x, y in _endless(examples, trial.recipe, generator):
+        done = progress()
+        if done >= 1:
+            break
+        threads.settle()
+        _set_rate(optimizer, one_cycle(done))
+        optimizer.zero_grad(set_to_none=True)
+        loss = _loss(model, x, y, trial.recipe, engine, task)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        run.images += len(y)
+        run.losses.append(loss.detach())
+        _record(run, model, held_out, engine, task, done)
+    _close(run, model, held_out, engine, task)
+    return run
+
+
+class _Threads:
+    """Finds out over the first steps whether `most` threads are faster than one: on small nets, or
+    beside other load, they are not."""
+
+    STEPS = 4  # at each number of threads, the first one not timed
+
+    def __init__(self, most: int) -> None:
+        self.most, self.step, self.times = most, 0, {1: math.inf, most: math.inf}
+        self.before = time.perf_counter()
+
+    def settle(self) -> None:
+        """To be called before each step."""
+        if self.most == 1 or self.step > 2 * self.STEPS:
+            return
+        now, count = time.perf_counter(), self.most if self.step <= self.STEPS else 1
+        if self.step % self.STEPS != 1:
+            self.times[count] = min(self.times[count], now - self.before)
+        self.step += 1
+        following = self.most if self.step <= self.STEPS else 1
+        if self.step > 2 * self.STEPS:
+            following = min(self.times, key=lambda n: self.times[n])
+        torch.set_num_threads(following)
+        self.before = now
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * share
+
+
+def one_cycle(done: float) -> float:
+    """The learning rate's share of its peak after the share `done` of the run: up linearly, down by a cosine."""
+    if done < WARM_UP:
+        return 0.1 + 0.9 * done / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+
+
+def _progress(trial: Trial, examples: Examples, run: _Run) -> Callable[[], float]:
+    """How much of the run is done, by the clock or by counted epochs."""
+    if trial.seconds is not None:
+        seconds = trial.seconds
+        return lambda: (time.monotonic() - run.started) / seconds if run.images else 0.0
+    total = (trial.epochs or 1) * len(examples)
+    batch = min(trial.recipe.batch_size, len(examples))
+    return lambda: run.images / max(total - batch, 1) if run.images else 0.0
+
+
+def _endless(
+    examples: Examples, recipe: Recipe, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    while True:
+        yield from batches.batches(examples, recipe, generator)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; biases and the normalisation's numbers are not decayed."""
+    many = [p for p in model.parameters() if p.ndim > 1]
+    few = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": many, "weight_decay": recipe.weight_decay}, {"params": few, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    for group in optimizer.param_groups:
+        group["peak"] = recipe.learning_rate
+    return optimizer
+
+
+def _logits(model: nn.Module, x: torch.Tensor, engine: Engine) -> torch.Tensor:
+    low = engine.dtype == "bfloat16"
+    with torch.autocast(engine.device.split(":")[0], dtype=torch.bfloat16, enabled=low):
+        logits: torch.Tensor = model(x)
+    return logits.float()
+
+
+def _loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe, engine: Engine,
+          task: Task) -> torch.Tensor:  # fmt: skip
+    loss = task.loss(_logits(model, x, engine), y, recipe)
+    if not torch.isfinite(loss):
+        raise TrainingFailed("training", "the loss is not a number", "a finite loss", "a lower learning rate")
+    return loss
+
+
+def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, done: float) -> None:
+    """A point of the learning curve at equal steps of the run; the clock stands still meanwhile."""
+    if len(run.history) + 1 > done * CURVE_POINTS or done > 0.97:
+        return
+    before = time.monotonic()
+    _point(run, model, held_out, engine, task, before)
+    run.started += time.monotonic() - before
+
+
+def _close(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task) -> None:
+    _point(run, model, held_out, engine, task, time.monotonic())
+
+
+def _point(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, now: float) -> None:
+    mean = float(torch.stack(run.losses).mean()) if run.losses else float("nan")
+    run.losses.clear()
+    # A thousand examples are enough for a point of the curve.
+    some = Examples(held_out.pixels[:1000], held_out.labels[:1000]) if held_out else None
+    accuracy = float(_correct(model, some, engine, task).mean()) if some else None
+    run.history.append(Epoch(now - run.started, run.images, mean, accuracy))
+
+
+def _correct(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> np.ndarray:
+    """Which examples the model gets right: bool (n,)."""
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        rows = [task.correct(_logits(model, x, engine), y) for x, y in batches.in_order(examples)]
+    model.train(training)
+    return torch.cat(rows).cpu().numpy()
+
+
+def run(folder: Path, engine: Engine, task: str, trial: Trial) -> Result:
+    """A worker's work: train on the parts stored in `folder`, keep the weights there, return the result."""
+    initial = load_weights(folder, trial.resumes) if trial.resumes else None
+    result, weights = train(trial, folder, engine, task, initial)
+    path = weights_path(folder, trial.id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **weights)  # type: ignore[arg-type]
+    return result
+
+
+def weights_path(folder: Path, trial: str) -> Path:
+    """Where the weights of a trial are kept."""
+    return folder / "weights" / f"{trial}.npz"
+
+
+def load_weights(folder: Path, trial: str) -> Weights:
+    """The weights that `run` kept."""
+    with np.load(weights_path(folder, trial), allow_pickle=False) as kept:
+        return dict(kept)
+
+
+def probabilities(net: Net, weights: Weights, pixels: np.ndarray) -> np.ndarray:
+    """Class probabilities (n, classes) of uint8 images (n, h, w, c), in float32."""
+    model = torch_format.build(net)
+    torch_format.load(model, net, weights)
+    model.eval()
+    labels = torch.zeros(len(pixels), dtype=torch.int64)
+    with torch.inference_mode():
+        rows = [model(x) for x, _ in batches.in_order(Examples(torch.from_numpy(np.ascontiguousarray(pixels)), labels))]
+    return torch.cat(rows).numpy() if rows else np.zeros((0, 0), np.float32)
