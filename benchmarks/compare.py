@@ -33,8 +33,8 @@ SETS = {
     "bccd-cells": "bccd-cells/bccd-cells.zip",
     "breastmnist": "breastmnist/breastmnist.npz",
 }
-# What an expert would take for granted: mirrored clothes, hands and cells are still the same; digits are not.
-FLIP = {"sign-digits", "clothing-10", "bccd-cells", "infrared-solar-12", "fashion-mnist"}
+# Where mirroring does no harm: clothes, cells and modules. Mirrored digits and hand signs mislead (probe: -4, -9 points).
+FLIP = {"clothing-10", "bccd-cells", "infrared-solar-12", "fashion-mnist"}
 GRAY_28 = {"mnist-5k", "fashion-mnist", "breastmnist"}
 SCORE_SECONDS = 3.0  # kept for scoring, out of the budget
 

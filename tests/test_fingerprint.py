@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import j0
+from threadpoolctl import threadpool_limits
 
 from convwise import probes
 from convwise.core.records import Fingerprint, to_json
@@ -17,6 +18,13 @@ from convwise.fingerprint import MEASURES, look
 from convwise.probes import Bench, LeaveOneOut, dimension_of, paired_loss, resize, stratified, wilson
 
 LONG = 600.0  # seconds: the clock must not decide a test
+
+
+@pytest.fixture(autouse=True)
+def _one_blas_thread():
+    """As in look: on a busy machine several threads are many times slower."""
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 @dataclass
@@ -71,6 +79,12 @@ def two_classes(count: int = 200) -> np.ndarray:
 @pytest.mark.parametrize("frequency", [1 / 16, 1 / 8, 1 / 4])
 def test_f95_of_a_grating_is_its_frequency(frequency: float) -> None:
     assert read("f95", gratings(40, 64, frequency)).value == pytest.approx(frequency, abs=1.5 / 64)
+
+
+def test_f95_leaves_five_percent_above() -> None:
+    shares = {4: 0.80, 16: 0.17, 28: 0.03}  # waves across 64 px -> share of the energy
+    images = 128 + sum(np.sqrt(share) * (gratings(40, 64, wave / 64) - 128) for wave, share in shares.items())
+    assert read("f95", images).value == pytest.approx(16 / 64, abs=1.5 / 64)
 
 
 @pytest.mark.parametrize("period", [8, 16])
@@ -160,8 +174,18 @@ def test_flip_cost_is_high_only_where_left_and_right_tell() -> None:
     upright = handed.transpose(0, 2, 1)
     cost = read("flip_cost", upright, labels)
     assert cost.high < 0.05
-    assert "safe" in cost.meaning
+    assert "mirror" in cost.meaning
     assert read("rotation_cost", upright, labels).low > 0.3
+
+
+def test_mirrored_training_images_mislead_only_where_left_and_right_tell() -> None:
+    labels = two_classes(400)
+    ramp = np.linspace(-12, 12, 16)
+    handed = noise(400, 16, 16) + np.where(labels, 1, -1)[:, None, None] * ramp[None, None, :]
+    assert read("flip_gain", handed, labels).high < -0.05
+    upright = read("flip_gain", handed.transpose(0, 2, 1), labels)
+    assert upright.low <= 0.01 <= upright.high + 0.05
+    assert "train with them" in upright.meaning
 
 
 def test_shift_cost_is_high_only_where_place_tells() -> None:
@@ -279,6 +303,13 @@ def test_patches_are_cut_from_the_image(size: int, patch: int, channels: int) ->
         np.testing.assert_array_equal(cut[0, i * len(columns) + j], naive)
 
 
+def test_patches_lie_in_the_middle_so_that_a_mirrored_image_is_cut_alike() -> None:
+    for room in range(1, 200):
+        places = probes._positions(room + 5, 5)
+        assert abs(places[0] - (room - places[-1])) <= 1
+        assert len(places) <= probes.GRID
+
+
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=200), st.integers(5, 60))
 @settings(deadline=None)
 def test_a_stratified_sample_holds_every_class_in_proportion(labels: list[int], most: int) -> None:
@@ -317,6 +348,10 @@ def test_input_shape_shrinks_where_blobs_tell_and_not_where_detail_does() -> Non
     checker = 60 * (-1.0) ** np.add.outer(np.arange(64), np.arange(64))
     fine = noise(160, 64, 64) + labels[:, None, None] * checker
     assert seen(fine, labels).input_shape == (64, 64, 1)
+
+
+def test_input_shape_does_not_trust_a_probe_that_fails() -> None:
+    assert seen(noise(160, 64, 64), two_classes(160)).input_shape == (64, 64, 1)
 
 
 def test_input_shape_keeps_the_aspect_and_64_px_at_most() -> None:

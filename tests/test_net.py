@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from nets import nets
 
 from convwise.core import layers as L
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
+from nets import nets
 
 SMALL = Net((28, 28, 1), (L.Conv2D(8, 3, padding="same", activation="relu"), L.Flatten(), L.Dense(10)))
 

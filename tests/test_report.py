@@ -120,7 +120,7 @@ def test_what_was_measured_is_said(whole: Path) -> None:
 
 
 def test_summary_is_five_lines() -> None:
-    labels = [label for label, _ in report.summary(evidence())]
+    labels = [label for label, _ in report.summary(evidence(), evidence().cost)]
     assert labels == ["Accuracy", "Network", "Choice", "Why", "No difference"]
 
 
@@ -182,7 +182,22 @@ def test_a_validation_estimate_is_called_so(odd: dict[str, Path]) -> None:
     assert "These images also made the choice" in text
     assert "validation images are wrong" in text
     assert "sealed test" not in text
-    assert "No parameter was varied" in text
+    assert "No effect of a single parameter was measured" in text
+
+
+def test_a_value_that_the_trials_overruled_is_named() -> None:
+    """The advice reasons for 16 filters; where the chosen net has 32, the table must not hide it."""
+    case = evidence()
+    sample = {**case.verdict.chosen.trial.sample, "stage.filters": 32}
+    chosen = replace(case.verdict.chosen, trial=replace(case.verdict.chosen.trial, sample=sample))
+    told = {r["row"].parameter: r["instead"] for r in report.reasons(replace(case.verdict, chosen=chosen))}
+    assert told == dict.fromkeys(told) | {"stage.filters": 32}
+
+
+def test_the_first_plan_is_named_by_its_id_not_by_who_ended_first() -> None:
+    case = evidence()
+    late = replace(case.results[0], trial=replace(case.results[0].trial, id="t999"))
+    assert replace(case, results=(late, *case.results)).marked == case.marked
 
 
 def test_many_classes_show_pairs_instead_of_a_map() -> None:

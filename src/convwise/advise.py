@@ -9,7 +9,7 @@ from convwise.core.goal import Goal
 from convwise.core.layers import Conv2D, Dense, DepthwiseConv2D, Layer
 from convwise.core.net import Net
 from convwise.core.records import Advice, Fingerprint, Pace, Reason, Recipe
-from convwise.core.space import Choice, LatencyModel, Sample, Space, Value
+from convwise.core.space import MEANING, Choice, LatencyModel, Sample, Space, Value
 from convwise.rules import RECIPE_RULES, RULES, Rule, Situation
 
 # Strong plain defaults that need no fingerprint: the portfolio is always tried beside the plan.
@@ -48,6 +48,7 @@ def _reason(rule: Rule, situation: Situation) -> Reason:
 def _space(facts: Fingerprint, goal: Goal, latency: LatencyModel | None, choices: tuple[Choice, ...],
            chosen: Sample) -> Space:  # fmt: skip
     channels = facts.input_shape[2]
+    choices = tuple(sorted(choices, key=lambda choice: list(MEANING).index(choice.name)))
     return Space(channels, len(facts.classes), facts.mean, facts.variance, choices, goal, latency, dict(chosen))
 
 

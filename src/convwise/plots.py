@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from convwise.core.records import Effect, Measure, Result
+from convwise.core.records import Effect, Result
 
 COLOURS = {
     "ink": "#22211e",
@@ -54,12 +53,11 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def render(chart: Any, name: str) -> str:
-    """The chart as an SVG element for inlining; `name` keeps its ids apart from other plots' ids."""
+def render(chart: Any) -> str:
+    """The chart as an SVG element to put into a page; it has no ids, so several can stand in one page."""
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(chart.to_dict(), config=CONFIG, allowed_base_urls=[])
-    svg = re.sub(r'(id="|url\(#)(?=[a-z])', rf"\g<1>{name}-", svg)
     for label, colour in COLOURS.items():
         svg = svg.replace(f'"{colour}"', f'"var(--{label}, {colour})"')
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
@@ -80,23 +78,23 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
     """Validation accuracy against macs (log axis): every trial, the front as a staircase.
 
     marked: trial id -> label of the trials to point out; the first is the chosen one. '' where
-    nothing can be drawn.
+    there are fewer than two to compare.
     """
     import altair as alt
 
     rows = [_cost_row(r, marked) for r in scored(results) if r.cost.get("macs", 0) > 0]
-    if not rows:
+    if len(rows) < 2:
         return ""
     steps = [_cost_row(r, marked) for r in scored(front) if r.cost.get("macs", 0) > 0]
     x = alt.X("macs:Q", scale=alt.Scale(type="log", nice=False, padding=16), title="multiply-accumulates of one image")
-    x = x.axis(format="~s", tickCount=6, grid=False, labelOverlap=True)
+    x = x.axis(format=".3~s", tickCount=6, grid=False, labelOverlap=True)
     y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=12), title="validation accuracy").axis(format="~%")
     line = _data(steps).mark_line(interpolate="step-after", color=COLOURS["accent"], strokeWidth=1.5, opacity=0.55)
     dots = _data([r for r in rows if not r["label"]]).mark_point(size=44, color=COLOURS["muted"], strokeWidth=1.5)
     chart = line.encode(x, y) + dots.encode(x, y, fill=_filled("longest", "muted"))
     for row in (r for r in rows if r["label"]):
         chart += _pointed_out(row, x, y, chosen=row["label"] == next(iter(marked.values())))
-    return render(chart.properties(width=WIDTH, height=280), "cost")
+    return render(chart.properties(width=WIDTH, height=280))
 
 
 def _cost_row(result: Result, marked: Mapping[str, str]) -> dict[str, Any]:
@@ -139,7 +137,7 @@ def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
     zero = _data([{"zero": 0}]).mark_rule(color=COLOURS["soft"], strokeWidth=1).encode(x="zero:Q")
     span = base.mark_rule(strokeWidth=2.5, strokeCap="round", opacity=0.75).encode(x="low:Q", x2="high:Q")
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(x=x)
-    return render((zero + span + dots).properties(width=290, height=alt.Step(28)), "forest")
+    return render((zero + span + dots).properties(width=290, height=alt.Step(28)))
 
 
 def _effect_row(effect: Effect, label: str) -> dict[str, Any]:
@@ -148,18 +146,20 @@ def _effect_row(effect: Effect, label: str) -> dict[str, Any]:
     return {"label": label, "change": change, "low": low, "high": high, "verdict": effect.verdict}
 
 
-def measure_plot(measure: Measure, name: str) -> str:
-    """The points behind one measure, small; '' where there are fewer than two."""
+def measure_plot(curve: Sequence[tuple[float, float]]) -> str:
+    """The points behind a measure, small; '' where there are fewer than two. Log axis from three decades on."""
     import altair as alt
 
-    rows = [{"x": x, "y": y} for x, y in measure.curve if math.isfinite(x) and math.isfinite(y)]
+    rows = [{"x": x, "y": y} for x, y in curve if math.isfinite(x) and math.isfinite(y)]
     if len(rows) < 2:
         return ""
     x = alt.X("x:Q", title=None, scale=alt.Scale(zero=False, nice=False))
     x = x.axis(tickCount=4, grid=False, labelExpr="datum.value < 1000 ? datum.label : format(datum.value, '~s')")
-    y = alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)).axis(tickCount=3)
+    low, high = min(row["y"] for row in rows), max(row["y"] for row in rows)
+    scale = alt.Scale(type="log", nice=False) if low > 0 and high > 1000 * low else alt.Scale(zero=False)
+    y = alt.Y("y:Q", title=None, scale=scale).axis(tickCount=3, format="~s" if high >= 10_000 else "")
     line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=1.8, point=_dots(rows)).encode(x, y)
-    return render(line.properties(width=215, height=105), name)
+    return render(line.properties(width=215, height=105))
 
 
 def _dots(rows: Sequence[Any]) -> Any:
@@ -180,7 +180,7 @@ def learning_plot(results: Sequence[Result], marked: Mapping[str, str]) -> str:
     for label, style in zip(["", *reversed(list(marked.values()))], _styles(len(marked)), strict=True):
         mine = [row for row in rows if row["label"] == label]
         chart += _run(mine, x, y, **style)
-    return render(chart.properties(width=WIDTH - 45, height=250), "learning")
+    return render(chart.properties(width=WIDTH - 45, height=250))
 
 
 def _styles(marked: int) -> list[dict[str, Any]]:
@@ -219,7 +219,7 @@ def loss_plot(result: Result) -> str:
     x = alt.X("seconds:Q", title="seconds of training").axis(grid=False, tickCount=7)
     y = alt.Y("loss:Q", title="training loss", scale=alt.Scale(zero=False))
     line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=2.2).encode(x, y)
-    return render(line.properties(width=WIDTH, height=180), "loss")
+    return render(line.properties(width=WIDTH, height=180))
 
 
 def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> str:
@@ -236,7 +236,7 @@ def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> str:
     ink = alt.condition("datum.shade > 0.55", alt.value(COLOURS["paper"]), alt.value(COLOURS["ink"]))
     counts = _data([r for r in rows if r["count"]]).mark_text(fontSize=min(12, cell // 2)).encode(x, y, text="count:Q")
     plot = (tiles + counts.encode(color=ink)).properties(width=alt.Step(cell), height=alt.Step(cell))
-    return render(plot.configure_scale(bandPaddingInner=0.06), "confusion")
+    return render(plot.configure_scale(bandPaddingInner=0.06))
 
 
 def _cell(matrix: np.ndarray, classes: Sequence[str], true: int, predicted: int) -> dict[str, Any]:

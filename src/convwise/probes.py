@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import RidgeClassifierCV
 
 Pixels = NDArray[np.uint8]  # (n, height, width, channels)
 Floats = NDArray[np.float32]
@@ -38,6 +39,9 @@ Z95 = 1.959964
 
 class OutOfTime(Exception):
     """The next probe would not end in time."""
+
+
+RIDGES = (1e1, 1e2, 1e3, 1e4, 1e5)  # penalties that `taught` picks from
 
 
 class Interval(NamedTuple):
@@ -461,3 +465,26 @@ class Bench:
         assert probe.bank is not None
         with self._timed():
             return probe.fit.correct(probe.bank.features(pixels))
+
+    def taught(self, pixels: Pixels) -> tuple[Flags, Flags]:
+        """Which images a two-fold ridge recognises without, and with, `pixels` of its training half besides."""
+        best = self.best()
+        assert best.bank is not None
+        with self._timed():
+            more = best.bank.features(pixels)
+            fold = np.random.default_rng(self.seed).permutation(len(self.labels)) % 2
+            plain, taught = np.zeros((2, len(fold)), bool)
+            for half in (0, 1):
+                here, there = fold == half, fold != half
+                for out, rows in ((plain, ()), (taught, (more[there],))):
+                    seen = np.concatenate([best.features[there], *rows])
+                    fit = RidgeClassifierCV(RIDGES).fit(_scaled(seen), np.tile(self.labels[there], 1 + len(rows)))
+                    out[here] = fit.predict(_scaled(best.features[here], seen)) == self.labels[here]
+        return plain, taught
+
+
+def _scaled(rows: Floats, like: Floats | None = None) -> Floats:
+    """The rows with the mean and deviation of `like` taken out."""
+    base = rows if like is None else like
+    scaled: Floats = (rows - base.mean(0)) / (base.std(0) + 1e-6)
+    return scaled

@@ -62,6 +62,7 @@ class Evidence:
 
     @property
     def net(self) -> Net:
+        """The chosen network."""
         return self.verdict.chosen.trial.net
 
     @property
@@ -72,7 +73,7 @@ class Evidence:
     @property
     def marked(self) -> dict[str, str]:
         """Trial id -> label of the trials that the plots point out: the chosen one, then the first planned one."""
-        start = next((r.trial.id for r in self.results if r.trial.stage == "plan"), "")
+        start = min((r.trial.id for r in self.results if r.trial.stage == "plan"), default="")
         chosen = self.verdict.chosen.trial.id
         if start in ("", chosen):
             return {chosen: "chosen" if not start else "chosen, the first plan"}
@@ -92,17 +93,19 @@ def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
 
 def sections(evidence: Evidence) -> dict[str, Any]:
     """What the template shows, section by section, as plain values; plots as SVG."""
+    total = analyse(evidence.net).total
+    cost = {"params": total.params, "macs": total.macs, "latency_ms": None, **evidence.cost}
     return {
         "title": evidence.title,
         "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0, **evidence.estimate},
-        "cost": {"params": None, "macs": None, "latency_ms": None, **evidence.cost},
-        "lines": summary(evidence),
+        "cost": cost,
+        "lines": summary(evidence, cost),
         "notes": evidence.verdict.notes,
         "network": network(evidence.net),
         "field": fields(evidence),
         "tradeoff": tradeoff(evidence),
         "effects": effects(evidence.verdict),
-        "reasons": [{"row": r, "meaning": MEANING.get(r.parameter, "")} for r in evidence.verdict.reasons],
+        "reasons": reasons(evidence.verdict),
         "fingerprint": fingerprint(evidence.fingerprint),
         "learning": learning(evidence),
         "mistakes": mistakes(evidence),
@@ -113,6 +116,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "provenance": list(flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
         "chosen": evidence.verdict.chosen.trial.sample,
         "trials": trials(evidence),
+        "timed": any("latency_ms" in r.cost for r in evidence.results),
     }
 
 
@@ -161,7 +165,7 @@ def ms(number: float | None) -> str:
 def plain(value: Any) -> str:
     """A parameter's value as a person writes it."""
     if isinstance(value, (tuple, list)):
-        return ", ".join(plain(v) for v in value)
+        return ", ".join(plain(v) for v in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -179,11 +183,11 @@ def _change(effect: Effect) -> str:
 # 1 The choice ---------------------------------------------------------------------------------------------
 
 
-def summary(evidence: Evidence) -> list[tuple[str, str]]:
+def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[str, str]]:
     """What was chosen and why, in five lines: (label, sentence)."""
     return [
         ("Accuracy", _accuracy(evidence.estimate)),
-        ("Network", _network_line(evidence.net, evidence.cost)),
+        ("Network", _network_line(evidence.net, cost)),
         ("Choice", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict)),
         ("No difference", _same_line(evidence.verdict)),
@@ -200,7 +204,7 @@ def _accuracy(estimate: Mapping[str, Any]) -> str:
     return f"{right}: a validation estimate ({spread}). These images also made the choice, so expect a little less."
 
 
-def _network_line(net: Net, cost: Mapping[str, float]) -> str:
+def _network_line(net: Net, cost: Mapping[str, float | None]) -> str:
     convs = [layer for layer in net.layers if isinstance(layer, (Conv2D, DepthwiseConv2D))]
     kernels = ", ".join(dict.fromkeys(by(layer.kernel_size) for layer in convs))
     what = f"{len(convs)} convolution{'s' * (len(convs) != 1)} ({kernels})" if convs else "no convolution"
@@ -230,7 +234,9 @@ def _why_line(verdict: Verdict) -> str:
     if found:
         changes = "; ".join(f"{_change(e)} ({points(e.accuracy_change)} points)" for e in found[:4])
         return f"Measured to matter: {changes}."
-    lead = "No single change was measured to matter" if verdict.effects else "No parameter was varied"
+    lead = (
+        "No single change was measured to matter" if verdict.effects else "No effect of a single parameter was measured"
+    )
     first = next((r for r in verdict.reasons if r.measure), None)
     if first is None:
         return f"{lead}."
@@ -367,15 +373,29 @@ def effects(verdict: Verdict) -> dict[str, Any]:
     return {"plot": plot, "rows": rows}
 
 
+def reasons(verdict: Verdict) -> list[dict[str, Any]]:
+    """Every reason; where the trials chose another value than the one reasoned for, that value as well."""
+    chosen = verdict.chosen.trial.sample
+    return [
+        {"row": r, "meaning": MEANING.get(r.parameter, ""), "instead": chosen[r.parameter]}
+        if r.parameter in chosen and chosen[r.parameter] != r.value
+        else {"row": r, "meaning": MEANING.get(r.parameter, ""), "instead": None}
+        for r in verdict.reasons
+    ]
+
+
 def fingerprint(facts: Fingerprint) -> dict[str, Any]:
     """The measures, the curves behind them, and the counts of the classes."""
-    drawn = [(m, plots.measure_plot(m, f"measure{i}")) for i, m in enumerate(facts.measures)]
+    names: dict[Any, list[str]] = {}
+    for measure in facts.measures:
+        names.setdefault(measure.curve, []).append(measure.name)
+    drawn = [(", ".join(shared), plots.measure_plot(curve)) for curve, shared in names.items()]
     counts = sorted(facts.classes.items(), key=lambda item: -item[1])
     return {
         "facts": facts,
         "shape": by(facts.shape),
         "input": by(facts.input_shape),
-        "curves": [(measure, plot) for measure, plot in drawn if plot],
+        "curves": [(name, plot) for name, plot in drawn if plot],
         "counts": counts if len(counts) <= MAP_CLASSES else [],
         "most": max((n for _, n in counts), default=1) or 1,
         "range": (counts[-1][1], counts[0][1]) if counts else (0, 0),
@@ -467,9 +487,9 @@ def _differences(sample: Sample, chosen: Sample) -> str:
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as rows (dotted name, text)."""
+    """Nested mappings as rows (dotted name, text); what is None was not asked for and is left out."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{above}{name}.")
-        else:
+        elif value is not None:
             yield f"{above}{name}", plain(value)

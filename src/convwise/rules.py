@@ -332,8 +332,8 @@ def batch_size(s: Situation) -> int:
 
 
 def flip_is_safe(s: Situation) -> bool:
-    """Whether mirrored images still look like their class: the probe loses under 4 points on them."""
-    return s.fact("flip_cost", 1.0) < 0.04
+    """Whether mirrored copies of the training images do a probe no harm."""
+    return s.fact("flip_gain", -1.0) > -0.005
 
 
 def class_weights(s: Situation) -> tuple[float, ...]:
@@ -355,9 +355,9 @@ RECIPE_RULES: tuple[RecipeRule, ...] = (
     RecipeRule(
         "flip",
         flip_is_safe,
-        lambda s: f"a probe loses {100 * s.fact('flip_cost', 1):.1f} points on mirrored images",
+        lambda s: f"mirrored training images change a probe's accuracy by {100 * s.fact('flip_gain', -1):+.1f} points",
         "ours: measured on the images",
-        "flip_cost",
+        "flip_gain",
     ),
     RecipeRule(
         "shift_px",

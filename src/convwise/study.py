@@ -34,6 +34,8 @@ from convwise.tasks import TASKS
 # Counted studies (--trials) must not depend on the clock: a fixed pace stands for any machine.
 NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 SETTINGS, SPENT = "convwise:settings", "convwise:spent_seconds"  # notes in the ledger
+OVERHEAD_SECONDS = 0.6  # of one trial beside its training: loading, validation, handing over
+MINIMUM_TRIAL_SECONDS = 1.5
 WRITE_SECONDS = 5.0  # kept for checking and writing what comes out, beside scoring
 
 
@@ -56,21 +58,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the search: its strategy, the share of the budget at which it ends, its size."""
+    """One step of the search: its strategy, the share of the budget at which it ends, how many trials at
+    most, and how many epochs each should have at least (by the pace measured so far)."""
 
     name: str
     strategy: str
     until: float
     most: int
-    least_seconds: float
+    epochs: float
 
 
-# methods: a valid answer in the first tenth, a rung at equal time, a designed experiment, finalists.
+# A valid answer in the first tenth, a rung at equal time, a designed experiment, finalists.
 STAGES: tuple[Stage, ...] = (
-    Stage("plan", "planned", 0.10, 2, 1.5),
-    Stage("rung", "neighbours", 0.27, 10, 1.5),
-    Stage("design", "designed", 0.40, 12, 2.0),
-    Stage("finalists", "halving", 0.52, 3, 2.0),
+    Stage("plan", "planned", 0.10, 2, 0.0),
+    Stage("rung", "neighbours", 0.30, 10, 3.0),
+    Stage("design", "designed", 0.44, 12, 3.0),
+    Stage("finalists", "halving", 0.55, 3, 6.0),
 )
 COUNTED_EPOCHS = {"plan": 4, "rung": 4, "design": 4, "finalists": 8, "final": 16}
 
@@ -186,20 +189,20 @@ class Study:
         if self.settings.trials is not None:
             return counted_share(stage.name, self.settings.trials), None
         left = self.clock.until(stage.until)
-        least = max(stage.least_seconds, self.settings.budget / 60)
-        waves = max(int(left / (least + OVERHEAD_SECONDS)), 1 if stage.name == "plan" else 0)
-        count = min(stage.most, waves * self.workers)
-        waves = -(-count // self.workers)
+        least = self.least_seconds(stage)
+        waves = min(int(left / (least + OVERHEAD_SECONDS)), -(-stage.most // self.workers))
         if stage.name == "plan":
-            return count, max(left / waves - OVERHEAD_SECONDS, stage.least_seconds)
-        if stage.name == "rung" and (equal := self.planned_seconds()):
-            count = min(stage.most, int(left / (equal + OVERHEAD_SECONDS)) * self.workers)
-            return count, equal
-        return count, left / waves - OVERHEAD_SECONDS if waves else 0.0
+            waves = max(waves, 1)
+        if not waves:
+            return 0, None
+        return min(stage.most, waves * self.workers), max(left / waves - OVERHEAD_SECONDS, MINIMUM_TRIAL_SECONDS)
 
-    def planned_seconds(self) -> float | None:
-        """The seconds of the plan's trials: the rung is run at equal time."""
-        return next((r.trial.seconds for r in self.ledger.results if r.trial.stage == "plan"), None)
+    def least_seconds(self, stage: Stage) -> float:
+        """A trial shorter than this would say nothing: so many epochs, but at most a share of the budget."""
+        planned = [r for r in self.ledger.results if r.trial.stage == "plan" and r.status == "done"]
+        pace = min((1 / r.images_per_second for r in planned), default=0.0)
+        wanted = stage.epochs * len(self.images.train) * pace
+        return max(min(wanted, 0.08 * self.settings.budget), MINIMUM_TRIAL_SECONDS)
 
     def proposals(self, stage: Stage, count: int) -> list[Sample]:
         samples = STRATEGIES[stage.strategy](self.advice, self.before(stage), count, self.settings.seed)
@@ -340,9 +343,6 @@ class Study:
         best = max(scored, key=lambda r: r.score or 0, default=None)
         left = None if self.settings.trials is not None else max(self.settings.budget - self.clock.elapsed, 0)
         self.watcher(Progress(stage, done, planned, best, left, note))
-
-
-OVERHEAD_SECONDS = 0.7  # of one trial beside its training: loading, validation, handing over
 
 
 def counted_share(stage: str, trials: int) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,17 @@ class TrainingFailed(ConvwiseError):
     """A run that cannot go on, such as a loss that is not a number."""
 
 
+class Team(Protocol):
+    """Processes that train one net together: each step uses the mean of their gradients."""
+
+    rank: int
+    size: int
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """The mean over all members of float32 (n,), once every member has called."""
+        ...
+
+
 @dataclass
 class _Run:
     """What changes while a run goes on."""
@@ -40,20 +52,22 @@ class _Run:
     losses: list[torch.Tensor] = field(default_factory=list)
 
 
-def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify",
-          initial: Weights | None = None) -> tuple[Result, Weights]:  # fmt: skip
+def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", initial: Weights | None = None,
+          team: Team | None = None) -> tuple[Result, Weights]:  # fmt: skip
     """Train `trial` on the parts stored in `folder`; returns its result and its weights.
+
+    With a team every member calls this with the same trial, and gets the same weights.
 
     TrainingFailed where the loss stops being a number.
     """
-    torch.set_num_threads(trial.threads)
+    torch.set_num_threads(1 if team else trial.threads)
     height, width, _ = trial.net.input_shape
     size = f"{height}x{width}"
     names = ("train", "valid") if trial.part == "all" else ("train",)
     examples = batches.load(folder, size, names).to(engine.device)
     held_out = None if trial.part == "all" else batches.load(folder, size, ("valid",)).to(engine.device)
     model = _model(trial, engine, initial)
-    run = _fit(model, trial, examples, held_out, engine, TASKS[task])
+    run = _fit(model, trial, examples, held_out, engine, TASKS[task], team)
     seconds = time.monotonic() - run.started
     correct = _correct(model, held_out, engine, TASKS[task]) if held_out else np.zeros(0, bool)
     result = Result(
@@ -95,28 +109,45 @@ def _initialise(model: nn.Module) -> None:
 
 
 def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples | None, engine: Engine,
-         task: Task) -> _Run:  # fmt: skip
+         task: Task, team: Team | None) -> _Run:  # fmt: skip
     model.train()
-    optimizer = _optimizer(model, trial.recipe)
-    generator = torch.Generator().manual_seed(trial.seed)
+    recipe, rank, members = _shared_out(trial.recipe, team)
+    optimizer = _optimizer(model, recipe)
     run = _Run(time.monotonic())
     progress = _progress(trial, examples, run)
-    threads = _Threads(trial.threads)
-    for x, y in _endless(examples, trial.recipe, generator):
-        done = progress()
+    threads = _Threads(1 if team else trial.threads)
+    for x, y in _endless(examples, recipe, torch.Generator().manual_seed(trial.seed + 7919 * rank)):
+        threads.settle()
+        optimizer.zero_grad(set_to_none=True)
+        loss = _loss(model, x, y, recipe, engine, task)
+        loss.backward()  # type: ignore[no-untyped-call]
+        done = _agree(team, model, progress()) if team else progress()
         if done >= 1:
             break
-        threads.settle()
         _set_rate(optimizer, one_cycle(done))
-        optimizer.zero_grad(set_to_none=True)
-        loss = _loss(model, x, y, trial.recipe, engine, task)
-        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        run.images += len(y)
+        run.images += members * len(y)
         run.losses.append(loss.detach())
         _record(run, model, held_out, engine, task, done)
     _close(run, model, held_out, engine, task)
     return run
+
+
+def _shared_out(recipe: Recipe, team: Team | None) -> tuple[Recipe, int, int]:
+    """(what one member does, its rank, the number of members): a team shares one batch, 32 images a member or more."""
+    if team is None:
+        return recipe, 0, 1
+    return replace(recipe, batch_size=max(recipe.batch_size // team.size, 32)), team.rank, team.size
+
+
+def _agree(team: Team, model: nn.Module, done: float) -> float:
+    """Give every member the mean gradients; returns the mean progress, so that all stop at the same step."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    own = torch.cat([torch.tensor([done]), *(g.flatten() for g in gradients)])
+    mean = torch.from_numpy(team.mean(own.numpy()))
+    for gradient, part in zip(gradients, torch.split(mean[1:], [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return float(mean[0])
 
 
 class _Threads:
@@ -231,10 +262,12 @@ def _correct(model: nn.Module, examples: Examples, engine: Engine, task: Task) -
     return torch.cat(rows).cpu().numpy()
 
 
-def run(folder: Path, engine: Engine, task: str, trial: Trial) -> Result:
+def run(folder: Path, engine: Engine, task: str, trial: Trial, team: Team | None = None) -> Result:
     """A worker's work: train on the parts stored in `folder`, keep the weights there, return the result."""
     initial = load_weights(folder, trial.resumes) if trial.resumes else None
-    result, weights = train(trial, folder, engine, task, initial)
+    result, weights = train(trial, folder, engine, task, initial, team)
+    if team and team.rank:
+        return result
     path = weights_path(folder, trial.id)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **weights)  # type: ignore[arg-type]

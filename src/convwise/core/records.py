@@ -63,6 +63,9 @@ class Fingerprint:
                 return measure
         raise KeyError(name)
 
+    def __contains__(self, name: object) -> bool:
+        return any(measure.name == name for measure in self.measures)
+
     def get(self, name: str, default: float) -> float:
         """The value of the measure called `name`, or `default` where it was not taken."""
         return next((measure.value for measure in self.measures if measure.name == name), default)

@@ -35,20 +35,21 @@ from convwise.core.problems import Infeasible
 Value = int | float | str
 Sample = Mapping[str, Value]
 
+# What each choice means; those with the largest expected effect at a fixed time come first.
 MEANING: dict[str, str] = {
-    "input.size": "rows x columns that images are brought to",
-    "stem.kernel_size": "kernel of the first convolution",
-    "stem.strides": "stride of the first convolution",
     "stage.filters": "filters of the stem and the first stage; each later stage doubles them",
+    "stem.strides": "stride of the first convolution",
+    "input.size": "rows x columns that images are brought to",
     "stage.count": "stages; between two of them the map is halved",
+    "block": "how a stage's convolutions are joined: plain chain, residual, or depthwise separable",
     "stage.convs": "convolutions in each stage",
     "stage.kernel_size": "kernel of the convolutions inside the stages",
-    "block": "how a stage's convolutions are joined: plain chain, residual, or depthwise separable",
+    "stem.kernel_size": "kernel of the first convolution",
+    "head": "what turns the last map into one row of numbers",
     "downsampling": "what halves the map between two stages",
-    "padding": "padding of the stem and of plain convolutions; residual and separable blocks need 'same'",
     "activation": "the function after each convolution",
     "normalization": "what stands between a convolution and its activation",
-    "head": "what turns the last map into one row of numbers",
+    "padding": "padding of the stem and of plain convolutions; residual and separable blocks need 'same'",
     "dropout": "share of the last numbers dropped while training",
 }
 WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)

@@ -11,12 +11,37 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
+import numpy as np
+
+from convwise.core.calculus import analyse
 from convwise.core.records import Result, Trial
 
-Work = Callable[[Trial], Result]
+Work = Callable[..., Result]  # (trial) or, for a team, (trial, member)
+CAPACITY = 4_000_000  # numbers that a team can exchange: larger nets train on one member's threads
+PATIENCE_SECONDS = 120.0  # of a member for the others
 GRACE_SECONDS = 30.0  # over twice its own time, after which a trial's worker is ended
 POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of `size` processes that compute means together, through shared memory."""
+
+    rank: int
+    size: int
+    barrier: Any
+    memory: Any
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """The mean over all members of float32 (n,); BrokenBarrierError where a member is gone."""
+        table = np.frombuffer(self.memory, np.float32).reshape(self.size, CAPACITY)[:, : len(values)]
+        table[self.rank] = values
+        self.barrier.wait(PATIENCE_SECONDS)
+        mean: np.ndarray = table.mean(0)
+        self.barrier.wait(PATIENCE_SECONDS)  # nobody writes again before all have read
+        return mean
 
 
 @dataclass
@@ -25,6 +50,7 @@ class _Worker:
 
     process: BaseProcess
     pipe: Connection
+    member: Member
     trial: Trial | None = None
     started: float = 0.0
 
@@ -37,35 +63,53 @@ class _Worker:
 class LocalRunner:
     """Runs trials in `workers` processes that call `work(trial)`.
 
-    A worker that dies or hangs costs its trial alone: it is recorded as failed, and a new worker
-    takes its place. Workers ignore Ctrl-C: the process that owns the study decides.
+    A trial with threads > 1 is run by all workers together, as a team: each calls `work(trial,
+    member)`, and the first one's result counts. A worker that dies or hangs costs its trial
+    alone: it is recorded as failed, and a new worker takes its place. Workers ignore Ctrl-C: the
+    process that owns the study decides.
     """
 
     def __init__(self, work: Work, workers: int = 1) -> None:
         self._work = work
         self._context = multiprocessing.get_context("spawn")
-        self._workers = [self._start() for _ in range(workers)]
+        self._barrier = self._context.Barrier(workers)
+        self._memory = self._context.RawArray("f", workers * CAPACITY if workers > 1 else 1)
+        self._workers = [self._start(Member(rank, workers, self._barrier, self._memory)) for rank in range(workers)]
 
-    def _start(self) -> _Worker:
+    def _start(self, member: Member) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(self._work, theirs), daemon=True)
+        process = self._context.Process(target=_serve, args=(self._work, theirs, member), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, member)
 
     def run(self, trials: Iterable[Trial]) -> Iterator[Result]:
         """The result of each trial as it ends, in the order of ending."""
         waiting = deque(trials)
         while waiting or any(worker.trial for worker in self._workers):
-            for worker in self._workers:
-                if worker.trial is None and waiting:
-                    self._give(worker, waiting.popleft())
+            self._hand_out(waiting)
             yield from self._ended()
+
+    def _hand_out(self, waiting: deque[Trial]) -> None:
+        idle = [worker for worker in self._workers if worker.trial is None]
+        while idle and waiting:
+            if not self._is_for_all(waiting[0]):
+                self._give(idle.pop(0), waiting.popleft())
+            elif len(idle) == len(self._workers):
+                self._barrier.reset()
+                trial = waiting.popleft()
+                while idle:
+                    self._give(idle.pop(0), trial)
+            else:
+                return
+
+    def _is_for_all(self, trial: Trial) -> bool:
+        return trial.threads > 1 and len(self._workers) > 1 and analyse(trial.net).total.trainable < CAPACITY
 
     def _give(self, worker: _Worker, trial: Trial) -> None:
         worker.trial, worker.started = trial, time.monotonic()
         try:
-            worker.pipe.send(trial)
+            worker.pipe.send((trial, self._is_for_all(trial)))
         except OSError:  # it died while idle: _ended sees that
             return
 
@@ -74,7 +118,9 @@ class LocalRunner:
         ready = wait([worker.pipe for worker in busy], timeout=POLL_SECONDS)
         for worker in busy:
             if worker.pipe in ready:
-                yield self._collect(worker)
+                result = self._collect(worker)
+                if worker.member.rank == 0 or not self._is_for_all(result.trial):
+                    yield result
             elif worker.overdue:
                 worker.process.kill()
 
@@ -86,7 +132,8 @@ class LocalRunner:
         except (EOFError, OSError):
             worker.process.join(5)
             result = Result(trial, "failed", reason=_death(worker.process.exitcode))
-            self._workers[self._workers.index(worker)] = self._start()
+            self._workers[worker.member.rank] = self._start(worker.member)
+            self._barrier.abort()  # a team that waits for the dead one fails now
         worker.trial = None
         return result
 
@@ -106,17 +153,17 @@ def _death(code: int | None) -> str:
     return f"its worker ended with exit code {code}"
 
 
-def _serve(work: Work, pipe: Connection) -> None:
+def _serve(work: Work, pipe: Connection, member: Member) -> None:
     """A worker's life: trials in, results out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _warm_up()
     while True:
         try:
-            trial = pipe.recv()
+            trial, together = pipe.recv()
         except EOFError:
             os._exit(0)
-        pipe.send(_guarded(work, trial))
+        pipe.send(_guarded(work, trial, member if together else None))
 
 
 def _warm_up() -> None:
@@ -126,10 +173,12 @@ def _warm_up() -> None:
     torch.set_num_threads(1)
 
 
-def _guarded(work: Work, trial: Trial) -> Result:
+def _guarded(work: Work, trial: Trial, member: Member | None) -> Result:
     started = time.monotonic()
     try:
-        return work(trial)
+        return work(trial, member) if member else work(trial)
     except Exception as error:
+        if member:
+            member.barrier.abort()
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         return Result(trial, "failed", seconds=time.monotonic() - started, reason=reason)

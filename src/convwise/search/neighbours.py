@@ -1,4 +1,4 @@
-"""Single changes of the leader, the choices with the largest expected effect first."""
+"""The plan, the default, and single changes of the plan, the choices with the largest expected effect first."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 from convwise.core.records import Advice, Result
 from convwise.core.space import Sample
-from convwise.search.ranking import distinct, leader, tried
+from convwise.search.ranking import distinct
 
 
 def propose(advice: Advice, results: Sequence[Result], count: int, seed: int) -> list[Sample]:
-    """One change of each choice in the space's order, then a second change of each, and so on."""
+    """One change of each choice in the space's order, then a second change of each, and so on.
+
+    The plan and the default are among them, so that all are compared at equal time.
+    """
     by_choice: dict[str, list[Sample]] = {}
-    for name, _, sample in advice.space.neighbours(leader(advice, results)):
+    for name, _, sample in advice.space.neighbours(advice.sample):
         by_choice.setdefault(name, []).append(sample)
     rounds = max((len(samples) for samples in by_choice.values()), default=0)
     ordered = [samples[i] for i in range(rounds) for samples in by_choice.values() if i < len(samples)]
-    return distinct(advice.space, ordered, tried(results))[:count]
+    return distinct(advice.space, [advice.sample, *advice.portfolio, *ordered])[:count]

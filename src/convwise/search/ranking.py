@@ -15,8 +15,8 @@ def scored(results: Iterable[Result], *stages: str) -> list[Result]:
 
 
 def leader(advice: Advice, results: Sequence[Result]) -> Sample:
-    """The sample that leads after the plan and the rung; the advice's own where nothing has ended."""
-    best = scored(results, "plan", "rung")
+    """The sample that leads after the rung (after the plan, without a rung); else the advice's own."""
+    best = scored(results, "rung") or scored(results, "plan")
     return best[0].trial.sample if best else advice.sample
 
 

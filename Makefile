@@ -1,0 +1,36 @@
+# make demo, make test: both first make .venv, which is quick when it stands.
+PYTHON ?= python3
+BUDGET ?= 2m
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q
+
+.PHONY: help setup demo lint test test-slow test-all
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
+
+setup: $(VENV)/ready  ## make .venv with pinned packages
+
+$(VENV)/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -qq --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup  ## choose a network for handwritten digits in two minutes, into demo/
+	$(BIN)/convwise choose digits --budget $(BUDGET) --out demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## lint, types, and the fast tests
+	$(PYTEST) -m "not slow"
+
+test-slow: setup  ## the tests that take minutes
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## everything, as .ci/run

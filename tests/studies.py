@@ -1,0 +1,111 @@
+"""Made-up fingerprints, advice and results: what the tests of the search's stages need."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from convwise.advise import advise
+from convwise.core.goal import parse_goal
+from convwise.core.layers import Dense, GlobalAveragePooling2D
+from convwise.core.net import Net
+from convwise.core.records import Advice, Fingerprint, Measure, Pace, Result, Trial
+from convwise.core.space import Choice, LatencyModel, Sample, Space
+
+PACE = Pace(per_mac=6e-12, per_byte=4e-10)
+WIDE: dict[str, tuple[Any, ...]] = {
+    "input.size": ("8x8", "9x16", "17x11", "24x24", "32x20", "64x48"),
+    "stem.kernel_size": (1, 2, 3, 4, 5, 6, 7),
+    "stem.strides": (1, 2),
+    "stage.filters": (4, 8, 12),
+    "stage.count": (1, 2, 3, 4, 5),
+    "stage.convs": (1, 2, 3, 4),
+    "stage.kernel_size": (1, 2, 3, 4, 5, 6, 7),
+    "block": ("plain", "residual", "separable"),
+    "downsampling": ("MaxPooling2D", "AveragePooling2D", "strides"),
+    "padding": ("same", "valid"),
+    "normalization": ("BatchNormalization", "none"),
+    "activation": ("relu", "leaky_relu", "silu", "elu", "gelu"),
+    "head": ("GlobalAveragePooling2D", "GlobalMaxPooling2D", "Flatten"),
+    "dropout": (0.0, 0.2, 0.5),
+}
+
+
+def wide_space(channels: int = 1, classes: int = 3, goal: str = "accuracy", **fields: Any) -> Space:
+    """Every value that the search may ever test, and more."""
+    choices = tuple(Choice(name, values) for name, values in WIDE.items())
+    moments = (0.4,) * channels, (0.07,) * channels
+    return Space(channels, classes, *moments, choices, parse_goal(goal), **fields)
+
+
+def wide_samples() -> st.SearchStrategy[Sample]:
+    """A value of every choice of `wide_space`."""
+    return st.fixed_dictionaries({name: st.sampled_from(values) for name, values in WIDE.items()})
+
+
+def facts(shape: tuple[int, int, int] = (28, 28, 1), counts: Sequence[int] = (300, 310, 290), **measures: float) -> Fingerprint:  # fmt: skip
+    """A fingerprint of images of `shape`, `counts` of each class, with these measures."""
+    channels = shape[2]
+    return Fingerprint(
+        shape=shape,
+        images=sum(counts),
+        classes={f"class {i}": count for i, count in enumerate(counts)},
+        mean=(0.4,) * channels,
+        variance=(0.07,) * channels,
+        measures=tuple(Measure(name, value, "", "made up") for name, value in measures.items()),
+        input_shape=shape,
+        input_reason="made up",
+    )
+
+
+def advice(goal: str = "accuracy", latency: LatencyModel | None = None, seconds: float = 60.0, **how: Any) -> Advice:
+    """The advice for `facts(**how)`."""
+    return advise(facts(**how), parse_goal(goal), PACE, seconds, 2, latency)
+
+
+def answers(score: float, n: int, seed: int = 0) -> str:
+    """n answers of which the share `score` is right, at random places."""
+    right = np.arange(n) < round(score * n)
+    return "".join("01"[int(r)] for r in np.random.default_rng(seed).permutation(right))
+
+
+def scored(sample: Sample, net: Net, score: float, stage: str = "rung", n: int = 200, **fields: Any) -> Result:
+    """A finished result of `net`; its costs are exact unless given."""
+    from convwise.core.calculus import analyse
+
+    total = analyse(net).total
+    cost = {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
+    number = fields.pop("number", 0)
+    trial = Trial(f"{stage}-{number:02d}", stage, sample, net, epochs=fields.pop("epochs", 4), seed=number)
+    correct = fields.pop("correct", answers(score, n, number))
+    return Result(trial, "done", score, correct, fields.pop("cost", cost), images_per_second=1e5 / total.macs, **fields)
+
+
+def failed(sample: Sample, net: Net, stage: str = "rung", number: int = 0) -> Result:
+    return Result(Trial(f"{stage}-{number:02d}", stage, sample, net, epochs=4), "failed", reason="made up")
+
+
+def nth_net(number: int) -> Net:
+    """Nets that differ in nothing but their id."""
+    return Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(number + 2)))
+
+
+def some_results(given: Advice, count: int = 12, seed: int = 0, stages: Sequence[str] = ("plan", "rung")) -> list[Result]:
+    """Results of random samples, every fourth of them failed."""
+    rng = random.Random(seed)
+    found = []
+    for i in range(count):
+        sample = given.space.sample(rng)
+        net, stage = given.space.grow(sample), stages[i % len(stages)]
+        ended = scored(sample, net, round(rng.uniform(0.3, 0.95), 3), stage, number=i)
+        found.append(failed(sample, net, stage, i) if i % 4 == 3 else ended)
+    return found
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> set[str]:
+    """The keys under which two mappings differ."""
+    return {key for key in {*a, *b} if a.get(key) != b.get(key)}

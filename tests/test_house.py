@@ -1,0 +1,302 @@
+"""The house: who may import what, how large things are, where the tables stand, what is said of each command."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer
+
+import convwise
+from convwise.cli import app
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "convwise"
+FILES = sorted(PACKAGE.rglob("*.py"))
+EVERYTHING = frozenset({"*"})
+
+# Everything may import core and its own folder; core imports the standard library alone. Beyond that:
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    # The sentence, and what comes out: the stages meet here.
+    "study": EVERYTHING,
+    "deliver": EVERYTHING,
+    # The doors to the study.
+    "__init__": frozenset({"study"}),
+    "__main__": frozenset({"cli"}),
+    "cli": frozenset({"study", "deliver", "advise", "clock", "formats"}),
+    # A stage and its table, or the alternatives that it runs.
+    "advise": frozenset({"rules"}),
+    "train": frozenset({"batches", "tasks", "formats"}),
+    "machine": frozenset({"formats"}),  # it times the nets that would be trained and handed over
+    "images": frozenset({"sources", "stack", "decode", "splits"}),
+    # One stage in several files.
+    "stack": frozenset({"sources", "decode", "splits"}),
+    "fingerprint": frozenset({"probes"}),
+    "report": frozenset({"plots"}),
+}
+TABLES: dict[str, str] = {
+    "LAYERS": "core/layers.py",
+    "ACTIVATIONS": "core/activations.py",
+    "RULES": "rules.py",
+    "SOURCES": "sources/__init__.py",
+    "STRATEGIES": "search/__init__.py",
+    "TASKS": "tasks/__init__.py",
+    "RUNNERS": "runners/__init__.py",
+    "FORMATS": "formats/__init__.py",
+}
+MAX_FILE_LINES, MEDIAN_LINES, P90_LINES, MAX_ARGUMENTS = 500, 8, 30, 7
+CORE_SECONDS = 0.1
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def unit(module: str) -> str:
+    """'convwise.formats.torch' -> 'formats', the folder or file directly in the package; itself is '__init__'."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it; `from package import module` counts as the module."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            package = PACKAGE.parent / str(node.module).replace(".", "/")
+            for alias in node.names:
+                inside = (package / alias.name).is_dir() or (package / f"{alias.name}.py").is_file()
+                yield f"{node.module}.{alias.name}" if inside else str(node.module)
+
+
+def ours(path: Path) -> set[str]:
+    """The units of ours that a file imports, beside its own."""
+    units = {unit(name) for name in imported(path) if name.split(".")[0] == "convwise"}
+    return units - {unit(module_of(path))}
+
+
+# The import law --------------------------------------------------------------------------------
+
+
+def law_breaches(may_import: dict[str, frozenset[str]]) -> list[str]:
+    breaches = []
+    for path in FILES:
+        allowed = may_import.get(unit(module_of(path)), frozenset()) | {"core"}
+        if unit(module_of(path)) == "core":
+            allowed = frozenset()
+        breaches += [f"{path.relative_to(ROOT)} imports {name}" for name in ours(path) - allowed if "*" not in allowed]
+    return breaches
+
+
+def test_stages_import_core_and_no_stage():
+    assert law_breaches(MAY_IMPORT) == []
+
+
+@pytest.mark.parametrize("importer", [name for name, allowed in MAY_IMPORT.items() if allowed != EVERYTHING])
+def test_every_exception_to_the_law_is_used(importer):
+    """Also shows that the check can fail: without its row, each importer is a breach."""
+    used = {name for path in FILES if unit(module_of(path)) == importer for name in ours(path)}
+    assert used - {"core"} == MAY_IMPORT[importer]
+    assert law_breaches({**MAY_IMPORT, importer: frozenset()}) != []
+
+
+def test_data_moves_one_way():
+    graph: dict[str, set[str]] = {}
+    for path in FILES:
+        graph.setdefault(unit(module_of(path)), set()).update(ours(path))
+    assert list(graphlib.TopologicalSorter(graph).static_order())[0] == "core"
+
+
+def test_core_is_standard_library_only():
+    foreign = {
+        f"{path.name}: {name}"
+        for path in FILES
+        if unit(module_of(path)) == "core"
+        for name in imported(path)
+        if name.split(".")[0] not in sys.stdlib_module_names and not name.startswith("convwise.core")
+    }
+    assert foreign == set()
+
+
+LOADED = """
+import json, sys, time
+before = set(sys.modules)
+started = time.process_time()
+import {modules}
+seconds = time.process_time() - started
+roots = sorted({{name.split(".")[0] for name in set(sys.modules) - before}})
+print(json.dumps([seconds, roots]))
+"""
+
+
+def loaded(*modules: str) -> tuple[float, set[str]]:
+    """Seconds of one core that importing `modules` takes in a fresh interpreter, and the packages that it loads."""
+    code = LOADED.format(modules=", ".join(modules))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, roots = json.loads(done.stdout)
+    return seconds, set(roots)
+
+
+def test_core_loads_nothing_foreign_and_fast():
+    modules = [module_of(path) for path in FILES if unit(module_of(path)) == "core"]
+    runs = [loaded(*modules) for _ in range(5)]
+    assert runs[0][1] - set(sys.stdlib_module_names) == {"convwise"}
+    assert min(seconds for seconds, _ in runs) < CORE_SECONDS
+
+
+@pytest.mark.parametrize("module", ["convwise", "convwise.cli"])
+def test_the_doors_load_no_framework(module):
+    assert loaded(module)[1] & {"numpy", "torch", "keras", "sklearn", "scipy", "optuna"} == set()
+
+
+# Tables ----------------------------------------------------------------------------------------
+
+
+def assignments(path: Path, name: str) -> list[ast.expr | None]:
+    """What is assigned to `name` in the module's own body."""
+    found = []
+    for node in tree(path).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            found += [node.value for target in targets if isinstance(target, ast.Name) and target.id == name]
+    return found
+
+
+def changes(path: Path, name: str) -> list[int]:
+    """Lines that change the table `name` in place: TABLE[...] = ..., TABLE.update(...), del TABLE[...]."""
+    lines = []
+    for node in ast.walk(tree(path)):
+        item = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
+        method = isinstance(node, ast.Attribute) and node.attr in {"update", "setdefault", "pop", "append", "clear"}
+        if (item or method) and isinstance(node.value, ast.Name) and node.value.id == name:  # type: ignore[attr-defined]
+            lines.append(node.lineno)
+    return lines
+
+
+@pytest.mark.parametrize(("name", "file"), TABLES.items())
+def test_tables_are_literals(name, file):
+    (value,) = assignments(PACKAGE / file, name)
+    assert isinstance(value, (ast.Dict, ast.Tuple)), f"{name} is built, not written"
+    keys = value.keys if isinstance(value, ast.Dict) else value.elts
+    assert keys
+    assert None not in keys, f"{name} takes rows from elsewhere"
+    assert not any(isinstance(row, (ast.Starred, ast.ListComp, ast.GeneratorExp)) for row in keys)
+    assert [(path.name, line) for path in FILES for line in changes(path, name)] == []
+
+
+# Sizes and words -------------------------------------------------------------------------------
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions() -> Iterator[tuple[str, Function]]:
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, Function):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def length(function: Function) -> int:
+    """Lines of the body, without the docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None and len(function.body) > 1 else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1
+
+
+def test_files_are_short():
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
+    assert {file: n for file, n in lines.items() if n > MAX_FILE_LINES} == {}
+
+
+def test_functions_are_short():
+    lengths = sorted(length(node) for _, node in functions())
+    assert statistics.median(lengths) <= MEDIAN_LINES
+    assert lengths[int(0.9 * (len(lengths) - 1))] <= P90_LINES
+
+
+def test_functions_take_few_arguments():
+    """Commands are exempt: their arguments are the flags of the command line."""
+    many = {}
+    for where, node in functions():
+        arguments = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        if "cli.py" not in where and len([a for a in arguments if a not in {"self", "cls"}]) > MAX_ARGUMENTS:
+            many[where] = arguments
+    assert many == {}
+
+
+def test_public_things_have_docstrings():
+    bare = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in FILES
+        for node in tree(path).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+        if ast.get_docstring(node) is None
+    ]
+    assert bare == []
+    assert [str(path) for path in FILES if ast.get_docstring(tree(path)) is None] == []
+
+
+PRODUCT = [ROOT / name for name in ("src", "tests", "benchmarks", "examples", "docs", ".ci")]
+TEXTS = {".py", ".md", ".toml", ".txt", ".j2", ".css", ".js", ".json", ""}
+MACHINE_PATH = re.compile(r"(?<![\w.:/])/(work|tmp|opt|home|root|mnt|Users)/\w+")
+WRITING_TOOL = re.compile(r"\b(language model|LLM|chatbot|AI assistant|Co-Authored-By)\b", re.IGNORECASE)
+
+
+def texts() -> list[Path]:
+    inside = [path for folder in PRODUCT for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    return [p for p in (*ROOT.glob("*"), *inside) if p.is_file() and p.suffix in TEXTS and p != Path(__file__)]
+
+
+@pytest.mark.parametrize("pattern", [MACHINE_PATH, WRITING_TOOL], ids=["machine paths", "writing tools"])
+def test_the_product_speaks_of_itself_only(pattern):
+    said = [
+        f"{path.relative_to(ROOT)}:{number} {line.strip()[:100]}"
+        for path in texts()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert said == []
+
+
+def test_these_patterns_can_find():
+    assert MACHINE_PATH.search("data in /home/me/photos")
+    assert not MACHINE_PATH.search("https://example.org/home/page")
+    assert WRITING_TOOL.search("written by a chatbot")
+
+
+# The command line and the verbs ----------------------------------------------------------------
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_is_explained(name):
+    command = COMMANDS[name]
+    assert command.help
+    unexplained = [p.name for p in command.params if not getattr(p, "help", None) and p.name != "help"]
+    assert unexplained == []
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    assert any(f"convwise {name}" in path.read_text() for path in documents)
+
+
+@pytest.mark.parametrize("name", convwise.__all__)
+def test_every_verb_stays_a_verb(name):
+    """Also after its stage was loaded: importing a module binds its name in the package."""
+    assert callable(getattr(convwise, name))
+    assert callable(getattr(convwise, name))
+    assert getattr(convwise, name).__doc__
