@@ -11,7 +11,7 @@ import numpy as np
 
 from convwise.core.calculus import analyse
 from convwise.core.problems import Problem
-from convwise.core.records import Effect, Epoch, Fingerprint, Measure, Reason, Result, Trial, Verdict
+from convwise.core.records import Effect, Fingerprint, Measure, Point, Reason, Result, Trial, Verdict
 from convwise.core.space import Choice, Sample, Space
 from convwise.report import Evidence
 
@@ -40,7 +40,7 @@ def result(grown: Space, sample: Sample, number: int, stage: str, seconds: float
     score = 0.97 - 0.5 * math.exp(-math.log10(cost["macs"]) * 0.42) - 0.35 / seconds + rng.gauss(0, 0.008)
     times = [seconds * (i + 1) / 6 for i in range(6)]
     history = tuple(
-        Epoch(t, int(t * 900), 2.3 * math.exp(-3 * t / seconds) + 0.5, score * (1 - 0.7 * math.exp(-4 * t / seconds)))
+        Point(t, int(t * 900), 2.3 * math.exp(-3 * t / seconds) + 0.5, score * (1 - 0.7 * math.exp(-4 * t / seconds)))
         for t in times
     )
     trial = Trial(f"t{number:03d}", stage, {**grown.defaults, **sample}, net, seconds=seconds, seed=number)
@@ -63,7 +63,7 @@ def trials(grown: Space) -> tuple[Result, ...]:
 
 def final(chosen: Result, rng: random.Random) -> Result:
     trial = replace(chosen.trial, id="final", stage="final", part="all", seconds=180.0, resumes="")
-    history = tuple(Epoch(3.0 * i, 1650 * i, 2.3 * math.exp(-i / 14) + 0.52 + rng.gauss(0, 0.01)) for i in range(1, 60))
+    history = tuple(Point(3.0 * i, 1650 * i, 2.3 * math.exp(-i / 14) + 0.52 + rng.gauss(0, 0.01)) for i in range(1, 60))
     return replace(chosen, trial=trial, score=None, history=history, seconds=180.0)
 
 

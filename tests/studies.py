@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from convwise.advise import advise
+from convwise.advice import advise
 from convwise.core.goal import parse_goal
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
@@ -47,7 +51,9 @@ def wide_samples() -> st.SearchStrategy[Sample]:
     return st.fixed_dictionaries({name: st.sampled_from(values) for name, values in WIDE.items()})
 
 
-def facts(shape: tuple[int, int, int] = (28, 28, 1), counts: Sequence[int] = (300, 310, 290), **measures: float) -> Fingerprint:  # fmt: skip
+def facts(
+    shape: tuple[int, int, int] = (28, 28, 1), counts: Sequence[int] = (300, 310, 290), **measures: float
+) -> Fingerprint:
     """A fingerprint of images of `shape`, `counts` of each class, with these measures."""
     channels = shape[2]
     return Fingerprint(
@@ -94,7 +100,9 @@ def nth_net(number: int) -> Net:
     return Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(number + 2)))
 
 
-def some_results(given: Advice, count: int = 12, seed: int = 0, stages: Sequence[str] = ("plan", "rung")) -> list[Result]:
+def some_results(
+    given: Advice, count: int = 12, seed: int = 0, stages: Sequence[str] = ("plan", "rung")
+) -> list[Result]:
     """Results of random samples, every fourth of them failed."""
     rng = random.Random(seed)
     found = []
@@ -109,3 +117,35 @@ def some_results(given: Advice, count: int = 12, seed: int = 0, stages: Sequence
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> set[str]:
     """The keys under which two mappings differ."""
     return {key for key in {*a, *b} if a.get(key) != b.get(key)}
+
+
+# --- the command line ------------------------------------------------------------------------------
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def command(*words: object, cwd: object = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """`python -m convwise WORDS`, in a process of its own, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "convwise", *map(str, words)], capture_output=True, text=True, timeout=timeout,
+        env=ENVIRONMENT, cwd=cwd, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def started(*words: object, **how: Any) -> subprocess.Popen[str]:
+    """The same, still running; its stderr can be read line by line."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "convwise", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=ENVIRONMENT, stdin=subprocess.DEVNULL, **how,
+    )  # fmt: skip
+
+
+def events(stderr: str) -> list[dict[str, Any]]:
+    """The progress that --json tells on stderr."""
+    return [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+
+
+def own(stderr: str) -> str:
+    """Without what TensorFlow says when it is loaded: where it is installed, Keras imports it on any backend."""
+    foreign = ("WARNING: All log messages before absl", "I0000 ", "W0000 ", "To enable the following instructions")
+    return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith(foreign))

@@ -8,19 +8,21 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from studies import advice, differing, facts
 
-from convwise.advise import layer_reasons
+from convwise.advice import advise, layer_reasons
 from convwise.core.calculus import analyse
+from convwise.core.goal import parse_goal
 from convwise.core.layers import Conv2D, Dense, DepthwiseConv2D
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Recipe, from_json, to_json
 from convwise.core.space import MEANING, LatencyModel
 from convwise.rules import RECIPE_RULES, RULES
+from studies import PACE, advice, differing, facts
 
 MEASURED = {
-    "f95": st.floats(0.01, 0.5), "alignment": st.floats(0, 1), "discriminative_scale": st.sampled_from((3, 5, 7, 9, 13)),
-    "flip_cost": st.floats(-0.05, 0.6), "autocorrelation_length": st.floats(0.5, 30), "class_imbalance": st.floats(1, 90),
+    "f95": st.floats(0.01, 0.5), "discriminative_scale": st.sampled_from((3, 5, 7, 9, 13)),
+    "alignment": st.floats(0, 1), "class_imbalance": st.floats(1, 90),
+    "flip_cost": st.floats(-0.05, 0.6), "autocorrelation_length": st.floats(0.5, 30),
     "data_sufficiency": st.floats(0, 0.3), "resolution_sensitivity": st.floats(-0.1, 0.5),
 }  # fmt: skip
 
@@ -36,11 +38,6 @@ def fingerprints(draw):
 
 
 def advised(found, goal: str = "accuracy") -> Advice:
-    from studies import PACE
-
-    from convwise.advise import advise
-    from convwise.core.goal import parse_goal
-
     return advise(found, parse_goal(goal), PACE, 100.0, 2)
 
 
@@ -93,8 +90,7 @@ def test_limits_hold_for_all_that_is_advised_and_changes_are_explained(found, pa
     goal = f"accuracy where params<{params} and macs<{macs}"
     try:
         given_ = advised(found, goal)
-    except Infeasible as error:
-        assert "times its limit" in str(error)
+    except Infeasible:  # how it says so: test_an_infeasible_goal_says_by_how_much
         return
     for sample in (given_.sample, *given_.portfolio):
         total = analyse(given_.space.grow(sample)).total

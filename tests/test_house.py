@@ -32,9 +32,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # The doors to the study.
     "__init__": frozenset({"study"}),
     "__main__": frozenset({"cli"}),
-    "cli": frozenset({"study", "deliver", "advise", "clock", "formats"}),
+    "cli": frozenset({"study", "deliver", "advice", "clock", "formats"}),
     # A stage and its table, or the alternatives that it runs.
-    "advise": frozenset({"rules"}),
+    "advice": frozenset({"rules"}),
     "train": frozenset({"batches", "tasks", "formats"}),
     "machine": frozenset({"formats"}),  # it times the nets that would be trained and handed over
     "images": frozenset({"sources", "stack", "decode", "splits"}),

@@ -10,17 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from studies import advice, answers, failed, nth_net, scored
 
 from convwise.core.goal import parse_goal
 from convwise.core.records import Effect, Result
 from convwise.judge import improved, judge, measured_effects, paired_difference, verdict_word, wilson
 from convwise.search.designed import design
+from studies import advice, answers, failed, nth_net, scored
 
 ANY = parse_goal("accuracy")
 
 
-def rival(number: int, score: float, macs: float, stage: str = "finalists", correct: str | None = None, **cost) -> Result:
+def rival(
+    number: int, score: float, macs: float, stage: str = "finalists", correct: str | None = None, **cost
+) -> Result:
     """A result of net `number`, right on a share `score` of 1,000 examples unless told which."""
     correct = answers(score, 1000, number) if correct is None else correct
     share = correct.count("1") / len(correct)
@@ -60,9 +62,9 @@ def test_a_dearer_one_is_not_taken_for_being_as_good():
 
 
 def test_pairs_decide_where_independent_samples_could_not():
-    """One point worse, ten to nothing: unpaired that is a third of a standard error of either."""
+    """Three answers worse and none better: unpaired that is a third of a standard error of either."""
     good = answers(0.9, 1000)
-    best, worse = rival(0, 0, 100.0, correct=good), rival(1, 0, 40.0, correct=flipped(good, 10, 0))
+    best, worse = rival(0, 0, 100.0, correct=good), rival(1, 0, 40.0, correct=flipped(good, 3, 0))
     assert judge([best, worse], ANY, {}).chosen is best
 
 
@@ -155,7 +157,7 @@ def test_words(low, high, word):
 # --- designed experiments with planted effects -----------------------------------------------------
 
 FACTORS = [f"factor {i}" for i in range(11)]
-CONTRASTS = {name: ("low", "high") for name in FACTORS}
+CONTRASTS = dict.fromkeys(FACTORS, ("low", "high"))
 
 
 def experiment(effects: dict[str, float], rng, n: int = 500, spread: float = 0.0, base: float = 0.8) -> list[Result]:
@@ -175,7 +177,8 @@ def experiment(effects: dict[str, float], rng, n: int = 500, spread: float = 0.0
 
 def simulate(planted: dict[str, float], times: int = 300, **how) -> list[dict[str, Effect]]:
     rng = np.random.default_rng(20)
-    return [{e.parameter: e for e in measured_effects(experiment(planted, rng, **how), CONTRASTS)} for _ in range(times)]
+    found = (measured_effects(experiment(planted, rng, **how), CONTRASTS) for _ in range(times))
+    return [{effect.parameter: effect for effect in effects} for effects in found]
 
 
 PLANTED = {"factor 2": 0.08, "factor 7": -0.06}

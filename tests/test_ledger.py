@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from studies import advice, failed, nth_net, scored, some_results, wide_samples, wide_space
 
 from convwise.core.problems import UnusableInput
-from convwise.core.records import Epoch, Recipe, Result, Trial, from_json, to_json
+from convwise.core.records import Point, Recipe, Result, Trial, from_json, to_json
 from convwise.ledger import NAME, Ledger, distributions
+from studies import advice, failed, nth_net, scored, some_results, wide_samples, wide_space
 
 GIVEN = advice(shape=(24, 24, 1))
 RESULTS = some_results(GIVEN, 8)
@@ -81,7 +81,7 @@ def test_the_final_training_has_no_score(tmp_path):
 
 def test_a_score_of_nan_does_not_break_it(tmp_path):
     """A curve's mean loss is NaN where no step was taken between two points."""
-    result = scored(GIVEN.sample, GIVEN.net, 0.5, history=(Epoch(1.0, 64, float("nan"), 0.5),))
+    result = scored(GIVEN.sample, GIVEN.net, 0.5, history=(Point(1.0, 64, float("nan"), 0.5),))
     Ledger(tmp_path / "study.db", GIVEN.space).append(result)
     read = Ledger(tmp_path / "study.db").results[0]
     assert read.history[0].loss != read.history[0].loss
@@ -134,19 +134,19 @@ def test_every_fitted_sample_fits_optunas_distributions(sample):
 # --- records as JSON -----------------------------------------------------------------------------
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-points = st.builds(Epoch, numbers, st.integers(0, 10**9), numbers, st.none() | numbers)
+points = st.builds(Point, numbers, st.integers(0, 10**9), numbers, st.none() | numbers)
 recipes = st.builds(Recipe, batch_size=st.integers(1, 512), learning_rate=numbers, flip=st.booleans(),
                     class_weights=st.lists(numbers, max_size=4).map(tuple))  # fmt: skip
 trials = st.builds(
-    Trial, st.text(max_size=9), st.sampled_from(("plan", "rung", "final")), wide_samples(), st.integers(0, 9).map(nth_net),
-    recipes, st.none() | numbers, st.none() | st.integers(1, 99), st.integers(0, 10**6), st.sampled_from(("train", "all")),
-    st.text(max_size=9), st.integers(1, 64),
+    Trial, st.text(max_size=9), st.sampled_from(("plan", "rung", "final")), wide_samples(),
+    st.integers(0, 9).map(nth_net), recipes, st.none() | numbers, st.none() | st.integers(1, 99),
+    st.integers(0, 10**6), st.sampled_from(("train", "all")), st.text(max_size=9), st.integers(1, 64),
 )  # fmt: skip
 results = st.builds(
     Result, trials, st.sampled_from(("done", "failed")), st.none() | numbers, st.text("01", max_size=30),
     st.dictionaries(st.sampled_from(("macs", "params", "latency_ms")), st.integers(0, 10**9) | numbers),
-    st.lists(points, max_size=3).map(tuple), numbers, numbers, st.integers(0, 2**40), st.sampled_from(("float32", "bfloat16")),
-    st.text(max_size=30),
+    st.lists(points, max_size=3).map(tuple), numbers, numbers, st.integers(0, 2**40),
+    st.sampled_from(("float32", "bfloat16")), st.text(max_size=30),
 )  # fmt: skip
 
 

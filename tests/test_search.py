@@ -6,12 +6,12 @@ import copy
 
 import numpy as np
 import pytest
-from studies import advice, differing, failed, scored, some_results
 
 from convwise.core.calculus import analyse
 from convwise.search import STRATEGIES
 from convwise.search.designed import GENERATORS, contrasts, design
 from convwise.search.ranking import distinct, leader, tried
+from studies import advice, differing, failed, scored, some_results
 
 GIVEN = advice(goal="accuracy where params<40k", shape=(24, 24, 1))
 RESULTS = some_results(GIVEN)

@@ -115,7 +115,7 @@ def advise(
 ) -> None:
     """Say what to start with for IMAGES, without training: a network, and a reason for every parameter."""
     from convwise import study
-    from convwise.advise import layer_reasons
+    from convwise.advice import layer_reasons
     from convwise.clock import parse_duration
     from convwise.core.records import to_json
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from convwise import formats, machine, report
-from convwise.advise import layer_reasons
+from convwise.advice import layer_reasons
 from convwise.core.calculus import analyse
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net

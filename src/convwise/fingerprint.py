@@ -149,9 +149,6 @@ def _readings(bench: Bench) -> list[Measure]:
     return found
 
 
-# --- the input size -----------------------------------------------------------------------------
-
-
 def _proposal(bench: Bench) -> tuple[tuple[int, int, int], str]:
     """One input shape for the network, and why."""
     (height, width), channels = bench.size, bench.pixels.shape[-1]
@@ -196,9 +193,6 @@ def _resolution_loss(bench: Bench, factor: int) -> Interval | None:
         return None
 
 
-# --- words --------------------------------------------------------------------------------------
-
-
 def _points(share: float) -> str:
     return f"{100 * share:.1f}"
 
@@ -218,9 +212,6 @@ def _cost(loss: Interval, probe: str, safe: str, unsafe: str) -> Reading:
     """The reading of a probe that lost `loss`: more than a point for sure, less than two for sure, or open."""
     verdict = unsafe if loss.low > TOLERANCE else safe if loss.high < 2 * TOLERANCE else "the case is open"
     return Reading(loss.value, "accuracy", f"{probe} {_lost(loss)}: {verdict}.", loss.low, loss.high)
-
-
-# --- the pixels ---------------------------------------------------------------------------------
 
 
 def _class_imbalance(counts: list[int]) -> tuple[Measure, ...]:
@@ -308,9 +299,6 @@ def _intrinsic_dimension(bench: Bench) -> Reading | None:
     ease = "simple, narrow layers may do" if dimension < 12 else "varied, so width is worth a test"
     meaning = f"Near each other the images vary in about {dimension:.0f} directions: {ease}."
     return Reading(dimension, "dimensions", meaning)
-
-
-# --- the probes ---------------------------------------------------------------------------------
 
 
 def _discriminative_scale(bench: Bench) -> Reading | None:
@@ -488,9 +476,9 @@ MEASURES: tuple[Row, ...] = (
     Row("autocorrelation_length", _autocorrelation_length, "stem kernel_size, pooling"),
     Row("noise", _noise, "stem kernel_size"),
     Row("alignment", _alignment, "head", probe=True),
+    Row("flip_gain", _flip_gain, "augmentation", probe=True),
     Row("discriminative_scale", _discriminative_scale, "kernel_size, receptive field", probe=True),
     Row("resolution_sensitivity", _resolution_sensitivity, "input size, stem strides", probe=True),
-    Row("flip_gain", _flip_gain, "augmentation", probe=True),
     Row("data_sufficiency", _data_sufficiency, "filters, dropout, augmentation", probe=True),
     Row("colour_gain", _colour_gain, "input channels", probe=True),
     Row("flip_cost", _flip_cost, "augmentation", probe=True),

@@ -33,7 +33,10 @@ def judge(results: Sequence[Result], goal: Goal, contrasts: dict[str, tuple[Valu
     rivals = _rivals(able)
     best = max(rivals, key=lambda r: r.score or 0)
     chosen, error = _one_standard_error(best, rivals)
-    effects = measured_effects([r for r in results if r.trial.stage == "design" and r.score is not None], contrasts)
+    designed = measured_effects([r for r in results if r.trial.stage == "design" and r.score is not None], contrasts)
+    known = {effect.parameter for effect in designed}
+    single = [effect for effect in paired_effects(results) if effect.parameter not in known]
+    effects = (*designed, *single)
     return Verdict(chosen, effects, _pareto(able), (_why(chosen, best, error, len(rivals)),), error)
 
 
@@ -84,6 +87,31 @@ def _pareto(able: Sequence[Result]) -> tuple[Result, ...]:
         if not front or (result.score or 0) > (front[-1].score or 0):
             front.append(result)
     return tuple(front)
+
+
+def paired_effects(results: Sequence[Result]) -> tuple[Effect, ...]:
+    """One Effect for each single change of the plan that the rung tried at equal time, example by example.
+
+    The variance is McNemar's over the examples both answered, and that of two trainings which
+    differ in their seed alone, err / 2n each (Jordan, arXiv 2304.01910).
+    """
+    rung = sorted((r for r in results if r.trial.stage == "rung" and r.score is not None), key=lambda r: r.trial.id)
+    effects: dict[str, Effect] = {}
+    for other in rung[1:]:
+        before, after = rung[0].trial.sample, other.trial.sample
+        changed = [name for name in after if after[name] != before.get(name)]
+        if len(changed) == 1 and changed[0] not in effects:
+            effects[changed[0]] = _paired_effect(changed[0], rung[0], other)
+    return tuple(effects.values())
+
+
+def _paired_effect(name: str, before: Result, after: Result) -> Effect:
+    change, error = paired_difference(after, before)
+    n = len(before.correct)
+    seeds = sum((1 - (r.score or 0)) / (2 * n) for r in (before, after))
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sqrt(error**2 + seeds)
+    ratio = before.images_per_second / after.images_per_second
+    return _effect(name, (before.trial.sample[name], after.trial.sample[name]), change, half, ratio, 2)
 
 
 @dataclass(frozen=True)

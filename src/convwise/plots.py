@@ -88,7 +88,8 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
     steps = [_cost_row(r, marked) for r in scored(front) if r.cost.get("macs", 0) > 0]
     x = alt.X("macs:Q", scale=alt.Scale(type="log", nice=False, padding=16), title="multiply-accumulates of one image")
     x = x.axis(format=".3~s", tickCount=6, grid=False, labelOverlap=True)
-    y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=12), title="validation accuracy").axis(format="~%")
+    scale = alt.Scale(zero=False, nice=False, padding=12)  # nice would reach beyond 100 %
+    y = alt.Y("score:Q", scale=scale, title="validation accuracy").axis(format="~%")
     line = _data(steps).mark_line(interpolate="step-after", color=COLOURS["accent"], strokeWidth=1.5, opacity=0.55)
     dots = _data([r for r in rows if not r["label"]]).mark_point(size=44, color=COLOURS["muted"], strokeWidth=1.5)
     chart = line.encode(x, y) + dots.encode(x, y, fill=_filled("longest", "muted"))

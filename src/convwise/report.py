@@ -73,8 +73,10 @@ class Evidence:
     @property
     def marked(self) -> dict[str, str]:
         """Trial id -> label of the trials that the plots point out: the chosen one, then the first planned one."""
-        start = min((r.trial.id for r in self.results if r.trial.stage == "plan"), default="")
         chosen = self.verdict.chosen.trial.id
+        plan = min((r for r in self.results if r.trial.stage == "plan"), key=lambda r: r.trial.id, default=None)
+        same = [r for r in self.results if plan and r.trial.net.id == plan.trial.net.id and r.score is not None]
+        start = max(same, key=lambda r: (r.trial.id == chosen, r.seconds)).trial.id if same else ""
         if start in ("", chosen):
             return {chosen: "chosen" if not start else "chosen, the first plan"}
         return {chosen: "chosen", start: "first plan"}
@@ -411,7 +413,7 @@ def learning(evidence: Evidence) -> dict[str, Any]:
         "plot": plots.learning_plot(tried, evidence.marked),
         "loss": plots.loss_plot(final) if final else "",
         "seconds": final.seconds if final else None,
-        "epochs": len(final.history) if final else 0,
+        "seen": final.history[-1].images if final and final.history else 0,
     }
 
 

@@ -131,13 +131,13 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: size_name(*s.facts.input_shape[:2]),
         lambda s: s.facts.input_reason,
-        "Richter, ICANN 2021: every net has a preferred input size; ours: docs/findings.md",
+        "Richter, ICANN 2021: every net has a preferred input size, driven by its discriminative features",
         "resolution_sensitivity",
         other_sizes,
     ),
     Rule(
         "stem.strides",
-        lambda s: min(s.size) > 48,
+        lambda s: prod(s.size) > 48 * 48,
         lambda s: 2,
         lambda s: (
             f"at {s.chosen['input.size']} px a stride of 2 quarters the cost of every step; 95 % of the images' "

@@ -88,6 +88,7 @@ def resized(pixels: Pixels, height: int, width: int, file: Path | None = None) -
 
 
 def chunks(count: int) -> list[slice]:
+    """0 to count in slices of at most CHUNK."""
     return [slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from convwise import batches, deliver, machine, train
-from convwise.advise import advise as advise_from
+from convwise.advice import advise as advise_from
 from convwise.clock import Clock, parse_duration
 from convwise.core.goal import Goal, parse_goal
 from convwise.core.problems import Infeasible, UnusableInput
@@ -28,7 +28,7 @@ from convwise.ledger import Ledger
 from convwise.runners import RUNNERS, Runner
 from convwise.search import STRATEGIES
 from convwise.search.designed import contrasts
-from convwise.search.ranking import leader
+from convwise.search.ranking import distinct, leader
 from convwise.tasks import TASKS
 
 # Counted studies (--trials) must not depend on the clock: a fixed pace stands for any machine.
@@ -206,10 +206,11 @@ class Study:
 
     def proposals(self, stage: Stage, count: int) -> list[Sample]:
         samples = STRATEGIES[stage.strategy](self.advice, self.before(stage), count, self.settings.seed)
-        if stage.name == "finalists" and (effects := self.effects()):
-            best = improved(self.advice, leader(self.advice, self.ledger.results), effects)
-            samples = [best, *(s for s in samples if s != best)][:count]
-        return samples
+        if stage.name != "finalists" or not (effects := self.effects()):
+            return samples
+        best = improved(self.advice, leader(self.advice, self.ledger.results), effects)
+        # The last place stays the default's.
+        return distinct(self.advice.space, [best, *samples[: count - 2], samples[-1]])
 
     def before(self, stage: Stage) -> tuple[Result, ...]:
         """The results of the stages before `stage`: a continued study proposes what it proposed at first."""

@@ -18,7 +18,7 @@ from convwise.batches import Examples
 from convwise.core.calculus import analyse
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError
-from convwise.core.records import Engine, Epoch, Recipe, Result, Trial
+from convwise.core.records import Engine, Point, Recipe, Result, Trial
 from convwise.formats import torch as torch_format
 from convwise.formats.weights import Weights
 from convwise.tasks import TASKS, Task
@@ -48,7 +48,7 @@ class _Run:
 
     started: float
     images: int = 0
-    history: list[Epoch] = field(default_factory=list)
+    history: list[Point] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
 
 
@@ -249,7 +249,7 @@ def _point(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engin
     # A thousand examples are enough for a point of the curve.
     some = Examples(held_out.pixels[:1000], held_out.labels[:1000]) if held_out else None
     accuracy = float(_correct(model, some, engine, task).mean()) if some else None
-    run.history.append(Epoch(now - run.started, run.images, mean, accuracy))
+    run.history.append(Point(now - run.started, run.images, mean, accuracy))
 
 
 def _correct(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> np.ndarray:

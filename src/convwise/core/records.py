@@ -133,7 +133,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Epoch:
+class Point:
     """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation accuracy."""
 
     seconds: float
@@ -156,7 +156,7 @@ class Result:
     score: float | None = None
     correct: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
-    history: tuple[Epoch, ...] = ()
+    history: tuple[Point, ...] = ()
     seconds: float = 0.0
     images_per_second: float = 0.0
     peak_memory_bytes: int = 0

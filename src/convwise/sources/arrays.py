@@ -29,10 +29,12 @@ NAMING = "x_train, y_train, x_test, y_test, or train_images, train_labels, val_i
 
 
 def recognises_npz(source: Any) -> bool:
+    """Whether source is the path of an .npz file."""
     return isinstance(source, (str, Path)) and Path(source).is_file() and Path(source).suffix.lower() == ".npz"
 
 
 def recognises_pair(source: Any) -> bool:
+    """Whether source is two things: images and labels, or a train and a test part."""
     return isinstance(source, (tuple, list)) and len(source) == 2
 
 

@@ -19,6 +19,7 @@ LAYOUT = "one folder of images per class (cats/1.jpg, dogs/2.jpg), with or witho
 
 
 def recognises(source: Any) -> bool:
+    """Whether source is the path of a folder."""
     return isinstance(source, (str, Path)) and Path(source).is_dir()
 
 
@@ -46,6 +47,7 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image, by its suffix."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 

@@ -23,6 +23,7 @@ NAMING = "train-images-idx3-ubyte and train-labels-idx1-ubyte, t10k-..., each wi
 
 
 def recognises(source: Any) -> bool:
+    """Whether source is an IDX file, or a folder that holds some."""
     return isinstance(source, (str, Path)) and bool(_files(Path(source)))
 
 

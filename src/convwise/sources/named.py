@@ -24,8 +24,10 @@ NAMED: dict[str, Callable[[], Found]] = {"digits": digits}
 
 
 def recognises(source: Any) -> bool:
+    """Whether source is one of NAMED."""
     return isinstance(source, str) and source in NAMED
 
 
 def find(source: Any) -> Found:
+    """The named set, out of the package that ships it."""
     return NAMED[source]()

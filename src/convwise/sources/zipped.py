@@ -17,6 +17,7 @@ MAX_MEMBER_BYTES = 400 * 2**20
 
 
 def recognises(source: Any) -> bool:
+    """Whether source is the path of a zip file, by its name or its content."""
     if not isinstance(source, (str, Path)) or not Path(source).is_file():
         return False
     return Path(source).suffix.lower() == ".zip" or zipfile.is_zipfile(source)
