@@ -22,7 +22,7 @@ from studies import PACE, advice, differing, facts
 MEASURED = {
     "f95": st.floats(0.01, 0.5), "discriminative_scale": st.sampled_from((3, 5, 7, 9, 13)),
     "alignment": st.floats(0, 1), "class_imbalance": st.floats(1, 90),
-    "flip_cost": st.floats(-0.05, 0.6), "autocorrelation_length": st.floats(0.5, 30),
+    "flip_gain": st.floats(-0.6, 0.1), "autocorrelation_length": st.floats(0.5, 30),
     "data_sufficiency": st.floats(0, 0.3), "resolution_sensitivity": st.floats(-0.1, 0.5),
 }  # fmt: skip
 
@@ -158,7 +158,7 @@ def test_no_rule_is_dead():
 
 @pytest.mark.parametrize(
     ("measures", "field", "value"),
-    [({"flip_cost": 0.0}, "flip", True), ({"flip_cost": 0.2}, "flip", False), ({}, "flip", False)],
+    [({"flip_gain": 0.01}, "flip", True), ({"flip_gain": -0.1}, "flip", False), ({}, "flip", False)],
 )
 def test_the_recipe_follows_the_images(measures, field, value):
     assert getattr(advice(**measures).recipe, field) == value

@@ -151,28 +151,29 @@ def _agree(team: Team, model: nn.Module, done: float) -> float:
 
 
 class _Threads:
-    """Finds out over the first steps whether `most` threads are faster than one: on small nets, or
-    beside other load, they are not."""
+    """Finds out whether `most` threads are faster than one: on small nets, or beside other load, they are not.
 
-    STEPS = 4  # at each number of threads, the first one not timed
+    Every PERIOD steps a few are timed with each number, and the faster number is kept.
+    """
+
+    PERIOD, TIMED = 256, 4  # steps; the first step after a change is not timed
 
     def __init__(self, most: int) -> None:
-        self.most, self.step, self.times = most, 0, {1: math.inf, most: math.inf}
-        self.before = time.perf_counter()
+        self.counts, self.step = sorted({1, most}, reverse=True), 0
+        self.before, self.times = time.perf_counter(), dict.fromkeys(self.counts, math.inf)
 
     def settle(self) -> None:
         """To be called before each step."""
-        if self.most == 1 or self.step > 2 * self.STEPS:
+        if len(self.counts) == 1:
             return
-        now, count = time.perf_counter(), self.most if self.step <= self.STEPS else 1
-        if self.step % self.STEPS != 1:
-            self.times[count] = min(self.times[count], now - self.before)
-        self.step += 1
-        following = self.most if self.step <= self.STEPS else 1
-        if self.step > 2 * self.STEPS:
-            following = min(self.times, key=lambda n: self.times[n])
-        torch.set_num_threads(following)
-        self.before = now
+        now, (phase, step) = time.perf_counter(), divmod(self.step % self.PERIOD, self.TIMED + 1)
+        if phase < 2:
+            count = self.counts[phase]
+            torch.set_num_threads(count)
+            self.times[count] = math.inf if step < 2 else min(self.times[count], now - self.before)
+        elif (phase, step) == (2, 0):
+            torch.set_num_threads(min(self.times, key=lambda n: self.times[n]))
+        self.step, self.before = self.step + 1, now
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
