@@ -102,7 +102,6 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     assert path.read_text().startswith("These are my notes.")
 
 
-@pytest.mark.xfail(strict=True, reason="Optuna creates its tables inside any SQLite file: nobody looks first")
 def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "study.db"
     with sqlite3.connect(path) as database:

@@ -108,7 +108,6 @@ def test_no_choice_no_images(chosen, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["label", "path", "error"])
-@pytest.mark.xfail(strict=True, reason="_row has classes and columns in one dict: a class 'label' overwrites the label")
 def test_a_class_may_be_called_like_a_column(chosen, tmp_path, name):
     folder = tmp_path / "chosen"
     shutil.copytree(chosen.folder, folder)

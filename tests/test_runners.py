@@ -91,7 +91,6 @@ def test_a_trial_that_hangs_is_ended_after_its_time(monkeypatch):
     assert 4.2 <= time.monotonic() - begun < 25
 
 
-@pytest.mark.xfail(strict=True, reason="_death says 'perhaps out of memory' of what we ended ourselves")
 def test_a_hang_is_not_called_out_of_memory(monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", 0.0)
     with closing(local.LocalRunner(work, 1)) as runner:
@@ -119,7 +118,6 @@ def test_a_worker_that_died_idle_is_replaced():
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.xfail(strict=True, reason="LocalRunner(work, 0) starts no worker, and run() then spins for ever")
 def test_no_workers_are_refused():
     from convwise.core.problems import UnusableInput
 

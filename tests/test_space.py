@@ -118,7 +118,6 @@ def test_limits_hold_or_the_excess_is_told(sample, pairs):
     assert all(value in legal[name] for name, value in fitted.items())
 
 
-@pytest.mark.xfail(strict=True, reason="Space._smaller offers every width at the smallest size, wider ones too")
 def test_fitting_never_widens():
     free = wide_space()
     sample = {**BASE, "input.size": "64x48", "block": "plain", "stage.count": 1, "stage.convs": 1,

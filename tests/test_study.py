@@ -214,7 +214,6 @@ def test_where_nothing_is_sealed_the_estimate_is_called_validation(stripes, tmp_
     assert estimate["n"] == len(mine.images.valid)
 
 
-@pytest.mark.xfail(strict=True, reason="with --test none, the final net is scored on images that it was trained on")
 def test_a_validation_estimate_is_not_made_on_images_trained_on(stripes, tmp_path, serial, written):
     """It is that of the run which held them back; the final one has seen them all."""
     a_study(stripes, tmp_path / "out", test="none").run()
@@ -305,7 +304,6 @@ def test_the_default_is_always_among_the_finalists(stripes, tmp_path, serial):
     assert mine.advice.sample in finalists
 
 
-@pytest.mark.xfail(strict=True, reason="layer_reasons and reasons.choices tell the advice's values, not the choice's")
 def test_the_reasons_given_are_those_of_what_was_chosen(stripes, tmp_path, serial, written):
     serial.score = staticmethod(likes_five)
     a_study(stripes, tmp_path / "out", 32, goal="accuracy where macs<2M").run()
@@ -402,7 +400,6 @@ def test_no_worker_stays_where_a_study_cannot_start(stripes, tmp_path):
     assert set(multiprocessing.active_children()) <= before
 
 
-@pytest.mark.xfail(strict=True, reason="choose makes the folder before it reads the source")
 def test_an_unusable_source_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnusableInput):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from convwise.core.goal import Goal
 from convwise.core.layers import Conv2D, Dense, DepthwiseConv2D, Layer
 from convwise.core.net import Net
-from convwise.core.records import Advice, Fingerprint, Pace, Reason, Recipe
+from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe
 from convwise.core.space import MEANING, Choice, LatencyModel, Sample, Space, Value
 from convwise.rules import RECIPE_RULES, RULES, Rule, Situation
 
@@ -76,6 +77,26 @@ def _recipe(situation: Situation) -> tuple[Recipe, list[Reason]]:
     return Recipe(**values), reasons
 
 
+def as_chosen(reasons: tuple[Reason, ...], sample: Sample, effects: Sequence[Effect]) -> tuple[Reason, ...]:
+    """The reasons for `sample`: where the trials overruled the advice, what they measured."""
+    return tuple(
+        reason if sample.get(reason.parameter, reason.value) == reason.value else _overruled(reason, sample, effects)
+        for reason in reasons
+    )
+
+
+def _overruled(reason: Reason, sample: Sample, effects: Sequence[Effect]) -> Reason:
+    value = sample[reason.parameter]
+    effect = next(
+        (e for e in effects if (e.parameter, e.before, e.after) == (reason.parameter, reason.value, value)), None
+    )
+    because = f"the net that won the trials has it; the rules advised {reason.value} ({reason.because})"
+    if effect:
+        measured = f"{100 * effect.accuracy_change:+.1f} points ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
+        because = f"measured against {reason.value}: {measured}; {because}"
+    return Reason(reason.parameter, value, because, "trials", "this study")
+
+
 # Which choice stands behind which parameter of a grown layer; the first prefix that fits a layer's name.
 CHOICE_OF: tuple[tuple[str, dict[str, str]], ...] = (
     ("stem", {"filters": "stage.filters", "kernel_size": "stem.kernel_size", "strides": "stem.strides",
@@ -93,6 +114,9 @@ FIXED: dict[str, str] = {
 }
 
 
+SHORTCUT = "1x1: only brings the block's input to the block's shape, so that the two can be added"
+
+
 def layer_reasons(net: Net, reasons: tuple[Reason, ...]) -> dict[str, dict[str, str]]:
     """layer name -> parameter -> the reason's sentence, for every layer of a grown net."""
     by_choice = {reason.parameter: reason for reason in reasons}
@@ -102,6 +126,8 @@ def layer_reasons(net: Net, reasons: tuple[Reason, ...]) -> dict[str, dict[str, 
 def _reasons_of(layer: Layer, by_choice: dict[str, Reason]) -> dict[str, str]:
     if layer.name in FIXED:
         return {"": FIXED[layer.name]}
+    if "_shortcut" in layer.name and isinstance(layer, Conv2D):
+        return dict.fromkeys(("", "filters", "kernel_size", "strides", "padding", "activation"), SHORTCUT)
     table = next((table for prefix, table in CHOICE_OF if layer.name.startswith(prefix)), {})
     names = table if isinstance(layer, (Conv2D, DepthwiseConv2D, Dense)) else {"": "block", **table}
     found = {parameter: by_choice[choice] for parameter, choice in names.items() if choice in by_choice}

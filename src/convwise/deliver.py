@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from convwise import formats, machine, report
-from convwise.advice import layer_reasons
+from convwise.advice import as_chosen, layer_reasons
 from convwise.core.calculus import analyse
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
-from convwise.core.records import Advice, Fingerprint, Result, Verdict, to_json
+from convwise.core.records import Advice, Fingerprint, Reason, Result, Verdict, to_json
 from convwise.formats.weights import Weights
 from convwise.images import Images, Part, find_images, load_image, resize
 from convwise.judge import wilson
@@ -48,6 +48,11 @@ class Material:
     kind: str
     probabilities: np.ndarray
     provenance: Mapping[str, Any]
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why each parameter of the chosen net has its value."""
+        return as_chosen(self.advice.reasons, self.chosen.trial.sample, self.verdict.effects)
 
     @property
     def chosen(self) -> Result:
@@ -103,8 +108,8 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "alternatives": [_alternative(result) for result in material.verdict.alternatives],
         "reasons": {
             "verdict": to_json(material.verdict.reasons),
-            "choices": to_json(material.advice.reasons),
-            "layers": layer_reasons(chosen.trial.net, material.advice.reasons),
+            "choices": to_json(material.reasons),
+            "layers": layer_reasons(chosen.trial.net, material.reasons),
         },
         "data": {
             "source": images.source,
@@ -134,7 +139,7 @@ def _alternative(result: Result) -> dict[str, Any]:
 def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
               score: Mapping[str, Any]) -> report.Evidence:  # fmt: skip
     verdict = material.verdict
-    reasons = (*verdict.reasons, *material.advice.reasons)
+    reasons = (*verdict.reasons, *material.reasons)
     return report.Evidence(
         title=Path(material.images.source).name or material.images.source,
         verdict=Verdict(verdict.chosen, verdict.effects, verdict.alternatives, reasons, verdict.standard_error,
@@ -185,7 +190,7 @@ def read_choice(folder: str | Path) -> dict[str, Any]:
 
 
 def predict(folder: str | Path, images: str | Path) -> list[dict[str, Any]]:
-    """path, label, and one probability for each class, for each image of a file or folder.
+    """{path, label, probabilities {class: p}} for each image of a file or folder.
 
     Images go the way that the training images went: decoded, brought to the base size, then to
     the network's input size. An image that cannot be read has the label '' and an 'error'.
@@ -223,7 +228,7 @@ def _rows(session: Any, choice: Mapping[str, Any], files: Sequence[Path]) -> lis
 
 def _row(file: Path, answer: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     shares = {name: round(float(p), 6) for name, p in zip(classes, answer, strict=True)}
-    return {"path": str(file), "label": classes[int(answer.argmax())], **shares}
+    return {"path": str(file), "label": classes[int(answer.argmax())], "probabilities": shares}
 
 
 def _prepared(file: Path, choice: Mapping[str, Any]) -> np.ndarray:
@@ -234,6 +239,8 @@ def _prepared(file: Path, choice: Mapping[str, Any]) -> np.ndarray:
 
 def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:
     """The rows of `predict` as CSV: path, label, one column for each class."""
-    writer = csv.DictWriter(file, ["path", "label", *classes], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["path", "label", *classes])
+    for row in rows:
+        shares = row.get("probabilities", {})
+        writer.writerow([row["path"], row["label"], *(shares.get(name, "") for name in classes)])

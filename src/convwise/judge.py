@@ -18,7 +18,6 @@ from convwise.core.space import Sample, Value
 
 INDIFFERENT = 0.01  # accuracy: an interval inside +- one point is 'no difference'
 CONFIDENCE = 0.95
-FINALISTS = ("finalists", "design", "rung", "plan")  # the latest stage with a result decides
 
 
 def judge(results: Sequence[Result], goal: Goal, contrasts: dict[str, tuple[Value, Value]]) -> Verdict:
@@ -41,10 +40,13 @@ def judge(results: Sequence[Result], goal: Goal, contrasts: dict[str, tuple[Valu
 
 
 def _rivals(able: Sequence[Result]) -> list[Result]:
-    for stage in FINALISTS:
-        if stage != "design" and (found := [r for r in able if r.trial.stage == stage]):
-            return found
-    return list(able)
+    """Who was trained for the longest time: only runs of about equal length can be compared."""
+    longest = max(_length(r) for r in able)
+    return [r for r in able if _length(r) > 0.9 * longest]
+
+
+def _length(result: Result) -> float:
+    return result.trial.seconds or float(result.trial.epochs or 0)
 
 
 def paired_difference(a: Result, b: Result) -> tuple[float, float]:
@@ -80,7 +82,7 @@ def _why(chosen: Result, best: Result, error: float, rivals: int) -> Reason:
 def _pareto(able: Sequence[Result]) -> tuple[Result, ...]:
     """For each net its longest run; of these the ones that no other beats in both accuracy and macs, cheapest first."""
     longest: dict[str, Result] = {}
-    for result in sorted(able, key=lambda r: r.trial.seconds or r.trial.epochs or 0):
+    for result in sorted(able, key=_length):
         longest[result.trial.net.id] = result
     front: list[Result] = []
     for result in sorted(longest.values(), key=lambda r: (r.cost["macs"], -(r.score or 0))):
@@ -127,7 +129,8 @@ def measured_effects(runs: Sequence[Result], contrasts: dict[str, tuple[Value, V
     """One Effect for each choice that the designed experiment varied, the largest first."""
     levels = np.array([[_level(r.trial.sample, name, pair) for name, pair in contrasts.items()] for r in runs])
     varied = [i for i in range(len(contrasts)) if runs and len(set(levels[:, i])) > 1]
-    if len(runs) < len(varied) + 1 or not varied:
+    varied = varied[: len(runs) - 1]  # a failed run costs the last factor, not all
+    if not varied:
         return ()
     fit = _least_squares(levels[:, varied], runs)
     slowness = np.log([1 / r.images_per_second for r in runs])

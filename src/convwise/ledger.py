@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -28,6 +31,7 @@ class Ledger:
     def __init__(self, url: str | Path, space: Space | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         text = url if isinstance(url, str) and "://" in url else f"sqlite:///{url}"
+        _refuse_foreign(text)
         try:
             self._study = optuna.create_study(storage=text, study_name=NAME, direction="maximize", load_if_exists=True)
         except Exception as error:
@@ -80,3 +84,17 @@ def _state(result: Result) -> TrialState:
     if result.status == "failed":
         return TrialState.FAIL
     return TrialState.PRUNED if result.score is None else TrialState.COMPLETE
+
+
+def _refuse_foreign(url: str) -> None:
+    """UnusableInput for an SQLite file that is not an Optuna study: Optuna would write its tables into it."""
+    path = Path(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///") or not path.exists() or not path.stat().st_size:
+        return
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+    except sqlite3.DatabaseError as error:
+        raise UnusableInput(str(path), f"is not a database ({error})", "an Optuna database") from error
+    if tables and "studies" not in tables:
+        raise UnusableInput(str(path), "is a database of something else", "an Optuna database", "choose another --out")

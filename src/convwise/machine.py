@@ -121,7 +121,7 @@ def bf16_agrees(device: str = "cpu") -> bool:
         exact, low = (
             _conv_and_gradients(x, weight, stride, groups, dtype) for dtype in (torch.float32, torch.bfloat16)
         )
-        if any(_relative_error(a, b) > BF16_TOLERANCE for a, b in zip(exact, low, strict=True)):
+        if any(not _relative_error(a, b) <= BF16_TOLERANCE for a, b in zip(exact, low, strict=True)):
             return False
     return True
 

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from convwise import batches, deliver, machine, train
 from convwise.advice import advise as advise_from
 from convwise.clock import Clock, parse_duration
 from convwise.core.goal import Goal, parse_goal
-from convwise.core.problems import Infeasible, UnusableInput
+from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
 from convwise.core.records import Advice, Engine, Fingerprint, Pace, Result, Trial, Verdict
 from convwise.core.space import LatencyModel, Sample
 from convwise.fingerprint import look as look_at
@@ -112,6 +113,7 @@ class Study:
     runner: Runner = field(init=False)
     workers: int = field(init=False)
     interrupted: bool = False
+    latency: dict[str, float] = field(default_factory=dict)  # ms by the id of a net
 
     def run(self) -> Path:
         """Read, look, advise, search, judge, refit, write; returns the folder written."""
@@ -209,8 +211,9 @@ class Study:
         if stage.name != "finalists" or not (effects := self.effects()):
             return samples
         best = improved(self.advice, leader(self.advice, self.ledger.results), effects)
-        # The last place stays the default's.
-        return distinct(self.advice.space, [best, *samples[: count - 2], samples[-1]])
+        others = [sample for sample in samples if sample != self.advice.sample]
+        # The last place is the default's.
+        return [*distinct(self.advice.space, [best, *others], [self.advice.net.id])[: count - 1], self.advice.sample]
 
     def before(self, stage: Stage) -> tuple[Result, ...]:
         """The results of the stages before `stage`: a continued study proposes what it proposed at first."""
@@ -228,6 +231,7 @@ class Study:
                 done.remove(trial.net.id)
             else:
                 trials.append(trial)
+        self.measure_latency(trials)
         self.tell(stage.name, 0, len(trials))
         for number, result in enumerate(self.runner.run(trials), 1):
             self.record(result)
@@ -247,11 +251,16 @@ class Study:
             for name in ("train", "valid"):
                 batches.store(self.work, size, name, getattr(self.images, name).at(rows, columns))
 
+    def measure_latency(self, trials: Sequence[Trial]) -> None:
+        """Where the goal limits it, measured before the trials start: beside them it would be too long."""
+        if "latency_ms" in {limit.metric for limit in self.settings.goal.limits}:
+            for net in {trial.net.id: trial.net for trial in trials if trial.net.id not in self.latency}.values():
+                self.latency[net.id] = machine.latency_ms(net)
+
     def timed(self, result: Result) -> Result:
-        """With its measured latency, where the goal limits that."""
-        if result.status == "failed" or "latency_ms" not in {limit.metric for limit in self.settings.goal.limits}:
-            return result
-        return replace(result, cost={**result.cost, "latency_ms": machine.latency_ms(result.trial.net)})
+        """With its latency, where that was measured."""
+        latency = self.latency.get(result.trial.net.id)
+        return replace(result, cost={**result.cost, "latency_ms": latency}) if latency and result.cost else result
 
     def effects(self) -> tuple[Any, ...]:
         runs = [r for r in self.ledger.results if r.trial.stage == "design" and r.score is not None]
@@ -302,12 +311,18 @@ class Study:
 
     def material(self, verdict: Verdict, final: Result | None) -> deliver.Material:
         """Everything that is written; the sealed part is opened here, once."""
-        chosen = final or verdict.chosen
-        weights = train.load_weights(self.work, chosen.trial.id)
-        net = chosen.trial.net
-        scored, kind = (self.images.test.open(), "test") if self.images.test else (self.images.valid, "validation")
+        net = verdict.chosen.trial.net
+        weights = train.load_weights(self.work, (final or verdict.chosen).trial.id)
+        if self.images.test:
+            scored, kind, scorer = self.images.test.open(), "test", weights
+        else:  # the final training has seen the validation images, the chosen trial has not
+            scored, kind, scorer = (
+                self.images.valid,
+                "validation",
+                train.load_weights(self.work, verdict.chosen.trial.id),
+            )
         part = scored.at(*net.input_shape[:2])
-        probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
+        probabilities = train.probabilities(net, scorer, np.asarray(part.pixels))
         return deliver.Material(
             folder=self.settings.out,
             images=self.images,
@@ -364,10 +379,11 @@ def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: fl
         advice = advise_from(facts, goal, pace, final_seconds, threads, model)
         measured = machine.latency_ms(advice.net)
         if measured <= limit:
-            break
+            return advice
         predicted = advice.space.cost(advice.net)["latency_ms"]
         model = replace(model, margin=model.margin * 1.1 * measured / predicted)
-    return advice
+    what = f"the smallest network tried takes {measured:.3g} ms, {measured / limit:.1f} times its limit"
+    raise Infeasible("goal", what, goal.text, "raise the limit, or shrink the images")
 
 
 def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", out: str | Path | None = None,
@@ -384,7 +400,14 @@ def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", 
     if is_finished(settings.out):
         study.tell("finished", note=f"{settings.out} holds a finished study; remove it or give --out for a new one")
         return settings.out
-    written = study.run()
+    try:
+        written = study.run()
+    except ConvwiseError:
+        if not (settings.out / "study.db").exists():  # nothing was begun: leave nothing
+            shutil.rmtree(study.work, ignore_errors=True)
+            with suppress(OSError):
+                settings.out.rmdir()
+        raise
     if not study.interrupted:
         shutil.rmtree(study.work, ignore_errors=True)
     return written

@@ -193,9 +193,9 @@ def _progress(trial: Trial, examples: Examples, run: _Run) -> Callable[[], float
     if trial.seconds is not None:
         seconds = trial.seconds
         return lambda: (time.monotonic() - run.started) / seconds if run.images else 0.0
-    total = (trial.epochs or 1) * len(examples)
     batch = min(trial.recipe.batch_size, len(examples))
-    return lambda: run.images / max(total - batch, 1) if run.images else 0.0
+    total = (trial.epochs or 1) * (len(examples) // batch) * batch
+    return lambda: run.images / total
 
 
 def _endless(
@@ -241,7 +241,8 @@ def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engi
 
 
 def _close(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task) -> None:
-    _point(run, model, held_out, engine, task, time.monotonic())
+    if run.losses or not run.history:
+        _point(run, model, held_out, engine, task, time.monotonic())
 
 
 def _point(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, now: float) -> None:

@@ -16,7 +16,7 @@ METRICS: dict[str, tuple[str, dict[str, float]]] = {
     "latency_ms": ("ms", {"ms": 1, "us": 1e-3, "s": 1e3, "": 1}),
 }
 ALIASES = {"latency": "latency_ms", "parameters": "params", "activations": "activation_bytes"}
-_LIMIT = re.compile(r"\s*(\w+)\s*(?:<=|<)\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_LIMIT = re.compile(r"\s*(\w+)\s*(?:<=|<)\s*((?:\d+\.?\d*|\.\d+)(?:e\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Goal:
 
     def excess(self, cost: Mapping[str, float]) -> dict[str, float]:
         """metric -> how many times over its limit `cost` is; a metric that `cost` lacks is not counted."""
-        over = {limit.metric: cost[limit.metric] / limit.at_most for limit in self.limits if limit.metric in cost}
+        strictest = sorted((limit for limit in self.limits if limit.metric in cost), key=lambda limit: -limit.at_most)
+        over = {limit.metric: cost[limit.metric] / limit.at_most for limit in strictest}
         return {metric: ratio for metric, ratio in over.items() if ratio > 1}
 
 

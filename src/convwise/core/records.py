@@ -234,7 +234,7 @@ def to_json(record: Any) -> Any:
 def from_json(kind: Any, data: Any) -> Any:
     """The inverse of `to_json` for the record type (or annotation) `kind`."""
     if data is None or kind is Any:
-        return data
+        return tuple(data) if isinstance(data, list) else data
     if kind is Net:
         return Net.from_json(data)
     if hasattr(kind, "__dataclass_fields__"):

@@ -182,7 +182,8 @@ class Space:
                     yield {**current, "stage.filters": width}
         smallest = min(self["input.size"].values, key=lambda size: parse_size(str(size)))
         for width in reversed(WIDTHS):
-            yield {**current, "input.size": smallest, "stage.filters": width}
+            if width <= int(sample["stage.filters"]):
+                yield {**current, "input.size": smallest, "stage.filters": width}
 
     def _grow(self, sample: Sample) -> Net:
         height, width = parse_size(str(sample["input.size"]))

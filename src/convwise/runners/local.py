@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core.calculus import analyse
+from convwise.core.problems import UnusableInput
 from convwise.core.records import Result, Trial
 
 Work = Callable[..., Result]  # (trial) or, for a team, (trial, member)
@@ -53,6 +54,7 @@ class _Worker:
     member: Member
     trial: Trial | None = None
     started: float = 0.0
+    ended: bool = False  # by us, for taking too long
 
     @property
     def overdue(self) -> bool:
@@ -70,6 +72,8 @@ class LocalRunner:
     """
 
     def __init__(self, work: Work, workers: int = 1) -> None:
+        if workers < 1:
+            raise UnusableInput("--workers", f"is {workers}", "at least 1")
         self._work = work
         self._context = multiprocessing.get_context("spawn")
         self._barrier = self._context.Barrier(workers)
@@ -122,6 +126,7 @@ class LocalRunner:
                 if worker.member.rank == 0 or not self._is_for_all(result.trial):
                     yield result
             elif worker.overdue:
+                worker.ended = True
                 worker.process.kill()
 
     def _collect(self, worker: _Worker) -> Result:
@@ -131,7 +136,7 @@ class LocalRunner:
             result: Result = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join(5)
-            result = Result(trial, "failed", reason=_death(worker.process.exitcode))
+            result = Result(trial, "failed", reason=_death(worker))
             self._workers[worker.member.rank] = self._start(worker.member)
             self._barrier.abort()  # a team that waits for the dead one fails now
         worker.trial = None
@@ -146,7 +151,10 @@ class LocalRunner:
             worker.process.join(5)
 
 
-def _death(code: int | None) -> str:
+def _death(worker: _Worker) -> str:
+    code = worker.process.exitcode
+    if worker.ended:
+        return "it took more than twice its time, and was ended"
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         return f"its worker was killed ({name})" + (", perhaps out of memory" if name == "SIGKILL" else "")
