@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # where TensorFlow is installed Keras loads it to save
 
 import keras  # noqa: E402
 from keras import layers  # noqa: E402
