@@ -53,13 +53,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
+    parser.add_argument("--keep", type=Path, help="keep the folder that choose wrote, here")
     parser.add_argument("--note", default="")
     return parser.parse_args()
 
 
 def choose(arguments: argparse.Namespace) -> dict[str, Any]:
     """The command as a user runs it; its own sealed accuracy."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as passing:
+        folder = str(arguments.keep or passing)
         command = [sys.executable, "-m", "convwise", "choose", str(arguments.data / SETS[arguments.set]),
                    "--budget", f"{arguments.budget:g}s", "--seed", str(arguments.seed), "--out", folder]  # fmt: skip
         before = time.monotonic()

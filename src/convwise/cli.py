@@ -51,7 +51,9 @@ def choose(
         Path | None, typer.Option("--out", help="Folder to write; default convwise-NAME of the images.")
     ] = None,
     seed: SeedOption = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes that train side by side; default one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that train side by side; default one a core, 8 at most.")
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Count trials instead of timing them: the same choice again with one worker.")
     ] = None,

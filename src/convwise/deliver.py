@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -104,6 +105,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "sample": dict(chosen.trial.sample),
         "test": dict(score),
         "cost": dict(cost),
+        "notes": list(material.verdict.notes),
         "effects": [_effect(effect) for effect in to_json(material.verdict.effects)],
         "alternatives": [_alternative(result) for result in material.verdict.alternatives],
         "reasons": {
@@ -161,13 +163,16 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
 
 
 def warm_up() -> None:
-    """Load what writing needs, by writing a tiny net: meant to run beside the final training."""
+    """Load what writing needs, by writing a tiny net: meant to run beside the final training.
+
+    What goes wrong here goes wrong again, and is told, in `write`.
+    """
     net = Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, activation="softmax")))
     kernel = {"dense/kernel": np.zeros((1, 2), np.float32), "dense/bias": np.zeros(2, np.float32)}
-    with tempfile.TemporaryDirectory() as folder:
+    with suppress(Exception), tempfile.TemporaryDirectory() as folder:
         formats.write(folder, net, kernel, ("a", "b"), np.zeros((1, 8, 8, 1), np.uint8))
-    import_module("altair")
-    import_module("vl_convert")
+        import_module("altair")
+        import_module("vl_convert")
 
 
 def _replace(path: Path, text: str) -> None:

@@ -34,7 +34,9 @@ from convwise.tasks import TASKS
 
 # Counted studies (--trials) must not depend on the clock: a fixed pace stands for any machine.
 NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
-SETTINGS, SPENT = "convwise:settings", "convwise:spent_seconds"  # notes in the ledger
+# Notes in the ledger: what was asked, the time spent, how often the sealed part was opened.
+SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwise:test_opened"
+MOST_WORKERS = 8  # a team's batch grows with its members
 OVERHEAD_SECONDS = 0.6  # of one trial beside its training: loading, validation, handing over
 MINIMUM_TRIAL_SECONDS = 1.5
 WRITE_SECONDS = 5.0  # kept for checking and writing what comes out, beside scoring
@@ -136,7 +138,7 @@ class Study:
         settings = self.settings
         self.images = read_images(settings.source, test=settings.test, seed=settings.seed, cache=self.work / "images")
         self.engine = machine.engine()
-        self.workers = settings.workers or (machine.cores() if self.engine.device == "cpu" else 1)
+        self.workers = settings.workers or (min(machine.cores(), MOST_WORKERS) if self.engine.device == "cpu" else 1)
         work = partial(train.run, self.work, self.engine, settings.task)
         self.runner = RUNNERS[settings.runner](work, self.workers)
         self.tell("look")
@@ -311,6 +313,7 @@ class Study:
 
     def material(self, verdict: Verdict, final: Result | None) -> deliver.Material:
         """Everything that is written; the sealed part is opened here, once."""
+        verdict = replace(verdict, notes=(*verdict.notes, *self.caveats(final)))
         net = verdict.chosen.trial.net
         weights = train.load_weights(self.work, (final or verdict.chosen).trial.id)
         if self.images.test:
@@ -337,6 +340,21 @@ class Study:
             probabilities=probabilities,
             provenance=self.provenance(),
         )
+
+    def caveats(self, final: Result | None) -> list[str]:
+        """What the report must say beside the choice."""
+        failed = [r for r in self.ledger.results if r.trial.part == "all" and r.status == "failed"]
+        said = ["The study was interrupted: this is the best so far."] if self.interrupted else []
+        if final is None:
+            why = f" ({failed[-1].reason})" if failed else ""
+            said.append(
+                f"There was no final training{why}: the weights are those of the trial, without the validation part."
+            )
+        if (opened := self.ledger.notes.get(OPENED, 0)) and self.images.test:
+            said.append(f"The sealed test part was opened {opened + 1} times: the study had been interrupted before.")
+        if self.images.test:
+            self.ledger.note(OPENED, opened + 1)
+        return said
 
     def provenance(self) -> dict[str, Any]:
         settings = self.settings
