@@ -282,9 +282,6 @@ def summary(choice: dict[str, Any], folder: Path) -> list[str]:
 
 def main() -> None:
     """The `convwise` command: exit 0 done, 1 the answer is no, 2 wrong usage or unusable input."""
-    # Keras on torch loads TensorFlow, where it is installed, only to ask whether something is one of its
-    # shapes: four seconds, and log lines on stderr. This process needs none of it.
-    sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
     try:
         app()
     except ConvwiseError as error:
