@@ -57,15 +57,30 @@ def paired_difference(a: Result, b: Result) -> tuple[float, float]:
 
 
 def _one_standard_error(best: Result, rivals: Sequence[Result]) -> tuple[Result, float]:
-    """The cheapest rival not worse than the best by more than one standard error (Breiman et al. 1984)."""
+    """The cheapest rival not worse than the best by more than one standard error (Breiman et al. 1984).
+
+    The error is that of the difference: over the examples both answered, and between seeds.
+    """
     n = max(len(best.correct), 1)
     error = sqrt(max((best.score or 0) * (1 - (best.score or 0)), 1 / n) / n)
     near = [best]
     for rival in rivals:
         if rival is not best and len(rival.correct) == len(best.correct):
-            worse, noise = paired_difference(best, rival)
-            near += [rival] if worse <= noise else []
+            near += [rival] if _is_near(best, rival) else []
     return min(near, key=lambda r: (r.cost["macs"], r.cost["params"])), error
+
+
+def _is_near(best: Result, rival: Result) -> bool:
+    worse, error = paired_difference(best, rival)
+    return worse <= sqrt(error**2 + _seed_variance(best, rival))
+
+
+def _seed_variance(*results: Result) -> float:
+    """The variance that trainings differing in their seed alone add to a difference: err / 2n each.
+
+    Jordan, arXiv 2304.01910.
+    """
+    return sum((1 - (r.score or 0)) / (2 * max(len(r.correct), 1)) for r in results)
 
 
 def _why(chosen: Result, best: Result, error: float, rivals: int) -> Reason:
@@ -94,8 +109,7 @@ def _pareto(able: Sequence[Result]) -> tuple[Result, ...]:
 def paired_effects(results: Sequence[Result]) -> tuple[Effect, ...]:
     """One Effect for each single change of the plan that the rung tried at equal time, example by example.
 
-    The variance is McNemar's over the examples both answered, and that of two trainings which
-    differ in their seed alone, err / 2n each (Jordan, arXiv 2304.01910).
+    The variance is McNemar's over the examples both answered, and that of the two seeds.
     """
     rung = sorted((r for r in results if r.trial.stage == "rung" and r.score is not None), key=lambda r: r.trial.id)
     effects: dict[str, Effect] = {}
@@ -109,9 +123,7 @@ def paired_effects(results: Sequence[Result]) -> tuple[Effect, ...]:
 
 def _paired_effect(name: str, before: Result, after: Result) -> Effect:
     change, error = paired_difference(after, before)
-    n = len(before.correct)
-    seeds = sum((1 - (r.score or 0)) / (2 * n) for r in (before, after))
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sqrt(error**2 + seeds)
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sqrt(error**2 + _seed_variance(before, after))
     ratio = before.images_per_second / after.images_per_second
     return _effect(name, (before.trial.sample[name], after.trial.sample[name]), change, half, ratio, 2)
 

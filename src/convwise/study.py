@@ -37,7 +37,7 @@ NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 # Notes in the ledger: what was asked, the time spent, how often the sealed part was opened.
 SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwise:test_opened"
 MOST_WORKERS = 8  # a team's batch grows with its members
-OVERHEAD_SECONDS = 0.6  # of one trial beside its training: loading, validation, handing over
+OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
 MINIMUM_TRIAL_SECONDS = 1.5
 WRITE_SECONDS = 5.0  # kept for checking and writing what comes out, beside scoring
 
@@ -194,19 +194,29 @@ class Study:
             return counted_share(stage.name, self.settings.trials), None
         left = self.clock.until(stage.until)
         least = self.least_seconds(stage)
-        waves = min(int(left / (least + OVERHEAD_SECONDS)), -(-stage.most // self.workers))
+        overhead = self.overhead_seconds()
+        waves = min(int(left / (least + overhead)), -(-stage.most // self.workers))
         if stage.name == "plan":
             waves = max(waves, 1)
         if not waves:
             return 0, None
-        return min(stage.most, waves * self.workers), max(left / waves - OVERHEAD_SECONDS, MINIMUM_TRIAL_SECONDS)
+        return min(stage.most, waves * self.workers), max(left / waves - overhead, MINIMUM_TRIAL_SECONDS)
 
     def least_seconds(self, stage: Stage) -> float:
         """A trial shorter than this would say nothing: so many epochs, but at most a share of the budget."""
-        planned = [r for r in self.ledger.results if r.trial.stage == "plan" and r.status == "done"]
-        pace = min((1 / r.images_per_second for r in planned), default=0.0)
-        wanted = stage.epochs * len(self.images.train) * pace
+        wanted = stage.epochs * len(self.images.train) * self.image_seconds()
         return max(min(wanted, 0.08 * self.settings.budget), MINIMUM_TRIAL_SECONDS)
+
+    def image_seconds(self) -> float:
+        """Seconds of one training image in the plan's trials; 0 before them."""
+        planned = [r for r in self.ledger.results if r.trial.stage == "plan" and r.status == "done"]
+        return min((1 / r.images_per_second for r in planned), default=0.0)
+
+    def overhead_seconds(self) -> float:
+        """Of one trial beside its training: loading, handing over, and validation at a third of a training step."""
+        images = len(self.images.valid)
+        seen = images + train.CURVE_POINTS * min(images, train.CURVE_IMAGES)
+        return OVERHEAD_SECONDS + seen * self.image_seconds() / 3
 
     def proposals(self, stage: Stage, count: int) -> list[Sample]:
         samples = STRATEGIES[stage.strategy](self.advice, self.before(stage), count, self.settings.seed)
@@ -383,7 +393,7 @@ def counted_share(stage: str, trials: int) -> int:
     """How many of `trials` a stage gets: the plan, then the largest design in half of them, finalists, the rest."""
     plan = min(trials, 2)
     finalists = min(3, max((trials - plan) // 5, 0))
-    design = max(n for n in (0, 4, 8, 12) if n <= (trials - plan) / 2)
+    design = max(n for n in (0, 8, 12) if n <= (trials - plan) / 2)
     return {"plan": plan, "finalists": finalists, "design": design, "rung": trials - plan - finalists - design}[stage]
 
 

@@ -24,7 +24,8 @@ from convwise.formats.weights import Weights
 from convwise.tasks import TASKS, Task
 
 WARM_UP = 0.15  # share of the schedule in which the learning rate rises
-CURVE_POINTS = 12  # validation points of a learning curve, beside the last
+CURVE_POINTS = 8  # validation points of a learning curve, beside the last
+CURVE_IMAGES = 500  # validation images at most that a point is measured on
 
 
 class TrainingFailed(ConvwiseError):
@@ -248,8 +249,9 @@ def _close(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engin
 def _point(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, now: float) -> None:
     mean = float(torch.stack(run.losses).mean()) if run.losses else float("nan")
     run.losses.clear()
-    # A thousand examples are enough for a point of the curve.
-    some = Examples(held_out.pixels[:1000], held_out.labels[:1000]) if held_out else None
+    # Every k-th: the images may be in the order of their classes.
+    step = -(-len(held_out) // CURVE_IMAGES) if held_out else 1
+    some = Examples(held_out.pixels[::step], held_out.labels[::step]) if held_out else None
     accuracy = float(_correct(model, some, engine, task).mean()) if some else None
     run.history.append(Point(now - run.started, run.images, mean, accuracy))
 

@@ -14,11 +14,12 @@ from convwise.search.ranking import leader
 
 # The first rows of the cyclic designs of Plackett & Burman 1946, for 4, 8 and 12 runs.
 GENERATORS: dict[int, str] = {4: "++-", 8: "+++-+--", 12: "++-+++---+-"}
+SMALLEST = 8  # with fewer runs the noise cannot be told from the effects
 
 
 def propose(advice: Advice, results: Sequence[Result], count: int, seed: int) -> list[Sample]:
     """The runs of the largest design that `count` allows; none where it allows none."""
-    sizes = [runs for runs in GENERATORS if runs <= count]
+    sizes = [runs for runs in GENERATORS if SMALLEST <= runs <= count]
     if not sizes:
         return []
     base = leader(advice, results)
