@@ -62,10 +62,18 @@ def test_a_dearer_one_is_not_taken_for_being_as_good():
 
 
 def test_pairs_decide_where_independent_samples_could_not():
-    """Three answers worse and none better: unpaired that is a third of a standard error of either."""
+    """Twelve answers worse and none better: unpaired that is under one standard error of the difference (1.35 points
+    by the binomial formula); paired it is over one, with the seeds' 1.0 point counted."""
     good = answers(0.9, 1000)
-    best, worse = rival(0, 0, 100.0, correct=good), rival(1, 0, 40.0, correct=flipped(good, 3, 0))
+    best, worse = rival(0, 0, 100.0, correct=good), rival(1, 0, 40.0, correct=flipped(good, 12, 0))
     assert judge([best, worse], ANY, {}).chosen is best
+
+
+def test_what_another_seed_could_do_is_no_difference():
+    """Three answers of a thousand: two trainings of one net differ by more."""
+    good = answers(0.9, 1000)
+    best, near = rival(0, 0, 100.0, correct=good), rival(1, 0, 40.0, correct=flipped(good, 3, 0))
+    assert judge([best, near], ANY, {}).chosen is near
 
 
 def test_only_the_longest_runs_compete():
