@@ -13,7 +13,7 @@ from scipy import stats
 
 from convwise.core.goal import parse_goal
 from convwise.core.records import Effect, Result
-from convwise.judge import improved, judge, measured_effects, paired_difference, verdict_word, wilson
+from convwise.judge import improved, judge, measured_effects, paired_difference, paired_effects, verdict_word, wilson
 from convwise.search.designed import design
 from studies import advice, answers, failed, nth_net, scored
 
@@ -257,6 +257,21 @@ def test_the_verdict_holds_the_effects_of_the_design_only():
     assert verdict.chosen is finalist
     assert verdict.effects == measured_effects(runs, CONTRASTS)
     assert {e.parameter for e in verdict.effects if e.verdict == "matters"} >= set(PLANTED)
+
+
+def test_single_changes_are_measured_against_what_another_seed_does():
+    """The plan, once more with another seed, is 4 points off: a change of 5 points is then not resolved."""
+    good = answers(0.9, 1000)
+    base = rival(0, 0, 9.0, "rung", correct=good)
+    other = rival(1, 0, 5.0, "rung", correct=flipped(good, 0, 50))
+    again = rival(0, 0, 9.0, "rung", correct=flipped(good, 0, 40))
+    again = replace(again, trial=replace(again.trial, id="rung-03", seed=2))
+    (sure,) = paired_effects([base, other])
+    (unsure,) = paired_effects([base, other, again])
+    assert (sure.parameter, sure.before, sure.after, sure.verdict) == ("n", 0, 1, "matters")
+    assert sure.accuracy_change == unsure.accuracy_change == pytest.approx(0.05)
+    assert unsure.verdict == "not resolved"
+    assert unsure.high - unsure.low == pytest.approx(2 * 1.96 * 0.04, rel=0.15)
 
 
 def test_improved_takes_what_is_surely_better_and_nothing_else():

@@ -48,8 +48,9 @@ def test_pure(name, results):
 def test_nets_are_distinct_except_in_a_design(name, results):
     samples = STRATEGIES[name](GIVEN, results, 12, 0)
     nets = [GIVEN.space.grow(sample).id for sample in samples]
+    repeated = 1 if name == "neighbours" else 0  # the plan, once more for the noise
     if name != "designed":
-        assert len(set(nets)) == len(nets)
+        assert len(set(nets)) == len(nets) - repeated
 
 
 @every_strategy
@@ -77,7 +78,8 @@ def test_the_plan_starts_with_the_advice_and_the_default_follows():
 def test_neighbours_change_one_choice_of_the_plan_each_choice_in_turn():
     free = advice(shape=(24, 24, 1))
     known = STRATEGIES["planned"](free, [], 9, 0)
-    samples = STRATEGIES["neighbours"](free, [], 60, 0)
+    *samples, again = STRATEGIES["neighbours"](free, [], 60, 0)
+    assert again == free.sample  # the plan twice: what another seed does
     assert samples[: len(known)] == known  # the plan and the default are compared at equal time
     changes = [differing(free.sample, sample) for sample in samples[len(known) :]]
     assert all(len(change) == 1 for change in changes)

@@ -24,7 +24,8 @@ from convwise.core.records import Fingerprint, Result
 from convwise.fingerprint import look
 from convwise.images import read
 from convwise.ledger import NAME, Ledger
-from convwise.study import STAGES, Settings, Study, counted_share
+from convwise.stages import STAGES, counted_share
+from convwise.study import Settings, Study
 from imagesets import striped, write_folder, write_parts
 from studies import answers
 

@@ -330,3 +330,13 @@ def test_the_loss_is_the_weighted_cross_entropy():
     terms = [-math.log(math.exp(row[y]) / sum(math.exp(v) for v in row)) for row, y in zip(logits.tolist(), labels, strict=True)]  # noqa: E501  # fmt: skip
     expected = (1.5 * terms[0] + 0.5 * terms[1]) / 2.0
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_initial_weights_have_the_variance_of_he_per_group():
+    """Depthwise too: taken over all groups, the fan would be as many times too large as there are channels."""
+    torch.manual_seed(0)
+    for conv in (torch.nn.Conv2d(8, 64, 3), torch.nn.Conv2d(512, 512, 3, groups=512), torch.nn.Conv2d(64, 128, 1)):
+        train._initialise(torch.nn.Sequential(conv))
+        of_one_group = conv.weight.shape[0] // conv.groups * conv.weight.shape[2] * conv.weight.shape[3]
+        assert float(conv.weight.detach().var()) == pytest.approx(2 / of_one_group, rel=0.15)
+        assert not conv.bias.detach().any()

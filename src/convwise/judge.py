@@ -109,21 +109,24 @@ def _pareto(able: Sequence[Result]) -> tuple[Result, ...]:
 def paired_effects(results: Sequence[Result]) -> tuple[Effect, ...]:
     """One Effect for each single change of the plan that the rung tried at equal time, example by example.
 
-    The variance is McNemar's over the examples both answered, and that of the two seeds.
+    The variance is McNemar's over the examples both answered, and that of the two seeds: by theory, or
+    as the plan's second run in the rung shows it, whichever is larger.
     """
     rung = sorted((r for r in results if r.trial.stage == "rung" and r.score is not None), key=lambda r: r.trial.id)
+    again = [(rung[0].score or 0) - (r.score or 0) for r in rung[1:] if r.trial.net.id == rung[0].trial.net.id]
+    seen = max((difference**2 for difference in again), default=0.0)
     effects: dict[str, Effect] = {}
     for other in rung[1:]:
         before, after = rung[0].trial.sample, other.trial.sample
         changed = [name for name in after if after[name] != before.get(name)]
         if len(changed) == 1 and changed[0] not in effects:
-            effects[changed[0]] = _paired_effect(changed[0], rung[0], other)
+            effects[changed[0]] = _paired_effect(changed[0], rung[0], other, seen)
     return tuple(effects.values())
 
 
-def _paired_effect(name: str, before: Result, after: Result) -> Effect:
+def _paired_effect(name: str, before: Result, after: Result, seen: float) -> Effect:
     change, error = paired_difference(after, before)
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sqrt(error**2 + _seed_variance(before, after))
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sqrt(error**2 + max(_seed_variance(before, after), seen))
     ratio = before.images_per_second / after.images_per_second
     return _effect(name, (before.trial.sample[name], after.trial.sample[name]), change, half, ratio, 2)
 

@@ -101,10 +101,11 @@ def _model(trial: Trial, engine: Engine, initial: Weights | None) -> nn.Module:
 
 
 def _initialise(model: nn.Module) -> None:
-    """He et al. 2015 for convolutions (fan out), zero biases; Dense layers keep PyTorch's default."""
+    """He et al. 2015 for convolutions: variance 2 / fan out, of one group; zero biases; Dense as in PyTorch."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
@@ -144,7 +145,7 @@ def _shared_out(recipe: Recipe, team: Team | None) -> tuple[Recipe, int, int]:
 def _agree(team: Team, model: nn.Module, done: float) -> float:
     """Give every member the mean gradients; returns the mean progress, so that all stop at the same step."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    own = torch.cat([torch.tensor([done]), *(g.flatten() for g in gradients)])
+    own = torch.cat([torch.tensor([done]), *(g.flatten().cpu() for g in gradients)])
     mean = torch.from_numpy(team.mean(own.numpy()))
     for gradient, part in zip(gradients, torch.split(mean[1:], [g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
