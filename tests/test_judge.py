@@ -88,6 +88,12 @@ def test_without_finalists_the_plan_competes_with_the_rung():
     assert judge([plan, rung], ANY, {}).chosen is plan
 
 
+def test_an_early_run_that_had_more_time_is_no_rival_of_the_finalists():
+    early, late = rival(0, 0.99, 1.0, "plan"), rival(1, 0.8, 9.0)
+    early, late = (replace(r, trial=replace(r.trial, seconds=s, epochs=None)) for r, s in ((early, 19.0), (late, 15.0)))
+    assert judge([early, late], ANY, {}).chosen is late
+
+
 def test_limits_and_failures_are_never_chosen():
     goal = parse_goal("accuracy where macs<50 and latency<2ms")
     over, slow = rival(0, 0.99, 51.0), rival(1, 0.98, 10.0, latency_ms=2.1)

@@ -40,9 +40,10 @@ def judge(results: Sequence[Result], goal: Goal, contrasts: dict[str, tuple[Valu
 
 
 def _rivals(able: Sequence[Result]) -> list[Result]:
-    """Who was trained for the longest time: only runs of about equal length can be compared."""
-    longest = max(_length(r) for r in able)
-    return [r for r in able if _length(r) > 0.9 * longest]
+    """The finalists, and whoever was trained about as long; without finalists, whoever was trained longest."""
+    finalists = [r for r in able if r.trial.stage == "finalists"]
+    length = max(_length(r) for r in finalists or able)
+    return [r for r in able if r in finalists or 0.9 < _length(r) / length < 1.1]
 
 
 def _length(result: Result) -> float:

@@ -40,6 +40,7 @@ SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwi
 MOST_WORKERS = 8  # a team's batch grows with its members
 OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
 MINIMUM_TRIAL_SECONDS = 1.5
+PLAN_SHARE = 0.04  # of the budget, at most, for one wave of the plan
 WRITE_SECONDS = 5.0  # kept for checking and writing what comes out, beside scoring
 
 
@@ -175,8 +176,8 @@ class Study:
         least = self.least_seconds(stage)
         overhead = self.overhead_seconds()
         waves = min(int(left / (least + overhead)), -(-stage.most // self.workers))
-        if stage.name == "plan":
-            waves = max(waves, 1)
+        if stage.name == "plan":  # a first answer, soon: what it leaves of its share is better spent later
+            left, waves = min(left, PLAN_SHARE * self.settings.budget), max(waves, 1)
         if not waves:
             return 0, None
         return min(stage.most, waves * self.workers), max(left / waves - overhead, MINIMUM_TRIAL_SECONDS)
