@@ -156,3 +156,14 @@ def test_contrasts_prefer_what_is_untested():
     seen = [scored(sample, free.space.grow(sample), 0.5, "rung")]
     assert contrasts(free.space, free.sample, seen)[name][1] not in (before, after)
     assert all(a != b for a, b in first.values())
+
+
+def test_a_design_leaves_out_what_multiplies_the_cost():
+    """Several dear changes in one run leave it no time to learn, and the run then says nothing of the others."""
+    free = advice(shape=(64, 64, 3))
+    base = analyse(free.net).total.macs
+    pairs = contrasts(free.space, free.sample, [])
+    changed = {name: free.space.grow({**free.sample, name: after}) for name, (_, after) in pairs.items()}
+    assert all(analyse(net).total.macs <= 1.8 * base for net in changed.values())
+    dear = {name for name, _, sample in free.space.neighbours(free.sample) if name not in pairs}
+    assert "stage.kernel_size" in dear  # 5x5 for 3x3

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from convwise.core.calculus import analyse
 from convwise.core.records import Advice, Result
 from convwise.core.space import Sample, Space, Value
 from convwise.search.ranking import leader
 
 # The first rows of the cyclic designs of Plackett & Burman 1946, for 4, 8 and 12 runs.
 GENERATORS: dict[int, str] = {4: "++-", 8: "+++-+--", 12: "++-+++---+-"}
+AFFORDABLE = 1.8
 SMALLEST = 8  # with fewer runs the noise cannot be told from the effects
 
 
@@ -37,11 +39,22 @@ def design(runs: int) -> list[list[bool]]:
 
 
 def contrasts(space: Space, base: Sample, results: Sequence[Result]) -> dict[str, tuple[Value, Value]]:
-    """choice -> (the leader's value, the value to test against it): the untested neighbour comes first."""
+    """choice -> (the leader's value, the value to test against it): the untested neighbour comes first.
+
+    A change that costs over AFFORDABLE times the leader's macs is left out: several such in one run leave
+    it no time to learn anything, and then say nothing of the others. The rung tests them one by one.
+    """
+    limit = AFFORDABLE * _macs(space, base)
     seen = {(name, result.trial.sample.get(name)) for result in results for name in base}
     options: dict[str, list[Value]] = {}
-    for name, value, _ in space.neighbours(base):
+    for name, value, sample in space.neighbours(base):
+        if _macs(space, sample) > limit:
+            continue
         options.setdefault(name, []).append(value)
     return {
         name: (base[name], min(values, key=lambda value: (name, value) in seen)) for name, values in options.items()
     }
+
+
+def _macs(space: Space, sample: Sample) -> int:
+    return analyse(space.grow(sample)).total.macs
