@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # The doors to the study.
     "__init__": frozenset({"study"}),
     "__main__": frozenset({"cli"}),
-    "cli": frozenset({"study", "deliver", "advice", "clock", "formats"}),
+    "cli": frozenset({"study", "deliver", "advice", "clock", "formats", "images", "fingerprint"}),
     # A stage and its table, or the alternatives that it runs.
     "advice": frozenset({"rules"}),
     "train": frozenset({"batches", "tasks", "formats"}),

@@ -81,11 +81,13 @@ def choose(
 @app.command()
 def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """Say what IMAGES are like: facts, problems, and measures that bear on a network's parameters."""
-    from convwise import study
+    # Not through study, which loads the training engine: that takes longer than looking.
+    from convwise import fingerprint
+    from convwise import images as reading
     from convwise.core.records import to_json
 
-    read = study.read(images, test=_test(test), seed=seed)
-    facts = study.look(read, seed=seed)
+    read = reading.read(images, test=_test(test), seed=seed)
+    facts = fingerprint.look(read.train, read.classes, seed=seed)
     if as_json:
         print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
         return

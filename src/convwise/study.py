@@ -41,7 +41,7 @@ MOST_WORKERS = 8  # a team's batch grows with its members
 OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
 MINIMUM_TRIAL_SECONDS = 1.5
 PLAN_SHARE = 0.04  # of the budget, at most, for one wave of the plan
-WRITE_SECONDS = 5.0  # kept for checking and writing what comes out, beside scoring
+WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
 
 
 @dataclass(frozen=True)
