@@ -159,7 +159,6 @@ class Result:
     history: tuple[Point, ...] = ()
     seconds: float = 0.0
     images_per_second: float = 0.0
-    peak_memory_bytes: int = 0
     dtype: str = "float32"
     reason: str = ""
 
