@@ -361,9 +361,22 @@ def test_an_interrupted_study_gives_the_best_so_far(stripes, tmp_path, serial, w
     assert mine.runner.closed
 
 
-def test_interrupted_before_anything_ended_there_is_no_answer(stripes, tmp_path, serial, written):
+def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, tmp_path, serial, written):
     serial.stops = (0, KeyboardInterrupt())
-    with pytest.raises(Infeasible, match="before the first trial"):
+    mine = a_study(stripes, tmp_path / "out")
+    mine.run()
+    (material,) = written
+    assert material.chosen.trial.sample == mine.advice.sample
+    assert material.chosen.history[-1].images > 0
+    assert material.provenance["interrupted"]
+
+
+def test_interrupted_before_the_advice_there_is_no_answer(stripes, tmp_path, serial, written, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "look_at", stop)
+    with pytest.raises(Infeasible, match="while it read"):
         a_study(stripes, tmp_path / "out").run()
     assert not written
 

@@ -321,7 +321,7 @@ def test_every_task_has_a_loss_a_metric_and_a_baseline(name):
         assert task.loss(right, labels, recipe) < task.loss(wrong, labels, recipe)
     assert task.correct(right, labels).tolist() == [True] * 4
     assert not task.correct(wrong, labels).any()
-    assert task.baseline(labels) == 0.5
+    assert task.baseline(labels.numpy()) == 0.5
 
 
 def test_the_loss_is_the_weighted_cross_entropy():

@@ -35,6 +35,7 @@ class Material:
     """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
 
     kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
+    baseline: the score of knowing nothing of the images.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Material:
     scored: Part
     kind: str
     probabilities: np.ndarray
+    baseline: float
     provenance: Mapping[str, Any]
 
     @property
@@ -94,6 +96,7 @@ def estimate(material: Material) -> dict[str, Any]:
         "high": high,
         "n": len(labels),
         "balanced_accuracy": float(np.mean(recalls)) if recalls else 0.0,
+        "baseline": material.baseline,
     }
 
 

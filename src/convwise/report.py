@@ -201,6 +201,8 @@ def _accuracy(estimate: Mapping[str, Any]) -> str:
         return "Not measured: no labelled image was left to score."
     right = f"{percent(estimate['accuracy'])} of {estimate['n']:,} images right"
     spread = f"95 % interval {percent(estimate['low'])} to {percent(estimate['high'])}"
+    if (baseline := estimate.get("baseline")) is not None:
+        spread += f"; always the largest class: {percent(baseline)}"
     if estimate.get("kind") == "test":
         return f"{right}, on a sealed test part that was opened once, for this number; {spread}."
     return f"{right}: a validation estimate ({spread}). These images also made the choice, so expect a little less."

@@ -40,6 +40,7 @@ SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwi
 MOST_WORKERS = 8  # a team's batch grows with its members
 OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
 MINIMUM_TRIAL_SECONDS = 1.5
+FIRST_ANSWER_SECONDS = 2.0
 PLAN_SHARE = 0.04  # of the budget, at most, for one wave of the plan
 WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
 
@@ -276,9 +277,16 @@ class Study:
         return Infeasible("choose", what, "at least one finished trial", "a larger --budget, or fewer limits")
 
     def best_so_far(self) -> Verdict:
-        if not hasattr(self, "ledger") or not self.ledger.results:
-            raise Infeasible("choose", "was interrupted before the first trial ended", "a first trial", "let it run")
+        if not hasattr(self, "ledger"):
+            raise Infeasible("choose", "was interrupted while it read the images", "an advised network", "let it run")
+        if not self.ledger.results:
+            self.first_answer()
         return self.verdict()
+
+    def first_answer(self) -> None:
+        """The advised net, trained here for two seconds: what an interrupt during the first trial is answered with."""
+        trial = self.trial("plan-00", "plan", self.advice.sample, FIRST_ANSWER_SECONDS, 0)
+        self.record(train.run(self.work, self.engine, self.settings.task, trial))
 
     def refit(self, verdict: Verdict) -> Result | None:
         """The long final training, on everything that is not sealed; None where it failed."""
@@ -328,6 +336,7 @@ class Study:
             scored=part,
             kind=kind,
             probabilities=probabilities,
+            baseline=TASKS[self.settings.task].baseline(part.labels),
             provenance=self.provenance(),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from convwise.core.records import Recipe
@@ -18,7 +19,7 @@ class Task:
 
     loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    baseline: Callable[[torch.Tensor], float]
+    baseline: Callable[[np.ndarray], float]
 
 
 TASKS: dict[str, Task] = {"classify": Task(classify.loss, classify.correct, classify.baseline)}
