@@ -11,14 +11,19 @@ import numpy as np
 from hypothesis import strategies as st
 
 from convwise.core import layers as L
-from convwise.core.activations import ACTIVATIONS
-from convwise.core.calculus import analyse, pads_of
+from convwise.core.calculus import analyse
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import ShapeError
+from convwise.core.windows import pads_of
 from convwise.formats.weights import Weights, layout
 
 # Words that mean something in the generated sources, beside plain ones.
 AWKWARD = ("train", "class", "x", "image", "torch", "layers", "Add", "forward", "stem_pad", "a_relu")
+
+
+# Activations that every format has by name.
+EVERYWHERE = ("linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu", "mish", "relu6", "softplus",
+              "tanh", "sigmoid", "softmax")  # fmt: skip
 
 
 class Draft:
@@ -56,7 +61,7 @@ class Draft:
         return (one, one) if self.rng.random() < 0.7 else (one, self.rng.choice(values))
 
     def activation(self) -> str:
-        return self.rng.choice(list(ACTIVATIONS)) if self.rng.random() < 0.6 else "linear"
+        return self.rng.choice(EVERYWHERE) if self.rng.random() < 0.6 else "linear"
 
     def padding(self, most: int = 2) -> str | tuple[int, int, int, int]:
         words: list[str | tuple[int, int, int, int]] = ["same", "valid", "same", "valid", (0, 0, 0, 0)]
@@ -117,7 +122,7 @@ def _norm(draft: Draft) -> None:
 
 
 def _activation(draft: Draft) -> None:
-    draft.add(L.Activation(draft.rng.choice(list(ACTIVATIONS)), name=draft.name()))
+    draft.add(L.Activation(draft.rng.choice(EVERYWHERE), name=draft.name()))
 
 
 def _dropout(draft: Draft) -> None:
@@ -125,7 +130,7 @@ def _dropout(draft: Draft) -> None:
 
 
 def _zeros(draft: Draft) -> None:
-    draft.add(L.ZeroPadding2D(draft.padding()))
+    draft.add(L.ZeroPadding2D(draft.rng.choice((0, 1, (2, 1), (0, 1, 2, 3)))))
 
 
 def _scale(draft: Draft) -> None:

@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convwise.core import layers as L
-from convwise.core.calculus import GEOMETRY, Analysis, analyse
+from convwise.core.calculus import Analysis, analyse
+from convwise.core.geometry import GEOMETRY
 from convwise.core.net import Net
 from convwise.core.problems import ShapeError
 from convwise.formats import keras as keras_format
@@ -109,7 +110,7 @@ def random_chain(rng: random.Random) -> Net:
             L.DepthwiseConv2D(size, strides, padding, dilation_rate=spread, use_bias=False),
             L.AveragePooling2D(size, strides, "valid" if isinstance(padding, tuple) else padding),
             L.MaxPooling2D(size, strides, "valid" if isinstance(padding, tuple) else padding),
-            L.ZeroPadding2D(padding),
+            L.ZeroPadding2D(rng.choice((0, 1, (0, 1, 2, 0)))),
         ]))  # fmt: skip
     return Net((rng.randint(60, 70), rng.randint(60, 70), 1), tuple(layers))
 
@@ -293,7 +294,7 @@ def test_torchvision_resnets_as_published(units, bottleneck, size, params, macs)
         ((L.Conv2D(3, 3, groups=2),), "3 filters in 2 groups"),
         ((L.Flatten(), L.Conv2D(4, 3)), "reads a row of 128 numbers"),
         ((L.Add(),), "two or more"),
-        ((L.Conv2D(4, 3), L.Add(inputs=("input", "conv2d"))), r"adds maps of shapes \[\(8, 8, 2\), \(6, 6, 4\)\]"),
+        ((L.Conv2D(4, 3), L.Add(inputs=("input", "conv2d"))), r"combines maps of shapes \[\(8, 8, 2\), \(6, 6, 4\)\]"),
         ((L.Conv2D(4, 3), L.Concatenate(inputs=("input", "conv2d"))), "one height and width"),
         ((L.Flatten(inputs=("input", "input")),), "has 2 inputs"),
         ((L.Normalization((0.0, 0.0, 0.0), 1.0),), "3 numbers for 2 channels"),

@@ -65,7 +65,7 @@ EXAMPLES: dict[str, list[tuple[L.Layer, ...]]] = {
     "Dense": [(L.Dense(3, use_bias=False, activation="softmax"),), (L.Flatten(), L.Flatten(), L.Dense(2))],
     "Add": [(L.Conv2D(4, 1, name="train"), L.Add(inputs=("input", "train", "input")))],
     "Concatenate": [(L.Conv2D(3, 1, name="class"), L.Concatenate(inputs=("input", "class")), L.Flatten(), L.Dense(2))],
-    "ZeroPadding2D": [(L.ZeroPadding2D((0, 1, 2, 3)),), (L.ZeroPadding2D("valid"),)],
+    "ZeroPadding2D": [(L.ZeroPadding2D((0, 1, 2, 3)),), (L.ZeroPadding2D((0, 0, 0, 0)),)],
     "Rescaling": [(L.Rescaling(1 / 255, -0.5),)],
     "Normalization": [
         (L.Normalization((0.1, 0.2, 0.3, 0.4), (0.5, 1e-3, 2.0, 1.0)),),

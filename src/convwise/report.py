@@ -350,7 +350,7 @@ def _box(row: LayerCost, height: int, width: int) -> dict[str, Any]:
     for axis, outputs, size in zip(
         (row.field.rows, row.field.columns), row.output_shape[:2], (height, width), strict=True
     ):
-        start = (outputs - 1) // 2 * axis.stride - axis.padding if row.field.aligned else (size - axis.size) // 2
+        start = (axis.at((outputs - 1) // 2) or (0, 0))[0] if row.field.aligned else (size - axis.size) // 2
         spans.append((max(start, 0), min(start + axis.size, size)))
     (top, bottom), (left, right) = spans
     share = (bottom - top) * (right - left) / (height * width)

@@ -1,165 +1,41 @@
-"""The layers, in Keras's terms. Each parameter declares itself once: default, legal values,
-values worth searching, meaning."""
+"""The layers, in Keras's terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar, cast
+from typing import Any
 
-from convwise.core.activations import ACTIVATIONS
+from convwise.core.parameters import (
+    REQUIRED,
+    Count,
+    Crops,
+    Dimensions,
+    Extra,
+    Flag,
+    Known,
+    Named,
+    Number,
+    Numbers,
+    Padding,
+    Parameter,
+    PoolStrides,
+    Size,
+    Word,
+)
 from convwise.core.problems import UnusableInput
-
-Pair = tuple[int, int]
-Pads = tuple[int, int, int, int]
-Got = TypeVar("Got")
-Given = TypeVar("Given")
-
-REQUIRED: Any = object()
-
-
-class Parameter(Generic[Got, Given]):
-    """A layer's parameter: normalises what is given and refuses what is not legal.
-
-    It is a descriptor, so that a layer may be written with `kernel_size=3` and read as (3, 3).
-    """
-
-    def __init__(
-        self,
-        normalise: Callable[[Any], Got | None],
-        legal: str,
-        default: Any = REQUIRED,
-        search: tuple[Any, ...] = (),
-        meaning: str = "",
-    ) -> None:
-        self.normalise, self.legal, self.default = normalise, legal, default
-        self.search, self.meaning, self.name = search, meaning, ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: object | None, owner: type | None = None) -> Got:
-        if instance is not None:
-            return cast(Got, instance.__dict__[self.name])
-        if self.default is REQUIRED:
-            raise AttributeError(self.name)
-        return cast(Got, self.default)
-
-    def __set__(self, instance: object, value: Given) -> None:
-        normal = self.normalise(value)
-        if normal is None:
-            where = f"{type(instance).__name__}.{self.name}"
-            raise UnusableInput(where, f"is {value!r}", self.legal, self.meaning)
-        instance.__dict__[self.name] = normal
-
-
-def _integer(low: int) -> Callable[[Any], int | None]:
-    return lambda v: v if isinstance(v, int) and not isinstance(v, bool) and v >= low else None
-
-
-def _pair(low: int) -> Callable[[Any], Pair | None]:
-    def normalise(v: Any) -> Pair | None:
-        two = (v, v) if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else ()
-        whole = len(two) == 2 and all(_integer(low)(n) is not None for n in two)
-        return cast(Pair, two) if whole else None
-
-    return normalise
-
-
-def _padding(v: Any) -> str | Pads | None:
-    if v in ("same", "valid"):
-        return cast(str, v)
-    four = isinstance(v, (tuple, list)) and len(v) == 4 and all(_integer(0)(n) is not None for n in v)
-    return cast(Pads, tuple(v)) if four else None
-
-
-def _activation(v: Any) -> str | None:
-    name = "linear" if v is None else v
-    return name if name in ACTIVATIONS else None
-
-
-def _number(low: float, high: float) -> Callable[[Any], float | None]:
-    return lambda v: float(v) if isinstance(v, (int, float)) and low <= v < high else None
-
-
-def _numbers(v: Any) -> tuple[float, ...] | None:
-    many = v if isinstance(v, (tuple, list)) else (v,)
-    return tuple(float(n) for n in many) if many and all(isinstance(n, (int, float)) for n in many) else None
-
-
-def _flag(v: Any) -> bool | None:
-    return v if isinstance(v, bool) else None
-
-
-class Count(Parameter[int, int]):
-    """A whole number of at least 1."""
-
-    def __init__(self, default: Any = REQUIRED, search: tuple[int, ...] = (), meaning: str = "") -> None:
-        super().__init__(_integer(1), "a whole number of at least 1", default, search, meaning)
-
-
-class Size(Parameter[Pair, int | Pair]):
-    """[rows, columns], each at least 1; one number stands for both."""
-
-    def __init__(self, default: Any = REQUIRED, search: tuple[int, ...] = (), meaning: str = "") -> None:
-        super().__init__(_pair(1), "a whole number of at least 1, or two: (rows, columns)", default, search, meaning)
-
-
-class PoolStrides(Parameter[Pair, int | Pair | None]):
-    """As Size; None stands for the pool's size, as in Keras."""
-
-    def __init__(self) -> None:
-        legal = "a whole number of at least 1, two of them, or None for the pool's size"
-        super().__init__(
-            lambda v: (0, 0) if v in (None, (0, 0)) else _pair(1)(v), legal, (0, 0), (2,), "step between windows"
-        )
-
-
-class Padding(Parameter[str | Pads, str | Pads]):
-    """'same', 'valid', or explicit (top, bottom, left, right)."""
-
-    def __init__(self, default: Any = "valid", meaning: str = "what surrounds the map") -> None:
-        legal = "'same', 'valid' or (top, bottom, left, right)"
-        super().__init__(_padding, legal, default, ("same", "valid"), meaning)
-
-
-class Flag(Parameter[bool, bool]):
-    """True or False."""
-
-    def __init__(self, default: bool, meaning: str = "") -> None:
-        super().__init__(_flag, "True or False", default, (True, False), meaning)
-
-
-class Named(Parameter[str, str | None]):
-    """The name of an activation; None is 'linear'."""
-
-    def __init__(self, default: Any = "linear", meaning: str = "the function after the layer") -> None:
-        search = ("relu", "leaky_relu", "elu", "silu", "gelu")
-        super().__init__(_activation, "one of " + ", ".join(ACTIVATIONS), default, search, meaning)
-
-
-class Number(Parameter[float, float]):
-    """A number in [low, high)."""
-
-    def __init__(
-        self, low: float, high: float, default: Any = REQUIRED, search: tuple[float, ...] = (), meaning: str = ""
-    ) -> None:
-        super().__init__(_number(low, high), f"a number from {low:g} to below {high:g}", default, search, meaning)
-
-
-class Numbers(Parameter[tuple[float, ...], float | tuple[float, ...]]):
-    """One number, or one per channel."""
-
-    def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
-        super().__init__(_numbers, "a number, or one per channel", default, (), meaning)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Base of every layer. A name is unique in its net; no inputs means: the layer before."""
+    """Base of every layer. A name is unique in its net; no inputs means: the layer before.
+
+    shares: the name of an earlier layer whose weights this one uses again; '' where it has its own.
+    """
 
     name: str = ""
     inputs: tuple[str, ...] = ()
+    shares: str = ""
 
     @property
     def op(self) -> str:
@@ -194,6 +70,39 @@ class DepthwiseConv2D(Layer):
     activation: Named = Named()
 
 
+@dataclass(frozen=True)
+class SeparableConv2D(Layer):
+    """A depthwise convolution, then a 1x1 convolution. Kernels as theirs; one bias, after both."""
+
+    filters: Count = Count(search=(16, 32, 64, 128), meaning="output channels")
+    kernel_size: Size = Size(search=(3, 5, 7), meaning="rows and columns that one output reads")
+    strides: Size = Size((1, 1), (1, 2), "step between outputs")
+    padding: Padding = Padding()
+    depth_multiplier: Count = Count(1, (1, 2), "depthwise outputs per input channel")
+    dilation_rate: Size = Size((1, 1), (1, 2), "step between the inputs of one output")
+    use_bias: Flag = Flag(True, "add a learnt number per filter")
+    activation: Named = Named()
+
+
+@dataclass(frozen=True)
+class Conv2DTranspose(Layer):
+    """The transpose of a convolution: each input adds a kernel to the output. Kernel (rows, columns, filters, inputs).
+
+    padding takes away from the full output of (n - 1) s + k_e: 'valid' nothing, 'same' so much that
+    n s are left; output_padding adds after that, at the bottom and right.
+    """
+
+    filters: Count = Count(search=(16, 32, 64), meaning="output channels")
+    kernel_size: Size = Size(search=(2, 3, 4), meaning="rows and columns that one input writes")
+    strides: Size = Size((1, 1), (1, 2), "outputs between neighbouring inputs")
+    padding: Padding = Padding(meaning="what is taken away around the output")
+    output_padding: Extra = Extra(meaning="rows and columns more, at the bottom and right")
+    dilation_rate: Size = Size((1, 1), (1,), "step between the outputs of one input")
+    groups: Count = Count(1, (1,), "channels are split into so many independent groups")
+    use_bias: Flag = Flag(True, "add a learnt number per filter")
+    activation: Named = Named()
+
+
 def _resolve_strides(pool: MaxPooling2D | AveragePooling2D) -> None:
     if pool.strides == (0, 0):
         object.__setattr__(pool, "strides", pool.pool_size)
@@ -206,6 +115,7 @@ class MaxPooling2D(Layer):
     pool_size: Size = Size((2, 2), (2, 3), "rows and columns of the window")
     strides: PoolStrides = PoolStrides()
     padding: Padding = Padding()
+    ceil_mode: Flag = Flag(False, "a last window may reach past the padding")
 
     def __post_init__(self) -> None:
         _resolve_strides(self)
@@ -213,11 +123,13 @@ class MaxPooling2D(Layer):
 
 @dataclass(frozen=True)
 class AveragePooling2D(Layer):
-    """The mean of each window; padding is not counted."""
+    """The mean of each window; padding is not counted unless count_include_pad."""
 
     pool_size: Size = Size((2, 2), (2, 3), "rows and columns of the window")
     strides: PoolStrides = PoolStrides()
     padding: Padding = Padding()
+    ceil_mode: Flag = Flag(False, "a last window may reach past the padding")
+    count_include_pad: Flag = Flag(False, "padding counts as zeros")
 
     def __post_init__(self) -> None:
         _resolve_strides(self)
@@ -227,10 +139,28 @@ class AveragePooling2D(Layer):
 class GlobalAveragePooling2D(Layer):
     """The mean of each channel over the whole map."""
 
+    keepdims: Flag = Flag(False, "the output stays a map, of 1x1")
+
 
 @dataclass(frozen=True)
 class GlobalMaxPooling2D(Layer):
     """The largest value of each channel over the whole map."""
+
+    keepdims: Flag = Flag(False, "the output stays a map, of 1x1")
+
+
+@dataclass(frozen=True)
+class AdaptiveAveragePooling2D(Layer):
+    """The mean of each of output_size windows: window i reads from floor(i n / o) to below ceil((i + 1) n / o)."""
+
+    output_size: Size = Size(meaning="rows and columns of the output")
+
+
+@dataclass(frozen=True)
+class AdaptiveMaxPooling2D(Layer):
+    """The largest value of each of output_size windows, which lie as those of AdaptiveAveragePooling2D."""
+
+    output_size: Size = Size(meaning="rows and columns of the output")
 
 
 @dataclass(frozen=True)
@@ -239,6 +169,28 @@ class BatchNormalization(Layer):
 
     epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance")
     momentum: Number = Number(0, 1, 0.9, meaning="share of the running statistics kept each step")
+    center: Flag = Flag(True, "learn what is added")
+    scale: Flag = Flag(True, "learn the factor")
+
+
+@dataclass(frozen=True)
+class GroupNormalization(Layer):
+    """As BatchNormalization, but over each image's own map, in groups of channels."""
+
+    groups: Count = Count(32, (4, 8, 32), "groups that the channels are split into")
+    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance")
+    center: Flag = Flag(True, "learn what is added, per channel")
+    scale: Flag = Flag(True, "learn the factor, per channel")
+
+
+@dataclass(frozen=True)
+class LayerNormalization(Layer):
+    """As BatchNormalization, but over the axes of each image: by default over the channels of each position."""
+
+    axis: Dimensions = Dimensions((-1,), "axes that are normalised over; -1 is the channels, the batch is no axis")
+    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance")
+    center: Flag = Flag(True, "learn what is added")
+    scale: Flag = Flag(True, "learn the factor")
 
 
 @dataclass(frozen=True)
@@ -249,6 +201,23 @@ class Activation(Layer):
 
 
 @dataclass(frozen=True)
+class PReLU(Layer):
+    """x, or alpha x below 0, with a learnt alpha for each row, column and channel."""
+
+    shared_axes: Dimensions = Dimensions((), "axes along which one alpha serves: 1 rows, 2 columns, 3 channels")
+
+
+@dataclass(frozen=True)
+class GLU(Layer):
+    """The first half of the channels, times the sigmoid of the second."""
+
+
+@dataclass(frozen=True)
+class LayerScale(Layer):
+    """Times a learnt number per channel."""
+
+
+@dataclass(frozen=True)
 class Dropout(Layer):
     """While training, sets a share `rate` of the values to 0 and scales the rest."""
 
@@ -256,8 +225,50 @@ class Dropout(Layer):
 
 
 @dataclass(frozen=True)
+class SpatialDropout2D(Layer):
+    """As Dropout, of whole channels."""
+
+    rate: Number = Number(0, 1, search=(0.0, 0.2), meaning="share of the channels dropped")
+
+
+@dataclass(frozen=True)
+class AlphaDropout(Layer):
+    """As Dropout, to a value that keeps mean and variance after selu."""
+
+    rate: Number = Number(0, 1, meaning="share of the values dropped")
+
+
+@dataclass(frozen=True)
+class GaussianDropout(Layer):
+    """While training, times 1 + noise of variance rate / (1 - rate)."""
+
+    rate: Number = Number(0, 1, meaning="as Dropout's")
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Layer):
+    """While training, plus noise of deviation stddev."""
+
+    stddev: Number = Number(0, 1e9, meaning="deviation of the noise")
+
+
+@dataclass(frozen=True)
+class StochasticDepth(Layer):
+    """As Dropout, of whole examples: on a residual branch it skips the branch."""
+
+    rate: Number = Number(0, 1, meaning="share of the examples dropped")
+
+
+@dataclass(frozen=True)
 class Flatten(Layer):
     """The map as one row of numbers, in the order height, width, channels."""
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """The same numbers in another shape, in the order height, width, channels."""
+
+    target_shape: Dimensions = Dimensions(meaning="without the batch; one -1 stands for what is left")
 
 
 @dataclass(frozen=True)
@@ -271,7 +282,32 @@ class Dense(Layer):
 
 @dataclass(frozen=True)
 class Add(Layer):
-    """The sum of its inputs, which have one shape."""
+    """The sum of its inputs; a side of 1 is repeated."""
+
+
+@dataclass(frozen=True)
+class Subtract(Layer):
+    """The first input minus the second; a side of 1 is repeated."""
+
+
+@dataclass(frozen=True)
+class Multiply(Layer):
+    """The product of its inputs; a side of 1 is repeated."""
+
+
+@dataclass(frozen=True)
+class Average(Layer):
+    """The mean of its inputs; a side of 1 is repeated."""
+
+
+@dataclass(frozen=True)
+class Maximum(Layer):
+    """The largest of its inputs; a side of 1 is repeated."""
+
+
+@dataclass(frozen=True)
+class Minimum(Layer):
+    """The smallest of its inputs; a side of 1 is repeated."""
 
 
 @dataclass(frozen=True)
@@ -283,15 +319,30 @@ class Concatenate(Layer):
 class ZeroPadding2D(Layer):
     """Zeros around the map: (top, bottom, left, right)."""
 
-    padding: Padding = Padding((1, 1, 1, 1))
+    padding: Crops = Crops((1, 1, 1, 1), "rows above and below, columns left and right")
+
+
+@dataclass(frozen=True)
+class Cropping2D(Layer):
+    """Takes rows and columns away: (top, bottom, left, right)."""
+
+    cropping: Crops = Crops((0, 0, 0, 0), "rows above and below, columns left and right")
+
+
+@dataclass(frozen=True)
+class UpSampling2D(Layer):
+    """Repeats rows and columns, or interpolates between them (half-pixel centres)."""
+
+    size: Size = Size((2, 2), (2,), "outputs per input")
+    interpolation: Word = Word(("nearest", "bilinear", "bicubic"), "nearest", "how values in between are found")
 
 
 @dataclass(frozen=True)
 class Rescaling(Layer):
     """x * scale + offset."""
 
-    scale: Number = Number(-1e9, 1e9, meaning="factor")
-    offset: Number = Number(-1e9, 1e9, 0.0, meaning="summand")
+    scale: Numbers = Numbers(meaning="factor, or one per channel")
+    offset: Numbers = Numbers((0.0,), meaning="summand, or one per channel")
 
 
 @dataclass(frozen=True)
@@ -302,23 +353,55 @@ class Normalization(Layer):
     variance: Numbers = Numbers(meaning="per channel, of the layer's input")
 
 
+@dataclass(frozen=True)
+class Opaque(Layer):
+    """An operator that cannot be read: its name and output shape are known, its cost is not, and never counts as 0."""
+
+    operator: Word = Word(meaning="the format's own name of it")
+    output_shape: Dimensions = Dimensions(meaning="without the batch")
+    params: Known = Known(meaning="stored numbers, -1 where that is not known")
+
+
 LAYERS: dict[str, type[Layer]] = {
     "Conv2D": Conv2D,
     "DepthwiseConv2D": DepthwiseConv2D,
+    "SeparableConv2D": SeparableConv2D,
+    "Conv2DTranspose": Conv2DTranspose,
     "MaxPooling2D": MaxPooling2D,
     "AveragePooling2D": AveragePooling2D,
     "GlobalAveragePooling2D": GlobalAveragePooling2D,
     "GlobalMaxPooling2D": GlobalMaxPooling2D,
+    "AdaptiveAveragePooling2D": AdaptiveAveragePooling2D,
+    "AdaptiveMaxPooling2D": AdaptiveMaxPooling2D,
     "BatchNormalization": BatchNormalization,
+    "GroupNormalization": GroupNormalization,
+    "LayerNormalization": LayerNormalization,
     "Activation": Activation,
+    "PReLU": PReLU,
+    "GLU": GLU,
+    "LayerScale": LayerScale,
     "Dropout": Dropout,
+    "SpatialDropout2D": SpatialDropout2D,
+    "AlphaDropout": AlphaDropout,
+    "GaussianDropout": GaussianDropout,
+    "GaussianNoise": GaussianNoise,
+    "StochasticDepth": StochasticDepth,
     "Flatten": Flatten,
+    "Reshape": Reshape,
     "Dense": Dense,
     "Add": Add,
+    "Subtract": Subtract,
+    "Multiply": Multiply,
+    "Average": Average,
+    "Maximum": Maximum,
+    "Minimum": Minimum,
     "Concatenate": Concatenate,
     "ZeroPadding2D": ZeroPadding2D,
+    "Cropping2D": Cropping2D,
+    "UpSampling2D": UpSampling2D,
     "Rescaling": Rescaling,
     "Normalization": Normalization,
+    "Opaque": Opaque,
 }
 
 
@@ -346,7 +429,7 @@ def layer_from_json(data: Mapping[str, Any]) -> Layer:
     arguments: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key != "type"
     }
-    known = {"name", "inputs", *(p.name for p in parameters(kind))}
+    known = {"name", "inputs", "shares", *(p.name for p in parameters(kind))}
     if unknown := set(arguments) - known:
         raise UnusableInput(kind.__name__, f"has no parameter {sorted(unknown)}", "one of " + ", ".join(sorted(known)))
     if missing := [p.name for p in parameters(kind) if p.default is REQUIRED and p.name not in arguments]:

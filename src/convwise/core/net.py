@@ -75,6 +75,8 @@ class Net:
             row = {"name": layer.name, **layer_to_json(layer)}
             if layer.inputs != (before,):
                 row["inputs"] = list(layer.inputs)
+            if layer.shares:
+                row["shares"] = layer.shares
             layers.append(row)
             before = layer.name
         return {"input_shape": list(self.input_shape), "layers": layers}
@@ -99,6 +101,8 @@ def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
         inputs = tuple(layer.inputs) or (before,)
         if unknown := [i for i in inputs if i not in known]:
             raise UnusableInput(f"layer {name!r}", f"reads {unknown}", "the input or earlier layers")
+        if layer.shares and layer.shares not in known - {INPUT}:
+            raise UnusableInput(f"layer {name!r}", f"shares the weights of {layer.shares!r}", "an earlier layer")
         known.add(name)
         before = name
         yield replace(layer, name=name, inputs=inputs)
@@ -114,6 +118,6 @@ def _fresh(base: str, known: set[str]) -> str:
 def _layer_diff(name: str, here: Layer | None, there: Layer | None) -> list[tuple[str, str, Any, Any]]:
     if here is None or there is None or here.op != there.op:
         return [(name, "", here and here.op, there and there.op)]
-    columns = [p.name for p in parameters(here)] + ["inputs"]
+    columns = [p.name for p in parameters(here)] + ["inputs", "shares"]
     pairs = [(column, getattr(here, column), getattr(there, column)) for column in columns]
     return [(name, column, a, b) for column, a, b in pairs if a != b]

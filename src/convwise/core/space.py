@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from convwise.core.calculus import Analysis, analyse, same_pads
+from convwise.core.calculus import Analysis, analyse
 from convwise.core.goal import Goal
 from convwise.core.layers import (
     Activation,
@@ -26,11 +26,12 @@ from convwise.core.layers import (
     Layer,
     MaxPooling2D,
     Normalization,
-    Pair,
     Rescaling,
 )
 from convwise.core.net import INPUT, Net
+from convwise.core.parameters import Pair
 from convwise.core.problems import Infeasible
+from convwise.core.windows import same_pads
 
 Value = int | float | str
 Sample = Mapping[str, Value]

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from convwise.core.calculus import Shape, analyse
+from convwise.core.calculus import analyse
 from convwise.core.layers import Layer
 from convwise.core.net import INPUT, Net
+from convwise.core.windows import Shape
 
 PADS = ("ZeroPad2d", "ConstantPad2d", "ZeroPadding2D")
 
@@ -52,8 +53,8 @@ def call(kind: type, *args: Any, **kwargs: Any) -> Call:
 
 
 def one(value: Any) -> Any:
-    """(3, 3) as 3, anything else as it is."""
-    return value[0] if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1] else value
+    """(3, 3) and (3,) as 3, anything else as it is."""
+    return value[0] if isinstance(value, tuple) and len(value) in (1, 2) and len(set(value)) == 1 else value
 
 
 def literal(value: Any) -> str:

@@ -18,9 +18,8 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras  # noqa: E402
 from keras import layers  # noqa: E402
 
-from convwise.core.calculus import GEOMETRY, Shape, pads_of  # noqa: E402
+from convwise.core.geometry import GEOMETRY  # noqa: E402
 from convwise.core.layers import (  # noqa: E402
-    REQUIRED,
     Activation,
     Add,
     AveragePooling2D,
@@ -36,13 +35,14 @@ from convwise.core.layers import (  # noqa: E402
     Layer,
     MaxPooling2D,
     Normalization,
-    Pads,
     Rescaling,
     ZeroPadding2D,
     parameters,
 )
 from convwise.core.net import INPUT, Net  # noqa: E402
+from convwise.core.parameters import REQUIRED, Pads  # noqa: E402
 from convwise.core.problems import Unsupported  # noqa: E402
+from convwise.core.windows import Shape, pads_of  # noqa: E402
 from convwise.formats.calls import Call, Step, call, identifiers, literal, one, plan, variables  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
 

@@ -17,8 +17,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from convwise.core.activations import ACTIVATIONS
-from convwise.core.calculus import GEOMETRY, Shape, Window
+from convwise.core.activations import activation
+from convwise.core.geometry import GEOMETRY
 from convwise.core.layers import (
     Activation,
     Add,
@@ -40,6 +40,7 @@ from convwise.core.layers import (
 )
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import Unsupported
+from convwise.core.windows import Shape, Window
 from convwise.formats.calls import shapes_of
 from convwise.formats.weights import Array, Weights, channels_first, checked, layer_layout
 
@@ -134,10 +135,10 @@ _COMPOSED: dict[str, tuple[Op, ...]] = {
 
 
 def _activation(name: str) -> tuple[Op, ...]:
-    row = ACTIVATIONS[name]
+    given = activation(name)
     if name == "linear":
         return ()
-    return (Op(row.onnx, {}, row.onnx_attributes),) if row.onnx else _COMPOSED[name]
+    return (Op(given.row.onnx, {}, given.onnx_attributes),) if given.row.onnx else _COMPOSED[name]
 
 
 def _conv(layer: Conv2D | DepthwiseConv2D, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
@@ -190,7 +191,8 @@ def _dense(layer: Dense, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op
 
 
 def _rescaling(layer: Rescaling, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    scale, offset = (np.array(n, np.float32) for n in (layer.scale, layer.offset))
+    per_channel = (-1, 1, 1) if len(shape) == 3 else (-1,)
+    scale, offset = (np.array(n, np.float32).reshape(per_channel) for n in (layer.scale, layer.offset))
     return (Op("Mul", {"scale": scale}), Op("Add", {"offset": offset}))
 
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from convwise.core.activations import ACTIVATIONS
-from convwise.core.calculus import GEOMETRY, Shape, Window, outputs_of
+from convwise.core.activations import activation
+from convwise.core.geometry import GEOMETRY
 from convwise.core.layers import (
     Activation,
     Add,
@@ -40,13 +40,13 @@ from convwise.core.layers import (
     Layer,
     MaxPooling2D,
     Normalization,
-    Pads,
-    Pair,
     Rescaling,
     ZeroPadding2D,
 )
 from convwise.core.net import INPUT, Net
+from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Unsupported, UnusableInput
+from convwise.core.windows import Shape, Window, outputs_of
 from convwise.formats.calls import Call, Step, call, identifiers, literal, one, plan, variables
 from convwise.formats.modules import OWN, Graph
 from convwise.formats.weights import Weights, channels_first, channels_last, checked, layout
@@ -127,7 +127,7 @@ def _activation(name: str) -> tuple[Call, ...]:
     """The call in the row of core/activations.py: 'LeakyReLU(negative_slope=0.2)'."""
     if name == "linear":
         return ()
-    tree = ast.parse(ACTIVATIONS[name].torch, mode="eval").body
+    tree = ast.parse(activation(name).torch, mode="eval").body
     assert isinstance(tree, ast.Call)
     assert isinstance(tree.func, ast.Name)
     return (Call(tree.func.id, (), {str(word.arg): ast.literal_eval(word.value) for word in tree.keywords}),)
@@ -276,7 +276,7 @@ LOWER: dict[type[Layer], Callable[[Any, Shape], tuple[Call, ...]]] = {
     Add: lambda layer, shape: (Call("Add"),),
     Concatenate: lambda layer, shape: (Call("Concatenate"),),
     ZeroPadding2D: _zero_padding,
-    Rescaling: lambda layer, shape: (call(OWN["Rescaling"], layer.scale, offset=layer.offset),),
+    Rescaling: lambda layer, shape: (call(OWN["Rescaling"], one(layer.scale), offset=one(layer.offset)),),
     Normalization: _normalization,
 }
 

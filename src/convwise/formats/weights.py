@@ -14,10 +14,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.calculus import Shape
 from convwise.core.layers import BatchNormalization, Conv2D, Dense, DepthwiseConv2D, Layer
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
+from convwise.core.windows import Shape
 from convwise.formats.calls import shapes_of
 
 Array = NDArray[np.float32]

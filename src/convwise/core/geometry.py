@@ -1,0 +1,453 @@
+"""Geometry and cost of every layer type: one row each, integers only.
+
+Geometry follows Keras on TensorFlow: 'same' gives ceil(n / s) outputs and pads (o - 1) s + k_e - n,
+the smaller half before; 'valid' gives ceil((n - k_e + 1) / s). ceil_mode follows PyTorch: a last
+window may start inside the map or its first padding and reach past the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from convwise.core.field import Steps
+from convwise.core.layers import (
+    GLU,
+    Activation,
+    AdaptiveAveragePooling2D,
+    AdaptiveMaxPooling2D,
+    Add,
+    AlphaDropout,
+    Average,
+    AveragePooling2D,
+    BatchNormalization,
+    Concatenate,
+    Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
+    Dense,
+    DepthwiseConv2D,
+    Dropout,
+    Flatten,
+    GaussianDropout,
+    GaussianNoise,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    GroupNormalization,
+    Layer,
+    LayerNormalization,
+    LayerScale,
+    Maximum,
+    MaxPooling2D,
+    Minimum,
+    Multiply,
+    Normalization,
+    Opaque,
+    PReLU,
+    Rescaling,
+    Reshape,
+    SeparableConv2D,
+    SpatialDropout2D,
+    StochasticDepth,
+    Subtract,
+    UpSampling2D,
+    ZeroPadding2D,
+)
+from convwise.core.parameters import Pads, Pair
+from convwise.core.problems import ShapeError
+from convwise.core.windows import (
+    Shape,
+    Window,
+    adaptive,
+    ceil_after,
+    crops,
+    effective,
+    enlarge,
+    everything,
+    outputs_of,
+    pads_of,
+    spread,
+)
+
+Windowed = Conv2D | DepthwiseConv2D | SeparableConv2D
+Pool = MaxPooling2D | AveragePooling2D
+
+
+Moves = tuple[Steps, Steps]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The formulas of one layer type: over the layer, its input shapes and its output shape.
+
+    shape: the output shape; window: its moving window or None; moves: how its units see the map,
+    where no window says so; params: (all, trainable); macs: multiply-accumulates; elementwise:
+    operations besides (core/calculus.py says which); view: whether the output is the input's memory.
+    """
+
+    shape: Callable[[Any, Sequence[Shape]], Shape]
+    window: Callable[[Any, Shape], Window | None] = lambda layer, shape: None
+    moves: Callable[[Any, Shape, Shape], Moves | None] = lambda layer, given, output: None
+    params: Callable[[Any, Shape], tuple[int, int]] = lambda layer, shape: (0, 0)
+    macs: Callable[[Any, Shape, Shape], int] = lambda layer, given, output: 0
+    elementwise: Callable[[Any, Shape, Shape], int] = lambda layer, given, output: 0
+    view: bool = False
+
+
+# --- windows and moves ----------------------------------------------------------------------
+
+
+def _conv_window(layer: Windowed, shape: Shape) -> Window:
+    pads = pads_of(layer.padding, shape, layer.kernel_size, layer.strides, layer.dilation_rate)
+    return Window(layer.kernel_size, layer.strides, layer.dilation_rate, pads)
+
+
+def _pool_window(layer: Pool, shape: Shape) -> Window:
+    top, bottom, left, right = pads_of(layer.padding, shape, layer.pool_size, layer.strides)
+    if layer.ceil_mode:
+        bottom = ceil_after(shape[0], top, bottom, layer.pool_size[0], layer.strides[0])
+        right = ceil_after(shape[1], left, right, layer.pool_size[1], layer.strides[1])
+    return Window(layer.pool_size, layer.strides, (1, 1), (top, bottom, left, right))
+
+
+def _pad_window(layer: ZeroPadding2D, shape: Shape) -> Window:
+    return Window((1, 1), (1, 1), (1, 1), layer.padding)
+
+
+def _crop_window(layer: Cropping2D, shape: Shape) -> Window:
+    top, bottom, left, right = layer.cropping
+    return Window((1, 1), (1, 1), (1, 1), (-top, -bottom, -left, -right))
+
+
+def transposed_crops(layer: Conv2DTranspose) -> Pads:
+    """(top, bottom, left, right) taken from the full output, (n - 1) s + k_e; negative where it is padded instead."""
+    padding, extra = layer.padding, layer.output_padding
+    sides = padding if isinstance(padding, tuple) else (padding,) * 4
+    reach = [effective(k, d) for k, d in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
+    top, bottom = crops(sides[0], _number(sides[1]), reach[0], layer.strides[0], extra[0])
+    left, right = crops(sides[2], _number(sides[3]), reach[1], layer.strides[1], extra[1])
+    return top, bottom, left, right
+
+
+def _number(side: str | int) -> int:
+    return 0 if isinstance(side, str) else side
+
+
+def _transposed_moves(layer: Conv2DTranspose, given: Shape, output: Shape) -> Moves:
+    before = transposed_crops(layer)[::2]
+    rows, columns = (
+        spread(*each) for each in zip(layer.kernel_size, layer.strides, layer.dilation_rate, before, strict=True)
+    )
+    return rows, columns
+
+
+def _whole_moves(layer: Layer, given: Shape, output: Shape) -> Moves | None:
+    return (everything(given[0]), everything(given[1])) if len(given) == 3 else None
+
+
+def _adaptive_moves(layer: AdaptiveAveragePooling2D | AdaptiveMaxPooling2D, given: Shape, output: Shape) -> Moves:
+    return adaptive(given[0], output[0]), adaptive(given[1], output[1])
+
+
+def _enlarging_moves(layer: UpSampling2D, given: Shape, output: Shape) -> Moves:
+    return enlarge(layer.size[0], layer.interpolation), enlarge(layer.size[1], layer.interpolation)
+
+
+def _reshape_moves(layer: Reshape, given: Shape, output: Shape) -> Moves | None:
+    """Numbers of a map change their places."""
+    return None if len(given) != 3 or given == output else _whole_moves(layer, given, output)
+
+
+# --- shapes ---------------------------------------------------------------------------------
+
+
+def _slid(layer: Layer, shape: Shape, window: Window) -> Pair:
+    """The map that a window leaves; ShapeError where it fits nowhere."""
+    top, bottom, left, right = window.pads
+    rows = outputs_of(shape[0], top, bottom, window.reach[0], window.strides[0])
+    columns = outputs_of(shape[1], left, right, window.reach[1], window.strides[1])
+    if rows < 1 or columns < 1:
+        what = f"needs {window.reach[0]}x{window.reach[1]} inputs, but its map is {shape[0]}x{shape[1]}"
+        what += f" with padding {window.pads}" if any(window.pads) else ""
+        fix = "padding='same', a smaller kernel, or fewer strides and pools before it"
+        raise ShapeError(f"layer {layer.name}", what, "a map at least as large as the kernel", fix)
+    return rows, columns
+
+
+def _grouped(layer: Conv2D | Conv2DTranspose, channels: int) -> None:
+    for label, number in (("input channels", channels), ("filters", layer.filters)):
+        if number % layer.groups:
+            what = f"has {number} {label} in {layer.groups} groups"
+            raise ShapeError(f"layer {layer.name}", what, f"{label} divisible by groups", "change groups or filters")
+
+
+def _conv_shape(layer: Conv2D, shapes: Sequence[Shape]) -> Shape:
+    _grouped(layer, shapes[0][2])
+    return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), layer.filters)
+
+
+def _separable_shape(layer: SeparableConv2D, shapes: Sequence[Shape]) -> Shape:
+    return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), layer.filters)
+
+
+def _depthwise_shape(layer: DepthwiseConv2D, shapes: Sequence[Shape]) -> Shape:
+    channels = shapes[0][2] * layer.depth_multiplier
+    return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), channels)
+
+
+def _transposed_shape(layer: Conv2DTranspose, shapes: Sequence[Shape]) -> Shape:
+    _grouped(layer, shapes[0][2])
+    top, bottom, left, right = transposed_crops(layer)
+    rows, columns = (
+        (n - 1) * s + effective(k, d)
+        for n, s, k, d in zip(shapes[0][:2], layer.strides, layer.kernel_size, layer.dilation_rate, strict=True)
+    )
+    if rows <= top + bottom or columns <= left + right:
+        what = f"takes {(top, bottom, left, right)} from an output of {rows}x{columns}"
+        raise ShapeError(f"layer {layer.name}", what, "less than the output", "less padding, or a larger kernel")
+    return rows - top - bottom, columns - left - right, layer.filters
+
+
+def _pool_shape(layer: Pool, shapes: Sequence[Shape]) -> Shape:
+    return (*_slid(layer, shapes[0], _pool_window(layer, shapes[0])), shapes[0][2])
+
+
+def _padded_shape(layer: ZeroPadding2D, shapes: Sequence[Shape]) -> Shape:
+    return (*_slid(layer, shapes[0], _pad_window(layer, shapes[0])), shapes[0][2])
+
+
+def _cropped_shape(layer: Cropping2D, shapes: Sequence[Shape]) -> Shape:
+    return (*_slid(layer, shapes[0], _crop_window(layer, shapes[0])), shapes[0][2])
+
+
+def _global_shape(layer: GlobalAveragePooling2D | GlobalMaxPooling2D, shapes: Sequence[Shape]) -> Shape:
+    return (1, 1, shapes[0][2]) if layer.keepdims else (shapes[0][2],)
+
+
+def _unchanged(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    return shapes[0]
+
+
+def _normalized(layer: Normalization | Rescaling, shapes: Sequence[Shape]) -> Shape:
+    both = (layer.mean, layer.variance) if isinstance(layer, Normalization) else (layer.scale, layer.offset)
+    for numbers in both:
+        if len(numbers) not in (1, shapes[0][-1]):
+            what = f"has {len(numbers)} numbers for {shapes[0][-1]} channels"
+            raise ShapeError(f"layer {layer.name}", what, "one number, or one per channel")
+    return shapes[0]
+
+
+def _group_normalized(layer: GroupNormalization, shapes: Sequence[Shape]) -> Shape:
+    if shapes[0][-1] % layer.groups:
+        what = f"splits {shapes[0][-1]} channels into {layer.groups} groups"
+        raise ShapeError(f"layer {layer.name}", what, "channels divisible by groups", "change groups")
+    return shapes[0]
+
+
+def _layer_normalized(layer: LayerNormalization, shapes: Sequence[Shape]) -> Shape:
+    _sides(layer, shapes[0])
+    return shapes[0]
+
+
+def _sides(layer: LayerNormalization, shape: Shape) -> Shape:
+    """The sizes of the axes that are normalised over, in Keras's numbers: -1 the last, 0 the batch."""
+    places = sorted(axis - 1 if axis > 0 else len(shape) + axis for axis in layer.axis)
+    if not places or not all(0 <= place < len(shape) for place in places) or 0 in layer.axis:
+        what = f"normalises over axes {layer.axis} of a shape {shape}"
+        raise ShapeError(f"layer {layer.name}", what, f"axes from 1 to {len(shape)}, or -{len(shape)} to -1")
+    return tuple(shape[place] for place in places)
+
+
+def _halved(layer: GLU, shapes: Sequence[Shape]) -> Shape:
+    if shapes[0][-1] % 2:
+        raise ShapeError(f"layer {layer.name}", f"halves {shapes[0][-1]} channels", "an even number of channels")
+    return (*shapes[0][:-1], shapes[0][-1] // 2)
+
+
+def _reshaped(layer: Reshape, shapes: Sequence[Shape]) -> Shape:
+    known = prod(n for n in layer.target_shape if n != -1)
+    left, rest = divmod(prod(shapes[0]), known) if known > 0 else (0, 1)
+    shape = tuple(left if n == -1 else n for n in layer.target_shape)
+    if rest or layer.target_shape.count(-1) > 1 or prod(shape) != prod(shapes[0]) or min(shape, default=0) < 1:
+        what = f"makes {layer.target_shape} of {shapes[0]}"
+        raise ShapeError(f"layer {layer.name}", what, f"a shape of {prod(shapes[0])} numbers")
+    return shape
+
+
+def _combined(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    sides = [set(side) - {1} for side in zip(*shapes, strict=False)]
+    if len({len(shape) for shape in shapes}) > 1 or any(len(side) > 1 for side in sides):
+        raise ShapeError(f"layer {layer.name}", f"combines maps of shapes {list(shapes)}", "one shape, or sides of 1")
+    return tuple(max(side, default=1) for side in sides)
+
+
+def _joined(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    if len({shape[:-1] for shape in shapes}) != 1:
+        raise ShapeError(f"layer {layer.name}", f"joins maps of shapes {list(shapes)}", "one height and width")
+    return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+
+
+# --- parameters -----------------------------------------------------------------------------
+
+
+def _weights(kernel: int, biases: int) -> tuple[int, int]:
+    return kernel + biases, kernel + biases
+
+
+def _conv_params(layer: Conv2D | Conv2DTranspose, shape: Shape) -> tuple[int, int]:
+    kernel = prod(layer.kernel_size) * (shape[2] // layer.groups) * layer.filters
+    return _weights(kernel, layer.use_bias * layer.filters)
+
+
+def _depthwise_params(layer: DepthwiseConv2D, shape: Shape) -> tuple[int, int]:
+    channels = shape[2] * layer.depth_multiplier
+    return _weights(prod(layer.kernel_size) * channels, layer.use_bias * channels)
+
+
+def _separable_params(layer: SeparableConv2D, shape: Shape) -> tuple[int, int]:
+    channels = shape[2] * layer.depth_multiplier
+    return _weights(channels * (prod(layer.kernel_size) + layer.filters), layer.use_bias * layer.filters)
+
+
+def _batch_params(layer: BatchNormalization, shape: Shape) -> tuple[int, int]:
+    learnt = (layer.center + layer.scale) * shape[-1]
+    return learnt + 2 * shape[-1], learnt
+
+
+def _norm_params(layer: GroupNormalization, shape: Shape) -> tuple[int, int]:
+    return _weights((layer.center + layer.scale) * shape[-1], 0)
+
+
+def _layer_norm_params(layer: LayerNormalization, shape: Shape) -> tuple[int, int]:
+    return _weights((layer.center + layer.scale) * prod(_sides(layer, shape)), 0)
+
+
+def prelu_shape(layer: PReLU, shape: Shape) -> Shape:
+    """The shape of the learnt slopes: 1 along the shared axes."""
+    return tuple(1 if axis in layer.shared_axes else n for axis, n in enumerate(shape, 1))
+
+
+def _opaque_params(layer: Opaque, shape: Shape) -> tuple[int, int]:
+    return _weights(max(layer.params, 0), 0)
+
+
+# --- work -----------------------------------------------------------------------------------
+
+
+def _after(layer: Any, given: Shape, output: Shape) -> int:
+    """Bias and activation: one each per output."""
+    return prod(output) * (int(layer.use_bias) + int(layer.activation != "linear"))
+
+
+def _pool_work(layer: Pool, given: Shape, output: Shape) -> int:
+    return prod(output) * prod(layer.pool_size)
+
+
+def _each(times: int) -> Callable[[Any, Shape, Shape], int]:
+    return lambda layer, given, output: times * prod(output)
+
+
+def _read(layer: Any, given: Shape, output: Shape) -> int:
+    return prod(given)
+
+
+def _dropping() -> Geometry:
+    return Geometry(_unchanged, view=True)
+
+
+def _joining() -> Geometry:
+    return Geometry(_combined, elementwise=_each(1))
+
+
+GEOMETRY: dict[type[Layer], Geometry] = {
+    Conv2D: Geometry(
+        _conv_shape,
+        _conv_window,
+        params=_conv_params,
+        macs=lambda layer, given, out: prod(out) * prod(layer.kernel_size) * (given[2] // layer.groups),
+        elementwise=_after,
+    ),
+    DepthwiseConv2D: Geometry(
+        _depthwise_shape,
+        _conv_window,
+        params=_depthwise_params,
+        macs=lambda layer, given, out: prod(out) * prod(layer.kernel_size),
+        elementwise=_after,
+    ),
+    SeparableConv2D: Geometry(
+        _separable_shape,
+        _conv_window,
+        params=_separable_params,
+        macs=lambda layer, given, out: (
+            prod(out[:2]) * given[2] * layer.depth_multiplier * (prod(layer.kernel_size) + layer.filters)
+        ),
+        elementwise=_after,
+    ),
+    Conv2DTranspose: Geometry(
+        _transposed_shape,
+        moves=_transposed_moves,
+        params=_conv_params,
+        macs=lambda layer, given, out: prod(given) * prod(layer.kernel_size) * (layer.filters // layer.groups),
+        elementwise=_after,
+    ),
+    MaxPooling2D: Geometry(_pool_shape, _pool_window, elementwise=_pool_work),
+    AveragePooling2D: Geometry(_pool_shape, _pool_window, elementwise=_pool_work),
+    GlobalAveragePooling2D: Geometry(_global_shape, moves=_whole_moves, elementwise=_read),
+    GlobalMaxPooling2D: Geometry(_global_shape, moves=_whole_moves, elementwise=_read),
+    AdaptiveAveragePooling2D: Geometry(
+        lambda layer, shapes: (*layer.output_size, shapes[0][2]), moves=_adaptive_moves, elementwise=_read
+    ),
+    AdaptiveMaxPooling2D: Geometry(
+        lambda layer, shapes: (*layer.output_size, shapes[0][2]), moves=_adaptive_moves, elementwise=_read
+    ),
+    BatchNormalization: Geometry(_unchanged, params=_batch_params, elementwise=_each(2)),
+    GroupNormalization: Geometry(_group_normalized, params=_norm_params, elementwise=_each(5)),
+    LayerNormalization: Geometry(_layer_normalized, params=_layer_norm_params, elementwise=_each(5)),
+    Activation: Geometry(_unchanged, elementwise=lambda layer, given, out: prod(out) * (layer.activation != "linear")),
+    PReLU: Geometry(
+        _unchanged, params=lambda layer, shape: _weights(prod(prelu_shape(layer, shape)), 0), elementwise=_each(1)
+    ),
+    GLU: Geometry(_halved, elementwise=_each(2)),
+    LayerScale: Geometry(_unchanged, params=lambda layer, shape: _weights(shape[-1], 0), elementwise=_each(1)),
+    Dropout: _dropping(),
+    SpatialDropout2D: _dropping(),
+    AlphaDropout: _dropping(),
+    GaussianDropout: _dropping(),
+    GaussianNoise: _dropping(),
+    StochasticDepth: _dropping(),
+    Flatten: Geometry(lambda layer, shapes: (prod(shapes[0]),), moves=_whole_moves, view=True),
+    Reshape: Geometry(_reshaped, moves=_reshape_moves, view=True),
+    Dense: Geometry(
+        lambda layer, shapes: (*shapes[0][:-1], layer.units),
+        params=lambda layer, shape: _weights(shape[-1] * layer.units, layer.use_bias * layer.units),
+        macs=lambda layer, given, out: prod(out) * given[-1],
+        elementwise=_after,
+    ),
+    Add: _joining(),
+    Subtract: _joining(),
+    Multiply: _joining(),
+    Average: _joining(),
+    Maximum: _joining(),
+    Minimum: _joining(),
+    Concatenate: Geometry(_joined),
+    ZeroPadding2D: Geometry(_padded_shape, _pad_window),
+    Cropping2D: Geometry(_cropped_shape, _crop_window),
+    UpSampling2D: Geometry(
+        lambda layer, shapes: (shapes[0][0] * layer.size[0], shapes[0][1] * layer.size[1], shapes[0][2]),
+        moves=_enlarging_moves,
+        elementwise=_each(1),
+    ),
+    Rescaling: Geometry(_normalized, elementwise=_each(2)),
+    Normalization: Geometry(_normalized, elementwise=_each(2)),
+    Opaque: Geometry(lambda layer, shapes: layer.output_shape, params=_opaque_params),
+}
+
+# Layers that read a map: (height, width, channels), not a row of numbers.
+SPATIAL = (Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose, MaxPooling2D, AveragePooling2D,
+           GlobalAveragePooling2D, GlobalMaxPooling2D, AdaptiveAveragePooling2D, AdaptiveMaxPooling2D, ZeroPadding2D,
+           Cropping2D, UpSampling2D, SpatialDropout2D)  # fmt: skip
+COMBINING = (Add, Subtract, Multiply, Average, Maximum, Minimum)
+JOINS = (*COMBINING, Concatenate)
+CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)

@@ -1,0 +1,202 @@
+"""Parameters of layers: each declares itself once: default, legal values, values worth searching, meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
+
+from convwise.core.activations import ACTIVATIONS, activation
+from convwise.core.problems import UnusableInput
+
+Pair = tuple[int, int]
+Pads = tuple[int, int, int, int]
+Got = TypeVar("Got")
+Given = TypeVar("Given")
+
+REQUIRED: Any = object()
+
+
+class Parameter(Generic[Got, Given]):
+    """A layer's parameter: normalises what is given and refuses what is not legal.
+
+    It is a descriptor, so that a layer may be written with `kernel_size=3` and read as (3, 3).
+    """
+
+    def __init__(
+        self,
+        normalise: Callable[[Any], Got | None],
+        legal: str,
+        default: Any = REQUIRED,
+        search: tuple[Any, ...] = (),
+        meaning: str = "",
+    ) -> None:
+        self.normalise, self.legal, self.default = normalise, legal, default
+        self.search, self.meaning, self.name = search, meaning, ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Got:
+        if instance is not None:
+            return cast(Got, instance.__dict__[self.name])
+        if self.default is REQUIRED:
+            raise AttributeError(self.name)
+        return cast(Got, self.default)
+
+    def __set__(self, instance: object, value: Given) -> None:
+        normal = self.normalise(value)
+        if normal is None:
+            where = f"{type(instance).__name__}.{self.name}"
+            raise UnusableInput(where, f"is {value!r}", self.legal, self.meaning)
+        instance.__dict__[self.name] = normal
+
+
+def _integer(low: int) -> Callable[[Any], int | None]:
+    return lambda v: v if isinstance(v, int) and not isinstance(v, bool) and v >= low else None
+
+
+def _pair(low: int) -> Callable[[Any], Pair | None]:
+    def normalise(v: Any) -> Pair | None:
+        two = (v, v) if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else ()
+        whole = len(two) == 2 and all(_integer(low)(n) is not None for n in two)
+        return cast(Pair, two) if whole else None
+
+    return normalise
+
+
+def _sides(v: Any) -> Pads | None:
+    many = (v,) * 4 if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else ()
+    four = (many[0], many[0], many[1], many[1]) if len(many) == 2 else many
+    return cast(Pads, four) if len(four) == 4 and all(_integer(0)(n) is not None for n in four) else None
+
+
+def _whole(v: Any) -> tuple[int, ...] | None:
+    many = (v,) if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else (None,)
+    return many if all(isinstance(n, int) and not isinstance(n, bool) for n in many) else None
+
+
+def _padding(v: Any) -> str | Pads | None:
+    if v in ("same", "valid"):
+        return cast(str, v)
+    four = isinstance(v, (tuple, list)) and len(v) == 4 and all(_integer(0)(n) is not None for n in v)
+    return cast(Pads, tuple(v)) if four else None
+
+
+def _activation(v: Any) -> str | None:
+    try:
+        return str(activation("linear" if v is None else v))
+    except (KeyError, ValueError, AttributeError):
+        return None
+
+
+def _number(low: float, high: float) -> Callable[[Any], float | None]:
+    return lambda v: float(v) if isinstance(v, (int, float)) and low <= v < high else None
+
+
+def _numbers(v: Any) -> tuple[float, ...] | None:
+    many = v if isinstance(v, (tuple, list)) else (v,)
+    return tuple(float(n) for n in many) if many and all(isinstance(n, (int, float)) for n in many) else None
+
+
+def _flag(v: Any) -> bool | None:
+    return v if isinstance(v, bool) else None
+
+
+class Count(Parameter[int, int]):
+    """A whole number of at least 1."""
+
+    def __init__(self, default: Any = REQUIRED, search: tuple[int, ...] = (), meaning: str = "") -> None:
+        super().__init__(_integer(1), "a whole number of at least 1", default, search, meaning)
+
+
+class Size(Parameter[Pair, int | Pair]):
+    """[rows, columns], each at least 1; one number stands for both."""
+
+    def __init__(self, default: Any = REQUIRED, search: tuple[int, ...] = (), meaning: str = "") -> None:
+        super().__init__(_pair(1), "a whole number of at least 1, or two: (rows, columns)", default, search, meaning)
+
+
+class PoolStrides(Parameter[Pair, int | Pair | None]):
+    """As Size; None stands for the pool's size, as in Keras."""
+
+    def __init__(self) -> None:
+        legal = "a whole number of at least 1, two of them, or None for the pool's size"
+        super().__init__(
+            lambda v: (0, 0) if v in (None, (0, 0)) else _pair(1)(v), legal, (0, 0), (2,), "step between windows"
+        )
+
+
+class Padding(Parameter[str | Pads, str | Pads]):
+    """'same', 'valid', or explicit (top, bottom, left, right)."""
+
+    def __init__(self, default: Any = "valid", meaning: str = "what surrounds the map") -> None:
+        legal = "'same', 'valid' or (top, bottom, left, right)"
+        super().__init__(_padding, legal, default, ("same", "valid"), meaning)
+
+
+class Flag(Parameter[bool, bool]):
+    """True or False."""
+
+    def __init__(self, default: bool, meaning: str = "") -> None:
+        super().__init__(_flag, "True or False", default, (True, False), meaning)
+
+
+class Named(Parameter[str, str | None]):
+    """An activation as core/activations.py spells it; None is 'linear'."""
+
+    def __init__(self, default: Any = "linear", meaning: str = "the function after the layer") -> None:
+        search = ("relu", "leaky_relu", "elu", "silu", "gelu")
+        super().__init__(_activation, "one of " + ", ".join(ACTIVATIONS), default, search, meaning)
+
+
+class Number(Parameter[float, float]):
+    """A number in [low, high)."""
+
+    def __init__(
+        self, low: float, high: float, default: Any = REQUIRED, search: tuple[float, ...] = (), meaning: str = ""
+    ) -> None:
+        super().__init__(_number(low, high), f"a number from {low:g} to below {high:g}", default, search, meaning)
+
+
+class Numbers(Parameter[tuple[float, ...], float | tuple[float, ...]]):
+    """One number, or one per channel."""
+
+    def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
+        super().__init__(_numbers, "a number, or one per channel", default, (), meaning)
+
+
+class Crops(Parameter[Pads, int | Pair | Pads]):
+    """(top, bottom, left, right), each at least 0; one number stands for all, two for rows and columns."""
+
+    def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
+        super().__init__(_sides, "a whole number, two, or four: (top, bottom, left, right)", default, (), meaning)
+
+
+class Extra(Parameter[Pair, int | Pair]):
+    """[rows, columns], each at least 0."""
+
+    def __init__(self, default: Any = (0, 0), meaning: str = "") -> None:
+        super().__init__(_pair(0), "a whole number of at least 0, or two: (rows, columns)", default, (), meaning)
+
+
+class Dimensions(Parameter[tuple[int, ...], int | tuple[int, ...]]):
+    """Whole numbers: a shape, or the axes of one, without the batch."""
+
+    def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
+        super().__init__(_whole, "whole numbers", default, (), meaning)
+
+
+class Word(Parameter[str, str]):
+    """One of a few words; any, where none are given."""
+
+    def __init__(self, legal: tuple[str, ...] = (), default: Any = REQUIRED, meaning: str = "") -> None:
+        said = "one of " + ", ".join(legal) if legal else "a word"
+        super().__init__(lambda v: v if isinstance(v, str) and (v in legal or not legal) else None, said, default,
+                         legal, meaning)  # fmt: skip
+
+
+class Known(Parameter[int, int | None]):
+    """A whole number of at least 0, or -1 where it is not known."""
+
+    def __init__(self, default: Any = -1, meaning: str = "") -> None:
+        super().__init__(lambda v: -1 if v is None else _integer(-1)(v), "a whole number, or -1", default, (), meaning)

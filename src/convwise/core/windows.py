@@ -1,0 +1,120 @@
+"""How windows lie and move along the axes of a map: padding, positions, and the inputs that each output reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convwise.core.field import Steps
+from convwise.core.parameters import Pads, Pair
+
+Shape = tuple[int, ...]
+NO_PADS: Pads = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a spatial layer moves over its map: size, step, spread, and the padding around the map.
+
+    pads: (top, bottom, left, right) that the windows reach: negative where they leave pixels out.
+    """
+
+    kernel: Pair
+    strides: Pair
+    dilation: Pair
+    pads: Pads
+
+    @property
+    def reach(self) -> Pair:
+        """Effective kernel size, rows and columns."""
+        rows, columns = (effective(k, d) for k, d in zip(self.kernel, self.dilation, strict=True))
+        return rows, columns
+
+    def steps(self) -> tuple[Steps, Steps]:
+        """The moves along rows and columns."""
+        rows, columns = (
+            slide(*each) for each in zip(self.kernel, self.strides, self.dilation, self.pads[::2], strict=True)
+        )
+        return rows, columns
+
+
+def effective(kernel: int, dilation: int) -> int:
+    """Pixels from the first to the last tap of a dilated kernel: d (k - 1) + 1."""
+    return dilation * (kernel - 1) + 1
+
+
+def same_pads(size: int, kernel: int, stride: int, dilation: int = 1) -> Pair:
+    """(before, after) of TensorFlow's 'same' along one axis."""
+    outputs = -(-size // stride)
+    total = max((outputs - 1) * stride + effective(kernel, dilation) - size, 0)
+    return total // 2, total - total // 2
+
+
+def pads_of(padding: str | Pads, shape: Shape, kernel: Pair, strides: Pair, dilation: Pair = (1, 1)) -> Pads:
+    """(top, bottom, left, right) of any form of padding on a map of `shape`."""
+    if isinstance(padding, tuple):
+        return padding
+    if padding == "valid":
+        return NO_PADS
+    (top, bottom), (left, right) = (same_pads(*each) for each in zip(shape[:2], kernel, strides, dilation, strict=True))
+    return top, bottom, left, right
+
+
+def outputs_of(size: int, before: int, after: int, reach: int, stride: int) -> int:
+    """Positions at which a window of effective size `reach` fits; 0 or less where it does not."""
+    return (size + before + after - reach) // stride + 1
+
+
+def ceil_after(size: int, before: int, after: int, reach: int, stride: int) -> int:
+    """The padding after the map that ceil_mode makes of `after`: enough for a window that starts inside."""
+    outputs = -(-(size + before + after - reach) // stride) + 1
+    outputs -= (outputs - 1) * stride >= size + before
+    return max((outputs - 1) * stride + reach - size - before, after)
+
+
+def crops(padding: str | int, after: int, reach: int, stride: int, extra: int) -> Pair:
+    """(before, after) that a transposed convolution takes from its full output, on one axis."""
+    if not isinstance(padding, str):
+        return padding, after - extra
+    total = reach - stride if padding == "same" else min(reach - stride, 0)
+    before = max(total, 0) // 2
+    return before, total - before - extra
+
+
+def slide(kernel: int, stride: int, dilation: int, before: int) -> Steps:
+    """A convolution or a pool: one tap every `dilation`, one output every `stride`."""
+    return Steps(1, stride, lambda i: range(i * stride - before, i * stride - before + kernel * dilation, dilation))
+
+
+def spread(kernel: int, stride: int, dilation: int, before: int) -> Steps:
+    """A transposed convolution: output i gets input q by tap t where i + before = q s + t d."""
+
+    def reads(i: int) -> list[int]:
+        places = (i + before - tap * dilation for tap in reversed(range(kernel)))
+        return [place // stride for place in places if place % stride == 0]
+
+    return Steps(stride, 1, reads)
+
+
+def everything(size: int) -> Steps:
+    """Every output reads the whole axis."""
+    return Steps(1, 0, lambda i: range(size))
+
+
+def adaptive(size: int, outputs: int) -> Steps:
+    """Adaptive pooling, as PyTorch."""
+    return Steps(outputs, size, lambda i: range(i * size // outputs, -(-(i + 1) * size // outputs)))
+
+
+def enlarge(factor: int, interpolation: str) -> Steps:
+    """Half-pixel centres: output i lies at (2 i + 1 - f) / 2 f between the inputs."""
+    if interpolation == "nearest":
+        return Steps(factor, 1, lambda i: (i // factor,))
+
+    def reads(i: int) -> range:
+        place = 2 * i + 1 - factor
+        first, exact = place // (2 * factor), place % (2 * factor) == 0
+        if exact:
+            return range(first, first + 1)
+        return range(first, first + 2) if interpolation == "bilinear" else range(first - 1, first + 3)
+
+    return Steps(factor, 1, reads)
