@@ -48,25 +48,75 @@ EXAMPLES: dict[str, list[tuple[L.Layer, ...]]] = {
         (L.DepthwiseConv2D(3, 2, "same", depth_multiplier=2),),
         (L.DepthwiseConv2D((2, 3), (1, 2), (1, 1, 0, 2)),),
     ],
+    "SeparableConv2D": [
+        (L.SeparableConv2D(5, 3, 2, "same", depth_multiplier=2, activation="relu"),),
+        (L.SeparableConv2D(3, (2, 3), padding=(1, 0, 0, 2), dilation_rate=2, use_bias=False),),
+    ],
+    "Conv2DTranspose": [
+        (L.Conv2DTranspose(3, 3, 2, "same"),),
+        (L.Conv2DTranspose(3, (2, 4), (2, 3), "valid", use_bias=False, activation="relu"),),
+        (L.Conv2DTranspose(5, 4, 2, (1, 1, 1, 1)),),
+    ],
     "MaxPooling2D": [
         (L.Rescaling(-1.0), L.MaxPooling2D(3, 2, "same")),
         (L.Activation("relu"), L.MaxPooling2D(3, 2, (1, 1, 1, 1))),
+        (L.MaxPooling2D(2, 2, ceil_mode=True),),
     ],
-    "AveragePooling2D": [(L.AveragePooling2D(3, 1, "same"),), (L.AveragePooling2D((2, 3), 2),)],
-    "GlobalAveragePooling2D": [(L.GlobalAveragePooling2D(),)],
-    "GlobalMaxPooling2D": [(L.GlobalMaxPooling2D(),)],
+    "AveragePooling2D": [
+        (L.AveragePooling2D(3, 1, "same"),),
+        (L.AveragePooling2D((2, 3), 2),),
+        (L.AveragePooling2D(3, 2, (1, 1, 1, 1), count_include_pad=True),),
+    ],
+    "GlobalAveragePooling2D": [(L.GlobalAveragePooling2D(),), (L.GlobalAveragePooling2D(True), L.Conv2D(3, 1))],
+    "GlobalMaxPooling2D": [(L.GlobalMaxPooling2D(),), (L.GlobalMaxPooling2D(True), L.Conv2D(3, 1))],
+    "AdaptiveAveragePooling2D": [(L.AdaptiveAveragePooling2D((3, 7)),), (L.AdaptiveAveragePooling2D((4, 5)),)],
+    "AdaptiveMaxPooling2D": [(L.AdaptiveMaxPooling2D((3, 7)),), (L.AdaptiveMaxPooling2D((4, 5)),)],
     "BatchNormalization": [
         (L.BatchNormalization(0.01),),
         (L.GlobalAveragePooling2D(), L.BatchNormalization(), L.Dense(3)),
+        (
+            L.BatchNormalization(scale=False),
+            L.BatchNormalization(center=False),
+            L.BatchNormalization(scale=False, center=False),
+        ),
+    ],
+    "GroupNormalization": [(L.GroupNormalization(2),), (L.GroupNormalization(4, 1e-5, False, False),)],
+    "LayerNormalization": [
+        (L.LayerNormalization(),),
+        (L.LayerNormalization((1, 2, 3), 1e-5),),
+        (L.GlobalAveragePooling2D(), L.LayerNormalization(scale=False)),
+    ],
+    "PReLU": [(L.Rescaling(2.0, -1.0), L.PReLU((1, 2))), (L.Rescaling(2.0, -1.0), L.PReLU((1, 2, 3)))],
+    "GLU": [(L.GLU(),), (L.Flatten(), L.GLU())],
+    "LayerScale": [(L.LayerScale(),), (L.GlobalAveragePooling2D(), L.LayerScale())],
+    "SpatialDropout2D": [(L.SpatialDropout2D(0.5),)],
+    "AlphaDropout": [(L.AlphaDropout(0.5),)],
+    "GaussianDropout": [(L.GaussianDropout(0.5),)],
+    "GaussianNoise": [(L.GaussianNoise(0.5),)],
+    "StochasticDepth": [(L.StochasticDepth(0.5),)],
+    "Reshape": [
+        (L.Reshape((7, 9, 4)), L.Conv2D(3, 3)),
+        (L.Flatten(), L.Reshape((6, 6, -1)), L.Conv2D(3, 3)),
+        (L.GlobalAveragePooling2D(), L.Reshape((1, 1, 4)), L.Conv2D(3, 1)),
+        (L.Reshape((-1,)), L.Dense(3)),
     ],
     "Activation": [(L.Activation("leaky_relu"),)],
     "Dropout": [(L.Dropout(0.5), L.Flatten())],
     "Flatten": [(L.Flatten(), L.Dense(3))],
     "Dense": [(L.Dense(3, use_bias=False, activation="softmax"),), (L.Flatten(), L.Flatten(), L.Dense(2))],
     "Add": [(L.Conv2D(4, 1, name="train"), L.Add(inputs=("input", "train", "input")))],
+    **{
+        op: [
+            (L.Conv2D(4, 1, name="other"), getattr(L, op)(inputs=("input", "other"))),
+            (L.GlobalAveragePooling2D(True, name="gate"), getattr(L, op)(inputs=("input", "gate"))),
+        ]
+        for op in ("Subtract", "Multiply", "Average", "Maximum", "Minimum")
+    },
     "Concatenate": [(L.Conv2D(3, 1, name="class"), L.Concatenate(inputs=("input", "class")), L.Flatten(), L.Dense(2))],
     "ZeroPadding2D": [(L.ZeroPadding2D((0, 1, 2, 3)),), (L.ZeroPadding2D((0, 0, 0, 0)),)],
-    "Rescaling": [(L.Rescaling(1 / 255, -0.5),)],
+    "Cropping2D": [(L.Cropping2D((1, 0, 2, 1)),)],
+    "UpSampling2D": [(L.UpSampling2D(2),), (L.UpSampling2D((1, 3)),), (L.UpSampling2D(2, "bilinear"),)],
+    "Rescaling": [(L.Rescaling(1 / 255, -0.5),), (L.Rescaling((1.0, 2.0, 3.0, 4.0), (0.0, 1.0, 0.0, -1.0)),)],
     "Normalization": [
         (L.Normalization((0.1, 0.2, 0.3, 0.4), (0.5, 1e-3, 2.0, 1.0)),),
         (L.GlobalAveragePooling2D(), L.Normalization(0.5, 4.0)),
@@ -101,7 +151,7 @@ def assert_close(given: np.ndarray, expected: np.ndarray, tolerance: float = 1e-
 
 
 def test_every_layer_has_an_example():
-    assert set(EXAMPLES) == set(L.LAYERS)
+    assert set(EXAMPLES) == set(L.LAYERS) - {"Opaque"}
 
 
 @pytest.mark.parametrize("form", FORMATS)

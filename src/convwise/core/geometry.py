@@ -247,11 +247,11 @@ def _group_normalized(layer: GroupNormalization, shapes: Sequence[Shape]) -> Sha
 
 
 def _layer_normalized(layer: LayerNormalization, shapes: Sequence[Shape]) -> Shape:
-    _sides(layer, shapes[0])
+    normalized_sides(layer, shapes[0])
     return shapes[0]
 
 
-def _sides(layer: LayerNormalization, shape: Shape) -> Shape:
+def normalized_sides(layer: LayerNormalization, shape: Shape) -> Shape:
     """The sizes of the axes that are normalised over, in Keras's numbers: -1 the last, 0 the batch."""
     places = sorted(axis - 1 if axis > 0 else len(shape) + axis for axis in layer.axis)
     if not places or not all(0 <= place < len(shape) for place in places) or 0 in layer.axis:
@@ -321,7 +321,7 @@ def _norm_params(layer: GroupNormalization, shape: Shape) -> tuple[int, int]:
 
 
 def _layer_norm_params(layer: LayerNormalization, shape: Shape) -> tuple[int, int]:
-    return _weights((layer.center + layer.scale) * prod(_sides(layer, shape)), 0)
+    return _weights((layer.center + layer.scale) * prod(normalized_sides(layer, shape)), 0)
 
 
 def prelu_shape(layer: PReLU, shape: Shape) -> Shape:

@@ -1,20 +1,34 @@
 """Weights: one layout, Keras's, for every format.
 
-Keys are 'layer/kernel', 'layer/bias', 'layer/gamma', 'layer/beta', 'layer/moving_mean' and
-'layer/moving_variance'; values are float32. Kernels are (rows, columns, inputs, filters),
-depthwise (rows, columns, channels, multiplier), dense (inputs, units), with the inputs of a
-flattened map in the order height, width, channels.
+Keys are 'layer/kernel', 'layer/bias', 'layer/gamma', 'layer/beta', 'layer/moving_mean',
+'layer/moving_variance', 'layer/alpha', and of SeparableConv2D 'layer/depthwise_kernel' and
+'layer/pointwise_kernel'; values are float32. Kernels are (rows, columns, inputs, filters),
+transposed (rows, columns, filters, inputs), depthwise (rows, columns, channels, multiplier), dense
+(inputs, units), with the inputs of a flattened map in the order height, width, channels. A layer
+that shares the weights of another has none of its own.
 """
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.layers import BatchNormalization, Conv2D, Dense, DepthwiseConv2D, Layer
+from convwise.core.geometry import normalized_sides, prelu_shape
+from convwise.core.layers import (
+    BatchNormalization,
+    Conv2D,
+    Conv2DTranspose,
+    Dense,
+    DepthwiseConv2D,
+    GroupNormalization,
+    Layer,
+    LayerNormalization,
+    LayerScale,
+    PReLU,
+    SeparableConv2D,
+)
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import Shape
@@ -23,8 +37,16 @@ from convwise.formats.calls import shapes_of
 Array = NDArray[np.float32]
 Weights = dict[str, Array]
 
-# Kernel axes from Keras's order to (outputs, inputs, rows, columns), which PyTorch and ONNX share.
-_AXES: dict[type[Layer], tuple[int, ...]] = {Conv2D: (3, 2, 0, 1), DepthwiseConv2D: (2, 3, 0, 1), Dense: (1, 0)}
+_KERNEL, _DEPTHWISE = (3, 2, 0, 1), (2, 3, 0, 1)
+# Kernel axes from Keras's order to PyTorch's and ONNX's: (outputs, inputs, rows, columns); transposed inputs first.
+_AXES: dict[tuple[type[Layer], str], tuple[int, ...]] = {
+    (Conv2D, "kernel"): _KERNEL,
+    (Conv2DTranspose, "kernel"): _KERNEL,
+    (DepthwiseConv2D, "kernel"): _DEPTHWISE,
+    (SeparableConv2D, "depthwise_kernel"): _DEPTHWISE,
+    (SeparableConv2D, "pointwise_kernel"): _KERNEL,
+    (Dense, "kernel"): (1, 0),
+}
 
 
 def layout(net: Net) -> dict[str, Shape]:
@@ -39,19 +61,49 @@ def layout(net: Net) -> dict[str, Shape]:
 
 def layer_layout(layer: Layer, given: Shape) -> dict[str, Shape]:
     """The weights of one layer that reads `given`, with their shapes, in Keras's order."""
+    if layer.shares:
+        return {}
+    match layer:
+        case Conv2D() | Conv2DTranspose() | DepthwiseConv2D() | Dense():
+            return _biased(layer.use_bias, *_kernel(layer, given))
+        case SeparableConv2D():
+            channels = given[2] * layer.depth_multiplier
+            depthwise = {"depthwise_kernel": (*layer.kernel_size, given[2], layer.depth_multiplier)}
+            pointwise = {"pointwise_kernel": (1, 1, channels, layer.filters)}
+            return _biased(layer.use_bias, {**depthwise, **pointwise}, layer.filters)
+        case BatchNormalization():
+            learnt = _learnt(layer, (given[-1],))
+            return {**learnt, "moving_mean": (given[-1],), "moving_variance": (given[-1],)}
+        case GroupNormalization():
+            return _learnt(layer, (given[-1],))
+        case LayerNormalization():
+            return _learnt(layer, normalized_sides(layer, given))
+        case PReLU():
+            return {"alpha": prelu_shape(layer, given)}
+        case LayerScale():
+            return {"gamma": (given[-1],)}
+    return {}
+
+
+def _kernel(layer: Conv2D | Conv2DTranspose | DepthwiseConv2D | Dense, given: Shape) -> tuple[dict[str, Shape], int]:
+    """The kernel's shape, and the number of outputs."""
     match layer:
         case Conv2D():
-            kernel: Shape = (*layer.kernel_size, given[2] // layer.groups, layer.filters)
+            return {"kernel": (*layer.kernel_size, given[2] // layer.groups, layer.filters)}, layer.filters
+        case Conv2DTranspose():
+            return {"kernel": (*layer.kernel_size, layer.filters // layer.groups, given[2])}, layer.filters
         case DepthwiseConv2D():
             kernel = (*layer.kernel_size, given[2], layer.depth_multiplier)
-        case Dense():
-            kernel = (given[-1], layer.units)
-        case BatchNormalization():
-            return dict.fromkeys(("gamma", "beta", "moving_mean", "moving_variance"), (given[-1],))
-        case _:
-            return {}
-    outputs = prod(kernel[2:]) if isinstance(layer, DepthwiseConv2D) else kernel[-1]
-    return {"kernel": kernel, "bias": (outputs,)} if layer.use_bias else {"kernel": kernel}
+            return {"kernel": kernel}, given[2] * layer.depth_multiplier
+    return {"kernel": (given[-1], layer.units)}, layer.units
+
+
+def _biased(use_bias: bool, kernels: dict[str, Shape], outputs: int) -> dict[str, Shape]:
+    return {**kernels, "bias": (outputs,)} if use_bias else kernels
+
+
+def _learnt(layer: BatchNormalization | GroupNormalization | LayerNormalization, shape: Shape) -> dict[str, Shape]:
+    return {key: shape for key, present in (("gamma", layer.scale), ("beta", layer.center)) if present}
 
 
 def checked(net: Net, weights: Weights) -> Weights:
@@ -65,13 +117,18 @@ def checked(net: Net, weights: Weights) -> Weights:
     return weights
 
 
-def channels_first(layer: Layer, kernel: Array, shape: tuple[int, ...]) -> Array:
+def is_kernel(key: str) -> bool:
+    """Whether a weight has another order of axes in PyTorch and ONNX."""
+    return key.endswith("kernel")
+
+
+def channels_first(layer: Layer, kernel: Array, shape: tuple[int, ...], key: str = "kernel") -> Array:
     """A kernel in PyTorch's and ONNX's layout: (outputs, inputs per group, rows, columns) or (units, inputs)."""
-    return np.ascontiguousarray(kernel.transpose(_AXES[type(layer)]).reshape(shape))
+    return np.ascontiguousarray(kernel.transpose(_AXES[type(layer), key]).reshape(shape))
 
 
-def channels_last(layer: Layer, kernel: NDArray[Any], shape: tuple[int, ...]) -> Array:
+def channels_last(layer: Layer, kernel: NDArray[Any], shape: tuple[int, ...], key: str = "kernel") -> Array:
     """The inverse of `channels_first`; `shape` is the one of Keras's layout."""
-    axes = _AXES[type(layer)]
+    axes = _AXES[type(layer), key]
     turned = kernel.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
     return cast(Array, np.ascontiguousarray(turned, np.float32))

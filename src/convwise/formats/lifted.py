@@ -1,0 +1,89 @@
+"""What reading a model gives, and the draft that the readers of every format fill."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convwise.core.layers import Layer, Opaque
+from convwise.core.net import INPUT, Net
+from convwise.core.problems import Problem, UnusableInput
+from convwise.formats.weights import Weights, layout
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """A model that was read: its net, its weights in Keras's layouts, its class names, and what to know of it.
+
+    weights: without those of Opaque layers; empty where the source has none.
+    """
+
+    net: Net
+    weights: Weights = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+class Draft:
+    """A net in the making. Values of the source (tensors, nodes) stand for the layers that give them."""
+
+    def __init__(self, input_shape: tuple[int, int, int], image: Hashable) -> None:
+        self.input_shape = input_shape
+        self.layers: list[Layer] = []
+        self.weights: Weights = {}
+        self.problems: list[Problem] = []
+        self._layer_of: dict[Hashable, str] = {image: INPUT}
+        self._taken = {INPUT}
+
+    def add(self, value: Hashable, layer: Layer, name: str, reads: Sequence[Hashable],
+            weights: Mapping[str, NDArray[np.generic]] | None = None) -> str:  # fmt: skip
+        """A layer that gives `value` from the values it reads; returns the name it got."""
+        named = replace(layer, name=self.fresh(name or layer.op.lower()), inputs=tuple(self.source(v) for v in reads))
+        self.layers.append(named)
+        self._layer_of[value] = named.name
+        for key, array in (weights or {}).items():
+            self.weights[f"{named.name}/{key}"] = np.ascontiguousarray(array, np.float32)
+        return named.name
+
+    def opaque(self, value: Hashable, operator: str, shape: tuple[int, ...], name: str, reads: Sequence[Hashable],
+               params: int = -1) -> str:  # fmt: skip
+        """An operator that cannot be read, with the shape of its output (without the batch, channels last)."""
+        return self.add(value, Opaque(operator, shape, params), name, reads)
+
+    def same(self, value: Hashable, as_value: Hashable) -> None:
+        """`value` is `as_value`: an operator that changes nothing was left out."""
+        self._layer_of[value] = self.source(as_value)
+
+    def knows(self, value: Hashable) -> bool:
+        """Whether the value comes from the image."""
+        return value in self._layer_of
+
+    def source(self, value: Hashable) -> str:
+        """The name of the layer that gives a value."""
+        if value not in self._layer_of:
+            raise UnusableInput("model", f"reads {value!r}, which does not come from its image", "one image as input")
+        return self._layer_of[value]
+
+    def fresh(self, name: str) -> str:
+        """The name as a word that is not taken yet: 'block1/conv.2' gives 'block1_conv_2'."""
+        word = re.sub(r"\W+", "_", name).strip("_") or "layer"
+        word, number = word if word[0].isalpha() else f"layer_{word}", 0
+        while (found := f"{word}_{number}" if number else word) in self._taken:
+            number += 1
+        self._taken.add(found)
+        return found
+
+    def lifted(self, classes: Sequence[str] = ()) -> Lifted:
+        """The net, checked: ShapeError where a layer does not fit, UnusableInput where weights are not its own."""
+        net = Net(self.input_shape, tuple(self.layers))
+        expected = layout(net)
+        if self.weights and (strange := set(self.weights) ^ set(expected)):
+            raise UnusableInput("model", f"lacks or has besides the weights {sorted(strange)[:5]}", "those of its net")
+        for key, array in self.weights.items():
+            if array.shape != expected[key]:
+                raise UnusableInput(f"weight {key}", f"has shape {array.shape}", str(expected[key]))
+        return Lifted(net, self.weights, tuple(classes), tuple(self.problems))
