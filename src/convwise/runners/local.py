@@ -111,7 +111,10 @@ class LocalRunner:
         return trial.threads > 1 and len(self._workers) > 1 and analyse(trial.net).total.trainable < CAPACITY
 
     def _give(self, worker: _Worker, trial: Trial) -> None:
-        worker.trial, worker.started = trial, time.monotonic()
+        worker.trial, worker.started = (
+            trial,
+            float("inf"),
+        )  # its time starts when it is ready: loading torch may take long
         try:
             worker.pipe.send((trial, self._is_for_all(trial)))
         except OSError:  # it died while idle: _ended sees that
@@ -123,23 +126,29 @@ class LocalRunner:
         for worker in busy:
             if worker.pipe in ready:
                 result = self._collect(worker)
+                if result is None:
+                    continue
                 if worker.member.rank == 0 or not self._is_for_all(result.trial):
                     yield result
             elif worker.overdue:
                 worker.ended = True
                 worker.process.kill()
 
-    def _collect(self, worker: _Worker) -> Result:
+    def _collect(self, worker: _Worker) -> Result | None:
+        """The worker's result; None where it says that it begins."""
         trial = worker.trial
         assert trial is not None
         try:
-            result: Result = worker.pipe.recv()
+            result: Result | None = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join(5)
             result = Result(trial, "failed", reason=_death(worker))
             self._workers[worker.member.rank] = self._start(worker.member)
             self._barrier.abort()  # a team that waits for the dead one fails now
-        worker.trial = None
+        if result is None:
+            worker.started = time.monotonic()
+        else:
+            worker.trial = None
         return result
 
     def close(self) -> None:
@@ -171,6 +180,7 @@ def _serve(work: Work, pipe: Connection, member: Member) -> None:
             trial, together = pipe.recv()
         except EOFError:
             os._exit(0)
+        pipe.send(None)  # it begins
         pipe.send(_guarded(work, trial, member if together else None))
 
 
