@@ -118,3 +118,24 @@ def enlarge(factor: int, interpolation: str) -> Steps:
         return range(first, first + 2) if interpolation == "bilinear" else range(first - 1, first + 3)
 
     return Steps(factor, 1, reads)
+
+
+def symmetric(window: Window, shape: Shape, ceil: bool = False) -> Pair | None:
+    """The one padding per axis with which PyTorch puts its windows where ours are, if there is one.
+
+    ceil: with ceil_mode=True. What lies beyond PyTorch's padding on the far side is then read by no window of ours.
+    """
+    (top, bottom, left, right), (rows, columns) = window.pads, window.reach
+    axes = (shape[0], top, bottom, rows, window.strides[0]), (shape[1], left, right, columns, window.strides[1])
+    fits = all(
+        torch_positions(size, before, reach, stride, ceil) == outputs_of(size, before, after, reach, stride)
+        for size, before, after, reach, stride in axes
+    )
+    return (top, left) if fits else None
+
+
+def torch_positions(size: int, padding: int, reach: int, stride: int, ceil: bool = False) -> int:
+    """Outputs of PyTorch's pooling and convolution along one axis."""
+    room = size + 2 * padding - reach
+    count = -(-room // stride) + 1 if ceil else room // stride + 1
+    return count - 1 if ceil and (count - 1) * stride >= size + padding else count
