@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
+from convwise.core.geometry import GEOMETRY, prelu_shape, transposed_crops
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import ShapeError
 from convwise.core.windows import pads_of
@@ -198,6 +199,107 @@ def nets(*, blocks: int = 5, size: int = 12, everywhere: bool = True) -> st.Sear
     # Seeds, not st.randoms: whole nets do not shrink well, and variety finds more.
     seeds = st.integers(0, 2**32 - 1)
     return seeds.map(lambda seed: random_net(random.Random(seed), blocks=blocks, size=size, everywhere=everywhere))
+
+
+Row = tuple[str, dict, tuple[int, ...], int]
+
+
+def canonical(net: Net) -> list[Row]:
+    """The net as rows (type, parameters, inputs, shares), the same for two nets that PyTorch cannot tell apart.
+
+    Names and layers that do nothing while predicting are left out; padding is what windows reach;
+    what is written as several modules (an activation behind a convolution) is several rows.
+    """
+    shapes = {INPUT: net.input_shape, **{row.name: row.output_shape for row in analyse(net).layers}}
+    rows: list[Row] = []
+    at, first = {INPUT: -1}, {"": -1}
+    for layer in net.layers:
+        inputs = tuple(at[name] for name in layer.inputs)
+        parts = _parts(layer, shapes[layer.inputs[0]], shapes[layer.name])
+        first[layer.name] = len(rows)
+        for i, (op, parameters) in enumerate(parts):
+            shared = layer.shares and op != "Activation"
+            rows.append((op, parameters, inputs, first[layer.shares] + i if shared else -1))
+            inputs = (len(rows) - 1,)
+        at[layer.name] = inputs[0]
+    return rows
+
+
+GONE = (L.GaussianDropout, L.GaussianNoise, L.StochasticDepth)
+
+
+def _parts(layer: L.Layer, given: tuple[int, ...], output: tuple[int, ...]) -> list[tuple[str, dict]]:
+    values = {p.name: _plain(getattr(layer, p.name)) for p in L.parameters(layer)}
+    pads = _reached(layer, given, output)
+    after = [("Activation", {"activation": layer.activation})] if values.get("activation", "linear") != "linear" else []
+    match layer:
+        case L.Activation():
+            return after
+        case L.Conv2D() | L.DepthwiseConv2D() | L.SeparableConv2D():
+            return [*_convolutions(values, layer, given, pads), *after]
+        case L.Dense():
+            return [_pointwise(layer.units, values) if len(given) == 3 else ("Dense", _less(values)), *after]
+        case L.Conv2DTranspose():
+            parts = {**_less(values, "padding", "output_padding"), "crops": transposed_crops(layer)}
+            return [("Conv2DTranspose", parts), *after]
+        case L.MaxPooling2D():
+            return [(layer.op, {"size": layer.pool_size, "strides": layer.strides, "pads": pads})]
+        case L.AveragePooling2D():
+            counted = layer.count_include_pad and any(pads_of(layer.padding, given, layer.pool_size, layer.strides))
+            return [(layer.op, {"size": layer.pool_size, "strides": layer.strides, "pads": pads, "all": counted})]
+        case L.GlobalAveragePooling2D() | L.GlobalMaxPooling2D():
+            return [(layer.op, {}), *([] if layer.keepdims else [("Reshape", {"shape": output})])]
+        case L.AdaptiveAveragePooling2D() | L.AdaptiveMaxPooling2D() if layer.output_size == (1, 1):
+            return [(layer.op.replace("Adaptive", "Global"), {})]
+        case L.Flatten() | L.Reshape():
+            return [("Reshape", {"shape": output})] if given != output else []
+        case L.ZeroPadding2D() | L.Cropping2D():
+            moved = any(next(iter(values.values())))
+            return [(layer.op, values)] if moved else []
+        case L.LayerNormalization():
+            axes = tuple(sorted(axis % (len(given) + 1) for axis in layer.axis))
+            return [("LayerNormalization", {**values, "axis": axes})]
+        case L.PReLU():
+            return [("PReLU", {"alpha": prelu_shape(layer, given)})]
+    return [] if isinstance(layer, GONE) else [(layer.op, values)]
+
+
+def _convolutions(values: dict, layer: L.Layer, given: tuple[int, ...], pads: tuple[int, ...]) -> list:
+    common = {**_less(values, "padding", "depth_multiplier", "filters", "groups"), "pads": pads}
+    if isinstance(layer, L.Conv2D):
+        return [("Conv2D", {**common, "filters": layer.filters, "groups": layer.groups})]
+    deep = {**common, "filters": given[2] * layer.depth_multiplier, "groups": given[2]}
+    if isinstance(layer, L.DepthwiseConv2D):
+        return [("Conv2D", deep)]
+    return [("Conv2D", {**deep, "use_bias": False}), _pointwise(layer.filters, values)]
+
+
+def _pointwise(filters: int, values: dict) -> tuple[str, dict]:
+    ones = dict.fromkeys(("kernel_size", "strides", "dilation_rate"), (1, 1))
+    return "Conv2D", {**ones, "use_bias": values["use_bias"], "pads": (0, 0, 0, 0), "filters": filters, "groups": 1}
+
+
+def _less(values: dict, *names: str) -> dict:
+    return {key: value for key, value in values.items() if key not in ("activation", *names)}
+
+
+def _plain(value: object) -> object:
+    """Numbers to six digits; one number for several that are the same."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, tuple) and value and all(isinstance(n, float) for n in value):
+        several = tuple(_plain(n) for n in value)
+        return several[:1] if len(set(several)) == 1 else several
+    return value
+
+
+def _reached(layer: L.Layer, given: tuple[int, ...], output: tuple[int, ...]) -> tuple[int, ...]:
+    """(top, bottom, left, right) of a window: bottom and right as far as the last window reaches."""
+    window = GEOMETRY[type(layer)].window(layer, given)
+    if window is None:
+        return ()
+    ends = [(output[i] - 1) * window.strides[i] + window.reach[i] - given[i] - window.pads[2 * i] for i in (0, 1)]
+    return window.pads[0], ends[0], window.pads[2], ends[1]
 
 
 def random_weights(net: Net, seed: int = 0) -> Weights:

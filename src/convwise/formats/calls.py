@@ -98,8 +98,10 @@ def _step_names(name: str, calls: Sequence[Call], taken: set[str]) -> list[str]:
     """The first call that is no padding has the layer's name, the others add what they are."""
     main = next((i for i, each in enumerate(calls) if each.kind not in PADS), 0)
     suffixes = ["pad" if i < main else each.kind.lower() for i, each in enumerate(calls)]
-    names = [name if i == main else free(f"{name}_{suffix}", taken) for i, suffix in enumerate(suffixes)]
-    taken.update(names)
+    names = []
+    for i, suffix in enumerate(suffixes):
+        names.append(name if i == main else free(f"{name}_{suffix}", taken))
+        taken.add(names[-1])
     return names
 
 

@@ -6,12 +6,12 @@ width, channels, so that dense kernels are the same in every format.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +22,28 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from convwise.core.activations import activation
-from convwise.core.geometry import GEOMETRY
-from convwise.core.layers import (
-    Activation,
-    Add,
-    AveragePooling2D,
-    BatchNormalization,
-    Concatenate,
-    Conv2D,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    Layer,
-    MaxPooling2D,
-    Normalization,
-    Rescaling,
-    ZeroPadding2D,
-)
+from convwise.core.layers import Layer
 from convwise.core.net import INPUT, Net
-from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Unsupported, UnusableInput
-from convwise.core.windows import Shape, Window, outputs_of
-from convwise.formats.calls import Call, Step, call, identifiers, literal, one, plan, variables
+from convwise.core.windows import Shape
+from convwise.formats.calls import Call, Step, identifiers, literal, plan, variables
 from convwise.formats.modules import OWN, Graph
-from convwise.formats.weights import Weights, channels_first, channels_last, checked, layout
+from convwise.formats.torch_layers import STATEFUL, lower
+from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
 
+__all__ = ["FILES", "build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
 FILES = ("model_torch.py", "model.safetensors")
 _KEYS = {
     "kernel": "weight",
+    "depthwise_kernel": "weight",
+    "pointwise_kernel": "weight",
     "bias": "bias",
     "gamma": "weight",
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
+    "alpha": "weight",
 }
-
-
-def lower(layer: Layer, shapes: Sequence[Shape]) -> tuple[Call, ...]:
-    """The torch.nn classes (or those of formats/modules.py) that do what the layer does on maps of `shapes`."""
-    rule = LOWER.get(type(layer))
-    if rule is None:
-        known = ", ".join(kind.__name__ for kind in LOWER)
-        raise Unsupported("torch", layer.name, f"{layer.op} has no form in PyTorch", f"one of {known}")
-    return rule(layer, shapes[0])
 
 
 def build(net: Net, *, logits: bool = False) -> nn.Module:
@@ -76,8 +51,11 @@ def build(net: Net, *, logits: bool = False) -> nn.Module:
     steps = steps_of(net)
     if logits and steps[-1].call.kind == "Softmax":
         steps = (*steps[:-1], replace(steps[-1], call=Call("Identity")))
-    modules = OrderedDict((step.name, _made(step.call)) for step in steps)
-    return nn.Sequential(modules) if net.is_chain else Graph(modules, [step.inputs for step in steps], INPUT)
+    called = _called(net, steps)
+    modules = OrderedDict((step.name, _made(step.call)) for step in steps if called[step.name] == step.name)
+    if _sequential(net):
+        return nn.Sequential(modules)
+    return Graph(modules, [(step.name, called[step.name], step.inputs) for step in steps], INPUT)
 
 
 def steps_of(net: Net) -> tuple[Step, ...]:
@@ -85,27 +63,70 @@ def steps_of(net: Net) -> tuple[Step, ...]:
     return plan(net, lower, _words(net))
 
 
+def _sequential(net: Net) -> bool:
+    return net.is_chain and not any(layer.shares for layer in net.layers)
+
+
+def _called(net: Net, steps: Sequence[Step]) -> dict[str, str]:
+    """The module that each step calls: its own, or the same one of the layer whose weights it shares."""
+    called: dict[str, str] = {}
+    for step in steps:
+        shares = net[step.layer].shares
+        before = [called[other.name] for other in steps if other.layer == step.layer and other.name in called]
+        same = [other.name for other in steps if other.layer == shares and other.call == step.call]
+        known = [called[name] for name in same if called[name] not in before]
+        if shares and not known and step.call.kind in STATEFUL:
+            what = f"is {step.call.source()}, which {shares} is not"
+            raise Unsupported("torch", step.layer, what, "the same parameters, and explicit padding in both")
+        called[step.name] = known[0] if known else step.name
+    return called
+
+
 def weights(module: nn.Module, net: Net) -> Weights:
     """The module's weights in Keras's layouts, copied to numpy."""
-    state, words, found = module.state_dict(), _words(net), {}
-    for key, shape in layout(net).items():
-        layer, _, kind = key.partition("/")
-        value = state[f"{words[layer]}.{_KEYS[kind]}"].detach().float().cpu().numpy()
-        found[key] = channels_last(net[layer], value, shape) if kind == "kernel" else value.copy()
-    return found
+    state, shapes = module.state_dict(), layout(net)
+    return {
+        key: _to_ours(net, key, state[place].detach().float().cpu().numpy(), shapes[key])
+        for key, place in _places(net, state).items()
+    }
 
 
 def load(module: nn.Module, net: Net, weights: Weights) -> None:
     """Put weights in Keras's layouts into the module of `build(net)`. UnusableInput where they do not fit."""
     checked(net, weights)
-    state, words = module.state_dict(), _words(net)
+    state = module.state_dict()
     with torch.no_grad():
-        for key, value in weights.items():
-            layer, _, kind = key.partition("/")
-            tensor = state[f"{words[layer]}.{_KEYS[kind]}"]
-            shape = tuple(tensor.shape)
-            turned = channels_first(net[layer], value, shape) if kind == "kernel" else value
-            tensor.copy_(torch.tensor(turned))
+        for key, place in _places(net, state).items():
+            state[place].copy_(torch.tensor(_to_torch(net, key, weights[key], tuple(state[place].shape))))
+
+
+def _places(net: Net, state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Where each of our weights lies in the state: in the last module of its layer, depthwise kernels in the first."""
+    names: dict[str, list[str]] = {layer.name: [] for layer in net.layers}
+    for step in steps_of(net):
+        names[step.layer].append(step.name)
+    places = {}
+    for key in layout(net):
+        layer, _, kind = key.partition("/")
+        found = [place for name in names[layer] if (place := f"{name}.{_KEYS[kind]}") in state]
+        places[key] = found[0 if kind == "depthwise_kernel" else -1]
+    return places
+
+
+def _to_ours(net: Net, key: str, value: NDArray[np.float32], shape: Shape) -> Array:
+    layer, _, kind = key.partition("/")
+    if is_kernel(kind):
+        return channels_last(net[layer], value, shape, kind)
+    if kind == "alpha" and len(shape) == 3:
+        return np.ascontiguousarray(value.reshape(shape[2], *shape[:2]).transpose(1, 2, 0))
+    return value.copy()
+
+
+def _to_torch(net: Net, key: str, value: Array, shape: Shape) -> Array:
+    layer, _, kind = key.partition("/")
+    if is_kernel(kind):
+        return channels_first(net[layer], value, shape, kind)
+    return value.transpose(2, 0, 1).reshape(shape) if kind == "alpha" and value.ndim == 3 else value
 
 
 def _words(net: Net) -> dict[str, str]:
@@ -118,167 +139,6 @@ def _words(net: Net) -> dict[str, str]:
 def _made(call: Call) -> nn.Module:
     kind: Callable[..., nn.Module] = OWN.get(call.kind) or getattr(nn, call.kind)
     return kind(*call.args, **call.kwargs)
-
-
-# --- layers ---------------------------------------------------------------------------------
-
-
-def _activation(name: str) -> tuple[Call, ...]:
-    """The call in the row of core/activations.py: 'LeakyReLU(negative_slope=0.2)'."""
-    if name == "linear":
-        return ()
-    tree = ast.parse(activation(name).torch, mode="eval").body
-    assert isinstance(tree, ast.Call)
-    assert isinstance(tree.func, ast.Name)
-    return (Call(tree.func.id, (), {str(word.arg): ast.literal_eval(word.value) for word in tree.keywords}),)
-
-
-def _conv(layer: Conv2D, shape: Shape) -> tuple[Call, ...]:
-    made = call(nn.Conv2d, shape[2], layer.filters, one(layer.kernel_size), groups=layer.groups, **_common(layer))
-    return _padded_conv(layer, shape, made)
-
-
-def _depthwise(layer: DepthwiseConv2D, shape: Shape) -> tuple[Call, ...]:
-    outputs = shape[2] * layer.depth_multiplier
-    made = call(nn.Conv2d, shape[2], outputs, one(layer.kernel_size), groups=shape[2], **_common(layer))
-    return _padded_conv(layer, shape, made)
-
-
-def _common(layer: Conv2D | DepthwiseConv2D) -> dict[str, Any]:
-    return {"stride": one(layer.strides), "dilation": one(layer.dilation_rate), "bias": layer.use_bias}
-
-
-def _padded_conv(layer: Conv2D | DepthwiseConv2D, shape: Shape, made: Call) -> tuple[Call, ...]:
-    window = _window(layer, shape)
-    after = _activation(layer.activation)
-    native = _symmetric(window, shape)
-    if native is None:
-        return (_pad("ZeroPad2d", window.pads), made, *after)
-    padding = {"padding": one(native)} if any(native) else {}
-    return (Call(made.kind, made.args, _ordered(padding, made.kwargs)), *after)
-
-
-def _ordered(padding: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments in the order of nn.Conv2d: stride before padding."""
-    return {**{k: v for k, v in rest.items() if k == "stride"}, **padding, **rest}
-
-
-def _window(layer: Layer, shape: Shape) -> Window:
-    window = GEOMETRY[type(layer)].window(layer, shape)
-    assert window is not None
-    return window
-
-
-def _symmetric(window: Window, shape: Shape, ceil: bool = False) -> Pair | None:
-    """The one padding per axis with which PyTorch puts its windows where ours are, if there is one."""
-    (top, bottom, left, right), (rows, columns) = window.pads, window.reach
-    fits = [
-        _positions(size, before, reach, stride, ceil) == outputs_of(size, before, after, reach, stride)
-        for size, before, after, reach, stride in (
-            (shape[0], top, bottom, rows, window.strides[0]),
-            (shape[1], left, right, columns, window.strides[1]),
-        )
-    ]
-    return (top, left) if all(fits) else None
-
-
-def _positions(size: int, padding: int, reach: int, stride: int, ceil: bool) -> int:
-    """Outputs of PyTorch's pooling and convolution along one axis."""
-    room = size + 2 * padding - reach
-    count = -(-room // stride) + 1 if ceil else room // stride + 1
-    return count - 1 if ceil and (count - 1) * stride >= size + padding else count
-
-
-def _pad(kind: str, pads: Pads) -> Call:
-    """(top, bottom, left, right) as PyTorch's (left, right, top, bottom)."""
-    top, bottom, left, right = pads
-    sides = top if len(set(pads)) == 1 else (left, right, top, bottom)
-    return Call(kind, (sides,), {"value": float("-inf")} if kind == "ConstantPad2d" else {})
-
-
-def _max_pool(layer: MaxPooling2D, shape: Shape) -> tuple[Call, ...]:
-    native = _native_pool(layer, shape, nn.MaxPool2d)
-    if native is not None:
-        return (native,)
-    return _pad("ConstantPad2d", _window(layer, shape).pads), _pool(nn.MaxPool2d, layer)
-
-
-def _average_pool(layer: AveragePooling2D, shape: Shape) -> tuple[Call, ...]:
-    native = _native_pool(layer, shape, nn.AvgPool2d)
-    if native is not None:
-        return (native,)
-    top, bottom, left, right = _window(layer, shape).pads
-    stride = None if layer.strides == layer.pool_size else one(layer.strides)
-    return (Call("AveragePool", (one(layer.pool_size), stride, (left, right, top, bottom))),)
-
-
-def _native_pool(layer: MaxPooling2D | AveragePooling2D, shape: Shape, kind: type) -> Call | None:
-    """PyTorch's own pooling, where its rounding gives our windows: what lies outside the map never counts."""
-    window = _window(layer, shape)
-    if any(pad >= size for pad, size in zip(window.pads, _by_side(window.kernel), strict=True)):
-        what = f"padding {window.pads} makes windows of {window.kernel} that hold nothing"
-        raise Unsupported("torch", layer.name, what, "padding smaller than the pool")
-    for ceil in (False, True):
-        native = _symmetric(window, shape, ceil)
-        if native and all(2 * pad <= size for pad, size in zip(native, window.kernel, strict=True)):
-            inside = {"count_include_pad": False} if kind is nn.AvgPool2d and any(native) else {}
-            return _pool(kind, layer, padding=one(native), ceil_mode=ceil, **inside)
-    return None
-
-
-def _by_side(pair: Pair) -> Pads:
-    return pair[0], pair[0], pair[1], pair[1]
-
-
-def _pool(kind: type, layer: MaxPooling2D | AveragePooling2D, **more: Any) -> Call:
-    step = {} if layer.strides == layer.pool_size else {"stride": one(layer.strides)}
-    return call(kind, one(layer.pool_size), **step, **more)
-
-
-def _batch_norm(layer: BatchNormalization, shape: Shape) -> tuple[Call, ...]:
-    kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-    # Keras's momentum is the share that stays, PyTorch's the share that is replaced.
-    return (call(kind, shape[-1], eps=layer.epsilon, momentum=round(1 - layer.momentum, 12)),)
-
-
-def _flatten(layer: Flatten, shape: Shape) -> tuple[Call, ...]:
-    order_matters = len(shape) == 3 and shape[2] > 1 and shape[0] * shape[1] > 1
-    return (Call("FlattenLast" if order_matters else "Flatten"),)
-
-
-def _dense(layer: Dense, shape: Shape) -> tuple[Call, ...]:
-    after = _activation(layer.activation)
-    if len(shape) == 3:  # Keras applies Dense at every position of a map, which is a 1x1 convolution.
-        return (call(nn.Conv2d, shape[2], layer.units, 1, bias=layer.use_bias), *after)
-    return (call(nn.Linear, shape[0], layer.units, bias=layer.use_bias), *after)
-
-
-def _normalization(layer: Normalization, shape: Shape) -> tuple[Call, ...]:
-    return (Call("Normalization", (list(layer.mean), list(layer.variance))),)
-
-
-def _zero_padding(layer: ZeroPadding2D, shape: Shape) -> tuple[Call, ...]:
-    return (_pad("ZeroPad2d", _window(layer, shape).pads),)
-
-
-LOWER: dict[type[Layer], Callable[[Any, Shape], tuple[Call, ...]]] = {
-    Conv2D: _conv,
-    DepthwiseConv2D: _depthwise,
-    MaxPooling2D: _max_pool,
-    AveragePooling2D: _average_pool,
-    GlobalAveragePooling2D: lambda layer, shape: (Call("AdaptiveAvgPool2d", (1,)), Call("Flatten")),
-    GlobalMaxPooling2D: lambda layer, shape: (Call("AdaptiveMaxPool2d", (1,)), Call("Flatten")),
-    BatchNormalization: _batch_norm,
-    Activation: lambda layer, shape: _activation(layer.activation) or (Call("Identity"),),
-    Dropout: lambda layer, shape: (Call("Dropout", (layer.rate,)),),
-    Flatten: _flatten,
-    Dense: _dense,
-    Add: lambda layer, shape: (Call("Add"),),
-    Concatenate: lambda layer, shape: (Call("Concatenate"),),
-    ZeroPadding2D: _zero_padding,
-    Rescaling: lambda layer, shape: (call(OWN["Rescaling"], one(layer.scale), offset=one(layer.offset)),),
-    Normalization: _normalization,
-}
 
 
 # --- source ---------------------------------------------------------------------------------
@@ -312,14 +172,14 @@ def render(net: Net, classes: Sequence[str] = ()) -> str:
     """model_torch.py: the source of `build(net)`, with the same state-dict names, needing only PyTorch."""
     steps = steps_of(net)
     kinds = [kind for kind in dict.fromkeys(step.call.kind for step in steps) if kind in OWN and kind not in _INFIX]
-    body = _chain(steps) if net.is_chain else _graph(net, steps)
+    body = _chain(steps) if _sequential(net) else _graph(net, steps)
     head = _head(net, classes, steps[-1], bool(kinds))
     parts = [head, *(inspect.getsource(OWN[kind]) for kind in kinds), body, _TAIL]
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
 def _head(net: Net, classes: Sequence[str], last: Step, typed: bool) -> str:
-    imports = ["from collections import OrderedDict", ""] if net.is_chain else []
+    imports = ["from collections import OrderedDict", ""] if _sequential(net) else []
     imports += ["import torch", "from torch import Tensor, nn" if typed else "from torch import nn"]
     output = "class probabilities" if last.call.kind in ("Softmax", "Sigmoid") else "numbers"
     return _HEAD.format(
@@ -332,30 +192,41 @@ def _chain(steps: Sequence[Step]) -> str:
     return "\n".join(["def build_model():", "    return nn.Sequential(OrderedDict([", *lines, "    ]))"])
 
 
+def _nested(function: str) -> Callable[[Sequence[str]], str]:
+    return lambda names: reduce(lambda text, name: f"{function}({text}, {name})", names)
+
+
 _INFIX: dict[str, Callable[[Sequence[str]], str]] = {
     "Add": " + ".join,
+    "Subtract": " - ".join,
+    "Multiply": " * ".join,
+    "Average": lambda names: f"({' + '.join(names)}) / {len(names)}",
+    "Maximum": _nested("torch.maximum"),
+    "Minimum": _nested("torch.minimum"),
     "Concatenate": lambda names: f"torch.cat([{', '.join(names)}], dim=1)",
 }
 
 
 def _graph(net: Net, steps: Sequence[Step]) -> str:
-    made = [f"        self.{step.name} = {_source(step.call)}" for step in steps if step.call.kind not in _INFIX]
+    called = _called(net, steps)
+    own = [step for step in steps if called[step.name] == step.name and step.call.kind not in _INFIX]
+    made = [f"        self.{step.name} = {_source(step.call)}" for step in own]
     names = variables(net, _words(net))
-    lines = [f"        {names[layer.name]} = {_expression(layer, steps, names)}" for layer in net.layers]
+    lines = [f"        {names[layer.name]} = {_expression(layer, steps, called, names)}" for layer in net.layers]
     lines.append(f"        return {names[net.layers[-1].name]}")
     init = ["class Model(nn.Module):", "    def __init__(self):", "        super().__init__()", *made, ""]
     end = ["", "", "def build_model():", "    return Model()"]
     return "\n".join([*init, f"    def forward(self, {names[INPUT]}):", *lines, *end])
 
 
-def _expression(layer: Layer, steps: Sequence[Step], names: Mapping[str, str]) -> str:
+def _expression(layer: Layer, steps: Sequence[Step], called: Mapping[str, str], names: Mapping[str, str]) -> str:
     text = ""
     for step in steps:
         if step.layer != layer.name:
             continue
         read = [names[name] for name in layer.inputs] if not text else [text]
         infix = _INFIX.get(step.call.kind)
-        text = infix(read) if infix else f"self.{step.name}({read[0]})"
+        text = infix(read) if infix else f"self.{called[step.name]}({read[0]})"
     return text
 
 

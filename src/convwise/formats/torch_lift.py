@@ -1,0 +1,112 @@
+"""PyTorch modules and .pt2 files as nets, by way of the ATen operators that torch.export finds."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from convwise.core.problems import ShapeError, UnusableInput
+from convwise.formats.lifted import Lifted
+from convwise.formats.pt2 import DAMAGES, EXPECTED, Node, Program, Ref, one_image, read_program
+from convwise.formats.torch_fold import CONSTANTS, composite, folded
+from convwise.formats.torch_rules import RULES
+from convwise.formats.torch_walk import Walk
+
+
+def lift(module: nn.Module, input_shape: tuple[int, int, int]) -> Lifted:
+    """The net of any module that torch.export can trace, on images of (height, width, channels).
+
+    Weights come along in Keras's layouts. Operators without a layer become Opaque. UnusableInput
+    where the module cannot be traced, or reads more than one image.
+    """
+    return _walked(_exported(module, input_shape), input_shape)
+
+
+def read(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> Lifted:
+    """The net in a .pt2 file, which is read as JSON and raw numbers: nothing in it is run or unpickled.
+
+    input_shape: (height, width, channels), where the file leaves the size free. A .pt or .pth file
+    is refused unread, since it is a pickle.
+    """
+    if Path(path).suffix.lower() in (".pt", ".pth", ".pkl", ".bin", ".ckpt"):
+        fix = "save with torch.export.save, safetensors or ONNX, or give package.module:callable"
+        raise UnusableInput(str(path), "is a pickle, which can run code", "a .pt2 file", fix)
+    program = read_program(path, input_shape)
+    _, channels, height, width = program.shapes[program.image]
+    try:
+        return _walked(program, (height, width, channels))
+    except (ShapeError, *DAMAGES) as error:
+        raise UnusableInput(str(path), f"is damaged: {error!r}", EXPECTED) from error
+
+
+def _walked(program: Program, input_shape: tuple[int, int, int]) -> Lifted:
+    walk = Walk(program, input_shape)
+    walk.run(RULES, composite, CONSTANTS)
+    folded(walk.draft)
+    return walk.draft.lifted()
+
+
+def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
+    """The module's program for two images, so that one whose code mixes images is not mistaken."""
+    height, width, channels = input_shape
+    training = module.training
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            image = torch.zeros(2, channels, height, width)
+            return _program(torch.export.export(module.eval(), (image,)), type(module).__name__)
+    except UnusableInput:
+        raise
+    except Exception as error:  # whatever torch.export, or the module itself, says
+        said = str(error).strip().splitlines()
+        what = f"cannot be traced by torch.export: {type(error).__name__}: {said[0] if said else ''}"
+        fix = "branch on shapes only, not on values, or give an ONNX file"
+        raise UnusableInput(type(module).__name__, what, f"a module that reads images {input_shape}", fix) from error
+    finally:
+        module.train(training)
+
+
+def _program(exported: Any, name: str) -> Program:
+    """An ExportedProgram as ours."""
+    signature, stored = exported.graph_signature, {**exported.constants, **exported.state_dict}
+    places = {**signature.inputs_to_lifted_tensor_constants, **signature.inputs_to_buffers,
+              **signature.inputs_to_parameters}  # fmt: skip
+
+    def constant(key: str) -> NDArray[Any] | None:
+        tensor = stored.get(places.get(key, ""))
+        return tensor.detach().float().cpu().numpy() if isinstance(tensor, torch.Tensor) else None
+
+    graph = exported.graph_module.graph.nodes
+    values = {node.name: node.meta.get("val") for node in graph}
+    shapes = {key: tuple(map(int, v.shape)) for key, v in values.items() if isinstance(v, torch.Tensor)}
+    nodes = tuple(_node(node) for node in graph if node.op == "call_function" and "getitem" not in str(node.target))
+    outputs = tuple(each for each in signature.user_outputs if isinstance(each, str))
+    image = one_image([each for each in signature.user_inputs if isinstance(each, str)], name)
+    return Program(image, outputs, nodes, shapes, constant, frozenset(signature.inputs_to_parameters))
+
+
+def _node(node: Any) -> Node:
+    """An fx node, with its arguments by the names of its schema and its outputs in order."""
+    schema = getattr(node.target, "_schema", None)
+    names = [each.name for each in schema.arguments] if schema else [str(i) for i in range(len(node.args))]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    parts = {user.args[1]: user.name for user in node.users if "getitem" in str(user.target)}
+    outputs = tuple(parts.get(i, "") for i in range(max(parts) + 1)) if parts else (node.name,)
+    stack = tuple((call, path, _class(kind)) for call, (path, kind) in (node.meta.get("nn_module_stack") or {}).items())
+    operator = schema.name.removeprefix("aten::") if schema else str(node.target)
+    return Node(outputs[0], operator, {key: _argument(value) for key, value in given.items()}, outputs, stack)
+
+
+def _class(kind: Any) -> str:
+    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, torch.fx.Node):
+        return Ref(value.name)
+    return [_argument(each) for each in value] if isinstance(value, (list, tuple)) else value
