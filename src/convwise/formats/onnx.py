@@ -1,15 +1,14 @@
 """Nets as ONNX: input 'image' (batch, channels, height, width), raw pixels; output 'probabilities'.
 
-Opset 20, written with onnx.helper. Dropout is left out: an ONNX file is for prediction.
+Opset 20, written with onnx.helper; formats/onnx_layers.py says what each layer becomes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,73 +16,31 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from convwise.core.activations import activation
-from convwise.core.geometry import GEOMETRY
-from convwise.core.layers import (
-    Activation,
-    Add,
-    AveragePooling2D,
-    BatchNormalization,
-    Concatenate,
-    Conv2D,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    Layer,
-    MaxPooling2D,
-    Normalization,
-    Rescaling,
-    ZeroPadding2D,
-)
 from convwise.core.net import INPUT, Net
-from convwise.core.problems import Unsupported
-from convwise.core.windows import Shape, Window
+from convwise.core.windows import Shape
 from convwise.formats.calls import shapes_of
-from convwise.formats.weights import Array, Weights, channels_first, checked, layer_layout
+from convwise.formats.onnx_layers import Op, Tensor, lower
+from convwise.formats.weights import Weights, checked, layer_layout
 
 FILES = ("model.onnx",)
 OPSET = 20
 IR_VERSION = 10  # the newest that ONNX Runtime 1.18 reads
 
 
-@dataclass(frozen=True)
-class Op:
-    """One operator on the value before it: constants follow as inputs; `again` reads the value before that as well."""
-
-    kind: str
-    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    again: bool = False
-
-
-def lower(layer: Layer, shapes: Sequence[Shape], weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    """The operators that do what the layer does on maps of `shapes`; weights by 'kernel', 'bias', ..."""
-    rule = LOWER.get(type(layer))
-    if rule is None:
-        known = ", ".join(kind.__name__ for kind in LOWER)
-        raise Unsupported("onnx", layer.name, f"{layer.op} has no form in ONNX", f"one of {known}")
-    return rule(layer, shapes[0], weights)
-
-
 def build(net: Net, weights: Weights, classes: Sequence[str] = ()) -> onnx.ModelProto:
     """The net with these weights as a checked ONNX model; its metadata carry net, classes and input shape."""
     checked(net, weights)
-    shapes = shapes_of(net)
-    nodes, tensors, values = [], [], {INPUT: "image"}
+    shapes, written = shapes_of(net), _Written()
     for layer in net.layers:
-        read = [values[name] for name in layer.inputs]
-        own = {key: weights[f"{layer.name}/{key}"] for key in layer_layout(layer, shapes[layer.inputs[0]])}
-        ops = lower(layer, [shapes[name] for name in layer.inputs], own)
-        made, constants = _nodes(layer.name, ops, read)
-        nodes += made
-        tensors += constants
-        values[layer.name] = made[-1].output[0]
-    output = values[net.layers[-1].name]
-    nodes.append(helper.make_node("Identity", [output], ["probabilities"], "probabilities"))
-    return _model(net, nodes, tensors, shapes[net.layers[-1].name], classes)
+        owner = layer
+        while owner.shares:
+            owner = net[owner.shares]
+        given = [shapes[name] for name in layer.inputs]
+        own = {key: weights[f"{owner.name}/{key}"] for key in layer_layout(replace(layer, shares=""), given[0])}
+        written.add(layer.name, lower(layer, given, own), layer.inputs, owner.name)
+    output = written.values[net.layers[-1].name]
+    written.nodes.append(helper.make_node("Identity", [output], ["probabilities"], "probabilities"))
+    return _model(net, written, shapes[net.layers[-1].name], classes)
 
 
 def session(model_or_path: onnx.ModelProto | str | Path, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -96,26 +53,50 @@ def session(model_or_path: onnx.ModelProto | str | Path, threads: int = 1) -> on
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _nodes(name: str, ops: Sequence[Op], read: Sequence[str]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The layer's nodes in line; tensor names carry a slash, which layer names cannot."""
-    nodes, tensors, before = [], [], ""
-    for number, op in enumerate(ops):
-        label = f"{name}/{op.kind}_{number}"
-        constants = [numpy_helper.from_array(value, f"{label}/{key}") for key, value in op.constants.items()]
-        inputs = [*read, *([before] if op.again else []), *(tensor.name for tensor in constants)]
-        nodes.append(helper.make_node(op.kind, inputs, [label], label, **op.attributes))
-        tensors += constants
-        before, read = read[0], [label]
-    return nodes, tensors
+class _Written:
+    """The graph so far: tensor names carry a slash, which layer names cannot."""
+
+    def __init__(self) -> None:
+        self.values = {INPUT: "image"}  # the tensor that each layer gives
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: dict[str, onnx.TensorProto] = {}
+
+    def add(self, layer: str, ops: Sequence[Op], inputs: Sequence[str], owner: str) -> None:
+        """The operators of a layer, in line; those of a layer that shares read the tensors of the owner."""
+        read, labels = [self.values[name] for name in inputs], [f"{layer}/{op.kind}_{i}" for i, op in enumerate(ops)]
+        for number, (op, label) in enumerate(zip(ops, labels, strict=True)):
+            values = [name for back in op.reads for name in _read(number + back, labels, read)]
+            constants = self._constants(op.constants, label, owner if owner != layer else "")
+            outputs = [label, *(f"{label}/spare_{i}" for i in range(op.spare))]
+            self.nodes.append(helper.make_node(op.kind, [*values, *constants], outputs, label, **op.attributes))
+        self.values[layer] = labels[-1]
+
+    def _constants(self, constants: Mapping[str, Tensor], label: str, owner: str) -> list[str]:
+        made = [numpy_helper.from_array(value, f"{label}/{key}") for key, value in constants.items()]
+        names = [self._shared(tensor, owner) if owner else tensor.name for tensor in made]
+        self.tensors.update({name: tensor for name, tensor in zip(names, made, strict=True) if name == tensor.name})
+        return names
+
+    def _shared(self, tensor: onnx.TensorProto, owner: str) -> str:
+        for name, other in self.tensors.items():
+            if name.startswith(f"{owner}/") and (other.dims, other.raw_data) == (tensor.dims, tensor.raw_data):
+                return name
+        return str(tensor.name)
 
 
-def _model(net: Net, nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto], output: Shape,
-           classes: Sequence[str]) -> onnx.ModelProto:  # fmt: skip
+def _read(place: int, labels: Sequence[str], read: Sequence[str]) -> Sequence[str]:
+    """The values at a place: an operator of the layer, or below 0 what the layer reads: all, or one."""
+    if place >= 0:
+        return [labels[place]]
+    return read if place == -1 else [read[-2 - place]]
+
+
+def _model(net: Net, written: _Written, output: Shape, classes: Sequence[str]) -> onnx.ModelProto:
     height, width, channels = net.input_shape
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, height, width])
     last = [output[-1], *output[:-1]]
     answer = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", *last])
-    graph = helper.make_graph(nodes, "convwise", [image], [answer], tensors)
+    graph = helper.make_graph(written.nodes, "convwise", [image], [answer], list(written.tensors.values()))
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="convwise"
     )
@@ -123,113 +104,6 @@ def _model(net: Net, nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto
     helper.set_model_props(model, {key: json.dumps(value) for key, value in about.items()})
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-# --- layers ---------------------------------------------------------------------------------
-
-# What ONNX lacks at this opset.
-_COMPOSED: dict[str, tuple[Op, ...]] = {
-    "silu": (Op("Sigmoid"), Op("Mul", again=True)),
-    "relu6": (Op("Clip", {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}),),
-}
-
-
-def _activation(name: str) -> tuple[Op, ...]:
-    given = activation(name)
-    if name == "linear":
-        return ()
-    return (Op(given.row.onnx, {}, given.onnx_attributes),) if given.row.onnx else _COMPOSED[name]
-
-
-def _conv(layer: Conv2D | DepthwiseConv2D, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    groups = layer.groups if isinstance(layer, Conv2D) else shape[2]
-    kernel = weights["kernel"]
-    outputs = layer.filters if isinstance(layer, Conv2D) else shape[2] * layer.depth_multiplier
-    turned = channels_first(layer, kernel, (outputs, shape[2] // groups, *layer.kernel_size))
-    attributes = {**_moves(_window(layer, shape)), "dilations": layer.dilation_rate, "group": groups}
-    return (Op("Conv", {**weights, "kernel": turned}, attributes), *_activation(layer.activation))
-
-
-def _window(layer: Layer, shape: Shape) -> Window:
-    window = GEOMETRY[type(layer)].window(layer, shape)
-    assert window is not None
-    return window
-
-
-def _moves(window: Window) -> dict[str, Any]:
-    """Attributes of Conv and of pooling; pads are all beginnings, then all ends."""
-    top, bottom, left, right = window.pads
-    return {"kernel_shape": window.kernel, "strides": window.strides, "pads": (top, left, bottom, right)}
-
-
-def _pool(layer: MaxPooling2D | AveragePooling2D, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    window = _window(layer, shape)
-    (rows, columns), (top, bottom, left, right) = window.kernel, window.pads
-    if max(top, bottom) >= rows or max(left, right) >= columns:
-        what = f"padding {window.pads} makes windows of {window.kernel} that hold nothing"
-        raise Unsupported("onnx", layer.name, what, "padding smaller than the pool")
-    kind = "MaxPool" if isinstance(layer, MaxPooling2D) else "AveragePool"  # counts no padding unless told to
-    return (Op(kind, {}, _moves(window)),)
-
-
-def _batch_norm(layer: BatchNormalization, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    return (Op("BatchNormalization", weights, {"epsilon": layer.epsilon}),)
-
-
-def _flatten(layer: Flatten, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    turn = (Op("Transpose", {}, {"perm": (0, 2, 3, 1)}),) if len(shape) == 3 else ()
-    return (*turn, Op("Flatten", {}, {"axis": 1}))
-
-
-def _dense(layer: Dense, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    after = _activation(layer.activation)
-    if len(shape) == 1:
-        return (Op("Gemm", weights), *after)
-    # Keras applies Dense at every position of a map, which is a 1x1 convolution.
-    kernel = channels_first(layer, weights["kernel"], (layer.units, shape[2], 1, 1))
-    return (Op("Conv", {**weights, "kernel": kernel}), *after)
-
-
-def _rescaling(layer: Rescaling, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    per_channel = (-1, 1, 1) if len(shape) == 3 else (-1,)
-    scale, offset = (np.array(n, np.float32).reshape(per_channel) for n in (layer.scale, layer.offset))
-    return (Op("Mul", {"scale": scale}), Op("Add", {"offset": offset}))
-
-
-def _normalization(layer: Normalization, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    per_channel = (-1, 1, 1) if len(shape) == 3 else (-1,)
-    mean, variance = (np.array(n, np.float32).reshape(per_channel) for n in (layer.mean, layer.variance))
-    deviation = np.maximum(np.sqrt(variance), np.float32(1e-7))  # as Keras
-    return (Op("Sub", {"mean": mean}), Op("Div", {"deviation": deviation}))
-
-
-def _zero_padding(layer: ZeroPadding2D, shape: Shape, weights: Mapping[str, Array]) -> tuple[Op, ...]:
-    top, bottom, left, right = _window(layer, shape).pads
-    return (Op("Pad", {"pads": np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)}),)
-
-
-def _global(kind: str) -> tuple[Op, ...]:
-    return Op(kind), Op("Flatten", {}, {"axis": 1})
-
-
-LOWER: dict[type[Layer], Callable[[Any, Shape, Mapping[str, Array]], tuple[Op, ...]]] = {
-    Conv2D: _conv,
-    DepthwiseConv2D: _conv,
-    MaxPooling2D: _pool,
-    AveragePooling2D: _pool,
-    GlobalAveragePooling2D: lambda layer, shape, weights: _global("GlobalAveragePool"),
-    GlobalMaxPooling2D: lambda layer, shape, weights: _global("GlobalMaxPool"),
-    BatchNormalization: _batch_norm,
-    Activation: lambda layer, shape, weights: _activation(layer.activation) or (Op("Identity"),),
-    Dropout: lambda layer, shape, weights: (Op("Identity"),),
-    Flatten: _flatten,
-    Dense: _dense,
-    Add: lambda layer, shape, weights: (Op("Sum"),),
-    Concatenate: lambda layer, shape, weights: (Op("Concat", {}, {"axis": 1}),),
-    ZeroPadding2D: _zero_padding,
-    Rescaling: _rescaling,
-    Normalization: _normalization,
-}
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -248,4 +122,4 @@ def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
 def forward(model: onnxruntime.InferenceSession, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The model's outputs for pixels (n, height, width, channels), channels last."""
     output = model.run(None, {"image": pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
-    return np.asarray(output.transpose(0, 2, 3, 1) if output.ndim == 4 else output)
+    return np.asarray(np.moveaxis(output, 1, -1))

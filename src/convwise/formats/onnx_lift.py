@@ -1,0 +1,330 @@
+"""ONNX files as nets, with their weights: any model that reads one image.
+
+Operators that are none of our layers become Opaque. Of a file that we wrote, the net in its metadata
+is taken where writing it again gives the same graph: so nothing is lost, and nothing is believed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from convwise.core.activations import ACTIVATIONS, activation
+from convwise.core.geometry import GEOMETRY
+from convwise.core.layers import (
+    Activation,
+    Conv2D,
+    Conv2DTranspose,
+    Dense,
+    DepthwiseConv2D,
+    Flatten,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    GroupNormalization,
+    Layer,
+    LayerNormalization,
+    Rescaling,
+    Reshape,
+)
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
+from convwise.formats.calls import shapes_of
+from convwise.formats.lifted import Draft, Lifted
+from convwise.formats.onnx import build
+from convwise.formats.onnx_graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
+from convwise.formats.onnx_patterns import composed
+from convwise.formats.onnx_rules import RULES
+from convwise.formats.onnx_view import Read, Value, View, numbers, spread_over
+from convwise.formats.weights import Array, Weights, channels_last, is_kernel, layer_layout
+
+
+def read(path: str | Path, input_shape: Sequence[int] | None = None) -> Lifted:
+    """The net in an ONNX file; input_shape (height, width, channels) where the file leaves it free.
+
+    UnusableInput where the file is no ONNX model of one image.
+    """
+    return lift(load(path), input_shape)
+
+
+def lift(model: onnx.ModelProto, input_shape: Sequence[int] | None = None) -> Lifted:
+    """The net of a model, its weights and the class names in its metadata. Errors as `read`."""
+    try:
+        about = {prop.key: prop.value for prop in model.metadata_props}
+        classes = _classes(about.get("classes", ""))
+        return _own(model, about, classes) or _Reader(composed(graph_of(model, input_shape))).lifted(classes)
+    except (ConvwiseError, MemoryError):
+        raise
+    except Exception as error:  # a file may lie about anything: shapes, types, the number of inputs
+        raise UnusableInput("model", f"cannot be followed: {first_line(error)}", "a whole ONNX model") from error
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(text or "[]")
+    except json.JSONDecodeError:
+        return ()
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
+
+# --- files of ours --------------------------------------------------------------------------
+
+
+def _own(model: onnx.ModelProto, about: Mapping[str, str], classes: Sequence[str]) -> Lifted | None:
+    """What the metadata say, where building it gives this graph again."""
+    if "net" not in about:
+        return None
+    try:
+        net = Net.from_json(json.loads(about["net"]))
+        weights = _own_weights(net, model)
+        same = build(net, weights, classes).graph == model.graph
+    except (ConvwiseError, KeyError, ValueError, TypeError):
+        return None
+    return Lifted(net, weights, tuple(classes)) if same else None
+
+
+def _own_weights(net: Net, model: onnx.ModelProto) -> Weights:
+    """The initialisers 'layer/Kind_0/key', in Keras's layouts."""
+    found = {re.sub(r"/\w+/", "/", tensor.name): tensor for tensor in model.graph.initializer}
+    shapes, weights = shapes_of(net), {}
+    for layer in net.layers:
+        for key, shape in layer_layout(layer, shapes[layer.inputs[0]]).items():
+            array = numpy_helper.to_array(found[f"{layer.name}/{key}"])
+            weights[f"{layer.name}/{key}"] = _as_ours(layer, key, array, shape)
+    return weights
+
+
+def _as_ours(layer: Layer, key: str, array: Tensor, shape: Shape) -> Array:
+    """The inverse of what formats/onnx_layers.py writes."""
+    if is_kernel(key):
+        return array if array.ndim == 2 else channels_last(layer, array, shape, key)
+    last = isinstance(layer, LayerNormalization) and array.shape == shape
+    return np.ascontiguousarray(array if last else np.moveaxis(array, 0, -1).reshape(shape), np.float32)
+
+
+# --- files of others ------------------------------------------------------------------------
+
+
+class _Reader:
+    """Reads a graph, operator after operator, into a draft."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.view = graph, View(graph)
+        self.draft = Draft(graph.input_shape, graph.image)
+        self.alias: dict[str, str] = {}  # a tensor that is another, or the layer of another
+        self.unread: dict[str, int] = {}
+
+    def lifted(self, classes: Sequence[str]) -> Lifted:
+        for node in self.graph.nodes:
+            self._read(node)
+        if not self.draft.layers:
+            raise UnusableInput("model", "holds no operator that does anything", "a network")
+        self._share()
+        for kind, count in self.unread.items():
+            what = "is none of our layers; what it costs is not known"
+            self.draft.problems.append(Problem(f"operator {kind}", what, severity="note", count=count))
+        return self.draft.lifted(classes)
+
+    def _read(self, node: Node) -> None:
+        rule, maps = RULES.get(node.kind), self.view.maps(node)
+        if not maps:
+            raise UnusableInput("model", f"operator {node.name} ({node.kind}) reads nothing", "a network of one image")
+        told = bool(maps) and all(self.view.values[name].order for name in maps)
+        if told and (self._absorbed(node) or self._unrolled(node)):
+            return
+        found = rule(self.view, node) if rule and told and not self._several(node) else None
+        if found is not None and self._fits(found, node):
+            self._add(found, node)
+        else:
+            self._opaque(node)
+
+    def _several(self, node: Node) -> bool:
+        return any(self.view.uses[name] for name in node.outputs[1:])
+
+    def _fits(self, found: Read, node: Node) -> bool:
+        """Whether our layer gives the shape that the file says."""
+        output = self.view.ours(node.outputs[0], found.value)
+        given = [self.view.ours(name) for name in found.reads]
+        try:
+            return found.layer is None or GEOMETRY[type(found.layer)].shape(found.layer, given) == output
+        except ShapeError:
+            return False
+
+    def _add(self, found: Read, node: Node) -> None:
+        value = node.outputs[0]
+        self.view.values[value] = found.value
+        if found.layer is None:
+            self._same(value, found.reads[0])
+        elif not self._joined(found, node):
+            self.draft.add(value, found.layer, _label(node), found.reads, found.weights)
+
+    def _opaque(self, node: Node) -> None:
+        self.unread[node.kind] = self.unread.get(node.kind, 0) + 1
+        constants = [self.graph.constants[name] for name in node.inputs if name in self.graph.constants]
+        params = sum(array.size for array in constants if array.dtype.kind == "f")
+        reads = tuple(dict.fromkeys(self.view.maps(node)))
+        for value in (name for name in node.outputs if self.view.uses[name]):
+            self.view.values[value] = self._guessed(value, reads[0])
+            self.draft.opaque(value, node.kind, self.view.ours(value), _label(node), reads, params)
+
+    def _guessed(self, value: str, read: str) -> Value:
+        """How the output of an unknown operator lies: as its input, or channels first."""
+        shape, order = self.graph.shapes[value], self.view.values[read].order
+        if len(shape) < 2 or shape[0] != self.graph.batch:
+            return Value(())
+        if len(shape) == 4 and order != LAST:
+            return Value(FIRST)
+        return Value(order if len(order) == len(shape) else tuple(range(len(shape))))
+
+    # --- several operators that are one layer ------------------------------------------------
+
+    def _same(self, value: str, other: str) -> None:
+        self.alias[value] = other
+        self.draft.same(value, other)
+
+    def _alone(self, value: str) -> bool:
+        """Whether only one operator reads the layer that gives this tensor."""
+        return self.view.uses[value] == 1 and (value not in self.alias or self._alone(self.alias[value]))
+
+    def _source(self, value: str) -> tuple[int, Layer] | None:
+        """The layer that gives a tensor, and its place."""
+        name = self.draft.source(value)
+        return next(((i, layer) for i, layer in enumerate(self.draft.layers) if layer.name == name), None)
+
+    def _change(self, place: int, value: str, other: str, weights: Mapping[str, Tensor], **changes: Any) -> None:
+        """A layer with other parameters and more weights, which gives this tensor as well."""
+        layer = self.draft.layers[place] = replace(self.draft.layers[place], **changes)
+        for key, array in weights.items():
+            self.draft.weights[f"{layer.name}/{key}"] = np.ascontiguousarray(array, np.float32)
+        self._same(value, other)
+
+    def _joined(self, found: Read, node: Node) -> bool:
+        """Whether the layer goes into the one before it: Flatten after global pooling, our own activations."""
+        value, x = node.outputs[0], found.reads[0]
+        before = self._source(x) if self._alone(x) and len(found.reads) == 1 else None
+        if before is None:
+            return False
+        place, layer = before
+        if isinstance(found.layer, Flatten) and isinstance(layer, GlobalAveragePooling2D | GlobalMaxPooling2D):
+            self._change(place, value, x, {}, keepdims=False)
+            return True
+        ours = _group(node) == layer.name and getattr(layer, "activation", "") == "linear"
+        if ours and isinstance(found.layer, Activation) and not isinstance(layer, Activation):
+            self._change(place, value, x, {}, activation=found.layer.activation)
+            return True
+        return False
+
+    def _absorbed(self, node: Node) -> bool:
+        """Whether a constant that is added or multiplied belongs to the layer before: bias, scale, shift."""
+        if node.kind not in ("Add", "Mul", "Sub", "Div") or len(self.view.maps(node)) != 1 or len(node.inputs) != 2:
+            return False
+        x = self.view.maps(node)[0]
+        if node.inputs[0] != x and node.kind in ("Sub", "Div"):
+            return False
+        before = self._source(x) if self._alone(x) else None
+        if before is None or self.graph.shapes[x] != self.graph.shapes[node.outputs[0]]:
+            return False
+        array = np.asarray(self.graph.constants[next(name for name in node.inputs if name != x)], np.float64)
+        changes = self._with(before[1], node.kind, array, x)
+        if changes is None:
+            return False
+        weights: dict[str, Tensor] = {key: changes.pop(key) for key in ("bias", "gamma", "beta") if key in changes}
+        self._change(before[0], node.outputs[0], x, weights, **changes)
+        self.view.values[node.outputs[0]] = self.view.values[x]
+        return True
+
+    def _with(self, layer: Layer, kind: str, array: Tensor, x: str) -> dict[str, Any] | None:
+        """The layer's new parameters and weights, None where the constant is not its own."""
+        added = {"Add": array, "Sub": -array}.get(kind)
+        match layer:
+            case Conv2D() | DepthwiseConv2D() | Conv2DTranspose() | Dense():
+                if added is None or layer.use_bias or layer.activation != "linear":
+                    return None
+                bias = spread_over(self.view, added, x, (len(self.view.ours(x)),))
+                return None if bias is None else {"use_bias": True, "bias": bias}
+            case GroupNormalization() | LayerNormalization():
+                return self._normalised(layer, kind, array, x)
+            case Rescaling():
+                given = self.view.per_channel(array, x)
+                return None if given is None else _rescaled(layer, kind, given)
+        return None
+
+    def _normalised(self, layer: GroupNormalization | LayerNormalization, kind: str, array: Tensor,
+                    x: str) -> dict[str, Any] | None:  # fmt: skip
+        rank = len(self.view.ours(x))
+        axes = layer.axis if isinstance(layer, LayerNormalization) else (-1,)
+        learnt = spread_over(self.view, array, x, tuple(axis if axis > 0 else rank + 1 + axis for axis in axes))
+        if learnt is None or layer.center:
+            return None
+        if kind == "Mul" and not layer.scale:
+            return {"scale": True, "gamma": learnt}
+        return {"center": True, "beta": learnt} if kind == "Add" else None
+
+    def _unrolled(self, node: Node) -> bool:
+        """A row that becomes a map (channels, height, width), as decoders start: its Dense gives our order instead."""
+        value, out = node.outputs[0], self.graph.shapes[node.outputs[0]]
+        x = node.inputs[0]
+        readers = [each.kind for each in self.graph.nodes if value in each.inputs]
+        if node.kind != "Reshape" or len(out) != 4 or len(self.view.ours(x)) != 1 or self.view.values[x].flat:
+            return False
+        before = self._source(x) if self._alone(x) and out[0] == self.graph.batch else None
+        if before is None or "Transpose" in readers or max(out[2:]) == 1 or not isinstance(before[1], Dense):
+            return False
+        if not ACTIVATIONS[activation(before[1].activation).name].elementwise:
+            return False
+        channels, height, width = out[1:]
+        for key in (f"{before[1].name}/kernel", f"{before[1].name}/bias"):
+            if key in self.draft.weights:
+                array = self.draft.weights[key]
+                maps = np.moveaxis(array.reshape(-1, channels, height, width), 1, -1)
+                self.draft.weights[key] = np.ascontiguousarray(maps.reshape(array.shape))
+        self._add(Read(Reshape((height, width, channels)), Value(FIRST), (x,)), node)
+        return True
+
+    # --- weights that serve twice ---------------------------------------------------------------
+
+    def _share(self) -> None:
+        """Layers of one type with the same weights, down to the last, share them."""
+        own: dict[str, dict[str, Array]] = {}
+        for key, array in self.draft.weights.items():
+            own.setdefault(key.rpartition("/")[0], {})[key.rpartition("/")[2]] = array
+        seen: dict[Any, str] = {}
+        for place, layer in enumerate(self.draft.layers):
+            weights = own.get(layer.name, {})
+            if not any(is_kernel(key) for key in weights):
+                continue  # normalisations start with the same weights, and are often equal by chance
+            print_ = layer.op, *((key, array.shape, hash(array.tobytes())) for key, array in sorted(weights.items()))
+            owner = seen.setdefault(print_, layer.name)
+            if owner != layer.name and all(np.array_equal(own[owner][key], array) for key, array in weights.items()):
+                self.draft.layers[place] = replace(layer, shares=owner)
+                for key in weights:
+                    del self.draft.weights[f"{layer.name}/{key}"]
+
+
+def _rescaled(layer: Rescaling, kind: str, given: Tensor) -> dict[str, Any]:
+    scale, offset = np.array(layer.scale), np.array(layer.offset)
+    match kind:
+        case "Add":
+            return {"offset": numbers(offset + given)}
+        case "Sub":
+            return {"offset": numbers(offset - given)}
+        case "Mul":
+            return {"scale": numbers(scale * given), "offset": numbers(offset * given)}
+    return {"scale": tuple(scale / given), "offset": tuple(offset / given)}
+
+
+def _group(node: Node) -> str:
+    """The layer that formats/onnx.py wrote an operator for: 'conv' of 'conv/Relu_1', else ''."""
+    found = re.fullmatch(r"(\w+)/[A-Za-z0-9]+_\d+", node.name)
+    return found[1] if found else ""
+
+
+def _label(node: Node) -> str:
+    return _group(node) or node.name

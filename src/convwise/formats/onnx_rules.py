@@ -1,0 +1,315 @@
+"""ONNX's operators as layers: one rule each, which gives None where the operator is none of our layers.
+
+Tensors keep their axes; what a rule knows of them is a Value, so that a Transpose is no layer but
+another order, and cancels where it is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+
+from convwise.core.layers import (
+    AveragePooling2D,
+    Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
+    Dense,
+    DepthwiseConv2D,
+    Flatten,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    MaxPooling2D,
+    Reshape,
+    UpSampling2D,
+    ZeroPadding2D,
+)
+from convwise.core.parameters import Pads, Pair
+from convwise.core.windows import crops, effective, pads_of
+from convwise.formats.onnx_graph import FIRST, Node, Shape, Tensor
+from convwise.formats.onnx_pointwise import POINTWISE
+from convwise.formats.onnx_view import ROW, Read, Rule, Value, View, on, same, unflattened
+from convwise.formats.weights import channels_last, layer_layout
+
+# --- convolutions and pools -----------------------------------------------------------------
+
+
+def _sides(node: Node) -> Pads | None:
+    """Explicit padding, as ours; None where it is negative."""
+    top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
+    return (top, bottom, left, right) if min(top, left, bottom, right) >= 0 else None
+
+
+def _padding(node: Node, shape: Shape, kernel: Pair, strides: Pair, dilation: Pair = (1, 1)) -> str | Pads | None:
+    """'valid' or 'same' where that is what the padding is."""
+    given = node.attributes.get("auto_pad", "NOTSET")
+    words = {name: pads_of(name, shape, kernel, strides, dilation) for name in ("valid", "same")}
+    (top, bottom, left, right), none = words["same"], words["valid"]
+    automatic = {"SAME_UPPER": words["same"], "SAME_LOWER": (bottom, top, right, left), "VALID": none}
+    pads = automatic[given] if given in automatic else _sides(node)
+    return next((name for name, each in words.items() if each == pads), pads)
+
+
+def _pair(node: Node, name: str) -> Pair:
+    rows, columns = node.attributes.get(name, (1, 1))
+    return rows, columns
+
+
+def _conv(view: View, node: Node) -> Read | None:
+    kernel = view.constant(node, 1)
+    if not view.first(node.inputs[0]) or kernel is None or kernel.ndim != 4 or len(view.maps(node)) > 1:
+        return None
+    given, groups, bias = view.ours(node.inputs[0]), node.attributes.get("group", 1), view.constant(node, 2)
+    size, strides, dilation = kernel.shape[2:], _pair(node, "strides"), _pair(node, "dilations")
+    padding = _padding(node, given, size, strides, dilation)
+    if padding is None:
+        return None
+    common: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding, "dilation_rate": dilation,
+                              "use_bias": bias is not None}  # fmt: skip
+    layer: Conv2D | DepthwiseConv2D = Conv2D(kernel.shape[0], groups=groups, **common)
+    if groups == given[2] > 1:
+        layer = DepthwiseConv2D(depth_multiplier=kernel.shape[0] // groups, **common)
+    return on(view, node, layer, kernel=channels_last(layer, kernel, layer_layout(layer, given)["kernel"]), bias=bias)
+
+
+def _transposed(view: View, node: Node) -> Read | None:
+    kernel, bias = view.constant(node, 1), view.constant(node, 2)
+    if not view.first(node.inputs[0]) or kernel is None or kernel.ndim != 4 or len(view.maps(node)) > 1:
+        return None
+    given, groups = view.ours(node.inputs[0]), node.attributes.get("group", 1)
+    strides, dilation = _pair(node, "strides"), _pair(node, "dilations")
+    extra: Pair = tuple(node.attributes.get("output_padding", (0, 0)))
+    reach = [effective(k, d) for k, d in zip(kernel.shape[2:], dilation, strict=True)]
+    padding = _taken(view, node, reach, strides, extra)
+    if padding is None:
+        return None
+    layer = Conv2DTranspose(kernel.shape[1] * groups, kernel.shape[2:], strides, padding, extra, dilation, groups,
+                            bias is not None)  # fmt: skip
+    turned = channels_last(layer, kernel, layer_layout(layer, given)["kernel"])
+    return on(view, node, layer, kernel=turned, bias=bias)
+
+
+def _taken(view: View, node: Node, reach: Sequence[int], strides: Pair, extra: Pair) -> str | Pads | None:
+    """What a ConvTranspose takes from its full output."""
+    pads, way = _sides(node), node.attributes.get("auto_pad", "NOTSET")
+    if way in ("SAME_UPPER", "SAME_LOWER") or "output_shape" in node.attributes:
+        given, out = view.graph.shapes[node.inputs[0]][2:], view.graph.shapes[node.outputs[0]][2:]
+        total = [(n - 1) * s + k + e - o for n, s, k, e, o in zip(given, strides, reach, extra, out, strict=True)]
+        halves = [(t // 2, t - t // 2) if way == "SAME_UPPER" else (t - t // 2, t // 2) for t in total]
+        pads = (*halves[0], *halves[1]) if min(total) >= 0 else None
+    for word in ("valid", "same"):
+        (top, bottom), (left, right) = (crops(word, 0, k, s, 0) for k, s in zip(reach, strides, strict=True))
+        if pads == (top, bottom, left, right):
+            return word
+    return pads
+
+
+def _pool(view: View, node: Node) -> Read | None:
+    dilation = _pair(node, "dilations")
+    if not view.first(node.inputs[0]) or dilation != (1, 1):
+        return None
+    size, strides = _pair(node, "kernel_shape"), _pair(node, "strides")
+    padding = _padding(node, view.ours(node.inputs[0]), size, strides)
+    if padding is None:
+        return None
+    automatic = node.attributes.get("auto_pad", "NOTSET") != "NOTSET"
+    ceil = bool(node.attributes.get("ceil_mode", 0)) and not automatic
+    if node.kind == "MaxPool":
+        return on(view, node, MaxPooling2D(size, strides, padding, ceil))
+    counted = bool(node.attributes.get("count_include_pad", 0)) and padding != "valid"
+    return on(view, node, AveragePooling2D(size, strides, padding, ceil, counted))
+
+
+def _global(kind: type[GlobalAveragePooling2D | GlobalMaxPooling2D]) -> Rule:
+    return lambda view, node: on(view, node, kind(True)) if view.first(node.inputs[0]) else None
+
+
+def _reduced(kind: type[GlobalAveragePooling2D | GlobalMaxPooling2D]) -> Rule:
+    """ReduceMean and ReduceMax over rows and columns."""
+
+    def rule(view: View, node: Node) -> Read | None:
+        value, array = view.values[node.inputs[0]], view.constant(node, 1)
+        axes = node.attributes.get("axes", ()) if array is None else array.reshape(-1)
+        if len(value.order) != 4 or {value.order[axis] for axis in axes} != {1, 2}:
+            return None
+        kept = bool(node.attributes.get("keepdims", 1))
+        return Read(kind(kept), value if kept else ROW, (node.inputs[0],))
+
+    return rule
+
+
+# --- rows -----------------------------------------------------------------------------------
+
+
+def _dense(view: View, node: Node, kernel: Tensor, bias: Tensor | None) -> Read | None:
+    """kernel (inputs, units)."""
+    value = view.values[node.inputs[0]]
+    if value.order[-1] != len(value.order) - 1 or kernel.ndim != 2:
+        return None
+    turned = unflattened(kernel, value.flat) if value.flat else kernel
+    full = None if bias is None else np.broadcast_to(bias.reshape(-1), (kernel.shape[1],))
+    layer = Dense(kernel.shape[1], full is not None)
+    weights = {"kernel": turned} if full is None else {"kernel": turned, "bias": full}
+    return Read(layer, Value(value.order), (node.inputs[0],), weights)
+
+
+def _gemm(view: View, node: Node) -> Read | None:
+    kernel, bias = view.constant(node, 1), view.constant(node, 2)
+    if kernel is None or len(view.maps(node)) > 1 or node.attributes.get("transA", 0):
+        return None
+    turned = kernel.T if node.attributes.get("transB", 0) else kernel
+    if bias is not None and bias.size not in (1, turned.shape[1]):
+        return None
+    shift = bias if bias is None else bias * node.attributes.get("beta", 1.0)
+    return _dense(view, node, turned * node.attributes.get("alpha", 1.0), shift)
+
+
+def _matmul(view: View, node: Node) -> Read | None:
+    kernel = view.constant(node, 1)
+    return None if kernel is None else _dense(view, node, kernel, None)
+
+
+def _natural(given: Shape, value: Value) -> bool:
+    """Whether the numbers lie in our order: rows, columns, channels."""
+    places = [axis for axis in value.order if axis and given[axis - 1] > 1]
+    return places == sorted(places) and not value.flat
+
+
+def _reshaped(view: View, node: Node) -> Read | None:
+    x = node.inputs[0]
+    value, given, out = view.values[x], view.ours(x), view.graph.shapes[node.outputs[0]]
+    if out == view.graph.shapes[x]:
+        return same(view, node)
+    if out[0] != view.graph.batch or len(out) < 2:
+        return None
+    if len(out) == 2 and (value.order == FIRST or _natural(given, value)):
+        return Read(Flatten(), Value((0, 1), () if _natural(given, value) else given), (x,))
+    if value.flat:
+        height, width, channels = value.flat
+        whole = out[1:] == (channels, height, width)
+        return Read(Reshape(value.flat), Value(FIRST), (x,)) if whole else None
+    if len(given) == 1 and out[2:] == (1, 1):
+        return Read(Reshape((1, 1, *given)), Value(FIRST), (x,))
+    natural = Value(tuple(range(len(out))))
+    return Read(Reshape(out[1:]), natural, (x,)) if _natural(given, value) else None
+
+
+def _transpose(view: View, node: Node) -> Read | None:
+    value = view.values[node.inputs[0]]
+    order = value.order
+    turned = tuple(order[axis] for axis in node.attributes.get("perm", range(len(order))[::-1]))
+    return Read(None, Value(turned, value.flat), (node.inputs[0],)) if turned[0] == 0 else None
+
+
+# --- sizes of maps --------------------------------------------------------------------------
+
+
+def _per_axis(view: View, node: Node, places: Sequence[int], parts: Sequence[int]) -> Pair | None:
+    """What is said of axes, as (rows, columns); None where the batch or the channels are meant as well."""
+    order = view.values[node.inputs[0]].order
+    told = {order[place]: part for place, part in zip(places, parts, strict=True) if part}
+    return (told.get(1, 0), told.get(2, 0)) if len(order) == 4 and not set(told) - {1, 2} else None
+
+
+def _pad(view: View, node: Node) -> Read | None:
+    pads, value, rank = view.constant(node, 1), view.constant(node, 2), len(view.graph.shapes[node.inputs[0]])
+    zero = node.attributes.get("mode", "constant") == "constant" and (value is None or not np.any(value))
+    if pads is None or not zero:
+        return None
+    given = view.constant(node, 3)
+    axes = list(range(rank)) if given is None else [int(axis) % rank for axis in given]
+    before, after = (_per_axis(view, node, axes, [int(n) for n in each]) for each in np.split(pads.reshape(-1), 2))
+    if before is None or after is None:
+        return None
+    sides = before[0], after[0], before[1], after[1]
+    return _around(view, node, sides)
+
+
+def _around(view: View, node: Node, sides: Pads) -> Read | None:
+    if not any(sides):
+        return same(view, node)
+    if min(sides) >= 0:
+        return on(view, node, ZeroPadding2D(sides))
+    top, bottom, left, right = (-side for side in sides)
+    return on(view, node, Cropping2D((top, bottom, left, right))) if max(sides) <= 0 else None
+
+
+def _slice(view: View, node: Node) -> Read | None:
+    shape = view.graph.shapes[node.inputs[0]]
+    starts, ends, axes, steps = (view.constant(node, place) for place in range(1, 5))
+    if starts is None or ends is None or (steps is not None and np.any(steps != 1)):
+        return None
+    places = list(range(len(starts))) if axes is None else [int(axis) % len(shape) for axis in axes]
+    spans = [range(shape[axis])[int(a) : int(b)] for axis, a, b in zip(places, starts, ends, strict=True)]
+    before = _per_axis(view, node, places, [-span.start for span in spans])
+    after = _per_axis(view, node, places, [span.stop - shape[axis] for axis, span in zip(places, spans, strict=True)])
+    return None if before is None or after is None else _around(view, node, (before[0], after[0], before[1], after[1]))
+
+
+def _resize(view: View, node: Node) -> Read | None:
+    given, out = (view.graph.shapes[name] for name in (node.inputs[0], node.outputs[0]))
+    if any(after % before for before, after in zip(given, out, strict=True)):
+        return None
+    ratios = [after // before if after != before else 0 for before, after in zip(given, out, strict=True)]
+    factors = _per_axis(view, node, range(len(given)), ratios)
+    mode = node.attributes.get("mode", "nearest")
+    way = node.attributes.get("coordinate_transformation_mode", "half_pixel" if node.kind == "Resize" else "asymmetric")
+    if factors is None or node.attributes.get("antialias", 0):
+        return None
+    size = factors[0] or 1, factors[1] or 1
+    if mode == "nearest":
+        rounding = node.attributes.get("nearest_mode", "round_prefer_floor" if node.kind == "Resize" else "floor")
+        even = all(_repeats(factor, way, rounding) for factor in size)
+        return on(view, node, UpSampling2D(size)) if even else None
+    smooth = {"linear": "bilinear", "cubic": "bicubic"}.get(mode)
+    half = way in ("half_pixel", "pytorch_half_pixel")
+    return on(view, node, UpSampling2D(size, smooth)) if smooth and half else None
+
+
+_ROUNDED: dict[str, Callable[[float], float]] = {
+    "floor": floor,
+    "ceil": ceil,
+    "round_prefer_ceil": lambda x: floor(x + 0.5),
+    "round_prefer_floor": lambda x: ceil(x - 0.5),
+}
+
+
+def _repeats(factor: int, way: str, rounding: str) -> bool:
+    """Whether output i reads input i // factor, over two inputs."""
+    centre = {"asymmetric": 0.0, "half_pixel": 0.5, "pytorch_half_pixel": 0.5, "tf_half_pixel_for_nn": 0.5}.get(way)
+    if centre is None:
+        return False
+    back = 0.0 if way == "tf_half_pixel_for_nn" else centre
+    places = [(i + centre) / factor - back for i in range(2 * factor)]
+    rounded: Callable[[float], float] = _ROUNDED[rounding]
+    return all(max(rounded(place), 0) == i // factor for i, place in enumerate(places))
+
+
+RULES: dict[str, Rule] = {
+    "Conv": _conv,
+    "ConvTranspose": _transposed,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "GlobalAveragePool": _global(GlobalAveragePooling2D),
+    "GlobalMaxPool": _global(GlobalMaxPooling2D),
+    "ReduceMean": _reduced(GlobalAveragePooling2D),
+    "ReduceMax": _reduced(GlobalMaxPooling2D),
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Flatten": _reshaped,
+    "Reshape": _reshaped,
+    "Squeeze": _reshaped,
+    "Unsqueeze": _reshaped,
+    "Transpose": _transpose,
+    **POINTWISE,
+    "Pad": _pad,
+    "Slice": _slice,
+    "Resize": _resize,
+    "Upsample": _resize,
+    "Identity": same,
+    "Dropout": same,
+    "Cast": same,
+}

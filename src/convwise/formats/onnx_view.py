@@ -1,0 +1,121 @@
+"""How the tensors of an ONNX graph lie in our order of axes, and what a rule says of an operator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convwise.core.layers import Layer
+from convwise.formats.onnx_graph import FIRST, Graph, Node, Shape, Tensor
+
+
+@dataclass(frozen=True)
+class Value:
+    """How a tensor lies: order[i] is which of our axes (0 the batch) its axis i is, () where it is no such shape.
+
+    flat: of a row that was a map (height, width, channels) and is in the order channels, height, width.
+    """
+
+    order: Shape
+    flat: Shape = ()
+
+
+ROW = Value((0, 1))
+
+
+@dataclass(frozen=True)
+class Read:
+    """What an operator is: a layer, or None where it changes nothing, on the tensors that it reads."""
+
+    layer: Layer | None
+    value: Value
+    reads: tuple[str, ...]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class View:
+    """The graph, and how each tensor read so far lies."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.uses: Counter[str] = graph.uses
+        self.values: dict[str, Value] = {graph.image: Value(graph.order)}
+
+    def constant(self, node: Node, place: int) -> Tensor | None:
+        return self.graph.constants.get(node.inputs[place]) if len(node.inputs) > place else None
+
+    def maps(self, node: Node) -> tuple[str, ...]:
+        """The inputs that come from the image."""
+        return tuple(name for name in node.inputs if name and name not in self.graph.constants)
+
+    def ours(self, name: str, value: Value | None = None) -> Shape:
+        """The tensor's shape in our order, without the batch."""
+        order, shape = (value or self.values[name]).order, self.graph.shapes[name]
+        return tuple(shape[order.index(axis)] for axis in range(1, len(order))) if order else shape
+
+    def first(self, name: str) -> bool:
+        """Whether the tensor is a map with its channels first."""
+        return self.values[name].order == FIRST
+
+    def turned(self, array: Tensor, name: str) -> Tensor | None:
+        """A constant that is combined with the tensor, in our order, sides of 1 where it is repeated."""
+        value, rank = self.values[name], len(self.graph.shapes[name])
+        if not value.order or array.ndim > rank:
+            return None
+        full = array.reshape([1] * (rank - array.ndim) + list(array.shape)).transpose(np.argsort(value.order))
+        if full.shape[0] != 1:
+            return None
+        return unflattened(full[0], value.flat) if value.flat and full.size > 1 else np.asarray(full[0])
+
+    def per_channel(self, array: Tensor, name: str) -> Tensor | None:
+        """One number, or one per channel."""
+        turned = self.turned(array, name)
+        return turned.reshape(-1) if turned is not None and turned.size == turned.shape[-1] else None
+
+
+def unflattened(rows: Tensor, flat: Shape) -> Tensor:
+    """An array whose first axis is in the order channels, height, width, in our order."""
+    height, width, channels = flat
+    turned = np.moveaxis(rows.reshape(channels, height, width, *rows.shape[1:]), 0, 2)
+    return np.ascontiguousarray(turned.reshape(rows.shape))
+
+
+Rule = Callable[[View, Node], Read | None]
+
+
+def same(view: View, node: Node) -> Read | None:
+    """What changes nothing."""
+    return Read(None, view.values[node.inputs[0]], (node.inputs[0],))
+
+
+def on(view: View, node: Node, layer: Layer, **weights: Tensor | None) -> Read:
+    """A layer whose output lies as its input."""
+    given = {key: array for key, array in weights.items() if array is not None}
+    return Read(layer, view.values[node.inputs[0]], (node.inputs[0],), given)
+
+
+def number(value: Any) -> float:
+    """As short as float32 allows; 1 / 255 stays what it was."""
+    short = float(str(np.float32(value)))
+    part = 1 / round(1 / short) if 0 < short < 0.1 else short
+    return part if np.float32(part) == np.float32(value) else short
+
+
+def numbers(array: Tensor) -> tuple[float, ...]:
+    """The numbers of a constant; one, where they are all the same."""
+    flat = tuple(number(each) for each in array.reshape(-1))
+    return flat[:1] if len(set(flat)) == 1 else flat
+
+
+def spread_over(view: View, array: Tensor, name: str, axes: Sequence[int]) -> Tensor | None:
+    """A constant as an array over some of our axes of the tensor; None where it changes along others."""
+    turned, given = view.turned(array, name), view.ours(name)
+    if turned is None or any(n > 1 for axis, n in enumerate(turned.shape, 1) if axis not in axes):
+        return None
+    sides = [n if axis in axes else 1 for axis, n in enumerate(given, 1)]
+    kept = [n for axis, n in enumerate(given, 1) if axis in axes]
+    return np.broadcast_to(turned, sides).reshape(kept)
