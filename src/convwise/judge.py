@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -52,8 +53,7 @@ def _length(result: Result) -> float:
 
 def paired_difference(a: Result, b: Result) -> tuple[float, float]:
     """(accuracy of a - accuracy of b, its standard error) over the examples both answered; McNemar's variance."""
-    right = np.array([[c == "1" for c in r.correct] for r in (a, b)], float)
-    difference = right[0] - right[1]
+    difference = _right(a) - _right(b)
     return float(difference.mean()), float(difference.std(ddof=1) / sqrt(len(difference)))
 
 
@@ -130,6 +130,29 @@ def _paired_effect(name: str, before: Result, after: Result, seen: float) -> Eff
     half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sqrt(error**2 + max(_seed_variance(before, after), seen))
     ratio = before.images_per_second / after.images_per_second
     return _effect(name, (before.trial.sample[name], after.trial.sample[name]), change, half, ratio, 2)
+
+
+def repeated_effect(name: str, values: tuple[Any, Any], pairs: Sequence[tuple[Result, Result]]) -> Effect:
+    """The Effect of one change tried under several seeds: pairs (before, after) of one seed and the same examples.
+
+    The variance is that over the examples, of each one's mean change, and that between seeds: by
+    theory, or as the pairs differ among themselves, whichever is larger. Few pairs know the latter
+    badly, so the interval is Student's, its freedom by Satterthwaite (Biometrics Bulletin 1946).
+    """
+    changes = np.array([_right(after) - _right(before) for before, after in pairs])
+    examples = float(changes.mean(0).var(ddof=1)) / changes.shape[1]
+    theory = float(np.mean([_seed_variance(*pair) for pair in pairs])) / len(pairs)
+    seen = float(changes.mean(1).var(ddof=1)) / len(pairs) if len(pairs) > 1 else 0.0
+    variance, freedom = examples + max(theory, seen), np.inf
+    if seen > theory:
+        freedom = variance**2 / (seen**2 / (len(pairs) - 1) + examples**2 / (changes.shape[1] - 1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * sqrt(variance)
+    ratio = float(np.exp(np.mean([np.log(a.images_per_second / b.images_per_second) for a, b in pairs])))
+    return _effect(name, values, float(changes.mean()), half, ratio, 2 * len(pairs))
+
+
+def _right(result: Result) -> np.ndarray:
+    return np.array([c == "1" for c in result.correct], float)
 
 
 @dataclass(frozen=True)

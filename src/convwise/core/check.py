@@ -1,0 +1,282 @@
+"""What is wrong with a net: a table of rules, each with its source, over the exact analysis.
+
+'error' is said only of what is wrong for certain; a 'warning' is worth a trial; a 'note' is to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from convwise.core.calculus import analyse
+from convwise.core.checks import parts, stacks, windows
+from convwise.core.checks.view import Case, Edit, View
+from convwise.core.layers import Layer
+from convwise.core.net import Net
+from convwise.core.problems import Problem, Severity, ShapeError, UnusableInput
+
+NAMED = 3  # layers that a merged finding names
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule: how much it matters, where it comes from, and the cases of it in a net."""
+
+    name: str
+    severity: Severity
+    source: str
+    cases: Callable[[View], Iterable[Case]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule says of a net.
+
+    layers: those concerned; edits: the fix as changes, empty where it needs a person.
+    """
+
+    problem: Problem
+    rule: str
+    source: str
+    layers: tuple[str, ...]
+    edits: tuple[Edit, ...] = ()
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "softmax of one",
+        "error",
+        "exp(x) / exp(x) = 1",
+        stacks.softmax_of_one,
+    ),
+    Check(
+        "kernel larger than its map",
+        "warning",
+        "geometry: taps that only meet padding have no gradient",
+        windows.kernel_over_map,
+    ),
+    Check(
+        "strides skip inputs",
+        "warning",
+        "He et al. 2019, arXiv 1812.01187, section 4: ResNet-B and -D",
+        windows.skipped_inputs,
+    ),
+    Check(
+        "border lost",
+        "warning",
+        "geometry: 'valid' gives ceil((n - k + 1) / s) outputs",
+        windows.lost_border,
+    ),
+    Check(
+        "past the border layer",
+        "warning",
+        "Richter et al., arXiv 2106.12307",
+        windows.past_border,
+    ),
+    Check(
+        "field too small",
+        "warning",
+        "Araujo, Norris & Sim, Distill 2019; Richter, ICANN 2021; a third of the image is ours",
+        windows.small_field,
+    ),
+    Check(
+        "misaligned branches",
+        "warning",
+        "Araujo, Norris & Sim, Distill 2019",
+        windows.misaligned,
+    ),
+    Check(
+        "width shrinks",
+        "warning",
+        "Szegedy et al. 2016, arXiv 1512.00567, section 2: avoid representational bottlenecks",
+        stacks.shrinking_width,
+    ),
+    Check(
+        "width explodes",
+        "warning",
+        "Radosavovic et al. 2020, arXiv 2003.13678: widths of good networks grow about 2.5 times a stage",
+        stacks.growing_width,
+    ),
+    Check(
+        "heavy head",
+        "warning",
+        "Lin, Chen & Yan 2014, arXiv 1312.4400, section 3.2",
+        stacks.heavy_head,
+    ),
+    Check(
+        "bias before normalisation",
+        "warning",
+        "Ioffe & Szegedy 2015, arXiv 1502.03167, section 3.2",
+        stacks.bias_before_norm,
+    ),
+    Check(
+        "no normalisation",
+        "warning",
+        "Ioffe & Szegedy 2015, arXiv 1502.03167; ours: docs/findings.md",
+        stacks.missing_norm,
+    ),
+    Check(
+        "no activation",
+        "warning",
+        "Goodfellow, Bengio & Courville 2016, section 6.1",
+        stacks.missing_activation,
+    ),
+    Check(
+        "saturating activations",
+        "warning",
+        "Glorot & Bengio 2010, section 3",
+        stacks.saturating,
+    ),
+    Check(
+        "squashed twice",
+        "warning",
+        "Keras: from_logits",
+        stacks.squashed_again,
+    ),
+    Check(
+        "loss assumed",
+        "note",
+        "Keras: from_logits",
+        stacks.output_assumption,
+    ),
+    Check(
+        "slow depthwise",
+        "note",
+        "ours: docs/findings.md",
+        stacks.slow_depthwise,
+    ),
+    Check(
+        "empty lanes",
+        "note",
+        "oneDNN: memory formats nChw8c and nChw16c",
+        parts.uneven_channels,
+    ),
+    Check(
+        "dead layers",
+        "note",
+        "the layer's definition",
+        parts.idle_layers,
+    ),
+    Check(
+        "unread layers",
+        "note",
+        "graph: no path to the output",
+        parts.unread_layers,
+    ),
+    Check(
+        "repeated layers",
+        "note",
+        "f(f(x)) = f(x)",
+        parts.repeated_layers,
+    ),
+    Check(
+        "duplicated layers",
+        "note",
+        "graph: equal layers of equal inputs",
+        parts.duplicated_layers,
+    ),
+    Check(
+        "unknown layers",
+        "note",
+        "ours: what is not known is said",
+        parts.unknown_layers,
+    ),
+)
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+def check(net: Net, *, scale_px: float | None = None, vector: int = 16) -> tuple[Problem, ...]:
+    """What is wrong with `net`, the worst first. ShapeError where a layer does not fit its input.
+
+    scale_px: the measured scale of the data, in px of the net's input; vector: float32 lanes of
+    the machine.
+    """
+    return tuple(finding.problem for finding in findings(net, scale_px=scale_px, vector=vector))
+
+
+def findings(net: Net, *, scale_px: float | None = None, vector: int = 16) -> tuple[Finding, ...]:
+    """As `check`, with the rule behind each problem and its fix as edits."""
+    if not net.layers:
+        return ()
+    view = View(net, scale_px, vector)
+    found = [finding for rule in CHECKS for finding in _found(rule, tuple(rule.cases(view)))]
+    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.problem.severity)))
+
+
+def _found(rule: Check, cases: Sequence[Case]) -> Iterable[Finding]:
+    """The cases of one rule, as one finding for each severity."""
+    for severity in SEVERITIES:
+        alike = [case for case in cases if (case.severity or rule.severity) == severity]
+        if alike:
+            yield _merged(rule, severity, alike)
+
+
+def _merged(rule: Check, severity: Severity, cases: Sequence[Case]) -> Finding:
+    layers = tuple(name for case in cases for name in case.layers)
+    first, more = cases[0], len(cases) - 1
+    what = first.what + (f" (the first of {len(cases)} like it)" if more else "")
+    problem = Problem(_names(layers), what, first.expected, _fixes(cases), severity, len(cases))
+    return Finding(problem, rule.name, rule.source, layers, tuple(edit for case in cases for edit in case.edits))
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _fixes(cases: Sequence[Case]) -> str:
+    """The fix that all have in common, or each layer's own."""
+    if len({case.fix for case in cases}) == 1:
+        return cases[0].fix
+    said = "; ".join(f"{case.layers[0]}: {case.fix}" for case in cases[:NAMED])
+    return said + ("; ..." if len(cases) > NAMED else "")
+
+
+# --- fixes ----------------------------------------------------------------------------------
+
+
+def edited(net: Net, finding: Finding) -> Net | None:
+    """The net with a finding's fix; None where it has no edits, or where the net would not fit together."""
+    layers = list(net.layers)
+    try:
+        for edit in finding.edits:
+            layers = _edit(layers, edit)
+        changed = Net(net.input_shape, tuple(layers))
+        analyse(changed)
+    except (ShapeError, UnusableInput):
+        return None
+    return changed if changed.layers and changed.id != net.id else None
+
+
+def _edit(layers: list[Layer], edit: Edit) -> list[Layer]:
+    place = next(number for number, layer in enumerate(layers) if layer.name == edit.layer)
+    before, layer, after = layers[:place], layers[place], layers[place + 1 :]
+    if edit.reads:
+        return [*before, *_redirected(after, edit.layer, edit.reads)]
+    if not edit.instead:
+        return [*before, replace(layer, **edit.changes), *after]
+    chain = _chain(layer, edit.instead, {each.name for each in layers})
+    return [*before, *chain, *_redirected(after, edit.layer, chain[-1].name)]
+
+
+def _chain(layer: Layer, instead: Sequence[Layer], taken: set[str]) -> list[Layer]:
+    """New layers, each reading the one before, the first what `layer` reads; the layer's own kind keeps its name."""
+    chain: list[Layer] = []
+    keeper = next((each for each in instead if each.op == layer.op), instead[0])
+    for new in instead:
+        name = layer.name if new is keeper else _fresh(f"{layer.name}_{new.op.lower()}", taken)
+        inputs = (chain[-1].name,) if chain else layer.inputs
+        chain.append(replace(new, name=name, inputs=inputs))
+    return chain
+
+
+def _fresh(base: str, taken: set[str]) -> str:
+    name, number = base, 1
+    while name in taken:
+        name, number = f"{base}_{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _redirected(layers: Sequence[Layer], old: str, new: str) -> list[Layer]:
+    return [replace(layer, inputs=tuple(new if name == old else name for name in layer.inputs)) for layer in layers]

@@ -1,0 +1,292 @@
+"""Rules on how layers follow each other: widths, normalisation, activations, output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from convwise.core.activations import activation
+from convwise.core.checks.view import (
+    CONVS,
+    DROPOUTS,
+    NORMS,
+    Case,
+    Conv,
+    Edit,
+    View,
+    activation_of,
+    is_depthwise,
+    is_pointwise,
+    pair,
+)
+from convwise.core.geometry import JOINS
+from convwise.core.layers import (
+    Activation,
+    Add,
+    AveragePooling2D,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Flatten,
+    GlobalAveragePooling2D,
+    Layer,
+    MaxPooling2D,
+    Multiply,
+    Opaque,
+    Reshape,
+    SeparableConv2D,
+    ZeroPadding2D,
+)
+
+TIMES = 4  # by which a width may change from one spatial convolution to the next
+HEAD_SHARE, HEAD_PARAMS = 0.5, 100_000
+PLAIN_CONVS = 8  # weighted convolutions in a row that train without normalisation
+SATURATING, SATURATING_LAYERS = ("sigmoid", "hard_sigmoid", "tanh", "hard_tanh"), 4
+PROBABILITIES = ("softmax", "sigmoid", "log_softmax", "sparsemax")
+
+
+# --- widths ---------------------------------------------------------------------------------
+
+
+def shrinking_width(view: View) -> Iterator[Case]:
+    """Spatial convolutions of the trunk that drop the width and are not followed by anything as wide."""
+    for before, layer in _trunk_pairs(view):
+        given, output = view.given(layer), view.shape(layer.name)
+        grows = prod(output[:2]) > prod(view.shape(before.name)[:2])  # a decoder narrows as its map grows
+        again = view.widest_after[layer.name] >= given[2]
+        if given[2] < TIMES * output[2] or grows or again or layer.name not in view.feeding:
+            continue
+        what = f"goes from {given[2]} channels to {output[2]}, and nothing after it is as wide again"
+        edits = (Edit(layer.name, {"filters": given[2]}),)
+        yield Case((layer.name,), what, f"less than {TIMES} times fewer", f"filters={given[2]}", edits)
+
+
+def growing_width(view: View) -> Iterator[Case]:
+    """Spatial convolutions of the trunk that multiply the width while the map stays as large."""
+    for before, layer in _trunk_pairs(view):
+        given, output = view.given(layer), view.shape(layer.name)
+        if output[2] <= TIMES * given[2] or prod(output[:2]) < prod(view.shape(before.name)[:2]):
+            continue
+        what = f"goes from {given[2]} channels to {output[2]} at once, while the map stays {output[0]}x{output[1]}"
+        fix = f"filters={2 * given[2]}, or halve the map with it"
+        yield Case((layer.name,), what, f"at most {TIMES} times more", fix,
+                   (Edit(layer.name, {"filters": 2 * given[2]}),))  # fmt: skip
+
+
+def _trunk_pairs(view: View) -> Iterator[tuple[Conv, Conv2D | SeparableConv2D]]:
+    """Each spatial convolution of the trunk that mixes channels, with the convolution before it."""
+    convs = [layer for layer in view.trunk if isinstance(layer, CONVS)]
+    for before, layer in zip(convs, convs[1:], strict=False):
+        mixes = isinstance(layer, (Conv2D, SeparableConv2D)) and not is_depthwise(layer, view.given(layer)[2])
+        if mixes and not is_pointwise(layer):
+            assert isinstance(layer, (Conv2D, SeparableConv2D))
+            yield before, layer
+
+
+def heavy_head(view: View) -> Iterator[Case]:
+    """A Dense layer on a flattened map that holds most of the parameters."""
+    total = view.analysis.total.params
+    for flat in view.each(Flatten, Reshape):
+        given = view.given(flat)
+        _, dense = view.after(flat, lambda layer: isinstance(layer, (*DROPOUTS, *NORMS, Activation)))
+        if len(given) != 3 or prod(given[:2]) == 1 or len(view.shape(flat.name)) != 1 or not isinstance(dense, Dense):
+            continue
+        params = view.rows[dense.name].params
+        if params > HEAD_SHARE * total and params > HEAD_PARAMS:
+            yield _head_case(view, flat, dense)
+
+
+def _head_case(view: View, flat: Layer, dense: Dense) -> Case:
+    given, params = view.given(flat), view.rows[dense.name].params
+    pooled = given[2] * dense.units + dense.use_bias * dense.units
+    what = f"holds {params:,} of {view.analysis.total.params:,} parameters: it reads a flattened {given} map"
+    fix = f"GlobalAveragePooling2D() instead of {flat.name}: {pooled:,} parameters instead of {params:,}"
+    edits = (Edit(flat.name, instead=(GlobalAveragePooling2D(),)),)
+    return Case((dense.name,), what, "most parameters in the convolutions", fix, edits)
+
+
+# --- normalisation --------------------------------------------------------------------------
+
+
+def bias_before_norm(view: View) -> Iterator[Case]:
+    """A bias that the BatchNormalization after it takes away again."""
+    for layer in view.each(*CONVS, Dense):
+        if not layer.use_bias or layer.activation != "linear" or view.is_tied(layer):
+            continue
+        if isinstance(_first_after(view, layer), BatchNormalization):
+            biases = view.shape(layer.name)[-1]
+            what = f"{biases:,} biases are subtracted again by the BatchNormalization that follows"
+            edits = (Edit(layer.name, {"use_bias": False}),)
+            yield Case((layer.name,), what, "no bias before BatchNormalization", "use_bias=False", edits)
+
+
+def _first_after(view: View, layer: Layer) -> Layer | None:
+    """What comes after pools, through which a bias passes as it is."""
+    whole = isinstance(layer, AveragePooling2D) and layer.count_include_pad
+    return view.after(layer, lambda each: isinstance(each, (MaxPooling2D, AveragePooling2D)) and not whole)[1]
+
+
+def missing_norm(view: View) -> Iterator[Case]:
+    """Long plain chains of convolutions without normalisation."""
+    chains: dict[str, tuple[str, ...]] = {}
+    for layer in view.net.layers:
+        before = chains.get(layer.inputs[0], ())
+        chains[layer.name] = () if _steadies(layer) else (*before, layer.name) if isinstance(layer, CONVS) else before
+        readers = view.readers[layer.name]
+        grown = any(isinstance(reader, CONVS) and not _steadies(reader) for reader in _ahead(view, readers))
+        if isinstance(layer, CONVS) and len(chains[layer.name]) >= PLAIN_CONVS and not grown:
+            yield _plain_case(view, chains[layer.name])
+
+
+def _ahead(view: View, readers: Sequence[Layer]) -> Iterator[Layer]:
+    """The first convolutions and steadying layers along the readers."""
+    waiting, known = list(readers), set()
+    while waiting:
+        layer = waiting.pop()
+        if layer.name in known:
+            continue
+        known.add(layer.name)
+        if isinstance(layer, CONVS) or _steadies(layer):
+            yield layer
+        else:
+            waiting += view.readers[layer.name]
+
+
+def _steadies(layer: Layer) -> bool:
+    """Whether a layer ends a plain chain: it normalises, joins, or cannot be read; or selu does it."""
+    return isinstance(layer, (*NORMS, *JOINS, Opaque)) or activation_of(layer) == "selu"
+
+
+def _plain_case(view: View, chain: tuple[str, ...]) -> Case:
+    what = f"{len(chain)} convolutions follow each other without normalisation or a residual"
+    edits = tuple(Edit(name, instead=_normalized(view.layers[name])) for name in chain)
+    return Case(chain, what, f"normalisation within {PLAIN_CONVS} convolutions", _NORM_FIX, edits)
+
+
+_NORM_FIX = "BatchNormalization() between each convolution and its activation, and use_bias=False"
+
+
+def _normalized(conv: Any) -> tuple[Layer, ...]:
+    bare = replace(conv, use_bias=False, activation="linear")
+    acts = (Activation(conv.activation),) if conv.activation != "linear" else ()
+    return bare, BatchNormalization(), *acts
+
+
+# --- activations ----------------------------------------------------------------------------
+
+
+def missing_activation(view: View) -> Iterator[Case]:
+    """A linear layer into a linear layer: together they are one."""
+    for layer in view.each(*CONVS, Dense):
+        if layer.activation != "linear":
+            continue
+        passed, following = view.after(layer, _passes_linearly)
+        alike = isinstance(following, Dense) if isinstance(layer, Dense) else isinstance(following, CONVS)
+        if alike and isinstance(following, (*CONVS, Dense)) and not _is_factor(view, layer, following):
+            yield _linear_case(view, layer, passed, following)
+
+
+def _passes_linearly(layer: Layer) -> bool:
+    linear = isinstance(layer, Activation) and layer.activation == "linear"
+    return linear or isinstance(layer, (BatchNormalization, AveragePooling2D, ZeroPadding2D, *DROPOUTS))
+
+
+def _is_factor(view: View, first: Conv | Dense, second: Conv | Dense) -> bool:
+    """Whether two linear layers are one on purpose: depthwise and pointwise, or through a narrow waist."""
+    given, waist, wide = view.given(first)[-1], view.shape(first.name)[-1], view.shape(second.name)[-1]
+    narrow = waist <= given and waist < wide
+    point = isinstance(first, Dense) or is_pointwise(first) or is_pointwise(second)
+    return is_depthwise(first, given) or is_depthwise(second, waist) or (narrow and point)
+
+
+def _linear_case(view: View, layer: Conv | Dense, passed: Sequence[Layer], following: Layer) -> Case:
+    usual = view.usual_activation
+    norms = [each for each in passed if isinstance(each, BatchNormalization)]
+    between = " but " + ", ".join(each.op for each in passed) if passed else ""
+    what = f"nothing{between} stands between it and {following.name}: two linear layers do what one can"
+    if norms:
+        fix = f'Activation("{usual}") after {norms[0].name}'
+        edit = Edit(norms[0].name, instead=(norms[0], Activation(usual)))
+    else:
+        fix, edit = f'activation="{usual}"', Edit(layer.name, {"activation": usual})
+    return Case((layer.name,), what, "an activation between them", fix, (edit,))
+
+
+def saturating(view: View) -> Iterator[Case]:
+    """Sigmoid or tanh again and again along one path; gates, which only multiply, are none of them."""
+    chains: dict[str, tuple[str, ...]] = {}
+    longest: tuple[str, ...] = ()
+    for layer in view.net.layers:
+        inputs = [chains.get(name, ()) for name in layer.inputs]
+        chain = min(inputs, key=len) if isinstance(layer, Add) else max(inputs, key=len)  # a sum has a way around
+        counts = layer is not view.last and _saturates(layer) and not _is_gate(view, layer)
+        chains[layer.name] = (*chain, layer.name) if counts else chain
+        longest = max(longest, chains[layer.name], key=len)
+    if len(longest) >= SATURATING_LAYERS:
+        names = sorted({activation(activation_of(view.layers[name])).name for name in longest})
+        what = f"{len(longest)} times {' and '.join(names)} along one path: each flattens the gradient"
+        edits = tuple(Edit(name, {"activation": "relu"}) for name in longest)
+        yield Case(longest, what, f"fewer than {SATURATING_LAYERS} in a row", 'activation="relu"', edits)
+
+
+def _saturates(layer: Layer) -> bool:
+    return activation(activation_of(layer)).name in SATURATING
+
+
+def _is_gate(view: View, layer: Layer) -> bool:
+    """Whether all that a layer gives is multiplied with something."""
+    readers = view.readers[layer.name]
+    while len(readers) == 1 and isinstance(readers[0], (Reshape, *DROPOUTS)):
+        readers = view.readers[readers[0].name]
+    return bool(readers) and all(isinstance(reader, Multiply) for reader in readers)
+
+
+# --- output ---------------------------------------------------------------------------------
+
+
+def output_assumption(view: View) -> Iterator[Case]:
+    """What the output says about the loss, which a network does not hold."""
+    last, name = view.last, activation(activation_of(view.last)).name
+    if name in ("softmax", "sigmoid"):
+        what = f"the network ends in {name}, so it gives probabilities"
+        yield Case((last.name,), what, "a loss that takes probabilities", "train with from_logits=False")
+    elif isinstance(last, (Dense, Conv2D)) and name == "linear" and len(view.shape(last.name)) == 1:
+        what = "the network ends without an activation, so where it classifies it gives logits"
+        fix = 'train with from_logits=True, or activation="softmax"'
+        yield Case((last.name,), what, "a loss that takes logits", fix)
+
+
+def softmax_of_one(view: View) -> Iterator[Case]:
+    """Softmax over a single number, which is 1 whatever the image shows."""
+    for layer in view.net.layers:
+        if activation(activation_of(layer)).name in ("softmax", "softmin") and view.shape(layer.name)[-1] == 1:
+            what = "takes the softmax of one number, which is always 1"
+            edits = (Edit(layer.name, {"activation": "sigmoid"}),)
+            yield Case((layer.name,), what, "two or more classes, or sigmoid", 'activation="sigmoid"', edits)
+
+
+def squashed_again(view: View) -> Iterator[Case]:
+    """Probabilities of probabilities."""
+    for layer in view.net.layers:
+        following = view.reader(layer)
+        if following is None or not isinstance(following, Activation):
+            continue
+        name, second = (activation(activation_of(each)).name for each in (layer, following))
+        if name in PROBABILITIES and second in PROBABILITIES:
+            what = f"takes the {second} of {layer.name}'s {name}: all classes become nearly alike"
+            edits = (Edit(following.name, reads=layer.name),)
+            yield Case((following.name,), what, "one of them", f"leave {following.name} out", edits)
+
+
+def slow_depthwise(view: View) -> Iterator[Case]:
+    """Depthwise kernels of 5 and more, where this engine has no fast path."""
+    for layer in view.each(Conv2D, DepthwiseConv2D, SeparableConv2D):
+        depthwise = isinstance(layer, SeparableConv2D) or is_depthwise(layer, view.given(layer)[2])
+        if depthwise and max(layer.kernel_size) >= 5:
+            what = f"a depthwise kernel of {pair(layer.kernel_size)}: 5x5 trains at 2 Gmac/s on a core, 3x3 at 15, "
+            what += "a full 3x3 at 472"
+            fix = "kernel_size=3 (two of them see as far as one 5x5)"
+            yield Case((layer.name,), what, "depthwise kernels of 3x3", fix, (Edit(layer.name, {"kernel_size": 3}),))

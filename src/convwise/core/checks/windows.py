@@ -1,0 +1,228 @@
+"""Rules on windows and fields: what is read, what never is, and how far a net sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, log2, prod
+from typing import NamedTuple
+
+from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, one, pair
+from convwise.core.field import Field
+from convwise.core.geometry import CONVOLUTIONS, JOINS
+from convwise.core.layers import AveragePooling2D, Conv2D, Layer, MaxPooling2D, ZeroPadding2D
+from convwise.core.parameters import Pair
+from convwise.core.windows import Window
+
+POOLS = (MaxPooling2D, AveragePooling2D)
+SMALL_SHARE = 1 / 3  # of the image's side that the last map's field covers at least
+LOST_SHARE = 1 / 16  # of rows or columns: above it, losing them is worth a warning
+
+
+class Reading(NamedTuple):
+    """One axis under a window: its px, the window's outputs and taps, and the px that each tap reads."""
+
+    px: int
+    outputs: int
+    taps: tuple[range, ...]
+
+    @property
+    def dead(self) -> int:
+        """Taps that never read a pixel."""
+        return sum(not taken for taken in self.taps)
+
+    @property
+    def share(self) -> float:
+        """The share of what the taps read that lies on the map."""
+        return sum(map(len, self.taps)) / (self.outputs * len(self.taps))
+
+    @property
+    def read(self) -> int:
+        """Px that any tap reads."""
+        return len(set().union(*self.taps))
+
+    @property
+    def lost(self) -> int:
+        """Px at the end that come after the last one read."""
+        return self.px - 1 - max((taken[-1] for taken in self.taps if taken), default=self.px - 1)
+
+
+def readings(window: Window, given: Sequence[int], output: Sequence[int]) -> tuple[Reading, Reading]:
+    """What a window reads along rows and columns of a map of shape `given`."""
+    rows, columns = (_reading(window, axis, given[axis], output[axis]) for axis in (0, 1))
+    return rows, columns
+
+
+def _reading(window: Window, axis: int, px: int, outputs: int) -> Reading:
+    stride, before = window.strides[axis], window.pads[2 * axis]
+    taps = []
+    for tap in range(window.kernel[axis]):
+        start = tap * window.dilation[axis] - before
+        first, end = max(0, -(start // stride)), min(outputs, (px - 1 - start) // stride + 1)
+        taps.append(range(start + first * stride, start + end * stride, stride) if end > first else range(0))
+    return Reading(px, outputs, tuple(taps))
+
+
+def kernel_over_map(view: View) -> Iterator[Case]:
+    """Kernels that are larger than the map they move over."""
+    for layer in view.each(*CONVOLUTIONS):
+        window = view.window(layer)
+        if window and any(reach > n for reach, n in zip(window.reach, view.given(layer), strict=False)):
+            yield _kernel_case(view, layer, window)
+
+
+def _kernel_case(view: View, layer: Layer, window: Window) -> Case:
+    given = view.given(layer)
+    rows, columns = readings(window, given, view.shape(layer.name))
+    taps = prod(window.kernel)
+    dead = taps - (len(rows.taps) - rows.dead) * (len(columns.taps) - columns.dead)
+    what = f"its kernel reaches {pair(window.reach)} on a map of {given[0]}x{given[1]}: "
+    what += f"{100 * (1 - rows.share * columns.share):.0f} % of what it reads is padding"
+    what += f", and {dead} of its {taps} taps never read a pixel" if dead else ""
+    kernel = _fitting(window, given)
+    changes = {"kernel_size": kernel, "dilation_rate": (1, 1), "padding": "same"}
+    fix = f"kernel_size={one(kernel)}, or fewer strides and pools before it"
+    edits = (Edit(layer.name, changes),)
+    # Weights that never read a pixel get no gradient, ever.
+    return Case((layer.name,), what, "a kernel within its map", fix, edits, "error" if 2 * dead > taps else None)
+
+
+def _fitting(window: Window, given: Sequence[int]) -> Pair:
+    rows, columns = (min(k, n - (n % 2 == 0)) for k, n in zip(window.kernel, given, strict=False))
+    return rows, columns
+
+
+def skipped_inputs(view: View) -> Iterator[Case]:
+    """Windows smaller than their stride: what lies between them is never read."""
+    for layer in view.each(*CONVOLUTIONS, *POOLS):
+        window = view.window(layer)
+        if window and _skips(view, layer):
+            yield _skipping_case(view, layer, window)
+
+
+def _skips(view: View, layer: Layer) -> bool:
+    if not isinstance(layer, (*CONVOLUTIONS, *POOLS)) or not (window := view.window(layer)):
+        return False
+    sides = zip(window.reach, window.strides, view.given(layer), strict=False)
+    return any(reach < stride and n > reach for reach, stride, n in sides)
+
+
+def _skipping_case(view: View, layer: Layer, window: Window) -> Case:
+    rows, columns = readings(window, view.given(layer), view.shape(layer.name))
+    unread = 1 - rows.read * columns.read / (rows.px * columns.px)
+    what = f"windows of {pair(window.reach)} at strides {pair(window.strides)} never read {100 * unread:.0f} % of "
+    what += f"the {rows.px}x{columns.px} map"
+    others = [reader for reader in view.readers[layer.inputs[0]] if reader is not layer]
+    whole = any(not _skips(view, reader) for reader in others)
+    what += "; another layer reads all of it" if whole else ""
+    fix, edit = _covering(layer, window)
+    return Case((layer.name,), what, "a window at least as large as its stride", fix, (edit,),
+                "note" if whole else None)  # fmt: skip
+
+
+def _covering(layer: Layer, window: Window) -> tuple[str, Edit]:
+    """How every input comes to be read: a larger window, or before a 1x1 convolution a pool."""
+    step = one(window.strides)
+    if isinstance(layer, Conv2D) and layer.kernel_size == (1, 1):
+        pool = AveragePooling2D(window.strides, window.strides, "same")
+        fix = f"AveragePooling2D({step}) before it and strides=1"
+        return fix, Edit(layer.name, instead=(pool, _without_strides(layer)))
+    larger = max(window.kernel[0], window.strides[0]), max(window.kernel[1], window.strides[1])
+    word = "pool_size" if isinstance(layer, POOLS) else "kernel_size"
+    return f"{word}={one(larger)}", Edit(layer.name, {word: larger})
+
+
+def _without_strides(conv: Conv2D) -> Conv2D:
+    return Conv2D(conv.filters, (1, 1), (1, 1), "same", (1, 1), conv.groups, conv.use_bias, conv.activation)
+
+
+def lost_border(view: View) -> Iterator[Case]:
+    """Strided windows that leave a rest at the end unread."""
+    for layer in view.each(*CONVOLUTIONS, *POOLS):
+        window = view.window(layer)
+        if window is None or max(window.strides) == 1 or _skips(view, layer):
+            continue
+        sides = readings(window, view.given(layer), view.shape(layer.name))
+        before = view.layers.get(layer.inputs[0])
+        zeros = before.padding[1::2] if isinstance(before, ZeroPadding2D) else (0, 0)  # are no loss
+        lost = [max(0, side.lost - added) for side, added in zip(sides, zeros, strict=True)]
+        if any(lost):
+            yield _lost_case(layer, lost, [side.px - added for side, added in zip(sides, zeros, strict=True)])
+
+
+def _lost_case(layer: Layer, lost: Sequence[int], px: Sequence[int]) -> Case:
+    names = zip(lost, px, ("rows", "columns"), strict=True)
+    said = [f"the last {missing} of {there} {name}" for missing, there, name in names if missing]
+    share = max(missing / there for missing, there in zip(lost, px, strict=True))
+    what = f"its windows never read {' and '.join(said)}"
+    fix = 'padding="same", or an input of a size that the strides divide'
+    edits = (Edit(layer.name, {"padding": "same"}),)
+    return Case((layer.name,), what, "windows that reach the end of the map", fix, edits,
+                "warning" if share >= LOST_SHARE else "note")  # fmt: skip
+
+
+def past_border(view: View) -> Iterator[Case]:
+    """Convolutions whose input already sees the whole image along the shortest path."""
+    sides, is_chain = view.net.input_shape[:2], view.net.is_chain
+    for layer in view.each(*CONVOLUTIONS):
+        seen = view.seen(layer.inputs[0])
+        covered = seen.known and all(size >= n for size, n in zip(seen.shortest, sides, strict=True))
+        if covered and not is_pointwise(layer):
+            what = f"its input already sees {pair(seen.shortest)} px of the {pair(sides)} image, along the shortest "
+            what += "path: predicted to add nothing"
+            fix = "leave it out, or stride less before it, or feed larger images"
+            alike = is_chain and view.given(layer) == view.shape(layer.name)
+            edits = (Edit(layer.name, reads=layer.inputs[0]),) if alike else ()
+            yield Case((layer.name,), what, "an input field smaller than the image", fix, edits)
+
+
+def small_field(view: View) -> Iterator[Case]:
+    """A last map whose units see too little: of the image, or of the measured scale."""
+    seen = view.analysis.total.field
+    convs = [layer for layer in view.each(*CONVS) if not is_pointwise(layer)]
+    if not seen.known or not convs or seen.size == (1, 1):
+        return
+    wanted = [view.scale_px or SMALL_SHARE * n for n in view.net.input_shape[:2]]
+    if all(size >= side for size, side in zip(seen.size, wanted, strict=True)):
+        return
+    times = max(1, ceil(log2(max(side / size for size, side in zip(seen.size, wanted, strict=True)))))
+    fix = f"halve the map {times} time{'s' * (times > 1)} more (strides=2, or MaxPooling2D(2)) early, or add layers"
+    where = [row.name for row in view.analysis.layers if row.field == seen][-1]
+    expected = f"at least {ceil(wanted[0])}x{ceil(wanted[1])} px"
+    yield Case((where,), _field_said(view, seen), expected, fix, tuple(_halved(view, convs))[:times])
+
+
+def _field_said(view: View, seen: Field) -> str:
+    sides = view.net.input_shape[:2]
+    share = min(size / n for size, n in zip(seen.size, sides, strict=True))
+    what = f"the last map sees {pair(seen.size)} px of a {pair(sides)} image ({100 * share:.0f} % of its side)"
+    return what + (f", less than the {view.scale_px:.0f} px that tell the classes apart" if view.scale_px else "")
+
+
+def _halved(view: View, convs: Sequence[Conv]) -> Iterator[Edit]:
+    """A stride at convolutions that have none, the first first: what comes after sees twice as far."""
+    trunk = {layer.name for layer in view.trunk}
+    for layer in convs[:-1] or convs:
+        if layer.name in trunk and layer.strides == (1, 1) == layer.dilation_rate:
+            yield Edit(layer.name, {"strides": (2, 2), "padding": "same"})
+
+
+def misaligned(view: View) -> Iterator[Case]:
+    """Joins where branches of other strides or centres meet for the first time."""
+    for layer in view.each(*JOINS):
+        seen = [view.seen(name) for name in layer.inputs]
+        if view.rows[layer.name].field.aligned or not all(each.aligned for each in seen):
+            continue
+        spots = [_centre(each) for each in seen]
+        said = ", ".join(f"{name} at {spot}" for name, spot in dict(zip(layer.inputs, spots, strict=True)).items())
+        what = f"its branches look at different places of the image: first unit and step {said}"
+        fix = 'the same strides and the same padding on each branch, padding="same" at odd kernels'
+        yield Case((layer.name,), what, "one stride and one centre", fix)
+
+
+def _centre(seen: Field) -> str:
+    """The centre of the first unit and the step to the next, in px, rows and columns where they differ."""
+    axes = []
+    for axis in (seen.rows, seen.columns):
+        span = axis.moving(0) or axis.at(0) or (0, 0)
+        axes.append(f"{(span[0] + span[1]) / 2:g} px + {axis.stride:g}")
+    return axes[0] if axes[0] == axes[1] else " x ".join(axes)

@@ -1,0 +1,135 @@
+"""Net, images -> a net that can be trained on them: their channels' scale in front, one output for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convwise.core.activations import activation
+from convwise.core.calculus import analyse
+from convwise.core.layers import (
+    Activation,
+    AdaptiveAveragePooling2D,
+    AdaptiveMaxPooling2D,
+    AlphaDropout,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianDropout,
+    GaussianNoise,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    Layer,
+    Normalization,
+    Opaque,
+    Rescaling,
+    Reshape,
+    SpatialDropout2D,
+)
+from convwise.core.net import INPUT, Net
+from convwise.core.problems import UnusableInput
+
+# Layers between the one that makes a net's numbers and its end: they keep how many there are.
+_AFTER = (Activation, AdaptiveAveragePooling2D, AdaptiveMaxPooling2D, AlphaDropout, Dropout, Flatten, GaussianDropout,
+          GaussianNoise, GlobalAveragePooling2D, GlobalMaxPooling2D, Reshape, SpatialDropout2D)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A net fitted to images, and a sentence for each thing that was changed."""
+
+    net: Net
+    notes: tuple[str, ...] = ()
+
+
+def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[float]) -> Fitted:
+    """`net` with `classes` outputs, over raw pixels 0 to 255.
+
+    mean, variance: of pixels / 255, one for each of the net's input channels; they are put in front
+    where the net has no scaling of its own. The layer that makes the last numbers (a Dense, or a 1x1
+    convolution) gets as many as there are classes; a net without one gets a Dense at its end.
+    UnusableInput where the net cannot be trained: it ends in a map, or has an Opaque layer.
+    """
+    if opaque := [layer.name for layer in net.layers if isinstance(layer, Opaque)]:
+        what = f"has {len(opaque)} layers that could not be read ({', '.join(opaque[:3])})"
+        raise UnusableInput("the network", what, "layers that can be trained here", "check it without --apply")
+    shape = _end(net)
+    if len(shape) != 1:
+        raise UnusableInput("the network", f"ends in a map of {shape}", "one number for each class", "give it a head")
+    headed, notes = _headed(net, shape[0], classes)
+    if _end(headed) != (classes,):
+        raise UnusableInput("the network", f"has {_end(headed)} outputs", f"{classes}, one for each class")
+    scaled, more = _scaled(headed, mean, variance)
+    return Fitted(scaled, (*notes, *more))
+
+
+def _end(net: Net) -> tuple[int, ...]:
+    return analyse(net)[net.layers[-1].name].output_shape
+
+
+def _headed(net: Net, units: int, classes: int) -> tuple[Net, list[str]]:
+    """The net with `classes` outputs instead of `units`, and probabilities that exclude each other."""
+    tail = list(_tail(net))
+    head = tail[-1] if tail and isinstance(tail[-1], (Dense, Conv2D)) else None
+    notes = []
+    if head is None and units != classes:
+        notes.append(f"a Dense with an output for each of the {classes} classes was put at its end")
+        dense = Dense(classes, activation="softmax", name=_fresh("classes", net), inputs=(net.layers[-1].name,))
+        return Net(net.input_shape, (*net.layers, dense)), notes
+    if units != classes:
+        notes.append(f"{head.name} has {classes} outputs instead of {units}: one for each class")  # type: ignore[union-attr]
+    if any(_is_sigmoid(layer) for layer in tail):
+        notes.append("its last activation is softmax instead of sigmoid: each image has one class")
+    changed = {layer.name: _resized(layer, units, classes) for layer in tail}
+    return Net(net.input_shape, tuple(changed.get(layer.name, layer) for layer in net.layers)), notes
+
+
+def _tail(net: Net) -> Iterator[Layer]:
+    """From the last layer back to the one that makes the net's numbers, as far as there is one way."""
+    layer = net.layers[-1]
+    while isinstance(layer, _AFTER):
+        yield layer
+        if layer.inputs == (INPUT,):
+            return
+        layer = net[layer.inputs[0]]
+    if isinstance(layer, Dense) or (isinstance(layer, Conv2D) and (*layer.kernel_size, layer.groups) == (1, 1, 1)):
+        yield layer
+
+
+def _is_sigmoid(layer: Layer) -> bool:
+    return activation(getattr(layer, "activation", "linear")).name == "sigmoid"
+
+
+def _resized(layer: Layer, units: int, classes: int) -> Layer:
+    changes: dict[str, Any] = {"activation": "softmax"} if _is_sigmoid(layer) else {}
+    match layer:
+        case Dense():
+            changes |= {"units": classes, "shares": ""}
+        case Conv2D():
+            changes |= {"filters": classes, "shares": ""}
+        case Reshape():
+            changes["target_shape"] = tuple(classes if n == units else n for n in layer.target_shape)
+    return replace(layer, **changes)
+
+
+def _scaled(net: Net, mean: Sequence[float], variance: Sequence[float]) -> tuple[Net, list[str]]:
+    if any(INPUT in layer.inputs and isinstance(layer, (Rescaling, Normalization)) for layer in net.layers):
+        return net, []
+    first = Rescaling(1 / 255, name=_fresh("pixels", net), inputs=(INPUT,))
+    second = Normalization(tuple(mean), tuple(variance), name=_fresh("scaled", net), inputs=(first.name,))
+    rest = [_reading(layer, second.name) for layer in net.layers]
+    note = "it has no scaling of its own: pixels are brought to mean 0 and deviation 1 in front of it"
+    return Net(net.input_shape, (first, second, *rest)), [note]
+
+
+def _reading(layer: Layer, name: str) -> Layer:
+    return replace(layer, inputs=tuple(name if read == INPUT else read for read in layer.inputs))
+
+
+def _fresh(name: str, net: Net) -> str:
+    taken = {layer.name for layer in net.layers}
+    while name in taken:
+        name += "_"
+    return name

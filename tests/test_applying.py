@@ -1,0 +1,353 @@
+"""Edits, tried: what surely helps is found to matter, what changes nothing never does, and failures are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convwise import applying, machine
+from convwise.applying import measure
+from convwise.core.calculus import analyse
+from convwise.core.layers import (
+    Activation,
+    Add,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling2D,
+    Layer,
+    MaxPooling2D,
+    Normalization,
+    Opaque,
+    Rescaling,
+    Reshape,
+)
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.records import Pace, Recipe, Result, Trial
+from convwise.fitting import fitted
+from convwise.images import Images, read
+from convwise.judge import repeated_effect
+from imagesets import striped
+from studies import answers, nth_net
+
+SIZE = 12
+RECIPE = Recipe(batch_size=32, learning_rate=0.02, shift_px=1)
+FAST = Pace(2e-11, 1e-9, 1e-5)
+
+
+def stripes(classes: int = 3, per_class: int = 120, channels: int = 1, size: int = SIZE) -> Images:
+    pixels, labels = striped(classes, per_class, size, channels)
+    return read((pixels, labels), test="none", valid=0.4)
+
+
+def net(*body: Layer, units: int = 3, shape: tuple[int, int, int] = (SIZE, SIZE, 1), last: str = "softmax") -> Net:
+    return Net(shape, (*body, GlobalAveragePooling2D(), Dense(units, activation=last, name="out")))
+
+
+SEEING = net(Conv2D(8, 5, padding="same", use_bias=False, name="conv"), BatchNormalization(), Activation("relu"))
+# One pixel of each 16 is read, by a kernel of one: a direction cannot be seen.
+BLIND = SEEING.edit("conv", kernel_size=1, strides=4)
+
+
+# --- fitting a net to images ---------------------------------------------------------------------
+
+SCALE = ((0.5,), (0.05,))
+HEADS: dict[str, tuple[tuple[Layer, ...], int]] = {
+    "a Dense": ((GlobalAveragePooling2D(), Dense(1000, activation="softmax")), 1),
+    "a Dense, then its activation": ((Flatten(), Dense(1000), Dropout(0.2), Activation("softmax")), 1),
+    "one sigmoid": ((Flatten(), Dense(1, activation="sigmoid")), 2),
+    "a convolution, pooled": ((Conv2D(1000, 1, activation="relu"), GlobalAveragePooling2D(), Activation("softmax")), 1),
+    "a convolution, reshaped": (
+        (GlobalAveragePooling2D(keepdims=True), Conv2D(1000, 1), Reshape((1000,)), Activation("softmax")), 1
+    ),
+    "features": ((BatchNormalization(), Activation("relu"), GlobalAveragePooling2D()), 1),
+    "features of a larger kernel": ((Conv2D(16, 3), Flatten()), 1),
+    "as many as there are classes": ((GlobalAveragePooling2D(), Dense(7, activation="softmax")), 0),
+    "the images' own number of logits": ((GlobalAveragePooling2D(), Dense(7)), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_gets_the_classes(name):
+    head, changes = HEADS[name]
+    given = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3, padding="same", name="first"), *head))
+    found = fitted(given, 7, *SCALE)
+    assert analyse(found.net).layers[-1].output_shape == (7,)
+    assert len(found.notes) == changes
+    assert found.net["first"] == given["first"]
+    last = [layer.activation for layer in found.net.layers if isinstance(layer, (Dense, Activation))]
+    assert "sigmoid" not in last
+    assert changes or found.net == given
+
+
+def test_raw_pixels_are_scaled_where_the_net_does_not():
+    given = Net((8, 8, 1), (Conv2D(4, 1, name="a"), Conv2D(4, 1, name="b", inputs=("input",)),
+                            Add(inputs=("a", "b")), Flatten(), Dense(2)))  # fmt: skip
+    found = fitted(given, 2, *SCALE).net
+    assert [type(layer) for layer in found.layers[:2]] == [Rescaling, Normalization]
+    assert (found.layers[1].mean, found.layers[1].variance) == SCALE
+    assert found["a"].inputs == found["b"].inputs == (found.layers[1].name,)
+    assert sum("input" in layer.inputs for layer in found.layers) == 1
+    for first in (Rescaling(1 / 255), Normalization((100.0,), (9.0,))):
+        own = Net((8, 8, 1), (first, Flatten(), Dense(2)))
+        assert fitted(own, 2, *SCALE).net == own
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ((Conv2D(4, 3),), "ends in a map"),
+        ((Opaque("strange", (8, 8, 4), name="odd"), Flatten(), Dense(2)), "odd"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(body, words):
+    with pytest.raises(UnusableInput, match=words):
+        fitted(Net((8, 8, 1), body), 2, *SCALE)
+
+
+# --- the statistics ------------------------------------------------------------------------------
+
+
+def run(correct: str, seed: int = 0, rate: float = 1e5) -> Result:
+    share = correct.count("1") / len(correct)
+    return Result(Trial("t", "apply", {}, nth_net(1), seed=seed), "done", share, correct, images_per_second=rate)
+
+
+def shifted(correct: str, won: int) -> str:
+    old, new = "01" if won > 0 else "10"
+    return correct.replace(old, new, abs(won))
+
+
+def pairs(changes: Sequence[int], n: int = 1000, rates: tuple[float, float] = (100.0, 100.0)):
+    base = [answers(0.8, n, seed) for seed in range(len(changes))]
+    return [(run(b, s, rates[0]), run(shifted(b, won), s, rates[1]))
+            for s, (b, won) in enumerate(zip(base, changes, strict=True))]  # fmt: skip
+
+
+def test_a_change_under_every_seed_matters_and_is_the_mean():
+    effect = repeated_effect("fix", ("a", "b"), pairs([50, 60, 55], rates=(100.0, 50.0)))
+    assert effect.accuracy_change == pytest.approx(0.055)
+    assert effect.verdict == "matters"
+    assert (effect.time_ratio, effect.runs) == (pytest.approx(2.0), 6)
+
+
+def test_seeds_that_contradict_each_other_resolve_nothing():
+    """One seed alone would be sure of it: the pairs' own spread must widen the interval."""
+    assert repeated_effect("fix", ("a", "b"), pairs([60])).verdict == "matters"
+    assert repeated_effect("fix", ("a", "b"), pairs([60, -20, 50])).verdict == "not resolved"
+
+
+def test_the_interval_holds_what_it_says():
+    """Made-up nets of one true accuracy, whose trainings spread by 5 points: about 5 % of intervals miss the zero."""
+    rng, missed, runs = np.random.default_rng(0), 0, 200
+    for _ in range(runs):
+        made = []
+        for seed in range(3):
+            both = [rng.random(300) < 0.8 + rng.normal(0, 0.05) for _ in range(2)]
+            made.append(tuple(run("".join("01"[int(c)] for c in each), seed) for each in both))
+        effect = repeated_effect("fix", ("a", "b"), made)
+        missed += effect.low > 0 or effect.high < 0
+    assert missed / runs < 0.09  # 12 % with the normal distribution's quantile
+
+
+# --- real trainings ------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No self-test of the machine: its time is no part of these tests."""
+    monkeypatch.setattr(machine, "pace", lambda engine: FAST)
+
+
+def tried(given: Net, edits: Sequence[tuple[str, Net]], images: Images, seconds: float = 9.0, **terms):
+    return measure(given, edits, images, seconds=seconds, recipe=RECIPE, workers=1, **{"seeds": 1, **terms})
+
+
+class Here:
+    """A runner that trains in this process: no worker has to start."""
+
+    def __init__(self, work, workers) -> None:
+        self.work, self.workers = work, workers
+
+    def run(self, trials):
+        return map(self.work, trials)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself(monkeypatch):
+    monkeypatch.setitem(applying.RUNNERS, "local", Here)
+    monkeypatch.setattr(applying, "_plan", lambda *_: applying._Plan(1, 4.0, 1000, 1000))  # however busy it is here
+    told: list[applying.Progress] = []
+    broken = SEEING.edit("conv", kernel_size=99, padding="valid")
+    found = tried(BLIND, [("no shape", broken), ("sees", SEEING)], stripes(), watcher=told.append)
+    bad, good = found.measured
+    assert bad.effect is None
+    assert "not measured: the edited network cannot be trained" in str(bad)
+    assert good.effect.verdict == "matters"
+    assert good.effect.low > 0.2
+    assert found.accuracy < 0.6
+    assert str(good).startswith(f"measured: {100 * good.effect.accuracy_change:+.1f} points (")
+    assert [(p.done, p.planned) for p in told] == [(0, 2), (1, 2), (2, 2)]
+    assert any("no scaling of its own" in note for note in found.notes)
+
+
+class Recorded:
+    """A runner that trains nothing: it keeps the trials, and answers as it is told."""
+
+    trials: list[Trial]
+
+    def __init__(self, answer) -> None:
+        self.answer, self.trials = answer, []
+
+    def __call__(self, work, workers):
+        self.folder, self.workers = work.args[0], workers
+        return self
+
+    def run(self, trials):
+        self.stored = {p.name: np.load(p) for p in self.folder.glob("*.npy")}
+        for trial in trials:
+            self.trials += [trial] if trial.stage == "apply" else []
+            yield self.answer(trial)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    def start(answer=lambda trial: replace(run("01" * 70), trial=trial)) -> Recorded:
+        runner = Recorded(answer)
+        monkeypatch.setitem(applying.RUNNERS, "local", runner)
+        return runner
+
+    return start
+
+
+def test_pairs_share_their_seed_and_the_time_is_equal(recorded):
+    runner = recorded()
+    tried(BLIND, [("a", SEEING), ("b", SEEING.edit("conv", filters=4))], stripes(), seconds=90.0, seeds=3, seed=7)
+    seeds = {(t.net.id, t.seed) for t in runner.trials}
+    assert len(runner.trials) == len(seeds) == 9
+    assert {seed for _, seed in seeds} == {7000, 7001, 7002}
+    assert len({t.seconds for t in runner.trials}) == 1
+    assert 5 < runner.trials[0].seconds < 10
+    assert {t.recipe for t in runner.trials} == {RECIPE}
+    assert [t.seed for t in runner.trials] == sorted(t.seed for t in runner.trials)  # whole pairs first
+    assert runner.closed
+
+
+@pytest.mark.parametrize(("channels", "reads"), [(1, 3), (3, 1), (3, 3)])
+def test_images_are_brought_to_the_nets_channels_size_and_classes(recorded, channels, reads):
+    runner, images = recorded(), stripes(channels=channels)
+    given = net(Conv2D(8, 5, name="conv"), units=1000, shape=(20, 16, reads))
+    found = tried(given, [("wider", given.edit("conv", filters=9))], images)
+    assert runner.stored["20x16-train-pixels.npy"].shape == (len(images.train), 20, 16, reads)
+    assert {t.net.input_shape for t in runner.trials} == {(20, 16, reads)}
+    assert {t.net["out"].units for t in runner.trials} == {3}
+    assert "out has 3 outputs instead of 1000: one for each class" in found.notes
+
+
+def test_large_nets_get_smaller_batches_and_fewer_images(recorded, monkeypatch):
+    runner, images = recorded(), stripes()
+    monkeypatch.setattr(applying, "MOST_BYTES", 100 * SIZE * SIZE)
+    monkeypatch.setattr(applying, "STEP_BYTES", 2 * 9 * analyse(fitted(SEEING, 3, *SCALE).net).total.activation_bytes)
+    tried(SEEING, [("fewer", SEEING.edit("conv", filters=4))], images)
+    assert runner.stored[f"{SIZE}x{SIZE}-train-labels.npy"].shape == (100,)
+    recipe = runner.trials[0].recipe
+    assert recipe.batch_size == 8
+    assert recipe.learning_rate == pytest.approx(RECIPE.learning_rate / 2)
+
+
+def test_what_the_budget_does_not_afford_is_left_out_and_said(recorded):
+    edits = [(f"filters {n}", SEEING.edit("conv", filters=n)) for n in range(1, 8)]
+    runner = recorded()
+    found = tried(SEEING, edits, stripes(), seconds=10.0)
+    left_out = [m.label for m in found.measured if m.effect is None]
+    assert [m.label for m in found.measured] == [label for label, _ in edits]
+    assert left_out == [label for label, _ in edits][-len(left_out) :]
+    assert len(runner.trials) == 1 + len(edits) - len(left_out)
+    assert str(found.measured[-1]) == "not measured: there was no time for it"
+    with pytest.raises(UnusableInput, match="--budget"):
+        tried(SEEING, edits, stripes(), seconds=4.0, seeds=3)
+
+
+def test_an_interrupt_gives_what_there_is(recorded):
+    def answer(trial: Trial) -> Result:
+        if trial.id == "net02-seed0":
+            raise KeyboardInterrupt
+        return replace(run("1" * 70 + "01" * 35), trial=trial)
+
+    recorded(answer)
+    one, two = tried(BLIND, [("a", SEEING), ("b", SEEING)], stripes(), seconds=60.0, seeds=3).measured
+    assert one.effect.runs == 2
+    assert "1 of 3 trainings" in str(one)
+    assert two.effect is None
+
+
+def test_failed_trainings_are_told(recorded):
+    def answer(trial: Trial) -> Result:
+        worse = trial.id in ("net01-seed1", "net00-seed2")
+        return Result(trial, "failed", reason="out of memory") if worse else replace(run("01" * 70), trial=trial)
+
+    recorded(answer)
+    (found,) = tried(BLIND, [("a", SEEING)], stripes(), seconds=60.0, seeds=3).measured
+    assert found.effect.runs == 2
+    assert "1 of 3 trainings of the edited network failed: out of memory" in str(found)
+    assert "1 of 3 trainings of the network as it is failed: out of memory" in str(found)
+
+
+def test_nets_that_learnt_nothing_are_no_evidence(recorded):
+    """One always gives one answer, the other none that is right: that they differ says nothing of the edit."""
+    images = stripes()
+    first = "".join("01"[int(label == 0)] for label in images.valid.labels)
+    recorded(lambda trial: replace(run("0" * len(first) if "net01" in trial.id else first), trial=trial))
+    (found,) = tried(BLIND, [("a", SEEING)], images, seconds=60.0, seeds=3).measured
+    assert found.effect.verdict == "not resolved"
+    assert "neither network beats" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (Net((SIZE, SIZE, 2), (Flatten(), Dense(3))), "2 channels"),
+        (Net((SIZE, SIZE, 1), (Conv2D(3, 3),)), "ends in a map"),
+        (Net((SIZE, SIZE, 1), (Opaque("odd", (3,)),)), "could not be read"),
+        (Net((4, 4, 1), (MaxPooling2D(5), Flatten(), Dense(3))), "needs 5x5"),
+    ],
+)
+def test_a_net_that_cannot_be_tried_is_refused(given, words):
+    with pytest.raises(ConvwiseError, match=words):
+        tried(given, [("same", given)], stripes())
+
+
+@pytest.mark.slow
+def test_an_identical_net_never_matters(monkeypatch):
+    monkeypatch.setitem(applying.RUNNERS, "local", Here)
+    monkeypatch.setattr(applying, "_plan", lambda *_: applying._Plan(1, 3.0, 1000, 1000))
+    (found,) = tried(SEEING, [("nothing", SEEING)], stripes(), seeds=3).measured
+    assert found.effect.verdict != "matters"
+    assert abs(found.effect.accuracy_change) < 0.05
+
+
+@pytest.mark.slow
+def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe():
+    """A chain of linear convolutions against the same with relu between, on digits, recipe and pace as found."""
+    images = read("digits")
+    body = [Conv2D(8, 3, padding="same", name=f"conv{i}") for i in range(3)]
+    linear = net(*body, units=1000, shape=(8, 8, 3), last="linear")
+    active = linear
+    for i in range(3):
+        active = active.edit(f"conv{i}", activation="relu")
+    found = measure(linear, [("activation", active), ("nothing", linear)], images, seconds=120.0, seeds=2)
+    one, same = found.measured
+    assert one.effect, found
+    assert (one.effect.verdict, one.effect.low > 0) == ("matters", True), found
+    assert same.effect.verdict != "matters"
