@@ -14,6 +14,7 @@ from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Measure, Point, Reason, Result, Trial, Verdict
 from convwise.core.space import Choice, Sample, Space
 from convwise.report import Evidence
+from convwise.sight import EffectiveField
 
 HOSTILE = "<script>alert('x')</script>"
 BASE: dict[str, Any] = {
@@ -138,6 +139,7 @@ def evidence(
         shape, 40 * len(classes), {name: 40 + 7 * (i % 5) for i, name in enumerate(classes)}, (0.5,) * shape[2],
         (0.06,) * shape[2], measures(), shape, "A probe loses nothing at this size.", 3.1,
     )  # fmt: skip
+    last = [row.name for row in analyse(chosen.trial.net).layers if len(row.output_shape) == 3][-1]
     source = "import keras\n\nmodel = keras.Sequential([\n    keras.Input((64, 64, 3)),  # < & > are escaped\n])\n"
     whole = Evidence(
         title="shapes",
@@ -164,8 +166,19 @@ def evidence(
             "machine": {"cpu": "a processor", "cores": 2, "memory_gib": 8},
             "versions": {"convwise": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
         },
+        sight=sight(shape, last) if n else None,
     )  # fmt: skip
     return replace(whole, **changes)
+
+
+def sight(shape: tuple[int, int, int], layer: str) -> EffectiveField:
+    """A Gaussian field, a little off the middle, as a trained net has it."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    centre = (shape[0] - 2) / 2, (shape[1] - 2) / 2
+    distance = (rows - centre[0]) ** 2 + 1.4 * (columns - centre[1] - 1) ** 2
+    bell = np.exp(-distance / (0.02 * shape[0] * shape[1])).astype(np.float32)
+    box = 1, shape[0] - 1, 1, shape[1] - 1
+    return EffectiveField(layer, bell, centre, (shape[0] - 2, shape[1] - 2), box, 64)
 
 
 def front(results: tuple[Result, ...]) -> tuple[Result, ...]:

@@ -133,7 +133,7 @@ def _bare() -> dict[str, Any]:
         "verdict": Verdict(chosen, (), (), (), 0.0), "results": (chosen,), "fingerprint": facts, "problems": (),
         "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0}, "pixels": empty,
         "labels": np.empty(0, int), "probabilities": np.empty((0, 6)), "names": (), "code": {}, "cost": {},
-        "differences": {}, "provenance": {},
+        "differences": {}, "provenance": {}, "sight": None,
     }  # fmt: skip
 
 
@@ -240,6 +240,19 @@ def test_the_field_is_what_the_layer_reads() -> None:
     drawn = {(box["y"] + i, box["x"] + j) for i in range(box["height"]) for j in range(box["width"])}
     assert drawn == seen
     assert stages[-1]["share"] == pytest.approx(len(seen) / 81)
+
+
+def test_what_the_net_really_uses_is_drawn_and_said(whole: Path, odd: dict[str, Path]) -> None:
+    sight = evidence().sight
+    assert sight is not None
+    most = sight.holding(0.95)
+    said = f"within {sight.holding(0.5)}×{sight.holding(0.5)} px, 95\xa0% within {most}×{most} px"
+    assert said in Page(whole.read_text(encoding="utf-8")).text
+    box = report.fields(evidence())["used"]["most"]
+    middle = box["x"] + box["width"] / 2 - 0.5, box["y"] + box["height"] / 2 - 0.5  # a px is drawn from i to i + 1
+    assert middle == (sight.centre[1], sight.centre[0])
+    assert "What it really uses" not in odd["bare"].read_text(encoding="utf-8")
+    assert report.fields(replace(evidence(), sight=None))["used"] is None
 
 
 def _joined(paths: list[list[str]]) -> set[tuple[int, int]]:

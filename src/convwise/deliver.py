@@ -20,11 +20,12 @@ from convwise.advice import as_chosen, layer_reasons
 from convwise.core.calculus import analyse
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
-from convwise.core.problems import UnusableInput
+from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice, Fingerprint, Reason, Result, Verdict, to_json
 from convwise.formats.weights import Weights
 from convwise.images import Images, Part, find_images, load_image, resize
 from convwise.judge import wilson
+from convwise.sight import EffectiveField, effective_field
 
 CHECKED_IMAGES = 64
 CODE = ("model_keras.py", "model_torch.py")
@@ -162,7 +163,16 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         cost=cost,
         differences=differences,
         provenance=material.provenance,
+        sight=_sight(material),
     )  # fmt: skip
+
+
+def _sight(material: Material) -> EffectiveField | None:
+    """How far the chosen net really looks; None where there is no image or nothing reaches its last map."""
+    try:
+        return effective_field(material.chosen.trial.net, material.weights, np.asarray(material.scored.pixels))
+    except ConvwiseError:
+        return None
 
 
 def warm_up() -> None:

@@ -26,6 +26,7 @@ COLOURS = {
     "muted": "#a39f96",
     "paper": "#fcfbf8",
 }
+SHADE = (255, 132, 20)  # stands out from gray images, in either mode
 VERDICT_COLOURS = {"matters": "accent", "no difference": "muted", "not resolved": "second"}
 WIDTH = 440  # px of a full plot's inside; with its axis it still reads on a phone
 FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # one set of widths everywhere: labels fit as measured
@@ -252,6 +253,17 @@ def png(pixels: np.ndarray, at_most: int) -> str:
     """A uint8 image (h, w, c) as a PNG data URI, reduced to `at_most` px on its longer side, never enlarged."""
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]))
     image.thumbnail((at_most, at_most), Image.Resampling.LANCZOS)
+    return _uri(image)
+
+
+def shade(shares: np.ndarray) -> str:
+    """Shares 0 to 1 (h, w) as a PNG data URI of one colour, to be laid over an image: 0 lets everything through."""
+    layer = np.zeros((*shares.shape, 4), np.uint8)
+    layer[..., :3], layer[..., 3] = SHADE, np.rint(shares * 225)
+    return _uri(Image.fromarray(layer))
+
+
+def _uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

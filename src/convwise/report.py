@@ -15,18 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from convwise import plots
-from convwise.core.calculus import Analysis, LayerCost, analyse
+from convwise import plots, views
+from convwise.core.calculus import LayerCost, analyse
 from convwise.core.layers import Conv2D, DepthwiseConv2D, Layer, parameters
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Result, Verdict
 from convwise.core.space import MEANING, Sample
+from convwise.sight import EffectiveField
+from convwise.views import by
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAP_CLASSES = 25  # up to so many classes a heat map can be read
-MOST_PAIRS, MOST_MISTAKES, MOST_FIELDS = 20, 24, 5
-THUMBNAIL_PX, PICTURE_PX = 112, 224
+MOST_PAIRS, MOST_MISTAKES = 20, 24
+THUMBNAIL_PX = 112
 # Parameters that are shown even at their default: what people ask about.
 ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
 VERDICT_ORDER = ("matters", "not resolved", "no difference")
@@ -41,7 +43,7 @@ class Evidence:
     images that were scored; labels: (n,); probabilities: (n, classes); names: their files. code:
     file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
     difference of each exported format from our own forward. provenance: command, versions, machine,
-    seeds, budget, wall clock.
+    seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Evidence:
     cost: Mapping[str, float]
     differences: Mapping[str, float]
     provenance: Mapping[str, Any]
+    sight: EffectiveField | None = None
 
     @property
     def net(self) -> Net:
@@ -171,11 +174,6 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def by(pair: Sequence[int]) -> str:
-    """(3, 3) -> '3×3'."""
-    return "×".join(str(n) for n in pair)
 
 
 def _change(effect: Effect) -> str:
@@ -327,35 +325,8 @@ def _wires(net: Net) -> tuple[list[list[str]], int]:
 
 
 def fields(evidence: Evidence) -> dict[str, Any]:
-    """The receptive field after each stage, drawn on up to three of the scored images."""
-    net, costs = evidence.net, analyse(evidence.net)
-    height, width = net.input_shape[:2]
-    seen = [_box(row, height, width) for row in _milestones(costs)]
-    first = [int(np.flatnonzero(evidence.labels == label)[0]) for label in np.unique(evidence.labels)[:3]]
-    images = [plots.png(evidence.pixels[i], PICTURE_PX) for i in first]
-    return {"stages": seen, "images": images, "height": height, "width": width, "pixelated": max(height, width) < 100}
-
-
-def _milestones(costs: Analysis) -> list[LayerCost]:
-    """The first layer that looks around itself, and the last of each map size."""
-    rows = [row for row in costs.layers if len(row.output_shape) == 3 and max(row.field.size) > 1]
-    last = {row.output_shape[:2]: row for row in rows if row.field.size}
-    distinct = {row.field.size: row for row in reversed([*rows[:1], *last.values()])}
-    return sorted(distinct.values(), key=lambda row: row.field.size)[-MOST_FIELDS:]
-
-
-def _box(row: LayerCost, height: int, width: int) -> dict[str, Any]:
-    """What the middle output of a layer sees, clipped to the image, in input px."""
-    spans = []
-    for axis, outputs, size in zip(
-        (row.field.rows, row.field.columns), row.output_shape[:2], (height, width), strict=True
-    ):
-        start = (axis.at((outputs - 1) // 2) or (0, 0))[0] if row.field.aligned else (size - axis.size) // 2
-        spans.append((max(start, 0), min(start + axis.size, size)))
-    (top, bottom), (left, right) = spans
-    share = (bottom - top) * (right - left) / (height * width)
-    box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
-    return {"name": row.name, "size": by(row.field.size), "map": by(row.output_shape[:2]), "share": share, "box": box}
+    """What one output sees, on the scored images, and what it really uses."""
+    return views.fields(evidence.net, evidence.pixels, evidence.labels, evidence.sight)
 
 
 # 3 to 7 The evidence --------------------------------------------------------------------------------------
