@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["advise", "choose", "look", "predict", "read"]
+__all__ = ["advise", "check", "choose", "layer", "look", "predict", "read"]
 
 
 def __getattr__(name: str) -> Any:
     # On use, so that importing convwise.core loads neither numpy nor torch.
+    if name == "layer":
+        from convwise.core.single import layer
+
+        return layer
+    if name == "check":
+        from convwise.checking import check
+
+        return check
     if name in __all__:
         from convwise import study
 

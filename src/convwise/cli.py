@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +16,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from convwise import cli_check, cli_layer
 from convwise.clock import process_age
 from convwise.core.problems import ConvwiseError, UnusableInput
 
 STARTED = time.monotonic() - process_age()
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Chooses the parameters of 2D conv networks from your own images, with evidence.")  # fmt: skip
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 out = Console()
 err = Console(stderr=True)
 
@@ -38,6 +39,21 @@ TestOption = Annotated[
 SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 BudgetOption = Annotated[str, typer.Option(help="Wall clock from start to the written folder: 90s, 10m, 1h30m.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"convwise {metadata.version('convwise')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and end.")
+    ] = False,
+) -> None:
+    """Chooses the parameters of 2D conv networks from your own images, with evidence."""
 
 
 @app.command()
@@ -179,6 +195,10 @@ def report(
 ) -> None:
     """Say again what was chosen in DIR, and where its report is."""
     _tell_choice(folder, False)
+
+
+app.command(cls=cli_layer.Words)(cli_layer.layer)
+app.command()(cli_check.check)
 
 
 def _test(text: str | None) -> Any:
