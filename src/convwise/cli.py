@@ -8,22 +8,21 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from convwise import cli_check, cli_layer
 from convwise.clock import process_age
+from convwise.console import err, out, table
 from convwise.core.problems import ConvwiseError, UnusableInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 STARTED = time.monotonic() - process_age()
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-out = Console()
-err = Console(stderr=True)
 
 IMAGES_HELP = (
     "Class folders (with or without train/ val/ test/ above them), a zip of them, an .npz "
@@ -43,6 +42,8 @@ BudgetOption = Annotated[str, typer.Option(help="Wall clock from start to the wr
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         print(f"convwise {metadata.version('convwise')}")
         raise typer.Exit
 
@@ -109,20 +110,20 @@ def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, 
         return
     test_n = read.test.size if read.test else 0
     counts = f"train {len(read.train)}, valid {len(read.valid)}, sealed test {test_n}"
-    out.print(f"{read.source}: {len(read.classes)} classes; {counts}")
+    out().print(f"{read.source}: {len(read.classes)} classes; {counts}")
     height, width, channels = facts.input_shape
-    out.print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
-    out.print(_measures(facts))
+    out().print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
+    out().print(_measures(facts))
     for problem in read.problems:
-        out.print(f"- {problem}", highlight=False, markup=False)
+        out().print(f"- {problem}", highlight=False, markup=False)
 
 
 def _measures(facts: Any) -> Table:
-    table = Table("measure", "value", "95 % interval", "meaning", box=None, pad_edge=False)
+    rows = table("measure", "value", "95 % interval", "meaning")
     for m in facts.measures:
         interval = f"{m.low:.3g} .. {m.high:.3g}" if m.low is not None else ""
-        table.add_row(m.name, f"{m.value:.3g} {m.unit}", interval, m.meaning)
-    return table
+        rows.add_row(m.name, f"{m.value:.3g} {m.unit}", interval, m.meaning)
+    return rows
 
 
 @app.command()
@@ -146,13 +147,13 @@ def advise(
         return
     from convwise.formats import keras
 
-    out.print(keras.render(advice.net), highlight=False, markup=False)
-    table = Table("parameter", "value", "because", "source", box=None, pad_edge=False)
+    out().print(keras.render(advice.net), highlight=False, markup=False)
+    rows = table("parameter", "value", "because", "source")
     for reason in advice.reasons:
-        table.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
-    out.print(table)
+        rows.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
+    out().print(rows)
     costs = "; ".join(f"{name} {value:,.6g}" for name, value in advice.space.cost(advice.net).items())
-    out.print(f"Cost: {costs}", highlight=False)
+    out().print(f"Cost: {costs}", highlight=False)
 
 
 @app.command()
@@ -173,8 +174,8 @@ def predict(
             deliver.write_csv(rows, classes, file)
     broken = [row for row in rows if "error" in row]
     for row in broken:
-        err.print(f"{row['path']}: {row['error']}", highlight=False, markup=False)
-    err.print(f"{len(rows) - len(broken)} images labelled, {len(broken)} unreadable", highlight=False)
+        err().print(f"{row['path']}: {row['error']}", highlight=False, markup=False)
+    err().print(f"{len(rows) - len(broken)} images labelled, {len(broken)} unreadable", highlight=False)
 
 
 @app.command()
@@ -186,7 +187,7 @@ def export(
     from convwise import formats
 
     for path in formats.export(folder, to):
-        out.print(str(path), highlight=False)
+        out().print(str(path), highlight=False)
 
 
 @app.command()
@@ -224,7 +225,7 @@ class _watcher:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.status = err.status("starting") if err.is_terminal and not as_json else None
+        self.status = err().status("starting") if err().is_terminal and not as_json else None
 
     def __enter__(self) -> Callable[[Any], None]:
         if self.status:
@@ -241,9 +242,9 @@ class _watcher:
         elif self.status:
             self.status.update(_line(progress))
             if progress.note or progress.done == progress.planned > 0:
-                err.print(_line(progress), highlight=False, markup=False)
+                err().print(_line(progress), highlight=False, markup=False)
         elif progress.note:
-            err.print(progress.note, highlight=False, markup=False)
+            err().print(progress.note, highlight=False, markup=False)
 
 
 def _event(progress: Any) -> dict[str, Any]:
@@ -276,7 +277,7 @@ def _tell_choice(folder: Path, as_json: bool) -> None:
         print(json.dumps(choice))
         return
     for line in summary(choice, folder):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        out().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def summary(choice: dict[str, Any], folder: Path) -> list[str]:
@@ -307,10 +308,10 @@ def main() -> None:
     try:
         app()
     except ConvwiseError as error:
-        err.print(f"convwise: {error}", highlight=False, markup=False, soft_wrap=True)
+        err().print(f"convwise: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        err.print("convwise: interrupted; nothing was written", highlight=False)
+        err().print("convwise: interrupted; nothing was written", highlight=False)
         sys.exit(130)
 
 

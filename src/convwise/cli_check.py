@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from convwise.console import err, out, table
 from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT
 from convwise.core.problems import UnusableInput
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from convwise.applying import Applied, Measured
     from convwise.checking import Checked
 
@@ -28,9 +27,6 @@ MODEL_HELP = (
     "A .keras, .onnx, .pt2 or net .json file, a folder that `convwise choose` wrote, or package.module:callable "
     "such as keras.applications:ResNet50."
 )
-# Wide enough for a row where the output is no terminal.
-out = Console(width=None if sys.stdout.isatty() else 180)
-err = Console(stderr=True)
 
 
 def check(
@@ -99,10 +95,10 @@ def _apply(found: Checked, images: Any, budget: str) -> tuple[Applied, Mapping[i
 @contextmanager
 def _progress() -> Iterator[Any]:
     """A live line on a terminal, else nothing."""
-    if not err.is_terminal:
+    if not err().is_terminal:
         yield lambda progress: None
         return
-    with err.status("trying the fixes") as status:
+    with err().status("trying the fixes") as status:
         yield lambda progress: status.update(
             f"trying the fixes  {progress.done}/{progress.planned}  {progress.seconds_left or 0:.0f} s left"
         )
@@ -127,35 +123,35 @@ def _with_effects(
 
 def _tell(model: str, found: Checked, applied: tuple[Applied, Mapping[int, Measured]] | None) -> None:
     height, width, channels = found.lifted.net.input_shape
-    out.print(f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}", highlight=False)
-    out.print(_table(found))
+    out().print(f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}", highlight=False)
+    out().print(_table(found))
     for line in _totals(found.analysis):
-        out.print(line, highlight=False, soft_wrap=True)
+        out().print(line, highlight=False, soft_wrap=True)
     for problem in found.problems:
         measured = applied[1].get(id(problem)) if applied else None
         text = f"{problem.severity}: {problem}" + (f". {measured}" if measured else "")
-        out.print(f"- {text}", highlight=False, markup=False, soft_wrap=True)
+        out().print(f"- {text}", highlight=False, markup=False, soft_wrap=True)
     for note in applied[0].notes if applied else ():
-        out.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+        out().print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(found: Checked) -> Table:
     """One row a layer: whole, and with fewer columns where there are many."""
     net, few = found.lifted.net, len(found.analysis.layers) <= FEW_LAYERS
     columns = ["layer", "type", "output", "params", "macs", "field", *(["stride", "padding", "reads"] if few else [])]
-    table = Table(box=None, pad_edge=False)
+    rows = table()
     for name in columns:
-        table.add_column(name, justify="right" if name in ("params", "macs") else "left", no_wrap=True)
+        rows.add_column(name, justify="right" if name in ("params", "macs") else "left", no_wrap=True)
     before = INPUT
     for layer, row in zip(net.layers, found.analysis.layers, strict=True):
         reads = "" if layer.inputs == (before,) else ", ".join(layer.inputs)
-        table.add_row(*_cells(layer, row), *([*_moves(row), reads] if few else []))
+        rows.add_row(*_cells(layer, row), *([*_moves(row), reads] if few else []))
         before = layer.name
-    return table
+    return rows
 
 
 def _cells(layer: Layer, row: LayerCost) -> list[str]:
-    kind = escape(f"{layer.operator}?") if isinstance(layer, Opaque) else row.op
+    kind = f"{layer.operator}?".replace("[", "(") if isinstance(layer, Opaque) else row.op
     params = "?" if isinstance(layer, Opaque) and layer.params < 0 else f"{row.params:,}"
     field = _pair(row.field.size) if row.field.known else "?"
     return [row.name, kind, "x".join(map(str, row.output_shape)), params, f"{row.macs:,}" if row.known else "?", field]

@@ -329,6 +329,10 @@ def prelu_shape(layer: PReLU, shape: Shape) -> Shape:
     return tuple(1 if axis in layer.shared_axes else n for axis, n in enumerate(shape, 1))
 
 
+def _normalization_params(layer: Normalization, shape: Shape) -> tuple[int, int]:
+    return layer.adapted * (len(layer.mean) + len(layer.variance) + 1), 0
+
+
 def _opaque_params(layer: Opaque, shape: Shape) -> tuple[int, int]:
     return _weights(max(layer.params, 0), 0)
 
@@ -440,7 +444,7 @@ GEOMETRY: dict[type[Layer], Geometry] = {
         elementwise=_each(1),
     ),
     Rescaling: Geometry(_normalized, elementwise=_each(2)),
-    Normalization: Geometry(_normalized, elementwise=_each(2)),
+    Normalization: Geometry(_normalized, params=_normalization_params, elementwise=_each(2)),
     Opaque: Geometry(lambda layer, shapes: layer.output_shape, params=_opaque_params),
 }
 
