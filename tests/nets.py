@@ -286,7 +286,7 @@ def _less(values: dict, *names: str) -> dict:
 def _plain(value: object) -> object:
     """Numbers to six digits; one number for several that are the same."""
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return float(f"{value:.4g}")
     if isinstance(value, tuple) and value and all(isinstance(n, float) for n in value):
         several = tuple(_plain(n) for n in value)
         return several[:1] if len(set(several)) == 1 else several

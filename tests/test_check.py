@@ -50,6 +50,7 @@ def bottleneck() -> Net:
 
 def inverted() -> Net:
     """Two inverted residuals of MobileNetV2, the first without a sum: a linear waist between 1x1 convolutions."""
+
     def block(name: str, out: int, strides: int, multiplier: int = 6):
         yield from unit(f"{name}_wide", multiplier * 8, kernel=1, act="relu6")
         yield L.DepthwiseConv2D(3, strides, "same", use_bias=False, name=f"{name}_dw")

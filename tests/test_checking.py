@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from convwise import checking, cli_check
@@ -273,7 +274,7 @@ def test_json_is_all_that_is_printed(written):
 
 
 def test_people_get_a_row_for_each_layer_and_the_worst_finding_first(written, monkeypatch):
-    monkeypatch.setattr(cli_check, "out", cli_check.Console(width=180))
+    monkeypatch.setattr(cli_check, "out", lambda: Console(width=180))
     lines = run(written(WRONG)).out.splitlines()
     for name in ("stem", "conv2d", "globalaveragepooling2d", "out"):
         assert sum(line.startswith(name + " ") for line in lines) == 1
@@ -284,7 +285,7 @@ def test_people_get_a_row_for_each_layer_and_the_worst_finding_first(written, mo
 
 
 def test_long_nets_are_whole_and_compact(written, monkeypatch):
-    monkeypatch.setattr(cli_check, "out", cli_check.Console(width=100))
+    monkeypatch.setattr(cli_check, "out", lambda: Console(width=100))
     long = Net((32, 32, 3), tuple(L.Conv2D(8, 3, padding="same", name=f"conv_{i}") for i in range(99)))
     lines = run(written(long)).out.splitlines()
     assert sum(line.startswith("conv_") for line in lines) == 99
@@ -292,7 +293,7 @@ def test_long_nets_are_whole_and_compact(written, monkeypatch):
 
 
 def test_unknown_costs_are_said(written, monkeypatch):
-    monkeypatch.setattr(cli_check, "out", cli_check.Console(width=180))
+    monkeypatch.setattr(cli_check, "out", lambda: Console(width=180))
     text = run(written(OPAQUE)).out
     assert "Fancy[op]?" in text
     assert "Not known: the cost of 1 layers" in text

@@ -23,7 +23,7 @@ from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.formats import onnx as onnx_format
 from convwise.formats.lifted import Lifted
-from convwise.formats.onnx_lift import lift, read
+from convwise.formats.onnx.lift import lift, read
 from nets import nets, random_net, random_pixels, random_weights
 
 KEPT_APART = {"sparsemax"}  # activations whose pieces are not put together again

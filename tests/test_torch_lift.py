@@ -23,7 +23,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ShapeError, Unsupported, UnusableInput
 from convwise.formats import torch as torch_format
 from convwise.formats.lifted import Lifted
-from convwise.formats.torch_lift import lift, read
+from convwise.formats.torch.lift import lift, read
 from nets import canonical, random_net, random_weights
 from test_formats import CASES, SPELLED, assert_close, net_of
 
@@ -379,7 +379,8 @@ def test_transposed_convolutions_by_hand(data):
             full[y, x, part] += weights["up/kernel"][a, b][:, part] @ image[i, j, part]
     top, bottom, left, right = given_crops
     rows, columns = full.shape[:2]
-    expected = full[margin + top : rows - margin - bottom, margin + left : columns - margin - right] + weights["up/bias"]
+    inner = full[margin + top : rows - margin - bottom, margin + left : columns - margin - right]
+    expected = inner + weights["up/bias"]
     answer = module(torch.from_numpy(image).float().permute(2, 0, 1)[None])[0].permute(1, 2, 0).detach().numpy()
     assert_close(answer, expected)
     assert_returns(net)
@@ -439,7 +440,7 @@ def test_what_is_pickled_inside_or_damaged_is_refused(tmp_path):
     read(_edited(path, "sample_inputs/model.pt", lambda data: bomb))  # never looked at
     called = _edited(path, graph, lambda data: data.replace(b"torch.ops.aten.conv2d.default", b"torch.load"))
     assert read(called).net.layers[0].op == "Opaque"
-    code = b'{"as_expr": {"expr_str": "open(\'' + str(Bomb.target).encode() + b'\', \'w\')"}}'
+    code = b'{"as_expr": {"expr_str": "open(\'' + str(Bomb.target).encode() + b"', 'w')\"}}"
     for change in (
         lambda data: data[: len(data) // 2],
         lambda data: b"[" * 100_000,

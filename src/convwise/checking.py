@@ -28,19 +28,19 @@ from convwise.images import Images, read
 
 InputShape = tuple[int, int, int]
 
-# Who reads a file, by its suffix; torch_lift says why it does not open a pickle.
+# Who reads a file, by its suffix; its lift says why it does not open a pickle.
 READERS: dict[str, str] = {
-    ".keras": "convwise.formats.keras_lift",
-    ".onnx": "convwise.formats.onnx_lift",
-    ".pt2": "convwise.formats.torch_lift",
-    ".pt": "convwise.formats.torch_lift",
-    ".pth": "convwise.formats.torch_lift",
+    ".keras": "convwise.formats.keras.lift",
+    ".onnx": "convwise.formats.onnx.lift",
+    ".pt2": "convwise.formats.torch.lift",
+    ".pt": "convwise.formats.torch.lift",
+    ".pth": "convwise.formats.torch.lift",
 }
 # Who reads a live model, by package and class; a Keras model on the torch backend is a torch Module as well.
 LIVE: dict[tuple[str, str], str] = {
-    ("keras", "Model"): "convwise.formats.keras_lift",
-    ("torch", "Module"): "convwise.formats.torch_lift",
-    ("onnx", "ModelProto"): "convwise.formats.onnx_lift",
+    ("keras", "Model"): "convwise.formats.keras.lift",
+    ("torch", "Module"): "convwise.formats.torch.lift",
+    ("onnx", "ModelProto"): "convwise.formats.onnx.lift",
 }
 EXPECTED = (
     "a .keras, .onnx, .pt2, net .json or model.safetensors file, a folder that `convwise choose` wrote, "

@@ -151,7 +151,9 @@ def _table(found: Checked) -> Table:
 
 
 def _cells(layer: Layer, row: LayerCost) -> list[str]:
-    kind = f"{layer.operator}?".replace("[", "(") if isinstance(layer, Opaque) else row.op
+    from rich.markup import escape
+
+    kind = escape(f"{layer.operator}?") if isinstance(layer, Opaque) else row.op
     params = "?" if isinstance(layer, Opaque) and layer.params < 0 else f"{row.params:,}"
     field = _pair(row.field.size) if row.field.known else "?"
     return [row.name, kind, "x".join(map(str, row.output_shape)), params, f"{row.macs:,}" if row.known else "?", field]

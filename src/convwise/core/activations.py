@@ -18,10 +18,11 @@ INFINITY = float("inf")
 class ActivationRow:
     """How one activation is written in each format.
 
-    torch: class and arguments in torch.nn, or in formats/modules.py where torch.nn lacks it; onnx:
-    operator and attributes at opset 20, or '' where formats/onnx.py composes it. A {word} in torch,
+    torch: class and arguments in torch.nn, or in formats/torch/modules.py where torch.nn lacks it; onnx:
+    operator and attributes at opset 20, or '' where formats/onnx/lowering.py composes it. A {word} in torch,
     and a word as an attribute's value, stands for the argument of that name. elementwise: False
-    where it mixes the values of one position. keras: False where keras.activations lacks it.
+    where it mixes the values of one position. keras: False where keras.activations lacks it, or (sparsemax in
+    3.15, which sums the sums) computes another function.
     """
 
     meaning: str
@@ -73,7 +74,7 @@ ACTIVATIONS: dict[str, ActivationRow] = {
                    elementwise=False),
     "log_softmax": Row("log(softmax(x))", "LogSoftmax(dim=1)", "LogSoftmax", {"axis": 1}, elementwise=False),
     "softmin": Row("softmax(-x)", "Softmin(dim=1)", elementwise=False, keras=False),
-    "sparsemax": Row("the nearest probabilities to x", "Sparsemax()", elementwise=False),
+    "sparsemax": Row("the nearest probabilities to x", "Sparsemax()", elementwise=False, keras=False),
 }  # fmt: skip
 # Other names of the same functions.
 ALIASES = {"swish": "silu", "hard_swish": "hard_silu", "hardswish": "hard_silu", "hardsigmoid": "hard_sigmoid",

@@ -173,8 +173,6 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
 def _border(net: Net, reach: Mapping[str, Field]) -> str:
     for layer in net.layers:
         seen = reach[layer.inputs[0]]
-        if not seen.rows.step:  # the 1x1 convolutions of a gate, behind a global mean
-            continue
         placed = seen.known and seen.rows.step  # behind global pooling there are no places left to look at
         covered = all(size >= n for size, n in zip(seen.shortest, net.input_shape, strict=False))
         if isinstance(layer, CONVOLUTIONS) and placed and covered:

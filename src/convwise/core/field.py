@@ -126,6 +126,9 @@ class Field:
 def join(fields: Sequence[Field], repeated: Sequence[tuple[bool, bool]]) -> Field:
     """Where branches meet: a unit sees what any of them sees.
 
+    Rows and columns are joined apart, so the field is a cover, and exact but where one branch has
+    units that see nothing.
+
     repeated: for each branch, whether its only row (column) is read by all units of the output.
     """
     rows, rows_aligned = _join_axis([field.rows for field in fields], [once for once, _ in repeated])

@@ -1,4 +1,4 @@
-"""Numbers that move: reshapes, permutations, padding, slices, upsampling. See torch_rules.py."""
+"""Numbers that move: reshapes, permutations, padding, slices, upsampling. See rules.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from math import inf, prod
 
 from convwise.core import layers as L
 from convwise.core.parameters import Pads
-from convwise.formats.pt2 import Node
-from convwise.formats.torch_walk import MOST_MOVED, Rule, Seen, Walk, image, pair
+from convwise.formats.torch.pt2 import Node
+from convwise.formats.torch.walk import MOST_MOVED, Rule, Seen, Walk, image, pair
 
 
 def _unmoved(walk: Walk, node: Node) -> Seen | None:

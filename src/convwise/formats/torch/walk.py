@@ -23,8 +23,8 @@ from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Problem, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.lifted import Draft
-from convwise.formats.modules import OWN
-from convwise.formats.pt2 import Node, Program, Ref
+from convwise.formats.torch.modules import OWN
+from convwise.formats.torch.pt2 import Node, Program, Ref
 
 Order = tuple[int, ...]
 Array = NDArray[Any]

@@ -1,4 +1,4 @@
-"""Numbers one by one: activations, joins, constants. See torch_rules.py."""
+"""Numbers one by one: activations, joins, constants. See rules.py."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from convwise.core import layers as L
 from convwise.core.activations import spelled
 from convwise.core.layers import Layer
-from convwise.formats.pt2 import Node
-from convwise.formats.torch_walk import Array, Rule, Seen, Walk, name_of, placed
+from convwise.formats.torch.pt2 import Node
+from convwise.formats.torch.walk import Array, Rule, Seen, Walk, name_of, placed
 
 
 def like(made: Seen, seen: Seen) -> Seen:

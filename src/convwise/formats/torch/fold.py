@@ -19,10 +19,10 @@ from convwise.core.net import Net
 from convwise.core.windows import Shape
 from convwise.formats.calls import shapes_of
 from convwise.formats.lifted import Draft
-from convwise.formats.pt2 import Node, Ref
-from convwise.formats.torch_pointwise import joined, unary
-from convwise.formats.torch_rules import cropped, named
-from convwise.formats.torch_walk import Seen, Walk, pair
+from convwise.formats.torch.pointwise import joined, unary
+from convwise.formats.torch.pt2 import Node, Ref
+from convwise.formats.torch.rules import cropped, named
+from convwise.formats.torch.walk import Seen, Walk, pair
 
 Array = NDArray[Any]
 Convolution = L.Conv2D | L.DepthwiseConv2D
@@ -35,7 +35,12 @@ def composite(walk: Walk, group: Sequence[Node]) -> Seen | None:
     kind = group[-1].stack[-1][2].rpartition(".")[2] if group[-1].stack else ""
     operators, rule = COMPOSITES.get(kind, (frozenset(), None))
     known = rule is not None and len(group) > 1 and {node.operator for node in group} <= operators
-    return rule(walk, group) if rule and known and _read(walk, group) else None
+    if rule is None or not known or not _read(walk, group):
+        return None
+    try:
+        return rule(walk, group)
+    except (StopIteration, ValueError, KeyError):  # a module of that name, but not the one that is known
+        return None
 
 
 def _read(walk: Walk, group: Sequence[Node]) -> tuple[str, ...]:
@@ -203,10 +208,12 @@ def folded(draft: Draft) -> None:
 def _suffix(first: Layer, second: Layer) -> str:
     """'relu' of 'conv' and 'conv_relu', 'pad' of 'conv_pad' and 'conv', '' where the names say nothing.
 
-    The second call of a shared layer has a number at the end: 'conv_1' and 'conv_relu_1'.
+    The second call of a shared layer has a number at the end: 'conv_1' and 'conv_relu_1'. A name that PyTorch
+    reserves was written with an underscore more: 'Add_' and 'Add__pad'.
     """
     again = first.shares or second.shares
     one, two = (each.shares or (re.sub(r"_\d+$", "", each.name) if again else each.name) for each in (first, second))
+    one, two = (re.sub("_+", "_", name) for name in (one, two))
     if one == f"{two}_pad":
         return "pad"
     return two.removeprefix(f"{one}_") if two.startswith(f"{one}_") else ""

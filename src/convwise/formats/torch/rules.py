@@ -14,10 +14,10 @@ from convwise.core.geometry import transposed_crops
 from convwise.core.layers import Layer
 from convwise.core.parameters import Pads, Pair
 from convwise.core.windows import NO_PADS, Shape, pads_of
-from convwise.formats.pt2 import Node
-from convwise.formats.torch_moves import MOVES
-from convwise.formats.torch_pointwise import POINTWISE, like
-from convwise.formats.torch_walk import Array, Rule, Seen, Walk, image, pair
+from convwise.formats.torch.moves import MOVES
+from convwise.formats.torch.pointwise import POINTWISE, like
+from convwise.formats.torch.pt2 import Node
+from convwise.formats.torch.walk import Array, Rule, Seen, Walk, image, pair
 from convwise.formats.weights import channels_last, layer_layout
 
 

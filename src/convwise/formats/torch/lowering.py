@@ -1,4 +1,4 @@
-"""What every layer is in PyTorch: a row of torch.nn classes, or of those in formats/modules.py where it lacks one.
+"""What every layer is in PyTorch: a row of torch.nn classes, or of our own (modules.py) where it lacks one.
 
 Maps are (n, channels, height, width) there, all other shapes stay in their order.
 """
@@ -59,7 +59,7 @@ from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, pads_of, symmetric
 from convwise.formats.calls import Call, call, one
-from convwise.formats.modules import OWN
+from convwise.formats.torch.modules import OWN
 
 Calls = tuple[Call, ...]
 Convolution = Conv2D | DepthwiseConv2D | SeparableConv2D
@@ -70,7 +70,7 @@ STATEFUL = frozenset({"Conv2d", "ConvTranspose2d", "Linear", "BatchNorm1d", "Bat
 
 
 def lower(layer: Layer, shapes: Sequence[Shape]) -> Calls:
-    """The torch.nn classes (or those of formats/modules.py) that do what the layer does on maps of `shapes`."""
+    """The torch.nn classes (or those of formats/torch/modules.py) that do what the layer does on maps of `shapes`."""
     rule = LOWER.get(type(layer))
     if rule is None:
         known = ", ".join(kind.__name__ for kind in LOWER)

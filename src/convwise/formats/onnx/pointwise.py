@@ -26,10 +26,10 @@ from convwise.core.layers import (
     Rescaling,
     Subtract,
 )
-from convwise.formats.onnx_graph import FIRST, Node, Tensor
-from convwise.formats.onnx_patterns import ACTIVATED, DEFAULTS, GROUP_NORM, LAYER_NORM
-from convwise.formats.onnx_patterns import GLU as GATED
-from convwise.formats.onnx_view import Read, Rule, View, number, numbers, on, same, spread_over, unflattened
+from convwise.formats.onnx.graph import FIRST, Node, Tensor
+from convwise.formats.onnx.patterns import ACTIVATED, DEFAULTS, GROUP_NORM, LAYER_NORM
+from convwise.formats.onnx.patterns import GLU as GATED
+from convwise.formats.onnx.view import Read, Rule, View, number, numbers, on, same, spread_over, unflattened
 
 # --- activations ----------------------------------------------------------------------------
 

@@ -39,10 +39,10 @@ from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableI
 from convwise.formats.calls import shapes_of
 from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.onnx import build
-from convwise.formats.onnx_graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
-from convwise.formats.onnx_patterns import composed
-from convwise.formats.onnx_rules import RULES
-from convwise.formats.onnx_view import Read, Value, View, numbers, spread_over
+from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
+from convwise.formats.onnx.patterns import composed
+from convwise.formats.onnx.rules import RULES
+from convwise.formats.onnx.view import Read, Value, View, numbers, spread_over
 from convwise.formats.weights import Array, Weights, channels_last, is_kernel, layer_layout
 
 
@@ -102,7 +102,7 @@ def _own_weights(net: Net, model: onnx.ModelProto) -> Weights:
 
 
 def _as_ours(layer: Layer, key: str, array: Tensor, shape: Shape) -> Array:
-    """The inverse of what formats/onnx_layers.py writes."""
+    """The inverse of what formats/onnx/lowering.py writes."""
     if is_kernel(key):
         return array if array.ndim == 2 else channels_last(layer, array, shape, key)
     last = isinstance(layer, LayerNormalization) and array.shape == shape
@@ -321,7 +321,7 @@ def _rescaled(layer: Rescaling, kind: str, given: Tensor) -> dict[str, Any]:
 
 
 def _group(node: Node) -> str:
-    """The layer that formats/onnx.py wrote an operator for: 'conv' of 'conv/Relu_1', else ''."""
+    """The layer that formats/onnx/__init__.py wrote an operator for: 'conv' of 'conv/Relu_1', else ''."""
     found = re.fullmatch(r"(\w+)/[A-Za-z0-9]+_\d+", node.name)
     return found[1] if found else ""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core.activations import spelled
-from convwise.formats.onnx_graph import Graph, Node
+from convwise.formats.onnx.graph import Graph, Node
 
 ACTIVATED, GROUP_NORM, LAYER_NORM, GLU = "our activation", "our group norm", "our layer norm", "our glu"
 # What the attributes of activations are where a file does not say.

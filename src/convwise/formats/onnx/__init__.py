@@ -1,6 +1,6 @@
 """Nets as ONNX: input 'image' (batch, channels, height, width), raw pixels; output 'probabilities'.
 
-Opset 20, written with onnx.helper; formats/onnx_layers.py says what each layer becomes.
+Opset 20, written with onnx.helper; formats/onnx/lowering.py says what each layer becomes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from convwise.core.net import INPUT, Net
 from convwise.core.windows import Shape
 from convwise.formats.calls import shapes_of
-from convwise.formats.onnx_layers import Op, Tensor, lower
+from convwise.formats.onnx.lowering import Op, Tensor, lower
 from convwise.formats.weights import Weights, checked, layer_layout
 
 FILES = ("model.onnx",)

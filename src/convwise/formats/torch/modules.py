@@ -48,12 +48,13 @@ class AveragePool(nn.Module):
 
     def __init__(self, size: int, stride: int | None, padding: tuple[int, int, int, int]) -> None:
         super().__init__()
-        self.pad, self.pool = nn.ZeroPad2d(padding), nn.AvgPool2d(size, stride)
+        self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        inside: Tensor = self.pool(self.pad(torch.ones_like(x[:1, :1])))
-        total: Tensor = self.pool(self.pad(x))
-        return total / inside
+        return self.pool(x) / self.pool(torch.ones_like(x[:1, :1]))
+
+    def pool(self, x: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(nn.functional.pad(x, self.padding), self.size, self.stride)
 
 
 class ChannelRescaling(nn.Module):
@@ -129,9 +130,7 @@ class PlacedPReLU(nn.Module):
 class GeneralReLU(nn.Module):
     """max(x, 0) and at most max_value; below the threshold negative_slope * (x - threshold)."""
 
-    def __init__(
-        self, max_value: float = float("inf"), negative_slope: float = 0.0, threshold: float = 0.0
-    ) -> None:
+    def __init__(self, max_value: float = float("inf"), negative_slope: float = 0.0, threshold: float = 0.0) -> None:
         super().__init__()
         self.max_value, self.negative_slope, self.threshold = max_value, negative_slope, threshold
 

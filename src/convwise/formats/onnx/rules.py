@@ -29,9 +29,9 @@ from convwise.core.layers import (
 )
 from convwise.core.parameters import Pads, Pair
 from convwise.core.windows import crops, effective, pads_of
-from convwise.formats.onnx_graph import FIRST, Node, Shape, Tensor
-from convwise.formats.onnx_pointwise import POINTWISE
-from convwise.formats.onnx_view import ROW, Read, Rule, Value, View, on, same, unflattened
+from convwise.formats.onnx.graph import FIRST, Node, Shape, Tensor
+from convwise.formats.onnx.pointwise import POINTWISE
+from convwise.formats.onnx.view import ROW, Read, Rule, Value, View, on, same, unflattened
 from convwise.formats.weights import channels_last, layer_layout
 
 # --- convolutions and pools -----------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core.layers import Layer
-from convwise.formats.onnx_graph import FIRST, Graph, Node, Shape, Tensor
+from convwise.formats.onnx.graph import FIRST, Graph, Node, Shape, Tensor
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch import nn
 
 from convwise.core.problems import ShapeError, UnusableInput
 from convwise.formats.lifted import Lifted
-from convwise.formats.pt2 import DAMAGES, EXPECTED, Node, Program, Ref, one_image, read_program
-from convwise.formats.torch_fold import CONSTANTS, composite, folded
-from convwise.formats.torch_rules import RULES
-from convwise.formats.torch_walk import Walk
+from convwise.formats.torch.fold import CONSTANTS, composite, folded
+from convwise.formats.torch.pt2 import DAMAGES, EXPECTED, Node, Program, Ref, one_image, read_program
+from convwise.formats.torch.rules import RULES
+from convwise.formats.torch.walk import Walk
 
 
 def lift(module: nn.Module, input_shape: tuple[int, int, int]) -> Lifted:

@@ -24,8 +24,18 @@ from convwise.core.windows import Shape
 
 JSON_BYTES = 2**28  # a graph of a million nodes stays below
 # What a file whose parts do not fit together ends in.
-DAMAGES = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, SyntaxError,
-           StopIteration, AssertionError, MemoryError)
+DAMAGES = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    SyntaxError,
+    StopIteration,
+    AssertionError,
+    MemoryError,
+)
 EXPECTED = "a file that torch.export.save of PyTorch 2.8 or later wrote"
 
 

@@ -1,0 +1,203 @@
+"""Nets as Keras models, on any backend: raw pixels (n, height, width, channels) to probabilities."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras  # noqa: E402
+from keras import layers  # noqa: E402
+
+from convwise.core.layers import (  # noqa: E402
+    Add,
+    AveragePooling2D,
+    Concatenate,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    Layer,
+    MaxPooling2D,
+    Reshape,
+    ZeroPadding2D,
+)
+from convwise.core.net import INPUT, Net  # noqa: E402
+from convwise.core.problems import Unsupported  # noqa: E402
+from convwise.core.windows import Shape  # noqa: E402
+from convwise.formats.calls import Call, Step, free, identifiers, literal, plan, variables  # noqa: E402
+from convwise.formats.keras.lowering import expanded, lower  # noqa: E402
+from convwise.formats.weights import Weights, checked, layout  # noqa: E402
+
+FILES = ("model_keras.py", "model.keras")
+MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
+
+# Zero padding before max pooling is Keras's only explicit one; it is right where nothing is below 0.
+_NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
+_KEEP_SIGN = (MaxPooling2D, AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, Dropout, Flatten, Reshape,
+              Add, Concatenate, ZeroPadding2D)  # fmt: skip
+
+
+def build(net: Net, weights: Weights) -> keras.Model:
+    """The net as a Keras model (Sequential where it is a chain) with these weights."""
+    checked(net, weights)
+    keys, net = list(layout(net)), expanded(net)
+    steps = steps_of(net)
+    made = {name: _made(steps[name]) for name in _owners(net, steps).values()}
+    model = _functional(net, steps, made) if _branches(net) else _sequential(net, made)
+    for layer in net.layers:
+        values = [weights[key] for key in keys if key.startswith(f"{layer.name}/")]
+        made[layer.name].set_weights(values) if values else None
+    return model
+
+
+def steps_of(net: Net) -> dict[str, Step]:
+    """The Keras layers of the net in order, by their names. Unsupported where Keras cannot say a layer."""
+    net, safe = expanded(net), _not_negative(expanded(net))
+
+    def rule(layer: Layer, shapes: Sequence[Shape]) -> tuple[Call, ...]:
+        return lower(layer, shapes, not_negative=safe[layer.inputs[0]])
+
+    return {step.name: step for step in plan(net, rule, {layer.name: layer.name for layer in net.layers})}
+
+
+def _branches(net: Net) -> bool:
+    return not net.is_chain or any(layer.shares for layer in net.layers)
+
+
+def _owners(net: Net, steps: Mapping[str, Step]) -> dict[str, str]:
+    """Per step, the step whose Keras layer it calls: its own, or that of the layer whose weights it shares."""
+    owners: dict[str, str] = {}
+    for name, step in steps.items():
+        shares = net[step.layer].shares if name == step.layer else ""
+        owners[name] = owners[shares] if shares else name
+        if shares and steps[owners[name]].call != step.call:
+            what = f"shares the weights of {shares}, but is not the same layer"
+            raise Unsupported("keras", name, what, f"the parameters of {shares}")
+    return owners
+
+
+def _not_negative(net: Net) -> dict[str, bool]:
+    """Per layer, whether its outputs are known to be at least 0; pixels are."""
+    safe = {INPUT: True}
+    for layer in net.layers:
+        keeps = isinstance(layer, _KEEP_SIGN) and all(safe[name] for name in layer.inputs)
+        safe[layer.name] = keeps or getattr(layer, "activation", "") in _NOT_NEGATIVE
+    return safe
+
+
+def _made(step: Step) -> keras.layers.Layer:
+    return getattr(layers, step.call.kind)(*step.call.args, **step.call.kwargs, name=step.name)
+
+
+def _sequential(net: Net, made: Mapping[str, keras.layers.Layer]) -> keras.Model:
+    return keras.Sequential([keras.Input(net.input_shape), *made.values()])
+
+
+def _functional(net: Net, steps: Mapping[str, Step], made: Mapping[str, keras.layers.Layer]) -> keras.Model:
+    image = keras.Input(net.input_shape)
+    values, owners = {INPUT: image}, _owners(net, steps)
+    for step in steps.values():
+        read = [values[name] for name in step.inputs]
+        values[step.name] = made[owners[step.name]](read if len(read) > 1 else read[0])
+    return keras.Model(image, list(values.values())[-1])
+
+
+# --- source ---------------------------------------------------------------------------------
+
+_HEAD = '''"""A network chosen by convwise: raw pixels 0 to 255, shaped (n, height, width, channels), to {output}."""
+
+import keras
+from keras import layers
+
+CLASSES = {classes}
+INPUT_SHAPE = {shape}  # height, width, channels
+
+
+def build_model():
+'''
+
+_TAIL = '''
+
+def load(path="model.keras"):
+    """The network with its trained weights, ready to predict."""
+    model = build_model()
+    model.load_weights(path)
+    return model
+
+
+if __name__ == "__main__":
+    build_model().summary()
+'''
+
+
+def render(net: Net, classes: Sequence[str] = ()) -> str:
+    """model_keras.py: the source of `build(net, ...)`, needing only Keras."""
+    net = expanded(net)
+    steps = steps_of(net)
+    last = net.layers[-1]
+    output = "class probabilities" if getattr(last, "activation", "") in ("softmax", "sigmoid") else "numbers"
+    head = _HEAD.format(classes=literal(list(classes)), shape=net.input_shape, output=output)
+    lines = _graph(net, steps) if _branches(net) else _chain(list(steps.values()))
+    return head + "\n".join(f"    {line}" for line in lines) + "\n" + _TAIL
+
+
+def _chain(steps: Sequence[Step]) -> list[str]:
+    made = [f"    {_source(step)}," for step in steps]
+    return ["return keras.Sequential([", "    keras.Input(INPUT_SHAPE),", *made, "])"]
+
+
+def _graph(net: Net, steps: Mapping[str, Step]) -> list[str]:
+    used = ("x", "image", "keras", "layers", "CLASSES", "INPUT_SHAPE")
+    words = identifiers((layer.name for layer in net.layers), used.__contains__)
+    names, owners = {**variables(net, words), INPUT: "image"}, _owners(net, steps)
+    twice = {owner: free(f"{words[owner]}_layer", words.values()) for name, owner in owners.items() if owner != name}
+    values, lines = {INPUT: "image"}, ["image = keras.Input(INPUT_SHAPE)"]
+    for step in steps.values():
+        read = [values[name] for name in step.inputs]
+        values[step.name] = names[step.layer]
+        given = read[0] if len(read) == 1 else f"[{', '.join(read)}]"
+        if step.name in twice:
+            lines.append(f"{twice[step.name]} = {_source(step)}")
+        lines.append(f"{names[step.layer]} = {twice.get(owners[step.name]) or _source(step)}({given})")
+    return [*lines, f"return keras.Model(image, {names[net.layers[-1].name]})"]
+
+
+def _source(step: Step) -> str:
+    """The call, with its name where that is more than Keras's 'conv2d_1' or ours."""
+    given = re.fullmatch(rf"{step.call.kind.lower()}(_\d+)?", step.name) is None and step.name == step.layer
+    return step.call.source("layers.", **({"name": step.name} if given else {}))
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str]) -> None:
+    """Write model_keras.py and model.keras; the archive carries the net, the classes and the input shape besides."""
+    (folder / "model_keras.py").write_text(render(net, classes), encoding="utf-8")
+    build(net, weights).save(folder / "model.keras")
+    about = {"net": net.to_json(), "classes": list(classes), "input_shape": net.input_shape}
+    with zipfile.ZipFile(folder / "model.keras", "a") as archive:
+        archive.writestr(MEMBER, json.dumps(about))
+
+
+def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """What model.keras gives for pixels (n, height, width, channels), and what the source gives with its weights."""
+    stored = keras.saving.load_model(folder / "model.keras", safe_mode=True)
+    space: dict[str, Any] = {"__name__": "model_keras"}
+    exec(compile((folder / "model_keras.py").read_text(encoding="utf-8"), "model_keras.py", "exec"), space)
+    return [forward(model, pixels) for model in (stored, space["load"](str(folder / "model.keras")))]
+
+
+def forward(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The model's outputs for pixels (n, height, width, channels)."""
+    return np.asarray(keras.ops.convert_to_numpy(model(pixels.astype("float32"), training=False)))

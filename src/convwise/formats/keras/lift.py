@@ -1,0 +1,289 @@
+"""Reading Keras 3 models: any Sequential or Functional one, live or as a .keras archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from keras.src.models.functional import Functional  # noqa: E402
+
+from convwise.core.geometry import GEOMETRY  # noqa: E402
+from convwise.core.layers import LayerScale, Opaque  # noqa: E402
+from convwise.core.problems import ConvwiseError, UnusableInput  # noqa: E402
+from convwise.core.windows import Shape  # noqa: E402
+from convwise.formats.keras import MEMBER  # noqa: E402
+from convwise.formats.keras.rules import Part, Unreadable, Use, parts_of  # noqa: E402
+from convwise.formats.lifted import Draft, Lifted  # noqa: E402
+from convwise.formats.weights import Array, layer_layout  # noqa: E402
+
+Size = tuple[int, int, int]
+_IMAGE = 0  # the value that the draft starts from
+_MOST_JSON = 64 << 20  # bytes of the largest text in an archive: NASNetLarge has 1 MB
+_MOST_UNPACKED = 1 << 30  # bytes of an archive's contents, unless it is that large itself: weights hardly shrink
+_MOST_TIMES = 50
+
+
+def read(path: Path, input_shape: Size | None = None) -> Lifted:
+    """A .keras archive as a Net with its weights; class names where `convwise choose` wrote it.
+
+    Nothing in the archive is executed: Lambda layers and classes from elsewhere than Keras are
+    refused before it is loaded, in Keras's safe mode. UnusableInput where it cannot be read.
+    """
+    classes = _inspected(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever Keras says of a file that it cannot load
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+        raise UnusableInput(path.name, f"cannot be loaded: {reason}", "a .keras archive that Keras 3 wrote") from error
+    return lift(model, input_shape, classes)
+
+
+def _inspected(path: Path) -> tuple[str, ...]:
+    """The class names in an archive that is safe to load, () where it holds none."""
+    wanted = "a .keras archive that Keras 3 wrote"
+    if not path.is_file() or path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise UnusableInput(path.name, "is no .keras archive", wanted)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(path, archive.infolist())
+            _check_config(path, _json(archive, "config.json"))
+            about = _json(archive, MEMBER) if MEMBER in archive.namelist() else {}
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, OSError) as error:
+        raise UnusableInput(path.name, f"is damaged: {error}", wanted) from error
+    names = about.get("classes", []) if isinstance(about, dict) else []
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+
+
+def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    names = [member.filename for member in members]
+    for name in names:
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/") or names.count(name) > 1:
+            raise UnusableInput(path.name, f"holds a member {name!r}", "each member once, at a plain path")
+    whole = sum(member.file_size for member in members)
+    if whole > max(_MOST_UNPACKED, _MOST_TIMES * path.stat().st_size):
+        raise UnusableInput(path.name, f"unpacks to {whole} bytes", f"at most {_MOST_TIMES} times its size")
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    with archive.open(name) as member:
+        text = member.read(_MOST_JSON + 1)
+    if len(text) > _MOST_JSON:
+        raise UnusableInput(str(archive.filename), f"has a {name} of more than {_MOST_JSON} bytes", "a network's")
+    return json.loads(text)
+
+
+def _check_config(path: Path, config: Any) -> None:
+    """UnusableInput where a model's configuration asks for code."""
+    left = [config]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            _check_class(path, each)
+            left += [value for key, value in each.items() if key != "compile_config"]
+        elif isinstance(each, list):
+            left += each
+
+
+def _check_class(path: Path, config: Mapping[str, Any]) -> None:
+    kind, module = config.get("class_name"), config.get("module")
+    inside = config.get("config")
+    name = inside.get("name", kind) if isinstance(inside, dict) else kind
+    if kind in ("Lambda", "__lambda__"):
+        what = f"holds a Lambda layer, {name!r}, which is code: it was not run"
+        raise UnusableInput(path.name, what, "layers without code", "replace it by layers of Keras, or export as ONNX")
+    if module is not None and str(module).partition(".")[0] not in ("keras", "builtins"):
+        what = f"holds {kind} of the module {module}, which is code: it was not imported"
+        raise UnusableInput(path.name, what, "layers of Keras", "load it in your own code and give package.module:name")
+
+
+def lift(model: keras.Model, input_shape: Size | None = None, classes: Sequence[str] = ()) -> Lifted:
+    """A Sequential or Functional model as a Net with its weights; layers keep Keras's names and order.
+
+    input_shape: (height, width, channels) where the model leaves its size open. What our layers
+    cannot say becomes Opaque. The weights may be views of the model's own memory.
+    UnusableInput where the model is not one path from one image to one answer.
+    """
+    graph = _graph(model, input_shape)
+    shape = _input_shape(graph, input_shape)
+    reader = _Reader(Draft(shape, _IMAGE), shape)
+    [answer] = reader.walk(graph, [_IMAGE])
+    if answer == _IMAGE:
+        raise UnusableInput("model", "holds no layer that changes its image", "a network")
+    return reader.draft.lifted(classes)
+
+
+def _graph(model: Any, input_shape: Size | None) -> Functional:
+    """The model as a graph of layers. UnusableInput where it is none."""
+    if isinstance(model, keras.Sequential):
+        if not model.built and input_shape:
+            model.build((None, *input_shape))
+        if not model.built:
+            raise UnusableInput("model", "has no input size", "a size", "give --input-shape, such as 224x224x3")
+        graph = model._functional
+    else:
+        graph = model if isinstance(model, Functional) and type(model).call is Functional.call else None
+    if graph is None:
+        what = f"is {type(model).__name__}, whose call is code"
+        raise UnusableInput("model", what, "a Sequential or Functional model of Keras 3", "export it as ONNX")
+    for label, ends in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        if len(ends) != 1:
+            raise UnusableInput("model", f"has {len(ends)} {label}", "one image in, one answer out")
+    return graph
+
+
+def _input_shape(graph: Functional, given: Size | None) -> Size:
+    declared = tuple(graph.inputs[0].shape[1:])
+    if len(declared) != 3:
+        raise UnusableInput("model", f"reads {declared}", "an image: (height, width, channels)")
+    if given is None and None in declared:
+        fix = "give --input-shape, such as 224x224x3"
+        raise UnusableInput("model", f"has a free input size {declared}", "a size", fix)
+    shape: Size = given or declared
+    if len(shape) != 3 or any(there not in (None, here) for there, here in zip(declared, shape, strict=True)):
+        raise UnusableInput("input shape", f"is {shape}", f"the model's own: {declared}", "leave --input-shape away")
+    return shape
+
+
+class _Reader:
+    """Walks a graph and fills a draft. Values are numbers: the image is 0, others as they are made."""
+
+    def __init__(self, draft: Draft, shape: Shape) -> None:
+        self.draft = draft
+        self.shapes: dict[int, Shape] = {_IMAGE: shape}
+        self.first: dict[int, str] = {}  # per Keras layer with weights: its name where it was first used
+
+    def walk(self, graph: Functional, images: Sequence[int]) -> list[int]:
+        """The values of the graph's outputs, from those of its inputs."""
+        values = {id(tensor): value for tensor, value in zip(graph._inputs, images, strict=True)}
+        for node in _nodes(graph):
+            values.update(zip(map(id, node.outputs), self._node(node, values), strict=True))
+        return [values[id(tensor)] for tensor in graph._outputs]
+
+    def _node(self, node: Any, values: Mapping[int, int]) -> list[int]:
+        reads = [values[id(tensor)] for tensor in node.input_tensors]
+        inner = getattr(node.operation, "_functional", node.operation)
+        if isinstance(inner, Functional) and type(inner).call is Functional.call:
+            return self.walk(inner, reads)
+        _check_order(node.operation)
+        try:
+            return [self._parts(node, reads)]
+        except (Unreadable, ConvwiseError):
+            return self._opaque(node, reads, values)
+
+    def _parts(self, node: Any, reads: Sequence[int]) -> int:
+        """The node in our layers. Unreadable where they would not be what Keras makes of it."""
+        shapes = [self.shapes[value] for value in reads]
+        given = Use(node.operation, shapes, node.arguments.args)
+        parts = _resolved(parts_of(given), shapes)
+        _check(node, parts, shapes)
+        main = next((part for part, seen, _ in parts if layer_layout(part.layer, seen[0])), parts and parts[-1][0])
+        value = reads[0]
+        for part, _, output in parts:
+            value = self._add(node.operation, part, [reads[n] if n >= 0 else value for n in part.reads], part is main)
+            self.shapes[value] = output
+        return value
+
+    def _add(self, op: Any, part: Part, reads: Sequence[int], main: bool) -> int:
+        """One layer more; the main part of a Keras layer has its name."""
+        value = len(self.shapes)
+        given = self.shapes[reads[0]]
+        learnt, weights = layer_layout(part.layer, given), _weights(op, part, given)
+        shares = self.first.get(id(op), "") if learnt else ""
+        name = op.name if main else f"{op.name}_{part.layer.op.lower()}"
+        added = self.draft.add(value, replace(part.layer, shares=shares), name, reads, {} if shares else weights)
+        if learnt:
+            self.first.setdefault(id(op), added)
+        return value
+
+    def _opaque(self, node: Any, reads: Sequence[int], values: Mapping[int, int]) -> list[int]:
+        """The node as Opaque layers, one per output; the first has its params, in its first use."""
+        op, made = node.operation, []
+        for i, shape in enumerate(self._output_shapes(node, values)):
+            params = 0 if i or id(op) in self.first else _params(op)
+            value = len(self.shapes)
+            added = self.draft.opaque(value, type(op).__name__, shape, op.name, reads, params)
+            self.first.setdefault(id(op), added)
+            self.shapes[value] = shape
+            made.append(value)
+        return made
+
+    def _output_shapes(self, node: Any, values: Mapping[int, int]) -> Iterator[Shape]:
+        outputs = node.outputs
+        if any(None in tensor.shape[1:] for tensor in outputs):
+            known = {id(t): keras.KerasTensor((2, *self.shapes[values[id(t)]]), t.dtype) for t in node.input_tensors}
+            args, kwargs = node.arguments.fill_in(known)
+            outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+        for tensor in outputs:
+            yield tuple(tensor.shape[1:])
+
+
+def _nodes(graph: Functional) -> Iterator[Any]:
+    """The uses of layers and operations, in the order in which Keras runs them."""
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
+
+
+def _check_order(op: Any) -> None:
+    if getattr(op, "data_format", None) == "channels_first":
+        fix = "build the model with image_data_format 'channels_last'"
+        raise UnusableInput(f"layer {op.name}", "reads channels first", "channels last", fix)
+
+
+Resolved = tuple[Part, list[Shape], Shape]  # a part, the shapes that it reads, and its output's
+
+
+def _resolved(parts: Sequence[Part], shapes: Sequence[Shape]) -> list[Resolved]:
+    rows: list[Resolved] = []
+    output = shapes[0]
+    for part in parts:
+        seen = [shapes[n] if n >= 0 else output for n in part.reads]
+        if isinstance(part.layer, Opaque):  # an activation: its shape is its input's
+            part = replace(part, layer=replace(part.layer, output_shape=seen[0]))
+        output = GEOMETRY[type(part.layer)].shape(part.layer, seen)
+        rows.append((part, seen, output))
+    return rows
+
+
+def _check(node: Any, rows: Sequence[Resolved], shapes: Sequence[Shape]) -> None:
+    """Unreadable where Keras has another shape or other stored numbers."""
+    ours = rows[-1][2] if rows else shapes[0]
+    theirs = tuple(node.outputs[0].shape[1:])
+    fits = len(ours) == len(theirs) and all(b in (None, a) for a, b in zip(ours, theirs, strict=True))
+    params = sum(GEOMETRY[type(part.layer)].params(part.layer, seen[0])[0] for part, seen, _ in rows)
+    if len(node.outputs) != 1 or not fits or params != max(_params(node.operation), 0):
+        raise Unreadable
+
+
+def _params(op: Any) -> int:
+    if not isinstance(op, keras.layers.Layer):
+        return 0
+    return int(op.count_params()) if op.built else -1
+
+
+def _weights(op: Any, part: Part, given: Shape) -> dict[str, Array]:
+    """The operation's weights, by our keys; none where Keras has not made them yet (keras.StatelessScope)."""
+    own = {"gamma": "kernel"} if isinstance(part.layer, LayerScale) and hasattr(op, "kernel") else {}
+    found = {key: getattr(op, own.get(key, key)) for key in layer_layout(part.layer, given)}
+    if any(getattr(variable, "_value", 0) is None for variable in found.values()):
+        return {}
+    return {key: _array(variable) for key, variable in found.items()}
+
+
+def _array(variable: Any) -> Array:
+    """A variable's numbers, without a copy where its backend allows it."""
+    tensor = keras.ops.convert_to_tensor(variable)
+    if keras.backend.backend() == "torch":
+        return cast(Array, tensor.detach().cpu().float().numpy())
+    return cast(Array, np.asarray(tensor))
