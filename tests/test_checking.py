@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,10 +29,6 @@ SOUND = Net((16, 16, 3), (L.Conv2D(16, 3, 2, "same", activation="relu", name="st
 WRONG = Net((16, 16, 3), (*SOUND.layers[:3], L.Dense(1, activation="softmax", name="out")))
 OPAQUE = Net((16, 16, 3), (L.Conv2D(8, 3, name="conv"), L.Opaque("Fancy[op]", (14, 14, 8), name="odd"),
              L.Conv2D(8, 3, name="late")))  # fmt: skip
-
-
-def lifter(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(find_spec(f"convwise.formats.{name}") is None, reason=f"there is no {name}")
 
 
 @pytest.fixture
@@ -185,26 +180,23 @@ def test_live_models_are_told_apart_by_their_classes_names(monkeypatch):
         assert load(made(), (16, 16, 3)).net == SOUND
     with pytest.raises(UnusableInput, match="--input-shape"):
         load(module_kind())
-    assert [name.rpartition(".")[2] for name, _ in asked] == ["torch_lift", "torch_lift", "keras_lift", "onnx_lift"]
+    assert [name.split(".")[2] for name, _ in asked] == ["torch", "torch", "keras", "onnx"]
     with pytest.raises(UnusableInput, match="is a dict"):
         load({})
 
 
-@lifter("keras_lift")
 def test_a_network_of_keras_applications_gets_no_error():
     found = checked(load("keras.applications:MobileNet", (64, 64, 3)))
     assert found.analysis.total.params == 4_253_864
     assert not found.is_wrong
 
 
-@lifter("torch_lift")
 def test_a_live_module_is_read():
     nn = pytest.importorskip("torch.nn")
     lifted = load(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()), (10, 12, 3))
     assert analyse(lifted.net).total.params == 224
 
 
-@lifter("torch_lift")
 def test_a_pickle_is_not_opened(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"\x80\x04c__builtin__\neval\n.")
     with pytest.raises(UnusableInput):

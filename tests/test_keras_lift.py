@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
+from convwise.core.check import check
 from convwise.core.net import Net
 from convwise.core.problems import ShapeError, Unsupported, UnusableInput
 from convwise.formats import keras as keras_format
@@ -192,7 +193,9 @@ def assert_read_as_it_is(name: str) -> None:
             with pytest.raises(UnusableInput, match="free input size"):
                 lift(model)
             model = getattr(keras.applications, name)(weights=None, input_shape=size)
-    costs = analyse(lift(model).net)
+    net = lift(model).net
+    assert not [problem for problem in check(net) if problem.severity == "error"]
+    costs = analyse(net)
     shapes = {row.name: row.output_shape for row in costs.layers}
     kept = [layer for layer in model.layers if layer.name in shapes]
     assert {layer.name: layer.output.shape[1:] for layer in kept} == {layer.name: shapes[layer.name] for layer in kept}
