@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -136,8 +137,13 @@ def started(*words: object, **how: Any) -> subprocess.Popen[str]:
     """The same, still running; its stderr can be read line by line."""
     return subprocess.Popen(
         [sys.executable, "-m", "convwise", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=ENVIRONMENT, stdin=subprocess.DEVNULL, **how,
+        env=ENVIRONMENT, stdin=subprocess.DEVNULL, preexec_fn=_hears_interrupts, **how,
     )  # fmt: skip
+
+
+def _hears_interrupts() -> None:
+    """As from a terminal: a shell lets what it starts in the background ignore SIGINT, perhaps this run as well."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def events(stderr: str) -> list[dict[str, Any]]:
