@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import Problem, UnusableInput
-from convwise.formats.weights import Weights, layout
+from convwise.formats.weights import Weights, checked
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,6 @@ class Draft:
     def lifted(self, classes: Sequence[str] = ()) -> Lifted:
         """The net, checked: ShapeError where a layer does not fit, UnusableInput where weights are not its own."""
         net = Net(self.input_shape, tuple(self.layers))
-        expected = layout(net)
-        if self.weights and (strange := set(self.weights) ^ set(expected)):
-            raise UnusableInput("model", f"lacks or has besides the weights {sorted(strange)[:5]}", "those of its net")
-        for key, array in self.weights.items():
-            if array.shape != expected[key]:
-                raise UnusableInput(f"weight {key}", f"has shape {array.shape}", str(expected[key]))
+        if self.weights:
+            checked(net, self.weights)
         return Lifted(net, self.weights, tuple(classes), tuple(self.problems))
