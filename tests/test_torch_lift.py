@@ -96,6 +96,13 @@ def test_random_nets_return_from_files(seed, folder, tmp_path_factory):
     assert all(np.array_equal(back.weights[key], live.weights[key]) for key in live.weights)
 
 
+def test_infinity_returns_from_a_file(tmp_path):
+    """The padding of a max pool, which JSON cannot say as a number."""
+    net = Net((6, 5, 4), (L.MaxPooling2D(2, 1, (1, 0, 1, 0)), L.Conv2D(2, 1)))
+    back = read(exported(trained(net), net.input_shape, tmp_path / "net.pt2"))
+    assert back.net == net
+
+
 def exported(module: nn.Module, shape: tuple[int, int, int], path: Path, **more: object) -> Path:
     height, width, channels = shape
     with torch.no_grad():

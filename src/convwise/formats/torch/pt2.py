@@ -204,6 +204,8 @@ def _argument(data: Mapping[str, Any]) -> Any:
         return _argument(value) if kind == "as_optional_tensor" else value.get("as_int", value.get("as_float"))
     if kind in ("as_sym_ints", "as_optional_tensors"):
         return [each.get("as_int") if kind == "as_sym_ints" else _argument(each) for each in value]
+    if kind in ("as_float", "as_floats"):  # JSON has no word for infinity: it is the string "-Infinity"
+        return float(value) if kind == "as_float" else [float(each) for each in value]
     return None if kind == "as_none" else value
 
 
