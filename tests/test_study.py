@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -376,6 +378,44 @@ def test_interrupted_before_the_advice_there_is_no_answer(stripes, tmp_path, ser
         raise KeyboardInterrupt
 
     monkeypatch.setattr(study, "look_at", stop)
+    with pytest.raises(Infeasible, match="while it read"):
+        a_study(stripes, tmp_path / "out").run()
+    assert not written
+
+
+def interrupts(monkeypatch, *, times: int = 1, elapsed: float) -> None:
+    """Signals while the study looks at its images, so many seconds after it began."""
+    real = study.look_at
+
+    def stop(*args, **options):
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args, **options)
+
+    monkeypatch.setattr(study, "look_at", stop)
+    monkeypatch.setattr(study.Clock, "until", lambda clock, share: share * clock.budget - elapsed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+
+
+def test_after_a_tenth_of_the_budget_an_interrupt_waits_for_the_advised_net(
+    stripes, tmp_path, serial, written, monkeypatch
+):
+    notes = []
+    mine = a_study(stripes, tmp_path / "out", watcher=lambda p: notes.append(p.note))
+    interrupts(monkeypatch, elapsed=mine.settings.budget)
+    mine.run()
+    (material,) = written
+    assert material.chosen.trial.sample == mine.advice.sample
+    assert material.provenance["interrupted"]
+    assert any("interrupted" in note for note in notes)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("times", "elapsed"), [(1, 0.0), (2, 1e9)])
+def test_an_interrupt_before_that_or_a_second_one_ends_at_once(
+    stripes, tmp_path, serial, written, monkeypatch, times, elapsed
+):
+    interrupts(monkeypatch, times=times, elapsed=elapsed)
     with pytest.raises(Infeasible, match="while it read"):
         a_study(stripes, tmp_path / "out").run()
     assert not written

@@ -24,6 +24,7 @@ from convwise.core.space import LatencyModel, Sample
 from convwise.fingerprint import look as look_at
 from convwise.images import Images
 from convwise.images import read as read_images
+from convwise.interrupts import held
 from convwise.judge import improved, judge, measured_effects
 from convwise.ledger import Ledger
 from convwise.runners import RUNNERS, Runner
@@ -41,6 +42,7 @@ MOST_WORKERS = 8  # a team's batch grows with its members
 OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
 MINIMUM_TRIAL_SECONDS = 1.5
 FIRST_ANSWER_SECONDS = 2.0
+ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
 PLAN_SHARE = 0.04  # of the budget, at most, for one wave of the plan
 WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
 
@@ -101,7 +103,8 @@ class Study:
     def run(self) -> Path:
         """Read, look, advise, search, judge, refit, write; returns the folder written."""
         try:
-            self.start()
+            with held(self.clock.until(ANSWER_SHARE), self.stopping):
+                self.start()
             self.search()
             verdict = self.verdict()
             final = self.refit(verdict)
@@ -129,6 +132,12 @@ class Study:
         self.advice = self.advise()
         self.ledger = Ledger(settings.out / "study.db", self.advice.space)
         self.remember()
+
+    def stopping(self) -> None:
+        """Say that an interrupt was heard."""
+        self.tell(
+            "stopping", note="interrupted: the advised network is trained for two seconds; once more ends at once"
+        )
 
     @property
     def work(self) -> Path:
