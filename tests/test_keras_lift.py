@@ -541,6 +541,7 @@ def _getter(config):
         (_getter, "cannot be loaded"),
         (lambda config: _conv(config)["config"].update(filters=-3), "cannot be loaded"),
         (lambda config: _conv(config)["config"].update(filters=7), "cannot be loaded"),
+        (lambda config: _conv(config)["config"].update(filters=10**9), "asks for 10,000,000,000 weights, but holds"),
         (lambda config: [config], "cannot be loaded"),
     ],
 )
@@ -561,6 +562,15 @@ def test_an_archive_that_unpacks_to_far_more_is_refused(archive, monkeypatch):
     monkeypatch.setattr("convwise.formats.keras.lift._MOST_UNPACKED", 1 << 20)
     with pytest.raises(UnusableInput, match="unpacks to"):
         read(rewritten(archive, bomb=bytes(64 << 20)))
+
+
+def test_nothing_is_left_of_a_model_that_was_only_counted(archive):
+    """A scope's end makes all variables that are still to be made."""
+    with pytest.raises(UnusableInput, match="asks for"):
+        read(rewritten(archive, lambda config: _conv(config)["config"].update(filters=10**9)))
+    with keras.StatelessScope():
+        pass
+    assert [layer.name for layer in read(archive).net.layers] == ["conv"]
 
 
 def test_a_huge_configuration_is_refused(archive, monkeypatch):
