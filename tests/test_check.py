@@ -123,14 +123,30 @@ CASES: dict[str, tuple[list[Fires], list[Net]]] = {
     ),
     "strides skip inputs": (
         [(net(conv(kernel=1, strides=2, name="skips")), ("skips",)),
-         (net(L.MaxPooling2D(2, 3, name="pool")), ("pool",))],
-        [net(conv(strides=2), L.MaxPooling2D(2)), net(conv(kernel=2, dilation_rate=2, strides=3, padding="valid"))],
+         (net(L.MaxPooling2D(2, 3, name="pool")), ("pool",)),
+         (net(conv(kernel=2, dilation_rate=2, strides=3, padding="valid", name="holes")), ("holes",))],
+        [net(conv(strides=2), L.MaxPooling2D(2)), net(conv(dilation_rate=2, strides=3))],
     ),
     "border lost": (
         [(net(L.MaxPooling2D(3, name="pool")), ("pool",)),
          (net(conv(4, 3, 2, padding="valid", name="conv")), ("conv",))],
         [net(L.MaxPooling2D(2), conv(4, 2, 2, padding="valid")), net(L.MaxPooling2D(3, padding="same")),
          net(conv(padding="valid")), net(L.ZeroPadding2D(), L.MaxPooling2D(3, 2))],
+    ),
+    "sees only padding": (
+        [(net(conv(padding=(3, 0, 0, 0), name="far")), ("far",)),
+         (net(conv(kernel=(1, 2), padding=(0, 0, 2, 2), dilation_rate=(1, 24), name="holes"), shape=(16, 21, 3)),
+          ("holes",))],
+        [net(conv(), conv(padding=(2, 2, 2, 2))), net(L.MaxPooling2D(3, 2, "same"), shape=(15, 15, 3))],
+    ),
+    "checkerboard": (
+        [(net(L.Conv2DTranspose(8, 3, 2, name="up")), ("up",)),
+         (net(L.Conv2DTranspose(8, (2, 5), (1, 2), name="up")), ("up",))],
+        [net(L.Conv2DTranspose(8, 4, 2)), net(L.Conv2DTranspose(8, 3)), net(L.UpSampling2D(2), conv())],
+    ),
+    "off centre": (
+        [(net(conv(kernel=4, name="even")), ("even",)), (net(conv(kernel=(3, 2), name="even")), ("even",))],
+        [net(conv(), conv(kernel=2, strides=2), conv(kernel=2, padding="valid"))],
     ),
     "past the border layer": (
         [(net(*(conv(name=f"c{i}") for i in range(10))), ("c8", "c9"))],

@@ -32,12 +32,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "deliver": EVERYTHING,
     "applying": EVERYTHING,
     # The doors to the study.
-    "__init__": frozenset({"study", "checking"}),
+    "__init__": frozenset({"study", "checking", "single"}),
     "__main__": frozenset({"cli"}),
     "cli": frozenset(
         {"study", "deliver", "advice", "clock", "console", "formats", "images", "fingerprint", "cli_check", "cli_layer"}
     ),
-    "cli_layer": frozenset({"machine"}),
+    "cli_layer": frozenset({"machine", "single"}),
     "cli_check": frozenset({"checking", "applying", "clock", "console"}),
     # A stage and its table, or the alternatives that it runs.
     "advice": frozenset({"rules"}),
@@ -52,6 +52,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # Any model, whatever its format, and the command that says what is wrong with it.
     "checking": frozenset({"formats", "images", "fingerprint"}),
     "sight": frozenset({"formats"}),  # it runs the trained net
+    # What is built and what is written comes from the same calls.
+    "formats": frozenset({"lowering"}),
+    "single": frozenset({"lowering"}),
 }
 TABLES: dict[str, str] = {
     "LAYERS": "core/layers.py",

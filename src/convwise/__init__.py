@@ -11,7 +11,7 @@ __all__ = ["advise", "check", "choose", "layer", "look", "predict", "read"]
 def __getattr__(name: str) -> Any:
     # On use, so that importing convwise.core loads neither numpy nor torch.
     if name == "layer":
-        from convwise.core.single import layer
+        from convwise.single import layer
 
         return layer
     if name == "check":

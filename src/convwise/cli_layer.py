@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:  # core is loaded on use: other commands do not wait for it
-    from convwise.core.single import Along, Answer, Change
+    from convwise.single import Along, Answer, Change
 
 TYPES = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "MaxPooling2D", "AveragePooling2D")
 PAIR = "N|ROWSxCOLUMNS"
@@ -82,7 +82,7 @@ def layer(
 
     For example: convwise layer 224x224x3 --filters 64 --kernel-size 7 --strides 2 --padding same
     """
-    from convwise.core import single
+    from convwise import single
 
     words = {"filters": filters, "kernel_size": kernel_size, "strides": strides, "padding": padding,
              "dilation_rate": dilation_rate, "groups": groups, "depth_multiplier": depth_multiplier,

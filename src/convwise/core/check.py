@@ -68,6 +68,24 @@ CHECKS: tuple[Check, ...] = (
         windows.lost_border,
     ),
     Check(
+        "sees only padding",
+        "warning",
+        "geometry: padding as large as the kernel",
+        windows.only_padding,
+    ),
+    Check(
+        "checkerboard",
+        "warning",
+        "Odena, Dumoulin & Olah, Distill 2016",
+        windows.checkerboard,
+    ),
+    Check(
+        "off centre",
+        "note",
+        "geometry: 'same' pads an even kernel by one more at the end",
+        windows.off_centre,
+    ),
+    Check(
         "past the border layer",
         "warning",
         "Richter et al., arXiv 2106.12307",
@@ -182,6 +200,9 @@ CHECKS: tuple[Check, ...] = (
         parts.unknown_layers,
     ),
 )
+# The rules that say something of one layer alone.
+OF_A_LAYER = ("kernel larger than its map", "strides skip inputs", "border lost", "sees only padding", "checkerboard",
+              "off centre")  # fmt: skip
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 

@@ -455,3 +455,10 @@ SPATIAL = (Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose, MaxPooling
 COMBINING = (Add, Subtract, Multiply, Average, Maximum, Minimum)
 JOINS = (*COMBINING, Concatenate)
 CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)
+
+
+def window_of(layer: Layer, shape: Shape) -> Window:
+    """The moving window of a layer that has one, on maps of `shape`."""
+    window = GEOMETRY[type(layer)].window(layer, shape)
+    assert window is not None
+    return window

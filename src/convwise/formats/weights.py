@@ -32,7 +32,7 @@ from convwise.core.layers import (
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import Shape
-from convwise.formats.calls import shapes_of
+from convwise.lowering.calls import shapes_of
 
 Array = NDArray[np.float32]
 Weights = dict[str, Array]

@@ -9,21 +9,23 @@ from typing import NamedTuple
 from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, one, pair
 from convwise.core.field import Field
 from convwise.core.geometry import CONVOLUTIONS, JOINS
-from convwise.core.layers import AveragePooling2D, Conv2D, Layer, MaxPooling2D, ZeroPadding2D
+from convwise.core.layers import AveragePooling2D, Conv2D, Conv2DTranspose, Layer, MaxPooling2D, ZeroPadding2D
 from convwise.core.parameters import Pair
 from convwise.core.windows import Window
 
 POOLS = (MaxPooling2D, AveragePooling2D)
 SMALL_SHARE = 1 / 3  # of the image's side that the last map's field covers at least
+AXES = ("rows", "columns")
 LOST_SHARE = 1 / 16  # of rows or columns: above it, losing them is worth a warning
 
 
 class Reading(NamedTuple):
-    """One axis under a window: its px, the window's outputs and taps, and the px that each tap reads."""
+    """One axis under a window: its px, the window's outputs and taps, the px that each tap reads, and blind outputs."""
 
     px: int
     outputs: int
     taps: tuple[range, ...]
+    blind: int
 
     @property
     def dead(self) -> int:
@@ -54,12 +56,13 @@ def readings(window: Window, given: Sequence[int], output: Sequence[int]) -> tup
 
 def _reading(window: Window, axis: int, px: int, outputs: int) -> Reading:
     stride, before = window.strides[axis], window.pads[2 * axis]
-    taps = []
+    taps, seeing = [], set[int]()
     for tap in range(window.kernel[axis]):
         start = tap * window.dilation[axis] - before
         first, end = max(0, -(start // stride)), min(outputs, (px - 1 - start) // stride + 1)
         taps.append(range(start + first * stride, start + end * stride, stride) if end > first else range(0))
-    return Reading(px, outputs, tuple(taps))
+        seeing.update(range(first, end))
+    return Reading(px, outputs, tuple(taps), outputs - len(seeing))
 
 
 def kernel_over_map(view: View) -> Iterator[Case]:
@@ -92,7 +95,7 @@ def _fitting(window: Window, given: Sequence[int]) -> Pair:
 
 
 def skipped_inputs(view: View) -> Iterator[Case]:
-    """Windows smaller than their stride: what lies between them is never read."""
+    """Windows smaller than their stride, or with holes that no other fills: what lies there is never read."""
     for layer in view.each(*CONVOLUTIONS, *POOLS):
         window = view.window(layer)
         if window and _skips(view, layer):
@@ -102,6 +105,9 @@ def skipped_inputs(view: View) -> Iterator[Case]:
 def _skips(view: View, layer: Layer) -> bool:
     if not isinstance(layer, (*CONVOLUTIONS, *POOLS)) or not (window := view.window(layer)):
         return False
+    if max(window.strides) > 1 and max(window.dilation) > 1:
+        read = readings(window, view.given(layer), view.shape(layer.name))
+        return any(side.read < side.px - side.lost for side in read)
     sides = zip(window.reach, window.strides, view.given(layer), strict=False)
     return any(reach < stride and n > reach for reach, stride, n in sides)
 
@@ -109,13 +115,16 @@ def _skips(view: View, layer: Layer) -> bool:
 def _skipping_case(view: View, layer: Layer, window: Window) -> Case:
     rows, columns = readings(window, view.given(layer), view.shape(layer.name))
     unread = 1 - rows.read * columns.read / (rows.px * columns.px)
-    what = f"windows of {pair(window.reach)} at strides {pair(window.strides)} never read {100 * unread:.0f} % of "
+    holes = f" with dilation_rate {pair(window.dilation)}" if max(window.dilation) > 1 else ""
+    what = (
+        f"windows of {pair(window.kernel)}{holes} at strides {pair(window.strides)} never read {100 * unread:.0f} % of "
+    )
     what += f"the {rows.px}x{columns.px} map"
     others = [reader for reader in view.readers[layer.inputs[0]] if reader is not layer]
     whole = any(not _skips(view, reader) for reader in others)
     what += "; another layer reads all of it" if whole else ""
     fix, edit = _covering(layer, window)
-    return Case((layer.name,), what, "a window at least as large as its stride", fix, (edit,),
+    return Case((layer.name,), what, "windows that leave nothing out between them", fix, (edit,),
                 "note" if whole else None)  # fmt: skip
 
 
@@ -128,6 +137,8 @@ def _covering(layer: Layer, window: Window) -> tuple[str, Edit]:
         return fix, Edit(layer.name, instead=(pool, _without_strides(layer)))
     larger = max(window.kernel[0], window.strides[0]), max(window.kernel[1], window.strides[1])
     word = "pool_size" if isinstance(layer, POOLS) else "kernel_size"
+    if max(window.dilation) > 1:
+        return f"dilation_rate=1 with {word}={one(larger)}", Edit(layer.name, {word: larger, "dilation_rate": (1, 1)})
     return f"{word}={one(larger)}", Edit(layer.name, {word: larger})
 
 
@@ -150,7 +161,7 @@ def lost_border(view: View) -> Iterator[Case]:
 
 
 def _lost_case(layer: Layer, lost: Sequence[int], px: Sequence[int]) -> Case:
-    names = zip(lost, px, ("rows", "columns"), strict=True)
+    names = zip(lost, px, AXES, strict=True)
     said = [f"the last {missing} of {there} {name}" for missing, there, name in names if missing]
     share = max(missing / there for missing, there in zip(lost, px, strict=True))
     what = f"its windows never read {' and '.join(said)}"
@@ -158,6 +169,54 @@ def _lost_case(layer: Layer, lost: Sequence[int], px: Sequence[int]) -> Case:
     edits = (Edit(layer.name, {"padding": "same"}),)
     return Case((layer.name,), what, "windows that reach the end of the map", fix, edits,
                 "warning" if share >= LOST_SHARE else "note")  # fmt: skip
+
+
+def only_padding(view: View) -> Iterator[Case]:
+    """Windows so far outside the map that they read padding alone."""
+    for layer in view.each(*CONVOLUTIONS, *POOLS):
+        window = view.window(layer)
+        if window is None or not any(window.pads):
+            continue
+        sides = readings(window, view.given(layer), view.shape(layer.name))
+        blind = [(each.blind, each.outputs, name) for each, name in zip(sides, AXES, strict=True) if each.blind]
+        if blind:
+            what = (
+                f"{' and '.join(f'{n} of its {outputs} output {name}' for n, outputs, name in blind)} see only padding"
+            )
+            near = {"dilation_rate": (1, 1)} if max(window.dilation) > 1 else {}
+            edits = (Edit(layer.name, {"padding": "same", **near}),)
+            fix = 'padding="same"' + " and dilation_rate=1" * bool(near)
+            yield Case((layer.name,), f"{what} see only padding", "windows that reach the map", fix, edits)
+
+
+def checkerboard(view: View) -> Iterator[Case]:
+    """Transposed convolutions whose outputs add up more inputs in turn than their neighbours."""
+    for layer in view.each(Conv2DTranspose):
+        uneven = [axis for axis in (0, 1) if _overlaps_unevenly(layer, axis)]
+        if uneven:
+            axis = uneven[0]
+            kernel, stride = layer.kernel_size[axis], layer.strides[axis]
+            what = f"its output {AXES[axis]} add {kernel // stride} and {-(-kernel // stride)} inputs in turn, a "
+            what += f"checkerboard: strides {stride} do not divide kernel_size {kernel}"
+            rows, columns = (s * -(-k // s) for k, s in zip(layer.kernel_size, layer.strides, strict=True))
+            fix = f"kernel_size={one((rows, columns))}, or UpSampling2D and Conv2D"
+            edits = (Edit(layer.name, {"kernel_size": (rows, columns)}),)
+            yield Case((layer.name,), what, "a kernel that the strides divide", fix, edits)
+
+
+def _overlaps_unevenly(layer: Conv2DTranspose, axis: int) -> bool:
+    return layer.kernel_size[axis] % layer.strides[axis] > 0 and layer.dilation_rate[axis] == 1
+
+
+def off_centre(view: View) -> Iterator[Case]:
+    """Even kernels with 'same', which pads one more at the end."""
+    for layer in view.each(*CONVOLUTIONS):
+        even = any(size % 2 == 0 for size in layer.kernel_size)
+        if even and layer.padding == "same" and max(layer.strides) == 1:
+            what = f'its even kernel {pair(layer.kernel_size)} with padding="same" looks half a step down or right'
+            rows, columns = (size + (size % 2 == 0) for size in layer.kernel_size)
+            edits = (Edit(layer.name, {"kernel_size": (rows, columns)}),)
+            yield Case((layer.name,), what, "an odd kernel_size", f"kernel_size={one((rows, columns))}", edits)
 
 
 def past_border(view: View) -> Iterator[Case]:

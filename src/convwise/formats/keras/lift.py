@@ -7,7 +7,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+from keras.src.backend.common import global_state  # noqa: E402
 from keras.src.models.functional import Functional  # noqa: E402
 
 from convwise.core.geometry import GEOMETRY  # noqa: E402
@@ -31,6 +32,7 @@ _IMAGE = 0  # the value that the draft starts from
 _MOST_JSON = 64 << 20  # bytes of the largest text in an archive: NASNetLarge has 1 MB
 _MOST_UNPACKED = 1 << 30  # bytes of an archive's contents, unless it is that large itself: weights hardly shrink
 _MOST_TIMES = 50
+_TEXTS = ("config.json", "metadata.json", MEMBER)  # the members that hold no weights
 
 
 def read(path: Path, input_shape: Size | None = None) -> Lifted:
@@ -39,31 +41,56 @@ def read(path: Path, input_shape: Size | None = None) -> Lifted:
     Nothing in the archive is executed: Lambda layers and classes from elsewhere than Keras are
     refused before it is loaded, in Keras's safe mode. UnusableInput where it cannot be read.
     """
-    classes = _inspected(path)
+    archive = _inspected(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            _check_size(path, archive)
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ConvwiseError:
+        raise
     except Exception as error:  # whatever Keras says of a file that it cannot load
         reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
         raise UnusableInput(path.name, f"cannot be loaded: {reason}", "a .keras archive that Keras 3 wrote") from error
-    return lift(model, input_shape, classes)
+    return lift(model, input_shape, archive.classes)
 
 
-def _inspected(path: Path) -> tuple[str, ...]:
-    """The class names in an archive that is safe to load, () where it holds none."""
+@dataclass(frozen=True)
+class _Archive:
+    """What a .keras archive says before it is loaded: its configuration, bytes of weights, class names if any."""
+
+    config: Any
+    weight_bytes: int
+    classes: tuple[str, ...]
+
+
+def _check_size(path: Path, archive: _Archive) -> None:
+    """UnusableInput where the model asks for more weights than the archive can hold; it is built without memory."""
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(archive.config, safe_mode=True)
+    global_state.set_global_attribute("uninitialized_variables", [])  # else the next scope would make them
+    if model.count_params() > archive.weight_bytes:
+        what = f"asks for {model.count_params():,} weights, but holds {archive.weight_bytes:,} bytes"
+        raise UnusableInput(path.name, what, "at least a byte for each weight")
+
+
+def _inspected(path: Path) -> _Archive:
+    """An archive that is safe to load: no code in it, and no more than its size lets expect."""
     wanted = "a .keras archive that Keras 3 wrote"
     if not path.is_file() or path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise UnusableInput(path.name, "is no .keras archive", wanted)
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())
-            _check_config(path, _json(archive, "config.json"))
+            config = _json(archive, "config.json")
+            _check_config(path, config)
+            weight_bytes = sum(each.file_size for each in archive.infolist() if each.filename not in _TEXTS)
             about = _json(archive, MEMBER) if MEMBER in archive.namelist() else {}
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, OSError) as error:
         raise UnusableInput(path.name, f"is damaged: {error}", wanted) from error
     names = about.get("classes", []) if isinstance(about, dict) else []
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+    classes = tuple(str(name) for name in names) if isinstance(names, list) else ()
+    return _Archive(config, weight_bytes, classes)
 
 
 def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:

@@ -36,7 +36,6 @@ from convwise.core.layers import (
 )
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
-from convwise.formats.calls import shapes_of
 from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.onnx import build
 from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
@@ -44,6 +43,7 @@ from convwise.formats.onnx.patterns import composed
 from convwise.formats.onnx.rules import RULES
 from convwise.formats.onnx.view import Read, Value, View, numbers, spread_over
 from convwise.formats.weights import Array, Weights, channels_last, is_kernel, layer_layout
+from convwise.lowering.calls import shapes_of
 
 
 def read(path: str | Path, input_shape: Sequence[int] | None = None) -> Lifted:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.activations import INFINITY, activation
-from convwise.core.geometry import GEOMETRY, normalized_sides, transposed_crops
+from convwise.core.geometry import GEOMETRY, normalized_sides, transposed_crops, window_of
 from convwise.core.layers import (
     GLU,
     Activation,
@@ -190,12 +190,6 @@ def _activation(name: str, shape: Shape) -> Ops:
 # --- convolutions ---------------------------------------------------------------------------
 
 
-def _window(layer: Layer, shape: Shape) -> Window:
-    window = GEOMETRY[type(layer)].window(layer, shape)
-    assert window is not None
-    return window
-
-
 def _sides(pads: Pads) -> Pads:
     """(top, bottom, left, right) as ONNX's: all beginnings, then all ends."""
     top, bottom, left, right = pads
@@ -208,7 +202,7 @@ def _moves(window: Window) -> dict[str, Any]:
 
 
 def _convolved(layer: Layer, shape: Shape, weights: Kernels, key: str, outputs: int, groups: int) -> Op:
-    window = _window(layer, shape)
+    window = window_of(layer, shape)
     turned = channels_first(layer, weights[key], (outputs, shape[2] // groups, *window.kernel), key)
     bias = {"bias": weights["bias"]} if "bias" in weights else {}
     return Op("Conv", {key: turned, **bias}, {**_moves(window), "dilations": window.dilation, "group": groups})
@@ -264,11 +258,11 @@ def _dense(layer: Dense, shape: Shape, weights: Kernels) -> Ops:
 
 
 def _max_pool(layer: MaxPooling2D, shape: Shape, weights: Kernels) -> Ops:
-    return (_pool("MaxPool", layer, _window(layer, shape)),)
+    return (_pool("MaxPool", layer, window_of(layer, shape)),)
 
 
 def _average_pool(layer: AveragePooling2D, shape: Shape, weights: Kernels) -> Ops:
-    window = _window(layer, shape)
+    window = window_of(layer, shape)
     if not layer.count_include_pad:  # which is ONNX's default
         return (_pool("AveragePool", layer, window),)
     counted = pads_of(layer.padding, shape, layer.pool_size, layer.strides)

@@ -3,24 +3,20 @@
 What one class cannot say is composed of several where that is exact: the outputs of a stride are
 every s-th output of stride 1 (MaxPooling2D(1, strides=s) picks them), explicit padding is
 ZeroPadding2D or Cropping2D, and functions that scale with their argument stand between two Rescaling.
+Keras itself is not loaded.
 """
 
 from __future__ import annotations
 
-import os
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from math import prod
+from math import ceil, floor, prod
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
-
-import numpy as np  # noqa: E402
-from keras import layers  # noqa: E402
-
-from convwise.core.activations import INFINITY, Activated, activation  # noqa: E402
-from convwise.core.geometry import GEOMETRY, transposed_crops  # noqa: E402
-from convwise.core.layers import (  # noqa: E402
+from convwise.core.activations import INFINITY, Activated, activation
+from convwise.core.geometry import transposed_crops, window_of
+from convwise.core.layers import (
     GLU,
     Activation,
     AdaptiveAveragePooling2D,
@@ -62,16 +58,29 @@ from convwise.core.layers import (  # noqa: E402
     ZeroPadding2D,
     parameters,
 )
-from convwise.core.net import Net  # noqa: E402
-from convwise.core.parameters import REQUIRED, Pads, Pair  # noqa: E402
-from convwise.core.problems import Unsupported  # noqa: E402
-from convwise.core.windows import NO_PADS, Shape, Window, outputs_of, pads_of  # noqa: E402
-from convwise.formats.calls import Call, call, free, one, shapes_of  # noqa: E402
+from convwise.core.net import Net
+from convwise.core.parameters import REQUIRED, Pads, Pair
+from convwise.core.problems import Unsupported
+from convwise.core.windows import NO_PADS, Shape, Window, outputs_of, pads_of
+from convwise.lowering.calls import Call, free, one, shapes_of, short
 
 Pool = MaxPooling2D | AveragePooling2D
 Adaptive = AdaptiveAveragePooling2D | AdaptiveMaxPooling2D
 Calls = tuple[Call, ...]
 _SIDES = ((0, 1), (2, 3))  # of (top, bottom, left, right), per axis
+# Keyword arguments that need not be written: Keras's defaults of classes that are not a layer of ours by name...
+DEFAULTS: dict[str, Mapping[str, Any]] = {
+    "ReLU": {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
+    "Rescaling": {"offset": 0.0},
+    "PReLU": {"shared_axes": None},
+    "MaxPooling2D": {"strides": None, "padding": "valid"},
+    "AveragePooling2D": {"strides": None, "padding": "valid"},
+}
+# ... and of those that are, where Keras's default is not ours.
+DIFFERENT: dict[tuple[str, str], Any] = {
+    ("BatchNormalization", "momentum"): 0.99,
+    ("Conv2DTranspose", "output_padding"): None,
+}
 
 
 def lower(layer: Layer, shapes: Sequence[Shape], *, not_negative: bool = False) -> Calls:
@@ -89,13 +98,22 @@ def lower(layer: Layer, shapes: Sequence[Shape], *, not_negative: bool = False) 
 # --- terms ----------------------------------------------------------------------------------
 
 
-def _same_terms(layer: Layer, **changes: Any) -> Call:
+def same_terms(layer: Layer, **changes: Any) -> Call:
     """The Keras layer of the same name with the same parameters, apart from `changes`."""
     declared = {p.name: changes.get(p.name, getattr(layer, p.name)) for p in parameters(layer)}
     first = [p.name for p in parameters(layer) if p.default is REQUIRED]
     apart = [*first, "groups"] if isinstance(layer, Conv2DTranspose) else first
     rest = {name: _plain(name, value) for name, value in declared.items() if name not in apart}
-    return call(getattr(layers, layer.op), *(one(declared[name]) for name in first), **rest)
+    return short(layer.op, tuple(one(declared[name]) for name in first), rest, defaults(type(layer)))
+
+
+def defaults(kind: type[Layer]) -> dict[str, Any]:
+    """Keras's defaults of the parameters that its layer of the same name shares with ours."""
+    return {p.name: DIFFERENT.get((kind.__name__, p.name), _plain(p.name, p.default)) for p in parameters(kind)}
+
+
+def _call(kind: str, *args: Any, **kwargs: Any) -> Call:
+    return short(kind, args, kwargs, DEFAULTS[kind])
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -103,14 +121,14 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _as_it_is(layer: Layer, shape: Shape, not_negative: bool) -> Calls:
-    return (_same_terms(layer),)
+    return (same_terms(layer),)
 
 
 def _activated(layer: Any, **changes: Any) -> Calls:
     """The layer with its activation: in the layer by its name, or after it where it has arguments."""
     after = _function(layer, activation(layer.activation))
     inside = "linear" if after else layer.activation
-    return (_same_terms(layer, activation=inside, **changes), *after)
+    return (same_terms(layer, activation=inside, **changes), *after)
 
 
 # --- activations ----------------------------------------------------------------------------
@@ -135,7 +153,7 @@ def _function(layer: Layer, given: Activated) -> Calls:
     match given.name:
         case "relu":
             most = arguments.pop("max_value")
-            return (call(layers.ReLU, max_value=None if most == INFINITY else most, **arguments),)
+            return (_call("ReLU", max_value=None if most == INFINITY else most, **arguments),)
         case "leaky_relu":
             return (Call("LeakyReLU", (), arguments),)
         case "elu":
@@ -149,12 +167,12 @@ def _clipped(layer: Layer, low: float, high: float) -> Calls:
     """low + min(max(x - low, 0), high - low)."""
     if not -INFINITY < low < high:
         raise Unsupported("keras", layer.name, f"hard_tanh from {low} to {high} has no form in Keras", "other ends")
-    inside = call(layers.ReLU, max_value=None if high == INFINITY else high - low)
+    inside = _call("ReLU", max_value=None if high == INFINITY else high - low)
     return (_moved(offset=-low), inside, _moved(offset=low)) if low else (inside,)
 
 
 def _moved(scale: float = 1.0, offset: float = 0.0) -> Call:
-    return call(layers.Rescaling, scale, offset=offset)
+    return _call("Rescaling", scale, offset=offset)
 
 
 def _scaled(layer: Layer, given: Activated) -> Calls:
@@ -165,7 +183,7 @@ def _scaled(layer: Layer, given: Activated) -> Calls:
 
 
 def _activation(layer: Activation, shape: Shape, not_negative: bool) -> Calls:
-    return _function(layer, activation(layer.activation)) or (_same_terms(layer),)
+    return _function(layer, activation(layer.activation)) or (same_terms(layer),)
 
 
 # --- convolutions ---------------------------------------------------------------------------
@@ -175,7 +193,7 @@ def _windowed(layer: Conv2D | DepthwiseConv2D | SeparableConv2D, shape: Shape, n
     """Strides that Keras refuses (with dilation, or uneven and depthwise on TensorFlow) follow as a layer of picks."""
     uneven = not isinstance(layer, Conv2D) and layer.strides[0] != layer.strides[1]
     if max(layer.strides) > 1 and (uneven or max(layer.dilation_rate) > 1):
-        pads = _window(layer, shape).pads
+        pads = window_of(layer, shape).pads
         return (*_zeros(pads), *_activated(layer, padding="valid", strides=(1, 1)), _picked(layer.strides))
     padding, pads = _padding(layer, shape)
     return *_zeros(pads), *_activated(layer, padding=padding)
@@ -186,17 +204,11 @@ def _picked(strides: Pair) -> Call:
     return Call("MaxPooling2D", (1,), {"strides": one(strides)})
 
 
-def _window(layer: Layer, shape: Shape) -> Window:
-    window = GEOMETRY[type(layer)].window(layer, shape)
-    assert window is not None
-    return window
-
-
 def _padding(layer: Any, shape: Shape) -> tuple[str, Pads]:
     """Keras's word for the layer's padding, and the pads that need a layer of their own."""
     if isinstance(layer.padding, str):
         return layer.padding, NO_PADS
-    window = _window(layer, shape)
+    window = window_of(layer, shape)
     if layer.padding == pads_of("same", shape, window.kernel, window.strides, window.dilation):
         return "same", NO_PADS
     return "valid", layer.padding
@@ -244,7 +256,7 @@ def _check_transposed(layer: Conv2DTranspose) -> None:
 
 
 def _pool(layer: Pool, shape: Shape, not_negative: bool) -> Calls:
-    window = _window(layer, shape)
+    window = window_of(layer, shape)
     reached = tuple(_reached(shape, window, axis) for axis in (0, 1))
     if any(pad >= layer.pool_size[i // 2] for i, pad in enumerate(window.pads)):
         what = f"padding {window.pads} makes windows of {layer.pool_size} that hold nothing"
@@ -265,21 +277,23 @@ def _reached(shape: Shape, window: Window, axis: int) -> Pair:
 
 
 def _pool_by_word(layer: Pool, shape: Shape, window: Window, reached: Sequence[Pair]) -> Calls:
-    """'valid' or 'same', where that puts the same windows on the map."""
-    for word in ("valid", "same"):
+    """'valid' or 'same', where that puts the same windows on the map: the layer's own word first."""
+    own = (layer.padding,) if isinstance(layer.padding, str) else ()
+    for word in dict.fromkeys((*own, "valid", "same")):
         pads = pads_of(word, shape, layer.pool_size, layer.strides)
         there = [_reached(shape, Window(window.kernel, window.strides, (1, 1), pads), axis) for axis in (0, 1)]
         # Keras 3.15 on PyTorch averages copies of the edge where 'same' is uneven, on TensorFlow it does not.
         fair = not isinstance(layer, AveragePooling2D) or pads[::2] == pads[1::2]
         counted = getattr(layer, "count_include_pad", False) and any(pads)
         if list(reached) == there and fair and not counted:
-            return (_pool_call(layer, word),)
+            return (pool_call(layer, word),)
     return ()
 
 
-def _pool_call(layer: Pool, padding: str) -> Call:
+def pool_call(layer: Pool, padding: str) -> Call:
+    """The Keras layer of the same name with Keras's word for the padding."""
     strides = None if layer.strides == layer.pool_size else one(layer.strides)
-    return call(getattr(layers, layer.op), one(layer.pool_size), strides=strides, padding=padding)
+    return _call(layer.op, one(layer.pool_size), strides=strides, padding=padding)
 
 
 def _pool_of_zeros(layer: Pool, window: Window, not_negative: bool) -> Calls:
@@ -288,7 +302,7 @@ def _pool_of_zeros(layer: Pool, window: Window, not_negative: bool) -> Calls:
         fits = layer.count_include_pad and window.pads == layer.padding  # what ceil_mode adds does not count
     else:
         fits = not_negative
-    return (*_zeros(window.pads), _pool_call(layer, "valid")) if fits else ()
+    return (*_zeros(window.pads), pool_call(layer, "valid")) if fits else ()
 
 
 def _pool_of_picks(layer: Pool, shape: Shape, window: Window, reached: Sequence[Pair]) -> Calls:
@@ -299,7 +313,7 @@ def _pool_of_picks(layer: Pool, shape: Shape, window: Window, reached: Sequence[
     if None in plans:
         return ()
     sizes = zip_longest(*(plan[0] for plan in plans if plan), fillvalue=1)
-    pools = [call(getattr(layers, layer.op), one(size), strides=1, padding="same") for size in sizes]
+    pools = [_call(layer.op, one(size), strides=1, padding="same") for size in sizes]
     starts = [plan[1] - sides[0] for plan, sides in zip(plans, reached, strict=True) if plan]
     picks = () if layer.strides == (1, 1) else (_picked(layer.strides),)
     return *pools, *_cropped(_crops_of_picks(shape, window, starts)), *picks
@@ -346,30 +360,34 @@ def _adaptive(layer: Adaptive, shape: Shape, not_negative: bool) -> Calls:
     if any(_misplaced(n, out) for n, out in zip(shape, outputs, strict=False)):
         what = f"{outputs} windows on a map of {shape[:2]} give numbers that are none with Keras on JAX"
         raise Unsupported("keras", layer.name, what, "output_size that divides the map")
-    return (_same_terms(layer),)
+    return (same_terms(layer),)
 
 
 def _misplaced(size: int, outputs: int) -> bool:
     """Whether float32, in which Keras 3.15 finds the windows on JAX (as i n times 1 / o), puts one elsewhere."""
-    exact = np.arange(outputs + 1) * size
-    places = exact.astype(np.float32) * np.float32(1 / outputs)
-    return bool((np.floor(places) != exact // outputs).any() or (np.ceil(places) != -(-exact // outputs)).any())
+    places = ((n * size, _float32(_float32(n * size) * _float32(1 / outputs))) for n in range(outputs + 1))
+    return any(floor(place) != n // outputs or ceil(place) != -(-n // outputs) for n, place in places)
+
+
+def _float32(number: float) -> float:
+    """The nearest float32; a product of two of them is exact in Python's float."""
+    return float(struct.unpack("f", struct.pack("f", number))[0])
 
 
 def _upsampling(layer: UpSampling2D, shape: Shape, not_negative: bool) -> Calls:
     if layer.interpolation == "bicubic":
         what = "bicubic interpolation gives other numbers on other Keras backends"
         raise Unsupported("keras", layer.name, what, "interpolation='bilinear'")
-    return (_same_terms(layer),)
+    return (same_terms(layer),)
 
 
 def _rescaling(layer: Rescaling, shape: Shape, not_negative: bool) -> Calls:
     scale, offset = (list(n) if len(n) > 1 else n[0] for n in (layer.scale, layer.offset))
-    return (call(layers.Rescaling, scale, offset=offset),)
+    return (_call("Rescaling", scale, offset=offset),)
 
 
 def _prelu(layer: PReLU, shape: Shape, not_negative: bool) -> Calls:
-    return (call(layers.PReLU, shared_axes=list(layer.shared_axes) or None),)
+    return (_call("PReLU", shared_axes=list(layer.shared_axes) or None),)
 
 
 def _layer_scale(layer: LayerScale, shape: Shape, not_negative: bool) -> Calls:

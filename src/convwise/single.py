@@ -12,8 +12,9 @@ from math import gcd, prod
 from typing import Any, cast
 
 from convwise.core.calculus import BYTES, LayerCost, analyse
+from convwise.core.check import OF_A_LAYER, findings
 from convwise.core.field import Steps
-from convwise.core.geometry import CONVOLUTIONS, GEOMETRY, transposed_crops
+from convwise.core.geometry import GEOMETRY, transposed_crops
 from convwise.core.layers import (
     AveragePooling2D,
     Conv2D,
@@ -29,7 +30,7 @@ from convwise.core.net import Net
 from convwise.core.parameters import REQUIRED, Pads, Pair
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
 from convwise.core.windows import Shape, Window, effective
-from convwise.core.written import keras_crops, keras_lines, torch_lines
+from convwise.lowering.lines import keras_crops, keras_lines, torch_lines
 
 KINDS: dict[str, type[Layer]] = {
     "Conv2D": Conv2D,
@@ -158,7 +159,8 @@ def answer(layer: Layer, shape: tuple[int, int, int]) -> Answer:
         raise _explained(net.layers[0], shape, error) from error
     rows, columns = _along(net.layers[0], shape, cost)
     keras, torch = keras_lines(layer, shape), torch_lines(layer, shape)
-    problems = (*findings(layer, shape, rows, columns), *keras.problems, *torch.problems)
+    found = [replace(each.problem, where=layer.op) for each in findings(net) if each.rule in OF_A_LAYER]
+    problems = (*found, *keras.problems, *torch.problems)
     moved = BYTES * (prod(shape) + cost.params) + cost.activation_bytes
     return Answer(
         layer=layer,
@@ -276,68 +278,6 @@ STEPS: dict[str, Callable[[Any, int], Sequence[Any]]] = {
     "depth_multiplier": lambda layer, channels: [layer.depth_multiplier + 1],
     "use_bias": lambda layer, channels: [not layer.use_bias],
 }
-
-
-# --- what to know ---------------------------------------------------------------------------
-
-
-def findings(layer: Layer, shape: Shape, rows: Along, columns: Along) -> Iterator[Problem]:
-    """What the layer does that may not be meant."""
-    both = [("rows", 0, rows), ("columns", 1, columns)]
-    for name, axis, along in [("rows and columns", 0, rows)] if rows == columns else both:
-        if isinstance(layer, Conv2DTranspose):
-            yield from _checkerboard(layer, name, axis)
-        else:
-            yield from _unread(layer, name, along)
-            yield from _only_padding(layer, name, along)
-    yield from _too_large(layer, shape)
-    yield from _off_centre(layer)
-
-
-def _warned(layer: Layer, what: str, fix: str, severity: Any = "warning") -> Problem:
-    return Problem(layer.op, what, fix=fix, severity=severity)
-
-
-def _unread(layer: Layer, name: str, along: Along) -> Iterator[Problem]:
-    last = max(place for place, times in enumerate(along.reads) if times) if any(along.reads) else -1
-    inside = along.reads[: last + 1].count(0)
-    if inside:
-        what = f"{inside} of {along.size} {name} are never read, between others that are: the windows step over them"
-        yield _warned(layer, what, "strides and dilation_rate that leave no gap: kernel_size at least strides")
-    if lost := along.size - last - 1:
-        what = f"the last {lost} of {along.size} {name} {'are' if lost > 1 else 'is'} never read: no window fits there"
-        yield _warned(layer, what, f"padding='same', or {along.size - lost} {name}", "warning" if lost > 1 else "note")
-
-
-def _only_padding(layer: Layer, name: str, along: Along) -> Iterator[Problem]:
-    if blind := along.sums.count(0):
-        what = f"{blind} of {along.outputs} output {name} see only padding"
-        yield _warned(layer, what, "padding smaller than the kernel")
-
-
-def _checkerboard(layer: Conv2DTranspose, name: str, axis: int) -> Iterator[Problem]:
-    """Odena, Dumoulin & Olah, Deconvolution and Checkerboard Artifacts, Distill 2016."""
-    kernel, stride = layer.kernel_size[axis], layer.strides[axis]
-    if kernel % stride and layer.dilation_rate[axis] == 1:
-        least, most = kernel // stride, -(-kernel // stride)
-        what = f"output {name} add {least} and {most} inputs in turn, a checkerboard: {stride} does not divide {kernel}"
-        yield _warned(layer, what, f"kernel_size {stride * most}, or UpSampling2D and Conv2D")
-
-
-def _too_large(layer: Layer, shape: Shape) -> Iterator[Problem]:
-    window = _window(layer, shape)
-    if window and any(reach > size for reach, size in zip(window.reach, shape, strict=False)):
-        fits = _most(window, shape, (0, 0, 0, 0))
-        what = f"the kernel reaches over {_x(window.reach)}, its map is {_x(shape[:2])}: the rest sees only padding"
-        yield _warned(layer, what, f"kernel_size up to {_x(fits)}")
-
-
-def _off_centre(layer: Layer) -> Iterator[Problem]:
-    if not isinstance(layer, CONVOLUTIONS) or layer.padding != "same" or max(layer.strides) > 1:
-        return
-    if any(n % 2 == 0 for n in layer.kernel_size):
-        what = f"an even kernel {_x(layer.kernel_size)} with padding='same' looks half a step further down or right"
-        yield _warned(layer, what, "an odd kernel_size", "note")
 
 
 # --- impossible requests --------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,11 +44,9 @@ class Step:
 Lower = Callable[[Layer, Sequence[Shape]], tuple[Call, ...]]
 
 
-def call(kind: type, *args: Any, **kwargs: Any) -> Call:
+def short(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], defaults: Mapping[str, Any]) -> Call:
     """The call of a class, without the keyword arguments that are at their defaults."""
-    known = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
-    given = {name: value for name, value in kwargs.items() if value != one(known[name].default)}
-    return Call(kind.__name__, args, given)
+    return Call(kind, args, {name: value for name, value in kwargs.items() if value != defaults[name]})
 
 
 def one(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What every layer is in PyTorch: a row of torch.nn classes, or of our own (modules.py) where it lacks one.
+"""What every layer is in PyTorch: classes of torch.nn, or of our own (formats/torch/modules.py) where it lacks one.
 
-Maps are (n, channels, height, width) there, all other shapes stay in their order.
+Maps are (n, channels, height, width) there, all other shapes stay in their order. PyTorch itself is not loaded.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from convwise.core.activations import activation
-from convwise.core.geometry import GEOMETRY, normalized_sides, prelu_shape, transposed_crops
+from convwise.core.geometry import GEOMETRY, normalized_sides, prelu_shape, transposed_crops, window_of
 from convwise.core.layers import (
     GLU,
     Activation,
@@ -58,8 +56,7 @@ from convwise.core.layers import (
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, pads_of, symmetric
-from convwise.formats.calls import Call, call, one
-from convwise.formats.torch.modules import OWN
+from convwise.lowering.calls import Call, one, short
 
 Calls = tuple[Call, ...]
 Convolution = Conv2D | DepthwiseConv2D | SeparableConv2D
@@ -67,6 +64,29 @@ Pool = MaxPooling2D | AveragePooling2D
 # The calls that hold weights: a layer that shares another's must make the same ones.
 STATEFUL = frozenset({"Conv2d", "ConvTranspose2d", "Linear", "BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm",
                       "OrderedLayerNorm", "PReLU", "PlacedPReLU", "Scale", "Shift"})  # fmt: skip
+# The classes of our own, by their names in formats/torch/modules.py.
+OWN = frozenset({"FlattenLast", "Rescaling", "ChannelRescaling", "Normalization", "Scale", "Shift", "OrderedLayerNorm",
+                 "AveragePool", "PlacedPReLU", "GeneralReLU", "Exponential", "Squareplus", "SparsePlus",
+                 "SparseSigmoid", "Sparsemax", "GaussianDropout", "GaussianNoise", "StochasticDepth", "Reshape", "Add",
+                 "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"})  # fmt: skip
+# Keyword arguments that need not be written: PyTorch's defaults, and our own classes'.
+_POOLED = {"stride": None, "padding": 0, "ceil_mode": False}
+_BATCH_NORM = {"eps": 1e-5, "momentum": 0.1, "affine": True}
+DEFAULTS: dict[str, Mapping[str, Any]] = {
+    "Conv2d": {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True},
+    "ConvTranspose2d": {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "bias": True, "dilation": 1},
+    "Linear": {"bias": True},
+    "MaxPool2d": _POOLED,
+    "AvgPool2d": {**_POOLED, "count_include_pad": True},
+    "BatchNorm1d": _BATCH_NORM,
+    "BatchNorm2d": _BATCH_NORM,
+    "GroupNorm": {"eps": 1e-5, "affine": True},
+    "LayerNorm": {"eps": 1e-5, "elementwise_affine": True},
+    "OrderedLayerNorm": {"order": (0, 2, 3, 1), "eps": 1e-5, "scale": True, "center": True},
+    "PReLU": {"num_parameters": 1},
+    "Rescaling": {"offset": 0.0},
+    "Upsample": {"scale_factor": None, "mode": "nearest"},
+}
 
 
 def lower(layer: Layer, shapes: Sequence[Shape]) -> Calls:
@@ -76,6 +96,10 @@ def lower(layer: Layer, shapes: Sequence[Shape]) -> Calls:
         known = ", ".join(kind.__name__ for kind in LOWER)
         raise Unsupported("torch", layer.name, f"{layer.op} has no form in PyTorch", f"one of {known}")
     return rule(layer, shapes[0])
+
+
+def _call(kind: str, *args: Any, **kwargs: Any) -> Call:
+    return short(kind, args, kwargs, DEFAULTS[kind])
 
 
 def _as_keras(layer: Layer, shape: Shape) -> None:
@@ -108,7 +132,7 @@ def _activation(name: str, shape: Shape) -> Calls:
 def _prelu(layer: PReLU, shape: Shape) -> Calls:
     alphas = prelu_shape(layer, shape)
     if len(shape) in (1, 3) and alphas[:-1] in ((), (1, 1)):
-        return (call(nn.PReLU, num_parameters=alphas[-1]),)
+        return (_call("PReLU", num_parameters=alphas[-1]),)
     return (Call("PlacedPReLU", alphas[2:] + alphas[:2] if len(alphas) == 3 else alphas),)
 
 
@@ -120,21 +144,21 @@ def _glu(layer: GLU, shape: Shape) -> Calls:
 
 
 def _conv(layer: Conv2D, shape: Shape) -> Calls:
-    made = call(nn.Conv2d, shape[2], layer.filters, one(layer.kernel_size), groups=layer.groups, **_common(layer))
+    made = _call("Conv2d", shape[2], layer.filters, one(layer.kernel_size), groups=layer.groups, **_common(layer))
     return _padded_conv(layer, shape, made)
 
 
 def _depthwise(layer: DepthwiseConv2D, shape: Shape) -> Calls:
     outputs = shape[2] * layer.depth_multiplier
-    made = call(nn.Conv2d, shape[2], outputs, one(layer.kernel_size), groups=shape[2], **_common(layer))
+    made = _call("Conv2d", shape[2], outputs, one(layer.kernel_size), groups=shape[2], **_common(layer))
     return _padded_conv(layer, shape, made)
 
 
 def _separable(layer: SeparableConv2D, shape: Shape) -> Calls:
     channels = shape[2] * layer.depth_multiplier
     common = {**_common(layer), "bias": False}
-    depthwise = call(nn.Conv2d, shape[2], channels, one(layer.kernel_size), groups=shape[2], **common)
-    pointwise = call(nn.Conv2d, channels, layer.filters, 1, bias=layer.use_bias)
+    depthwise = _call("Conv2d", shape[2], channels, one(layer.kernel_size), groups=shape[2], **common)
+    pointwise = _call("Conv2d", channels, layer.filters, 1, bias=layer.use_bias)
     return *_padded(layer, shape, depthwise), pointwise, *_activation(layer.activation, shape)
 
 
@@ -148,7 +172,7 @@ def _padded_conv(layer: Conv2D | DepthwiseConv2D, shape: Shape, made: Call) -> C
 
 def _padded(layer: Convolution, shape: Shape, made: Call) -> Calls:
     """The convolution with its padding: its own where that is the same before and after, else before it."""
-    window = _window(layer, shape)
+    window = window_of(layer, shape)
     native = symmetric(window, shape)
     if native is None:
         return _pad("ZeroPad2d", window.pads), made
@@ -166,7 +190,7 @@ def _transposed(layer: Conv2DTranspose, shape: Shape) -> Calls:
     top, bottom, left, right = transposed_crops(layer)
     rows = _taken(layer, top, bottom, max(layer.strides[0], layer.dilation_rate[0]))
     columns = _taken(layer, left, right, max(layer.strides[1], layer.dilation_rate[1]))
-    made = call(nn.ConvTranspose2d, shape[2], layer.filters, one(layer.kernel_size), stride=one(layer.strides),
+    made = _call("ConvTranspose2d", shape[2], layer.filters, one(layer.kernel_size), stride=one(layer.strides),
                 padding=one((rows[0], columns[0])), output_padding=one((rows[1], columns[1])), groups=layer.groups,
                 bias=layer.use_bias, dilation=one(layer.dilation_rate))  # fmt: skip
     cut = -rows[2], -rows[3], -columns[2], -columns[3]
@@ -187,12 +211,6 @@ def _taken(layer: Conv2DTranspose, before: int, after: int, limit: int) -> Pads:
     return padding, extra, before - padding, 0
 
 
-def _window(layer: Layer, shape: Shape) -> Window:
-    window = GEOMETRY[type(layer)].window(layer, shape)
-    assert window is not None
-    return window
-
-
 def _pad(kind: str, pads: Pads) -> Call:
     """(top, bottom, left, right) as PyTorch's (left, right, top, bottom)."""
     top, bottom, left, right = pads
@@ -204,38 +222,38 @@ def _pad(kind: str, pads: Pads) -> Call:
 
 
 def _max_pool(layer: MaxPooling2D, shape: Shape) -> Calls:
-    native = _native_pool(layer, shape, nn.MaxPool2d)
+    native = _native_pool(layer, shape, "MaxPool2d")
     if native is not None:
         return (native,)
-    return _pad("ConstantPad2d", _window(layer, shape).pads), _pool(nn.MaxPool2d, layer)
+    return _pad("ConstantPad2d", window_of(layer, shape).pads), _pool("MaxPool2d", layer)
 
 
 def _average_pool(layer: AveragePooling2D, shape: Shape) -> Calls:
     if layer.count_include_pad:
         return _padded_average(layer, shape)
-    native = _native_pool(layer, shape, nn.AvgPool2d)
+    native = _native_pool(layer, shape, "AvgPool2d")
     if native is not None:
         return (native,)
-    top, bottom, left, right = _window(layer, shape).pads
+    top, bottom, left, right = window_of(layer, shape).pads
     stride = None if layer.strides == layer.pool_size else one(layer.strides)
     return (Call("AveragePool", (one(layer.pool_size), stride, (left, right, top, bottom))),)
 
 
 def _padded_average(layer: AveragePooling2D, shape: Shape) -> Calls:
     """Padding counts as zeros, but what ceil_mode adds to it counts nowhere."""
-    window = _window(layer, shape)
+    window = window_of(layer, shape)
     pads = pads_of(layer.padding, shape, layer.pool_size, layer.strides)
     top, bottom, left, right = pads
     half = 2 * top <= layer.pool_size[0] and 2 * left <= layer.pool_size[1]
     for ceil in (False, True):
         even = (top, left) == (bottom, right) or not ceil and window.pads == pads
         if half and even and symmetric(window, shape, ceil):
-            return (_pool(nn.AvgPool2d, layer, padding=one((top, left)), ceil_mode=ceil),)
+            return (_pool("AvgPool2d", layer, padding=one((top, left)), ceil_mode=ceil),)
     around = shape[0] + top + bottom, shape[1] + left + right
     rest = Window(window.kernel, window.strides, (1, 1), _less(window.pads, pads))
     for ceil in (False, True):
         if symmetric(rest, around, ceil) == (0, 0):
-            return _pad("ZeroPad2d", pads), _pool(nn.AvgPool2d, layer, ceil_mode=ceil)
+            return _pad("ZeroPad2d", pads), _pool("AvgPool2d", layer, ceil_mode=ceil)
     raise Unsupported("torch", layer.name, f"padding {pads} with ceil_mode has no form in PyTorch", "ceil_mode=False")
 
 
@@ -244,16 +262,16 @@ def _less(pads: Pads, without: Pads) -> Pads:
     return top, bottom, left, right
 
 
-def _native_pool(layer: Pool, shape: Shape, kind: type) -> Call | None:
+def _native_pool(layer: Pool, shape: Shape, kind: str) -> Call | None:
     """PyTorch's own pooling, where its rounding gives our windows: what lies outside the map never counts."""
-    window = _window(layer, shape)
+    window = window_of(layer, shape)
     if any(pad >= size for pad, size in zip(window.pads, _by_side(window.kernel), strict=True)):
         what = f"padding {window.pads} makes windows of {window.kernel} that hold nothing"
         raise Unsupported("torch", layer.name, what, "padding smaller than the pool")
     for ceil in (False, True):
         native = symmetric(window, shape, ceil)
         if native and all(2 * pad <= size for pad, size in zip(native, window.kernel, strict=True)):
-            inside = {"count_include_pad": False} if kind is nn.AvgPool2d and any(native) else {}
+            inside = {"count_include_pad": False} if kind == "AvgPool2d" and any(native) else {}
             return _pool(kind, layer, padding=one(native), ceil_mode=ceil, **inside)
     return None
 
@@ -262,9 +280,9 @@ def _by_side(pair: Pair) -> Pads:
     return pair[0], pair[0], pair[1], pair[1]
 
 
-def _pool(kind: type, layer: Pool, **more: Any) -> Call:
+def _pool(kind: str, layer: Pool, **more: Any) -> Call:
     step = {} if layer.strides == layer.pool_size else {"stride": one(layer.strides)}
-    return call(kind, one(layer.pool_size), **step, **more)
+    return _call(kind, one(layer.pool_size), **step, **more)
 
 
 def _global(kind: str) -> Callable[[Any, Shape], Calls]:
@@ -279,17 +297,17 @@ def _global(kind: str) -> Callable[[Any, Shape], Calls]:
 
 def _batch_norm(layer: BatchNormalization, shape: Shape) -> Calls:
     _as_keras(layer, shape)
-    kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+    kind = "BatchNorm2d" if len(shape) == 3 else "BatchNorm1d"
     both = layer.scale and layer.center
     # Keras's momentum is the share that stays, PyTorch's the share that is replaced.
-    made = call(kind, shape[-1], eps=layer.epsilon, momentum=round(1 - layer.momentum, 12), affine=both)
+    made = _call(kind, shape[-1], eps=layer.epsilon, momentum=round(1 - layer.momentum, 12), affine=both)
     return made, *_learnt(layer, both, shape[-1:])
 
 
 def _group_norm(layer: GroupNormalization, shape: Shape) -> Calls:
     _as_keras(layer, shape)
     both = layer.scale and layer.center
-    made = call(nn.GroupNorm, layer.groups, shape[-1], eps=layer.epsilon, affine=both)
+    made = _call("GroupNorm", layer.groups, shape[-1], eps=layer.epsilon, affine=both)
     return made, *_learnt(layer, both, shape[-1:])
 
 
@@ -297,9 +315,9 @@ def _layer_norm(layer: LayerNormalization, shape: Shape) -> Calls:
     """The axes stay in our order, and so do the weights."""
     sides, order = one(normalized_sides(layer, shape)), _normalized_last(layer, shape)
     if layer.scale == layer.center and order == tuple(range(len(order))):
-        return (call(nn.LayerNorm, sides, eps=layer.epsilon, elementwise_affine=layer.scale),)
+        return (_call("LayerNorm", sides, eps=layer.epsilon, elementwise_affine=layer.scale),)
     learnt = {"scale": layer.scale, "center": layer.center}
-    return (call(OWN["OrderedLayerNorm"], sides, order=order, eps=layer.epsilon, **learnt),)
+    return (_call("OrderedLayerNorm", sides, order=order, eps=layer.epsilon, **learnt),)
 
 
 def _normalized_last(layer: LayerNormalization, shape: Shape) -> tuple[int, ...]:
@@ -320,7 +338,7 @@ def _learnt(layer: BatchNormalization | GroupNormalization, both: bool, shape: S
 def _rescaling(layer: Rescaling, shape: Shape) -> Calls:
     scale, offset = one(layer.scale), one(layer.offset)
     if isinstance(scale, float) and isinstance(offset, float):
-        return (call(OWN["Rescaling"], scale, offset=offset),)
+        return (_call("Rescaling", scale, offset=offset),)
     return (Call("ChannelRescaling", (list(layer.scale), list(layer.offset))),)
 
 
@@ -350,8 +368,8 @@ def _reshape(layer: Reshape, shape: Shape) -> Calls:
 def _dense(layer: Dense, shape: Shape) -> Calls:
     after = _activation(layer.activation, shape)
     if len(shape) == 3:  # Keras applies Dense at every position of a map, which is a 1x1 convolution.
-        return (call(nn.Conv2d, shape[2], layer.units, 1, bias=layer.use_bias), *after)
-    return (call(nn.Linear, shape[-1], layer.units, bias=layer.use_bias), *after)
+        return (_call("Conv2d", shape[2], layer.units, 1, bias=layer.use_bias), *after)
+    return (_call("Linear", shape[-1], layer.units, bias=layer.use_bias), *after)
 
 
 def _concatenate(layer: Concatenate, shape: Shape) -> Calls:
@@ -367,7 +385,7 @@ def _up_sampling(layer: UpSampling2D, shape: Shape) -> Calls:
     if layer.interpolation == "bicubic":
         what = "bicubic weighs neighbours otherwise in PyTorch than in Keras"
         raise Unsupported("torch", layer.name, what, "interpolation='bilinear'")
-    return (call(nn.Upsample, scale_factor=one(layer.size), mode=layer.interpolation),)
+    return (_call("Upsample", scale_factor=one(layer.size), mode=layer.interpolation),)
 
 
 def _plain(kind: str) -> Callable[[Any, Shape], Calls]:
@@ -412,7 +430,7 @@ LOWER: dict[type[Layer], Callable[[Any, Shape], Calls]] = {
     Maximum: _plain("Maximum"),
     Minimum: _plain("Minimum"),
     Concatenate: _concatenate,
-    ZeroPadding2D: lambda layer, shape: (_pad("ZeroPad2d", _window(layer, shape).pads),),
+    ZeroPadding2D: lambda layer, shape: (_pad("ZeroPad2d", window_of(layer, shape).pads),),
     Cropping2D: _cropping,
     UpSampling2D: _up_sampling,
     Rescaling: _rescaling,
