@@ -19,7 +19,7 @@ from convwise.core.net import Net
 from convwise.core.windows import Shape
 from convwise.formats.lifted import Draft
 from convwise.formats.torch.pointwise import joined, unary
-from convwise.formats.torch.pt2 import Node, Ref
+from convwise.formats.torch.pt2 import Node, Ref, is_float
 from convwise.formats.torch.rules import cropped, named
 from convwise.formats.torch.walk import Seen, Walk, pair
 from convwise.lowering.calls import shapes_of
@@ -156,15 +156,17 @@ def _arithmetic(function: Callable[..., Array]) -> Callable[..., Array | None]:
     return lambda arrays, given, shape: None if any(each is None for each in arrays) else function(*arrays)
 
 
-def _first(function: Callable[[Array, Mapping[str, Any], Shape], Array]) -> Callable[..., Array | None]:
+def _first(function: Callable[[Array, Mapping[str, Any], Shape], Array | None]) -> Callable[..., Array | None]:
     return lambda arrays, given, shape: None if arrays[0] is None else function(arrays[0], given, shape)
 
 
 _RESHAPED = _first(lambda array, given, shape: array.reshape(shape))
 CONSTANTS: dict[str, Callable[..., Array | None]] = {
     **dict.fromkeys(("view", "reshape", "flatten", "unsqueeze", "squeeze", "_unsafe_view"), _RESHAPED),
-    **dict.fromkeys(("clone", "contiguous", "detach", "alias", "to", "_to_copy", "lift_fresh_copy"),
+    **dict.fromkeys(("clone", "contiguous", "detach", "alias", "lift_fresh_copy"),
                     _first(lambda array, given, shape: array)),
+    **dict.fromkeys(("to", "_to_copy"),
+                    _first(lambda array, given, shape: array if is_float(given) else None)),
     **dict.fromkeys(("expand", "expand_as"), _first(lambda array, given, shape: np.broadcast_to(array, shape))),
     "permute": _first(lambda array, given, shape: array.transpose(given["dims"])),
     "transpose": _first(lambda array, given, shape: array.swapaxes(given["dim0"], given["dim1"])),

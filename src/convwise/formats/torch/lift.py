@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,12 @@ from torch import nn
 from convwise.core.problems import ShapeError, UnusableInput
 from convwise.formats.lifted import Lifted
 from convwise.formats.torch.fold import CONSTANTS, composite, folded
-from convwise.formats.torch.pt2 import DAMAGES, EXPECTED, Node, Program, Ref, one_image, read_program
+from convwise.formats.torch.pt2 import BATCH, DAMAGES, EXPECTED, FLOATS, Node, Program, Ref, one_image, read_program
 from convwise.formats.torch.rules import RULES
 from convwise.formats.torch.walk import Walk
+
+# What the errors of torch.export have in common where the way through a module depends on the values in an image.
+BRANCHES = ("data-dependent", "DataDependent", "control flow", "DynamicOutputShape", "Unbacked")
 
 
 def lift(module: nn.Module, input_shape: tuple[int, int, int]) -> Lifted:
@@ -52,23 +59,38 @@ def _walked(program: Program, input_shape: tuple[int, int, int]) -> Lifted:
 
 
 def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
-    """The module's program for two images, so that one whose code mixes images is not mistaken."""
+    """The module's program for so many images that the batch is known among the axes, also once it was moved."""
     height, width, channels = input_shape
     training = module.training
+    like = next((each for each in module.parameters() if each.is_floating_point()), torch.empty(0))
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            image = torch.zeros(2, channels, height, width)
+        with _quiet(), torch.no_grad():
+            image = torch.empty(BATCH, channels, height, width, dtype=like.dtype, device=like.device)
             return _program(torch.export.export(module.eval(), (image,)), type(module).__name__)
     except UnusableInput:
         raise
     except Exception as error:  # whatever torch.export, or the module itself, says
         said = str(error).strip().splitlines()
         what = f"cannot be traced by torch.export: {type(error).__name__}: {said[0] if said else ''}"
-        fix = "branch on shapes only, not on values, or give an ONNX file"
-        raise UnusableInput(type(module).__name__, what, f"a module that reads images {input_shape}", fix) from error
+        expected = f"a module that reads images {input_shape}, here {BATCH} at a time"
+        branches = any(word in f"{type(error).__name__} {error}" for word in BRANCHES)
+        fix = "branch on shapes only, not on values, or give an ONNX file" if branches else ""
+        raise UnusableInput(type(module).__name__, what, expected, fix) from error
     finally:
         module.train(training)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings, logs and graphs that torch.export prints where it fails: the error says it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _program(exported: Any, name: str) -> Program:
@@ -109,4 +131,6 @@ def _class(kind: Any) -> str:
 def _argument(value: Any) -> Any:
     if isinstance(value, torch.fx.Node):
         return Ref(value.name)
+    if isinstance(value, torch.dtype):
+        return FLOATS.get(str(value).removeprefix("torch."), 0)
     return [_argument(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -6,12 +6,17 @@ from math import inf, prod
 
 from convwise.core import layers as L
 from convwise.core.parameters import Pads
-from convwise.formats.torch.pt2 import Node
+from convwise.formats.torch.pt2 import Node, is_float
 from convwise.formats.torch.walk import MOST_MOVED, Rule, Seen, Walk, image, pair
 
 
 def _unmoved(walk: Walk, node: Node) -> Seen | None:
     return walk.first(node)
+
+
+def _cast(walk: Walk, node: Node) -> Seen | None:
+    """Nothing between floating types; to whole numbers it rounds."""
+    return walk.first(node) if is_float(node.arguments) else None
 
 
 def _expanded(walk: Walk, node: Node) -> Seen | None:
@@ -23,11 +28,11 @@ def _expanded(walk: Walk, node: Node) -> Seen | None:
 
 def _reshaped(walk: Walk, node: Node) -> Seen | None:
     seen, shape = walk.seen(next(iter(node.arguments.values()))), walk.program.shapes[node.name]
-    if seen is None or shape[0] != walk.program.shapes[walk.program.image][0] or prod(shape[1:]) != prod(seen.shape):
+    if seen is None or prod(shape[1:]) != prod(seen.shape):
         return None
     if shape[1:] == seen.torch_shape:
         return seen
-    return walk.moved(node, seen, seen.index.reshape(shape[1:]), True) if prod(shape) <= MOST_MOVED else None
+    return walk.moved(node, seen, seen.index.reshape(shape[1:]), True) if prod(seen.shape) <= MOST_MOVED else None
 
 
 def _permuted(walk: Walk, node: Node) -> Seen | None:
@@ -121,6 +126,8 @@ MOVES: dict[str, Rule] = {
     "upsample_bilinear2d": _upsampled("bilinear"),
     "expand": _expanded,
     "expand_as": _expanded,
-    **dict.fromkeys(("contiguous", "clone", "to", "_to_copy", "detach", "alias", "lift_fresh_copy", "identity",
+    "to": _cast,
+    "_to_copy": _cast,
+    **dict.fromkeys(("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "identity",
                      "feature_alpha_dropout", "type_as", "positive"), _unmoved),
 }  # fmt: skip

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import Shape
 
+BATCH = 97  # images, where it is ours to say: a prime that is hardly the size of another axis
 JSON_BYTES = 2**28  # a graph of a million nodes stays below
 # What a file whose parts do not fit together ends in.
 DAMAGES = (
@@ -82,6 +83,11 @@ class Program:
     constant: Callable[[str], NDArray[Any] | None]
     parameters: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def batch(self) -> int:
+        """How many images it was traced for."""
+        return self.shapes[self.image][0]
+
 
 def read_program(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> Program:
     """The graph in a .pt2 file. UnusableInput where it cannot be read without running what it holds."""
@@ -141,7 +147,15 @@ class _Archive:
         return _float(np.lib.stride_tricks.as_strided(flat[first:], sizes, steps, writeable=False))
 
 
-# torch's numbers of its types, as numpy's; bfloat16 is the upper half of a float32.
+FLOATS = {"float16": 6, "float32": 7, "float64": 8, "bfloat16": 13}  # torch's numbers of its types
+
+
+def is_float(given: Mapping[str, Any]) -> bool:
+    """Whether a cast gives a floating type, from which and to which numbers stay the same."""
+    return given.get("dtype") is None or given["dtype"] in FLOATS.values()
+
+
+# torch's numbers as numpy's types; bfloat16 is the upper half of a float32.
 _DTYPES: dict[int, str] = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f2", 7: "<f4", 8: "<f8", 12: "?",
                            13: "<u2"}  # fmt: skip
 
@@ -213,8 +227,8 @@ def _argument(data: Mapping[str, Any]) -> Any:
 
 
 def _free(sizes: list[Any], input_shape: tuple[int, int, int] | None, path: str) -> dict[str, int]:
-    """The values of the free sizes of the image, (n, channels, height, width): the batch is 1."""
-    wanted = (1, input_shape[2], *input_shape[:2]) if input_shape else (1, None, None, None)
+    """The values of the free sizes of the image, (n, channels, height, width)."""
+    wanted = (BATCH, input_shape[2], *input_shape[:2]) if input_shape else (BATCH, None, None, None)
     free: dict[str, int] = {}
     if len(sizes) != 4:
         raise UnusableInput(path, f"reads an input of {len(sizes)} axes", "images (n, channels, height, width)")

@@ -99,10 +99,16 @@ def _linear(walk: Walk, node: Node) -> Seen | None:
         return None
     kernel = kernel.T if "weight" in given else kernel
     order, bias = seen.order, walk.number(given.get("bias", given.get("self") if "mat1" in given else None))
+    if "mat1" in given:
+        if bias is None or bias.shape[-1:] != kernel.shape[1:] or bias.size != kernel.shape[1]:
+            return None
+        if not given.get("alpha", 1) == given.get("beta", 1) == 1:
+            return None
+        bias = bias.reshape(-1)
     if len(seen.shape) == 1:
         kernel = kernel if seen.places is None else kernel[np.argsort(seen.places)]
         order = (0,)
-    if order is None or order[-1] != len(seen.shape) - 1:
+    if order is None or order[-1:] != (len(seen.shape) - 1,) or seen.shape[-1] != kernel.shape[0]:
         return None
     weights = {"kernel": kernel} if bias is None else {"kernel": kernel, "bias": bias}
     made = walk.add(node, L.Dense(kernel.shape[1], bias is not None), seen, weights=weights)

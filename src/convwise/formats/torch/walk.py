@@ -18,17 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.geometry import GEOMETRY
-from convwise.core.layers import Activation, Flatten, Layer, Reshape
+from convwise.core.layers import Activation, Flatten, Layer, Opaque, Reshape
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Problem, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.lifted import Draft
+from convwise.formats.torch.memory import Memory
 from convwise.formats.torch.modules import OWN
 from convwise.formats.torch.pt2 import Node, Program, Ref
 
 Order = tuple[int, ...]
 Array = NDArray[Any]
 MOST_MOVED = 2**27  # numbers of a tensor whose moves are followed
+ANYWHERE = ("linear", "addmm", "mm", "matmul")  # what is told also where the batch is not the first axis
+
+
+class Tied(Exception):
+    """Weights that another layer holds in another form: a net cannot say so, and they must not count twice."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,16 @@ def orders(places: NDArray[np.int64]) -> Iterator[tuple[Order, Shape]]:
             yield order, tuple(shape)
 
 
+def per_image(shape: Shape, batch: int) -> Shape:
+    """A tensor's sides without the batch: the axis that it is, or else is merged with. The last axis last."""
+    whole = [axis for axis, n in enumerate(shape[:-1]) if n == batch]
+    merged = [axis for axis, n in enumerate(shape) if n % batch == 0]
+    for axis in (whole or merged)[:1]:
+        rest = () if shape[axis] == batch else (shape[axis] // batch,)
+        return (*shape[:axis], *rest, *shape[axis + 1 :])
+    return shape
+
+
 class Walk:
     """From a program to a net, node by node."""
 
@@ -91,16 +107,21 @@ class Walk:
         self.draft = Draft(input_shape, 0)
         self.values: dict[str, Seen] = {program.image: Seen(0, input_shape)}
         self.folded: dict[str, NDArray[Any] | None] = {}
-        self.learnt = set(program.parameters)
+        # The parameters that a constant is made of, that a layer holds, and that layers of ours hold.
+        self.origins = {name: frozenset([name]) for name in program.parameters}
+        self.held: dict[str, frozenset[str]] = {}
+        self.taken: frozenset[str] = frozenset()
+        self.memory = Memory(program.nodes, program.outputs)
         self.pads: dict[str, Pads] = {}  # of values that a max pooling reads
         self.makers = {name: node for node in program.nodes for name in node.outputs}
-        self.owners: dict[tuple[str, ...], str] = {}
+        self.owners: dict[frozenset[str], str] = {}
         self.uses = Counter([*(name for node in program.nodes for name in node.reads), *program.outputs])
 
     def run(self, rules: Mapping[str, Rule], composite: Composite, constants: Mapping[str, Constant]) -> None:
         """Fill the draft with the layers of the program."""
         for group in _groups(self.program.nodes):
-            seen = composite(self, group)
+            reads = [name for node in group for name in node.reads if name in self.values]
+            seen = composite(self, group) if self._in_front(reads) else None
             if seen is not None:
                 self.values[group[-1].name] = seen
                 continue
@@ -108,6 +129,7 @@ class Walk:
                 self._read(node, rules, constants)
         self._end()
         self._pruned()
+        self._counted()
 
     def _read(self, node: Node, rules: Mapping[str, Rule], constants: Mapping[str, Constant]) -> None:
         reads = [name for name in node.reads if name in self.values]
@@ -117,18 +139,37 @@ class Walk:
             return
         if not reads:
             self.folded[node.name] = _worked_out(self, node, constants)
-            self.learnt |= {node.name} if self.learnt & set(node.reads) else set()
+            self.origins |= dict.fromkeys(node.outputs, self.origin(node))
+            self._written(node)
             return
-        rule = rules.get(operator)
-        seen = (rule(self, node) if rule else None) or self.opaque(node)
-        if seen.torch_shape != shape[1:] and operator not in ("expand", "expand_as") and node.name not in self.pads:
-            what = f"gives {seen.torch_shape} where the model says {shape[1:]}"
+        rule = rules.get(operator) if operator in ANYWHERE or self._in_front([*reads, node.name]) else None
+        try:
+            seen = (rule(self, node) if rule else None) or self.opaque(node)
+        except Tied:
+            seen = self.opaque(node)
+        sides = per_image(shape, self.program.batch)
+        if seen.torch_shape != sides and operator not in ("expand", "expand_as") and node.name not in self.pads:
+            what = f"gives {seen.torch_shape} where the model says {sides}"
             where = f"operator {node.name} ({node.operator})"
             raise UnusableInput(where, what, "one shape", "report this model as a bug")
         self.values[node.name] = seen
         for i, name in enumerate(node.outputs[1:], 1):
             if self.uses[name]:
                 self.values[name] = self.opaque(replace(node, name=name, outputs=node.outputs[i:]))
+        self._written(node)
+
+    def _in_front(self, names: Sequence[str]) -> bool:
+        """Whether the first axis of all these tensors is the batch; else it was moved, merged or reduced."""
+        return all(self.program.shapes[name][:1] == (self.program.batch,) for name in names)
+
+    def _written(self, node: Node) -> None:
+        """What a node changes in place, in the tensors that share memory with its own."""
+        for name in self.memory.changed(node):
+            if node.name not in self.values:
+                self.folded[name] = None
+                continue
+            both: dict[str, Any] = {"self": Ref(name), "written": Ref(node.name)}
+            self.values[name] = self.opaque(replace(node, name=name, outputs=(name,), arguments=both))
 
     def _end(self) -> None:
         """The output, as the last layer's."""
@@ -161,6 +202,26 @@ class Walk:
         names = {layer.name for layer in left}
         self.draft.weights = {key: v for key, v in self.draft.weights.items() if key.partition("/")[0] in names}
 
+    def _counted(self) -> None:
+        """Opaque layers with the parameters that no other layer holds; a note of those that nothing reads."""
+        counted = {name for layer in self.draft.layers if not isinstance(layer, Opaque) for name in self._holds(layer)}
+        for i, layer in enumerate(self.draft.layers):
+            if isinstance(layer, Opaque):
+                held = self._holds(layer)
+                self.draft.layers[i] = replace(layer, params=self._size(held - counted))
+                counted |= held
+        unread = self.program.parameters - {name for node in self.program.nodes for name in node.reads}
+        if unread:
+            named = ", ".join(name.removeprefix("p_") for name in sorted(unread)[:3]) + ", ..." * (len(unread) > 3)
+            what = f"has {self._size(unread):,} parameters that its forward never reads ({named}); they are left out"
+            self.draft.problems.append(Problem("model", what, severity="note", count=len(unread)))
+
+    def _holds(self, layer: Layer) -> frozenset[str]:
+        return self.held.get(layer.name, frozenset())
+
+    def _size(self, parameters: frozenset[str]) -> int:
+        return sum(prod(self.program.shapes[name]) for name in parameters)
+
     # --- what rules use ---
 
     def seen(self, value: Any) -> Seen | None:
@@ -185,19 +246,27 @@ class Walk:
 
     def is_learnt(self, value: Any) -> bool:
         """Whether a constant is a parameter, or made of one, and not a buffer."""
-        return isinstance(value, Ref) and value.name in self.learnt
+        return isinstance(value, Ref) and bool(self.origins.get(value.name))
+
+    def origin(self, node: Node) -> frozenset[str]:
+        """The parameters that a node reads, itself or through constants that are made of them."""
+        return frozenset().union(*(self.origins.get(name, ()) for name in node.reads if name not in self.values))
 
     def add(self, node: Node, layer: Layer, *reads: Seen, weights: Mapping[str, NDArray[Any]] | None = None,
             name: str = "") -> Seen:  # fmt: skip
-        """A layer on what it reads, in our order. The same weights read again are shared."""
-        key, kinds = next(self.keys), weights or {}
-        held = tuple(name for name in node.reads if name not in self.values)
+        """A layer on what it reads, in our order. The same weights read again are shared; Tied in another form."""
+        key, kinds, origin = next(self.keys), weights or {}, self.origin(node)
+        held = origin or frozenset(name for name in node.reads if name not in self.values)
         owner = self.owners.get(held) if kinds else None
         if owner and self._same(owner, layer, kinds):
             layer, kinds = replace(layer, shares=owner), {}
+        elif kinds and origin & self.taken:
+            raise Tied
         named = self.draft.add(key, layer, name or name_of(node), [seen.value for seen in reads], kinds)
         if kinds and held:
             self.owners.setdefault(held, named)
+            self.held[named] = origin
+            self.taken |= origin
         shape = GEOMETRY[type(layer)].shape(self.draft.layers[-1], [seen.shape for seen in reads])
         return Seen(key, shape)
 
@@ -211,14 +280,14 @@ class Walk:
 
     def opaque(self, node: Node) -> Seen:
         """An operator that is no layer of ours."""
-        reads = [self.values[name] for name in dict.fromkeys(node.reads) if name in self.values]
-        stored = [self.program.constant(name) for name in node.reads if name in self.program.parameters]
-        torch_shape = self.program.shapes[node.name][1:]
-        shape = (*torch_shape[1:], torch_shape[0]) if len(torch_shape) == 3 else torch_shape
-        params = sum(each.size for each in stored if each is not None)
-        key = next(self.keys)
-        self.draft.opaque(key, node.operator, shape, name_of(node), [seen.value for seen in reads], params)
-        return Seen(key, shape)
+        reads = [self.values[name].value for name in dict.fromkeys(node.reads) if name in self.values]
+        sides, key, places = per_image(self.program.shapes[node.name], self.program.batch), next(self.keys), None
+        shape = (*sides[1:], sides[0]) if len(sides) == 3 else sides
+        if len(sides) == 3 and not self._in_front([node.name]) and prod(sides) <= MOST_MOVED // 8:
+            shape, places = sides, placed(sides, (0, 1, 2))  # windows, or heads: no map
+        named = self.draft.opaque(key, node.operator, shape, name_of(node), reads)
+        self.held[named] = self.origin(node)
+        return Seen(key, shape, places)
 
     def standard(self, seen: Seen, name: str = "permute") -> Seen:
         """The tensor with its numbers where the next layer expects them; Opaque where that moves them."""
