@@ -43,11 +43,12 @@ def test_the_examples():
     assert goal.limits == (Limit("latency_ms", 2.0), Limit("macs", 5e6), Limit("params", 1e5))
     assert goal.text == "accuracy where latency<2ms and macs<5M and params<100k"
     assert parse_goal(" accuracy ") == Goal()
+    assert parse_goal("Accuracy WHERE latency<2ms AND macs<5M").limits == (Limit("latency_ms", 2.0), Limit("macs", 5e6))
     assert parse_goal("accuracy where params<1.5e3").limits == (Limit("params", 1500.0),)
 
 
 BAD_GOALS = {
-    "speed": "speed", "": "asks for", "accuracy where": "accuracy where", "accuracy where size<3": "size",
+    "speed": "speed", "": "asks for", "accuracy where": "no limit after", "accuracy where size<3": "size",
     "accuracy where params<": "params<", "accuracy where params>3": "params>3", "accuracy where params<0": "above 0",
     "accuracy where params<3 parsecs": "parsecs", "accuracy where latency<2M": "M", "accuracy where params<-3": "-3",
     "accuracy where macs<5M or params<3": "or", "accuracy params<3": "accuracy params<3",

@@ -449,6 +449,28 @@ def test_unusable_classes(tmp_path):
     assert "fewer than 10 train images in" in said(images)
 
 
+@pytest.mark.parametrize("test", [None, 0.4])
+def test_a_split_that_leaves_no_valid_image_is_refused(test):
+    source = striped(2, 2, 6)
+    message = refused(source, test=test)
+    assert "none is left for valid" in message
+    assert "at least 3" in message
+    assert "--test none" in message
+    images = read(source, test="none")
+    assert (len(images.train), len(images.valid)) == (2, 2)
+
+
+def test_own_parts_that_leave_nothing_are_refused(tmp_path):
+    write_parts(tmp_path / "tested", ("train", "test"), per_class=1)
+    message = refused(tmp_path / "tested")
+    assert "none is left for valid" in message
+    assert "at least 2" in message
+    assert "--test" not in message
+    write_parts(tmp_path / "validated", ("train", "val"), per_class=1)
+    assert "none is left for test" in refused(tmp_path / "validated")
+    assert read(tmp_path / "validated", test="none").test is None
+
+
 def test_unbalanced_sets_are_reported(tmp_path):
     write_folder(tmp_path, "a", 40)
     write_folder(tmp_path, "b", 10, seed=1)
@@ -558,6 +580,7 @@ def test_shares():
         assert (len(images.train), len(images.valid)) == (160, 40)
     for test, valid in ((1, 0.2), (-0.1, 0.2), (1.5, 0.2), ("half", 0.2), (0.2, 0), (0.2, 1)):
         assert "is no share" in refused(source, test=test, valid=valid)
+    assert "--test: 1.5" in refused(source, test=1.5)
 
 
 def test_seed_changes_both_draws_and_nothing_else():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 
@@ -11,11 +12,14 @@ import pytest
 from PIL import Image
 
 import convwise
-from convwise import deliver
+from convwise import cli, deliver
 from convwise.core.problems import UnusableInput
 from convwise.images import read
-from imagesets import write_folder
+from imagesets import striped, write_folder
 from studies import command
+
+X, Y = striped(2, 12, size=12)
+X[0, 0, :2] = [[0], [255]]  # both ends of the range
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,78 @@ def test_other_sizes_and_modes_are_brought_to_the_input(chosen, tmp_path):
     assert all(row["label"] in ("4", "down", "up, or so") for row in found)
 
 
+def test_what_is_no_image_at_all(chosen, tmp_path):
+    """Exit 2 where nothing could be labelled, and the path once."""
+    good = next(chosen.images.rglob("*.png"))
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:90])
+    (tmp_path / "notes.txt").write_text("no image")
+    for name in ("cut.png", "notes.txt"):
+        with pytest.raises(UnusableInput, match="cannot be read") as caught:
+            convwise.predict(chosen.folder, tmp_path / name)
+        assert str(caught.value).count(name) == 1
+    (tmp_path / "set").mkdir()
+    for index in range(70):
+        (tmp_path / "set" / f"{index:02d}.png").write_bytes(b"")
+    ended = command("predict", chosen.folder, tmp_path / "set")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "00.png: cannot be read (empty file), and none of 69 more" in ended.stderr
+
+
+def test_arrays_are_labelled_as_their_files(chosen, rows):
+    torch = pytest.importorskip("torch")
+    some = rows[::10]
+    pixels = np.stack([np.asarray(Image.open(row["path"])) for row in some])
+    colours = np.repeat(pixels[..., None], 3, axis=3)
+    for images in (pixels, pixels[..., None], colours, torch.from_numpy(colours).permute(0, 3, 1, 2).float()):
+        found = convwise.predict(chosen.folder, images)
+        assert [row["path"] for row in found] == [str(index) for index in range(len(some))]
+        assert [row["probabilities"] for row in found] == [row["probabilities"] for row in some]
+
+
+def test_arrays_on_another_scale_are_refused(chosen, rows):
+    pixels = np.stack([np.asarray(Image.open(row["path"])) for row in rows[:5]])[..., None]
+    with_gap = pixels.astype(float)
+    with_gap[0, 0, 0] = np.nan
+    for images, named in ((pixels / 255, "0 to 255"), (pixels.astype(np.uint16) * 257, "0 to 255"),
+                          (pixels.astype(float) - 500, "0 to 255"), (with_gap, "NaN"), (pixels[0], "one image"),
+                          (pixels[:0], "no image"), (["a", "b"], "type <U1"), (7, "shape")):  # fmt: skip
+        with pytest.raises(UnusableInput, match=named):
+            convwise.predict(chosen.folder, images)
+
+
+def test_arrays_keep_the_scale_that_was_learnt_from(chosen, rows, tmp_path):
+    folder = tmp_path / "chosen"
+    shutil.copytree(chosen.folder, folder)
+    choice = json.loads((folder / "choice.json").read_text())
+    pixels = np.stack([np.asarray(Image.open(row["path"])) for row in rows[:5]])[..., None]
+    for values, learnt in ((pixels / 255, (X / 255, Y)), (pixels / 127.5 - 1, (X / 127.5 - 1, Y))):
+        choice["data"]["facts"]["scale"] = read(learnt).facts["scale"]
+        (folder / "choice.json").write_text(json.dumps(choice))
+        found = convwise.predict(folder, values)
+        assert [row["probabilities"] for row in found] == [row["probabilities"] for row in rows[:5]]
+        with pytest.raises(UnusableInput, match="values from"):
+            convwise.predict(folder, pixels)
+
+
+@pytest.mark.parametrize("model", [None, b"junk"])
+def test_a_model_that_is_lost_or_broken(chosen, tmp_path, model):
+    folder = tmp_path / "chosen"
+    shutil.copytree(chosen.folder, folder)
+    (folder / "model.onnx").unlink()
+    if model:
+        (folder / "model.onnx").write_bytes(model)
+    with pytest.raises(UnusableInput, match=r"model\.onnx.*convwise export"):
+        convwise.predict(folder, chosen.images)
+
+
+def test_where_the_csv_cannot_be_is_said_before_the_work(chosen, tmp_path, monkeypatch):
+    monkeypatch.setattr(deliver, "predict", lambda *_: pytest.fail("it predicted first"))
+    for file in (tmp_path / "no" / "answers.csv", tmp_path):
+        with pytest.raises(UnusableInput, match="--csv"):
+            cli.predict(chosen.folder, chosen.images, file)
+    assert not (tmp_path / "no").exists()
+
+
 def test_no_choice_no_images(chosen, tmp_path):
     no = tmp_path / "no"
     for folder, images in (
@@ -119,3 +195,15 @@ def test_a_class_may_be_called_like_a_column(chosen, tmp_path, name):
     assert row["path"] == str(image)
     assert row["label"] in choice["data"]["classes"]
     assert "error" not in row
+    ended = command("predict", folder, image)
+    (written,) = csv.DictReader(io.StringIO(ended.stdout))
+    assert written["path"] == str(image)
+    assert written["label"] == row["label"]
+    assert float(written[name if name == "error" else f"{name} (class)"]) == row["probabilities"][name]
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "7", "null", "[", '{"net": {}}'])
+def test_a_choice_that_is_not_ours(tmp_path, text):
+    (tmp_path / "choice.json").write_text(text)
+    with pytest.raises(UnusableInput, match="expected a folder that `convwise choose` wrote"):
+        deliver.read_choice(tmp_path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import io
 import os
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,9 +18,10 @@ from PIL import Image
 
 from convwise import sources
 from convwise.core.problems import UnusableInput
-from convwise.images import read
+from convwise.images import find_images, load_image, read
 from convwise.sources import SOURCES
 from imagesets import striped, write_folder, write_idx, write_parts, write_zip
+from studies import ENVIRONMENT
 
 X, Y = striped(3, 8, size=12)
 X_TEST, Y_TEST = striped(3, 4, size=12, seed=9)
@@ -54,7 +58,22 @@ EXAMPLES = {
     "idx": lambda tmp_path: write_idx(tmp_path / "set", "train", X[..., 0], Y),
     "named": lambda tmp_path: "digits",
     "arrays": lambda tmp_path: (X, Y),
+    "datasets": lambda tmp_path: Numbered(X, Y),
 }
+
+
+class Numbered:
+    """Like a torch Dataset: items by number."""
+
+    def __init__(self, images, labels, classes=None) -> None:
+        self.items = list(zip(images, labels, strict=True))
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int):
+        return self.items[index]
 
 
 @pytest.mark.parametrize("row", SOURCES, ids=lambda row: row.name)
@@ -109,7 +128,7 @@ def test_parts_of_a_folder_are_respected(tmp_path, valid):
     assert all(name.startswith("test/") for name in images.test.open().names)
 
 
-@pytest.mark.parametrize("top", ["", "wrapped"])
+@pytest.mark.parametrize("top", ["", "wrapped", "twice/wrapped"])
 def test_zip_with_and_without_a_wrapping_folder(tmp_path, top):
     folder = write_parts(tmp_path / "set", ("train", "test"), per_class=4)
     images = read(write_zip(tmp_path / "set.zip", folder, top))
@@ -161,6 +180,61 @@ def test_linked_folders_are_followed_once(tmp_path):
         (tmp_path / "set" / name).symlink_to(tmp_path / "real" / "x" / name)
         (tmp_path / "real" / "x" / name / "loop").symlink_to(tmp_path / "real" / "x" / name)
     assert read(tmp_path / "set").facts["read"] == 12
+
+
+def test_a_folder_that_cannot_be_listed_does_not_vanish(tmp_path, monkeypatch):
+    """Not by its permissions: these tests may run as root."""
+    listed = os.scandir
+
+    def denied(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    write_folder(tmp_path / "set", "abc")
+    monkeypatch.setattr(os, "scandir", denied)
+    message = refused(tmp_path / "set")
+    assert str(tmp_path / "set" / "b") in message
+    assert "Permission denied" in message
+    with pytest.raises(UnusableInput, match="Permission denied"):
+        find_images(tmp_path / "set")
+
+
+def test_a_source_that_cannot_be_listed(tmp_path, monkeypatch):
+    def denied(path="."):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    write_folder(tmp_path / "set")
+    monkeypatch.setattr(os, "listdir", denied)
+    monkeypatch.setattr(os, "scandir", denied)
+    assert f"{tmp_path / 'set'}: cannot be read (Permission denied)" in refused(tmp_path / "set")
+
+
+def test_a_pipe_among_the_images_is_named_and_not_waited_for(tmp_path):
+    write_folder(tmp_path)
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a" / "0000.png")
+    # In a process of its own: what waits for a pipe cannot be stopped otherwise.
+    told = subprocess.run(
+        [sys.executable, "-c", f"from convwise.images import read; print(read({str(tmp_path)!r}).facts)"],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    facts = ast.literal_eval(told)
+    assert facts["unreadable_files"] == {"a/pipe.png": "not a regular file"}
+    assert facts["read"] == 13
+    with pytest.raises(UnusableInput, match="empty file"):
+        load_image(tmp_path / "a" / "pipe.png", 3)
+
+
+def test_the_first_frame_of_a_gif_is_read(tmp_path):
+    write_folder(tmp_path, mode="P", suffix=".gif")
+    frames = [Image.new("L", (16, 16), value) for value in (200, 10)]
+    frames[0].save(tmp_path / "a" / "moving.gif", save_all=True, append_images=frames[1:])
+    images = read(tmp_path, test="none")
+    assert images.facts["read"] == 13
+    everything = images.unsealed()
+    assert everything.pixels[everything.names.index("a/moving.gif")].min() == 200
+    assert any("several frames" in str(problem) for problem in images.problems)
 
 
 def test_bad_folders(tmp_path):
@@ -348,6 +422,7 @@ def test_bad_arrays(tmp_path):
     assert "pictures" in refused(saved(tmp_path, pictures=X))
     assert "type <U1" in refused((np.full(X.shape, "a"), Y))
     assert "no image" in refused((X[:0], Y[:0]))
+    assert "no array" in refused(([X[0], X[1], X[2, :3]], [0, 1, 1]))
 
 
 class Bomb:
@@ -422,3 +497,78 @@ def test_digits_fill_the_range_of_pixels():
     assert block.pixels.dtype == np.uint8
     assert (block.pixels.min(), block.pixels.max()) == (0, 255)
     assert len(np.unique(block.pixels)) == 17
+
+
+# --- data sets of PyTorch and TensorFlow -----------------------------------------------------------
+
+
+def test_tensors_with_gradients_are_arrays():
+    torch = pytest.importorskip("torch")
+    learnt = torch.from_numpy(X / 255).requires_grad_()
+    np.testing.assert_array_equal(read((learnt, torch.from_numpy(Y))).train.pixels, read((X, Y)).train.pixels)
+
+
+COLOURED, _ = striped(3, 8, size=12, channels=3)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "floats", "pillow", "ink", "arrays", "batches"])
+def test_torch_data_sets_are_the_same_images(kind):
+    torch = pytest.importorskip("torch")
+    tensors = torch.from_numpy(COLOURED).permute(0, 3, 1, 2)
+    pictures = [Image.fromarray(image) for image in COLOURED]
+    labels = torch.from_numpy(Y)
+    made = {
+        "tensors": torch.utils.data.TensorDataset(tensors, labels),
+        "floats": torch.utils.data.TensorDataset(tensors / 255, labels),
+        "pillow": Numbered(pictures, Y.tolist(), ["x", "y", "z"]),
+        "ink": Numbered([picture.convert("CMYK") for picture in pictures], Y.tolist()),
+        "arrays": Numbered(COLOURED, np.eye(3)[Y]),
+        "batches": Numbered(np.split(COLOURED, 4), np.split(Y, 4)),
+    }
+    images, plain = read(made[kind]), read((COLOURED, Y))
+    assert images.classes == (("x", "y", "z") if kind == "pillow" else plain.classes)
+    np.testing.assert_array_equal(images.train.pixels, plain.train.pixels)
+    np.testing.assert_array_equal(images.train.labels, plain.train.labels)
+
+
+@pytest.mark.parametrize("batch", [0, 5])
+def test_tensorflow_data_sets_are_the_same_images(batch):
+    """By what such a data set can do; TensorFlow itself is not needed here."""
+    singles, batches = zip(X, Y, strict=True), zip(np.split(X, [batch]), np.split(Y, [batch]), strict=True)
+    images = read(Streamed(batches if batch else singles, -2))
+    np.testing.assert_array_equal(images.train.pixels, read((X, Y)).train.pixels)
+
+
+class Streamed:
+    """Like a tf.data.Dataset."""
+
+    def __init__(self, items, cardinality: int) -> None:
+        self.items, self.count = items, cardinality
+
+    def cardinality(self) -> int:
+        return self.count
+
+    def as_numpy_iterator(self):
+        return iter(self.items)
+
+
+@pytest.mark.slow
+def test_a_real_tensorflow_data_set():
+    data = pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices((X, Y))
+    for source in (data, data.batch(5)):
+        np.testing.assert_array_equal(read(source).train.pixels, read((X, Y)).train.pixels)
+    assert "never ends" in refused(data.repeat())
+
+
+def test_bad_data_sets(monkeypatch):
+    class Endless:
+        def __getitem__(self, index: int):
+            return X[0], 0
+
+    assert "has no length" in refused(Endless())
+    assert "never ends" in refused(Streamed(zip(X, Y, strict=True), -1))
+    assert "items of type ndarray" in refused(Streamed(X, 24))
+    assert "no image" in refused(Numbered([], []))
+    assert "(12, 12, 1) and (12, 3, 1)" in refused(Numbered([X[0], X[1, :, :3]], [0, 1]))
+    monkeypatch.setattr("convwise.sources.datasets.MOST_BYTES", 12 * 12 * 23)
+    assert "GiB" in refused(Numbered(X, Y))

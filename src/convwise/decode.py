@@ -107,6 +107,8 @@ def explain(error: Exception) -> str:
         return "not an image in a format that can be read"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"over the limit of {MAX_PIXELS // 10**6} million pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__
 
 

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from convwise import sources, stack
 from convwise.core.problems import Problem, UnusableInput
-from convwise.decode import Pixels, load_image, resize
+from convwise.decode import Pixels, load_image, resize, with_channels
 from convwise.sources.folder import find_images
 from convwise.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
-from convwise.stack import Stack, counted
+from convwise.stack import Scale, Stack, as_learnt, counted
 
-__all__ = ["Images", "Part", "Sealed", "find_images", "load_image", "read", "resize"]
+__all__ = [
+    "Images", "Part", "Scale", "Sealed", "as_learnt", "find_images", "load_image", "read", "resize", "with_channels",
+]  # fmt: skip
 
 TEST_SHARE = 0.2
 MOST_VALID = 10_000
@@ -106,7 +108,7 @@ class Images:
     test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
     images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
     whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
-    before any `at`), unreadable_files {name: reason}.
+    before any `at`), scale (of arrays: (value - scale[0]) * scale[1] is 0..255), unreadable_files {name: reason}.
     """
 
     source: str
@@ -185,6 +187,7 @@ def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cach
     own = {code: bool((all_.parts[kept] == code).any()) for code in (VALID, TEST)}
     _check_classes(where, classes, labels[kept], all_.parts[kept], all_.groups[kept], lost)
     sides = _sides(labels[kept], all_.parts[kept], all_.groups[kept], own, share, valid, seed)
+    _check_sides(where, sides, own, share)
     parts = {code: _part(all_, labels, kept[sides == code], cache, name) for code, name in SIDES.items()}
     problems = (
         *_unreadable(where, all_),
@@ -212,13 +215,13 @@ SIDES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 def _share(test: float | Literal["none"] | None) -> float:
     if test is None:
         return TEST_SHARE
-    return 0.0 if test in ("none", 0) else _fraction("test", test)
+    return 0.0 if test in ("none", 0) else _fraction("--test", test)
 
 
 def _fraction(name: str, value: Any) -> float:
     if isinstance(value, (int, float)) and 0 < value < 1:
         return float(value)
-    raise UnusableInput(name, f"{value!r} is no share", "a number between 0 and 1" + (", or none" * (name == "test")))
+    raise UnusableInput(name, f"{value!r} is no share", "a number between 0 and 1" + (", or none" * (name == "--test")))
 
 
 def _without_test(found: sources.Found) -> sources.Found:
@@ -293,6 +296,17 @@ def _sides(
     return sides
 
 
+def _check_sides(where: str, sides: Labels, own: Mapping[int, bool], share: float) -> None:
+    """Refuse a split that leaves nothing to choose by, or nothing to seal."""
+    empty = [SIDES[code] for code in ((VALID, TEST) if share else (VALID,)) if not (sides == code).any()]
+    if empty:
+        drawn = [SIDES[code] for code in (VALID, TEST) if not own[code] and (share or code == VALID)]
+        share_out = ", one for ".join(["one for train", *drawn])
+        expected = f"at least {len(drawn) + 1} different images in each class to share out: {share_out}"
+        fix = "add images" + (", or seal no test part (--test none)" if "test" in drawn else "")
+        raise UnusableInput(where, f"too few images: none is left for {' and '.join(empty)}", expected, fix)
+
+
 def _part(all_: Stack, labels: Labels, rows: Labels, cache: Path | None, name: str) -> Part:
     def fill(out: Pixels) -> None:
         for some in stack.chunks(len(rows)):
@@ -321,13 +335,14 @@ def _facts(all_: Stack, own: Mapping[int, bool], dropped: int) -> dict[str, Any]
         "unreadable_files": dict(all_.unreadable),
         "read": len(all_.labels),
         "read_shape": list(all_.pixels.shape[1:]),
+        "scale": [all_.scale.offset, all_.scale.factor],
     }
 
 
 def _unreadable(where: str, all_: Stack) -> Iterator[Problem]:
     if all_.unreadable:
         shown = _some([f"{name} ({reason})" for name, reason in all_.unreadable.items()], 10)
-        what = f"{counted(len(all_.unreadable), 'file')} could not be read and were skipped: {shown}"
+        what = f"{counted(len(all_.unreadable), 'file')} could not be read, skipped: {shown}"
         fix = "repair or remove them"
         yield Problem(where, what, "readable images", fix, severity="warning", count=len(all_.unreadable))
 

@@ -22,6 +22,7 @@ from convwise import decode
 from convwise.core.problems import Problem, Severity, UnusableInput
 from convwise.decode import Pixels
 from convwise.sources import Block, Found, Item
+from convwise.sources.arrays import pixels_of
 from convwise.splits import TEST, TRAIN, VALID
 
 PART_CODES = {None: TRAIN, "train": TRAIN, "valid": VALID, "test": TEST}
@@ -34,11 +35,24 @@ B = TypeVar("B")
 
 
 @dataclass(frozen=True)
+class Scale:
+    """uint8 = round((value - offset) * factor), cut to 0..255."""
+
+    offset: float
+    factor: float
+
+    def back(self, value: float) -> float:
+        """The source's value that became `value`."""
+        return value / self.factor + self.offset
+
+
+@dataclass(frozen=True)
 class Stack:
     """All readable images. pixels (n, h, w, c); labels (n,) text; parts (n,) TRAIN, VALID or TEST;
 
     groups (n,): the same number where the pixels, as decoded, are the same; sizes, modes: how
-    many images of each size (height, width) and Pillow mode; unreadable: name -> reason.
+    many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
+    scale: what brought the source's values to 0..255.
     """
 
     pixels: Pixels
@@ -50,6 +64,7 @@ class Stack:
     modes: Counter[str]
     problems: tuple[Problem, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
+    scale: Scale = Scale(0, 1)
 
 
 def stacked(found: Found, limit_px: int, scratch: Path | None) -> Stack:
@@ -248,24 +263,32 @@ def _from_blocks(found: Found, limit_px: int, scratch: Path | None) -> Stack:
         sizes,
         modes,
         (*found.problems, *problems),
+        scale=scale,
     )
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """uint8 = round((value - offset) * factor), cut to 0..255."""
+def as_learnt(where: str, images: Any, scale: Scale) -> Pixels:
+    """Images in memory as uint8 (n, h, w, 1 or 3), by the scale of the images that were learnt from.
 
-    offset: float
-    factor: float
+    UnusableInput where their values are plainly on another scale.
+    """
+    array = pixels_of(where, images)
+    if not len(array) or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
+        shown = "no image" if not len(array) else f"one image {array.shape}"
+        raise UnusableInput(where, f"holds {shown}", "(n, height, width, channels)", "one image is images[None]")
+    _refuse_gaps(where, array)
+    low, high = float(array.min()), float(array.max())
+    faint = scale == Scale(0, 1) and array.dtype.kind in "bf" and 0 < high <= 1
+    if faint or low < scale.back(-255) or high > scale.back(2 * 255):
+        expected = f"the range of the images it learnt from, {scale.back(0):g} to {scale.back(255):g}"
+        raise UnusableInput(where, f"values from {low:g} to {high:g}", expected, "scale them as those were")
+    return _eight_bits(array, scale)
 
 
-def _scale(where: str, blocks: Sequence[Block]) -> tuple[_Scale, list[Problem]]:
+def _scale(where: str, blocks: Sequence[Block]) -> tuple[Scale, list[Problem]]:
     """One scale for all parts, from the range of what is not test; raises UnusableInput for NaN."""
     for block in blocks:
-        if block.pixels.dtype.kind == "f" and not np.isfinite(block.pixels).all():
-            bad = int(np.count_nonzero(~np.isfinite(block.pixels)))
-            what = f"{bad} pixel values are NaN or infinite"
-            raise UnusableInput(where, what, "finite numbers", "remove those images")
+        _refuse_gaps(where, block.pixels)
     seen = [block.pixels for block in blocks if block.part != "test"] or [block.pixels for block in blocks]
     low, high = float(min(array.min() for array in seen)), float(max(array.max() for array in seen))
     whole = all(array.dtype.kind in "bui" for array in seen)
@@ -276,24 +299,30 @@ def _scale(where: str, blocks: Sequence[Block]) -> tuple[_Scale, list[Problem]]:
     return scale, [Problem(where, what, "0..255", severity=severity)]
 
 
-def _scale_for(low: float, high: float, whole: bool) -> tuple[_Scale, str, Severity]:
+def _refuse_gaps(where: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        raise UnusableInput(where, f"{bad} pixel values are NaN or infinite", "finite numbers", "remove those images")
+
+
+def _scale_for(low: float, high: float, whole: bool) -> tuple[Scale, str, Severity]:
     """(scale, what to say of it, how loud) for values of the range low..high."""
     if low >= 0 and high <= 1:
-        return _Scale(0, 255), "" if not whole else "taken for off and on, multiplied by 255", "note"
+        return Scale(0, 255), "" if not whole else "taken for off and on, multiplied by 255", "note"
     if low >= 0 and high <= 255:
-        return _Scale(0, 1), "" if whole else "rounded to whole numbers", "note"
+        return Scale(0, 1), "" if whole else "rounded to whole numbers", "note"
     if low >= 0 and whole and high <= 65535:
         top = 2 ** int(high).bit_length() - 1
-        return _Scale(0, 255 / top), f"taken for {top.bit_length()} bits, 0..{top} brought to 0..255", "note"
+        return Scale(0, 255 / top), f"taken for {top.bit_length()} bits, 0..{top} brought to 0..255", "note"
     if low >= -1 and high <= 1:
-        return _Scale(-1, 127.5), "taken for -1..1, brought to 0..255", "warning"
-    return _Scale(low, 255 / (high - low or 1.0)), "this range was brought to 0..255", "warning"
+        return Scale(-1, 127.5), "taken for -1..1, brought to 0..255", "warning"
+    return Scale(low, 255 / (high - low or 1.0)), "this range was brought to 0..255", "warning"
 
 
-def _eight_bits(array: NDArray[Any], scale: _Scale) -> Pixels:
+def _eight_bits(array: NDArray[Any], scale: Scale) -> Pixels:
     """(n, h, w[, 1 to 4]) of any number type as uint8 (n, h, w, 1 or 3)."""
     array = array if array.ndim == 4 else array[..., None]
-    if array.dtype != np.uint8 or scale != _Scale(0, 1):
+    if array.dtype != np.uint8 or scale != Scale(0, 1):
         out = np.empty(array.shape, np.uint8)
         for rows in chunks(len(array)):  # float copies of all images at once could fill the memory
             out[rows] = np.clip(np.rint((array[rows].astype(float) - scale.offset) * scale.factor), 0, 255)

@@ -47,10 +47,12 @@ class Goal:
 
 def parse_goal(text: str) -> Goal:
     """'accuracy where latency<2ms and params<100k' -> Goal. UnusableInput says what is not understood."""
-    aim, _, conditions = text.partition(" where ")
-    if aim.strip() != "accuracy":
+    aim, *limits = re.split(r"\bwhere\b", text, maxsplit=1, flags=re.IGNORECASE)
+    if aim.strip().lower() != "accuracy":
         raise UnusableInput("--goal", f"asks for {aim.strip()!r}", "accuracy, optionally with limits", f"'{EXAMPLE}'")
-    parts = [part for part in re.split(r"\band\b|,", conditions) if part.strip()]
+    parts = [part for part in re.split(r"\band\b|,", "".join(limits), flags=re.IGNORECASE) if part.strip()]
+    if limits and not parts:
+        raise UnusableInput("--goal", "names no limit after 'where'", "metric<number", f"'{EXAMPLE}'")
     return Goal("accuracy", tuple(_limit(part) for part in parts), text.strip())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convwise.core.problems import UnusableInput
-from convwise.sources import arrays, folder, idx, named, zipped
+from convwise.sources import arrays, datasets, folder, idx, named, zipped
 from convwise.sources.found import Block, Found, Item
 
 __all__ = ["SOURCES", "Block", "Found", "Item", "Source", "find"]
@@ -32,14 +32,18 @@ SOURCES: tuple[Source, ...] = (
     Source("zip", "a .zip of such a folder", zipped.recognises, zipped.find),
     Source("named", f"one of the names {', '.join(named.NAMED)}", named.recognises, named.find),
     Source("arrays", "arrays (x, y), from Python", arrays.recognises_pair, arrays.find_pair),
+    Source("datasets", "a torch Dataset or tf.data.Dataset of (image, label)", datasets.recognises, datasets.find),
 )
 
 
 def find(source: Any) -> Found:
     """What `source` holds, by the first row that recognises it; UnusableInput lists the rows where none does."""
-    for row in SOURCES:
-        if row.recognises(source):
-            return row.find(source)
+    try:
+        for row in SOURCES:
+            if row.recognises(source):
+                return row.find(source)
+    except OSError as error:
+        raise UnusableInput(_shown(source), f"cannot be read ({error.strerror})", "a file or folder to read") from error
     raise UnusableInput(_shown(source), _unknown(source), "; or ".join(row.takes for row in SOURCES))
 
 

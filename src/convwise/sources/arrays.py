@@ -63,11 +63,25 @@ def find_pair(source: Any) -> Found:
 
 def block(where: str, images: Any, labels: Any, part: PartName | None) -> Block:
     """Images (n, h, w[, channels]) and labels (n,), (n, 1) or one-hot (n, classes), checked, as a Block."""
-    pixels, names = np.asarray(images), _labels(where, np.asarray(labels))
+    pixels, names = pixels_of(where, images), _labels(where, array_of(where, labels))
     if len(pixels) != len(names):
         what = f"{len(pixels)} images but {len(names)} labels"
         raise UnusableInput(where, what, "one label for each image", "check how the file was made")
-    return Block(part, _channels_last(where, pixels), names)
+    return Block(part, pixels, names)
+
+
+def pixels_of(where: str, images: Any) -> NDArray[Any]:
+    """Anything like an array of images, as (n, h, w) or (n, h, w, 1 to 4), values as they are."""
+    return _channels_last(where, array_of(where, images))
+
+
+def array_of(where: str, thing: Any) -> NDArray[Any]:
+    """What numpy makes of it; a tensor first leaves its gradients and its device."""
+    try:
+        return np.asarray(thing.detach().cpu() if hasattr(thing, "detach") else thing)
+    except Exception as error:  # whose array this is, is not known: it may raise anything
+        what = f"{type(thing).__name__} is no array ({error})"
+        raise UnusableInput(where, what, "numpy arrays, or what numpy makes one of", "convert it") from error
 
 
 def _load(where: str) -> Mapping[str, NDArray[Any]]:

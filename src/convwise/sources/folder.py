@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from convwise.core.problems import Problem, UnusableInput
 from convwise.sources.found import PART_NAMES, Found, Item, PartName
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
 LAYOUT = "one folder of images per class (cats/1.jpg, dogs/2.jpg), with or without train/, valid/ and test/ above"
 
 
@@ -94,10 +94,14 @@ def _placed(where: str, images: Sequence[PurePosixPath]) -> list[Place]:
 
 
 def _wrapping(images: Sequence[PurePosixPath]) -> int:
-    """1 where one folder that is neither a part nor a class wraps everything, else 0."""
-    tops = {path.parts[0] for path in images}
-    deep = all(len(path.parts) >= 3 for path in images)
-    return int(len(tops) == 1 and deep and min(tops).lower() not in PART_NAMES)
+    """How many folders, one inside the other, wrap everything and are neither a part nor a class."""
+    skip = 0
+    while all(len(path.parts) >= skip + 3 for path in images):
+        tops = {path.parts[skip] for path in images}
+        if len(tops) > 1 or min(tops).lower() in PART_NAMES:
+            break
+        skip += 1
+    return skip
 
 
 def _label(name: str) -> str:
@@ -128,7 +132,7 @@ def _kinds() -> str:
 def _walk(root: Path) -> Iterator[Path]:
     """Every file below root, through links to folders, each real folder once."""
     seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
@@ -138,5 +142,13 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in files)
 
 
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed may be a whole class: it must not vanish."""
+    what = f"cannot be read ({error.strerror})"
+    raise UnusableInput(str(error.filename), what, "a folder that can be listed", "grant access, or take it out")
+
+
 def _open(path: Path) -> BinaryIO:
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")  # to open a pipe would wait for ever
     return path.open("rb")
