@@ -122,7 +122,7 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> set[str]:
 
 # --- the command line ------------------------------------------------------------------------------
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "TF_CPP_MIN_LOG_LEVEL": "3"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
 def command(*words: object, cwd: object = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:

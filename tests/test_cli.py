@@ -55,6 +55,15 @@ def test_help_names_every_command(run):
     assert all(re.search(rf"\b{name}\b", out) for name in COMMANDS)
 
 
+def test_help_is_whole_on_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run("--help")
+    listed = out[out.index("Commands:") :]
+    assert "..." not in listed
+    assert len(listed.strip().splitlines()) == len(COMMANDS) + 1
+    assert "Exit codes: 0 done" in out
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_for_everything_it_takes(run, name):
     code, out, _ = run(name, "--help")
@@ -120,7 +129,7 @@ def test_unusable_images(run, tmp_path, name):
 @pytest.mark.parametrize(
     ("words", "named"),
     [(("--budget", "soon"), "soon"), (("--budget", "3s"), "at least 20 s"), (("--budget", "-1m"), "-1m"),
-     (("--goal", "speed"), "speed"), (("--goal", "accuracy where size<3"), "size"), (("--test", "1.5"), "1.5"),
+     (("--goal", "speed"), "speed"), (("--goal", "accuracy where size<3"), "size"), (("--test", "1.5"), "--test"),
      (("--test", "some"), "some"), (("--test", "-0.2"), "-0.2"), (("--test", "nan"), "nan"),
      (("--runner", "cloud"), "local"), (("--task", "dream"), "classify"), (("--workers", "0"), "--workers"),
      (("--workers", "-1"), "--workers"), (("--trials", "0"), "--trials"), (("--trials", "-3"), "--trials")],

@@ -29,6 +29,7 @@ EVERYTHING = frozenset({"*"})
 MAY_IMPORT: dict[str, frozenset[str]] = {
     # The sentence, and what comes out: the stages meet here.
     "study": EVERYTHING,
+    "settings": frozenset({"tasks", "runners"}),
     "deliver": EVERYTHING,
     "applying": EVERYTHING,
     # The doors to the study.

@@ -23,7 +23,8 @@ RESULTS = some_results(GIVEN, 8)
 
 
 def filled(path) -> Ledger:
-    ledger = Ledger(path, GIVEN.space)
+    ledger = Ledger(path)
+    ledger.know(GIVEN.space)
     for result in RESULTS:
         ledger.append(result)
     return ledger
@@ -31,7 +32,7 @@ def filled(path) -> Ledger:
 
 def test_results_survive_reopening_in_order(tmp_path):
     assert filled(tmp_path / "study.db").results == tuple(RESULTS)
-    assert Ledger(tmp_path / "study.db", GIVEN.space).results == tuple(RESULTS)
+    assert Ledger(tmp_path / "study.db").results == tuple(RESULTS)
     assert Ledger(f"sqlite:///{tmp_path / 'study.db'}").results == tuple(RESULTS)
 
 
@@ -41,7 +42,8 @@ def test_each_result_is_on_disk_when_append_returns(tmp_path):
         "import os, sys; sys.path[:0] = sys.argv[2:]\n"
         "from test_ledger import GIVEN, RESULTS\n"
         "from convwise.ledger import Ledger\n"
-        "ledger = Ledger(sys.argv[1], GIVEN.space)\n"
+        "ledger = Ledger(sys.argv[1])\n"
+        "ledger.know(GIVEN.space)\n"
         "ledger.append(RESULTS[0]); os.kill(os.getpid(), 9)"
     )
     path = tmp_path / "study.db"
@@ -71,7 +73,8 @@ def test_plain_optuna_opens_it(tmp_path):
 
 
 def test_the_final_training_has_no_score(tmp_path):
-    ledger = Ledger(tmp_path / "study.db", GIVEN.space)
+    ledger = Ledger(tmp_path / "study.db")
+    ledger.know(GIVEN.space)
     ledger.append(Result(Trial("final", "final", GIVEN.sample, GIVEN.net, part="all", seconds=3.0), "done"))
     study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert study.trials[0].state is TrialState.PRUNED
@@ -82,7 +85,9 @@ def test_the_final_training_has_no_score(tmp_path):
 def test_a_score_of_nan_does_not_break_it(tmp_path):
     """A curve's mean loss is NaN where no step was taken between two points."""
     result = scored(GIVEN.sample, GIVEN.net, 0.5, history=(Point(1.0, 64, float("nan"), 0.5),))
-    Ledger(tmp_path / "study.db", GIVEN.space).append(result)
+    ledger = Ledger(tmp_path / "study.db")
+    ledger.know(GIVEN.space)
+    ledger.append(result)
     read = Ledger(tmp_path / "study.db").results[0]
     assert read.history[0].loss != read.history[0].loss
     assert read.score == 0.5

@@ -127,6 +127,12 @@ def test_the_folder_holds_everything(chosen):
     assert all(path.stat().st_size > 100 for path in chosen.folder.iterdir())
 
 
+def test_without_a_terminal_there_are_events_alone(chosen):
+    """Of --json, a line each; TensorFlow, which Keras loads, says nothing of its own."""
+    events = [json.loads(line) for line in chosen.ended.stderr.splitlines()]
+    assert {"stage", "done", "planned", "best", "seconds_left", "note"} <= set(events[0])
+
+
 def test_choice_json_keeps_the_contract(chosen):
     text = (chosen.folder / "choice.json").read_text()
 
@@ -278,6 +284,7 @@ def likes_five(sample) -> float:
 def searched(stripes, out, serial, score=likes_five, trials=32, **fields) -> Study:
     serial.score = staticmethod(score)
     mine = a_study(stripes, out, trials, goal="accuracy where macs<2M", **fields)
+    mine.open()
     mine.start()
     mine.search()
     return mine
@@ -412,13 +419,30 @@ def test_after_a_tenth_of_the_budget_an_interrupt_waits_for_the_advised_net(
 
 
 @pytest.mark.parametrize(("times", "elapsed"), [(1, 0.0), (2, 1e9)])
-def test_an_interrupt_before_that_or_a_second_one_ends_at_once(
+def test_an_interrupt_before_that_or_a_later_second_one_ends_at_once(
     stripes, tmp_path, serial, written, monkeypatch, times, elapsed
 ):
+    monkeypatch.setattr("convwise.interrupts.REPEATED_SECONDS", -1.0)
     interrupts(monkeypatch, times=times, elapsed=elapsed)
     with pytest.raises(Infeasible, match="while it read"):
         a_study(stripes, tmp_path / "out").run()
     assert not written
+
+
+def test_an_interrupt_while_the_answer_is_written_does_not_lose_it(stripes, tmp_path, serial, monkeypatch):
+    """Twice at once, as a shell and make may send it."""
+    whole = []
+
+    def write(material):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        whole.append(material)
+        return material.folder
+
+    monkeypatch.setattr(deliver, "write", write)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert a_study(stripes, tmp_path / "out").run() == tmp_path / "out"
+    assert not whole[0].provenance["interrupted"]
 
 
 @pytest.mark.parametrize("after", ONE_FAST)
@@ -447,6 +471,70 @@ def test_another_study_in_the_same_folder_is_refused(stripes, tmp_path, serial, 
     assert len(Ledger(tmp_path / "out" / "study.db").results) == 1
 
 
+def stopped_after(trials: int, serial, source, out: Path) -> None:
+    serial.stops = (trials, SystemExit())
+    with pytest.raises(SystemExit):
+        a_study(source, out).run()
+    serial.stops = None
+
+
+def test_a_continued_study_keeps_its_space(stripes, tmp_path, serial, written, monkeypatch):
+    """A measure or a pace taken anew would advise other neighbours, which Optuna refuses in one study."""
+    stopped_after(1, serial, stripes, tmp_path / "out")
+    monkeypatch.setattr(study, "look_at", lambda *_, **__: pytest.fail("looked again"))
+    monkeypatch.setattr(Study, "advise", lambda self: pytest.fail("advised again"))
+    mine = a_study(stripes, tmp_path / "out", budget=1200.0)
+    mine.run()
+    assert len(mine.ledger.results) == 5
+
+
+def test_other_pictures_under_the_same_names_are_another_study(tmp_path, serial, written):
+    source = write_folder(tmp_path / "images", ("a", "b"), 12, 12, "L")
+    stopped_after(1, serial, source, tmp_path / "out")
+    first, second = source / "a", source / "b"
+    first.rename(source / "c")
+    second.rename(first)
+    (source / "c").rename(second)
+    with pytest.raises(UnusableInput, match="something else.*content"):
+        a_study(source, tmp_path / "out").run()
+
+
+def test_a_finished_folder_answers_its_own_question_only(chosen, tmp_path):
+    notes, before = [], (chosen.folder / "choice.json").read_text()
+    asked = {"goal": "accuracy where macs<100k", "out": chosen.folder, "trials": 4, "workers": 1}
+    convwise.choose(chosen.images, **asked, watcher=lambda p: notes.append(p.note))
+    assert any("holds a finished study" in note for note in notes)
+    other = write_folder(tmp_path / "other", ("a", "b"), 12, 12, "L")
+    for changed in ({"goal": "accuracy where macs<1M"}, {"seed": 7}):
+        with pytest.raises(UnusableInput, match="something else"):
+            convwise.choose(chosen.images, **{**asked, **changed})
+    with pytest.raises(UnusableInput, match="something else"):
+        convwise.choose(other, **asked)
+    assert (chosen.folder / "choice.json").read_text() == before
+    assert not (chosen.folder / ".study").exists()
+
+
+def test_a_folder_of_somebody_else_is_refused(stripes, tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(UnusableInput, match="holds report.html, but no study.db"):
+        convwise.choose(stripes, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("seed", -1), ("seed", 1.5), ("workers", "2"), ("trials", 0)])
+def test_numbers_that_are_none_are_refused(stripes, tmp_path, field, value):
+    with pytest.raises(UnusableInput, match=f"--{field}: is"):
+        convwise.choose(stripes, out=tmp_path / "out", **{field: value})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_outputs_are_those_that_are_written(chosen):
+    from convwise.settings import OUTPUTS
+
+    names = {path.name for path in chosen.folder.iterdir()}
+    assert names - {"study.db"} <= set(OUTPUTS)
+
+
 def test_no_worker_stays_where_a_study_cannot_start(stripes, tmp_path):
     before = set(multiprocessing.active_children())
     with pytest.raises(Infeasible):
@@ -468,6 +556,7 @@ def test_a_budget_is_shared_by_the_clock(stripes, tmp_path, serial, monkeypatch)
     """On a clock that stands still each stage gets what is left until its own share."""
     mine = a_study(stripes, tmp_path / "out", None, budget=600.0)
     monkeypatch.setattr(Clock, "elapsed", property(lambda self: 6.0))
+    mine.open()
     mine.start()
     count, seconds = mine.share(STAGES[0])
     assert 1 <= count <= STAGES[0].most

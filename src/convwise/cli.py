@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from convwise import cli_check, cli_layer
 from convwise.clock import process_age
@@ -22,22 +24,44 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STARTED = time.monotonic() - process_age()
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+class Commands(TyperGroup):
+    """The commands; an interrupt that none of them answers is told: typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            err().print("convwise: interrupted; nothing was written", highlight=False)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 IMAGES_HELP = (
     "Class folders (with or without train/ val/ test/ above them), a zip of them, an .npz "
     "(x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or the name 'digits'."
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
-GoalOption = Annotated[
-    str, typer.Option(help="What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'.")
-]
+GOAL_HELP = (
+    "What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'. Limits: latency (us, ms, "
+    "s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+)
+GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
     str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-BudgetOption = Annotated[str, typer.Option(help="Wall clock from start to the written folder: 90s, 10m, 1h30m.")]
+JSON_HELP = "Print JSON for programs on standard output; progress, where there is some, a JSON line each on stderr."
+JsonOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+BUDGET_HELP = "Wall clock from start to the written folder: 90s, 10m, 1h30m; at least 20s."
+BudgetOption = Annotated[str, typer.Option(help=BUDGET_HELP)]
+PLANNED_HELP = "Wall clock that `choose` would be given, so that the advice fits it: 90s, 10m, 1h30m."
+PlannedOption = Annotated[str, typer.Option("--budget", help=PLANNED_HELP)]
+DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")]
 
 
 def _version(wanted: bool) -> None:
@@ -54,10 +78,14 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and end.")
     ] = False,
 ) -> None:
-    """Chooses the parameters of 2D conv networks from your own images, with evidence."""
+    """Chooses the parameters of 2D conv networks from your own images, with evidence.
+
+    Exit codes: 0 done; 1 the answer is no (a finding that is an error, a limit that cannot be
+    met); 2 wrong usage or unusable input; 130 interrupted before there was anything to write.
+    """
 
 
-@app.command()
+@app.command(short_help="Choose a network for IMAGES by experiment, and write it.")
 def choose(
     images: ImagesArgument,
     budget: BudgetOption = "10m",
@@ -97,7 +125,10 @@ def choose(
 
 @app.command()
 def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
-    """Say what IMAGES are like: facts, problems, and measures that bear on a network's parameters."""
+    """Say what IMAGES are like, in numbers that bear on a network.
+
+    Facts, problems, and measures, each with its meaning, and its interval where it is uncertain.
+    """
     # Not through study, which loads the training engine: that takes longer than looking.
     from convwise import fingerprint
     from convwise import images as reading
@@ -130,11 +161,15 @@ def _measures(facts: Any) -> Table:
 def advise(
     images: ImagesArgument,
     goal: GoalOption = "accuracy",
-    budget: BudgetOption = "10m",
+    budget: PlannedOption = "10m",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what to start with for IMAGES, without training: a network, and a reason for every parameter."""
+    """Say what to start with for IMAGES, without training.
+
+    A network as Keras code, and a reason for every parameter. Exit code 1 where no network can
+    meet the goal.
+    """
     from convwise import study
     from convwise.advice import layer_reasons
     from convwise.clock import parse_duration
@@ -158,13 +193,19 @@ def advise(
 
 @app.command()
 def predict(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")],
+    folder: DirArgument,
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="An image file, or a folder of them.")],
     csv_file: Annotated[Path | None, typer.Option("--csv", help="File to write; default: standard output.")] = None,
 ) -> None:
-    """Label IMAGES with the network in DIR: CSV with path, label and a probability for each class."""
+    """Label IMAGES with the network in DIR, as CSV.
+
+    The columns are path, label, and a probability for each class. An image that cannot be read
+    has an empty label and is named on stderr; where none can be read the exit code is 2.
+    """
     from convwise import deliver
 
+    if csv_file and not _writable(csv_file):  # before all the work
+        raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file, in a folder that can be written")
     rows = deliver.predict(folder, images)
     classes = deliver.read_choice(folder)["data"]["classes"]
     if csv_file is None:
@@ -174,8 +215,13 @@ def predict(
             deliver.write_csv(rows, classes, file)
     broken = [row for row in rows if "error" in row]
     for row in broken:
-        err().print(f"{row['path']}: {row['error']}", highlight=False, markup=False)
+        err().print(f"{row['path']}: {row['error']}", highlight=False, markup=False, soft_wrap=True)
     err().print(f"{len(rows) - len(broken)} images labelled, {len(broken)} unreadable", highlight=False)
+
+
+def _writable(file: Path) -> bool:
+    folder = file.absolute().parent
+    return not file.is_dir() and folder.is_dir() and os.access(file if file.exists() else folder, os.W_OK)
 
 
 @app.command()
@@ -183,7 +229,10 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")],
     to: Annotated[str, typer.Option(help="keras, torch, onnx or json.")],
 ) -> None:
-    """Write the network in DIR in one format again: its code, weights or both."""
+    """Write the network in DIR in one format again.
+
+    Its code, its weights or both.
+    """
     from convwise import formats
 
     for path in formats.export(folder, to):
@@ -191,15 +240,13 @@ def export(
 
 
 @app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")],
-) -> None:
+def report(folder: DirArgument) -> None:
     """Say again what was chosen in DIR, and where its report is."""
     _tell_choice(folder, False)
 
 
-app.command(cls=cli_layer.Words)(cli_layer.layer)
-app.command()(cli_check.check)
+app.command(cls=cli_layer.Words, short_help="Say what one layer does to one input.")(cli_layer.layer)
+app.command(short_help="Say what MODEL costs and sees, and what is wrong with it.")(cli_check.check)
 
 
 def _test(text: str | None) -> Any:
@@ -305,14 +352,14 @@ def summary(choice: dict[str, Any], folder: Path) -> list[str]:
 
 def main() -> None:
     """The `convwise` command: exit 0 done, 1 the answer is no, 2 wrong usage or unusable input."""
+    # Keras loads TensorFlow wherever it is installed, which chats on stderr even so, unless both are set.
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
+        os.environ.setdefault(name, value)
     try:
         app()
     except ConvwiseError as error:
         err().print(f"convwise: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err().print("convwise: interrupted; nothing was written", highlight=False)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

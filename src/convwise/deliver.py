@@ -6,9 +6,10 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,20 @@ import numpy as np
 
 from convwise import formats, machine, report
 from convwise.advice import as_chosen, layer_reasons
+from convwise.clock import Clock
 from convwise.core.calculus import analyse
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice, Fingerprint, Reason, Result, Verdict, to_json
 from convwise.formats.weights import Weights
-from convwise.images import Images, Part, find_images, load_image, resize
+from convwise.images import Images, Part, Scale, as_learnt, find_images, load_image, resize, with_channels
 from convwise.judge import wilson
 from convwise.sight import EffectiveField, effective_field
 
 CHECKED_IMAGES = 64
 CODE = ("model_keras.py", "model_torch.py")
+WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Material:
     probabilities: np.ndarray
     baseline: float
     provenance: Mapping[str, Any]
+    clock: Clock
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -129,7 +133,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         },
         "training": {"recipe": to_json(chosen.trial.recipe), "seconds": chosen.seconds, "dtype": chosen.dtype},
         "exports": dict(differences),
-        "provenance": dict(material.provenance),
+        "provenance": {**material.provenance, "wall_seconds": round(material.clock.elapsed, 2)},
     }
 
 
@@ -196,69 +200,105 @@ def _replace(path: Path, text: str) -> None:
 
 def read_choice(folder: str | Path) -> dict[str, Any]:
     """choice.json of a folder that `choose` wrote. UnusableInput where it is not one."""
-    path = Path(folder) / "choice.json"
+    expected, fix = "a folder that `convwise choose` wrote", "run `convwise choose`"
     try:
-        choice: dict[str, Any] = json.loads(path.read_text())
+        choice = json.loads((Path(folder) / "choice.json").read_text())
     except (OSError, ValueError) as error:
-        what = f"holds no choice ({type(error).__name__})"
-        raise UnusableInput(
-            str(folder), what, "a folder that `convwise choose` wrote", "run `convwise choose`"
-        ) from error
-    return choice
+        raise UnusableInput(str(folder), f"holds no choice ({type(error).__name__})", expected, fix) from error
+    missing = [key for key in WRITTEN if not (isinstance(choice, dict) and key in choice)]
+    if missing:
+        raise UnusableInput(str(folder), f"its choice.json has no {', '.join(missing)}", expected, fix)
+    return dict(choice)
 
 
-def predict(folder: str | Path, images: str | Path) -> list[dict[str, Any]]:
-    """{path, label, probabilities {class: p}} for each image of a file or folder.
+def is_finished(folder: Path) -> bool:
+    """Whether `folder` holds a choice that was not interrupted."""
+    return (folder / "choice.json").exists() and not read_choice(folder)["provenance"]["interrupted"]
 
-    Images go the way that the training images went: decoded, brought to the base size, then to
-    the network's input size. An image that cannot be read has the label '' and an 'error'.
+
+def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
+    """{path, label, probabilities {class: p}} for each image; UnusableInput where none can be read.
+
+    images: an image file, a folder, or an array (n, height, width, channels) with values in the
+    range that was learnt from; the path of an array's image is its index. Images go the way that
+    the training images went: decoded, brought to the base size, then to the network's input
+    size. One that cannot be read has the label '' and an 'error'.
     """
     choice = read_choice(folder)
+    session = _session(Path(folder) / "model.onnx")
+    pictures = _files(images, choice) if isinstance(images, (str, Path)) else _held(images, choice)
+    rows = [row for some in _chunks(pictures, 64) for row in _rows(session, choice, some)]
+    if all("error" in row for row in rows):
+        others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise UnusableInput(rows[0]["path"], f"cannot be read ({rows[0]['error']}){others}", "images to label")
+    return rows
+
+
+Picture = tuple[str, Callable[[], np.ndarray]]  # its path, and its pixels (h, w, channels) when they are needed
+
+
+def _files(path: str | Path, choice: Mapping[str, Any]) -> list[Picture]:
+    channels = choice["data"]["base_shape"][2]
+    return [(str(file), partial(load_image, file, channels)) for file in find_images(path)]
+
+
+def _held(images: Any, choice: Mapping[str, Any]) -> list[Picture]:
+    """Images in memory; a folder written before scales were noted learnt from 0..255."""
+    data = choice["data"]
+    pixels = as_learnt("images", images, Scale(*data["facts"].get("scale", (0, 1))))
+    return [(str(index), partial(with_channels, image, data["base_shape"][2])) for index, image in enumerate(pixels)]
+
+
+def _session(model: Path) -> Any:
     from convwise.formats import onnx
 
-    session = onnx.session(Path(folder) / "model.onnx", threads=machine.cores())
-    files = find_images(Path(images))
-    return [row for some in _chunks(files, 64) for row in _rows(session, choice, some)]
+    try:
+        return onnx.session(model, threads=machine.cores())
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        what = f"cannot be read ({str(error).rpartition(':')[2].strip()})" if model.exists() else "is missing"
+        fix = f"convwise export {model.parent} --to onnx"
+        raise UnusableInput(str(model), what, "the model that `convwise choose` wrote", fix) from error
 
 
-def _chunks(files: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:
-    return (files[start : start + size] for start in range(0, len(files), size))
+def _chunks(pictures: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
+    return (pictures[start : start + size] for start in range(0, len(pictures), size))
 
 
-def _rows(session: Any, choice: Mapping[str, Any], files: Sequence[Path]) -> list[dict[str, Any]]:
+def _rows(session: Any, choice: Mapping[str, Any], pictures: Sequence[Picture]) -> list[dict[str, Any]]:
     from convwise.formats import onnx
 
     classes = choice["data"]["classes"]
     ready, broken = {}, {}
-    for file in files:
+    for path, pixels in pictures:
         try:
-            ready[file] = _prepared(file, choice)
-        except (UnusableInput, OSError, ValueError) as error:
-            broken[file] = str(error)
+            ready[path] = _prepared(pixels(), choice)
+        except ConvwiseError as error:
+            broken[path] = error.problem.what  # beside the path: it need not be said twice
     answers = iter(onnx.forward(session, np.stack(list(ready.values())))) if ready else iter(())
     return [
-        {"path": str(file), "label": "", "error": broken[file]}
-        if file in broken
-        else _row(file, next(answers), classes)
-        for file in files
+        {"path": path, "label": "", "error": broken[path]} if path in broken else _row(path, next(answers), classes)
+        for path, _ in pictures
     ]
 
 
-def _row(file: Path, answer: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def _row(path: str, answer: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     shares = {name: round(float(p), 6) for name, p in zip(classes, answer, strict=True)}
-    return {"path": str(file), "label": classes[int(answer.argmax())], "probabilities": shares}
+    return {"path": path, "label": classes[int(answer.argmax())], "probabilities": shares}
 
 
-def _prepared(file: Path, choice: Mapping[str, Any]) -> np.ndarray:
+def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
     base, net = choice["data"]["base_shape"], choice["net"]["input_shape"]
-    pixels = resize(load_image(file, base[2]), base[0], base[1])
-    return resize(pixels, net[0], net[1])
+    return resize(resize(pixels, base[0], base[1]), net[0], net[1])
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:
-    """The rows of `predict` as CSV: path, label, one column for each class."""
+    """The rows of `predict` as CSV: path, label, one column for each class.
+
+    A class called path or label has the column 'path (class)' or 'label (class)'.
+    """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["path", "label", *classes])
+    taken = ("path", "label")
+    writer.writerow([*taken, *(f"{name} (class)" if name in taken else name for name in classes)])
     for row in rows:
         shares = row.get("probabilities", {})
         writer.writerow([row["path"], row["label"], *(shares.get(name, "") for name in classes)])

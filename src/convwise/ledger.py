@@ -28,7 +28,7 @@ class Ledger:
     url: a path of an SQLite file, or a database URL. Only the process that owns the study writes.
     """
 
-    def __init__(self, url: str | Path, space: Space | None = None) -> None:
+    def __init__(self, url: str | Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         text = url if isinstance(url, str) and "://" in url else f"sqlite:///{url}"
         _refuse_foreign(text)
@@ -38,7 +38,7 @@ class Ledger:
             raise UnusableInput(
                 str(url), f"is not a study that can be opened ({error})", "an Optuna database"
             ) from error
-        self._distributions = distributions(space) if space else {}
+        self._distributions: dict[str, CategoricalDistribution] = {}
         stored = self._study.get_trials(deepcopy=False)
         self._results = [from_json(Result, t.user_attrs[RESULT]) for t in stored if RESULT in t.user_attrs]
 
@@ -46,6 +46,10 @@ class Ledger:
     def results(self) -> tuple[Result, ...]:
         """Every result, in the order in which they were recorded."""
         return tuple(self._results)
+
+    def know(self, space: Space) -> None:
+        """The space of the samples to come: Optuna keeps the legal values beside each. It must stay the same."""
+        self._distributions = distributions(space)
 
     def append(self, result: Result) -> None:
         """Record one result; it is on disk when this returns."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,18 +20,19 @@ from convwise.advice import advise as advise_from
 from convwise.clock import Clock, parse_duration
 from convwise.core.goal import Goal, parse_goal
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
-from convwise.core.records import Advice, Engine, Fingerprint, Pace, Result, Trial, Verdict
+from convwise.core.records import Advice, Engine, Fingerprint, Pace, Result, Trial, Verdict, from_json, to_json
 from convwise.core.space import LatencyModel, Sample
 from convwise.fingerprint import look as look_at
 from convwise.images import Images
 from convwise.images import read as read_images
-from convwise.interrupts import held
+from convwise.interrupts import Interrupts
 from convwise.judge import improved, judge, measured_effects
 from convwise.ledger import Ledger
 from convwise.runners import RUNNERS, Runner
 from convwise.search import STRATEGIES
 from convwise.search.designed import contrasts
 from convwise.search.ranking import distinct, leader
+from convwise.settings import Settings, checked, folder_for
 from convwise.stages import COUNTED_EPOCHS, STAGES, Stage, counted_share
 from convwise.tasks import TASKS
 
@@ -38,6 +40,7 @@ from convwise.tasks import TASKS
 NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 # Notes in the ledger: what was asked, the time spent, how often the sealed part was opened.
 SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwise:test_opened"
+FACTS, ADVICE = "convwise:facts", "convwise:advice"
 MOST_WORKERS = 8  # a team's batch grows with its members
 OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
 MINIMUM_TRIAL_SECONDS = 1.5
@@ -45,23 +48,6 @@ FIRST_ANSWER_SECONDS = 2.0
 ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
 PLAN_SHARE = 0.04  # of the budget, at most, for one wave of the plan
 WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a study is asked: the flags of `convwise choose`."""
-
-    source: Any
-    budget: float = 600.0
-    goal: Goal = Goal()
-    task: str = "classify"
-    test: float | Literal["none"] | None = None
-    out: Path = Path("convwise-study")
-    seed: int = 0
-    workers: int | None = None
-    trials: int | None = None
-    runner: str = "local"
-    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,42 +88,70 @@ class Study:
 
     def run(self) -> Path:
         """Read, look, advise, search, judge, refit, write; returns the folder written."""
-        try:
-            with held(self.clock.until(ANSWER_SHARE), self.stopping):
-                self.start()
-            self.search()
-            verdict = self.verdict()
-            final = self.refit(verdict)
-        except KeyboardInterrupt:
-            self.interrupted = True
-            verdict, final = self.best_so_far(), None
-        finally:
-            if hasattr(self, "runner"):
-                self.runner.close()
-        self.tell("writing")
-        return deliver.write(self.material(verdict, final))
+        with Interrupts(self.stopping) as interrupts:
+            try:
+                with interrupts.waiting(self.clock.until(ANSWER_SHARE)):
+                    self.open()
+                    if deliver.is_finished(self.settings.out):
+                        return self.finished()
+                    self.start()
+                if interrupts.asked:
+                    raise KeyboardInterrupt
+                self.search()
+                verdict = self.verdict()
+                final = self.refit(verdict)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                verdict, final = self.best_so_far(), None
+            finally:
+                if hasattr(self, "runner"):
+                    self.runner.close()
+            with interrupts.waiting():
+                self.tell("writing")
+                return deliver.write(self.material(verdict, final))
 
-    def start(self) -> None:
-        """Everything that comes before the first trial."""
+    def open(self) -> None:
+        """The images, and the ledger of a study of just these, new or unfinished."""
         settings = self.settings
         self.images = read_images(settings.source, test=settings.test, seed=settings.seed, cache=self.work / "images")
+        self.ledger = Ledger(settings.out / "study.db")
+        self.remember()
+
+    def finished(self) -> Path:
+        """Where the study was finished before."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        out = self.settings.out
+        self.tell("finished", note=f"{out} holds a finished study of this; remove it or give --out for a new one")
+        return out
+
+    def start(self) -> None:
+        """Everything else that comes before the first trial."""
+        settings = self.settings
         self.engine = machine.engine()
         self.workers = settings.workers or (min(machine.cores(), MOST_WORKERS) if self.engine.device == "cpu" else 1)
         work = partial(train.run, self.work, self.engine, settings.task)
         self.runner = RUNNERS[settings.runner](work, self.workers)
+        if ADVICE in self.ledger.notes:  # a measure or a pace taken anew would be another space
+            self.facts = from_json(Fingerprint, self.ledger.notes[FACTS])
+            self.advice = from_json(Advice, self.ledger.notes[ADVICE])
+        else:
+            self.look()
+        self.ledger.know(self.advice.space)
+        self.resume()
+
+    def look(self) -> None:
+        """Facts and advice, kept for a study that is continued."""
         self.tell("look")
-        counted = settings.trials is not None
-        seconds = 60.0 if counted else min(8.0, 0.04 * settings.budget)
-        self.facts = look_at(self.images.train, self.images.classes, seed=settings.seed, seconds=seconds)
+        counted = self.settings.trials is not None
+        seconds = 60.0 if counted else min(8.0, 0.04 * self.settings.budget)
+        self.facts = look_at(self.images.train, self.images.classes, seed=self.settings.seed, seconds=seconds)
         self.advice = self.advise()
-        self.ledger = Ledger(settings.out / "study.db", self.advice.space)
-        self.remember()
+        self.ledger.note(FACTS, to_json(self.facts))
+        self.ledger.note(ADVICE, to_json(self.advice))
 
     def stopping(self) -> None:
-        """Say that an interrupt was heard."""
-        self.tell(
-            "stopping", note="interrupted: the advised network is trained for two seconds; once more ends at once"
-        )
+        """Say that an interrupt was heard, and that an answer comes."""
+        self.tell("stopping", note="interrupted: the best so far is written in a few seconds; once more ends at once")
 
     @property
     def work(self) -> Path:
@@ -151,14 +165,27 @@ class Study:
         return within_latency(self.facts, self.settings.goal, pace, final, machine.cores())
 
     def remember(self) -> None:
-        """Note the settings, or refuse to continue a study of something else."""
-        goal, seed = self.settings.goal.text, self.settings.seed
-        mine = {"source": self.images.source, "goal": goal, "seed": seed, "images": len(self.images.train)}
-        before = self.ledger.notes.get(SETTINGS)
-        if before is not None and before != mine:
-            out = self.settings.out
-            raise UnusableInput(str(out), f"holds a study of {before}", f"a study of {mine}", "choose another --out")
+        """Note what is studied, or refuse to continue a study of something else."""
+        mine = {
+            "source": self.images.source,
+            "images": len(self.images.train),
+            "content": content(self.images),
+            "task": self.settings.task,
+            "goal": self.settings.goal.text,
+            "seed": self.settings.seed,
+        }
+        before = self.ledger.notes.get(SETTINGS, mine)
+        if other := [name for name in mine if before.get(name) != mine[name]]:
+            was, now = ({name: record.get(name) for name in other} for record in (before, mine))
+            what = f"holds a study of something else: {was}"
+            raise UnusableInput(str(self.settings.out), what, f"{now}", "choose another --out, or remove the folder")
+        if SETTINGS not in self.ledger.notes:
+            for left in self.work.glob("*.npy"):  # of a study whose ledger is gone
+                left.unlink()
         self.ledger.note(SETTINGS, mine)
+
+    def resume(self) -> None:
+        """Where trials are kept, the time that they took is spent."""
         if self.ledger.results:
             spent = min(self.ledger.notes.get(SPENT, 0.0), 0.7 * self.settings.budget)
             self.clock = replace(self.clock, started=self.clock.started - spent)
@@ -286,7 +313,7 @@ class Study:
         return Infeasible("choose", what, "at least one finished trial", "a larger --budget, or fewer limits")
 
     def best_so_far(self) -> Verdict:
-        if not hasattr(self, "ledger"):
+        if not hasattr(self, "advice"):
             raise Infeasible("choose", "was interrupted while it read the images", "an advised network", "let it run")
         if not self.ledger.results:
             self.first_answer()
@@ -347,6 +374,7 @@ class Study:
             probabilities=probabilities,
             baseline=TASKS[self.settings.task].baseline(part.labels),
             provenance=self.provenance(),
+            clock=self.clock,
         )
 
     def caveats(self, final: Result | None) -> list[str]:
@@ -375,16 +403,27 @@ class Study:
             "engine": {"device": self.engine.device, "dtype": self.engine.dtype},
             "goal": settings.goal.text,
             "interrupted": self.interrupted,
-            "wall_seconds": round(self.clock.elapsed, 2),
             "machine": machine.describe(),
         }
 
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """What has been tried so far."""
+        return self.ledger.results if hasattr(self, "ledger") else ()
+
     def tell(self, stage: str, done: int = 0, planned: int = 0, note: str = "") -> None:
-        results = self.ledger.results if hasattr(self, "ledger") else ()
-        scored = [r for r in results if r.score is not None]
+        scored = [r for r in self.results if r.score is not None]
         best = max(scored, key=lambda r: r.score or 0, default=None)
         left = None if self.settings.trials is not None else max(self.settings.budget - self.clock.elapsed, 0)
         self.watcher(Progress(stage, done, planned, best, left, note))
+
+
+def content(images: Images) -> str:
+    """What is learnt from and scored, as a checksum: another picture, label or split is another one."""
+    sums = [zlib.crc32("/".join(images.classes).encode()), images.test.size if images.test else 0]
+    for part in (images.train, images.valid):
+        sums += [zlib.crc32(np.ascontiguousarray(array).data) for array in (part.pixels, part.labels)]
+    return "-".join(f"{each:x}" for each in sums)
 
 
 def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float, threads: int) -> Advice:
@@ -413,49 +452,24 @@ def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", 
     """
     begun = time.monotonic() if started is None else started
     settings = Settings(source, parse_duration(budget), parse_goal(goal), out=folder_for(source, out), **options)
-    check(settings)
+    checked(settings)
     study = Study(settings, Clock(settings.budget, begun), watcher)
-    if is_finished(settings.out):
-        study.tell("finished", note=f"{settings.out} holds a finished study; remove it or give --out for a new one")
-        return settings.out
+    ledger = settings.out / "study.db"
+    fresh = not ledger.exists()
     try:
         written = study.run()
-    except ConvwiseError:
-        if not (settings.out / "study.db").exists():  # nothing was begun: leave nothing
+    except (ConvwiseError, KeyboardInterrupt):
+        if fresh and not study.results:  # nothing was begun: leave nothing
             shutil.rmtree(study.work, ignore_errors=True)
+            ledger.unlink(missing_ok=True)
             with suppress(OSError):
                 settings.out.rmdir()
+        elif deliver.is_finished(settings.out):
+            shutil.rmtree(study.work, ignore_errors=True)
         raise
     if not study.interrupted:
         shutil.rmtree(study.work, ignore_errors=True)
     return written
-
-
-def check(settings: Settings) -> None:
-    """UnusableInput where a name is in no table, or the folder cannot be written."""
-    for flag, name, table in (("--task", settings.task, TASKS), ("--runner", settings.runner, RUNNERS)):
-        if name not in table:
-            raise UnusableInput(flag, f"is {name!r}", "one of " + ", ".join(table))
-    for flag, number in (("--workers", settings.workers), ("--trials", settings.trials)):
-        if number is not None and number < 1:
-            raise UnusableInput(flag, f"is {number}", "at least 1")
-    try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnusableInput("--out", f"{settings.out} cannot be a folder ({error})", "a folder to write") from error
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether `folder` holds a choice that was not interrupted."""
-    if not (folder / "choice.json").exists():
-        return False
-    return not deliver.read_choice(folder)["provenance"]["interrupted"]
-
-
-def folder_for(source: Any, out: str | Path | None) -> Path:
-    """`out`, or else 'photos/' -> convwise-photos."""
-    name = Path(source).stem if isinstance(source, (str, Path)) else "arrays"
-    return Path(out or f"convwise-{name or 'images'}")
 
 
 def read(source: Any, **options: Any) -> Images:
@@ -469,13 +483,13 @@ def look(source: Any, *, seed: int = 0, **options: Any) -> Fingerprint:
     return look_at(images.train, images.classes, seed=seed)
 
 
-def advise(source: Any, *, goal: str = "accuracy", budget: float = 600.0, seed: int = 0) -> Advice:
+def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0) -> Advice:
     """What to start with for the images of `source`, without training."""
     wanted = parse_goal(goal)
     facts = look(source, seed=seed)
-    return within_latency(facts, wanted, machine.pace(machine.engine()), 0.45 * budget, machine.cores())
+    return within_latency(facts, wanted, machine.pace(machine.engine()), 0.45 * parse_duration(budget), machine.cores())
 
 
-def predict(folder: str | Path, images: str | Path) -> list[dict[str, Any]]:
+def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
     """A row for each image: path, label, and the probability of each class."""
     return deliver.predict(folder, images)

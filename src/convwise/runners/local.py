@@ -178,10 +178,10 @@ def _serve(work: Work, pipe: Connection, member: Member) -> None:
     while True:
         try:
             trial, together = pipe.recv()
-        except EOFError:
+            pipe.send(None)  # it begins
+            pipe.send(_guarded(work, trial, member if together else None))
+        except (EOFError, OSError):  # the study is gone: there is nobody to tell
             os._exit(0)
-        pipe.send(None)  # it begins
-        pipe.send(_guarded(work, trial, member if together else None))
 
 
 def _warm_up() -> None:

@@ -1,0 +1,64 @@
+"""What a study is asked, checked before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from convwise.core.goal import Goal
+from convwise.core.problems import UnusableInput
+from convwise.runners import RUNNERS
+from convwise.tasks import TASKS
+
+# What a study writes: a folder that holds one of these without a ledger holds somebody else's.
+OUTPUTS = ("choice.json", "report.html", "model_keras.py", "model_torch.py", "model.keras", "model.safetensors",
+           "model.onnx", "net.json")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study is asked: the flags of `convwise choose`."""
+
+    source: Any
+    budget: float = 600.0
+    goal: Goal = Goal()
+    task: str = "classify"
+    test: float | Literal["none"] | None = None
+    out: Path = Path("convwise-study")
+    seed: int = 0
+    workers: int | None = None
+    trials: int | None = None
+    runner: str = "local"
+    command: str = ""
+
+
+def checked(settings: Settings) -> None:
+    """UnusableInput where a name is in no table, a number is none, or the folder cannot be written or is another's."""
+    for flag, name, table in (("--task", settings.task, TASKS), ("--runner", settings.runner, RUNNERS)):
+        if name not in table:
+            raise UnusableInput(flag, f"is {name!r}", "one of " + ", ".join(table))
+    for flag, number, least in (
+        ("--workers", settings.workers, 1),
+        ("--trials", settings.trials, 1),
+        ("--seed", settings.seed, 0),
+    ):
+        if number is not None and (not isinstance(number, int) or number < least):
+            raise UnusableInput(flag, f"is {number!r}", f"a whole number of at least {least}")
+    _check_folder(settings.out)
+
+
+def _check_folder(out: Path) -> None:
+    if not (out / "study.db").exists() and (others := [name for name in OUTPUTS if (out / name).exists()]):
+        what = f"{out} holds {', '.join(others)}, but no study.db beside: convwise did not write that"
+        raise UnusableInput("--out", what, "a new folder, or one of an unfinished study", "choose another --out")
+    try:
+        (out / ".study").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableInput("--out", f"{out} cannot be written ({error})", "a folder to write") from error
+
+
+def folder_for(source: Any, out: str | Path | None) -> Path:
+    """`out`, or else 'photos/' -> convwise-photos."""
+    name = Path(source).stem if isinstance(source, (str, Path)) else "arrays"
+    return Path(out or f"convwise-{name or 'images'}")
