@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 import warnings
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from torch import nn
 
 from convwise.core import layers as L
@@ -23,8 +22,9 @@ from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.formats import onnx as onnx_format
 from convwise.formats.lifted import Lifted
-from convwise.formats.onnx.lift import lift, read
-from nets import nets, random_net, random_pixels, random_weights
+from convwise.formats.onnx.lift import lift
+from nets import nets, random_pixels, random_weights
+from onnx_graphs import floats, model_of, node, ops, run
 
 KEPT_APART = {"sparsemax"}  # activations whose pieces are not put together again
 
@@ -45,10 +45,6 @@ def rebuilt(lifted: Lifted, pixels: np.ndarray) -> np.ndarray:
 def assert_close(given: np.ndarray, expected: np.ndarray) -> None:
     assert given.shape == expected.shape
     assert np.abs(given - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
-
-
-def ops(lifted: Lifted) -> list[str]:
-    return [layer.op for layer in lifted.net.layers]
 
 
 # --- files of ours --------------------------------------------------------------------------
@@ -247,31 +243,6 @@ def test_pytorch_exports(kind, opset):
 # --- graphs by hand ---------------------------------------------------------------------------
 
 
-def model_of(nodes, tensors=None, shape=("n", 3, 8, 6), opset=17, output="y", more=()):
-    """A model from `x` to `output`; tensors are initialisers."""
-    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
-    outputs = [onnx.ValueInfoProto(name=name) for name in (output, *more)]
-    initialisers = [numpy_helper.from_array(np.asarray(array), name) for name, array in (tensors or {}).items()]
-    graph = helper.make_graph(nodes, "test", [image], outputs, initialisers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def node(kind, inputs, output="y", **attributes):
-    return helper.make_node(kind, inputs.split(","), output.split(","), **attributes)
-
-
-def floats(*shape, seed=0):
-    return np.random.default_rng(seed).normal(0, 0.5, shape).astype(np.float32)
-
-
-def run(model, images):
-    """ONNX Runtime's answer, channels last; the output needs a type there."""
-    full = onnx.shape_inference.infer_shapes(model)
-    if not full.graph.output[0].type.tensor_type.elem_type:
-        full.graph.output[0].CopyFrom(helper.make_tensor_value_info(full.graph.output[0].name, TensorProto.FLOAT, None))
-    return np.moveaxis(onnx_format.session(full).run(None, {"x": images})[0], 1, -1)
-
-
 def check(model, shape=(3, 8, 6), input_shape=None, last=False):
     """Lift, build again, and compare; the images are channels first unless `last`."""
     images = floats(3, *shape, seed=1)
@@ -448,53 +419,3 @@ def test_what_is_not_known_stays_opaque_and_does_not_stop_the_rest():
     analysis = analyse(lifted.net)
     assert analysis.layers[-1].output_shape == (1, 1, 2)
     assert len(analysis.total.unknown) == 5
-
-
-# --- files that are wrong -----------------------------------------------------------------------
-
-
-def test_corrupted_files_are_reported_in_one_sentence(tmp_path):
-    net = random_net(random.Random(3))
-    whole = onnx_format.build(net, random_weights(net)).SerializeToString()
-    rng = random.Random(0)
-    for trial in range(60):
-        start = rng.randrange(len(whole))
-        broken = [whole[:start], whole[:start] + rng.randbytes(9) + whole[start + 9 :], rng.randbytes(99)][trial % 3]
-        (tmp_path / "model.onnx").write_bytes(broken)
-        try:
-            read(tmp_path / "model.onnx")
-        except UnusableInput as error:
-            assert "\n" not in str(error)  # noqa: PT017
-    for text in (b"", b"not onnx"):
-        (tmp_path / "model.onnx").write_bytes(text)
-        with pytest.raises(UnusableInput, match=r"model.onnx: (holds no ONNX graph|cannot be read as ONNX)"):
-            read(tmp_path / "model.onnx")
-    with pytest.raises(UnusableInput, match="is no file"):
-        read(tmp_path / "missing.onnx")
-
-
-def test_other_files_and_other_inputs_are_refused():
-    model = model_of([node("Conv", "x,k")], {"k": floats(4, 3, 3, 3)})
-    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
-    with pytest.raises(UnusableInput, match="weights in other files"):
-        lift(model)
-    with pytest.raises(UnusableInput, match="has the inputs x of 2 axes"):
-        lift(model_of([node("Relu", "x")], shape=("n", 3)))
-    two = model_of([node("Add", "x,z")])
-    two.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, (1, 3, 8, 6)))
-    with pytest.raises(UnusableInput, match="has the inputs x of 4 axes, z of 4 axes"):
-        lift(two)
-    with pytest.raises(UnusableInput, match="reads 'z', which nothing gives"):
-        lift(model_of([node("Add", "x,z")]))
-    odd = model_of([helper.make_node("Odd", ["x"], ["a"], domain="com.example"), node("Relu", "a")])
-    odd.opset_import.append(helper.make_opsetid("com.example", 1))
-    with pytest.raises(UnusableInput, match=r"com.example.Odd\) gives a shape that cannot be told"):
-        lift(odd)
-    odd.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, (1, 5, 4, 3)))
-    assert ops(lift(odd)) == ["Opaque", "Activation"]
-
-
-def test_constants_that_grow_are_refused():
-    nodes = [node("ConstantOfShape", "size", "huge"), node("Add", "x,huge")]
-    with pytest.raises(UnusableInput, match="makes a constant of more than"):
-        lift(model_of(nodes, {"size": np.array([1, 300, 10000, 10000])}))

@@ -1,13 +1,13 @@
 """An ONNX file as a graph whose every value is known: a constant, or a tensor of one shape.
 
-Nothing in a file is run: integer subgraphs that compute shapes are folded with onnx.reference, one
-operator at a time, external data and operator libraries are refused, and sizes are limited.
+Nothing in a file is run: constant arithmetic of the kinds that exporters leave is computed with onnx.reference,
+one operator at a time and so much in all; external data and operator libraries are refused.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -26,7 +26,9 @@ Shape = tuple[int, ...]
 
 OLDEST_OPSET = 11
 MOST_BYTES = 2**31  # of a file; what a protobuf can hold
-MOST_NUMBERS = 2**27  # in a folded constant
+MOST_NUMBERS = 2**25  # that constant arithmetic may read and give, beyond _EACH times those that the file holds
+_EACH = 8
+MOST_WRITTEN = 2**22  # bytes of operators, likewise
 SMALL = 4096  # constants up to so many numbers take part in shape inference
 FIRST, LAST = (0, 3, 1, 2), (0, 1, 2, 3)  # which of our axes (0 the batch) the axes of a 4D tensor are
 # Operators that pass the image on before its channels are moved.
@@ -35,7 +37,7 @@ _PASSING = ("Identity", "Cast", "Add", "Sub", "Mul", "Div")
 
 @dataclass(frozen=True)
 class Node:
-    """An operator; attributes are plain values, and subgraphs are left out."""
+    """An operator; attributes are plain values. Subgraphs are left out; what they read comes after its own inputs."""
 
     kind: str
     name: str
@@ -48,7 +50,8 @@ class Node:
 class Graph:
     """The operators between `image` and `output`, in order, with the shapes (with the batch) of all tensors.
 
-    order: which of our axes the axes of the image are.
+    order: which of our axes the axes of the image are. hidden: constants whose numbers are not known. made: constants
+    that come from shapes and single numbers alone, as masks do. outputs: how many the model has; the first is read.
     """
 
     image: str
@@ -58,6 +61,9 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Tensor]
     shapes: Mapping[str, Shape]
+    hidden: frozenset[str]
+    made: frozenset[str]
+    outputs: int
 
     @property
     def batch(self) -> int:
@@ -112,9 +118,10 @@ def graph_of(model: onnx.ModelProto, input_shape: Sequence[int] | None = None) -
     known = _Known(model, constants, {image.name: _size(image, order, input_shape)}, image)
     kept = [node for node, each in zip(nodes, proto.node, strict=True) if known.add(node, each)]
     output = proto.output[0].name
-    if output in constants or output not in known.shapes:
+    if output in constants or output in known.hidden or output not in known.shapes:
         raise UnusableInput("model", f"gives {output!r}, which does not come from its image", "one that reads images")
-    graph = Graph(image.name, output, order, _opset(model), tuple(kept), constants, known.shapes)
+    graph = Graph(image.name, output, order, _opset(model), tuple(kept), constants, known.shapes,
+                  frozenset(known.hidden), frozenset(known.made), len(proto.output))  # fmt: skip
     return graph.with_nodes(graph.nodes)
 
 
@@ -127,6 +134,9 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without functions of its own, at an opset that can be read."""
+    functions = {(each.domain, each.name): each.node for each in model.functions}
+    if functions and _written_out(model.graph.node, functions, {}) > MOST_WRITTEN + _EACH * model.ByteSize():
+        raise UnusableInput("model", "calls its functions too often", "one that can be held without functions")
     try:
         if model.functions:
             model = inliner.inline_local_functions(model)
@@ -138,6 +148,20 @@ def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
     if model.graph.sparse_initializer:
         raise UnusableInput("model", "keeps sparse weights", "dense ones", "export it again")
     return model
+
+
+def _written_out(nodes: Iterable[onnx.NodeProto], functions: Mapping[tuple[str, str], Sequence[onnx.NodeProto]],
+                 known: dict[tuple[str, str], int]) -> int:  # fmt: skip
+    """The bytes of operators once functions, which may call functions, are put in their places."""
+    total = 0
+    for node in nodes:
+        key = node.domain, node.op_type
+        if key in functions and key not in known:
+            known[key] = 2**62  # where it calls itself
+            known[key] = _written_out(functions[key], functions, known)
+        inside = [graph.node for a in node.attribute for graph in (a.g, *a.graphs)]
+        total += known.get(key, node.ByteSize()) + sum(_written_out(each, functions, known) for each in inside)
+    return total
 
 
 def first_line(error: Exception) -> str:
@@ -200,9 +224,18 @@ def _node(proto: onnx.NodeProto) -> Node:
     plain = [a for a in proto.attribute if a.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS)]
     attributes = {a.name: _attribute(a) for a in plain}
     kind = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
-    return Node(
-        kind, proto.name or proto.output[0].removesuffix(":0"), tuple(proto.input), tuple(proto.output), attributes
-    )
+    name = proto.name or proto.output[0].removesuffix(":0")
+    return Node(kind, name, (*proto.input, *_outer(proto)), tuple(proto.output), attributes)
+
+
+def _outer(proto: onnx.NodeProto) -> Iterator[str]:
+    """What the subgraphs of an operator read of the graph around it."""
+    for graph in (graph for a in proto.attribute for graph in (a.g, *a.graphs)):
+        own = {each.name for each in (*graph.input, *graph.initializer)} | {
+            n for node in graph.node for n in node.output
+        }
+        reads = [name for node in graph.node for name in (*node.input, *_outer(node))]
+        yield from (name for name in (*reads, *(value.name for value in graph.output)) if name and name not in own)
 
 
 def _attribute(attribute: AttributeProto) -> Any:
@@ -216,8 +249,22 @@ def _attribute(attribute: AttributeProto) -> Any:
 
 # --- values ---------------------------------------------------------------------------------
 
-_GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "OneHot", "EyeLike", "Upsample")
-_RANDOM = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
+# What is computed of constants: what exporters leave, all linear in what it reads and gives.
+_COMPUTED = {
+    "Abs", "Add", "And", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos",
+    "DequantizeLinear", "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual",
+    "Identity", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad",
+    "Pow", "QuantizeLinear", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "Reshape", "Round", "Sign", "Sin", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile",
+    "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+}  # fmt: skip
+# Opsets from which on onnx infers, or computes, what it does not before. Of pools before 22, inference counts windows
+# of ceil_mode that start behind the map; no runtime does.
+_SINCE = {"MaxPool": 22, "AveragePool": 22, "DequantizeLinear": 19, "QuantizeLinear": 19, "GreaterOrEqual": 16,
+          "LessOrEqual": 16}  # fmt: skip
+_AS_READ = ("GroupNormalization", "MeanVarianceNormalization")  # shaped as their input, which onnx does not infer
+_CONSTANTS = {"value": None, "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64,
+              "value_ints": np.int64}  # fmt: skip
 
 
 class _Known:
@@ -226,81 +273,145 @@ class _Known:
     def __init__(self, model: onnx.ModelProto, constants: dict[str, Tensor], shapes: dict[str, Shape],
                  image: onnx.ValueInfoProto) -> None:  # fmt: skip
         self.constants, self.shapes = constants, shapes
+        self.hidden: set[str] = set()
+        self.made: set[str] = set()
+        self.left = MOST_NUMBERS + _EACH * sum(array.size for array in constants.values())
         self.types = {image.name: image.type.tensor_type.elem_type}
         self.imports, self.version = list(model.opset_import), model.ir_version
         self.declared = {value.name: value for value in [*model.graph.value_info, *model.graph.output]}
+        dims = zip(image.type.tensor_type.shape.dim, shapes[image.name], strict=True)
+        self.named = {dim.dim_param: size for dim, size in dims if dim.dim_param}
 
     def add(self, node: Node, proto: onnx.NodeProto) -> bool:
         """Learn what an operator gives; False where that is a constant."""
         reads = [name for name in node.inputs if name]
-        if unknown := [name for name in reads if name not in self.shapes and name not in self.constants]:
+        if unknown := [name for name in reads if not self._knows(name)]:
             raise UnusableInput(
                 "model", f"operator {node.name} reads {unknown[0]!r}, which nothing gives", "a whole model"
             )
-        if node.kind == "Shape":
+        if twice := [name for name in node.outputs if name and self._knows(name)]:
+            raise UnusableInput("model", f"operator {node.name} gives {twice[0]!r} once more", "a name for each tensor")
+        if node.kind == "Shape" and (shape := self._shape(reads[0])) is not None:
             start, end = node.attributes.get("start", 0), node.attributes.get("end")
-            self.constants[node.outputs[0]] = np.array(self._shape(reads[0])[start:end], np.int64)
-            return False
-        fixed = all(name in self.constants for name in reads) and not node.kind.startswith(_RANDOM)
-        if fixed and not any(a.type == AttributeProto.GRAPH for a in proto.attribute):
+            self.constants[node.outputs[0]] = np.array(shape[start:end], np.int64)
+            self.made.add(node.outputs[0])
+        elif all(name in self.constants or name in self.hidden for name in reads):
             self._fold(node, proto)
-            return False
-        self._infer(node, proto)
-        return True
+        else:
+            self._tell(node, self._inferred(node, proto))
+            return True
+        return False
 
-    def _shape(self, name: str) -> Shape:
-        return self.constants[name].shape if name in self.constants else self.shapes[name]
+    def _knows(self, name: str) -> bool:
+        return name in self.constants or name in self.shapes or name in self.hidden
+
+    def _shape(self, name: str) -> Shape | None:
+        return self.constants[name].shape if name in self.constants else self.shapes.get(name)
+
+    # --- constants --------------------------------------------------------------------------
 
     def _fold(self, node: Node, proto: onnx.NodeProto) -> None:
-        if node.kind in _GROWING:
-            self._infer(node, proto)
-            if any(prod(self.shapes.pop(name, ())) > MOST_NUMBERS for name in node.outputs):
-                what = f"operator {node.name} makes a constant of more than {MOST_NUMBERS} numbers"
-                raise UnusableInput("model", what, "a model that can be held")
+        """A constant's numbers; where they are not computed, at most its shape."""
+        outputs = [name for name in node.outputs if name]
+        held = node.kind == "Constant" and {*node.attributes} <= {*_CONSTANTS}
+        if not held and all(self._made(name) for name in node.inputs if name):
+            self.made.update(outputs)
         try:
-            model = self._model(proto, [])
-            given = {name: self.constants[name] for name in node.inputs if name}
-            made = ReferenceEvaluator(model).run([name for name in node.outputs if name], given)
-        except Exception as error:  # whatever the reference says of wrong arguments
-            what = f"operator {node.name} ({node.kind}) cannot be computed: {first_line(error)}"
-            raise UnusableInput("model", what, "a model that runs") from error
-        self.constants.update(zip([name for name in node.outputs if name], map(np.asarray, made), strict=True))
+            made = self._held(node) if held else self._computed(node, proto, outputs)
+        except Exception:  # whatever inference and the reference say of what they do not know, or of wrong arguments
+            made = []
+        if len(made) == len(outputs):
+            self.constants.update(zip(outputs, made, strict=True))
+        else:
+            self.hidden.update(outputs)
 
-    def _infer(self, node: Node, proto: onnx.NodeProto) -> None:
+    def _made(self, name: str) -> bool:
+        array = self.constants.get(name)
+        return name in self.made or (array is not None and (array.size == 1 or array.dtype in (np.int64, np.bool_)))
+
+    def _held(self, node: Node) -> list[Tensor]:
+        (key, value), = node.attributes.items()  # fmt: skip
+        array = np.asarray(value, _CONSTANTS[key])
+        self.left += _EACH * array.size
+        return [array]
+
+    def _computed(self, node: Node, proto: onnx.NodeProto, outputs: Sequence[str]) -> list[Tensor]:
+        """Nothing where it is no arithmetic that exporters leave, or too much of it."""
+        inferred = self._inferred(node, proto)
+        self._learn(node, inferred)
+        sizes = [_told(inferred.get(name), {}) for name in outputs]  # not as declared, which may be wrong
+        given = {name: self.constants[name] for name in node.inputs if name in self.constants}
+        words = any(array.dtype.kind in "OSU" for array in given.values())
+        if node.kind not in _COMPUTED or words or self.hidden & set(node.inputs) or None in sizes:
+            return []
+        each = given[node.inputs[0]].shape[-1] if node.kind == "MatMul" else 1
+        work = sum(array.size for array in given.values()) + each * sum(prod(size or ()) for size in sizes)
+        if work > self.left:
+            return []
+        self.left -= work
+        with np.errstate(all="ignore"):
+            return [np.asarray(each) for each in ReferenceEvaluator(self._model(node, proto, [])).run(outputs, given)]
+
+    # --- shapes -----------------------------------------------------------------------------
+
+    def _inferred(self, node: Node, proto: onnx.NodeProto) -> dict[str, onnx.ValueInfoProto]:
         small = [name for name in node.inputs if name in self.constants and self.constants[name].size <= SMALL]
         try:
-            inferred = shape_inference.infer_shapes(self._model(proto, small), strict_mode=False, data_prop=True)
+            inferred = shape_inference.infer_shapes(self._model(node, proto, small))
         except Exception as error:
             what = f"operator {node.name} ({node.kind}) does not fit what it reads: {first_line(error)}"
             raise UnusableInput("model", what, "a model that runs") from error
-        found = {value.name: value for value in inferred.graph.output}
+        return {value.name: value for value in inferred.graph.output}
+
+    def _learn(self, node: Node, inferred: Mapping[str, onnx.ValueInfoProto]) -> None:
+        """The shapes that are inferred, else those that the file declares."""
         for name in filter(None, node.outputs):
-            self._learn(node, name, [found[name], self.declared.get(name)])
+            for value, named in ((inferred.get(name), {}), (self.declared.get(name), self.named)):
+                if value is not None and (shape := _told(value, named)) is not None:
+                    self.shapes[name], self.types[name] = shape, value.type.tensor_type.elem_type
+                    break
 
-    def _learn(self, node: Node, name: str, told: Sequence[onnx.ValueInfoProto | None]) -> None:
-        """The first shape that is told in full; an operator without inference must have its own in the file."""
-        for value in filter(None, told):
-            tensor = value.type.tensor_type
-            dims = [dim.dim_value for dim in tensor.shape.dim]
-            if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-                self.shapes[name], self.types[name] = tuple(dims), tensor.elem_type
-                return
-        what = f"operator {node.name} ({node.kind}) gives a shape that cannot be told"
-        raise UnusableInput("model", what, "operators with fixed shapes", "export it with a fixed input size")
+    def _tell(self, node: Node, inferred: Mapping[str, onnx.ValueInfoProto]) -> None:
+        """Learn all of an operator's shapes."""
+        self._learn(node, inferred)
+        first, shape = node.outputs[0], self._shape(node.inputs[0])
+        if node.kind in _AS_READ and first not in self.shapes and shape is not None:
+            self.shapes[first], self.types[first] = shape, self._type(node.inputs[0])
+        if untold := [name for name in node.outputs if name and name not in self.shapes]:
+            shapes = {name: self._shape(name) for name in node.inputs if name}
+            read = ", ".join(f"{name} {'of any shape' if shape is None else shape}" for name, shape in shapes.items())
+            what = (
+                f"reads {read}, and the shape of what it gives, {untold[0]!r}, is not declared and cannot be inferred"
+            )
+            fix = "where it runs, declare the shape as value_info, as onnxruntime.tools.symbolic_shape_infer does"
+            raise UnusableInput(f"operator {node.name} ({node.kind})", what, "a shape for every tensor", fix)
 
-    def _model(self, proto: onnx.NodeProto, small: Sequence[str]) -> onnx.ModelProto:
+    def _model(self, node: Node, proto: onnx.NodeProto, small: Sequence[str]) -> onnx.ModelProto:
         """One operator as a model."""
-        reads = list(dict.fromkeys(name for name in proto.input if name and name not in small))
-        inputs = [helper.make_tensor_value_info(name, self._type(name), self._shape(name)) for name in reads]
+        inputs = [self._value(name) for name in dict.fromkeys(node.inputs) if name and name not in small]
         tensors = [numpy_helper.from_array(self.constants[name], name) for name in dict.fromkeys(small)]
-        outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
         graph = helper.make_graph([proto], "one", inputs, outputs, tensors)
-        # Before opset 22, inference counts windows of ceil_mode that start behind the map; no runtime does.
-        ceil = proto.op_type in ("MaxPool", "AveragePool") and not proto.domain
-        imports = [helper.make_opsetid("", 22)] if ceil else self.imports
+        since = 0 if proto.domain else _SINCE.get(node.kind, 0)
+        own = max((each.version for each in self.imports if each.domain in ("", "ai.onnx")), default=1)
+        imports = [helper.make_opsetid("", since)] if since > own else self.imports
         return helper.make_model(graph, opset_imports=imports, ir_version=self.version)
 
+    def _value(self, name: str) -> onnx.ValueInfoProto:
+        kind = self._type(name)
+        return helper.make_tensor_value_info(name, kind, self._shape(name)) if kind else onnx.ValueInfoProto(name=name)
+
     def _type(self, name: str) -> int:
+        """0 where it is not known."""
         known = name in self.constants
-        kind: int = helper.np_dtype_to_tensor_dtype(self.constants[name].dtype) if known else self.types[name]
+        kind: int = helper.np_dtype_to_tensor_dtype(self.constants[name].dtype) if known else self.types.get(name, 0)
         return kind
+
+
+def _told(value: onnx.ValueInfoProto | None, named: Mapping[str, int]) -> Shape | None:
+    """A shape that is told in full, with what its free sides stand for."""
+    if value is None or not value.type.tensor_type.HasField("shape"):
+        return None
+    sides = [dim.dim_value if dim.HasField("dim_value") else named.get(dim.dim_param, -1)
+             for dim in value.type.tensor_type.shape.dim]  # fmt: skip
+    return tuple(sides) if min(sides, default=0) >= 0 else None

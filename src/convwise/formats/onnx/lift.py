@@ -40,7 +40,7 @@ from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.onnx import build
 from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
 from convwise.formats.onnx.patterns import composed
-from convwise.formats.onnx.rules import RULES
+from convwise.formats.onnx.rules import RULES, weights_of
 from convwise.formats.onnx.view import Read, Value, View, numbers, spread_over
 from convwise.formats.weights import Array, Weights, channels_last, is_kernel, layer_layout
 from convwise.lowering.calls import shapes_of
@@ -120,6 +120,7 @@ class _Reader:
         self.draft = Draft(graph.input_shape, graph.image)
         self.alias: dict[str, str] = {}  # a tensor that is another, or the layer of another
         self.unread: dict[str, int] = {}
+        self.counted: set[str] = set()  # constants that a layer holds, or an unknown operator has been given
 
     def lifted(self, classes: Sequence[str]) -> Lifted:
         for node in self.graph.nodes:
@@ -127,23 +128,47 @@ class _Reader:
         if not self.draft.layers:
             raise UnusableInput("model", "holds no operator that does anything", "a network")
         self._share()
+        if self.graph.outputs > 1:
+            what = f"has {self.graph.outputs} outputs; the first is read"
+            self.draft.problems.append(Problem("model", what, severity="note"))
         for kind, count in self.unread.items():
             what = "is none of our layers; what it costs is not known"
             self.draft.problems.append(Problem(f"operator {kind}", what, severity="note", count=count))
         return self.draft.lifted(classes)
 
     def _read(self, node: Node) -> None:
-        rule, maps = RULES.get(node.kind), self.view.maps(node)
-        if not maps:
+        if not self.view.maps(node):
             raise UnusableInput("model", f"operator {node.name} ({node.kind}) reads nothing", "a network of one image")
-        told = bool(maps) and all(self.view.values[name].order for name in maps)
-        if told and (self._absorbed(node) or self._unrolled(node)):
-            return
-        found = rule(self.view, node) if rule and told and not self._several(node) else None
-        if found is not None and self._fits(found, node):
-            self._add(found, node)
+        try:
+            known = self._known(node)
+        except (ConvwiseError, MemoryError):
+            raise
+        except Exception as error:
+            read = ", ".join(f"{name} {self._shape(name)}" for name in node.inputs if name)
+            what = f"reads {read}, which do not fit: {first_line(error)}"
+            raise UnusableInput(f"operator {node.name} ({node.kind})", what, "a model that runs") from error
+        if known:
+            self.counted.update(node.inputs)
         else:
             self._opaque(node)
+
+    def _shape(self, name: str) -> Shape | str:
+        constant = self.graph.constants.get(name)
+        return self.graph.shapes.get(name, "of any shape") if constant is None else constant.shape
+
+    def _known(self, node: Node) -> bool:
+        """Whether an operator is a layer, a part of one, or changes nothing."""
+        hidden = any(name in self.graph.hidden for name in node.inputs)
+        if hidden or not all(self.view.values[name].order for name in self.view.maps(node)):
+            return False
+        if self._absorbed(node) or self._unrolled(node):
+            return True
+        rule = RULES.get(node.kind)
+        found = rule(self.view, node) if rule and not self._several(node) else None
+        if found is None or not self._fits(found, node):
+            return False
+        self._add(found, node)
+        return True
 
     def _several(self, node: Node) -> bool:
         return any(self.view.uses[name] for name in node.outputs[1:])
@@ -167,12 +192,21 @@ class _Reader:
 
     def _opaque(self, node: Node) -> None:
         self.unread[node.kind] = self.unread.get(node.kind, 0) + 1
-        constants = [self.graph.constants[name] for name in node.inputs if name in self.graph.constants]
-        params = sum(array.size for array in constants if array.dtype.kind == "f")
+        params = self._params(node)
         reads = tuple(dict.fromkeys(self.view.maps(node)))
         for value in (name for name in node.outputs if self.view.uses[name]):
             self.view.values[value] = self._guessed(value, reads[0])
             self.draft.opaque(value, node.kind, self.view.ours(value), _label(node), reads, params)
+            params = 0  # the first output carries them
+
+    def _params(self, node: Node) -> int:
+        """The numbers of an unknown operator's weights, once each; -1 where it is not known which or how many."""
+        weights = weights_of(node, self.graph)
+        if weights is None or self.graph.hidden & set(weights):
+            return -1
+        fresh = set(weights) - self.counted
+        self.counted |= fresh
+        return sum(self.graph.constants[name].size for name in fresh)
 
     def _guessed(self, value: str, read: str) -> Value:
         """How the output of an unknown operator lies: as its input, or channels first."""
@@ -253,7 +287,7 @@ class _Reader:
                 return self._normalised(layer, kind, array, x)
             case Rescaling():
                 given = self.view.per_channel(array, x)
-                return None if given is None else _rescaled(layer, kind, given)
+                return None if given is None or (kind == "Div" and not np.all(given)) else _rescaled(layer, kind, given)
         return None
 
     def _normalised(self, layer: GroupNormalization | LayerNormalization, kind: str, array: Tensor,

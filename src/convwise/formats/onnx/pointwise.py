@@ -136,6 +136,8 @@ def _channel_norm(view: View, node: Node) -> Read | None:
     if scale is None or shift is None or not view.first(x):
         return None
     channels = view.ours(x)[2]
+    if not view.affords(2 * channels - scale.size - shift.size):
+        return None
     groups = node.attributes.get("num_groups", channels)
     gamma, beta = (np.repeat(array, channels // array.size) for array in (scale, shift))
     return on(view, node, GroupNormalization(groups, node.attributes.get("epsilon", 1e-5)), gamma=gamma, beta=beta)
@@ -191,6 +193,8 @@ def _with_constant(view: View, node: Node) -> Read | None:
     given = view.per_channel(array, x)
     if given is None or view.graph.shapes[node.outputs[0]] != view.graph.shapes[x]:
         return None
+    if array.dtype.kind in "iub" or (node.kind == "Div" and not np.all(given)):
+        return None  # whole numbers are divided, and overflow, otherwise
     read = _limited(node.kind, given) if node.kind in ("Max", "Min") else None
     if read is None and node.kind in ("Mul", "Div") and node.inputs[0] == x and given.size > _FEW:
         gamma = np.broadcast_to(given if node.kind == "Mul" else 1 / given, (given.size,))

@@ -11,6 +11,7 @@ from math import ceil, floor
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from convwise.core.layers import (
     AveragePooling2D,
@@ -28,8 +29,9 @@ from convwise.core.layers import (
     ZeroPadding2D,
 )
 from convwise.core.parameters import Pads, Pair
+from convwise.core.problems import UnusableInput
 from convwise.core.windows import crops, effective, pads_of
-from convwise.formats.onnx.graph import FIRST, Node, Shape, Tensor
+from convwise.formats.onnx.graph import FIRST, Graph, Node, Shape, Tensor
 from convwise.formats.onnx.pointwise import POINTWISE
 from convwise.formats.onnx.view import ROW, Read, Rule, Value, View, on, same, unflattened
 from convwise.formats.weights import channels_last, layer_layout
@@ -58,6 +60,17 @@ def _pair(node: Node, name: str) -> Pair:
     return rows, columns
 
 
+def _fitting(view: View, node: Node, reads: int, filters: int, groups: int) -> None:
+    """UnusableInput where a convolution's kernel is for other channels."""
+    given = view.ours(node.inputs[0])[2]
+    if reads == given and not filters % groups and not given % groups:
+        return
+    shape = view.graph.constants[node.inputs[1]].shape
+    what = f"reads {given} channels in {groups} groups; its kernel {shape} is for {reads}, with {filters} filters"
+    expected = "a kernel for the channels that it reads, and both divisible by the groups"
+    raise UnusableInput(f"operator {node.name} ({node.kind})", what, expected)
+
+
 def _conv(view: View, node: Node) -> Read | None:
     kernel = view.constant(node, 1)
     if not view.first(node.inputs[0]) or kernel is None or kernel.ndim != 4 or len(view.maps(node)) > 1:
@@ -69,6 +82,7 @@ def _conv(view: View, node: Node) -> Read | None:
         return None
     common: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding, "dilation_rate": dilation,
                               "use_bias": bias is not None}  # fmt: skip
+    _fitting(view, node, kernel.shape[1] * groups, kernel.shape[0], groups)
     layer: Conv2D | DepthwiseConv2D = Conv2D(kernel.shape[0], groups=groups, **common)
     if groups == given[2] > 1:
         layer = DepthwiseConv2D(depth_multiplier=kernel.shape[0] // groups, **common)
@@ -82,6 +96,7 @@ def _transposed(view: View, node: Node) -> Read | None:
     given, groups = view.ours(node.inputs[0]), node.attributes.get("group", 1)
     strides, dilation = _pair(node, "strides"), _pair(node, "dilations")
     extra: Pair = tuple(node.attributes.get("output_padding", (0, 0)))
+    _fitting(view, node, kernel.shape[0], kernel.shape[1] * groups, groups)
     reach = [effective(k, d) for k, d in zip(kernel.shape[2:], dilation, strict=True)]
     padding = _taken(view, node, reach, strides, extra)
     if padding is None:
@@ -288,6 +303,48 @@ def _repeats(factor: int, way: str, rounding: str) -> bool:
     return all(max(rounded(place), 0) == i // factor for i, place in enumerate(places))
 
 
+# --- types and weights ----------------------------------------------------------------------
+
+
+def _cast(view: View, node: Node) -> Read | None:
+    """To a float changes nothing; to whole numbers rounds and overflows."""
+    return same(view, node) if node.attributes["to"] in _FLOATS else None
+
+
+_FLOATS = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16
+
+
+def weights_of(node: Node, graph: Graph) -> tuple[str, ...] | None:
+    """The constants that are weights of an operator that is none of our layers; None where that is not known."""
+    held = [name for name in node.inputs if name in graph.constants or name in graph.hidden]
+    if node.kind in _WEIGHTS:
+        return tuple(name for place, name in enumerate(node.inputs) if place in _WEIGHTS[node.kind] and name in held)
+    if node.kind in _SUBGRAPHS:
+        return None
+    several = [name for name in held if name in graph.hidden or _learnt(graph.constants[name])]
+    if "." in node.kind:
+        return None if several else ()
+    return tuple(name for name in several if name not in graph.made) if node.kind in _ELEMENTWISE else ()
+
+
+def _learnt(array: Tensor) -> bool:
+    """Whether a constant may be weights: several numbers, not whole, none infinite as in masks."""
+    return array.size > 1 and array.dtype.kind not in "iubOSU" and bool(np.isfinite(array).all())
+
+
+# Which inputs of an operator are weights, whatever their type.
+_WEIGHTS: dict[str, tuple[int, ...]] = {
+    "Conv": (1, 2), "ConvTranspose": (1, 2), "DeformConv": (1, 3), "ConvInteger": (1,), "QLinearConv": (3, 8),
+    "com.microsoft.FusedConv": (1, 2),
+    "Gemm": (0, 1, 2), "MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3),
+    "com.microsoft.FusedMatMul": (0, 1), "com.microsoft.QGemm": (3, 6),
+    "RNN": (1, 2, 3), "GRU": (1, 2, 3), "LSTM": (1, 2, 3, 7),
+    "BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2), "GroupNormalization": (1, 2),
+    "LayerNormalization": (1, 2), "RMSNormalization": (1,), "PRelu": (1,), "Gather": (0,),
+}  # fmt: skip
+_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Concat", "Einsum")  # any constant but single numbers; of others, none
+_SUBGRAPHS = ("If", "Loop", "Scan", "SequenceMap")
+
 RULES: dict[str, Rule] = {
     "Conv": _conv,
     "ConvTranspose": _transposed,
@@ -311,5 +368,5 @@ RULES: dict[str, Rule] = {
     "Upsample": _resize,
     "Identity": same,
     "Dropout": same,
-    "Cast": same,
+    "Cast": _cast,
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from convwise.core.layers import Layer
-from convwise.formats.onnx.graph import FIRST, Graph, Node, Shape, Tensor
+from convwise.formats.onnx.graph import FIRST, MOST_NUMBERS, Graph, Node, Shape, Tensor
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,15 @@ class View:
         self.graph = graph
         self.uses: Counter[str] = graph.uses
         self.values: dict[str, Value] = {graph.image: Value(graph.order)}
+        self._left = MOST_NUMBERS
 
     def constant(self, node: Node, place: int) -> Tensor | None:
         return self.graph.constants.get(node.inputs[place]) if len(node.inputs) > place else None
 
     def maps(self, node: Node) -> tuple[str, ...]:
         """The inputs that come from the image."""
-        return tuple(name for name in node.inputs if name and name not in self.graph.constants)
+        known = self.graph.constants, self.graph.hidden
+        return tuple(name for name in node.inputs if name and not any(name in each for each in known))
 
     def ours(self, name: str, value: Value | None = None) -> Shape:
         """The tensor's shape in our order, without the batch."""
@@ -60,6 +63,11 @@ class View:
     def first(self, name: str) -> bool:
         """Whether the tensor is a map with its channels first."""
         return self.values[name].order == FIRST
+
+    def affords(self, more: int) -> bool:
+        """Whether weights may grow by so many numbers when they are spread out: in all, no more than are computed."""
+        self._left -= max(more, 0)
+        return self._left >= 0
 
     def turned(self, array: Tensor, name: str) -> Tensor | None:
         """A constant that is combined with the tensor, in our order, sides of 1 where it is repeated."""
@@ -118,4 +126,6 @@ def spread_over(view: View, array: Tensor, name: str, axes: Sequence[int]) -> Te
         return None
     sides = [n if axis in axes else 1 for axis, n in enumerate(given, 1)]
     kept = [n for axis, n in enumerate(given, 1) if axis in axes]
+    if not view.affords(prod(kept) - array.size):
+        return None
     return np.broadcast_to(turned, sides).reshape(kept)
