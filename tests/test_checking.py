@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from convwise import checking, cli_check
+from convwise import checking, cli_check, console
 from convwise.checking import check, checked, load, to_json
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
@@ -92,6 +93,12 @@ def test_weights_travel_and_stay_behind_where_they_do_not_fit(tmp_path):
     assert other.weights == {}
 
 
+def _with(*layers: dict, **more: object) -> str:
+    """A net's JSON, with layers and keys more."""
+    conv = {"type": "Conv2D", "filters": 2, "kernel_size": 3}
+    return json.dumps({"input_shape": [8, 8, 1], "layers": [conv, *layers], **more})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -101,6 +108,11 @@ def test_weights_travel_and_stay_behind_where_they_do_not_fit(tmp_path):
         ("net.json", '{"input_shape": [8, 8, 1], "layers": [{"type": "Lambda"}]}', "has type 'Lambda'"),
         ("net.json", '{"input_shape": [8, 8, 1], "layers": [3]}', "is not a net"),
         ("net.json", '{"input_shape": [8, 8, 1], "layers": 3}', "cannot be read"),
+        ("net.json", _with(classes=5), "has classes 5; expected a list of names"),
+        ("net.json", _with(classes="ab"), "has classes 'ab'"),
+        ("net.json", _with({"type": "Opaque", "operator": "x", "output_shape": []}), "Opaque.output_shape: is ()"),
+        ("net.json", _with({"type": "Opaque", "operator": "x", "output_shape": [5, 0, -5]}), "is (5, 0, -5)"),
+        ("net.json", _with({"type": "Dense", "units": 2, "shares": "conv2d"}), "expected an earlier Dense"),
         ("model.h5", "", 'model.save("model.keras")'),
         ("model.py", "", "module:callable"),
         ("model", "", "file without suffix"),
@@ -115,6 +127,20 @@ def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path, name, text, said)
         load(path)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("start", ["[", '{"net": '])
+def test_json_that_is_nested_too_deeply_is_said_in_one_sentence(tmp_path, start):
+    (tmp_path / "net.json").write_text(start * 100_000)
+    with pytest.raises(UnusableInput, match="is not JSON: maximum recursion depth"):
+        load(tmp_path / "net.json")
+
+
+def test_a_file_larger_than_any_net_is_not_read(tmp_path):
+    with (tmp_path / "net.json").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(UnusableInput, match="has more than 16 MB"):
+        load(tmp_path / "net.json")
 
 
 def test_an_empty_folder_is_none(tmp_path):
@@ -265,8 +291,15 @@ def test_json_is_all_that_is_printed(written):
     assert answer == to_json(check(WRONG))
 
 
-def test_people_get_a_row_for_each_layer_and_the_worst_finding_first(written, monkeypatch):
-    monkeypatch.setattr(cli_check, "out", lambda: Console(width=180))
+@pytest.fixture
+def wide(monkeypatch) -> None:
+    """Standard output as it is, on any terminal."""
+    monkeypatch.setenv("COLUMNS", "180")
+    monkeypatch.setattr(cli_check, "out", console.out.__wrapped__)
+
+
+@pytest.mark.usefixtures("wide")
+def test_people_get_a_row_for_each_layer_and_the_worst_finding_first(written):
     lines = run(written(WRONG)).out.splitlines()
     for name in ("stem", "conv2d", "globalaveragepooling2d", "out"):
         assert sum(line.startswith(name + " ") for line in lines) == 1
@@ -284,10 +317,21 @@ def test_long_nets_are_whole_and_compact(written, monkeypatch):
     assert not any("reads" in line for line in lines[:2])
 
 
-def test_unknown_costs_are_said(written, monkeypatch):
-    monkeypatch.setattr(cli_check, "out", lambda: Console(width=180))
+@pytest.mark.usefixtures("wide")
+def test_names_are_printed_as_they_are(written):
+    """Neither as rich's markup nor as its emojis."""
+    path = written(OPAQUE).rename(written(OPAQUE).with_name("models [v1] car:fire:.json"))
+    lines = run(path).out.splitlines()
+    assert lines[0] == f"{path}: 3 layers on 16x16x3"
+    assert any(line.startswith("odd ") and " Fancy[op]? " in line for line in lines)
+    code = "from convwise.console import err; err().print('antigravity:fire: [red]')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stderr == "antigravity:fire: [red]\n"
+
+
+@pytest.mark.usefixtures("wide")
+def test_unknown_costs_are_said(written):
     text = run(written(OPAQUE)).out
-    assert "Fancy[op]?" in text
     assert "Not known: the cost of 1 layers" in text
 
 

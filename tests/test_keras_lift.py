@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from convwise.checking import checked
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
 from convwise.core.check import check
@@ -352,6 +354,7 @@ OPAQUE = {
     "a Lambda": (lambda x: layers.Lambda(lambda x: x * 2, output_shape=(8, 6, 4))(x), "Lambda", (8, 6, 4)),
     "random crop": (lambda x: layers.RandomCrop(4, 4)(x), "RandomCrop", (4, 4, 4)),
     "sparsemax": (lambda x: ops.sparsemax(x), "Sparsemax", (8, 6, 4)),
+    "one number": (lambda x: ops.sum(x, axis=(1, 2, 3)), "Sum", (1,)),
 }
 
 
@@ -461,6 +464,66 @@ def test_models_that_cannot_be_used_are_reported(case):
         lift(make(), shape)
 
 
+# --- what learns --------------------------------------------------------------------------------
+
+
+def _half_frozen():
+    base = keras.Sequential([keras.Input((8, 6, 4)), layers.Conv2D(3, 3, name="one"), layers.BatchNormalization(),
+                             layers.Conv2D(2, 3, name="two")])  # fmt: skip
+    base.trainable = False
+    return functional(lambda x: layers.Dense(5, name="head")(layers.Flatten()(base(x))))
+
+
+def _thawed():
+    model = _half_frozen()
+    model.layers[1].get_layer("two").trainable = True
+    return model
+
+
+def _frozen_layer():
+    return functional(lambda x: layers.Conv2D(2, 1)(layers.Conv2D(3, 3, trainable=False)(x)))
+
+
+def _quantised():
+    model = functional(lambda x: layers.Dense(5)(layers.Flatten()(x)))
+    model.layers[-1].quantize("int8")
+    return model
+
+
+# What Keras's own summary says of each.
+LEARNING = {
+    "a frozen base": (_half_frozen, 16 * 5 + 5),
+    "one of its layers is thawed": (_thawed, None),
+    "a frozen layer": (_frozen_layer, 3 * 2 + 2),
+    "opaque, with statistics": (lambda: functional(lambda x: layers.BatchNormalization(axis=1)(x)), 16),
+    "opaque, of whole numbers": (_quantised, 5),
+    "used twice": (lambda: functional(lambda x: _twice(x, layers.Conv2D(4, 1, trainable=False))), 0),
+    "nothing is frozen": (lambda: functional(lambda x: layers.BatchNormalization()(layers.Conv2D(4, 1)(x))), 28),
+}
+
+
+def _twice(x, layer):
+    return layer(layer(x))
+
+
+def _summary(model) -> int:
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    return int(re.search(r" Trainable params: ([\d,]+)", "\n".join(lines))[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("case", LEARNING)
+def test_what_learns_is_what_keras_trains(case, tmp_path):
+    make, expected = LEARNING[case]
+    model = make()
+    model.save(tmp_path / "model.keras")
+    for lifted in (lift(model), read(tmp_path / "model.keras")):
+        total = checked(lifted).analysis.total
+        assert total.trainable == _summary(model)
+        assert expected is None or total.trainable == expected
+    assert total.params == model.count_params() or case == "opaque, of whole numbers"
+
+
 # --- files that are damaged or hostile ----------------------------------------------------------
 
 
@@ -527,6 +590,10 @@ def _initializer(config):
     _conv(config)["config"]["kernel_initializer"] = {"module": "os", "class_name": "function", "config": "system"}
 
 
+def _compiled(config):
+    _conv(config)["compile_config"] = {"loss": {"module": "antigravity", "class_name": "Flying", "config": {}}}
+
+
 def _getter(config):
     _conv(config)["config"]["activation"] = {
         "module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "function"
@@ -538,6 +605,11 @@ def _getter(config):
     [
         (_elsewhere, "holds Flying of the module antigravity, which is code: it was not imported"),
         (_initializer, "holds function of the module os"),
+        (_compiled, "holds Flying of the module antigravity"),
+        (lambda config: _conv(config).update(module=None), "holds Conv2D of the module __main__.* Fix: load it in yo"),
+        (lambda config: _conv(config).update(registered_name="theirs>Mine"), "holds Conv2D of the package theirs"),
+        (lambda config: _conv(config).update(class_name=["Conv2D"]), "cannot be loaded"),
+        (lambda config: _conv(config).update(class_name="TorchModuleWrapper"), "holds a PyTorch module, 'conv'"),
         (_getter, "cannot be loaded"),
         (lambda config: _conv(config)["config"].update(filters=-3), "cannot be loaded"),
         (lambda config: _conv(config)["config"].update(filters=7), "cannot be loaded"),
@@ -549,6 +621,59 @@ def test_a_hostile_configuration_is_refused(archive, change, message):
     with pytest.raises(UnusableInput, match=message):
         read(rewritten(archive, change))
     assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("made", [
+    lambda kind, function: kind(name="layer"),
+    lambda kind, function: layers.Conv2D(2, 1, activation=function),
+    lambda kind, function: layers.Conv2D(2, 1, kernel_regularizer=function),
+])  # fmt: skip
+def test_classes_and_functions_of_ones_own_are_refused_by_name(tmp_path, made):
+    """As a script or a notebook leaves them, whose module is __main__."""
+    kind = type("Mine", (layers.Layer,), {"__module__": "__main__", "call": lambda self, x: x})
+
+    def mine(x):
+        return 2 * x
+
+    functional(lambda x: made(kind, mine)(x)).save(tmp_path / "model.keras")
+    with pytest.raises(UnusableInput, match=r"holds (Mine of the module __main__|the function mine), which is code"):
+        read(tmp_path / "model.keras")
+
+
+def test_what_keras_writes_is_not_refused(tmp_path):
+    def every(x):
+        x = layers.Conv2D(2, 3, dtype="mixed_float16", kernel_initializer="he_normal", kernel_regularizer="l2",
+                          kernel_constraint="max_norm", activation=keras.activations.gelu)(x)  # fmt: skip
+        x = layers.Conv2D(2, 1, activation=layers.ReLU(), kernel_initializer=keras.initializers.Constant(0.5))(x)
+        x = layers.TimeDistributed(layers.Dense(2, activation=ops.silu))(layers.RandomFlip()(x))
+        return layers.Activation(keras.activations.relu6)(ops.relu(x[:, 1:]) + 1)
+
+    functional(every).save(tmp_path / "model.keras")
+    assert len(read(tmp_path / "model.keras").net.layers) == 7
+
+
+def test_how_it_was_trained_is_not_loaded(tmp_path):
+    def loss(wanted, given):
+        return ops.mean(wanted - given)
+
+    def trained(model, own):
+        model.compile("adam", own, metrics=["accuracy"])
+        model.fit(np.zeros((1, 8, 6, 4)), np.zeros((1, 6, 4, 2)), verbose=0)
+        return model
+
+    base = trained(functional(lambda x: layers.Conv2D(2, 3)(x)), "mse")
+    trained(functional(lambda x: layers.Activation("relu")(base(x))), loss).save(tmp_path / "model.keras")
+    assert [layer.op for layer in read(tmp_path / "model.keras").net.layers] == ["Conv2D", "Activation"]
+
+
+def test_keras_says_what_is_wrong_innermost(archive):
+    with pytest.raises(UnusableInput, match="cannot be loaded: Could not interpret activation function identifier: lo"):
+        read(rewritten(archive, lambda config: _conv(config)["config"].update(activation="lost")))
+
+
+def test_an_archive_of_too_many_members_is_refused(archive):
+    with pytest.raises(UnusableInput, match="holds 1,004 members"):
+        read(rewritten(archive, **{f"assets/{i}": b"" for i in range(1001)}))
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a\\evil", "C:evil", "metadata.json"])

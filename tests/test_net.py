@@ -50,6 +50,9 @@ def test_a_branch_is_no_chain():
         ((L.Flatten(name="two words"),), "not a word"),
         ((L.Flatten(name="a/b"),), "not a word"),
         ((L.Flatten(inputs=("later",)), L.Flatten(name="later")), "reads"),
+        ((L.Conv2D(2, 3, shares="gone"),), "shares the weights of 'gone'; expected an earlier Conv2D"),
+        ((L.Conv2D(2, 3, name="a"), L.Dense(2, shares="a")), "shares the weights of 'a'; expected an earlier Dense"),
+        ((L.Conv2D(2, 3, shares="input"),), "shares the weights of 'input'"),
     ],
 )
 def test_bad_names_and_inputs_are_refused(layers, what):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -23,6 +22,7 @@ from convwise.core.layers import Layer, Opaque
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.fingerprint import look
+from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
 from convwise.images import Images, read
 
@@ -91,19 +91,15 @@ _INSTEAD = {
 
 def _from_json(path: Path) -> Lifted:
     """A net.json, or the choice.json of a choice folder."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusableInput(
-            str(path), f"is not JSON: {error}", "a net as `convwise export --to json` writes"
-        ) from error
+    data = net_json.parsed(path)
     inside = data.get("net", data) if isinstance(data, dict) else data
     try:
         net = Net.from_json(inside)
     except (AttributeError, TypeError, KeyError) as error:
         raise UnusableInput(str(path), f"is not a net: {error}", "keys input_shape and layers") from error
-    given = data.get("classes", ()) if isinstance(data, dict) else ()
-    return Lifted(net, classes=tuple(map(str, given)))
+    if not isinstance(names := data.get("classes", []), list):
+        raise UnusableInput(str(path), f"has classes {names!r}"[:100], "a list of names")
+    return Lifted(net, classes=tuple(map(str, names)))
 
 
 def _from_safetensors(path: Path) -> Lifted:
@@ -243,7 +239,14 @@ class Checked:
 
 def checked(lifted: Lifted, scale_px: float | None = None, vector: int = 16) -> Checked:
     """A model, analysed and checked; scale_px and vector as in core/check.py."""
-    return Checked(lifted, analyse(lifted.net), findings(lifted.net, scale_px=scale_px, vector=vector))
+    analysis = _trained(analyse(lifted.net), lifted.trainable)
+    return Checked(lifted, analysis, findings(lifted.net, scale_px=scale_px, vector=vector))
+
+
+def _trained(analysis: Analysis, trainable: Mapping[str, int]) -> Analysis:
+    """The analysis with the params that the model trains."""
+    rows = tuple(replace(row, trainable=trainable.get(row.name, row.trainable)) for row in analysis.layers)
+    return Analysis(rows, replace(analysis.total, trainable=sum(row.trainable for row in rows)))
 
 
 def check(model: Any, images: Any = None, *, input_shape: InputShape | None = None) -> Checked:

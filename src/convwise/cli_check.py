@@ -123,16 +123,17 @@ def _with_effects(
 
 def _tell(model: str, found: Checked, applied: tuple[Applied, Mapping[int, Measured]] | None) -> None:
     height, width, channels = found.lifted.net.input_shape
-    out().print(f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}", highlight=False)
+    title = f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}"
+    out().print(title, highlight=False, soft_wrap=True)
     out().print(_table(found))
     for line in _totals(found.analysis):
         out().print(line, highlight=False, soft_wrap=True)
     for problem in found.problems:
         measured = applied[1].get(id(problem)) if applied else None
         text = f"{problem.severity}: {problem}" + (f". {measured}" if measured else "")
-        out().print(f"- {text}", highlight=False, markup=False, soft_wrap=True)
+        out().print(f"- {text}", highlight=False, soft_wrap=True)
     for note in applied[0].notes if applied else ():
-        out().print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+        out().print(f"  {note}", highlight=False, soft_wrap=True)
 
 
 def _table(found: Checked) -> Table:
@@ -151,9 +152,7 @@ def _table(found: Checked) -> Table:
 
 
 def _cells(layer: Layer, row: LayerCost) -> list[str]:
-    from rich.markup import escape
-
-    kind = escape(f"{layer.operator}?") if isinstance(layer, Opaque) else row.op
+    kind = f"{layer.operator}?" if isinstance(layer, Opaque) else row.op
     params = "?" if isinstance(layer, Opaque) and layer.params < 0 else f"{row.params:,}"
     field = _pair(row.field.size) if row.field.known else "?"
     return [row.name, kind, "x".join(map(str, row.output_shape)), params, f"{row.macs:,}" if row.known else "?", field]

@@ -19,7 +19,8 @@ def out() -> Console:
     """Standard output."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+    return Console(width=width, markup=False, emoji=False)  # names of files and layers are printed as they are
 
 
 @cache
@@ -27,7 +28,7 @@ def err() -> Console:
     """Standard error."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, markup=False, emoji=False)
 
 
 def table(*columns: str) -> Table:

@@ -17,6 +17,7 @@ from convwise.core.parameters import (
     Named,
     Number,
     Numbers,
+    Outputs,
     Padding,
     Parameter,
     PoolStrides,
@@ -376,7 +377,7 @@ class Opaque(Layer):
     """An operator that cannot be read: its name and output shape are known, its cost is not, and never counts as 0."""
 
     operator: Word = Word(meaning="the format's own name of it")
-    output_shape: Dimensions = Dimensions(meaning="without the batch")
+    output_shape: Outputs = Outputs("without the batch")
     params: Known = Known(meaning="stored numbers, -1 where that is not known")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -93,7 +93,7 @@ class Net:
 
 def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
     """The layers with their names and inputs filled in, checked."""
-    known, before = {INPUT}, INPUT
+    known, before = {INPUT: Layer()}, INPUT
     for layer in layers:
         name = layer.name or _fresh(layer.op.lower(), known)
         if name in known or not _NAME.fullmatch(name):
@@ -101,14 +101,15 @@ def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
         inputs = tuple(layer.inputs) or (before,)
         if unknown := [i for i in inputs if i not in known]:
             raise UnusableInput(f"layer {name!r}", f"reads {unknown}", "the input or earlier layers")
-        if layer.shares and layer.shares not in known - {INPUT}:
-            raise UnusableInput(f"layer {name!r}", f"shares the weights of {layer.shares!r}", "an earlier layer")
-        known.add(name)
+        if layer.shares and type(known.get(layer.shares)) is not type(layer):
+            expected = f"an earlier {layer.op}"
+            raise UnusableInput(f"layer {name!r}", f"shares the weights of {layer.shares!r}", expected)
+        known[name] = layer
         before = name
         yield replace(layer, name=name, inputs=inputs)
 
 
-def _fresh(base: str, known: set[str]) -> str:
+def _fresh(base: str, known: Container[str]) -> str:
     number = 0
     while (name := f"{base}_{number}" if number else base) in known:
         number += 1

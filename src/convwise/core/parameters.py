@@ -14,6 +14,8 @@ Got = TypeVar("Got")
 Given = TypeVar("Given")
 
 REQUIRED: Any = object()
+# Beyond them nothing is built, and the calculus, which looks at every tap, would not answer soon.
+MOST_COUNT, MOST_SIZE = 2**31 - 1, 65_536
 
 
 class Parameter(Generic[Got, Given]):
@@ -51,14 +53,14 @@ class Parameter(Generic[Got, Given]):
         instance.__dict__[self.name] = normal
 
 
-def _integer(low: int) -> Callable[[Any], int | None]:
-    return lambda v: v if isinstance(v, int) and not isinstance(v, bool) and v >= low else None
+def _integer(low: int, high: int = MOST_COUNT) -> Callable[[Any], int | None]:
+    return lambda v: v if isinstance(v, int) and not isinstance(v, bool) and low <= v <= high else None
 
 
 def _pair(low: int) -> Callable[[Any], Pair | None]:
     def normalise(v: Any) -> Pair | None:
         two = (v, v) if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else ()
-        whole = len(two) == 2 and all(_integer(low)(n) is not None for n in two)
+        whole = len(two) == 2 and all(_integer(low, MOST_SIZE)(n) is not None for n in two)
         return cast(Pair, two) if whole else None
 
     return normalise
@@ -73,6 +75,11 @@ def _sides(v: Any) -> Pads | None:
 def _whole(v: Any) -> tuple[int, ...] | None:
     many = (v,) if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else (None,)
     return many if all(isinstance(n, int) and not isinstance(n, bool) for n in many) else None
+
+
+def _sizes(v: Any) -> tuple[int, ...] | None:
+    many = _whole(v)
+    return many if many and min(many) >= 1 else None
 
 
 def _padding(v: Any) -> str | Pads | None:
@@ -106,14 +113,16 @@ class Count(Parameter[int, int]):
     """A whole number of at least 1."""
 
     def __init__(self, default: Any = REQUIRED, search: tuple[int, ...] = (), meaning: str = "") -> None:
-        super().__init__(_integer(1), "a whole number of at least 1", default, search, meaning)
+        legal = f"a whole number of at least 1, at most {MOST_COUNT:,}"
+        super().__init__(_integer(1), legal, default, search, meaning)
 
 
 class Size(Parameter[Pair, int | Pair]):
-    """[rows, columns], each at least 1; one number stands for both."""
+    """[rows, columns], each at least 1 and at most MOST_SIZE; one number stands for both."""
 
     def __init__(self, default: Any = REQUIRED, search: tuple[int, ...] = (), meaning: str = "") -> None:
-        super().__init__(_pair(1), "a whole number of at least 1, or two: (rows, columns)", default, search, meaning)
+        legal = f"a whole number of at least 1, at most {MOST_SIZE:,}, or two: (rows, columns)"
+        super().__init__(_pair(1), legal, default, search, meaning)
 
 
 class PoolStrides(Parameter[Pair, int | Pair | None]):
@@ -184,6 +193,13 @@ class Dimensions(Parameter[tuple[int, ...], int | tuple[int, ...]]):
 
     def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
         super().__init__(_whole, "whole numbers", default, (), meaning)
+
+
+class Outputs(Parameter[tuple[int, ...], int | tuple[int, ...]]):
+    """A shape without the batch: one whole number or more, each at least 1."""
+
+    def __init__(self, meaning: str = "") -> None:
+        super().__init__(_sizes, "one whole number or more, each at least 1", REQUIRED, (), meaning)
 
 
 class Word(Parameter[str, str]):

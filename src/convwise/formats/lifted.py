@@ -19,13 +19,15 @@ from convwise.formats.weights import Weights, checked
 class Lifted:
     """A model that was read: its net, its weights in Keras's layouts, its class names, and what to know of it.
 
-    weights: without those of Opaque layers; empty where the source has none.
+    weights: without those of Opaque layers; empty where the source has none. trainable: how many
+    params of a layer learn, where they are not those that its type lets expect: frozen layers, Opaque ones.
     """
 
     net: Net
     weights: Weights = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    trainable: Mapping[str, int] = field(default_factory=dict)
 
 
 class Draft:
@@ -36,6 +38,7 @@ class Draft:
         self.layers: list[Layer] = []
         self.weights: Weights = {}
         self.problems: list[Problem] = []
+        self.trainable: dict[str, int] = {}
         self._layer_of: dict[Hashable, str] = {image: INPUT}
         self._taken = {INPUT}
 
@@ -52,7 +55,7 @@ class Draft:
     def opaque(self, value: Hashable, operator: str, shape: tuple[int, ...], name: str, reads: Sequence[Hashable],
                params: int = -1) -> str:  # fmt: skip
         """An operator that cannot be read, with the shape of its output (without the batch, channels last)."""
-        return self.add(value, Opaque(operator, shape, params), name, reads)
+        return self.add(value, Opaque(operator, shape or (1,), params), name, reads)  # () is one number an image
 
     def same(self, value: Hashable, as_value: Hashable) -> None:
         """`value` is `as_value`: an operator that changes nothing was left out."""
@@ -82,4 +85,4 @@ class Draft:
         net = Net(self.input_shape, tuple(self.layers))
         if self.weights:
             checked(net, self.weights)
-        return Lifted(net, self.weights, tuple(classes), tuple(self.problems))
+        return Lifted(net, self.weights, tuple(classes), tuple(self.problems), self.trainable)

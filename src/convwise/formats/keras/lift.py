@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +20,10 @@ from keras.src.backend.common import global_state  # noqa: E402
 from keras.src.models.functional import Functional  # noqa: E402
 
 from convwise.core.geometry import GEOMETRY  # noqa: E402
-from convwise.core.layers import LayerScale, Opaque  # noqa: E402
+from convwise.core.layers import Layer, LayerScale, Opaque  # noqa: E402
 from convwise.core.problems import ConvwiseError, UnusableInput  # noqa: E402
 from convwise.core.windows import Shape  # noqa: E402
+from convwise.formats.json import MOST_BYTES  # noqa: E402
 from convwise.formats.keras import MEMBER  # noqa: E402
 from convwise.formats.keras.rules import Part, Unreadable, Use, parts_of  # noqa: E402
 from convwise.formats.lifted import Draft, Lifted  # noqa: E402
@@ -29,9 +31,13 @@ from convwise.formats.weights import Array, layer_layout  # noqa: E402
 
 Size = tuple[int, int, int]
 _IMAGE = 0  # the value that the draft starts from
-_MOST_JSON = 64 << 20  # bytes of the largest text in an archive: NASNetLarge has 1 MB
+_MOST_JSON = MOST_BYTES  # of a text in an archive: NASNetLarge has 1 MB
+_MOST_MEMBERS = 1000
 _MOST_UNPACKED = 1 << 30  # bytes of an archive's contents, unless it is that large itself: weights hardly shrink
 _MOST_TIMES = 50
+_CODE = {"Lambda": "a Lambda layer", "__lambda__": "a lambda function", "TorchModuleWrapper": "a PyTorch module"}
+_FUNCTIONS = (keras.activations, keras.constraints, keras.initializers, keras.losses, keras.metrics, keras.optimizers,
+              keras.regularizers)  # where Keras looks a function up  # fmt: skip
 _TEXTS = ("config.json", "metadata.json", MEMBER)  # the members that hold no weights
 
 
@@ -50,9 +56,15 @@ def read(path: Path, input_shape: Size | None = None) -> Lifted:
     except ConvwiseError:
         raise
     except Exception as error:  # whatever Keras says of a file that it cannot load
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
-        raise UnusableInput(path.name, f"cannot be loaded: {reason}", "a .keras archive that Keras 3 wrote") from error
+        what = f"cannot be loaded: {_reason(error)}"
+        raise UnusableInput(path.name, what, "a .keras archive that Keras 3 wrote") from error
     return lift(model, input_shape, archive.classes)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong innermost: Keras wraps it in one message per model and layer around it."""
+    innermost = str(error).rpartition("Exception encountered: ")[2].strip()
+    return (innermost or type(error).__name__).splitlines()[0][:200]
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,8 @@ def _inspected(path: Path) -> _Archive:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())
             config = _json(archive, "config.json")
+            if isinstance(config, dict):
+                config.pop("compile_config", None)  # how it was trained, perhaps with a loss of one's own: not loaded
             _check_config(path, config)
             weight_bytes = sum(each.file_size for each in archive.infolist() if each.filename not in _TEXTS)
             about = _json(archive, MEMBER) if MEMBER in archive.namelist() else {}
@@ -94,10 +108,13 @@ def _inspected(path: Path) -> _Archive:
 
 
 def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    names = [member.filename for member in members]
-    for name in names:
-        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/") or names.count(name) > 1:
+    if len(members) > _MOST_MEMBERS:
+        raise UnusableInput(path.name, f"holds {len(members):,} members", f"at most {_MOST_MEMBERS:,}")
+    seen: set[str] = set()
+    for name in (member.filename for member in members):
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/") or name in seen:
             raise UnusableInput(path.name, f"holds a member {name!r}", "each member once, at a plain path")
+        seen.add(name)
     whole = sum(member.file_size for member in members)
     if whole > max(_MOST_UNPACKED, _MOST_TIMES * path.stat().st_size):
         raise UnusableInput(path.name, f"unpacks to {whole} bytes", f"at most {_MOST_TIMES} times its size")
@@ -112,27 +129,43 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _check_config(path: Path, config: Any) -> None:
-    """UnusableInput where a model's configuration asks for code."""
+    """UnusableInput where a model's configuration asks for code. How parts of it were trained is taken out."""
     left = [config]
     while left:
         each = left.pop()
         if isinstance(each, dict):
-            _check_class(path, each)
-            left += [value for key, value in each.items() if key != "compile_config"]
+            if "class_name" in each:
+                _check_class(path, str(each["class_name"]), each)
+            left += each.values()
+            each.pop("compile_config", None)  # its optimizers would make variables while the model is counted
         elif isinstance(each, list):
             left += each
 
 
-def _check_class(path: Path, config: Mapping[str, Any]) -> None:
-    kind, module = config.get("class_name"), config.get("module")
+def _check_class(path: Path, kind: str, config: Mapping[str, Any]) -> None:
     inside = config.get("config")
-    name = inside.get("name", kind) if isinstance(inside, dict) else kind
-    if kind in ("Lambda", "__lambda__"):
-        what = f"holds a Lambda layer, {name!r}, which is code: it was not run"
+    if kind in _CODE:
+        name = inside.get("name", kind) if isinstance(inside, dict) else kind
+        what = f"holds {_CODE[kind]}, {name!r}, which is code: it was not run"
         raise UnusableInput(path.name, what, "layers without code", "replace it by layers of Keras, or export as ONNX")
-    if module is not None and str(module).partition(".")[0] not in ("keras", "builtins"):
-        what = f"holds {kind} of the module {module}, which is code: it was not imported"
+    if found := _foreign(kind, config):
+        what = f"holds {found}, which is code: it was not imported"
         raise UnusableInput(path.name, what, "layers of Keras", "load it in your own code and give package.module:name")
+
+
+def _foreign(kind: str, config: Mapping[str, Any]) -> str:
+    """A class or function that is not Keras's, with where it is from; '' where it is Keras's.
+
+    Keras writes null for the module __main__, and functions as of the module builtins, whoever made them.
+    """
+    module, inside = config.get("module", "keras"), config.get("config")
+    package, registered, _ = str(config.get("registered_name")).partition(">")
+    if module is None or str(module).partition(".")[0] not in ("keras", "builtins"):
+        return f"{kind} of the module {module or '__main__'}"
+    if registered:
+        return f"{kind} of the package {package}"
+    known = any(hasattr(place, str(inside)) for place in _FUNCTIONS)
+    return "" if kind != "function" or module != "builtins" or known else f"the function {inside}"
 
 
 def lift(model: keras.Model, input_shape: Size | None = None, classes: Sequence[str] = ()) -> Lifted:
@@ -144,7 +177,7 @@ def lift(model: keras.Model, input_shape: Size | None = None, classes: Sequence[
     """
     graph = _graph(model, input_shape)
     shape = _input_shape(graph, input_shape)
-    reader = _Reader(Draft(shape, _IMAGE), shape)
+    reader = _Reader(Draft(shape, _IMAGE), shape, frozenset(map(id, model.trainable_weights)))
     [answer] = reader.walk(graph, [_IMAGE])
     if answer == _IMAGE:
         raise UnusableInput("model", "holds no layer that changes its image", "a network")
@@ -186,8 +219,9 @@ def _input_shape(graph: Functional, given: Size | None) -> Size:
 class _Reader:
     """Walks a graph and fills a draft. Values are numbers: the image is 0, others as they are made."""
 
-    def __init__(self, draft: Draft, shape: Shape) -> None:
+    def __init__(self, draft: Draft, shape: Shape, learning: frozenset[int]) -> None:
         self.draft = draft
+        self.learning = learning  # the variables that the model trains, by identity
         self.shapes: dict[int, Shape] = {_IMAGE: shape}
         self.first: dict[int, str] = {}  # per Keras layer with weights: its name where it was first used
 
@@ -232,7 +266,12 @@ class _Reader:
         added = self.draft.add(value, replace(part.layer, shares=shares), name, reads, {} if shares else weights)
         if learnt:
             self.first.setdefault(id(op), added)
+        if learnt and not shares and (trains := self._trainable(op)) != _by_type(part.layer, given)[1]:
+            self.draft.trainable[added] = trains
         return value
+
+    def _trainable(self, op: Any) -> int:
+        return sum(prod(each.shape) for each in getattr(op, "weights", ()) if id(each) in self.learning)
 
     def _opaque(self, node: Any, reads: Sequence[int], values: Mapping[int, int]) -> list[int]:
         """The node as Opaque layers, one per output; the first has its params, in its first use."""
@@ -242,6 +281,8 @@ class _Reader:
             value = len(self.shapes)
             added = self.draft.opaque(value, type(op).__name__, shape, op.name, reads, params)
             self.first.setdefault(id(op), added)
+            if params > 0:
+                self.draft.trainable[added] = self._trainable(op)
             self.shapes[value] = shape
             made.append(value)
         return made
@@ -288,9 +329,14 @@ def _check(node: Any, rows: Sequence[Resolved], shapes: Sequence[Shape]) -> None
     ours = rows[-1][2] if rows else shapes[0]
     theirs = tuple(node.outputs[0].shape[1:])
     fits = len(ours) == len(theirs) and all(b in (None, a) for a, b in zip(ours, theirs, strict=True))
-    params = sum(GEOMETRY[type(part.layer)].params(part.layer, seen[0])[0] for part, seen, _ in rows)
+    params = sum(_by_type(part.layer, seen[0])[0] for part, seen, _ in rows)
     if len(node.outputs) != 1 or not fits or params != max(_params(node.operation), 0):
         raise Unreadable
+
+
+def _by_type(layer: Layer, given: Shape) -> tuple[int, int]:
+    """The params of a layer that reads `given`, and how many of them learn, by its type."""
+    return GEOMETRY[type(layer)].params(layer, given)
 
 
 def _params(op: Any) -> int:

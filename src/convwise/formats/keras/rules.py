@@ -90,7 +90,7 @@ def _activated(make: Callable[[str], Layer], op: Any) -> list[Layer]:
         return [make(activation_of(op.activation))]
     except Unreadable:
         name = getattr(op.activation, "__name__", type(op.activation).__name__)
-        return [make("linear"), ours.Opaque(f"activation {name}", (), 0)]
+        return [make("linear"), ours.Opaque(f"activation {name}", (1,), 0)]  # its shape is that of its input
 
 
 def _alone(use: Use) -> list[Layer]:
