@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convwise.advice import advise, layer_reasons
+from convwise.advice import DECIDES, STANDING, advise, as_chosen, layer_reasons
 from convwise.core.calculus import analyse
 from convwise.core.goal import parse_goal
-from convwise.core.layers import Conv2D, Dense, DepthwiseConv2D
+from convwise.core.layers import parameters
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Recipe, from_json, to_json
 from convwise.core.space import MEANING, LatencyModel
-from convwise.rules import RECIPE_RULES, RULES
-from studies import PACE, advice, differing, facts
+from convwise.rules import DECIDERS, RECIPE_RULES, RULES, WIDTHS, Situation, wanted_epochs
+from studies import PACE, advice, differing, facts, wide_space
 
 MEASURED = {
     "f95": st.floats(0.01, 0.5), "discriminative_scale": st.sampled_from((3, 5, 7, 9, 13)),
@@ -49,38 +51,81 @@ def test_every_choice_has_a_value_a_reason_and_a_source(found):
     assert len(reasons) == len(given_.reasons)
     assert set(MEANING) <= set(reasons)
     for name in MEANING:
-        reason = reasons[name]
-        assert reason.value == given_.sample[name]
-        assert reason.value in given_.space[name].values
+        assert reasons[name].value == given_.sample[name]
+        assert reasons[name].value in given_.space[name].values
+    for reason in given_.reasons:
         assert reason.because
         assert reason.source
+        assert reason.measure in {*DECIDERS, *(measure.name for measure in found.measures)}
     assert given_.net == given_.space.grow(given_.sample)
     assert given_.net.input_shape == found.input_shape
 
 
 @settings(max_examples=60, deadline=None)
 @given(fingerprints(), st.data())
-def test_every_layer_of_every_net_of_the_space_has_reasons(found, data):
+def test_every_parameter_of_every_layer_has_a_reason_a_measure_and_a_source(found, data):
     given_ = advised(found)
-    sample = {c.name: data.draw(st.sampled_from(c.values)) for c in given_.space.choices}
-    for net in (given_.net, given_.space.grow(sample)):
-        reasons = layer_reasons(net, given_.reasons)
+    drawn = {c.name: data.draw(st.sampled_from(c.values)) for c in given_.space.choices}
+    allowed = {*DECIDERS, *(measure.name for measure in found.measures)}
+    for sample in (given_.sample, drawn):
+        net = given_.space.grow(sample)
+        reasons = layer_reasons(net, as_chosen(given_.reasons, given_.space.fit(sample), ()))
         assert list(reasons) == [layer.name for layer in net.layers]
-        assert all(sentences and all(sentences.values()) for sentences in reasons.values())
         for layer in net.layers:
-            if isinstance(layer, Conv2D):
-                assert {"filters", "kernel_size", "strides", "padding", "activation"} <= set(reasons[layer.name])
-            elif isinstance(layer, DepthwiseConv2D):
-                assert {"kernel_size", "strides", "padding", "activation"} <= set(reasons[layer.name])
-        assert isinstance(net.layers[-1], Dense)
+            assert list(reasons[layer.name]) == ["", *(p.name for p in parameters(layer))]
+            for why in reasons[layer.name].values():
+                assert set(why) == {"because", "measure", "source"}
+                assert why["because"]
+                assert why["measure"] in allowed
+                assert why["source"]
 
 
-def test_a_one_by_one_shortcut_is_not_explained_by_the_kernel_of_the_stage():
-    given_ = advised(facts((32, 32, 3)))
-    reasons = layer_reasons(given_.net, given_.reasons)
-    shortcut = next(name for name in reasons if "shortcut" in name and not name.endswith("norm"))
-    assert given_.net[shortcut].kernel_size == (1, 1)
-    assert reasons[shortcut]["kernel_size"] != reasons["stage2_conv1"]["kernel_size"]
+@pytest.mark.parametrize("block", ["plain", "residual", "separable"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("normalization", ["none", "BatchNormalization"])
+def test_a_layers_reason_is_of_that_layer(block, padding, normalization):
+    """What a reason must not say of a layer, by the layer's own values."""
+    given_ = advice(shape=(32, 32, 3), discriminative_scale=9, alignment=0.3)
+    sample = {**given_.sample, "block": block, "padding": padding, "normalization": normalization}
+    known = {r.parameter: r for r in as_chosen(given_.reasons, sample, ())}
+    net = given_.space.grow(sample)
+    reasons = layer_reasons(net, tuple(known.values()))
+    for layer in net.layers:
+        why = {name: reason["because"] for name, reason in reasons[layer.name].items()}
+        if layer.op in ("BatchNormalization", "Activation"):
+            assert known["block"].because not in why.values()
+        if layer.op == "BatchNormalization":
+            assert why[""] == known["normalization"].because
+            assert why["epsilon"] != why["momentum"] != why[""]
+        if layer.op == "Activation":
+            assert why["activation"] == why[""] == known["activation"].because
+        if layer.op in ("Conv2D", "DepthwiseConv2D"):
+            kernel = "stem.kernel_size" if layer.name == "stem" else "stage.kernel_size"
+            assert (why["kernel_size"] == known[kernel].because) == (layer.kernel_size != (1, 1))
+            assert (why["activation"] == known["activation"].because) == (layer.activation != "linear")
+            assert (why["padding"] == known["padding"].because) <= (layer.padding == padding)
+            assert ("constant" in why["use_bias"]) == (not layer.use_bias)
+    assert "scale" not in why  # the last is the Dense layer
+
+
+def test_no_row_of_the_table_of_layers_is_dead():
+    """Every pattern decides somewhere in the nets that can be grown, and names a choice or a standing reason."""
+    fired = set()
+    for block, padding, normalization, downsampling, head, size in itertools.product(
+        ("plain", "residual", "separable"), ("same", "valid"), ("none", "BatchNormalization"),
+        ("strides", "AveragePooling2D"), ("GlobalAveragePooling2D",), ("6x6", "32x32"),
+    ):  # fmt: skip
+        values = {"block": block, "padding": padding, "normalization": normalization, "downsampling": downsampling}
+        space = wide_space()
+        sample = {**{c.name: c.values[-1] for c in space.choices}, **values, "head": head, "input.size": size,
+                  "stage.kernel_size": 3, "stem.kernel_size": 3}  # fmt: skip
+        for layer in space.grow(sample).layers:
+            for key in ("", *(f"{p.name}={getattr(layer, p.name)}" for p in parameters(layer))):
+                whole = f"{block} {padding} {layer.name}.{key}"
+                fired.add(next(pattern for pattern, _ in DECIDES if fnmatchcase(whole, pattern)))
+    assert fired == {pattern for pattern, _ in DECIDES}
+    assert {decider for _, decider in DECIDES} <= {*MEANING, *STANDING}
+    assert {reason.measure for reason in STANDING.values()} <= set(DECIDERS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -91,6 +136,7 @@ def test_limits_hold_for_all_that_is_advised_and_changes_are_explained(found, pa
         given_ = advised(found, goal)
     except Infeasible:  # how it says so: test_an_infeasible_goal_says_by_how_much
         return
+    assert all(given_.space.stages(sample) == sample["stage.count"] for sample in (given_.sample, *given_.portfolio))
     for sample in (given_.sample, *given_.portfolio):
         total = analyse(given_.space.grow(sample)).total
         assert total.params <= params
@@ -146,13 +192,46 @@ def test_an_aligned_set_is_told_so_and_tests_a_flatten_head_first():
 def test_no_rule_is_dead():
     """Every row decides somewhere: a row under an `always` of the same choice would never be reached."""
     fired = set()
-    for shape in ((28, 28, 1), (64, 64, 3)):
-        for counts in ((60, 60), (9000, 9000)):
-            for scale, alignment in ((3, 0.0), (9, 0.9)):
-                found = advice(shape=shape, counts=counts, discriminative_scale=scale, alignment=alignment)
-                fired |= {(r.parameter, r.because.split()[0], r.source) for r in found.reasons}
-    rows = {(rule.choice, rule.source) for rule in RULES}
-    assert rows == {(name, source) for name, _, source in fired if not name.startswith("training.")}
+    shapes, counts = ((8, 8, 1), (28, 28, 1), (64, 64, 3)), ((60, 60), (9000, 9000))
+    taken = (
+        {},
+        {"discriminative_scale": 3, "alignment": 0.0, "flip_gain": 0.0, "resolution_sensitivity": 0.0},
+        {"discriminative_scale": 9, "alignment": 0.9, "flip_gain": -0.2},
+    )
+    for shape, count, measures in itertools.product(shapes, counts, taken):
+        found = advice(shape=shape, counts=count, **measures)
+        fired |= {(r.parameter.removeprefix("training."), r.measure, r.source) for r in found.reasons}
+    assert fired == {(rule.choice, rule.measure, rule.source) for rule in (*RULES, *RECIPE_RULES)}
+
+
+def test_what_was_not_measured_is_told_so_and_no_number_stands_for_it():
+    """Found by hand: where the probes had no time, defaults of -100 points and 3 px were told as measured."""
+    given_ = advice(shape=(64, 48, 3))
+    reasons = {r.parameter: r for r in given_.reasons}
+    for name in ("training.flip", "stem.kernel_size", "head"):
+        assert reasons[name].because.startswith("not measured in this budget")
+        assert reasons[name].measure == "literature"
+        assert not any(character.isdigit() for character in reasons[name].because)
+    assert given_.recipe.flip is False
+    assert given_.sample["stem.kernel_size"] == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "images", "said"),
+    [(1e6, 1151, "no fewer than the 60"), (0.5, 2727, "fewer than the 55"), (60.0, 6000, "filters would leave fewer")],
+)
+def test_the_reason_for_the_width_is_true_of_it(seconds, images, said):
+    given_ = advice(shape=(28, 28, 1), counts=(images,), seconds=seconds)
+    width = given_.sample["stage.filters"]
+    because = next(r.because for r in given_.reasons if r.parameter == "stage.filters")
+    assert said in because
+    situation = Situation(facts((28, 28, 1), (images,)), PACE, seconds, 2, given_.sample)
+    enough = [w for w in WIDTHS if situation.epochs(w) >= wanted_epochs(images)]
+    assert (width in enough) == ("fewer than the 55" not in because)
+    if "would leave" in because:
+        wider = WIDTHS[WIDTHS.index(width) + 1]
+        assert f"; {wider} filters would" in because
+        assert wider not in enough
 
 
 @pytest.mark.parametrize(
@@ -174,8 +253,8 @@ def test_every_field_of_the_recipe_that_a_rule_sets_has_a_reason():
     given_ = advice()
     reasons = {r.parameter: r for r in given_.reasons}
     for rule in RECIPE_RULES:
-        assert reasons[f"training.{rule.field}"].value == getattr(given_.recipe, rule.field)
-        assert reasons[f"training.{rule.field}"].source
+        assert reasons[f"training.{rule.choice}"].value == getattr(given_.recipe, rule.choice)
+        assert reasons[f"training.{rule.choice}"].source
     assert isinstance(given_.recipe, Recipe)
 
 

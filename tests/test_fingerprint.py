@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from scipy.special import j0
 from threadpoolctl import threadpool_limits
 
-from convwise import probes
-from convwise.core.records import Fingerprint, to_json
+from convwise import fingerprint, probes
+from convwise.core.records import Fingerprint, from_json, to_json
 from convwise.fingerprint import MEASURES, look
 from convwise.probes import Bench, LeaveOneOut, dimension_of, paired_loss, resize, stratified, wilson
+from convwise.rules import RECIPE_RULES, RULES
 
 LONG = 600.0  # seconds: the clock must not decide a test
 
@@ -418,3 +419,53 @@ def test_class_imbalance_counts_all_images() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6])
 def test_tiny_images_do_not_crash(size: int) -> None:
     assert seen(noise(30, size, size), two_classes(30)).input_shape == (size, size, 1)
+
+
+def test_what_decides_something_is_measured_first() -> None:
+    order = [row.name for row in MEASURES]
+    deciding = {rule.measure for rule in (*RULES, *RECIPE_RULES)} & set(order)
+    assert deciding == set(order[: len(deciding)])
+    assert {"flip_gain", "discriminative_scale"} <= deciding
+
+
+class SlowClock:
+    """perf_counter of a machine that needs a second for everything between two looks at it."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize("seconds", [4.0, 12.0, 30.0])
+def test_a_measure_without_time_is_named(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(probes, "perf_counter", SlowClock())
+    labels = two_classes(120)
+    large = noise(120, 64, 64, 3) + 25 * labels[:, None, None, None] * np.linspace(-1, 1, 64)[None, None, :, None]
+    found = look(part(large, labels), ("a", "b"), seconds=seconds)
+    assert not names(found) & set(found.skipped)
+    assert names(found) | set(found.skipped) == {row.name for row in MEASURES} | {"class_imbalance"}
+    assert found.skipped
+    assert from_json(Fingerprint, json.loads(json.dumps(to_json(found)))) == found
+    said = "was not measured in this budget" in found.input_reason
+    assert said == ("resolution_sensitivity" in found.skipped)
+
+
+def test_with_time_for_all_none_is_skipped() -> None:
+    assert seen(noise(40, 16, 16), two_classes(40)).skipped == ()
+
+
+def test_in_less_time_fewer_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+
+    class Counting(Bench):
+        def __init__(self, pixels: np.ndarray, *rest: object, **how: object) -> None:
+            looked_at.append(len(pixels))
+            super().__init__(pixels, *rest, **how)
+
+    monkeypatch.setattr(fingerprint, "Bench", Counting)
+    images = part(noise(2500, 2, 2), two_classes(2500))  # too small to measure anything
+    found = [look(images, ("a", "b"), seconds=seconds) for seconds in (0.1, 3.0, LONG)]
+    assert looked_at == [500, 900, 2000]
+    assert [each.images for each in found] == [2500] * 3  # the counts are of all

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from convwise.core.goal import parse_goal
+from convwise.core.paired import is_near, paired_difference
 from convwise.core.records import Effect, Result
-from convwise.judge import improved, judge, measured_effects, paired_difference, paired_effects, verdict_word, wilson
+from convwise.judge import improved, judge, measured_effects, paired_effects, verdict_word, wilson
 from convwise.search.designed import design
 from studies import advice, answers, failed, nth_net, scored
 
@@ -157,6 +158,12 @@ def test_paired_differences_are_those_of_a_paired_t_test(n, seed):
     assert mean == pytest.approx(a.mean() - b.mean())
     if error:
         assert mean / error == pytest.approx(stats.ttest_rel(a.astype(float), b.astype(float)).statistic)
+
+
+def test_results_without_the_same_examples_are_not_near():
+    one, other = rival(0, 0, 1.0, correct="1" * 10), rival(1, 0, 1.0, correct="1" * 12)
+    assert not is_near(one, other)
+    assert not is_near(rival(0, 0, 1.0, correct="1"), rival(1, 0, 1.0, correct="1"))  # one example has no spread
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from convwise import report
+from convwise import plots, report
 from convwise.core.layers import Add, Conv2D, Dense, Flatten
 from convwise.core.net import Net
 from convwise.core.records import Effect, Verdict
+from convwise.fingerprint import look
 from evidence import HOSTILE, evidence, space
 
 SECTIONS = ["choice", "network", "tradeoff", "effects", "reasons", "fingerprint", "learning", "mistakes", "problems",
@@ -117,6 +119,45 @@ def test_what_was_measured_is_said(whole: Path) -> None:
     assert "Not resolved by these trials: head" in text
     assert "failed: out of memory" in text
     assert all(f"{layer.name}" in text for layer in case.net.layers)
+
+
+def test_where_nothing_mattered_the_largest_change_is_said() -> None:
+    case = evidence()
+    quiet_ = tuple(replace(e, verdict="not resolved") for e in case.verdict.effects[3:])
+    lines = dict(report.summary(replace(case, verdict=replace(case.verdict, effects=quiet_)), case.cost))
+    told = "No single change of the 3 tried was measured to matter; the largest: head GlobalAveragePooling2D → Flatten"
+    assert lines["Why"] == f"{told} (+0.6 points, −1.4 to +2.6)."
+    lines = dict(report.summary(replace(case, verdict=replace(case.verdict, effects=())), case.cost))
+    assert "stem.kernel_size 5, patches of 5 px" in lines["Why"]
+    assert "input.size" not in lines["Why"]  # its measure was not taken
+
+
+def test_a_learning_curve_ends_at_the_score() -> None:
+    """Points on the way are measured on 500 validation images at most, the score on all of them."""
+    run = next(r for r in evidence().results if r.trial.stage == "finalists")
+    assert run.history[-1].accuracy != run.score
+    points = plots._accuracies(run)
+    assert points[-1] == (run.history[-1].seconds, run.score)
+    assert points[:-1] == [(p.seconds, p.accuracy) for p in run.history[:-1]]
+
+
+def test_what_was_not_measured_is_listed(tmp_path: Path) -> None:
+    facts = replace(evidence().fingerprint, skipped=("colour_gain", "shift_cost"))
+    text = Page(written(tmp_path, fingerprint=facts)).text
+    assert "Not measured in this budget: colour_gain, shift_cost." in text
+    assert "Not measured in this budget" not in Page(written(tmp_path)).text
+
+
+def test_every_curve_of_a_measure_has_axes() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    pixels = rng.integers(0, 200, (200, 16, 16, 1)) + 9 * labels[:, None, None, None] * (np.arange(16) > 8)[:, None]
+    part = SimpleNamespace(pixels=pixels.astype(np.uint8), labels=labels)
+    found = look(part, ("a", "b"), seconds=600.0)
+    assert set(report.AXES) == {m.name for m in found.measures if m.curve}
+    drawn = report.fingerprint(found)["curves"]
+    assert all(">probe accuracy<" in svg for name, svg in drawn if name == "data_sufficiency")
+    assert all(svg.count("role-axis-title") == 2 for _, svg in drawn)
 
 
 def test_summary_is_five_lines() -> None:
@@ -251,6 +292,9 @@ def test_what_the_net_really_uses_is_drawn_and_said(whole: Path, odd: dict[str, 
     box = report.fields(evidence())["used"]["most"]
     middle = box["x"] + box["width"] / 2 - 0.5, box["y"] + box["height"] / 2 - 0.5  # a px is drawn from i to i + 1
     assert middle == (sight.centre[1], sight.centre[0])
+    edge = replace(sight, map=np.eye(8, dtype=np.float32), centre=(1.0, 1.0), box=(0, 8, 0, 8))
+    assert edge.holding(0.95) > 8  # a square around a middle that is near the edge
+    assert report.fields(replace(evidence((8, 8, 1), ("a", "b"), 4), sight=edge))["used"]["all"] == "8×8"
     assert "What it really uses" not in odd["bare"].read_text(encoding="utf-8")
     assert report.fields(replace(evidence(), sight=None))["used"] is None
 
@@ -375,6 +419,18 @@ def test_odd_cases_in_a_browser(browser: Any, odd: dict[str, Path], name: str) -
     assert len(seen.asked) == 1
     assert not seen.complaints
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.close()
+
+
+def test_a_chart_keeps_the_size_of_its_words_on_a_phone(browser: Any, whole: Path) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    Seen(page, whole)
+    heights = page.evaluate(
+        "[...document.querySelectorAll('figure svg .role-axis-label text')].filter(e => e.textContent)"
+        ".map(e => e.getBoundingClientRect().height)"
+    )
+    assert len(heights) > 50
+    assert min(heights) > 9
     page.close()
 
 

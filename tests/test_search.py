@@ -89,9 +89,27 @@ def test_neighbours_change_one_choice_of_the_plan_each_choice_in_turn():
 
 
 def test_halving_takes_the_best_and_keeps_a_place_for_the_default():
-    ended = sorted((r for r in RESULTS if r.score), key=lambda r: -r.score)
-    samples = STRATEGIES["halving"](GIVEN, RESULTS, 3, 0)
-    assert samples == [ended[0].trial.sample, ended[1].trial.sample, GIVEN.sample]
+    tried_ = [r.trial for r in RESULTS[:3]]
+    ended = [scored(t.sample, t.net, score) for t, score in zip(tried_, (0.6, 0.95, 0.8), strict=True)]
+    samples = STRATEGIES["halving"](GIVEN, ended, 3, 0)
+    assert samples == [tried_[1].sample, tried_[2].sample, GIVEN.sample]
+
+
+def test_halving_takes_the_cheapest_that_is_as_good_as_the_best():
+    """Found by hand: a net of a seventh of the macs, one answer of 287 behind, never became a finalist."""
+    free = advice(shape=(8, 8, 1))
+    others = [sample for _, _, sample in free.space.neighbours(free.sample)][:5]
+    right = (286, 285, 285, 284, 250)
+    macs = (4.7e6, 4.7e6, 0.68e6, 3.7e6, 0.1e6)  # the cheapest of all is far behind
+    ended = [
+        scored(sample, free.space.grow(sample), n / 287, "rung", 287, correct="1" * n + "0" * (287 - n), number=i,
+               cost={"macs": cost, "params": cost / 100})
+        for i, (sample, n, cost) in enumerate(zip(others, right, macs, strict=True))
+    ]  # fmt: skip
+    propose = STRATEGIES["halving"]
+    assert propose(free, ended, 3, 0) == [others[2], others[0], free.sample]
+    assert propose(free, ended, 2, 0) == [others[2], free.sample]
+    assert propose(free, [ended[0], ended[4]], 3, 0) == [others[0], others[4], free.sample]
 
 
 def test_the_leader_is_the_best_that_ended_and_the_cheaper_of_equals():

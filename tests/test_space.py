@@ -236,6 +236,13 @@ def test_filters_are_capped():
     assert max(filters) == MAX_FILTERS == 512
 
 
+@pytest.mark.parametrize(("size", "strides", "stages"), [("8x8", 1, 3), ("8x8", 2, 2), ("64x48", 1, 4)])
+def test_a_small_map_has_fewer_stages_than_were_asked(size, strides, stages):
+    """From 8 px to 4 and to 2: below 4 px nothing is halved."""
+    sample = {**BASE, "input.size": size, "stem.strides": strides, "stage.count": 4}
+    assert wide_space().stages(sample) == stages
+
+
 def test_normalisation_replaces_biases():
     space = wide_space()
     with_norm, without = (space.grow({**BASE, "normalization": n}) for n in WIDE["normalization"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from convwise.core.goal import Goal
-from convwise.core.layers import Conv2D, Dense, DepthwiseConv2D, Layer
+from convwise.core.layers import Layer, parameters
 from convwise.core.net import Net
 from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe
 from convwise.core.space import MEANING, Choice, LatencyModel, Sample, Space, Value
@@ -30,12 +31,16 @@ def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 30
     situation = Situation(facts, pace, final_seconds, threads)
     choices, reasons = [], []
     for name in dict.fromkeys(rule.choice for rule in RULES):
-        rule = next(rule for rule in RULES if rule.choice == name and rule.when(situation))
+        rule = _first(RULES, name, situation)
         situation = replace(situation, chosen={**situation.chosen, name: rule.then(situation)})
         choices.append(Choice(name, _values(rule, situation)))
         reasons.append(_reason(rule, situation))
     space = _space(facts, goal, latency, tuple(choices), situation.chosen)
     return _advice(space, situation, tuple(reasons))
+
+
+def _first(rules: Sequence[Rule], name: str, situation: Situation) -> Rule:
+    return next(rule for rule in rules if rule.choice == name and rule.when(situation))
 
 
 def _values(rule: Rule, situation: Situation) -> tuple[Value, ...]:
@@ -60,19 +65,26 @@ def _advice(space: Space, situation: Situation, reasons: tuple[Reason, ...]) -> 
     replaced = {reason.parameter for reason in changed}
     recipe, why = _recipe(situation)
     kept = tuple(reason for reason in reasons if reason.parameter not in replaced)
-    portfolio = tuple(space.fit({**sample, **other}) for other in PORTFOLIO)
+    portfolio = tuple(_possible(space, {**sample, **other}) for other in PORTFOLIO)
     return Advice(space, sample, space.grow(sample), (*kept, *changed, *why), recipe, portfolio)
 
 
+def _possible(space: Space, sample: Sample) -> Sample:
+    """The sample inside the limits, with the stages that its map allows."""
+    fitted = space.fit(sample)
+    return {**fitted, "stage.count": space.stages(fitted)}
+
+
 def _limited(name: str, wanted: Value, value: Value, goal: Goal) -> Reason:
-    return Reason(name, value, f"{wanted} would break a limit of the goal ({goal.text})", "", "the goal")
+    return Reason(name, value, f"{wanted} would break a limit of the goal ({goal.text})", "goal", "the goal")
 
 
 def _recipe(situation: Situation) -> tuple[Recipe, list[Reason]]:
-    values: dict[str, Any] = {rule.field: rule.then(situation) for rule in RECIPE_RULES}
+    rules = [_first(RECIPE_RULES, name, situation) for name in dict.fromkeys(rule.choice for rule in RECIPE_RULES)]
+    values: dict[str, Any] = {rule.choice: rule.then(situation) for rule in rules}
     reasons = [
-        Reason(f"training.{rule.field}", values[rule.field], rule.because(situation), rule.measure, rule.source)
-        for rule in RECIPE_RULES
+        Reason(f"training.{rule.choice}", values[rule.choice], rule.because(situation), rule.measure, rule.source)
+        for rule in rules
     ]
     return Recipe(**values), reasons
 
@@ -97,39 +109,115 @@ def _overruled(reason: Reason, sample: Sample, effects: Sequence[Effect]) -> Rea
     return Reason(reason.parameter, value, because, "trials", "this study")
 
 
-# Which choice stands behind which parameter of a grown layer; the first prefix that fits a layer's name.
-CHOICE_OF: tuple[tuple[str, dict[str, str]], ...] = (
-    ("stem", {"filters": "stage.filters", "kernel_size": "stem.kernel_size", "strides": "stem.strides",
-              "padding": "padding", "activation": "activation", "use_bias": "normalization"}),
-    ("stage", {"filters": "stage.filters", "kernel_size": "stage.kernel_size", "strides": "downsampling",
-               "padding": "padding", "pool_size": "downsampling", "activation": "activation",
-               "use_bias": "normalization", "epsilon": "normalization", "momentum": "normalization"}),
-    ("head", {"": "head"}),
-    ("dropout", {"rate": "dropout"}),
-)  # fmt: skip
-FIXED: dict[str, str] = {
-    "rescaling": "pixels 0-255 become 0-1 inside the network, so that raw images can be given to it",
-    "normalization": "each channel gets mean 0 and deviation 1 over the training images",
-    "classes": "one output for each class; softmax makes them probabilities",
-}
+def _standing(because: str, source: str, measure: str = "literature") -> Reason:
+    return Reason("", None, because, measure, source)
 
 
-SHORTCUT = "1x1: only brings the block's input to the block's shape, so that the two can be added"
+# Reasons that are the same for every set of images.
+STANDING: dict[str, Reason] = {
+    "raw pixels": _standing("pixels 0-255 become 0-1 inside the network, so that raw images can be given to it",
+                            "Keras guide: preprocessing layers inside the model"),
+    "mean": _standing("each channel gets mean 0 over the training images", "LeCun et al. 1998", "mean"),
+    "variance": _standing("each channel gets deviation 1 over the training images", "LeCun et al. 1998", "variance"),
+    "constants": _standing("mean and variance are known before training: constants, not weights", "Keras guide"),
+    "one for each class": _standing("one output for each class", "softmax regression, Bridle 1990", "classes"),
+    "probabilities": _standing("softmax makes the outputs probabilities that add up to 1", "Bridle 1990"),
+    "a row": _standing("the classes read a row of numbers, not a map", "Keras guide"),
+    "whole windows": _standing("each window lies whole inside the map, so no border is made up; an odd last row or "
+                               "column is left out", "Keras's default"),
+    "epsilon": _standing("keeps the division finite in a channel that is even", "Keras's default"),
+    "momentum": _standing("a short training has few steps, so the running statistics must follow within some ten",
+                          "PyTorch's default, momentum 0.1 in its words"),
+    "shift and scale": _standing("learnt, so that a normalised channel can still take any mean and deviation",
+                                 "Ioffe & Szegedy 2015, section 3"),
+    "stem": _standing("one convolution at the images' own size, before any stage", "He et al. 2016"),
+    "dilation": _standing("1: every px under the kernel is read; halving the map widens the field for less",
+                          "Yu & Koltun 2016 on what dilation costs"),
+    "one group": _standing("each output reads every channel; the separable block is the alternative that is tested",
+                           "Howard et al. 2017"),
+    "one each": _standing("one output for each channel; the 1x1 convolution after it mixes them", "Howard et al. 2017"),
+    "pointwise": _standing("1x1: mixes the channels, after the depthwise convolution has looked around",
+                           "Howard et al. 2017"),
+    "no bias": _standing("the normalisation after it takes every constant out, and adds its own",
+                         "Ioffe & Szegedy 2015, section 3.2"),
+    "bias": _standing("a learnt summand for each output: no normalisation after it adds one", "Keras's default"),
+    "later": _standing("the activation follows as a layer of its own, after the normalisation or the sum",
+                       "Ioffe & Szegedy 2015; He et al. 2016"),
+    "shortcut": _standing("1x1: only brings the block's input to the block's shape, so that the two can be added",
+                          "He et al. 2016"),
+    "doubled": _standing("twice those of the stage before, whose map has four times the places: stages cost alike",
+                         "Simonyan & Zisserman 2015; He et al. 2016"),
+    "inside": _standing("1: the map keeps its size; it is halved between two stages only", "He et al. 2016"),
+    "block's size": _standing("residual and separable blocks keep the map's size, so that a sum fits and none shrinks",
+                              "He et al. 2016; Howard et al. 2017"),
+    "small map": _standing("'valid' would leave a map of under 4 px here", "the shape of the network", "input_shape"),
+}  # fmt: skip
+
+# The first pattern that fits "BLOCK PADDING LAYER.PARAMETER=VALUE" (the parameter is empty for the layer itself) names
+# what decides: a choice, or a reason of STANDING.
+DECIDES: tuple[tuple[str, str], ...] = (
+    ("* rescaling.*", "raw pixels"),
+    ("* normalization.variance=*", "variance"),
+    ("* normalization.adapted=*", "constants"),
+    ("* normalization.*", "mean"),
+    ("* classes.units=*", "one for each class"),
+    ("* classes.use_bias=*", "bias"),
+    ("* classes.*", "probabilities"),
+    ("* head.keepdims=*", "a row"),
+    ("* head.*", "head"),
+    ("* dropout.*", "dropout"),
+    ("* *_pool.padding=*", "whole windows"),
+    ("* *_pool.c*=*", "whole windows"),
+    ("* *_pool.*", "downsampling"),
+    ("* *_norm.epsilon=*", "epsilon"),
+    ("* *_norm.momentum=*", "momentum"),
+    ("* *_norm.*=*", "shift and scale"),
+    ("* *_norm.", "normalization"),
+    ("* *_act.*", "activation"),
+    ("* *_out?.*", "activation"),
+    ("* *_add?.*", "block"),
+    ("* *.dilation_rate=*", "dilation"),
+    ("* *.groups=*", "one group"),
+    ("* *.depth_multiplier=*", "one each"),
+    ("* *.use_bias=False", "no bias"),
+    ("* *.use_bias=True", "bias"),
+    ("* *.activation=linear", "later"),
+    ("* *.activation=*", "activation"),
+    ("* *_shortcut?.*", "shortcut"),
+    ("* stem.filters=*", "stage.filters"),
+    ("* stage1_*.filters=*", "stage.filters"),
+    ("* *.filters=*", "doubled"),
+    ("* stem.kernel_size=*", "stem.kernel_size"),
+    ("separable * *_conv?.kernel_size=*", "pointwise"),
+    ("* *.kernel_size=*", "stage.kernel_size"),
+    ("* stem.strides=*", "stem.strides"),
+    ("* *.strides=(1, 1)", "inside"),
+    ("* *.strides=*", "downsampling"),
+    ("* valid stem.padding=same", "small map"),
+    ("* stem.padding=*", "padding"),
+    ("plain valid *.padding=same", "small map"),
+    ("plain *.padding=*", "padding"),
+    ("* *.padding=*", "block's size"),
+    ("* stem.", "stem"),
+    ("* *.", "block"),
+)
 
 
-def layer_reasons(net: Net, reasons: tuple[Reason, ...]) -> dict[str, dict[str, str]]:
-    """layer name -> parameter -> the reason's sentence, for every layer of a grown net."""
-    by_choice = {reason.parameter: reason for reason in reasons}
-    return {layer.name: _reasons_of(layer, by_choice) for layer in net.layers}
+def layer_reasons(net: Net, reasons: tuple[Reason, ...]) -> dict[str, dict[str, dict[str, str]]]:
+    """layer name -> parameter -> {because, measure, source}, for every layer of a grown net and each of its parameters.
+
+    reasons: those of the net's own sample (see as_chosen). The parameter '' is the layer itself.
+    """
+    known = {**STANDING, **{reason.parameter: reason for reason in reasons}}
+    built = f"{known['block'].value} {known['padding'].value}"
+    return {layer.name: _reasons_of(layer, built, known) for layer in net.layers}
 
 
-def _reasons_of(layer: Layer, by_choice: dict[str, Reason]) -> dict[str, str]:
-    if layer.name in FIXED:
-        return {"": FIXED[layer.name]}
-    if "_shortcut" in layer.name and isinstance(layer, Conv2D):
-        return dict.fromkeys(("", "filters", "kernel_size", "strides", "padding", "activation"), SHORTCUT)
-    table = next((table for prefix, table in CHOICE_OF if layer.name.startswith(prefix)), {})
-    names = table if isinstance(layer, (Conv2D, DepthwiseConv2D, Dense)) else {"": "block", **table}
-    found = {parameter: by_choice[choice] for parameter, choice in names.items() if choice in by_choice}
-    known = {parameter: reason for parameter, reason in found.items() if not parameter or hasattr(layer, parameter)}
-    return {parameter: reason.because for parameter, reason in known.items()}
+def _reasons_of(layer: Layer, built: str, known: dict[str, Reason]) -> dict[str, dict[str, str]]:
+    keys = {"": "", **{p.name: f"{p.name}={getattr(layer, p.name)}" for p in parameters(layer)}}
+    found = {name: known[_decider(f"{built} {layer.name}.{key}")] for name, key in keys.items()}
+    return {name: {"because": r.because, "measure": r.measure, "source": r.source} for name, r in found.items()}
+
+
+def _decider(key: str) -> str:
+    return next(decider for pattern, decider in DECIDES if fnmatchcase(key, pattern))

@@ -145,6 +145,8 @@ def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, 
     height, width, channels = facts.input_shape
     out().print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
     out().print(_measures(facts))
+    if facts.skipped:
+        out().print(f"Not measured in this time: {', '.join(facts.skipped)}", highlight=False)
     for problem in read.problems:
         out().print(f"- {problem}", highlight=False, markup=False)
 

@@ -1,9 +1,9 @@
 """look: images -> Fingerprint, what a set of images is like, in numbers that bear on the network.
 
-MEASURES is the table: a name, a function, and the choices it informs, most important first. A
-function takes the Bench (the sampled images and their probes, see probes.py) and gives a Reading,
-or None where the measure does not apply to these images. A measure for which there is no time is
-left out. Frequencies are in cycles/px and lengths in px of the images as read.
+MEASURES is the table: a name, a function, and the choices it informs; those that decide something
+come first. A function takes the Bench (the sampled images and their probes, see probes.py) and
+gives a Reading, or None where the measure does not apply to these images. A measure for which
+there is no time is skipped, and named. Frequencies are in cycles/px and lengths in px of the images as read.
 
 Where a Reading has low and high they are a 95 % interval over the held-out images: Wilson's for an
 accuracy, Bonett & Price's for a paired difference, the percentile bootstrap for a fit. They do not
@@ -36,6 +36,7 @@ from convwise.probes import (
 )
 
 MOST_IMAGES = 2000
+IMAGES_A_SECOND = 300  # of the time there is: in half of it, half as many images answer the same questions
 MOST_VALUES = 40_000_000  # pixel values in the sample: bounds time and memory on large images
 PATCHES = (3, 5, 7, 9, 13)
 NATIVE_UP_TO = 48  # px: such images are small enough to keep
@@ -78,8 +79,9 @@ class Row(NamedTuple):
 def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, seconds: float = 8.0) -> Fingerprint:
     """The fingerprint of labelled images.
 
-    At most 2,000 of them are read, each class in proportion, chosen by `seed`; fewer of images
-    80x80x3. A measure that would probably end after `seconds` (wall clock) is left out.
+    At most 2,000 of them are read, each class in proportion, chosen by `seed`; fewer of images over
+    80x80x3, and in under 7 seconds. A measure that would probably end after `seconds` (wall clock) is
+    skipped.
     mean and variance are those of pixels / 255, for each channel of the proposed input.
     """
     with threadpool_limits(1, "blas"):  # its threads wait by spinning: several times slower on a busy machine
@@ -89,15 +91,16 @@ def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, seconds: fl
 def _look(part: Labelled, classes: tuple[str, ...], seed: int, seconds: float) -> Fingerprint:
     start = perf_counter()
     height, width, channels = part.pixels.shape[1:]
-    most = min(MOST_IMAGES, max(64, MOST_VALUES // max(1, height * width * channels)))
+    timely = max(MOST_IMAGES // 4, round(IMAGES_A_SECOND * seconds))
+    most = min(MOST_IMAGES, timely, max(64, MOST_VALUES // max(1, height * width * channels)))
     chosen = stratified(np.asarray(part.labels), most, np.random.default_rng(seed))
     pixels = _in_order_of_file(part.pixels, chosen)
     if channels == 3 and not _coloured(pixels):
         pixels = gray(pixels)
     bench = Bench(pixels, np.asarray(part.labels)[chosen], seed=seed, seconds=seconds)
     counts = np.bincount(part.labels, minlength=len(classes)).tolist()
-    measures = _class_imbalance(counts) + tuple(_readings(bench))
-    input_shape, reason = _proposal(bench)
+    measures, skipped = _readings(bench)
+    input_shape, reason = _proposal(bench, "resolution_sensitivity" in skipped)
     mean, variance = _moments(bench.pixels[: bench.few])
     return Fingerprint(
         shape=(height, width, channels),
@@ -105,10 +108,11 @@ def _look(part: Labelled, classes: tuple[str, ...], seed: int, seconds: float) -
         classes=dict(zip(classes, counts, strict=True)),
         mean=mean,
         variance=variance,
-        measures=measures,
+        measures=(*_class_imbalance(counts), *measures),
         input_shape=input_shape,
         input_reason=reason,
         seconds=perf_counter() - start,
+        skipped=skipped,
     )
 
 
@@ -134,32 +138,35 @@ def _moments(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float,
     return tuple(means), tuple(variances)
 
 
-def _readings(bench: Bench) -> list[Measure]:
-    """Every measure of the table that applies and for which there is time, in order."""
-    found = []
+def _readings(bench: Bench) -> tuple[list[Measure], tuple[str, ...]]:
+    """Every measure of the table that applies and for which there is time, in order; the names of those without."""
+    found, skipped = [], []
     for row in MEASURES:
-        if min(bench.size) < 4 or (row.probe and bench.classes < 2) or not bench.in_time():
+        if min(bench.size) < 4 or (row.probe and bench.classes < 2):
             continue
         try:
+            bench.must_be_in_time(row.probe)
             reading = row.read(bench)
         except OutOfTime:
+            skipped.append(row.name)
             continue
         if reading is not None:
             found.append(Measure(name=row.name, informs=row.informs, **reading._asdict()))
-    return found
+    return found, tuple(skipped)
 
 
-def _proposal(bench: Bench) -> tuple[tuple[int, int, int], str]:
-    """One input shape for the network, and why."""
+def _proposal(bench: Bench, unmeasured: bool) -> tuple[tuple[int, int, int], str]:
+    """One input shape for the network, and why; unmeasured: whether there was no time for the probe of resolution."""
     (height, width), channels = bench.size, bench.pixels.shape[-1]
     if max(height, width) <= NATIVE_UP_TO:
         why = f"{height}x{width} is small already: every pixel is kept."
         return (height, width, channels), why
     capped = _eighths(height, width, min(1.0, LONGEST / max(height, width)))
+    smaller = "whether a smaller size is enough was not measured in this budget"
     size, why = _enough(bench, capped) or (
         capped,
-        f"with {LONGEST} px on the longer side a step is quick enough that a CPU-size budget gains more by "
-        "steps than by detail, and no smaller size was shown to be enough.",
+        f"with {LONGEST} px on the longer side a step is quick enough that a CPU-size budget gains more by steps "
+        f"than by detail, and {smaller if unmeasured else 'no smaller size was shown to be enough'}.",
     )
     return (*size, channels), f"{size[0]}x{size[1]} instead of {height}x{width}: {why}" if size != bench.size else why
 
@@ -175,7 +182,10 @@ def _enough(bench: Bench, capped: tuple[int, int]) -> tuple[tuple[int, int], str
     """The smallest size at which the resolution probe loses nothing that matters, and why."""
     for factor in (4, 2):
         size = min(_eighths(*bench.size, 1 / factor), capped)
-        loss = _resolution_loss(bench, factor)
+        try:
+            loss = _resolution_loss(bench, factor)
+        except OutOfTime:
+            continue
         if loss is None or min(size) < SHORTEST or bench.pyramid(1).accuracy < TRUSTED:
             continue
         if loss.low <= 0 or loss.value < TOLERANCE:
@@ -184,13 +194,10 @@ def _enough(bench: Bench, capped: tuple[int, int]) -> tuple[tuple[int, int], str
 
 
 def _resolution_loss(bench: Bench, factor: int) -> Interval | None:
-    """Accuracy lost at 1 / factor of the native size; None where it was not, or cannot be, measured."""
+    """Accuracy lost at 1 / factor of the native size; None where it cannot be measured."""
     if factor not in bench.factors or bench.classes < 2:
         return None
-    try:
-        return paired_loss(bench.pyramid(1).correct, bench.pyramid(factor).correct)
-    except OutOfTime:
-        return None
+    return paired_loss(bench.pyramid(1).correct, bench.pyramid(factor).correct)
 
 
 def _points(share: float) -> str:
@@ -219,7 +226,7 @@ def _class_imbalance(counts: list[int]) -> tuple[Measure, ...]:
     if not present:
         return ()
     ratio = max(present) / min(present)
-    verdict = "weigh the classes in the loss" if ratio > 2 else "no weights are needed"
+    verdict = "look at the accuracy of each" if ratio > 2 else "no class is favoured"
     meaning = f"The largest class has {ratio:.1f} times as many images as the smallest: {verdict}."
     return (Measure("class_imbalance", ratio, "ratio", meaning, informs="class weights"),)
 
@@ -471,14 +478,14 @@ def _probe_accuracy(bench: Bench) -> Reading | None:
 
 
 MEASURES: tuple[Row, ...] = (
-    Row("f95", _f95, "stem strides"),
-    Row("spectral_slope", _spectral_slope, "stem strides, stem kernel_size"),
-    Row("autocorrelation_length", _autocorrelation_length, "stem kernel_size, pooling"),
-    Row("noise", _noise, "stem kernel_size"),
     Row("alignment", _alignment, "head", probe=True),
     Row("flip_gain", _flip_gain, "augmentation", probe=True),
     Row("discriminative_scale", _discriminative_scale, "kernel_size, receptive field", probe=True),
     Row("resolution_sensitivity", _resolution_sensitivity, "input size, stem strides", probe=True),
+    Row("f95", _f95, "stem strides"),
+    Row("spectral_slope", _spectral_slope, "stem strides, stem kernel_size"),
+    Row("autocorrelation_length", _autocorrelation_length, "stem kernel_size, pooling"),
+    Row("noise", _noise, "stem kernel_size"),
     Row("data_sufficiency", _data_sufficiency, "filters, dropout, augmentation", probe=True),
     Row("colour_gain", _colour_gain, "input channels", probe=True),
     Row("flip_cost", _flip_cost, "augmentation", probe=True),

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from convwise.core.goal import Goal
+from convwise.core.paired import cheapest_near, paired_difference, seed_variance
 from convwise.core.records import Advice, Effect, Reason, Result, Verdict, VerdictWord
 from convwise.core.space import Sample, Value
 
@@ -51,37 +52,11 @@ def _length(result: Result) -> float:
     return result.trial.seconds or float(result.trial.epochs or 0)
 
 
-def paired_difference(a: Result, b: Result) -> tuple[float, float]:
-    """(accuracy of a - accuracy of b, its standard error) over the examples both answered; McNemar's variance."""
-    difference = _right(a) - _right(b)
-    return float(difference.mean()), float(difference.std(ddof=1) / sqrt(len(difference)))
-
-
 def _one_standard_error(best: Result, rivals: Sequence[Result]) -> tuple[Result, float]:
-    """The cheapest rival not worse than the best by more than one standard error (Breiman et al. 1984).
-
-    The error is that of the difference: over the examples both answered, and between seeds.
-    """
+    """The cheapest rival not worse than the best by more than one standard error, and that of the best's score."""
     n = max(len(best.correct), 1)
     error = sqrt(max((best.score or 0) * (1 - (best.score or 0)), 1 / n) / n)
-    near = [best]
-    for rival in rivals:
-        if rival is not best and len(rival.correct) == len(best.correct):
-            near += [rival] if _is_near(best, rival) else []
-    return min(near, key=lambda r: (r.cost["macs"], r.cost["params"])), error
-
-
-def _is_near(best: Result, rival: Result) -> bool:
-    worse, error = paired_difference(best, rival)
-    return worse <= sqrt(error**2 + _seed_variance(best, rival))
-
-
-def _seed_variance(*results: Result) -> float:
-    """The variance that trainings differing in their seed alone add to a difference: err / 2n each.
-
-    Jordan, arXiv 2304.01910.
-    """
-    return sum((1 - (r.score or 0)) / (2 * max(len(r.correct), 1)) for r in results)
+    return cheapest_near(best, rivals), error
 
 
 def _why(chosen: Result, best: Result, error: float, rivals: int) -> Reason:
@@ -127,7 +102,7 @@ def paired_effects(results: Sequence[Result]) -> tuple[Effect, ...]:
 
 def _paired_effect(name: str, before: Result, after: Result, seen: float) -> Effect:
     change, error = paired_difference(after, before)
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sqrt(error**2 + max(_seed_variance(before, after), seen))
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sqrt(error**2 + max(seed_variance(before, after), seen))
     ratio = before.images_per_second / after.images_per_second
     return _effect(name, (before.trial.sample[name], after.trial.sample[name]), change, half, ratio, 2)
 
@@ -141,7 +116,7 @@ def repeated_effect(name: str, values: tuple[Any, Any], pairs: Sequence[tuple[Re
     """
     changes = np.array([_right(after) - _right(before) for before, after in pairs])
     examples = float(changes.mean(0).var(ddof=1)) / changes.shape[1]
-    theory = float(np.mean([_seed_variance(*pair) for pair in pairs])) / len(pairs)
+    theory = float(np.mean([seed_variance(*pair) for pair in pairs])) / len(pairs)
     seen = float(changes.mean(1).var(ddof=1)) / len(pairs) if len(pairs) > 1 else 0.0
     variance, freedom = examples + max(theory, seen), np.inf
     if seen > theory:

@@ -148,20 +148,20 @@ def _effect_row(effect: Effect, label: str) -> dict[str, Any]:
     return {"label": label, "change": change, "low": low, "high": high, "verdict": effect.verdict}
 
 
-def measure_plot(curve: Sequence[tuple[float, float]]) -> str:
+def measure_plot(curve: Sequence[tuple[float, float]], across: str, up: str) -> str:
     """The points behind a measure, small; '' where there are fewer than two. Log axis from three decades on."""
     import altair as alt
 
     rows = [{"x": x, "y": y} for x, y in curve if math.isfinite(x) and math.isfinite(y)]
     if len(rows) < 2:
         return ""
-    x = alt.X("x:Q", title=None, scale=alt.Scale(zero=False, nice=False))
+    x = alt.X("x:Q", title=across or None, scale=alt.Scale(zero=False, nice=False))
     x = x.axis(tickCount=4, grid=False, labelExpr="datum.value < 1000 ? datum.label : format(datum.value, '~s')")
     low, high = min(row["y"] for row in rows), max(row["y"] for row in rows)
     scale = alt.Scale(type="log", nice=False) if low > 0 and high > 1000 * low else alt.Scale(zero=False)
-    y = alt.Y("y:Q", title=None, scale=scale).axis(tickCount=3, format="~s" if high >= 10_000 else "")
+    y = alt.Y("y:Q", title=up or None, scale=scale).axis(tickCount=3, format="~s" if high >= 10_000 else "")
     line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=1.8, point=_dots(rows)).encode(x, y)
-    return render(line.properties(width=215, height=105))
+    return render(line.properties(width=185, height=105))
 
 
 def _dots(rows: Sequence[Any]) -> Any:
@@ -203,7 +203,10 @@ def _run(rows: Sequence[Mapping[str, Any]], x: Any, y: Any, colour: str, width: 
 
 
 def _accuracies(result: Result) -> list[tuple[float, float]]:
-    return [(e.seconds, e.accuracy) for e in result.history if e.accuracy is not None and math.isfinite(e.accuracy)]
+    """The curve, ending at the score: the points before it may be measured on a part of the validation images."""
+    found = [(e.seconds, e.accuracy) for e in result.history if e.accuracy is not None and math.isfinite(e.accuracy)]
+    known = result.score is not None and math.isfinite(result.score)
+    return [*found[:-1], (found[-1][0], result.score or 0.0)] if found and known else found
 
 
 def _curve(result: Result, points: Sequence[tuple[float, float]], marked: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -31,6 +31,16 @@ MOST_PAIRS, MOST_MISTAKES = 20, 24
 THUMBNAIL_PX = 112
 # Parameters that are shown even at their default: what people ask about.
 ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
+# The axes of the curve behind a measure.
+AXES: dict[str, tuple[str, str]] = {
+    "f95": ("cycles/px", "mean power"),
+    "spectral_slope": ("cycles/px", "mean power"),
+    "autocorrelation_length": ("px apart", "correlation"),
+    "discriminative_scale": ("patch, px", "probe accuracy"),
+    "resolution_sensitivity": ("share of the size", "probe accuracy"),
+    "data_sufficiency": ("images", "probe accuracy"),
+    "fisher_frequency": ("cycles/px", "share of the signal"),
+}
 VERDICT_ORDER = ("matters", "not resolved", "no difference")
 
 
@@ -189,7 +199,7 @@ def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[
         ("Accuracy", _accuracy(evidence.estimate)),
         ("Network", _network_line(evidence.net, cost)),
         ("Choice", _choice_line(evidence)),
-        ("Why", _why_line(evidence.verdict)),
+        ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
         ("No difference", _same_line(evidence.verdict)),
     ]
 
@@ -231,18 +241,20 @@ def _choice_line(evidence: Evidence) -> str:
     return f"{text}; {other}. The standard error is {points(error, signed=False)} points."
 
 
-def _why_line(verdict: Verdict) -> str:
+def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
+    """What was measured to matter; else the largest change that was measured; else what the images themselves say."""
     found = sorted((e for e in verdict.effects if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
     if found:
         changes = "; ".join(f"{_change(e)} ({points(e.accuracy_change)} points)" for e in found[:4])
         return f"Measured to matter: {changes}."
-    lead = (
-        "No single change was measured to matter" if verdict.effects else "No effect of a single parameter was measured"
-    )
-    first = next((r for r in verdict.reasons if r.measure), None)
-    if first is None:
-        return f"{lead}."
-    return f"{lead}. Read off the images: {first.parameter} {plain(first.value)}, {first.because.rstrip('.')}."
+    if verdict.effects:
+        top = max(verdict.effects, key=lambda e: abs(e.accuracy_change))
+        spread = f"{points(top.accuracy_change)} points, {points(top.low)} to {points(top.high)}"
+        tried = f"No single change of the {len(verdict.effects)} tried was measured to matter"
+        return f"{tried}; the largest: {_change(top)} ({spread})."
+    read = [f"{r.parameter} {plain(r.value)}, {r.because.rstrip('.')}" for r in verdict.reasons if r.measure in facts]
+    lead = "No effect of a single parameter was measured."
+    return f"{lead} Read off the images: {'; '.join(read[:2])}." if read else lead
 
 
 def _same_line(verdict: Verdict) -> str:
@@ -364,7 +376,7 @@ def fingerprint(facts: Fingerprint) -> dict[str, Any]:
     names: dict[Any, list[str]] = {}
     for measure in facts.measures:
         names.setdefault(measure.curve, []).append(measure.name)
-    drawn = [(", ".join(shared), plots.measure_plot(curve)) for curve, shared in names.items()]
+    drawn = [(", ".join(shared), plots.measure_plot(curve, *_axes(shared[0]))) for curve, shared in names.items()]
     counts = sorted(facts.classes.items(), key=lambda item: -item[1])
     return {
         "facts": facts,
@@ -376,6 +388,10 @@ def fingerprint(facts: Fingerprint) -> dict[str, Any]:
         "range": (counts[-1][1], counts[0][1]) if counts else (0, 0),
         "classes": len(counts),
     }
+
+
+def _axes(measure: str) -> tuple[str, str]:
+    return AXES.get(measure, ("", ""))
 
 
 def learning(evidence: Evidence) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """RULES: when / then / because / source. What a fingerprint says about each choice.
 
 For each choice the first rule that holds decides; later rules see what earlier choices became.
-`tests` are the values worth testing beside the value chosen. Trials can refute every rule.
+`tests` are the values worth testing beside the value chosen. Trials can refute every rule. A rule
+reads a measure only where it was taken: without it another rule says so, and takes the usual value.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from typing import Any
 from convwise.core.records import Fingerprint, Pace
 from convwise.core.space import WIDTHS, Value, parse_size
 
+# What can decide beside a measure: facts of the images, this machine, what was asked, tried, published, found by us.
+DECIDERS = ("input_shape", "images", "classes", "mean", "variance", "pace", "goal", "trials", "literature", "findings")
+UNMEASURED = "not measured in this budget: "
+WIDEST, NARROWEST = 64, 8  # filters of the first stage that a study starts with
 STEPS_PER_SECOND_FIRST = "ours: docs/findings.md, 'what decides at a fixed time is the cost of a step'"
 
 
@@ -26,10 +31,6 @@ class Situation:
     final_seconds: float
     threads: int
     chosen: Mapping[str, Value] = field(default_factory=dict)
-
-    def fact(self, name: str, default: float) -> float:
-        """A measure's value, or `default` where it was not taken."""
-        return self.facts.get(name, default)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,20 +54,28 @@ class Situation:
 
 @dataclass(frozen=True)
 class Rule:
-    """For `choice`: when it holds, then its value, because of this, after this source; tests: also try."""
+    """For `choice`: when it holds, then its value, because of this, after this source; tests: also try.
+
+    measure: what decides, as a Reason has it.
+    """
 
     choice: str
     when: Callable[[Situation], bool]
-    then: Callable[[Situation], Value]
+    then: Callable[[Situation], Any]
     because: Callable[[Situation], str]
     source: str
-    measure: str = ""
+    measure: str
     tests: Callable[[Situation], tuple[Value, ...]] = lambda s: ()
 
 
 def always(situation: Situation) -> bool:
     """Holds in every situation."""
     return True
+
+
+def measured(name: str) -> Callable[[Situation], bool]:
+    """Holds where the measure `name` was taken."""
+    return lambda s: name in s.facts
 
 
 def size_name(rows: float, columns: float) -> str:
@@ -98,8 +107,20 @@ def wanted_epochs(images: int) -> float:
 
 def width_for(s: Situation) -> int:
     """The most filters with which the final training still sees every image often enough."""
-    affordable = [w for w in WIDTHS if 8 <= w <= 64 and s.epochs(w) >= wanted_epochs(s.images)]
-    return max(affordable, default=8)
+    affordable = [w for w in WIDTHS if NARROWEST <= w <= WIDEST and s.epochs(w) >= wanted_epochs(s.images)]
+    return max(affordable, default=NARROWEST)
+
+
+def why_width(s: Situation) -> str:
+    """What holds of the chosen width: it is too much already, or as much as there is time for, or the widest start."""
+    width, wanted = int(s.chosen["stage.filters"]), f"the {wanted_epochs(s.images):.0f} that a full schedule wants"
+    epochs = s.epochs(width)
+    seen = f"with {width} the final training here sees each of the {s.images:,} images about {epochs:.0f} times"
+    if epochs < wanted_epochs(s.images):
+        return f"{seen}, fewer than {wanted}; {NARROWEST} is the narrowest start"
+    if width == WIDEST:
+        return f"{seen}, no fewer than {wanted}; wider nets are left to the trials"
+    return f"{seen}; {WIDTHS[WIDTHS.index(width) + 1]} filters would leave fewer than {wanted}"
 
 
 def near_widths(s: Situation) -> tuple[int, ...]:
@@ -122,13 +143,13 @@ def _rough_cost(s: Situation, filters: int) -> tuple[float, float]:
 
 def aligned(s: Situation) -> bool:
     """Whether classes differ by where things are: the class means hold much of the variance."""
-    return s.fact("alignment", 0.0) > 0.15
+    return "alignment" in s.facts and s.facts["alignment"] > 0.15
 
 
 RULES: tuple[Rule, ...] = (
     Rule(
         "input.size",
-        always,
+        lambda s: "resolution_sensitivity" in s.facts and max(s.facts.shape[:2]) > 48,
         lambda s: size_name(*s.facts.input_shape[:2]),
         lambda s: s.facts.input_reason,
         "Richter, ICANN 2021: every net has a preferred input size, driven by its discriminative features",
@@ -136,15 +157,21 @@ RULES: tuple[Rule, ...] = (
         other_sizes,
     ),
     Rule(
+        "input.size",
+        always,
+        lambda s: size_name(*s.facts.input_shape[:2]),
+        lambda s: s.facts.input_reason,
+        STEPS_PER_SECOND_FIRST,
+        "input_shape",
+        other_sizes,
+    ),
+    Rule(
         "stem.strides",
         lambda s: prod(s.size) > 48 * 48,
         lambda s: 2,
-        lambda s: (
-            f"at {s.chosen['input.size']} px a stride of 2 quarters the cost of every step; 95 % of the images' "
-            f"energy lies below {s.fact('f95', 0.25):.2f} cycles/px (stride 2 keeps what is below 0.25)"
-        ),
-        "sampling theorem; " + STEPS_PER_SECOND_FIRST,
-        "f95",
+        lambda s: f"at {s.chosen['input.size']} px a stride of 2 quarters the cost of every step",
+        STEPS_PER_SECOND_FIRST,
+        "input_shape",
         lambda s: (1,),
     ),
     Rule(
@@ -153,28 +180,49 @@ RULES: tuple[Rule, ...] = (
         lambda s: 1,
         lambda s: f"the images are only {s.chosen['input.size']} px: a stride would throw detail away",
         "nnU-Net (Isensee et al. 2021): axes under twice the target are not pooled early",
-        "f95",
+        "input_shape",
         lambda s: (2,) if min(s.size) >= 16 else (),
     ),
     Rule(
         "stem.kernel_size",
-        lambda s: s.fact("discriminative_scale", 3) >= 7 and min(s.size) >= 24,
+        lambda s: "discriminative_scale" in s.facts and s.facts["discriminative_scale"] >= 7 and min(s.size) >= 24,
         lambda s: 5,
-        lambda s: f"patches of {s.fact('discriminative_scale', 3):.0f} px are needed to tell the classes apart",
+        lambda s: f"patches of {s.facts['discriminative_scale']:.0f} px are needed to tell the classes apart",
         "Coates, Lee & Ng 2011; ConvNeXt: gains saturate at 7x7",
         "discriminative_scale",
         lambda s: (3, 7),
     ),
     Rule(
         "stem.kernel_size",
-        always,
+        lambda s: "discriminative_scale" in s.facts and s.facts["discriminative_scale"] >= 7,
         lambda s: 3,
         lambda s: (
-            f"patches of {s.fact('discriminative_scale', 3):.0f} px already tell the classes apart as well as "
+            f"patches of {s.facts['discriminative_scale']:.0f} px are needed to tell the classes apart; on images of "
+            f"only {s.chosen['input.size']} px the layers after a 3x3 soon see that far"
+        ),
+        "Simonyan & Zisserman 2015: small kernels on top of each other",
+        "discriminative_scale",
+        lambda s: (5, 7, 1),
+    ),
+    Rule(
+        "stem.kernel_size",
+        measured("discriminative_scale"),
+        lambda s: 3,
+        lambda s: (
+            f"patches of {s.facts['discriminative_scale']:.0f} px already tell the classes apart as well as "
             "larger ones, and 3x3 is the cheapest kernel that sees neighbours"
         ),
         "Coates, Lee & Ng 2011; Simonyan & Zisserman 2015",
         "discriminative_scale",
+        lambda s: (5, 7, 1),
+    ),
+    Rule(
+        "stem.kernel_size",
+        always,
+        lambda s: 3,
+        lambda s: UNMEASURED + "the usual value, the cheapest kernel that sees neighbours",
+        "Simonyan & Zisserman 2015",
+        "literature",
         lambda s: (5, 7, 1),
     ),
     Rule(
@@ -183,7 +231,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: 3,
         lambda s: "two 3x3 see what one 5x5 sees with 18 instead of 25 weights per channel pair",
         "Simonyan & Zisserman 2015",
-        "autocorrelation_length",
+        "literature",
         lambda s: (5,),
     ),
     Rule(
@@ -195,7 +243,7 @@ RULES: tuple[Rule, ...] = (
             "receptive field reaches the whole image and no layer lies far past its border"
         ),
         "nnU-Net (Isensee et al. 2021); Richter et al., arXiv 2106.12307",
-        "autocorrelation_length",
+        "input_shape",
         lambda s: tuple(n for n in (stages_for(s.map_px) - 1, stages_for(s.map_px) + 1) if 1 <= n <= 5),
     ),
     Rule(
@@ -204,20 +252,16 @@ RULES: tuple[Rule, ...] = (
         lambda s: 2,
         lambda s: "two convolutions a stage are the usual unit, and what a residual block needs",
         "nnU-Net (Isensee et al. 2021); He et al. 2016",
-        "",
+        "literature",
         lambda s: (1, 3),
     ),
     Rule(
         "stage.filters",
         always,
         width_for,
-        lambda s: (
-            f"with {s.chosen['stage.filters']} the final training here sees each of the {s.images:,} images about "
-            f"{s.epochs(int(s.chosen['stage.filters'])):.0f} times; more filters would leave fewer than the "
-            f"{wanted_epochs(s.images):.0f} that a full schedule wants"
-        ),
+        why_width,
         STEPS_PER_SECOND_FIRST,
-        "data_sufficiency",
+        "pace",
         near_widths,
     ),
     Rule(
@@ -229,7 +273,7 @@ RULES: tuple[Rule, ...] = (
             "where the shape stays"
         ),
         "He et al. 2016",
-        "",
+        "literature",
         lambda s: ("plain", "separable"),
     ),
     Rule(
@@ -240,7 +284,7 @@ RULES: tuple[Rule, ...] = (
             "a 2x2 maximum keeps a stage's strongest answers and has no weights; a stride skips inputs of 1x1 shortcuts"
         ),
         "airbench94 (Jordan 2024); Zhang 2019 on aliasing",
-        "f95",
+        "literature",
         lambda s: ("strides", "AveragePooling2D"),
     ),
     Rule(
@@ -249,7 +293,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: "same",
         lambda s: "keeps the border in play and the map's size a power of two times the input's",
         "Keras guide; TensorFlow 'same'",
-        "",
+        "literature",
         lambda s: ("valid",),
     ),
     Rule(
@@ -258,7 +302,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: "BatchNormalization",
         lambda s: "lets the learning rate be high, which a short training needs",
         "Ioffe & Szegedy 2015; ours: docs/findings.md (without it -6.2 points at equal time)",
-        "",
+        "findings",
         lambda s: ("none",),
     ),
     Rule(
@@ -267,7 +311,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: "relu",
         lambda s: "the cheapest; smooth ones gain at most 0.3 points for 5-8 % of the time",
         "ours: docs/findings.md",
-        "",
+        "findings",
         lambda s: ("leaky_relu", "silu", "elu", "gelu"),
     ),
     Rule(
@@ -275,7 +319,7 @@ RULES: tuple[Rule, ...] = (
         aligned,
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
-            f"position tells something here (alignment {s.fact('alignment', 0):.2f}), so a Flatten head is worth "
+            f"position tells something here (alignment {s.facts['alignment']:.2f}), so a Flatten head is worth "
             "testing; pooling starts as the smaller one"
         ),
         "Lin, Chen & Yan 2014",
@@ -284,14 +328,23 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "head",
-        always,
+        measured("alignment"),
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
-            f"objects are not at fixed places (alignment {s.fact('alignment', 0):.2f}), so the mean over places "
+            f"objects are not at fixed places (alignment {s.facts['alignment']:.2f}), so the mean over places "
             "loses little and needs no weights per place"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",
+        lambda s: ("GlobalMaxPooling2D", "Flatten"),
+    ),
+    Rule(
+        "head",
+        always,
+        lambda s: "GlobalAveragePooling2D",
+        lambda s: UNMEASURED + "the usual value, which needs no weights per place",
+        "Lin, Chen & Yan 2014; He et al. 2016",
+        "literature",
         lambda s: ("GlobalMaxPooling2D", "Flatten"),
     ),
     Rule(
@@ -300,7 +353,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: 0.2,
         lambda s: f"only {s.images:,} training images: a little noise before the last layer against learning by heart",
         "Srivastava et al. 2014",
-        "data_sufficiency",
+        "images",
         lambda s: (0.0, 0.5),
     ),
     Rule(
@@ -309,21 +362,10 @@ RULES: tuple[Rule, ...] = (
         lambda s: 0.0,
         lambda s: f"{s.images:,} training images are not learnt by heart in the time there is",
         "Srivastava et al. 2014",
-        "data_sufficiency",
+        "images",
         lambda s: (0.2,),
     ),
 )
-
-
-@dataclass(frozen=True)
-class RecipeRule:
-    """For one field of the training recipe: its value, because of this, after this source."""
-
-    field: str
-    then: Callable[[Situation], Any]
-    because: Callable[[Situation], str]
-    source: str
-    measure: str = ""
 
 
 def batch_size(s: Situation) -> int:
@@ -331,55 +373,78 @@ def batch_size(s: Situation) -> int:
     return next((b for b in (128, 64, 32) if s.images / b >= 20), 16)
 
 
-def flip_is_safe(s: Situation) -> bool:
-    """Whether mirrored copies of the training images do a probe no harm."""
-    return s.fact("flip_gain", -1.0) > -0.005
+def imbalance(s: Situation) -> float:
+    """Images of the largest class over those of the smallest."""
+    return max(s.facts.classes.values()) / max(min(s.facts.classes.values()), 1)
 
 
 def class_weights(s: Situation) -> tuple[float, ...]:
     """Weights ~ 1 / sqrt(images of the class), mean 1, where the largest class is over 20 times the smallest."""
-    counts = list(s.facts.classes.values())
-    if max(counts) < 20 * min(counts):
+    if imbalance(s) < 20:
         return ()
-    raw = [count**-0.5 for count in counts]
+    raw = [max(count, 1) ** -0.5 for count in s.facts.classes.values()]
     return tuple(round(len(raw) * value / sum(raw), 4) for value in raw)
 
 
-RECIPE_RULES: tuple[RecipeRule, ...] = (
-    RecipeRule(
+# The fields of the training recipe, as choices that no trial varies.
+RECIPE_RULES: tuple[Rule, ...] = (
+    Rule(
         "batch_size",
+        always,
         batch_size,
         lambda s: f"{s.images:,} images give {s.images // batch_size(s)} steps an epoch",
         "airbench94 (Jordan 2024) takes 1024 of 50,000: about fifty steps an epoch",
+        "images",
     ),
-    RecipeRule(
+    Rule(
         "flip",
-        flip_is_safe,
-        lambda s: f"mirrored training images change a probe's accuracy by {100 * s.fact('flip_gain', -1):+.1f} points",
+        measured("flip_gain"),
+        lambda s: s.facts["flip_gain"] > -0.005,
+        lambda s: f"mirrored training images change a probe's accuracy by {100 * s.facts['flip_gain']:+.1f} points",
         "ours: measured on the images",
         "flip_gain",
     ),
-    RecipeRule(
+    Rule(
+        "flip",
+        always,
+        lambda s: False,
+        lambda s: UNMEASURED + "not mirrored, for of some images (letters, digits) a mirror makes another class",
+        "Simard, Steinkraus & Platt 2003: transformations that keep the class",
+        "literature",
+    ),
+    Rule(
         "shift_px",
+        always,
         lambda s: max(1, round(0.07 * min(s.size))),
         lambda s: "objects may move a little: 7 % of the shorter side",
         "airbench94 (Jordan 2024): translate 2 of 32 px",
-        "alignment",
+        "input_shape",
     ),
-    RecipeRule(
+    Rule(
         "zoom",
-        lambda s: 0.15 if min(s.size) >= 32 else 0.1 if min(s.size) >= 20 else 0.0,
-        lambda s: "objects may be a little nearer or farther; tiny images have no pixels to spare for it",
+        lambda s: min(s.size) >= 20,
+        lambda s: 0.15 if min(s.size) >= 32 else 0.1,
+        lambda s: "objects may be a little nearer or farther",
         "Krizhevsky et al. 2012, scale augmentation",
+        "input_shape",
     ),
-    RecipeRule(
+    Rule(
+        "zoom",
+        always,
+        lambda s: 0.0,
+        lambda s: f"images of {s.chosen['input.size']} px have no pixels to spare for it",
+        "ours: the smallest images have the least to lose",
+        "input_shape",
+    ),
+    Rule(
         "class_weights",
+        always,
         class_weights,
         lambda s: (
-            f"the largest class has {s.fact('class_imbalance', 1):.1f} times the images of the smallest; the loss "
-            "is weighted from 20 times on, because weights cost accuracy below that"
+            f"the largest class has {imbalance(s):.1f} times the images of the smallest; the loss is weighted from "
+            "20 times on, because weights cost accuracy below that"
         ),
         "King & Zeng 2001; Cui et al. 2019",
-        "class_imbalance",
+        "classes",
     ),
 )

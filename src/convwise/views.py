@@ -61,7 +61,7 @@ def _box(row: LayerCost, height: int, width: int) -> dict[str, Any]:
 def _used(sight: EffectiveField, pixels: np.ndarray) -> dict[str, Any]:
     """The measured field over one image in gray: how much each px counts, the theoretical box, and what holds 95 %."""
     top, bottom, left, right = sight.box
-    half, most = sight.holding(0.5), sight.holding(0.95)
+    half, most = sight.holding(0.5), sight.holding(0.95)  # a square around the middle may reach past the image
     (y, dashed_bottom), (x, dashed_right) = (
         (max(middle + 0.5 - most / 2, 0), min(middle + 0.5 + most / 2, n))
         for middle, n in zip(sight.centre, sight.map.shape, strict=True)
@@ -73,7 +73,7 @@ def _used(sight: EffectiveField, pixels: np.ndarray) -> dict[str, Any]:
         "most": {"x": x, "y": y, "width": dashed_right - x, "height": dashed_bottom - y},
         "layer": sight.layer,
         "theoretical": by(sight.theoretical),
-        "half": by((half, half)),
-        "all": by((most, most)),
+        "half": by([min(half, side) for side in sight.map.shape]),
+        "all": by([min(most, side) for side in sight.map.shape]),
         "images": sight.images,
     }

@@ -39,7 +39,8 @@ class Fingerprint:
     """What a set of images is like: facts about the files, and measures of the pixels.
 
     shape: (height, width, channels) of the images as read; classes: name -> train images;
-    input_shape: the proposed network input; input_reason: why.
+    input_shape: the proposed network input; input_reason: why; skipped: the measures for which there
+    was no time.
     """
 
     shape: tuple[int, int, int]
@@ -51,6 +52,7 @@ class Fingerprint:
     input_shape: tuple[int, int, int]
     input_reason: str
     seconds: float = 0.0
+    skipped: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> float:
         """The value of the measure called `name`; KeyError where it was not taken."""
@@ -65,10 +67,6 @@ class Fingerprint:
 
     def __contains__(self, name: object) -> bool:
         return any(measure.name == name for measure in self.measures)
-
-    def get(self, name: str, default: float) -> float:
-        """The value of the measure called `name`, or `default` where it was not taken."""
-        return next((measure.value for measure in self.measures if measure.name == name), default)
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a parameter has its value: the measure that decided, and the source of the rule."""
+    """Why a parameter has its value.
+
+    measure: what decided, a measure's name or one of rules.DECIDERS; source: of the rule.
+    """
 
     parameter: str
     value: Any

@@ -6,6 +6,7 @@ Every sample grows into a net whose shapes are valid and whose exact costs are i
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -158,6 +159,11 @@ class Space:
     def grow(self, sample: Sample) -> Net:
         """The net of a sample: the same sample gives the same net, always valid and inside the limits."""
         return self._grow(self.fit(sample))
+
+    def stages(self, sample: Sample) -> int:
+        """Stages that the net of a sample really has: a small map ends the halving before stage.count."""
+        found = (re.match(r"stage(\d+)", layer.name) for layer in self.grow(sample).layers)
+        return max(int(stage[1]) for stage in found if stage)
 
     def fit(self, sample: Sample) -> Sample:
         """The sample itself where its net keeps every limit, else the nearest smaller one that does.
