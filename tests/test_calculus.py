@@ -402,6 +402,14 @@ def test_weights_that_are_shared_count_once():
     assert analyse(twice).total.macs == analyse(once).total.macs
 
 
+@pytest.mark.parametrize(("channels", "use_bias", "filters"), [(3, True, 4), (3, False, 3), (6, True, 3)])
+def test_weights_that_do_not_fit_are_not_shared(channels, use_bias, filters):
+    again = L.Conv2D(filters, 3, use_bias=use_bias, shares="a")
+    net = Net((8, 8, 3), (L.Conv2D(3, 3, name="a"), L.Conv2D(channels, 1), again))
+    with pytest.raises(ShapeError, match="needs .* weights, but a, whose weights it shares, has 84"):
+        analyse(net)
+
+
 def test_an_operator_that_cannot_be_read_is_reported():
     net = Net((8, 8, 3), (L.Conv2D(4, 3), L.Opaque("Topk", (3, 3, 5), 7, name="top"), L.Conv2D(4, 3, padding="same")))
     total = analyse(net).total

@@ -16,7 +16,8 @@ from convwise.core.check import CHECKS, SEVERITIES, Finding, check, edited, find
 from convwise.core.checks.view import View
 from convwise.core.checks.windows import readings
 from convwise.core.net import Net
-from convwise.core.problems import ShapeError
+from convwise.core.parameters import MOST_SIZE
+from convwise.core.problems import ShapeError, UnusableInput
 from convwise.core.windows import Window
 from nets import nets
 
@@ -97,6 +98,14 @@ def convnext() -> Net:
                shape=(64, 64, 3))  # fmt: skip
 
 
+def unet(up: L.Layer) -> Net:
+    """One turn of a U-Net: down by a pool, up by a layer, and the map from before beside it."""
+    enlarged = type(up)(**{**vars(up), "name": "up"})
+    return net(
+        conv(name="skip"), L.MaxPooling2D(2), conv(16), enlarged, L.Concatenate(inputs=("up", "skip"), name="join")
+    )
+
+
 SOUND: dict[str, Callable[[], Net]] = {
     "plain": lambda: net(*unit("a", 16), L.MaxPooling2D(2), *unit("b", 32), *HEAD),
     "bottleneck": bottleneck,
@@ -153,13 +162,20 @@ CASES: dict[str, tuple[list[Fires], list[Net]]] = {
         [net(*(conv() for _ in range(8))), net(*(conv() for _ in range(8)), conv(kernel=1)), gated(5)],
     ),
     "field too small": (
-        [(net(conv(), conv(name="last"), *HEAD, shape=(64, 64, 3)), ("last",))],
-        [net(*unit("a"), *unit("b"), L.MaxPooling2D(2), *unit("c"), *HEAD), net(L.Flatten(), L.Dense(3))],
+        [(net(conv(), conv(name="last"), *HEAD, shape=(64, 64, 3)), ("last",)),
+         (net(conv(), conv(name="last"), L.Reshape((-1, 8)), L.Dense(4), L.Flatten(), L.Dense(3), shape=(64, 64, 3)),
+          ("last",))],
+        [net(*unit("a"), *unit("b"), L.MaxPooling2D(2), *unit("c"), *HEAD), net(L.Flatten(), L.Dense(3)),
+         net(conv(8, 8, 8), L.Reshape((64, 8)), L.Opaque("Permute", (8, 64)), L.Dense(64), shape=(64, 64, 3)),
+         net(conv(8, 8, 8), L.Reshape((8, 64)), L.Dense(64), shape=(64, 64, 3))],
     ),
     "misaligned branches": (
         [(net(conv(name="a"), conv(name="b", kernel=2, padding=(0, 1, 0, 1)), L.Add(inputs=("a", "b"), name="sum")),
-          ("sum",))],
-        [inception(), bottleneck()],
+          ("sum",)),
+         (unet(L.Conv2DTranspose(8, 3, 2, "same")), ("join",))],
+        [inception(), bottleneck(), unet(L.UpSampling2D(2)), unet(L.UpSampling2D(2, "bilinear")),
+         net(conv(strides=2, name="a"), L.Opaque("Other", (8, 8, 8), name="b"), L.Add(inputs=("a", "b"))),
+         unet(L.Conv2DTranspose(8, 2, 2)), unet(L.Conv2DTranspose(8, 4, 2, "same"))],
     ),
     "width shrinks": (
         [(net(conv(64), conv(8, name="narrow"), *HEAD), ("narrow",))],
@@ -318,6 +334,16 @@ def test_a_shortcut_that_skips_is_a_note_where_its_neighbour_reads_everything():
     assert "never read 75 % of the 16x16 map" in warning.problem.what
 
 
+def test_a_decoder_half_a_px_off_is_a_note():
+    (note,) = found("misaligned branches", unet(L.Conv2DTranspose(8, 3, 2, "same")))
+    assert note.problem.severity == "note"
+    assert "up at -0.5 px + 1, skip at 0 px + 1" in note.problem.what
+    far = net(conv(name="skip"), L.MaxPooling2D(2), L.UpSampling2D(2), conv(kernel=5, padding=(4, 0, 4, 0), name="up"),
+              L.Add(inputs=("up", "skip")))  # fmt: skip
+    (warning,) = found("misaligned branches", far)
+    assert warning.problem.severity == "warning"
+
+
 def test_rows_lost_are_counted():
     (finding,) = found("border lost", net(L.MaxPooling2D((4, 3)), shape=(19, 32, 1)))
     assert "the last 3 of 19 rows and the last 2 of 32 columns" in finding.problem.what
@@ -449,6 +475,38 @@ def test_a_thousand_layers_take_less_than_a_second(make):
     assert len(subject.layers) >= 1000
     best = min(_seconds(subject) for _ in range(3))
     assert best < 1.0
+
+
+LARGE = {
+    "kernel": lambda: net(conv(kernel=MOST_SIZE), shape=(10**9, 10**9, 3)),
+    "dilated": lambda: net(conv(kernel=MOST_SIZE, strides=999, dilation_rate=17), shape=(10**9, 10**9, 3)),
+    "pool": lambda: net(L.MaxPooling2D(MOST_SIZE, 1, "same")),
+    "enlarged": lambda: net(L.UpSampling2D(4096, "bicubic"), *(conv(kernel=999) for _ in range(5))),
+    "holes": lambda: net(L.Conv2DTranspose(8, 1, 1024), conv(kernel=199)),
+    "adaptive": lambda: net(L.AdaptiveAveragePooling2D(4096), conv(), shape=(10**6 + 3, 10**6 + 3, 8)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_largest_numbers_are_answered_in_seconds(name):
+    assert _seconds(LARGE[name]()) < 10
+
+
+@pytest.mark.parametrize("size", [MOST_SIZE + 1, 10**6, 10**9])
+@pytest.mark.parametrize("kind", [L.UpSampling2D, L.AdaptiveAveragePooling2D, L.MaxPooling2D])
+def test_larger_numbers_are_refused(kind, size):
+    with pytest.raises(UnusableInput, match="at most 65,536"):
+        kind(size)
+
+
+@pytest.mark.parametrize("layers", [[L.UpSampling2D(MOST_SIZE)] * 2, [L.UpSampling2D(16), L.MaxPooling2D(15)] * 5,
+                                    [L.Conv2DTranspose(8, 1, MOST_SIZE)] * 2])  # fmt: skip
+def test_a_field_of_too_many_phases_is_not_known(layers):
+    """Each unit is looked at until the fields repeat: where that is too late, nothing is said of them."""
+    subject = net(conv(), *layers, shape=(64, 64, 3))
+    assert _seconds(subject) < 10
+    assert not analyse(subject).total.field.known
+    assert analyse(net(conv(), L.UpSampling2D(4096), shape=(64, 64, 3))).total.field.known
 
 
 def _seconds(subject: Net) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from fractions import Fraction
+from math import lcm
 
 import pytest
 import torch
@@ -344,10 +346,16 @@ def test_size_stride_and_padding_sum_up_the_units(seed):
 # --- whether branches agree -----------------------------------------------------------------------
 
 
-def agreement(net: Net, analysis: Analysis, units: int = 9) -> bool | None:
-    """Whether the branches of every join see around the same centres, by gradients; None where borders interfere."""
+def agreement(net: Net, analysis: Analysis) -> bool | None:
+    """Whether the branches of every join see around the same centres, by gradients; None where borders interfere.
+
+    The centre is that of a unit on average over whole turns of the phases, each moved back by its strides.
+    """
     for layer in net.layers:
         if len(layer.inputs) > 1:
+            fields = {name: analysis[name].field for name in layer.inputs}
+            turn = lcm(*(len(axis.phases) for field in fields.values() for axis in axes(field)))
+            units = turn * -(-9 // turn)
             shape = analysis[layer.inputs[0]].output_shape
             middle = around_the_middle(shape, units)
             if min(shape[:2]) < units:
@@ -355,10 +363,22 @@ def agreement(net: Net, analysis: Analysis, units: int = 9) -> bool | None:
             seen = reached(net, list(layer.inputs), middle)
             if not all(_inner(net, analysis, name, middle) for name in layer.inputs):
                 return None
-            centres = {tuple(tuple(span and sum(span) for span in two) for two in seen[name]) for name in layer.inputs}
-            if len(centres) > 1:
+            if any((None, None) in each for each in seen.values()):
+                return None  # a hole along one axis hides what is seen along the other
+            if len({_centres(field, middle, seen[name]) for name, field in fields.items()}) > 1:
                 return False
     return True
+
+
+def _centres(field: Field, units: list[Span], seen: list[Seen]) -> tuple[tuple[Fraction, Fraction], ...]:
+    """Of unit 0, and the stride, along rows and columns."""
+    found = []
+    for number, axis in enumerate(axes(field)):
+        stride = Fraction(axis.step, len(axis.phases))
+        pairs = [(unit[number], two[number]) for unit, two in zip(units, seen, strict=True)]
+        spots = [Fraction(sum(span), 2) - unit * stride for unit, span in pairs if span]
+        found.append((sum(spots) / len(spots), stride))
+    return tuple(found)
 
 
 def _inner(net: Net, analysis: Analysis, name: str, units: list[Span]) -> bool:
@@ -451,6 +471,26 @@ def test_a_skip_over_down_and_up_is_seen_in_phases(inputs):
     layers = (L.Conv2D(1, 1, name="start"), L.MaxPooling2D(1, 2), L.UpSampling2D(2, name="up"), L.Add(inputs=inputs))
     field = seen_as_claimed(Net((12, 12, 1), layers))
     assert (field.rows.phases, field.rows.stride, field.aligned) == (((0, 0), (0, 1)), 1, False)
+
+
+UP = {"nearest": L.UpSampling2D(2), "bilinear": L.UpSampling2D(2, "bilinear"), "bicubic": L.UpSampling2D(2, "bicubic"),
+      "k2": L.Conv2DTranspose(1, 2, 2), "k4": L.Conv2DTranspose(1, 4, 2, "same"),
+      "k3": L.Conv2DTranspose(1, 3, 2, "same")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UP)
+def test_a_decoder_is_aligned_where_its_weights_are(name):
+    """The centre of mass of a decoder's units, each px weighed: on the skip's but where k - s is odd."""
+    down, up = L.MaxPooling2D(2, name="down"), type(UP[name])(**{**vars(UP[name]), "name": "up"})
+    net = Net((24, 24, 1), (L.Conv2D(1, 1, name="start"), down, up, L.Add(inputs=("start", "up"))))
+    image = torch.ones(8, 24, 24, 1, dtype=torch.float64, requires_grad=True)
+    upped = seen_outputs(net, image)["up"]
+    (slopes,) = torch.autograd.grad(sum(upped[n, 8 + n, 8].sum() for n in range(8)), image)
+    mass = slopes.sum((2, 3)) / slopes.sum((1, 2, 3))[:, None]
+    off = float((mass @ torch.arange(24.0, dtype=torch.float64) - torch.arange(8, 16)).mean())
+    field = analyse(net)["up"].field.rows
+    assert (off, field.stride) == (pytest.approx(field.centre[0] / field.centre[1]), 1)
+    assert analyse(net).total.field.aligned == (abs(off) < 1e-9) == (name != "k3")
 
 
 def test_a_strip_is_repeated_along_its_one_side_only():

@@ -8,7 +8,7 @@ import random
 import re
 import subprocess
 import sys
-from dataclasses import replace
+import time
 from itertools import product
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from convwise.core.activations import ACTIVATIONS, activation
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
 from convwise.lowering.lines import torch_lines
 from convwise.lowering.torch import OWN
-from convwise.single import KINDS, STEPS, Answer, answer, layer, made
+from convwise.single import KINDS, STEPS, Answer, layer, made
 from framework_lines import keras_forward, on_tensorflow, torch_forward
 from singles import single
 
@@ -34,6 +34,10 @@ HEAVY = {"numpy", "torch", "keras", "tensorflow", "onnx", "onnxruntime", "scipy"
 ROOT = Path(__file__).parents[1]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command(cls=cli_layer.Words)(cli_layer.layer)
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, list(words))
 
 
 # --- the oracle: loops over the windows ----------------------------------------------------------
@@ -120,19 +124,25 @@ def looped(asked: L.Layer, found: Answer, x: np.ndarray, weights: list[np.ndarra
     return np.maximum(result, 0) if asked.activation == "relu" else result
 
 
+def asked_for(kind: str, seed: int) -> tuple[dict, tuple[int, int, int]]:
+    """The parameters of a random layer, and the shape of a map; output_padding of 0 is not given."""
+    said, (shape,) = single(random.Random(f"{kind} {seed}"), kind)
+    parameters = {p.name: getattr(said, p.name) for p in L.parameters(said)}
+    given_ = {name: value for name, value in parameters.items() if name != "output_padding" or any(value)}
+    return given_, (min(shape[0], 9), min(shape[1], 8), shape[2])
+
+
 def drawn(kind: str, seed: int):
     """A random layer that fits, on a random map with weights: (layer, answer, map, weights), or None."""
-    rng = random.Random(f"{kind} {seed}")
-    asked, (shape,) = single(rng, kind)
-    shape = min(shape[0], 9), min(shape[1], 8), shape[2]
+    asked, shape = asked_for(kind, seed)
     numbers = np.random.default_rng(seed)
     try:
-        found = answer(asked, shape)
+        found = layer(shape, kind, **asked)
     except ShapeError:
         return None
     if 0 in (*found.rows.sums, *found.columns.sums) and "Pooling" in kind:
         return None  # a window of nothing but padding has no largest value
-    return asked, found, numbers.normal(size=shape).astype(np.float32), weights_of(asked, shape, numbers)
+    return found.layer, found, numbers.normal(size=shape).astype(np.float32), weights_of(found.layer, shape, numbers)
 
 
 seeds = st.integers(0, 2**32)
@@ -279,26 +289,24 @@ def test_what_the_warning_of_a_strided_same_says_is_so():
 def test_a_change_is_what_the_changed_layer_is(kind, seed):
     if (case := drawn(kind, seed)) is None:
         return
-    asked, found, *_ = case
+    _, found, *_ = case
+    asked, shape = asked_for(kind, seed)
     for change in found.changes:
         names = change.parameter.split(" and ")
-        assert all(getattr(asked, name) == change.before != change.after for name in names)
-        changed = replace(asked, **dict.fromkeys(names, change.after))
+        assert all(asked.get(name) == change.before != change.after for name in names)
+        changed = {**asked, **dict.fromkeys(names, change.after)}
         if change.output_shape is None:
             with pytest.raises(ConvwiseError):
-                answer(changed, found.input_shape)
+                layer(shape, kind, **changed)
             assert change.problem
         else:
-            then = answer(changed, found.input_shape)
+            then = layer(shape, kind, **changed)
             assert (change.output_shape, change.params, change.macs) == (then.output_shape, then.params, then.macs)
 
 
 @each_kind
 def test_every_parameter_but_the_activation_has_a_step(kind):
-    from convwise.core.layers import parameters
-
-    still = {"activation", "output_padding", "ceil_mode", "count_include_pad"}
-    assert {p.name for p in parameters(KINDS[kind])} - still <= set(STEPS)
+    assert {p.name for p in L.parameters(KINDS[kind])} - {"activation"} <= set(STEPS)
 
 
 def test_groups_step_to_what_divides():
@@ -309,7 +317,7 @@ def test_groups_step_to_what_divides():
 # --- Keras's output_padding -----------------------------------------------------------------------
 
 
-OUTPUT_PADDINGS = [(3, 2, 1), (4, 3, 2), (4, 3, 1), (2, 3, 1), (5, 2, 1), (1, 2, 1)]
+OUTPUT_PADDINGS = [(3, 2, 0), (2, 3, 0), (3, 2, 1), (4, 3, 2), (4, 3, 1), (2, 3, 1), (5, 2, 1), (1, 2, 1)]
 
 
 @quiet
@@ -326,6 +334,29 @@ def test_output_padding_means_what_it_means_in_keras(padding, kernel, stride, ex
     assert found.output_shape == expected.shape
     np.testing.assert_allclose(keras_forward(found.keras, "Conv2DTranspose", x, weights), expected, atol=1e-4)
     np.testing.assert_allclose(torch_forward(found.torch, x, weights), expected, atol=1e-4)
+
+
+@quiet
+@pytest.mark.parametrize("extra", [None, 0, 1])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_a_step_beside_output_padding_gives_what_keras_gives(padding, extra):
+    """Each step is of what was given: the kernel, the strides and the padding, as Keras combines them."""
+    from keras import layers
+
+    asked = {"filters": 4, "kernel_size": (3, 3), "strides": (2, 2), "padding": padding, "output_padding": extra}
+    found = layer((7, 5, 8), "Conv2DTranspose", **asked)
+    shape = (None, 7, 5, 8)
+    assert found.output_shape == tuple(layers.Conv2DTranspose(**asked).compute_output_shape(shape)[1:])
+    steps = [change for change in found.changes if change.parameter not in ("groups", "dilation_rate")]  # not in Keras
+    assert {change.parameter for change in steps} == {*asked, "use_bias"}
+    for change in steps:
+        told = {**asked, change.parameter: change.after}
+        if change.output_shape is None:
+            with pytest.raises(ValueError, match="strictly less than"):
+                layers.Conv2DTranspose(**told)
+        else:
+            expected = layers.Conv2DTranspose(**told).compute_output_shape(shape)
+            assert change.output_shape == tuple(expected[1:]), change
 
 
 # --- activations ----------------------------------------------------------------------------------
@@ -452,11 +483,31 @@ def test_wrong_parameters(kind, asked, said):
         made(kind, asked)
 
 
+HUGE = (
+    ("1000000000x4x3", ("--kernel-size", "3"), "reads a map of 1000000000x4; expected at most 65,536"),
+    ("64x64x3", ("--kernel-size", "3", "--padding", "100000000"), "gives a map of 200000062x200000062"),
+    ("64x64x3", ("--kernel-size", "100000000", "--padding", "same"), "expected a whole number of at least 1, at most"),
+    ("64x64x3", ("--kernel-size", "9" * 5000), "expected a whole number"),
+    ("9" * 5000 + "x4x3", ("--kernel-size", "3"), "HEIGHTxWIDTHxCHANNELS"),
+)
+
+
+@pytest.mark.parametrize(("shape", "words", "said"), HUGE, ids=range(len(HUGE)))
+def test_numbers_too_large_to_list_are_refused(shape, words, said):
+    ended = run(shape, "--filters", "4", *words)
+    assert isinstance(ended.exception, ConvwiseError)
+    assert said in str(ended.exception)
+
+
+@pytest.mark.parametrize("words", [("--kernel-size", "9999"), ("--kernel-size", "65536", "--padding", "same"),
+                                   ("--kernel-size", "65535", "--padding", "same", "--strides", "7")])  # fmt: skip
+def test_the_largest_numbers_are_answered_in_seconds(words):
+    started = time.process_time()
+    assert run("65536x65536x3", "--filters", "4", *words).exit_code == 0
+    assert time.process_time() - started < 10
+
+
 # --- the command ----------------------------------------------------------------------------------
-
-
-def run(*words: str):
-    return CliRunner().invoke(app, list(words))
 
 
 SIMPLE = ("224x224x3", "--filters", "64", "--kernel-size", "7", "--strides", "2", "--padding", "same")
@@ -523,6 +574,16 @@ def test_the_picture_of_a_large_map_shows_its_ends():
 def test_options(words, parameter, value):
     ended = run("12x12x4", "--filters", "4", "--kernel-size", "3", *words, "--json")
     assert json.loads(ended.stdout)["layer"][parameter] == value
+
+
+def test_options_of_pools():
+    words = ("12x11x4", "--type", "AveragePooling2D", "--pool-size", "2", "--padding", "1")
+    told, changed = run(*words, "--json"), run(*words, "--ceil-mode", "--count-include-pad", "--json")
+    before, after = json.loads(told.stdout), json.loads(changed.stdout)
+    assert (before["layer"].get("ceil_mode"), after["layer"]["ceil_mode"]) == (None, True)
+    assert (before["torch"], after["torch"]) == (
+        ["nn.AvgPool2d(2, padding=1, count_include_pad=False)"], ["nn.AvgPool2d(2, padding=1)"])  # fmt: skip
+    assert {"ceil_mode", "count_include_pad"} <= {change["parameter"] for change in after["changes"]}
 
 
 def test_the_help_names_every_type():

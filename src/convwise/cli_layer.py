@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +48,12 @@ ActivationOption = Annotated[str | None, _option("NAME", "relu, silu, 'elu(alpha
 MultiplierOption = Annotated[str | None, _option("N", "Depthwise outputs per input channel. Default 1.")]
 PoolOption = Annotated[str | None, _option(PAIR, "Rows and columns of a pool. Default 2.")]
 ExtraOption = Annotated[str | None, _option(PAIR, "Of Conv2DTranspose, as in Keras. Default none.")]
+CeilOption = Annotated[
+    bool | None, typer.Option("--ceil-mode", help="Of a pool: a last window may reach past the padding.")
+]
+CountOption = Annotated[
+    bool | None, typer.Option("--count-include-pad", help="Of AveragePooling2D: padding counts as zeros.")
+]
 
 
 class Words(TyperCommand):
@@ -75,6 +81,8 @@ def layer(
     depth_multiplier: MultiplierOption = None,
     pool_size: PoolOption = None,
     output_padding: ExtraOption = None,
+    ceil_mode: CeilOption = None,
+    count_include_pad: CountOption = None,
     time: TimeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,7 +96,8 @@ def layer(
              "dilation_rate": dilation_rate, "groups": groups, "depth_multiplier": depth_multiplier,
              "pool_size": pool_size, "output_padding": output_padding}  # fmt: skip
     given: dict[str, Any] = {name: _value_of(name, word) for name, word in words.items() if word is not None}
-    plain = {"use_bias": use_bias, "activation": activation}
+    plain = {"use_bias": use_bias, "activation": activation, "ceil_mode": ceil_mode,
+             "count_include_pad": count_include_pad}  # fmt: skip
     given |= {name: value for name, value in plain.items() if value is not None}
     answer = single.layer(shape, _kind(kind), **given)
     measured: Times = _timed(answer) if time else {}
@@ -106,7 +115,7 @@ def _kind(word: str) -> str:
 def _whole(word: str) -> tuple[int, ...]:
     """The whole numbers in a word, none where it has anything else."""
     parts = word.replace("x", ",").replace(" ", "").split(",")
-    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else ()
+    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts) else ()
 
 
 # How many numbers a parameter takes, and how that is said; other parameters take one or two.
@@ -231,7 +240,7 @@ def _picture(answer: Answer) -> Iterator[str]:
     for name, along in axes:
         if answer.layer.op == "Conv2DTranspose":
             yield f"How many inputs each output adds up, along {name} ('-' is taken away)"
-            yield "  " + _shortened(_sums(along), along.before, along.after)
+            yield "  " + _sums(along)
             yield f"  {_spread(along.sums, name, 'adds up', 'inputs')}"
         else:
             yield f"How often an input is read, along {name} ('.' is padding, 'x' never)"
@@ -247,32 +256,38 @@ def _digit(times: int) -> str:
 
 
 def _sums(along: Along) -> str:
-    return "-" * max(along.before, 0) + "".join(map(_digit, along.sums)) + "-" * max(along.after, 0)
+    before, after = max(along.before, 0), max(along.after, 0)
+    return _shortened(lambda place: _mark(along.sums, place - before, "-"), along.outputs, before, after)
 
 
 def _strips(along: Along) -> Iterator[str]:
     """The inputs with their padding, and under them the first two windows and the last."""
-    reads = "." * along.before + "".join(map(_digit, along.reads)) + "." * along.after
-    yield _shortened(reads, along.before, along.after)
+    before, after = along.before, along.after
+    yield _shortened(lambda place: _mark(along.reads, place - before, "."), along.size, before, after)
     names = ["first window", "second", "last"] if len(along.windows) == 3 else ["first window", "last"]
     for name, taps in zip(names, along.windows, strict=False):
-        yield _shortened(_window(taps, along.before, len(reads)), along.before, along.after, " ").rstrip() + f"  {name}"
+        strip = _shortened(_window(taps, before), along.size, before, after, " ")
+        yield f"{strip.rstrip()}  {name}"
 
 
-def _window(taps: Sequence[int], before: int, length: int) -> str:
+def _mark(counts: Sequence[int], place: int, outside: str) -> str:
+    return _digit(counts[place]) if 0 <= place < len(counts) else outside
+
+
+def _window(taps: Sequence[int], before: int) -> Callable[[int], str]:
     """'#' a tap, '-' what it steps over."""
-    marks = [" "] * length
-    for place in range(taps[0], taps[-1] + 1):
-        marks[place + before] = "#" if place in taps else "-"
-    return "".join(marks)
+    places = {tap + before for tap in taps}
+    first, last = min(places), max(places)
+    return lambda place: "#" if place in places else "-" if first < place < last else " "
 
 
-def _shortened(strip: str, before: int, after: int, gap: str = ".") -> str:
-    """The strip itself, or both its ends."""
-    if len(strip) <= WHOLE:
-        return strip
+def _shortened(mark: Callable[[int], str], size: int, before: int, after: int, gap: str = ".") -> str:
+    """The marks of all places, from the padding before to that after; or those at both ends."""
+    length = before + size + after
+    if length <= WHOLE:
+        return "".join(map(mark, range(length)))
     head, tail = min(before + EDGE, WHOLE // 2), min(after + EDGE, WHOLE // 2)
-    return f"{strip[:head]} {3 * gap} {strip[len(strip) - tail :]}"
+    return f"{''.join(map(mark, range(head)))} {3 * gap} {''.join(map(mark, range(length - tail, length)))}"
 
 
 def _spread(counts: Sequence[int], name: str, verb: str, unit: str) -> str:

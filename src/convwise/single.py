@@ -6,15 +6,14 @@ the input, the weights and the output, each number once, in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Any, cast
 
 from convwise.core.calculus import BYTES, LayerCost, analyse
 from convwise.core.check import OF_A_LAYER, findings
-from convwise.core.field import Steps
-from convwise.core.geometry import GEOMETRY, transposed_crops
+from convwise.core.geometry import GEOMETRY, Moves, transposed_crops
 from convwise.core.layers import (
     AveragePooling2D,
     Conv2D,
@@ -27,9 +26,9 @@ from convwise.core.layers import (
     parameters,
 )
 from convwise.core.net import Net
-from convwise.core.parameters import REQUIRED, Pads, Pair
+from convwise.core.parameters import MOST_SIZE, REQUIRED, Pads, Pair
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
-from convwise.core.windows import Shape, Window, effective
+from convwise.core.windows import Shape, Window, effective, landings
 from convwise.lowering.lines import keras_crops, keras_lines, torch_lines
 
 KINDS: dict[str, type[Layer]] = {
@@ -79,6 +78,7 @@ class Change:
 class Answer:
     """One layer on one input. Shapes are (height, width, channels), the rest as in core/calculus.py.
 
+    layer: as in a Net, where Keras's output_padding is explicit padding; changes: of what was given.
     input_bytes, activation_bytes, weight_bytes: input, output and parameters in float32;
     receptive_field: (rows, columns); keras, torch: source lines, none where there is no such layer.
     """
@@ -110,12 +110,12 @@ def layer(input_shape: str | Sequence[int], type: str = "Conv2D", **parameters: 
     numbers clash and what would fit; UnusableInput, which parameter is wrong.
     """
     shape = _parsed(input_shape) if isinstance(input_shape, str) else tuple(input_shape)
-    return answer(made(type, parameters), cast(tuple[int, int, int], shape))
+    return answer(type, parameters, cast(tuple[int, int, int], shape))
 
 
 def _parsed(text: str) -> tuple[int, ...]:
     numbers = text.split("x")
-    if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
+    if len(numbers) != 3 or not all(n.isascii() and n.isdigit() and len(n) < 20 for n in numbers):
         raise UnusableInput("input", f"is {text!r}", "HEIGHTxWIDTHxCHANNELS such as 224x224x3")
     return tuple(map(int, numbers))
 
@@ -130,8 +130,14 @@ def made(kind: str, given: Mapping[str, Any]) -> Layer:
     if missing := [p for p in known.values() if p.default is REQUIRED and p.name not in given]:
         expected = " and ".join(f"{p.name} ({p.meaning})" for p in missing)
         raise UnusableInput(kind, f"lacks {' and '.join(p.name for p in missing)}", expected)
-    layer = layer_from_json({"type": kind, **given})
-    return _as_keras(layer) if isinstance(layer, Conv2DTranspose) and any(layer.output_padding) else layer
+    layer = _said(kind, given)
+    extra = given.get("output_padding") is not None
+    return _as_keras(layer) if isinstance(layer, Conv2DTranspose) and extra else layer
+
+
+def _said(kind: str, given: Mapping[str, Any]) -> Layer:
+    """The layer word for word. Of Keras's output_padding, None and 0 are two things; ours is 0 for both."""
+    return layer_from_json({"type": kind, **{name: value for name, value in given.items() if value is not None}})
 
 
 def _as_keras(layer: Conv2DTranspose) -> Conv2DTranspose:
@@ -150,8 +156,9 @@ def _as_keras(layer: Conv2DTranspose) -> Conv2DTranspose:
     return replace(layer, padding=explicit, output_padding=(max(-bottom, 0), max(-right, 0)))
 
 
-def answer(layer: Layer, shape: tuple[int, int, int]) -> Answer:
-    """Everything about `layer`, one of KINDS, on an input of `shape`. ShapeError as `layer`."""
+def answer(kind: str, given: Mapping[str, Any], shape: tuple[int, int, int]) -> Answer:
+    """Everything about the layer that `made` makes, on an input of `shape`. ShapeError as `layer`."""
+    layer = made(kind, given)
     net = Net(shape, (layer,))
     try:
         cost = analyse(net).layers[0]
@@ -179,7 +186,7 @@ def answer(layer: Layer, shape: tuple[int, int, int]) -> Answer:
         columns=columns,
         keras=keras.lines,
         torch=torch.lines,
-        changes=tuple(changes(layer, shape)),
+        changes=tuple(changes(kind, given, shape)),
         problems=problems,
     )
 
@@ -187,57 +194,82 @@ def answer(layer: Layer, shape: tuple[int, int, int]) -> Answer:
 # --- where the kernel lands -----------------------------------------------------------------
 
 
-def _along(layer: Layer, shape: Shape, cost: LayerCost) -> tuple[Along, Along]:
-    window = _window(layer, shape)
-    moves = window.steps() if window else GEOMETRY[type(layer)].moves(layer, shape, cost.output_shape)
-    assert moves is not None
-    rows, columns = (
-        _axis(moves[axis], shape[axis], cost.output_shape[axis], cost.pads[2 * axis : 2 * axis + 2]) for axis in (0, 1)
-    )
+def _along(layer: Any, shape: Shape, cost: LayerCost) -> tuple[Along, Along]:
+    """Along rows and columns. A transposed convolution spreads its inputs as a convolution gathers its outputs."""
+    _drawable(layer, shape, cost)
+    sent = isinstance(layer, Conv2DTranspose)
+    window = Window(layer.kernel_size, layer.strides, layer.dilation_rate, cost.pads) if sent else _window(layer, shape)
+    assert window is not None
+    moves = GEOMETRY[type(layer)].moves(layer, shape, cost.output_shape) or window.steps()
+    rows, columns = (_axis(window, moves, axis, (shape[axis], cost.output_shape[axis]), sent) for axis in (0, 1))
     return rows, columns
+
+
+def _drawable(layer: Layer, shape: Shape, cost: LayerCost) -> None:
+    """ShapeError where a map has more rows or columns than can be listed."""
+    for said, map_shape in (("reads", shape), ("gives", cost.output_shape)):
+        if max(map_shape[:2]) > MOST_SIZE:
+            what = f"{said} a map of {_x(map_shape[:2])}"
+            raise ShapeError(layer.op, what, f"at most {MOST_SIZE:,} rows and columns", "ask of a part of it")
 
 
 def _window(layer: Layer, shape: Shape) -> Window | None:
     return GEOMETRY[type(layer)].window(layer, shape)
 
 
-def _axis(steps: Steps, size: int, outputs: int, pads: Sequence[int]) -> Along:
-    reads, sums = [0] * size, []
-    for unit in range(outputs):
-        inside = [place for place in steps.reads(unit) if 0 <= place < size]
-        sums.append(len(inside))
-        for place in inside:
-            reads[place] += 1
-    windows = tuple(tuple(steps.reads(unit)) for unit in sorted({0, min(1, outputs - 1), outputs - 1}))
-    return Along(size, outputs, pads[0], pads[1], tuple(reads), tuple(sums), windows)
+def _axis(window: Window, moves: Moves, axis: int, both: Pair, sent: bool) -> Along:
+    (size, outputs), (before, after) = both, window.pads[2 * axis : 2 * axis + 2]
+    near, far = (size, outputs) if sent else (outputs, size)  # the side on which windows stand, and the other
+    stands, taps = zip(*landings(window, axis, far, near), strict=True)
+    counts = _counted(stands, near), _counted(taps, far)
+    sums, reads = reversed(counts) if sent else counts
+    units = sorted({0, min(1, outputs - 1), outputs - 1})
+    return Along(size, outputs, before, after, reads, sums, tuple(tuple(moves[axis].reads(unit)) for unit in units))
+
+
+def _counted(ranges: Iterable[range], size: int) -> tuple[int, ...]:
+    """For each number below `size`, in how many of the ranges it is; all have one step."""
+    rises, step = [0] * size, 1
+    for each in filter(None, ranges):
+        step = each.step
+        rises[each.start] += 1
+        if each[-1] + step < size:
+            rises[each[-1] + step] -= 1
+    for place in range(step, size):
+        rises[place] += rises[place - step]
+    return tuple(rises)
 
 
 # --- one step in each parameter -------------------------------------------------------------
 
 
-def changes(layer: Layer, shape: tuple[int, int, int]) -> Iterator[Change]:
-    """One step up and one down in each parameter, with what becomes of the layer."""
-    for declared in parameters(layer):
-        name, here = declared.name, getattr(layer, declared.name)
-        for value in STEPS[name](layer, shape[2]) if name in STEPS else ():
-            yield _change(layer, shape, name, here, value)
+def changes(kind: str, given: Mapping[str, Any], shape: tuple[int, int, int]) -> Iterator[Change]:
+    """One step up and one down in each parameter as it was given, with what becomes of the layer."""
+    said = _said(kind, given)
+    for declared in parameters(said):
+        name = declared.name
+        here = None if name == "output_padding" and given.get(name) is None else getattr(said, name)
+        for value in STEPS[name](said, shape[2]) if name in STEPS else ():
+            both = {name: value}
+            if isinstance(said, POOLS) and name == "pool_size" and said.strides == here:  # Keras's default
+                both["strides"] = value
+            yield _change(kind, {**given, **both}, shape, " and ".join(both), (here, value))
 
 
-def _change(layer: Layer, shape: tuple[int, int, int], name: str, here: Any, value: Any) -> Change:
-    both = {name: value}
-    if isinstance(layer, POOLS) and name == "pool_size" and layer.strides == here:  # Keras's default
-        both["strides"] = value
-    label = " and ".join(both)
+def _change(
+    kind: str, given: Mapping[str, Any], shape: tuple[int, int, int], label: str, step: tuple[Any, Any]
+) -> Change:
+    here, value = step
     try:
-        cost = analyse(Net(shape, (replace(layer, **both),))).layers[0]
+        cost = analyse(Net(shape, (made(kind, given),))).layers[0]
     except ConvwiseError as error:
         return Change(label, here, value, None, problem=error.problem.what)
     return Change(label, here, value, cost.output_shape, cost.params, cost.macs)
 
 
-def _moved(step: int) -> Callable[[Pair], list[Pair]]:
-    """Both numbers one step down and one up, where they stay at least 1."""
-    return lambda pair: [(pair[0] + by, pair[1] + by) for by in (-step, step) if min(pair) + by >= 1]
+def _moved(step: int, least: int = 1) -> Callable[[Pair], list[Pair]]:
+    """Both numbers one step down and one up, where they stay at least so large."""
+    return lambda pair: [(pair[0] + by, pair[1] + by) for by in (-step, step) if min(pair) + by >= least]
 
 
 def _kernels(pair: Pair) -> list[Pair]:
@@ -273,10 +305,13 @@ STEPS: dict[str, Callable[[Any, int], Sequence[Any]]] = {
     "pool_size": lambda layer, channels: _moved(1)(layer.pool_size),
     "strides": lambda layer, channels: _moved(1)(layer.strides),
     "padding": _paddings,
+    "output_padding": lambda layer, channels: _moved(1, 0)(layer.output_padding),
     "dilation_rate": lambda layer, channels: _moved(1)(layer.dilation_rate),
     "groups": _groups,
     "depth_multiplier": lambda layer, channels: [layer.depth_multiplier + 1],
     "use_bias": lambda layer, channels: [not layer.use_bias],
+    "ceil_mode": lambda layer, channels: [not layer.ceil_mode],
+    "count_include_pad": lambda layer, channels: [not layer.count_include_pad],
 }
 
 

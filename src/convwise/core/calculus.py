@@ -86,10 +86,12 @@ def analyse(net: Net) -> Analysis:
     """The exact cost of each layer of `net` and in total. ShapeError where a layer does not fit."""
     shapes: dict[str, Shape] = {INPUT: net.input_shape}
     reach: dict[str, Field] = {INPUT: Field()}
+    stored: dict[str, int] = {}
     rows = []
     for layer in net.layers:
         row = _layer_cost(layer, [shapes[name] for name in layer.inputs], [reach[name] for name in layer.inputs])
         shapes[layer.name], reach[layer.name] = row.output_shape, row.field
+        stored[layer.name] = _used(layer, shapes[layer.inputs[0]], stored) if layer.shares else row.params
         rows.append(row)
     return Analysis(tuple(rows), _total(net, rows, reach))
 
@@ -115,6 +117,15 @@ def _layer_cost(layer: Layer, shapes: Sequence[Shape], seen: Sequence[Field]) ->
     )
 
 
+def _used(layer: Layer, given: Shape, stored: Mapping[str, int]) -> int:
+    """How many weights of another a layer uses. ShapeError where they are not as many as it needs."""
+    needed, _ = GEOMETRY[type(layer)].params(layer, given)
+    if needed != stored[layer.shares]:
+        what = f"needs {needed:,} weights, but {layer.shares}, whose weights it shares, has {stored[layer.shares]:,}"
+        raise ShapeError(f"layer {layer.name}", what, f"the parameters of {layer.shares}, on as many channels")
+    return needed
+
+
 def _check_inputs(layer: Layer, shapes: Sequence[Shape]) -> None:
     where = f"layer {layer.name}"
     if isinstance(layer, Opaque):
@@ -138,9 +149,12 @@ def _pads(layer: Layer, shape: Shape) -> Pads:
 def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: Sequence[Field]) -> Field:
     if isinstance(layer, Opaque):
         return Field(known=False)
-    field = join(seen, [_repeated(shape, output) for shape in shapes]) if len(seen) > 1 else seen[0]
-    moves = _moves(GEOMETRY[type(layer)], layer, shapes[0], output)
-    return field.through(*moves) if moves else field
+    try:
+        field = join(seen, [_repeated(shape, output) for shape in shapes]) if len(seen) > 1 else seen[0]
+        moves = _moves(GEOMETRY[type(layer)], layer, shapes[0], output)
+        return field.through(*moves) if moves else field
+    except OverflowError:  # too many units to look at
+        return Field(known=False)
 
 
 def _moves(rule: Geometry, layer: Layer, given: Shape, output: Shape) -> Moves | None:

@@ -8,11 +8,13 @@ Computing Receptive Fields of Convolutional Neural Networks, Distill 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import gcd, lcm
 
 Span = tuple[int, int]
+LOOKS = 2**18  # units that are looked at for one layer: half a second, and more than any decoder asks for
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,45 @@ class Axis:
         first = next(filter(None, (*self.phases, self.fixed)), (0, 0))[0]
         return -min(first, self.fixed[0] if self.fixed else first)
 
+    @property
+    def centre(self) -> tuple[int, int]:
+        """The px in the middle of unit 0's field, as a fraction: of all units, each moved back by its strides.
+
+        Over a turn of phases that is the centre by weights: bilinear interpolation sees px beside its place.
+        """
+        turn = len(self.phases)
+        middles = [(sum(span) * turn - 2 * self.step * unit) for unit, span in enumerate(self.phases) if span]
+        over, under = sum(middles), 2 * turn * len(middles) or 1
+        return over // gcd(over, under), under // gcd(over, under)
+
     def through(self, steps: Steps) -> Axis:
         """The field after a layer that moves so."""
         turns = len(self.phases) // gcd(len(self.phases), steps.inputs)
-        phases = tuple(self._seen(steps.reads(unit)) for unit in range(turns * steps.outputs))
+        reads = (self._ends(steps.reads(unit)) for unit in range(turns * steps.outputs))
+        phases = tuple(_hull(map(self.moving, units)) for units in _looked_at(reads))
         return replace(self, phases=phases, step=self.step * turns * steps.inputs // len(self.phases))
 
-    def _seen(self, units: Sequence[int]) -> Span | None:
-        if len(self.phases) == 1 and units:  # a field that moves evenly: its ends are those of its ends
-            units = (units[0], units[-1])
-        return _hull(self.moving(unit) for unit in units)
+    def _ends(self, units: Sequence[int]) -> Sequence[int]:
+        """Those of the units that see the first px and the last: a turn further in all comes `step` px later."""
+        most = 1 if self._onward else len(self.phases)
+        return (*units[:most], *units[-most:]) if len(units) > 2 * most else units
+
+    @cached_property
+    def _onward(self) -> bool:
+        """Whether no field lies before that of an earlier unit: those of many units end where their ends do."""
+        turn = [self.moving(unit) for unit in range(len(self.phases) + 1)]
+        pairs = zip(turn, turn[1:], strict=False)
+        return all(a and b and a[0] <= b[0] and a[1] <= b[1] for a, b in pairs)
+
+
+def _looked_at(reads: Iterable[Sequence[int]]) -> Iterator[Sequence[int]]:
+    """These; OverflowError where they are more than LOOKS."""
+    looks = 0
+    for units in reads:
+        looks += 1 + len(units)
+        if looks > LOOKS:
+            raise OverflowError
+        yield units
 
 
 def _hull(spans: Iterable[Span | None]) -> Span | None:
@@ -87,8 +118,8 @@ def _hull(spans: Iterable[Span | None]) -> Span | None:
 class Field:
     """The receptive field of a layer: rows, columns, along its longest path; `short` along its shortest.
 
-    aligned: False where branches with other strides or centres meet, so that no one stride and
-    padding is true for all of them. known: False behind an Opaque layer.
+    aligned: False where branches with other strides or centres (`Axis.centre`) meet, so that no one
+    stride and centre is true for all of them. known: False behind an Opaque layer, or past LOOKS.
     """
 
     rows: Axis = Axis()
@@ -150,16 +181,10 @@ def _join_axis(axes: Sequence[Axis], repeated: Sequence[bool]) -> tuple[Axis, bo
     base = max(moving, key=lambda axis: axis.stride)
     even = all(axis.stride == base.stride for axis in moving)
     period = lcm(*(len(axis.phases) for axis in moving)) if even else len(base.phases)
-    phases = tuple(_hull(axis.moving(unit) for axis in moving) for unit in range(period))
+    units = _looked_at((unit,) * len(moving) for unit in range(period))
+    phases = tuple(_hull(axis.moving(unit) for axis, unit in zip(moving, each, strict=True)) for each in units)
     joined = Axis(phases, base.step * period // len(base.phases), fixed)
-    return joined, _agree(moving, period)
-
-
-def _agree(axes: Sequence[Axis], period: int) -> bool:
-    """Whether all move at one stride around the same centres."""
-    # Twice the centre, so that it stays an integer.
-    centres = {tuple(span and sum(span) for span in map(axis.moving, range(period))) for axis in axes}
-    return len(centres) == 1 and len({axis.stride for axis in axes}) == 1
+    return joined, len({(axis.centre, axis.stride) for axis in moving}) == 1
 
 
 def _shortest(axes: Sequence[Axis], repeated: Sequence[bool]) -> Axis:

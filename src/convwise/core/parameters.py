@@ -129,7 +129,7 @@ class PoolStrides(Parameter[Pair, int | Pair | None]):
     """As Size; None stands for the pool's size, as in Keras."""
 
     def __init__(self) -> None:
-        legal = "a whole number of at least 1, two of them, or None for the pool's size"
+        legal = f"a whole number of at least 1, at most {MOST_SIZE:,}, two of them, or None for the pool's size"
         super().__init__(
             lambda v: (0, 0) if v in (None, (0, 0)) else _pair(1)(v), legal, (0, 0), (2,), "step between windows"
         )
@@ -185,7 +185,8 @@ class Extra(Parameter[Pair, int | Pair]):
     """[rows, columns], each at least 0."""
 
     def __init__(self, default: Any = (0, 0), meaning: str = "") -> None:
-        super().__init__(_pair(0), "a whole number of at least 0, or two: (rows, columns)", default, (), meaning)
+        legal = f"a whole number of at least 0, at most {MOST_SIZE:,}, or two: (rows, columns)"
+        super().__init__(_pair(0), legal, default, (), meaning)
 
 
 class Dimensions(Parameter[tuple[int, ...], int | tuple[int, ...]]):
@@ -215,4 +216,6 @@ class Known(Parameter[int, int | None]):
     """A whole number of at least 0, or -1 where it is not known."""
 
     def __init__(self, default: Any = -1, meaning: str = "") -> None:
-        super().__init__(lambda v: -1 if v is None else _integer(-1)(v), "a whole number, or -1", default, (), meaning)
+        super().__init__(
+            lambda v: -1 if v is None else _integer(-1, 2**63)(v), "a whole number, or -1", default, (), meaning
+        )

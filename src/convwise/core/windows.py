@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 from convwise.core.field import Steps
 from convwise.core.parameters import Pads, Pair
@@ -85,12 +86,29 @@ def slide(kernel: int, stride: int, dilation: int, before: int) -> Steps:
     return Steps(1, stride, lambda i: range(i * stride - before, i * stride - before + kernel * dilation, dilation))
 
 
+def landings(window: Window, axis: int, px: int, outputs: int) -> list[tuple[range, range]]:
+    """For each tap of a window along one axis: the outputs for which it lies on the map, and the px it reads there."""
+    stride, rate, before = window.strides[axis], window.dilation[axis], window.pads[2 * axis]
+    found = []
+    for start in range(-before, window.kernel[axis] * rate - before, rate):
+        first, end = max(0, -(start // stride)), min(outputs, (px - 1 - start) // stride + 1)
+        found.append((range(first, end), range(start + first * stride, start + end * stride, stride)))
+    return found
+
+
 def spread(kernel: int, stride: int, dilation: int, before: int) -> Steps:
     """A transposed convolution: output i gets input q by tap t where i + before = q s + t d."""
+    shared = gcd(stride, dilation)
+    turn = stride // shared  # from one tap that can reach an output to the next
+    inverse = pow(dilation // shared, -1, turn)
 
-    def reads(i: int) -> list[int]:
-        places = (i + before - tap * dilation for tap in reversed(range(kernel)))
-        return [place // stride for place in places if place % stride == 0]
+    def reads(i: int) -> range:
+        place, rest = divmod(i + before, shared)
+        taps = range(place * inverse % turn, 0 if rest else kernel, turn)
+        if not taps:
+            return range(0)
+        first, last = ((i + before - tap * dilation) // stride for tap in (taps[-1], taps[0]))
+        return range(first, last + 1, dilation // shared)
 
     return Steps(stride, 1, reads)
 
@@ -102,7 +120,8 @@ def everything(size: int) -> Steps:
 
 def adaptive(size: int, outputs: int) -> Steps:
     """Adaptive pooling, as PyTorch."""
-    return Steps(outputs, size, lambda i: range(i * size // outputs, -(-(i + 1) * size // outputs)))
+    shared = gcd(outputs, size)
+    return Steps(outputs // shared, size // shared, lambda i: range(i * size // outputs, -(-(i + 1) * size // outputs)))
 
 
 def enlarge(factor: int, interpolation: str) -> Steps:

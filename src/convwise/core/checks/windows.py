@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, log2, prod
 from typing import NamedTuple
 
 from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, one, pair
 from convwise.core.field import Field
 from convwise.core.geometry import CONVOLUTIONS, JOINS
-from convwise.core.layers import AveragePooling2D, Conv2D, Conv2DTranspose, Layer, MaxPooling2D, ZeroPadding2D
+from convwise.core.layers import (
+    AveragePooling2D,
+    Conv2D,
+    Conv2DTranspose,
+    Layer,
+    MaxPooling2D,
+    Opaque,
+    Reshape,
+    ZeroPadding2D,
+)
 from convwise.core.parameters import Pair
-from convwise.core.windows import Window
+from convwise.core.windows import Window, landings
 
 POOLS = (MaxPooling2D, AveragePooling2D)
 SMALL_SHARE = 1 / 3  # of the image's side that the last map's field covers at least
@@ -20,12 +29,12 @@ LOST_SHARE = 1 / 16  # of rows or columns: above it, losing them is worth a warn
 
 
 class Reading(NamedTuple):
-    """One axis under a window: its px, the window's outputs and taps, the px that each tap reads, and blind outputs."""
+    """One axis under a window: its px, the window's outputs, and for each of its taps the px that it reads."""
 
     px: int
     outputs: int
     taps: tuple[range, ...]
-    blind: int
+    blind: int  # outputs that read no px
 
     @property
     def dead(self) -> int:
@@ -40,7 +49,7 @@ class Reading(NamedTuple):
     @property
     def read(self) -> int:
         """Px that any tap reads."""
-        return len(set().union(*self.taps))
+        return _in_any(self.taps)
 
     @property
     def lost(self) -> int:
@@ -55,14 +64,18 @@ def readings(window: Window, given: Sequence[int], output: Sequence[int]) -> tup
 
 
 def _reading(window: Window, axis: int, px: int, outputs: int) -> Reading:
-    stride, before = window.strides[axis], window.pads[2 * axis]
-    taps, seeing = [], set[int]()
-    for tap in range(window.kernel[axis]):
-        start = tap * window.dilation[axis] - before
-        first, end = max(0, -(start // stride)), min(outputs, (px - 1 - start) // stride + 1)
-        taps.append(range(start + first * stride, start + end * stride, stride) if end > first else range(0))
-        seeing.update(range(first, end))
-    return Reading(px, outputs, tuple(taps), outputs - len(seeing))
+    seeing, taps = zip(*landings(window, axis, px, outputs), strict=True)
+    return Reading(px, outputs, taps, outputs - _in_any(seeing))
+
+
+def _in_any(ranges: Iterable[range]) -> int:
+    """How many numbers are in any of these ranges, which have one step."""
+    count, ends = 0, dict[int, int]()  # for each rest of the step, where what is counted ends
+    for each in sorted(filter(None, ranges), key=lambda each: each.start):
+        end = ends.get(each.start % each.step, each.start)
+        count += max(0, len(range(max(each.start, end), each.stop, each.step)))
+        ends[each.start % each.step] = max(end, each[-1] + each.step)
+    return count
 
 
 def kernel_over_map(view: View) -> Iterator[Case]:
@@ -238,16 +251,27 @@ def small_field(view: View) -> Iterator[Case]:
     """A last map whose units see too little: of the image, or of the measured scale."""
     seen = view.analysis.total.field
     convs = [layer for layer in view.each(*CONVS) if not is_pointwise(layer)]
-    if not seen.known or not convs or seen.size == (1, 1):
+    where = [row.name for row in view.analysis.layers if row.field == seen][-1:]
+    if not seen.known or not convs or seen.size == (1, 1) or _joined_after(view, where[0]):
         return
     wanted = [view.scale_px or SMALL_SHARE * n for n in view.net.input_shape[:2]]
     if all(size >= side for size, side in zip(seen.size, wanted, strict=True)):
         return
     times = max(1, ceil(log2(max(side / size for size, side in zip(seen.size, wanted, strict=True)))))
     fix = f"halve the map {times} time{'s' * (times > 1)} more (strides=2, or MaxPooling2D(2)) early, or add layers"
-    where = [row.name for row in view.analysis.layers if row.field == seen][-1]
     expected = f"at least {ceil(wanted[0])}x{ceil(wanted[1])} px"
-    yield Case((where,), _field_said(view, seen), expected, fix, tuple(_halved(view, convs))[:times])
+    yield Case((where[0],), _field_said(view, seen), expected, fix, tuple(_halved(view, convs))[:times])
+
+
+def _joined_after(view: View, last: str) -> bool:
+    """Whether layers after the last map may let its places see each other, as attention and recurrence do.
+
+    They cannot be read, or come after a Reshape that makes channels of places.
+    """
+    later = view.net.layers[list(view.layers).index(last) + 1 :]
+    tokens = (view.shape(each.name) for each in later if isinstance(each, Reshape))
+    channels = view.shape(last)[-1]
+    return any(isinstance(each, Opaque) for each in later) or any(len(s) > 1 and s[-1] != channels for s in tokens)
 
 
 def _field_said(view: View, seen: Field) -> str:
@@ -269,19 +293,35 @@ def misaligned(view: View) -> Iterator[Case]:
     """Joins where branches of other strides or centres meet for the first time."""
     for layer in view.each(*JOINS):
         seen = [view.seen(name) for name in layer.inputs]
-        if view.rows[layer.name].field.aligned or not all(each.aligned for each in seen):
+        if view.rows[layer.name].field.aligned or not all(each.aligned and each.known for each in seen):
             continue
-        spots = [_centre(each) for each in seen]
-        said = ", ".join(f"{name} at {spot}" for name, spot in dict(zip(layer.inputs, spots, strict=True)).items())
-        what = f"its branches look at different places of the image: first unit and step {said}"
-        fix = 'the same strides and the same padding on each branch, padding="same" at odd kernels'
-        yield Case((layer.name,), what, "one stride and one centre", fix)
+        said = {name: _centre(each) for name, each in zip(layer.inputs, seen, strict=True)}
+        what = "its branches look at different places of the image: centre of the first unit and step "
+        what += ", ".join(f"{name} at {spot}" for name, spot in said.items())
+        if _within_a_unit(seen):
+            fix = "shrink and enlarge alike: MaxPooling2D(2) goes with UpSampling2D(2), or Conv2DTranspose with an even"
+            yield Case((layer.name,), what, "one stride and one centre", f"{fix} kernel_size", severity="note")
+        else:
+            fix = 'the same strides and the same padding on each branch, padding="same" at odd kernels'
+            yield Case((layer.name,), what, "one stride and one centre", fix)
+
+
+def _within_a_unit(branches: Sequence[Field]) -> bool:
+    """Whether a branch was enlarged, and all lie within one unit of the map it was enlarged from."""
+    for both in zip(*((each.rows, each.columns) for each in branches), strict=True):
+        axes = [axis for axis in both if axis.step]
+        spots = [over / under for over, under in (axis.centre for axis in axes)]
+        apart = max(spots, default=0) - min(spots, default=0)
+        unit = max((axis.step for axis in axes if len(axis.phases) > 1), default=0)
+        if len({axis.stride for axis in axes}) > 1 or (apart and apart >= unit):
+            return False
+    return True
 
 
 def _centre(seen: Field) -> str:
     """The centre of the first unit and the step to the next, in px, rows and columns where they differ."""
     axes = []
     for axis in (seen.rows, seen.columns):
-        span = axis.moving(0) or axis.at(0) or (0, 0)
-        axes.append(f"{(span[0] + span[1]) / 2:g} px + {axis.stride:g}")
+        over, under = axis.centre
+        axes.append(f"{over / under:g} px + {axis.stride:g}")
     return axes[0] if axes[0] == axes[1] else " x ".join(axes)
