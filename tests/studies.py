@@ -122,7 +122,9 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> set[str]:
 
 # --- the command line ------------------------------------------------------------------------------
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+# As a user's shell has it: not what other tests, or Keras, have set in this process.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_"))}
+ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
 
 
 def command(*words: object, cwd: object = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:

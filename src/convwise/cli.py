@@ -354,9 +354,9 @@ def summary(choice: dict[str, Any], folder: Path) -> list[str]:
 
 def main() -> None:
     """The `convwise` command: exit 0 done, 1 the answer is no, 2 wrong usage or unusable input."""
-    # Keras loads TensorFlow wherever it is installed, which chats on stderr even so, unless both are set.
-    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
-        os.environ.setdefault(name, value)
+    # Keras loads TensorFlow wherever it finds it, which chats on stderr even where it is not the backend.
+    if os.environ.get("KERAS_BACKEND") != "tensorflow":
+        os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0", **os.environ}
     try:
         app()
     except ConvwiseError as error:
