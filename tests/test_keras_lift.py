@@ -698,6 +698,22 @@ def test_nothing_is_left_of_a_model_that_was_only_counted(archive):
     assert [layer.name for layer in read(archive).net.layers] == ["conv"]
 
 
+def _large_then_wrong(config):
+    """A layer that takes 40 GB, and one after it that cannot be made."""
+    large = _conv(config)
+    large["config"].update(filters=10**9)
+    wrong = {**large, "config": {**large["config"], "name": "wrong", "filters": -3}}
+    config["config"]["layers"].append(wrong)
+
+
+def test_nothing_is_left_of_a_model_that_could_not_be_counted(archive):
+    with pytest.raises(UnusableInput, match="cannot be loaded"):
+        read(rewritten(archive, _large_then_wrong))
+    with keras.StatelessScope():
+        pass
+    assert [layer.name for layer in read(archive).net.layers] == ["conv"]
+
+
 def test_a_huge_configuration_is_refused(archive, monkeypatch):
     monkeypatch.setattr("convwise.formats.keras.lift._MOST_JSON", 100)
     with pytest.raises(UnusableInput, match="more than 100 bytes"):

@@ -148,7 +148,7 @@ def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, 
     if facts.skipped:
         out().print(f"Not measured in this time: {', '.join(facts.skipped)}", highlight=False)
     for problem in read.problems:
-        out().print(f"- {problem}", highlight=False, markup=False)
+        out().print(f"- {problem}", highlight=False)
 
 
 def _measures(facts: Any) -> Table:
@@ -184,7 +184,7 @@ def advise(
         return
     from convwise.formats import keras
 
-    out().print(keras.render(advice.net), highlight=False, markup=False)
+    out().print(keras.render(advice.net), highlight=False)
     rows = table("parameter", "value", "because", "source")
     for reason in advice.reasons:
         rows.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
@@ -217,7 +217,7 @@ def predict(
             deliver.write_csv(rows, classes, file)
     broken = [row for row in rows if "error" in row]
     for row in broken:
-        err().print(f"{row['path']}: {row['error']}", highlight=False, markup=False, soft_wrap=True)
+        err().print(f"{row['path']}: {row['error']}", highlight=False, soft_wrap=True)
     err().print(f"{len(rows) - len(broken)} images labelled, {len(broken)} unreadable", highlight=False)
 
 
@@ -291,9 +291,9 @@ class _watcher:
         elif self.status:
             self.status.update(_line(progress))
             if progress.note or progress.done == progress.planned > 0:
-                err().print(_line(progress), highlight=False, markup=False)
+                err().print(_line(progress), highlight=False)
         elif progress.note:
-            err().print(progress.note, highlight=False, markup=False)
+            err().print(progress.note, highlight=False)
 
 
 def _event(progress: Any) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def _tell_choice(folder: Path, as_json: bool) -> None:
         print(json.dumps(choice))
         return
     for line in summary(choice, folder):
-        out().print(line, highlight=False, markup=False, soft_wrap=True)
+        out().print(line, highlight=False, soft_wrap=True)
 
 
 def summary(choice: dict[str, Any], folder: Path) -> list[str]:
@@ -360,7 +360,7 @@ def main() -> None:
     try:
         app()
     except ConvwiseError as error:
-        err().print(f"convwise: {error}", highlight=False, markup=False, soft_wrap=True)
+        err().print(f"convwise: {error}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,22 +11,20 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-from keras.src.backend.common import global_state  # noqa: E402
-from keras.src.models.functional import Functional  # noqa: E402
-
-from convwise.core.geometry import GEOMETRY  # noqa: E402
-from convwise.core.layers import Layer, LayerScale, Opaque  # noqa: E402
-from convwise.core.problems import ConvwiseError, UnusableInput  # noqa: E402
-from convwise.core.windows import Shape  # noqa: E402
-from convwise.formats.json import MOST_BYTES  # noqa: E402
-from convwise.formats.keras import MEMBER  # noqa: E402
-from convwise.formats.keras.rules import Part, Unreadable, Use, parts_of  # noqa: E402
-from convwise.formats.lifted import Draft, Lifted  # noqa: E402
-from convwise.formats.weights import Array, layer_layout  # noqa: E402
+from convwise.core.geometry import GEOMETRY
+from convwise.core.layers import Layer, LayerScale, Opaque
+from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.windows import Shape
+from convwise.formats.json import MOST_BYTES
+from convwise.formats.keras import MEMBER
+from convwise.formats.keras.rules import Part, Unreadable, Use, parts_of
+from convwise.formats.lifted import Draft, Lifted
+from convwise.formats.weights import Array, layer_layout
 
 Size = tuple[int, int, int]
 _IMAGE = 0  # the value that the draft starts from
@@ -78,9 +75,11 @@ class _Archive:
 
 def _check_size(path: Path, archive: _Archive) -> None:
     """UnusableInput where the model asks for more weights than the archive can hold; it is built without memory."""
-    with keras.StatelessScope(initialize_variables=False):
-        model = keras.saving.deserialize_keras_object(archive.config, safe_mode=True)
-    global_state.set_global_attribute("uninitialized_variables", [])  # else the next scope would make them
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(archive.config, safe_mode=True)
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", [])  # else the next scope would make them
     if model.count_params() > archive.weight_bytes:
         what = f"asks for {model.count_params():,} weights, but holds {archive.weight_bytes:,} bytes"
         raise UnusableInput(path.name, what, "at least a byte for each weight")

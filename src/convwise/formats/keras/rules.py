@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
+import keras
+import numpy as np
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-
-from convwise.core import layers as ours  # noqa: E402
-from convwise.core.activations import ACTIVATIONS, ALIASES, INFINITY, spelled  # noqa: E402
-from convwise.core.layers import Layer, parameters  # noqa: E402
-from convwise.core.parameters import Pads, Pair  # noqa: E402
-from convwise.core.windows import Shape, effective  # noqa: E402
+from convwise.core import layers as ours
+from convwise.core.activations import ACTIVATIONS, ALIASES, INFINITY, spelled
+from convwise.core.layers import Layer, parameters
+from convwise.core.parameters import Pads, Pair
+from convwise.core.windows import Shape, effective
 
 
 class Unreadable(Exception):
