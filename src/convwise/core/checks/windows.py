@@ -129,10 +129,8 @@ def _skipping_case(view: View, layer: Layer, window: Window) -> Case:
     rows, columns = readings(window, view.given(layer), view.shape(layer.name))
     unread = 1 - rows.read * columns.read / (rows.px * columns.px)
     holes = f" with dilation_rate {pair(window.dilation)}" if max(window.dilation) > 1 else ""
-    what = (
-        f"windows of {pair(window.kernel)}{holes} at strides {pair(window.strides)} never read {100 * unread:.0f} % of "
-    )
-    what += f"the {rows.px}x{columns.px} map"
+    what = f"windows of {pair(window.kernel)}{holes} at strides {pair(window.strides)} "
+    what += f"never read {100 * unread:.0f} % of the {rows.px}x{columns.px} map"
     others = [reader for reader in view.readers[layer.inputs[0]] if reader is not layer]
     whole = any(not _skips(view, reader) for reader in others)
     what += "; another layer reads all of it" if whole else ""
@@ -193,9 +191,7 @@ def only_padding(view: View) -> Iterator[Case]:
         sides = readings(window, view.given(layer), view.shape(layer.name))
         blind = [(each.blind, each.outputs, name) for each, name in zip(sides, AXES, strict=True) if each.blind]
         if blind:
-            what = (
-                f"{' and '.join(f'{n} of its {outputs} output {name}' for n, outputs, name in blind)} see only padding"
-            )
+            what = " and ".join(f"{n} of its {outputs} output {name}" for n, outputs, name in blind)
             near = {"dilation_rate": (1, 1)} if max(window.dilation) > 1 else {}
             edits = (Edit(layer.name, {"padding": "same", **near}),)
             fix = 'padding="same"' + " and dilation_rate=1" * bool(near)
