@@ -1,0 +1,27 @@
+"""The command as a user runs it, in a process of its own; the accuracy is what it tells itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rivals.job import Job, Told
+
+
+def run(job: Job) -> Told:
+    """options: arguments, more words of the command line."""
+    with tempfile.TemporaryDirectory() as passing:
+        folder = Path(job.keep or passing)
+        command = [sys.executable, "-m", "convwise", "choose", str(job.source), "--seed", str(job.seed),
+                   "--budget", f"{job.left:.1f}s", "--out", str(folder),
+                   *job.options.get("arguments", ())]  # fmt: skip
+        ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if ended.returncode:
+            raise RuntimeError((ended.stderr.strip().splitlines() or ["no word on stderr"])[-1])
+        choice = json.loads((folder / "choice.json").read_text())
+    scored = {name: choice["test"][name] for name in ("accuracy", "n")}
+    known = {**choice["cost"], "sample": choice["sample"], "input_size": choice["net"]["input_shape"][:2]}
+    return Told(scored, known)
