@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from convwise.core.goal import Goal as Goal
 from convwise.core.goal import Limit as Limit
 from convwise.core.net import Net
+from convwise.core.recipe import Recipe as Recipe
 from convwise.core.space import Sample, Space
 
 VerdictWord = Literal["matters", "no difference", "not resolved"]
@@ -70,31 +71,15 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a trial is trained, apart from its net.
-
-    learning_rate: peak of the one-cycle schedule (AdamW); flip: mirror left-right at random;
-    shift_px: random translation up to so many pixels; zoom: random scale within 1 +- zoom;
-    class_weights: loss weight per class, or empty for equal weights.
-    """
-
-    batch_size: int = 128
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.1
-    flip: bool = False
-    shift_px: int = 2
-    zoom: float = 0.0
-    class_weights: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class Trial:
     """One planned training run.
 
     Exactly one of `seconds` (wall clock of the training loop) and `epochs` (counted) is set.
     part: 'train' holds the validation part back, 'all' trains on everything not sealed.
     resumes: the id of the trial whose weights this one starts from, or ''.
+    span: which share of the learning-rate schedule the run covers, (0, 1) for all of it: a trial
+    that is to be continued covers the beginning, the one that resumes it the rest.
+    teacher: the id of the trial whose answers it learns from, beside the labels, or ''.
     """
 
     id: str
@@ -108,6 +93,8 @@ class Trial:
     part: Literal["train", "all"] = "train"
     resumes: str = ""
     threads: int = 1
+    span: tuple[float, float] = (0.0, 1.0)
+    teacher: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +133,8 @@ class Result:
 
     score: accuracy on the validation part (None where it failed or part is 'all'); correct: one
     '0' or '1' per validation example, in their order; cost: params, macs, activation_bytes, and
-    latency_ms where measured; reason: why it failed.
+    latency_ms where measured; reason: why it failed. mirrored: of a net that was not trained on mirrored
+    images, its answers on some validation examples as they are, then on the same ones mirrored.
     """
 
     trial: Trial
@@ -159,6 +147,7 @@ class Result:
     images_per_second: float = 0.0
     dtype: str = "float32"
     reason: str = ""
+    mirrored: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,8 +172,11 @@ class Advice:
     sample: Sample
     net: Net
     reasons: tuple[Reason, ...]
-    recipe: Recipe = Recipe()
-    portfolio: tuple[Sample, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the advised net is trained."""
+        return self.space.trained(self.sample)
 
 
 @dataclass(frozen=True)
@@ -192,7 +184,10 @@ class Effect:
     """The measured effect of one change of one parameter, with its 95 % interval.
 
     accuracy_change, low, high: in accuracy (0.01 is one point); time_ratio: seconds per image
-    after / before; runs: how many trials the estimate rests on.
+    after / before; runs: how many trials the estimate rests on; seconds: of training of each of
+    them, the horizon that the effect is true for (0 where epochs were counted); p: of a change as
+    large by chance alone; p_same: of one as small although the truth is a whole point; expected:
+    the change to expect of it again, where several effects were told together. None: not known.
     """
 
     parameter: str
@@ -204,6 +199,16 @@ class Effect:
     time_ratio: float
     verdict: VerdictWord
     runs: int = 0
+    seconds: float = 0.0
+    p: float | None = None
+    p_same: float | None = None
+    expected: float | None = None
+
+    def told(self) -> str:
+        """For people: 'after 10 s of training: +2.1 points (0.4 to 3.8)'."""
+        change, low, high = (round(100 * share, 1) + 0.0 for share in (self.accuracy_change, self.low, self.high))
+        horizon = f"after {self.seconds:.3g} s of training: " if self.seconds else ""
+        return f"{horizon}{change:+.1f} points ({low:.1f} to {high:.1f})"
 
 
 @dataclass(frozen=True)
