@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from convwise import checking, cli_check, console
+from convwise import bench, checking, cli_check, console, experiment
 from convwise.checking import check, checked, load, to_json
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
@@ -358,14 +358,14 @@ def test_images_set_the_scale(written, monkeypatch):
 
 def test_apply_tries_what_a_program_can_edit(written, monkeypatch):
     """The fix of each problem ends with its measured effect; what has no edit is not tried."""
-    applying = pytest.importorskip("convwise.applying")
     asked = {}
 
-    def measure(net, edits, images, *, watcher, seconds):
-        asked.update(net=net, edits=edits, images=images, seconds=seconds)
-        return applying.Applied(tuple(applying.Measured(label, None, ("no time",)) for label, _ in edits), 0.5, ("n",))
+    def measure_on(images, base, edits, terms, watcher):
+        asked.update(net=base.net, edits=edits, images=images, seconds=terms.seconds)
+        measured = tuple(experiment.Measured(edit, notes=("no time",)) for edit in edits)
+        return experiment.Found(measured, 0.5, notes=("n",))
 
-    monkeypatch.setattr(applying, "measure", measure)
+    monkeypatch.setattr(bench, "measure_on", measure_on)
     monkeypatch.setattr(checking, "read_images", lambda images: "images")
     monkeypatch.setattr(checking, "scale_px", lambda images, shape: None)
     wrong = Net((16, 16, 3), (L.Conv2D(16, 3, padding="same", activation="relu"), L.Dropout(0.0, name="drop"),
@@ -377,4 +377,4 @@ def test_apply_tries_what_a_program_can_edit(written, monkeypatch):
     assert set(tried.values()) == {"not measured: no time"}
     assert answer["applied"] == {"accuracy": 0.5, "notes": ["n"]}
     assert (asked["net"], asked["images"], asked["seconds"]) == (wrong, "images", 30)
-    assert all(net.id != wrong.id for _, net in asked["edits"])
+    assert all(edit.net.id != wrong.id for edit in asked["edits"])

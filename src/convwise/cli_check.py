@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convwise.console import err, out, table
+from convwise.clock import STARTED, parse_duration
+from convwise.console import out, table, watching
 from convwise.core.calculus import Analysis, LayerCost
+from convwise.core.check import SEVERITIES
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT
 from convwise.core.problems import UnusableInput
@@ -19,8 +21,8 @@ from convwise.core.problems import UnusableInput
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from convwise.applying import Applied, Measured
     from convwise.checking import Checked
+    from convwise.experiment import Measured
 
 FEW_LAYERS = 60  # up to which the table says what each layer reads, and how fields move
 MODEL_HELP = (
@@ -55,7 +57,7 @@ def check(
     lifted = load(model, shape)
     read = read_images(images) if images else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
-    applied = _apply(found, read, budget) if apply and read else None
+    applied = _apply(found, read, budget, as_json) if apply and read else None
     if as_json:
         print(json.dumps(_with_effects(to_json(found), found, applied)))
     else:
@@ -75,53 +77,53 @@ def parse_shape(text: str) -> tuple[int, int, int]:
 # --- with images ----------------------------------------------------------------------------
 
 
-def _apply(found: Checked, images: Any, budget: str) -> tuple[Applied, Mapping[int, Measured]] | None:
-    """What each fix that a program can make is worth, by the id of its problem; None where there is none."""
-    from convwise.applying import measure
-    from convwise.clock import parse_duration
-    from convwise.core.check import edited
+@dataclass(frozen=True)
+class Applied:
+    """What each fix that a program can make is worth, by the id of its problem, and notes on all of them."""
 
-    net, seconds = found.lifted.net, parse_duration(budget)
-    nets = [(finding, edited(net, finding)) for finding in found.findings]
-    tried = [(finding, other) for finding, other in nets if other is not None]
+    measured: Mapping[int, Measured]
+    accuracy: float | None
+    notes: tuple[str, ...]
+
+
+def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied | None:
+    """Every fix tried, the gravest first; None where there is none. A budget that is too short is told, not raised."""
+    from convwise.bench import measure_on
+    from convwise.core.check import edited
+    from convwise.experiment import Base, Edit, Terms, TooShort
+
+    net, terms = found.lifted.net, Terms(parse_duration(budget), started=STARTED, name="apply")
+    problems = sorted((finding.problem for finding in found.findings), key=lambda each: SEVERITIES.index(each.severity))
+    nets = {id(finding.problem): edited(net, finding) for finding in found.findings}
+    tried = [(problem, other) for problem in problems if (other := nets[id(problem)]) is not None]
     if not tried:
         return None
-    with _progress() as watcher:
-        edits = [(finding.problem.fix, other) for finding, other in tried]
-        applied = measure(net, edits, images, watcher=watcher, seconds=seconds)
-    return applied, {id(finding.problem): one for (finding, _), one in zip(tried, applied.measured, strict=True)}
+    try:
+        with watching(as_json) as watcher:
+            edits = [Edit(problem.fix, other) for problem, other in tried]
+            answer = measure_on(images, Base(net), edits, terms, watcher=watcher)
+    except TooShort as error:
+        return Applied({}, None, (f"no fix was tried: {error}",))
+    by_id = {id(problem): one for (problem, _), one in zip(tried, answer.measured, strict=True)}
+    return Applied(by_id, answer.accuracy, answer.notes)
 
 
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A live line on a terminal, else nothing."""
-    if not err().is_terminal:
-        yield lambda progress: None
-        return
-    with err().status("trying the fixes") as status:
-        yield lambda progress: status.update(
-            f"trying the fixes  {progress.done}/{progress.planned}  {progress.seconds_left or 0:.0f} s left"
-        )
-
-
-def _with_effects(
-    answer: dict[str, Any], found: Checked, applied: tuple[Applied, Mapping[int, Measured]] | None
-) -> dict[str, Any]:
+def _with_effects(answer: dict[str, Any], found: Checked, applied: Applied | None) -> dict[str, Any]:
     """The answer with `measured` and `effect` beside each problem whose fix was tried."""
     from convwise.core.records import to_json
 
     if applied is None:
         return answer
     for row, problem in zip(answer["problems"], found.problems, strict=True):
-        if (measured := applied[1].get(id(problem))) is not None:
+        if (measured := applied.measured.get(id(problem))) is not None:
             row |= {"measured": str(measured), "effect": to_json(measured.effect)}
-    return answer | {"applied": {"accuracy": applied[0].accuracy, "notes": list(applied[0].notes)}}
+    return answer | {"applied": {"accuracy": applied.accuracy, "notes": list(applied.notes)}}
 
 
 # --- for people -----------------------------------------------------------------------------
 
 
-def _tell(model: str, found: Checked, applied: tuple[Applied, Mapping[int, Measured]] | None) -> None:
+def _tell(model: str, found: Checked, applied: Applied | None) -> None:
     height, width, channels = found.lifted.net.input_shape
     title = f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}"
     out().print(title, highlight=False, soft_wrap=True)
@@ -129,10 +131,10 @@ def _tell(model: str, found: Checked, applied: tuple[Applied, Mapping[int, Measu
     for line in _totals(found.analysis):
         out().print(line, highlight=False, soft_wrap=True)
     for problem in found.problems:
-        measured = applied[1].get(id(problem)) if applied else None
+        measured = applied.measured.get(id(problem)) if applied else None
         text = f"{problem.severity}: {problem}" + (f". {measured}" if measured else "")
         out().print(f"- {text}", highlight=False, soft_wrap=True)
-    for note in applied[0].notes if applied else ():
+    for note in applied.notes if applied else ():
         out().print(f"  {note}", highlight=False, soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from math import ceil
 
 from convwise.core.problems import UnusableInput
 
@@ -23,6 +24,14 @@ def parse_duration(text: str | float) -> float:
     if seconds < MINIMUM_SECONDS:
         raise UnusableInput("--budget", f"is {seconds:g} s", f"at least {MINIMUM_SECONDS:g} s", "give more time")
     return seconds
+
+
+def duration(seconds: float) -> str:
+    """A budget of at least so many seconds, as it is typed: 41 -> '50s', 95 -> '2m', 4000 -> '1h10m'."""
+    if seconds <= 60:
+        return f"{max(10 * ceil(seconds / 10), round(MINIMUM_SECONDS))}s"
+    hours, minutes = divmod(ceil(seconds / 60), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes else "")
 
 
 @dataclass(frozen=True)
@@ -49,3 +58,6 @@ def process_age() -> float:
             return max(float(uptime.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
     except (OSError, ValueError, IndexError):
         return 0.0
+
+
+STARTED = time.monotonic() - process_age()

@@ -1,11 +1,13 @@
-"""Standard output and error for people. Loaded on use: rich takes longer to load than `convwise layer` to answer."""
+"""Standard output, errors and progress. Loaded on use: rich takes longer to load than `layer` to answer."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,3 +38,52 @@ def table(*columns: str) -> Table:
     from rich.table import Table
 
     return Table(*columns, box=None, pad_edge=False)
+
+
+class watching:
+    """Progress: a live line on a terminal, a JSON line an event with --json, else nothing."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.status = err().status("starting") if err().is_terminal and not as_json else None
+
+    def __enter__(self) -> Callable[[Any], None]:
+        if self.status:
+            self.status.start()
+        return self.tell
+
+    def __exit__(self, *error: object) -> None:
+        if self.status:
+            self.status.stop()
+
+    def tell(self, progress: Any) -> None:
+        if self.as_json:
+            print(json.dumps(_event(progress)), file=sys.stderr, flush=True)
+        elif self.status:
+            self.status.update(_line(progress))
+            if progress.note or progress.done == progress.planned > 0:
+                err().print(_line(progress), highlight=False)
+        elif progress.note:
+            err().print(progress.note, highlight=False)
+
+
+def _event(progress: Any) -> dict[str, Any]:
+    best = progress.best
+    found = {"accuracy": best.score, **best.cost} if best else None
+    return {"stage": progress.stage, "done": progress.done, "planned": progress.planned, "best": found,
+            "seconds_left": progress.seconds_left, "note": progress.note}  # fmt: skip
+
+
+def _line(progress: Any) -> str:
+    parts = [progress.note or progress.stage]
+    if progress.planned:
+        parts.append(f"{progress.done}/{progress.planned}")
+    if progress.best:
+        cost = progress.best.cost
+        parts.append(
+            f"best so far {100 * progress.best.score:.1f} % (validation), {cost['params'] / 1e3:,.1f}k params, "
+            f"{cost['macs'] / 1e6:,.2f}M macs"
+        )
+    if progress.seconds_left is not None:
+        parts.append(f"{int(progress.seconds_left) // 60}:{int(progress.seconds_left) % 60:02d} left")
+    return "  ".join(parts)

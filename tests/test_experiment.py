@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convwise import applying, machine
-from convwise.applying import measure
+from convwise import batches, bench, experiment, machine, train
+from convwise.bench import measure_on
+from convwise.clock import parse_duration
 from convwise.core.calculus import analyse
 from convwise.core.layers import (
     Activation,
@@ -29,7 +30,9 @@ from convwise.core.layers import (
 )
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
-from convwise.core.records import Pace, Recipe, Result, Trial
+from convwise.core.progress import Progress
+from convwise.core.records import Engine, Pace, Recipe, Result, Trial
+from convwise.experiment import Base, Bench, Edit, Found, Memory, Terms, TooShort
 from convwise.fitting import fitted
 from convwise.images import Images, read
 from convwise.judge import repeated_effect
@@ -156,17 +159,24 @@ def test_the_interval_holds_what_it_says():
     assert missed / runs < 0.09  # 12 % with the normal distribution's quantile
 
 
-# --- real trainings ------------------------------------------------------------------------------
+# --- an experiment on a bench of its own ---------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No self-test of the machine: its time is no part of these tests."""
+    """One worker, and no self-test of the machine: its time is no part of these tests."""
     monkeypatch.setattr(machine, "pace", lambda engine: FAST)
+    monkeypatch.setattr(machine, "workers", lambda engine: 1)
 
 
-def tried(given: Net, edits: Sequence[tuple[str, Net]], images: Images, seconds: float = 9.0, **terms):
-    return measure(given, edits, images, seconds=seconds, recipe=RECIPE, workers=1, **{"seeds": 1, **terms})
+def edits_of(*pairs: tuple[str, Net]) -> list[Edit]:
+    return [Edit(label, edited) for label, edited in pairs]
+
+
+def tried(given: Net, edits: Sequence[tuple[str, Net]], images: Images, seconds: float = 12.0, record=None,
+          watcher=lambda progress: None, **terms) -> Found:  # fmt: skip
+    asked = Terms(seconds, **{"seeds": 1, "name": "apply", **terms})
+    return measure_on(images, Base(given, RECIPE), edits_of(*edits), asked, record, watcher)
 
 
 class Here:
@@ -183,19 +193,23 @@ class Here:
 
 
 def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself(monkeypatch):
-    monkeypatch.setitem(applying.RUNNERS, "local", Here)
-    monkeypatch.setattr(applying, "_plan", lambda *_: applying._Plan(1, 4.0, 1000, 1000))  # however busy it is here
-    told: list[applying.Progress] = []
+    monkeypatch.setitem(bench.RUNNERS, "local", Here)
+    monkeypatch.setattr(experiment, "MOST_SEEDS", 1)
+    told: list[Progress] = []
     broken = SEEING.edit("conv", kernel_size=99, padding="valid")
-    found = tried(BLIND, [("no shape", broken), ("sees", SEEING)], stripes(), watcher=told.append)
+    given = [("no shape", broken), ("sees", SEEING)]
+    found = tried(BLIND, given, stripes(), 60.0, watcher=told.append, most_seconds=4.0)
     bad, good = found.measured
     assert bad.effect is None
     assert "not measured: the edited network cannot be trained" in str(bad)
     assert good.effect.verdict == "matters"
     assert good.effect.low > 0.2
+    assert good.effect.seconds == found.seconds >= 2
     assert found.accuracy < 0.6
     assert str(good).startswith(f"measured: {100 * good.effect.accuracy_change:+.1f} points (")
-    assert [(p.done, p.planned) for p in told] == [(0, 2), (1, 2), (2, 2)]
+    assert f"after {found.seconds:g} s of training, matters" in str(good)
+    assert [p.done for p in told[1:]] == list(range(told[1].planned + 1))
+    assert "each answer takes about" in told[1].note
     assert any("no scaling of its own" in note for note in found.notes)
 
 
@@ -223,9 +237,9 @@ class Recorded:
 
 @pytest.fixture
 def recorded(monkeypatch):
-    def start(answer=lambda trial: replace(run("01" * 70), trial=trial)) -> Recorded:
+    def start(answer=lambda trial: replace(run("01" * 72), trial=trial)) -> Recorded:
         runner = Recorded(answer)
-        monkeypatch.setitem(applying.RUNNERS, "local", runner)
+        monkeypatch.setitem(bench.RUNNERS, "local", runner)
         return runner
 
     return start
@@ -255,10 +269,26 @@ def test_images_are_brought_to_the_nets_channels_size_and_classes(recorded, chan
     assert "out has 3 outputs instead of 1000: one for each class" in found.notes
 
 
+def test_an_edit_may_read_another_size(recorded):
+    runner = recorded()
+    tried(SEEING, [("smaller", Net((8, 8, 1), SEEING.layers))], stripes())
+    assert {"12x12-valid-pixels.npy", "8x8-valid-pixels.npy"} <= set(runner.stored)
+    (refused,) = tried(SEEING, [("colour", Net((12, 12, 3), SEEING.layers))], stripes()).measured
+    assert "reads 3 channels" in str(refused)
+
+
+def test_an_edit_may_be_of_the_recipe_alone(recorded):
+    runner, flipped = recorded(), replace(RECIPE, flip=True)
+    terms = Terms(12.0, seeds=1, name="apply")
+    measure_on(stripes(), Base(SEEING, RECIPE), [Edit("training.flip", SEEING, False, True, flipped)], terms)
+    assert [t.recipe for t in runner.trials] == [RECIPE, flipped]
+    assert len({t.id for t in runner.trials}) == 2
+
+
 def test_large_nets_get_smaller_batches_and_fewer_images(recorded, monkeypatch):
     runner, images = recorded(), stripes()
-    monkeypatch.setattr(applying, "MOST_BYTES", 100 * SIZE * SIZE)
-    monkeypatch.setattr(applying, "STEP_BYTES", 2 * 9 * analyse(fitted(SEEING, 3, *SCALE).net).total.activation_bytes)
+    monkeypatch.setattr(bench, "MOST_BYTES", 100 * SIZE * SIZE)
+    monkeypatch.setattr(bench, "STEP_BYTES", 2 * 9 * analyse(fitted(SEEING, 3, *SCALE).net).total.activation_bytes)
     tried(SEEING, [("fewer", SEEING.edit("conv", filters=4))], images)
     assert runner.stored[f"{SIZE}x{SIZE}-train-labels.npy"].shape == (100,)
     recipe = runner.trials[0].recipe
@@ -266,36 +296,107 @@ def test_large_nets_get_smaller_batches_and_fewer_images(recorded, monkeypatch):
     assert recipe.learning_rate == pytest.approx(RECIPE.learning_rate / 2)
 
 
-def test_what_the_budget_does_not_afford_is_left_out_and_said(recorded):
-    edits = [(f"filters {n}", SEEING.edit("conv", filters=n)) for n in range(1, 8)]
+# --- what a budget has room for ------------------------------------------------------------------
+
+MANY = [(f"filters {n}", SEEING.edit("conv", filters=n)) for n in range(1, 8)]
+
+
+def test_what_the_budget_does_not_afford_is_left_out_and_said_with_a_budget_that_does(recorded):
     runner = recorded()
-    found = tried(SEEING, edits, stripes(), seconds=10.0)
-    left_out = [m.label for m in found.measured if m.effect is None]
-    assert [m.label for m in found.measured] == [label for label, _ in edits]
-    assert left_out == [label for label, _ in edits][-len(left_out) :]
-    assert len(runner.trials) == 1 + len(edits) - len(left_out)
+    found = tried(SEEING, MANY, stripes(), seconds=10.0)
+    left_out = [m.edit.parameter for m in found.measured if m.effect is None]
+    assert [m.edit.parameter for m in found.measured] == [label for label, _ in MANY]
+    assert 0 < len(left_out) < len(MANY)
+    assert left_out == [label for label, _ in MANY][-len(left_out) :]
+    assert len(runner.trials) == 1 + len(MANY) - len(left_out)
     assert str(found.measured[-1]) == "not measured: there was no time for it"
-    with pytest.raises(UnusableInput, match="--budget"):
-        tried(SEEING, edits, stripes(), seconds=4.0, seeds=3)
+    (said,) = [note for note in found.notes if note.startswith(f"not enough time for the last {len(left_out)}: about")]
+    assert said.endswith(" tests all")
+    again = tried(SEEING, MANY, stripes(), seconds=parse_duration(said.split("--budget ")[1].split()[0]))
+    assert all(m.effect for m in again.measured)
+
+
+def test_few_seeds_before_few_edits(recorded):
+    runner = recorded()
+    found = tried(SEEING, MANY, stripes(), seconds=60.0, seeds=3)
+    assert all(m.effect for m in found.measured)
+    assert len(runner.trials) == 16  # two seeds instead of three
+
+
+def test_a_budget_too_short_for_one_answer_says_what_it_costs_and_what_to_type(recorded):
+    slow = lambda trial: replace(run("01" * 72), trial=trial, images_per_second=20.0)  # noqa: E731
+    runner = recorded(slow)
+    with pytest.raises(TooShort, match=r"one answer takes about \d+ s of training on this machine") as refused:
+        tried(SEEING, MANY, stripes(), seconds=20.0, seeds=3)
+    assert runner.trials == []
+    flag, budget = refused.value.problem.fix.split()
+    assert flag == "--budget"
+    found = tried(SEEING, MANY, stripes(), seconds=parse_duration(budget), seeds=3)
+    assert found.measured[0].effect
+
+
+def test_a_hopeless_budget_is_refused_before_any_training(recorded, monkeypatch):
+    monkeypatch.setattr(machine, "pace", lambda engine: Pace(1.0, 1.0, 1.0))
+    started = []
+    recorded(lambda trial: started.append(trial))
+    with pytest.raises(TooShort, match="--budget"):
+        tried(SEEING, MANY, stripes())
+    assert started == []
+
+
+def test_trainings_that_take_longer_than_planned_do_not_break_the_budget(recorded, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(experiment.time, "monotonic", lambda: now[0])
+
+    def answer(trial: Trial) -> Result:
+        now[0] += 3 * (trial.seconds or 0.0)
+        return replace(run("01" * 72), trial=trial)
+
+    recorded(answer)
+    found = tried(SEEING, MANY, stripes(), seconds=100.0)
+    assert now[0] <= 100.0
+    assert any("longer than planned" in note for note in found.notes)
+    assert found.measured[0].effect
+
+
+def test_no_training_is_longer_than_it_may_be_and_the_rest_goes_into_seeds(recorded):
+    runner = recorded()
+    tried(SEEING, MANY[:1], stripes(), seconds=200.0, seeds=3, most_seconds=5.0)
+    assert {t.seconds for t in runner.trials} == {5.0}
+    assert len(runner.trials) == 2 * experiment.MOST_SEEDS
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
 
 
 def test_an_interrupt_gives_what_there_is(recorded):
     def answer(trial: Trial) -> Result:
-        if trial.id == "net02-seed0":
+        if trial.id.startswith("apply-02"):
             raise KeyboardInterrupt
-        return replace(run("1" * 70 + "01" * 35), trial=trial)
+        return replace(run("1" * 72 + "01" * 36), trial=trial)
 
     recorded(answer)
-    one, two = tried(BLIND, [("a", SEEING), ("b", SEEING)], stripes(), seconds=60.0, seeds=3).measured
+    found = tried(BLIND, [("a", SEEING), ("b", SEEING)], stripes(), seconds=60.0, seeds=3)
+    one, two = found.measured
+    assert found.interrupted
     assert one.effect.runs == 2
-    assert "1 of 3 trainings" in str(one)
     assert two.effect is None
+    assert any("interrupted" in note for note in found.notes)
+
+
+def test_an_interrupt_before_the_first_training_is_no_answer_and_no_error(recorded):
+    def answer(trial: Trial) -> Result:
+        raise KeyboardInterrupt
+
+    recorded(answer)
+    found = tried(BLIND, [("a", SEEING)], stripes())
+    assert (found.interrupted, found.effects) == (True, ())
 
 
 def test_failed_trainings_are_told(recorded):
     def answer(trial: Trial) -> Result:
-        worse = trial.id in ("net01-seed1", "net00-seed2")
-        return Result(trial, "failed", reason="out of memory") if worse else replace(run("01" * 70), trial=trial)
+        worse = (trial.id[:8], trial.seed) in (("apply-01", 1), ("apply-00", 2))
+        return Result(trial, "failed", reason="out of memory") if worse else replace(run("01" * 72), trial=trial)
 
     recorded(answer)
     (found,) = tried(BLIND, [("a", SEEING)], stripes(), seconds=60.0, seeds=3).measured
@@ -308,7 +409,7 @@ def test_nets_that_learnt_nothing_are_no_evidence(recorded):
     """One always gives one answer, the other none that is right: that they differ says nothing of the edit."""
     images = stripes()
     first = "".join("01"[int(label == 0)] for label in images.valid.labels)
-    recorded(lambda trial: replace(run("0" * len(first) if "net01" in trial.id else first), trial=trial))
+    recorded(lambda trial: replace(run("0" * len(first) if "apply-01" in trial.id else first), trial=trial))
     (found,) = tried(BLIND, [("a", SEEING)], images, seconds=60.0, seeds=3).measured
     assert found.effect.verdict == "not resolved"
     assert "neither network beats" in str(found)
@@ -328,25 +429,79 @@ def test_a_net_that_cannot_be_tried_is_refused(given, words):
         tried(given, [("same", given)], stripes())
 
 
+# --- a record that is continued, a bench that is lent --------------------------------------------
+
+
+def test_a_second_experiment_continues_with_more_seeds(recorded):
+    images, record = stripes(), Memory()
+    runner = recorded(lambda trial: replace(run("01" * 72), trial=trial))
+    one, other = MANY[:2]
+    first = tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record)
+    assert first.measured[0].effect.runs == 4
+    assert len(runner.trials) == 4
+    second = tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record)
+    assert second.measured[0].effect.runs >= 8
+    assert len({(t.net.id, t.seed, t.seconds) for t in runner.trials}) == len(runner.trials)
+    before = len(runner.trials)
+    third = tried(SEEING, [other], images, seconds=30.0, seeds=2, record=record)
+    assert third.measured[0].effect.runs >= 4
+    assert {t.net["conv"].filters for t in runner.trials[before:]} >= {2}
+    before = len(runner.trials)
+    tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record, name="apply-others")
+    assert {t.seed for t in runner.trials[before:]} == {0, 1}  # nothing is taken over under another name
+
+
+def test_the_base_is_not_trained_again_for_another_edit(recorded):
+    images, record = stripes(), Memory()
+    runner = recorded()
+    tried(SEEING, MANY[:1], images, seconds=30.0, seeds=2, record=record, most_seconds=4.0)
+    before = len(runner.trials)
+    (other,) = tried(SEEING, MANY[1:2], images, seconds=30.0, seeds=1, record=record, most_seconds=4.0).measured
+    again = [t for t in runner.trials[before:] if t.net["conv"].filters == 8]
+    assert other.effect
+    assert {t.seed for t in again}.isdisjoint({0, 1})
+
+
+def test_a_study_lends_its_folder_and_runner(tmp_path, monkeypatch):
+    """No fitting, no warming, nothing stored: only the trainings."""
+    monkeypatch.setattr(experiment, "MOST_SEEDS", 1)
+    images = stripes()
+    for name in ("train", "valid"):
+        batches.store(tmp_path, f"{SIZE}x{SIZE}", name, getattr(images, name))
+    runner = Here(lambda trial: train.run(tmp_path, Engine(), "classify", trial), 1)
+    asked: list[str] = []
+    lent = Bench(tmp_path, runner, 1, FAST, len(images.train), images.valid.labels, asked.append)
+    scaled = Net(SEEING.input_shape, (Rescaling(1 / 255), Normalization((0.5,), (0.05,)), *SEEING.layers))
+    terms = Terms(20.0, seeds=1, most_seconds=2.0, name="evidence")
+    edit = Edit("strides", scaled.edit("conv", kernel_size=1, strides=4), 1, 4)
+    found = experiment.experiment(Base(scaled, RECIPE), [edit], lent, terms)
+    (effect,) = found.effects
+    assert (effect.parameter, effect.before, effect.after, effect.seconds) == ("strides", 1, 4, 2.0)
+    assert effect.verdict == "matters"
+    assert asked == [f"{SIZE}x{SIZE}"]
+    assert list(tmp_path.glob("weights/*")) == []
+
+
 @pytest.mark.slow
 def test_an_identical_net_never_matters(monkeypatch):
-    monkeypatch.setitem(applying.RUNNERS, "local", Here)
-    monkeypatch.setattr(applying, "_plan", lambda *_: applying._Plan(1, 3.0, 1000, 1000))
-    (found,) = tried(SEEING, [("nothing", SEEING)], stripes(), seeds=3).measured
+    monkeypatch.setitem(bench.RUNNERS, "local", Here)
+    (found,) = tried(SEEING, [("nothing", SEEING)], stripes(), seconds=30.0, seeds=3).measured
     assert found.effect.verdict != "matters"
     assert abs(found.effect.accuracy_change) < 0.05
 
 
 @pytest.mark.slow
-def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe():
+def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe(monkeypatch):
     """A chain of linear convolutions against the same with relu between, on digits, recipe and pace as found."""
+    monkeypatch.undo()
     images = read("digits")
     body = [Conv2D(8, 3, padding="same", name=f"conv{i}") for i in range(3)]
     linear = net(*body, units=1000, shape=(8, 8, 3), last="linear")
     active = linear
     for i in range(3):
         active = active.edit(f"conv{i}", activation="relu")
-    found = measure(linear, [("activation", active), ("nothing", linear)], images, seconds=120.0, seeds=2)
+    edits = edits_of(("activation", active), ("nothing", linear))
+    found = measure_on(images, Base(linear), edits, Terms(120.0, seeds=2))
     one, same = found.measured
     assert one.effect, found
     assert (one.effect.verdict, one.effect.low > 0) == ("matters", True), found
