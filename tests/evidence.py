@@ -21,6 +21,7 @@ BASE: dict[str, Any] = {
     "input.size": "64x64", "stem.kernel_size": 3, "stem.strides": 1, "stage.filters": 16, "stage.count": 3,
     "stage.convs": 2, "stage.kernel_size": 3, "block": "residual", "downsampling": "MaxPooling2D", "padding": "same",
     "activation": "relu", "normalization": "BatchNormalization", "head": "GlobalAveragePooling2D", "dropout": 0.2,
+    "training.flip": False, "stem": "learned", "stage.widening": 2,
 }  # fmt: skip
 VARIED = {
     "stem.kernel_size": (5, 7), "stem.strides": (2,), "stage.filters": (8, 24, 32), "stage.kernel_size": (5,),
@@ -35,7 +36,7 @@ def space(shape: tuple[int, int, int], classes: int) -> Space:
     return Space(channels, classes, (0.5,) * channels, (0.06,) * channels, choices, defaults=base)
 
 
-def result(grown: Space, sample: Sample, number: int, stage: str, seconds: float, rng: random.Random) -> Result:
+def result(grown: Space, sample: Sample, number: int, seconds: float, rng: random.Random) -> Result:
     net = grown.grow({**grown.defaults, **sample})
     cost = dict(grown.cost(net)) | {"latency_ms": 0.05 + analyse(net).total.macs * 8e-8}
     score = 0.97 - 0.5 * math.exp(-math.log10(cost["macs"]) * 0.42) - 0.35 / seconds + rng.gauss(0, 0.008)
@@ -44,37 +45,46 @@ def result(grown: Space, sample: Sample, number: int, stage: str, seconds: float
         Point(t, int(t * 900), 2.3 * math.exp(-3 * t / seconds) + 0.5, score * (1 - 0.7 * math.exp(-4 * t / seconds)))
         for t in times
     )
-    trial = Trial(f"t{number:03d}", stage, {**grown.defaults, **sample}, net, seconds=seconds, seed=number)
-    return Result(trial, "done", round(score, 4), "1" * 80, cost, history, seconds + 0.2, 900.0, 300_000_000)
+    trial = Trial(f"t{number:03d}", "race", {**grown.defaults, **sample}, net, seconds=seconds, seed=number)
+    return Result(trial, "done", round(score, 4), "1" * 80, cost, history, seconds + 0.2, 900.0, "float32")
+
+
+def goes_on(before: Result, number: int, gain: float) -> Result:
+    """The next part of a training: one point, as a part of a run has."""
+    begun, after = before.trial.span[1], round((before.score or 0) + gain, 4)
+    trial = replace(before.trial, id=f"t{number:03d}", resumes=before.trial.id, span=(begun, begun + 0.05))
+    return replace(before, trial=trial, score=after, history=(Point(8.1, 7200, 0.6, after),))
 
 
 def trials(grown: Space) -> tuple[Result, ...]:
-    """A plan, a rung, a designed experiment with a failure, finalists, and the final training."""
+    """A race: the advised net in three parts, its twin in two, single changes, one failed; and the final training."""
     rng = random.Random(3)
-    samples: list[tuple[str, Sample, float]] = [("plan", {}, 8.0)]
-    samples += [("rung", {name: value}, 8.0) for name, values in VARIED.items() for value in values]
-    for _ in range(8):
-        samples.append(("design", {name: rng.choice((BASE[name], *v)) for name, v in VARIED.items()}, 8.0))
-    samples += [("finalists", {}, 30.0), ("finalists", {"stem.kernel_size": 5}, 30.0)]
-    samples += [("finalists", {"stage.filters": 32, "stem.kernel_size": 5}, 30.0)]
-    results = [result(grown, sample, i, stage, seconds, rng) for i, (stage, sample, seconds) in enumerate(samples)]
+    samples: list[Sample] = [{}, {"training.flip": True}]
+    samples += [{name: value} for name, values in VARIED.items() for value in values]
+    results = [result(grown, sample, i, 8.0, rng) for i, sample in enumerate(samples)]
+    results = [replace(r, trial=replace(r.trial, span=(0.0, 0.05))) for r in results]
     failed = replace(results[9], status="failed", score=None, history=(), reason="out of memory: 512 MiB asked")
-    return (*results[:9], failed, *results[10:], final(results[-2], rng))
+    later = [goes_on(results[0], 90, 0.02), goes_on(results[1], 91, 0.01)]
+    later.append(goes_on(later[0], 92, 0.01))
+    return (*results[:9], failed, *results[10:], *later, final(later[-1], rng))
 
 
 def final(chosen: Result, rng: random.Random) -> Result:
-    trial = replace(chosen.trial, id="final", stage="final", part="all", seconds=180.0, resumes="")
+    trial = replace(
+        chosen.trial, id="final", stage="final", part="all", seconds=180.0, resumes=chosen.trial.id, span=(0.15, 1.0)
+    )
     history = tuple(Point(3.0 * i, 1650 * i, 2.3 * math.exp(-i / 14) + 0.52 + rng.gauss(0, 0.01)) for i in range(1, 60))
     return replace(chosen, trial=trial, score=None, history=history, seconds=180.0)
 
 
 EFFECTS = (
-    Effect("stem.kernel_size", 3, 5, 0.021, 0.011, 0.031, 1.08, "matters", 16),
-    Effect("stage.filters", 16, 32, 0.016, 0.005, 0.027, 2.31, "matters", 16),
-    Effect("stem.strides", 1, 2, -0.034, -0.046, -0.022, 0.41, "matters", 12),
-    Effect("activation", "relu", "silu", 0.001, -0.006, 0.008, 1.07, "no difference", 16),
-    Effect("dropout", 0.0, 0.2, -0.002, -0.009, 0.005, 1.0, "no difference", 16),
-    Effect("head", "GlobalAveragePooling2D", "Flatten", 0.006, -0.014, 0.026, 1.02, "not resolved", 8),
+    Effect("stem.kernel_size", 3, 5, 0.021, 0.011, 0.031, 1.08, "matters", 2, seconds=8.0),
+    Effect("stage.filters", 16, 32, 0.016, 0.005, 0.027, 2.31, "matters", 2, seconds=8.0),
+    Effect("stem.strides", 1, 2, -0.034, -0.046, -0.022, 0.41, "matters", 2, seconds=8.0),
+    Effect("activation", "relu", "silu", 0.001, -0.006, 0.008, 1.07, "no difference", 2, seconds=8.0),
+    Effect("dropout", 0.0, 0.2, -0.002, -0.009, 0.005, 1.0, "no difference", 2, seconds=8.0),
+    Effect("head", "GlobalAveragePooling2D", "Flatten", 0.006, -0.014, 0.026, 1.02, "not resolved", 2, seconds=8.0),
+    Effect("training.flip", False, True, -0.012, -0.034, 0.01, 1.0, "not resolved", 2, seconds=16.0),
 )
 PROBE, METHODS = "Coates, Lee & Ng 2011", "methods, section 3"
 REASONS = (
@@ -128,7 +138,7 @@ def evidence(
     """A whole report's evidence; `changes` replaces fields of it."""
     grown = space(shape, len(classes))
     results = trials(grown)
-    chosen = results[-3]
+    chosen = results[-2]  # the advised net's last part
     pixels, labels = pictures(n, shape, len(classes))
     rng = np.random.default_rng(1)
     guess = np.where(rng.random(n) < 0.9, labels, rng.integers(0, len(classes), n))
@@ -167,6 +177,7 @@ def evidence(
             "versions": {"convwise": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
         },
         sight=sight(shape, last) if n else None,
+        advised=results[0].trial.sample,
     )  # fmt: skip
     return replace(whole, **changes)
 
@@ -182,9 +193,10 @@ def sight(shape: tuple[int, int, int], layer: str) -> EffectiveField:
 
 
 def front(results: tuple[Result, ...]) -> tuple[Result, ...]:
-    """The scored results that no cheaper one beats."""
+    """The first parts that no cheaper one beats."""
     kept: list[Result] = []
-    for r in sorted((r for r in results if r.score is not None), key=lambda r: (r.cost["macs"], -(r.score or 0))):
+    begun = [r for r in results if r.score is not None and not r.trial.resumes]
+    for r in sorted(begun, key=lambda r: (r.cost["macs"], -(r.score or 0))):
         if not kept or (r.score or 0) > (kept[-1].score or 0):
             kept.append(r)
     return tuple(kept)

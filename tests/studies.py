@@ -8,7 +8,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from convwise.advice import advise
 from convwise.core.goal import parse_goal
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
-from convwise.core.records import Advice, Fingerprint, Measure, Pace, Result, Trial
+from convwise.core.records import Advice, Fingerprint, Measure, Pace, Point, Result, Trial
 from convwise.core.space import Choice, LatencyModel, Sample, Space
+from convwise.search import race
 
 PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 WIDE: dict[str, tuple[Any, ...]] = {
@@ -30,7 +32,10 @@ WIDE: dict[str, tuple[Any, ...]] = {
     "stage.count": (1, 2, 3, 4, 5),
     "stage.convs": (1, 2, 3, 4),
     "stage.kernel_size": (1, 2, 3, 4, 5, 6, 7),
-    "block": ("plain", "residual", "separable"),
+    "stage.widening": (2, 4),
+    "block": ("plain", "residual", "separable", "pooled"),
+    "stem": ("learned", "whitening"),
+    "training.flip": (False, True),
     "downsampling": ("MaxPooling2D", "AveragePooling2D", "strides"),
     "padding": ("same", "valid"),
     "normalization": ("BatchNormalization", "none"),
@@ -80,19 +85,22 @@ def answers(score: float, n: int, seed: int = 0) -> str:
     return "".join("01"[int(r)] for r in np.random.default_rng(seed).permutation(right))
 
 
-def scored(sample: Sample, net: Net, score: float, stage: str = "rung", n: int = 200, **fields: Any) -> Result:
-    """A finished result of `net`; its costs are exact unless given."""
+def scored(sample: Sample, net: Net, score: float, stage: str = "race", n: int = 200, **fields: Any) -> Result:
+    """A finished result of `net`; its costs are exact unless given, and `how` of its trial."""
     from convwise.core.calculus import analyse
 
     total = analyse(net).total
     cost = {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
     number = fields.pop("number", 0)
-    trial = Trial(f"{stage}-{number:02d}", stage, sample, net, epochs=fields.pop("epochs", 4), seed=number)
+    how = {"epochs": 4, "seed": number, **fields.pop("how", {})}
+    trial = Trial(how.pop("id", f"{stage}-{number:02d}"), stage, sample, net, **how)
     correct = fields.pop("correct", answers(score, n, number))
-    return Result(trial, "done", score, correct, fields.pop("cost", cost), images_per_second=1e5 / total.macs, **fields)
+    seen = (Point(5.0, 10 * race.LEAST_IMAGES, 0.5, score),)  # enough to be compared
+    fields = {"images_per_second": 1e5 / total.macs, "history": seen, **fields}
+    return Result(trial, "done", score, correct, fields.pop("cost", cost), **fields)
 
 
-def failed(sample: Sample, net: Net, stage: str = "rung", number: int = 0) -> Result:
+def failed(sample: Sample, net: Net, stage: str = "race", number: int = 0) -> Result:
     return Result(Trial(f"{stage}-{number:02d}", stage, sample, net, epochs=4), "failed", reason="made up")
 
 
@@ -101,9 +109,7 @@ def nth_net(number: int) -> Net:
     return Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(number + 2)))
 
 
-def some_results(
-    given: Advice, count: int = 12, seed: int = 0, stages: Sequence[str] = ("plan", "rung")
-) -> list[Result]:
+def some_results(given: Advice, count: int = 12, seed: int = 0, stages: Sequence[str] = ("race",)) -> list[Result]:
     """Results of random samples, every fourth of them failed."""
     rng = random.Random(seed)
     found = []
@@ -113,6 +119,37 @@ def some_results(
         ended = scored(sample, net, round(rng.uniform(0.3, 0.95), 3), stage, number=i)
         found.append(failed(sample, net, stage, i) if i % 4 == 3 else ended)
     return found
+
+
+Truth = Callable[[Sample, int], Result | str]  # (sample, part) -> what becomes of it: a result, or why it fails
+SHARE = 0.1  # of the schedule, one part of a made-up race
+
+
+def part(given: Advice, sample: Sample, number: int = 1, seconds: float | None = 5.0, **fields: Any) -> Result:
+    """The `number`th part of the training of a sample: scored(sample, its net, **fields), as a study names it."""
+    space, score = given.space, fields.pop("score", 0.8)
+    span = (round((number - 1) * SHARE, 6), round(number * SHARE, 6))
+    how = {"recipe": space.trained(sample), "span": span, "epochs": None if seconds else 4, "seconds": seconds}
+    how |= {"seed": 0, **fields.pop("how", {})}
+    return scored(space.fit(sample), space.grow(sample), score, how=how, **fields)
+
+
+def raced(given: Advice, truth: Truth, workers: int, waves: int) -> list[list[Result]]:
+    """The waves of a whole race, its trainings made up: truth(sample, part) -> a Result, or why that part fails."""
+    done: list[list[Result]] = []
+    for number in range(1, waves + 1):
+        ended = []
+        for slot, entry in enumerate(race.wave(given, [r for wave in done for r in wave], workers), 1):
+            begun = round(entry.after.trial.span[1] / SHARE) if entry.after else 0
+            found = truth(entry.sample, begun + 1)
+            made = found if isinstance(found, Result) else part(given, entry.sample, begun + 1)
+            resumes = entry.after.trial.id if entry.after else ""
+            made = replace(made, trial=replace(made.trial, id=f"race-{number}-{slot}", resumes=resumes))
+            ended.append(made if isinstance(found, Result) else Result(made.trial, "failed", reason=found))
+        if not ended:
+            break
+        done.append(ended)
+    return done
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> set[str]:

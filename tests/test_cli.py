@@ -135,7 +135,8 @@ def test_unusable_images(run, tmp_path, name):
      (("--goal", "speed"), "speed"), (("--goal", "accuracy where size<3"), "size"), (("--test", "1.5"), "--test"),
      (("--test", "some"), "some"), (("--test", "-0.2"), "-0.2"), (("--test", "nan"), "nan"),
      (("--runner", "cloud"), "local"), (("--task", "dream"), "classify"), (("--workers", "0"), "--workers"),
-     (("--workers", "-1"), "--workers"), (("--trials", "0"), "--trials"), (("--trials", "-3"), "--trials")],
+     (("--workers", "-1"), "--workers"), (("--evidence", "0.9"), "--evidence"), (("--evidence", "nan"), "0.5"),
+      (("--trials", "0"), "--trials"), (("--trials", "-3"), "--trials")],
     ids=" ".join,
 )  # fmt: skip
 def test_bad_options(run, stripes, words, named):
@@ -298,7 +299,7 @@ def wait_for(process, stage: str, done: int) -> None:
 def test_a_stopped_study_writes_its_best(tmp_path, how):
     words = ("choose", "digits", "--budget", "5m", "--out", tmp_path / "out", "--json")
     process = started(*words)
-    wait_for(process, "plan", 1)
+    wait_for(process, "race", 1)
     process.send_signal(how)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
@@ -326,7 +327,7 @@ def test_stopped_before_the_first_trial_there_is_nothing_to_write(tmp_path):
 def test_a_killed_study_is_continued_and_says_so(tmp_path):
     words = ("choose", "digits", *QUICK, "--out", tmp_path / "out", "--json")
     process = started(*words)
-    wait_for(process, "plan", 2)
+    wait_for(process, "race", 2)
     process.kill()
     process.communicate()
     ended = command(*words)
@@ -334,7 +335,6 @@ def test_a_killed_study_is_continued_and_says_so(tmp_path):
     told = events(ended.stderr)
     (note,) = [e["note"] for e in told if e["stage"] == "continue"]
     assert re.search(r"continuing an unfinished study: [234] trials are kept", note)
-    assert [e["planned"] for e in told if e["stage"] == "plan"] == [0]
     whole = command(*words[:-3], "--out", tmp_path / "whole", "--json")
     assert json.loads(whole.stdout)["net"] == json.loads(ended.stdout)["net"]
     assert json.loads(whole.stdout)["test"] == json.loads(ended.stdout)["test"]

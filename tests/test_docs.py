@@ -13,7 +13,9 @@ import typer
 
 import convwise
 from convwise.cli import app
-from convwise.rules import RECIPE_RULES, RULES
+from convwise.recipes import RECIPE_RULES
+from convwise.rules import RULES
+from studies import advice, part
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -89,7 +91,12 @@ def test_the_example_strategy_meets_the_contract():
     (code,) = [code for name, code in blocks("python") if name == "CONTRIBUTING.md"]
     names: dict[str, object] = {}
     exec(compile(code, "CONTRIBUTING.md", "exec"), names)
-    assert callable(names["propose"])
+    propose, given = names["propose"], advice(shape=(16, 16, 1))
+    samples = propose(given, [], 4, 0)
+    assert 0 < len(samples) <= 4
+    assert all(given.space.fit(sample) == sample for sample in samples)
+    kept = [part(given, samples[0])]
+    assert given.space.key(samples[0]) not in {given.space.key(sample) for sample in propose(given, kept, 4, 0)}
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -16,7 +16,8 @@ from convwise import fingerprint, probes
 from convwise.core.records import Fingerprint, from_json, to_json
 from convwise.fingerprint import MEASURES, look
 from convwise.probes import Bench, LeaveOneOut, dimension_of, paired_loss, resize, stratified, wilson
-from convwise.rules import RECIPE_RULES, RULES
+from convwise.recipes import RECIPE_RULES
+from convwise.rules import RULES
 
 LONG = 600.0  # seconds: the clock must not decide a test
 
@@ -425,11 +426,11 @@ def test_what_decides_something_is_measured_first() -> None:
     order = [row.name for row in MEASURES]
     deciding = {rule.measure for rule in (*RULES, *RECIPE_RULES)} & set(order)
     assert deciding == set(order[: len(deciding)])
-    assert {"flip_gain", "discriminative_scale"} <= deciding
+    assert {"resolution_sensitivity", "discriminative_scale"} <= deciding
 
 
 class SlowClock:
-    """perf_counter of a machine that needs a second for everything between two looks at it."""
+    """thread_time of a machine that needs a second for everything between two looks at it."""
 
     now = 0.0
 
@@ -440,7 +441,7 @@ class SlowClock:
 
 @pytest.mark.parametrize("seconds", [4.0, 12.0, 30.0])
 def test_a_measure_without_time_is_named(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(probes, "perf_counter", SlowClock())
+    monkeypatch.setattr(probes, "thread_time", SlowClock())
     labels = two_classes(120)
     large = noise(120, 64, 64, 3) + 25 * labels[:, None, None, None] * np.linspace(-1, 1, 64)[None, None, :, None]
     found = look(part(large, labels), ("a", "b"), seconds=seconds)

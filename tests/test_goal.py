@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from decimal import Decimal
 
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convwise.clock import Clock, parse_duration, process_age
-from convwise.core.goal import Goal, Limit, parse_goal
+from convwise.core.goal import Cheapest, Goal, Limit, parse_goal
 from convwise.core.problems import UnusableInput
+from convwise.core.records import from_json, to_json
 
 # What each suffix means, written out once more: (metric as written, its name, suffix, factor).
 UNITS = [
@@ -75,7 +77,8 @@ def test_bad_numbers_are_refused(number):
 @given(st.text(max_size=40))
 def test_no_text_crashes(text):
     with suppress(UnusableInput):
-        assert parse_goal(text).maximise == "accuracy"
+        goal = parse_goal(text)
+        assert (goal.maximise == "accuracy") == (goal.cheapest is None)
 
 
 def test_excess_is_the_ratio_of_what_is_over():
@@ -87,6 +90,69 @@ def test_excess_is_the_ratio_of_what_is_over():
 
 def test_the_stricter_of_two_limits_counts():
     assert parse_goal("accuracy where params<50 and params<100").excess({"params": 75}) == {"params": 1.5}
+
+
+# --- the cheapest network that keeps an accuracy -------------------------------------------------
+
+CHEAP = {
+    "macs where accuracy>=0.97": Cheapest("macs", 0.97),
+    "MACs WHERE Accuracy > 97 %": Cheapest("macs", 0.97),
+    "params where accuracy>=.5": Cheapest("params", 0.5),
+    "latency where accuracy>=97.5%": Cheapest("latency_ms", 0.975),
+    "activation_bytes where accuracy>=best": Cheapest("activation_bytes", None),
+    "macs where accuracy >= best - 0.005": Cheapest("macs", None, 0.005),
+    "macs where accuracy>=best-0.3%": Cheapest("macs", None, 0.003),
+    "cheapest": Cheapest("macs", None, 0.003),
+    "cheapest where accuracy>=97%": Cheapest("macs", 0.97),
+}
+
+
+@pytest.mark.parametrize("text", CHEAP)
+def test_the_cheapest_that_keeps_an_accuracy(text):
+    found, meant = parse_goal(text), CHEAP[text]
+    assert (found.text, found.limits, found.maximise) == (text, (), "")
+    assert found.cheapest == Cheapest(meant.metric, meant.accuracy and pytest.approx(meant.accuracy),
+                                      pytest.approx(meant.within))  # fmt: skip
+
+
+def test_limits_stand_beside_the_accuracy_to_keep():
+    goal = parse_goal("macs where params<100k and accuracy>=97% and latency<2ms")
+    assert goal.limits == (Limit("params", 1e5), Limit("latency_ms", 2.0))
+    assert goal.cheapest.accuracy == pytest.approx(0.97)
+    assert goal.excess({"params": 2e5, "macs": 1e12}) == {"params": 2.0}
+    assert parse_goal("cheapest where params<100k").limits == (Limit("params", 1e5),)
+
+
+def test_what_is_to_be_kept():
+    assert Cheapest("macs", 0.97).floor(best=0.5) == 0.97
+    assert Cheapest("macs", None, 0.003).floor(best=0.99) == pytest.approx(0.987)
+
+
+def test_a_goal_of_cost_is_kept_as_json():
+    goal = parse_goal("macs where accuracy>=97% and params<100k")
+    assert from_json(Goal, to_json(goal)) == goal
+
+
+BAD_CHEAP = {
+    "macs": "no accuracy", "latency where params<3": "no accuracy", "macs where accuracy>=97": "accuracy>=97",
+    "macs where accuracy>=100%": "100%", "macs where accuracy>=150%": "150%", "macs where accuracy>=0": ">=0",
+    "macs where accuracy<=0.9": "<=0.9", "macs where accuracy": "'accuracy'", "macs where accuracy>=-0.3": "-0.3",
+    "macs where accuracy>=best+1%": "best+1%", "macs where accuracy>=best 1%": "best 1%",
+    "macs where accuracy>=best-": "best-", "macs where accuracy>=best-30": "best-30",
+    "macs where accuracy>=0.9 and accuracy>=0.8": "two", "accuracy where accuracy>=0.9": "one to keep",
+    "speed where accuracy>=0.9": "speed", "cheapest where": "no limit after",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD_CHEAP)
+def test_every_fix_works_when_it_is_typed(text):
+    with pytest.raises(UnusableInput) as caught:
+        parse_goal(text)
+    assert BAD_CHEAP[text] in str(caught.value)
+    fixes = re.findall("'([^']*)'", caught.value.problem.fix)
+    assert fixes
+    for fix in fixes:
+        parse_goal(fix)
 
 
 @given(st.integers(0, 9), st.integers(0, 90), st.integers(0, 90), st.sampled_from(("", " ")))

@@ -29,26 +29,31 @@ EVERYTHING = frozenset({"*"})
 MAY_IMPORT: dict[str, frozenset[str]] = {
     # The sentence, and what comes out: the stages meet here.
     "study": EVERYTHING,
+    "verbs": EVERYTHING,
     "settings": frozenset({"tasks", "runners"}),
+    "judge": frozenset({"evidence", "search"}),  # what the race's results say, and who leads it
     "deliver": EVERYTHING,
-    "applying": EVERYTHING,
+    # One experiment, and the bench that it makes where no study lends one.
+    "experiment": frozenset({"clock", "judge", "runners", "tasks", "train"}),
+    "bench": EVERYTHING,
     # The doors to the study.
-    "__init__": frozenset({"study", "checking", "single"}),
+    "__init__": frozenset({"verbs", "checking", "single"}),
     "__main__": frozenset({"cli"}),
     "cli": frozenset(
-        {"study", "deliver", "advice", "clock", "console", "formats", "images", "fingerprint", "cli_check", "cli_layer"}
+        {"verbs", "deliver", "advice", "clock", "console", "formats", "images", "fingerprint", "cli_check", "cli_layer"}
     ),
     "cli_layer": frozenset({"machine", "single"}),
-    "cli_check": frozenset({"checking", "applying", "clock", "console"}),
+    "cli_check": frozenset({"checking", "bench", "experiment", "clock", "console"}),
     # A stage and its table, or the alternatives that it runs.
-    "advice": frozenset({"rules"}),
-    "train": frozenset({"batches", "tasks", "formats"}),
+    "advice": frozenset({"rules", "recipes"}),
+    "recipes": frozenset({"rules"}),
+    "train": frozenset({"batches", "tasks", "formats", "initial", "optimizers"}),
     "machine": frozenset({"formats"}),  # it times the nets that would be trained and handed over
     "images": frozenset({"sources", "stack", "decode", "splits"}),
     # One stage in several files.
     "stack": frozenset({"sources", "decode", "splits"}),
     "fingerprint": frozenset({"probes"}),
-    "report": frozenset({"plots", "sight", "views"}),
+    "report": frozenset({"plots", "sight", "views", "words"}),
     "views": frozenset({"plots", "sight"}),
     # Any model, whatever its format, and the command that says what is wrong with it.
     "checking": frozenset({"formats", "images", "fingerprint"}),
@@ -279,7 +284,8 @@ WRITING_TOOL = re.compile(r"\b(language model|LLM|chatbot|AI assistant|Co-Author
 
 def texts() -> list[Path]:
     inside = [path for folder in PRODUCT for path in folder.rglob("*") if "__pycache__" not in path.parts]
-    return [p for p in (*ROOT.glob("*"), *inside) if p.is_file() and p.suffix in TEXTS and p != Path(__file__)]
+    kept_out = {Path(__file__), ROOT / ".git"}  # a worktree's .git is a file that names a folder of this machine
+    return [p for p in (*ROOT.glob("*"), *inside) if p.is_file() and p.suffix in TEXTS and p not in kept_out]
 
 
 @pytest.mark.parametrize("pattern", [MACHINE_PATH, WRITING_TOOL], ids=["machine paths", "writing tools"])

@@ -1,8 +1,7 @@
-"""The judge: planted effects are found, absent ones are not, and the cheaper of equals is taken."""
+"""The judge: the leader is chosen, a change takes its place only where that is sure, effects are of equal time."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,24 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from convwise.core.goal import parse_goal
-from convwise.core.paired import is_near, paired_difference
-from convwise.core.records import Effect, Result
-from convwise.judge import improved, judge, measured_effects, paired_effects, verdict_word, wilson
-from convwise.search.designed import design
-from studies import advice, answers, failed, nth_net, scored
+from convwise.core.paired import known_run_variance, paired_difference
+from convwise.core.records import Advice, Point, Result
+from convwise.judge import judge, raced_effects, wilson
+from convwise.search import race
+from studies import advice, answers, failed, nth_net, part, scored
 
-ANY = parse_goal("accuracy")
+GIVEN = advice(shape=(24, 24, 1), counts=(300, 300))
+TWIN = {**GIVEN.sample, race.FLIP: True}
+GOOD = answers(0.8, 1000)
 
 
-def rival(
-    number: int, score: float, macs: float, stage: str = "finalists", correct: str | None = None, **cost
-) -> Result:
-    """A result of net `number`, right on a share `score` of 1,000 examples unless told which."""
-    correct = answers(score, 1000, number) if correct is None else correct
-    share = correct.count("1") / len(correct)
-    costs = {"macs": macs, "params": macs / 10, "activation_bytes": 1.0, **cost}
-    return scored({"n": number}, nth_net(number), share, stage, correct=correct, cost=costs, number=number)
+def edited(**changes) -> dict:
+    """The advised sample with changes; '__' stands for a dot."""
+    return {**GIVEN.sample, **{name.replace("__", "."): value for name, value in changes.items()}}
 
 
 def flipped(correct: str, lost: int, won: int) -> str:
@@ -38,96 +33,213 @@ def flipped(correct: str, lost: int, won: int) -> str:
     return correct.replace("x", "0")
 
 
+def answered(sample, correct: str, number: int = 1, given_: Advice = GIVEN, **fields) -> Result:
+    """A part with these answers; its steps take as long as any other's."""
+    share = correct.count("1") / len(correct)
+    return part(given_, sample, number, score=share, correct=correct, **{"images_per_second": 1e3, **fields})
+
+
+def leader(parts: int = 2, correct: str = GOOD, **fields) -> list[Result]:
+    return [answered(GIVEN.sample, correct, number, **fields) for number in range(1, parts + 1)]
+
+
 # --- which net -----------------------------------------------------------------------------------
 
 
-def test_the_cheaper_one_is_taken_where_the_two_cannot_be_told_apart():
-    good = answers(0.9, 1000)
-    best, near = rival(0, 0, 100.0, correct=good), rival(1, 0, 40.0, correct=flipped(good, 12, 10))
-    verdict = judge([best, near], ANY, {})
-    assert verdict.chosen is near
-    assert "standard error" in verdict.reasons[0].because
-    assert "40%" in verdict.reasons[0].because
+def test_the_longest_part_of_the_leader_is_chosen_however_far_ahead_others_are_early():
+    ahead = answered(edited(stem__strides=2), flipped(GOOD, 0, 150), images_per_second=4e3)
+    verdict = judge(GIVEN, [*leader(3), ahead])
+    assert verdict.chosen.trial.sample == GIVEN.sample
+    assert verdict.chosen.trial.span[0] == pytest.approx(0.2)
+    assert "none of the 1 changes" in verdict.reasons[0].because
+    (effect,) = verdict.effects
+    assert (effect.verdict, effect.accuracy_change) == ("matters", pytest.approx(0.15))  # told, but not followed
 
 
-def test_a_clearly_worse_one_is_not_taken_however_cheap():
-    good = answers(0.9, 1000)
-    best, worse = rival(0, 0, 100.0, correct=good), rival(1, 0, 1.0, correct=flipped(good, 30, 2))
-    assert judge([best, worse], ANY, {}).chosen is best
+def test_a_change_that_is_surely_better_without_cheaper_steps_is_chosen():
+    better = edited(activation="relu")
+    verdict = judge(GIVEN, [*leader(), answered(better, flipped(GOOD, 0, 150), images_per_second=990.0)])
+    assert verdict.chosen.trial.sample == better
+    (reason,) = verdict.reasons
+    assert "activation relu instead of gelu" in reason.because
+    assert "15.0 points ahead after 5 s" in reason.because
+    assert reason.value == verdict.chosen.trial.net.id
 
 
-def test_a_dearer_one_is_not_taken_for_being_as_good():
-    good = answers(0.9, 1000)
-    best, dear = rival(0, 0, 100.0, correct=good), rival(1, 0, 200.0, correct=flipped(good, 3, 2))
-    assert judge([best, dear], ANY, {}).chosen is best
+def test_a_change_that_is_a_little_better_is_not():
+    verdict = judge(GIVEN, [*leader(), answered(edited(activation="relu"), flipped(GOOD, 2, 8))])
+    assert verdict.chosen.trial.sample == GIVEN.sample
 
 
-def test_pairs_decide_where_independent_samples_could_not():
-    """Twelve answers worse and none better: unpaired that is under one standard error of the difference (1.35 points
-    by the binomial formula); paired it is over one, with the seeds' 1.0 point counted."""
-    good = answers(0.9, 1000)
-    best, worse = rival(0, 0, 100.0, correct=good), rival(1, 0, 40.0, correct=flipped(good, 12, 0))
-    assert judge([best, worse], ANY, {}).chosen is best
+def test_counted_epochs_are_not_told_as_no_seconds():
+    better = answered(edited(activation="relu"), flipped(GOOD, 0, 150), seconds=None)
+    verdict = judge(GIVEN, [*leader(seconds=None), better])
+    assert "after as many epochs" in verdict.reasons[0].because
+    assert verdict.effects[0].seconds == 0.0
 
 
-def test_what_another_seed_could_do_is_no_difference():
-    """Three answers of a thousand: two trainings of one net differ by more."""
-    good = answers(0.9, 1000)
-    best, near = rival(0, 0, 100.0, correct=good), rival(1, 0, 40.0, correct=flipped(good, 3, 0))
-    assert judge([best, near], ANY, {}).chosen is near
+def test_where_nothing_was_tested_that_is_said():
+    verdict = judge(GIVEN, leader(1))
+    assert verdict.effects == ()
+    assert "nothing was tested" in verdict.reasons[0].because
 
 
-def test_only_the_longest_runs_compete():
-    early, late = rival(0, 0.99, 1.0, "rung"), rival(1, 0.8, 9.0)
-    early, late = (replace(r, trial=replace(r.trial, seconds=s, epochs=None)) for r, s in ((early, 5.0), (late, 20.0)))
-    assert judge([early, late], ANY, {}).chosen is late
+def test_a_leader_that_is_mirrored_is_called_so():
+    mirrored = answers(0.9, 100) * 2
+    results = [r for n in (1, 2) for r in (answered(GIVEN.sample, GOOD, n, mirrored=mirrored), answered(TWIN, GOOD, n))]
+    verdict = judge(GIVEN, results)
+    assert verdict.chosen.trial.sample == TWIN
+    assert "mirrored" in verdict.reasons[0].because
 
 
-def test_without_finalists_the_plan_competes_with_the_rung():
-    """Plan and rung are trained for equally long, and the default is always a candidate."""
-    plan, rung = rival(0, 0.99, 1.0, "plan"), rival(1, 0.8, 9.0, "rung")
-    assert judge([plan, rung], ANY, {}).chosen is plan
+def test_where_the_advised_net_failed_another_is_chosen_and_that_is_said():
+    broken = [failed(sample, GIVEN.net) for sample in (GIVEN.sample, TWIN)]
+    verdict = judge(GIVEN, [*broken, answered(edited(padding="valid"), GOOD)])
+    assert verdict.chosen.trial.sample["padding"] == "valid"
+    assert "could not be used; this one, with padding valid" in verdict.reasons[0].because
 
 
-def test_an_early_run_that_had_more_time_is_no_rival_of_the_finalists():
-    early, late = rival(0, 0.99, 1.0, "plan"), rival(1, 0.8, 9.0)
-    early, late = (replace(r, trial=replace(r.trial, seconds=s, epochs=None)) for r, s in ((early, 19.0), (late, 15.0)))
-    assert judge([early, late], ANY, {}).chosen is late
-
-
-def test_limits_and_failures_are_never_chosen():
-    goal = parse_goal("accuracy where macs<50 and latency<2ms")
-    over, slow = rival(0, 0.99, 51.0), rival(1, 0.98, 10.0, latency_ms=2.1)
-    keeps, broken = rival(2, 0.7, 50.0, latency_ms=1.9), failed({}, nth_net(3), "finalists")
-    verdict = judge([over, slow, broken, keeps], goal, {})
-    assert verdict.chosen is keeps
-    assert verdict.alternatives == (keeps,)
+def test_limits_as_measured_are_never_broken():
+    """Params and macs hold by construction; a latency is only predicted until it was measured."""
+    limited = advice(shape=(24, 24, 1), counts=(300, 300), goal="accuracy where macs<50M and latency<2ms")
+    cost = {"macs": 1e6, "params": 10, "activation_bytes": 1.0}
+    fast, slow = {**cost, "latency_ms": 1.9}, {**cost, "latency_ms": 2.1}
+    mine = [answered(limited.sample, GOOD, given_=limited, cost=fast)]
+    sample = {**limited.sample, "activation": "relu"}
+    over = answered(sample, flipped(GOOD, 0, 150), given_=limited, cost=slow)
+    verdict = judge(limited, [*mine, over])
+    assert verdict.chosen is mine[0]
+    assert verdict.alternatives == (mine[0],)
+    assert "none of the 1 changes" in verdict.reasons[0].because
+    assert judge(limited, [replace(mine[0], cost=slow), replace(over, cost=fast)]).chosen.trial.sample == sample
     with pytest.raises(ValueError):
-        judge([over, slow, broken], goal, {})
+        judge(limited, [over])
 
 
-def test_the_final_training_is_no_rival():
-    final = replace(rival(0, 0.9, 1.0, "final"), score=None, correct="")
-    last = rival(1, 0.8, 9.0)
-    assert judge([last, final], ANY, {}).chosen is last
+def test_the_final_training_and_failures_are_no_rivals():
+    final = scored(GIVEN.sample, GIVEN.net, 0.99, "final")
+    mine = leader(1)
+    assert judge(GIVEN, [*mine, final, failed(TWIN, GIVEN.net)]).chosen is mine[0]
+    for results in ([], [final], [failed(GIVEN.sample, GIVEN.net)]):
+        with pytest.raises(ValueError):
+            judge(GIVEN, results)
 
 
-@settings(max_examples=200, deadline=None)
+def test_an_answer_to_an_interrupt_is_chosen_where_there_is_nothing_else():
+    answer = part(GIVEN, GIVEN.sample, how={"span": race.WHOLE})
+    assert judge(GIVEN, [answer]).chosen is answer
+    assert judge(GIVEN, [answer, *leader(1)]).chosen.trial.span != race.WHOLE
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=9))
 def test_the_pareto_front_is_that_of_a_naive_loop(pairs):
-    results = [rival(i, score / 10, 10.0 * macs) for i, (score, macs) in enumerate(pairs)]
+    results = [
+        scored({**GIVEN.sample, "n": i}, nth_net(i), score / 10, cost={"macs": 10.0 * macs, "params": 1},
+               how={"span": (0.0, 0.1)}, number=i)
+        for i, (score, macs) in enumerate(pairs)
+    ]  # fmt: skip
     points = {(r.cost["macs"], r.score) for r in results}
     naive = {
         (m, s) for m, s in points if not any(m2 <= m and s2 >= s and (m2, s2) != (m, s) for m2, s2 in points)
     }  # fmt: skip
-    front = judge(results, ANY, {}).alternatives
+    front = judge(GIVEN, results).alternatives
     assert [(r.cost["macs"], r.score) for r in front] == sorted(naive)
 
 
-def test_the_front_takes_the_longest_run_of_a_net():
-    short = rival(0, 0.99, 10.0, "rung")
-    long = replace(rival(0, 0.9, 10.0), trial=replace(short.trial, id="again", stage="finalists", epochs=8))
-    assert judge([long, short], ANY, {}).alternatives == (long,)
+def test_the_front_compares_first_parts_alone():
+    """The leader had more time after them: that it is then ahead says nothing against the others."""
+    first, second = answered(GIVEN.sample, GOOD), answered(GIVEN.sample, "1" * 1000, 2)
+    cheap = answered(edited(stem__strides=2), answers(0.7, 1000), cost={"macs": 1.0, "params": 1})
+    assert judge(GIVEN, [first, second, cheap]).alternatives == (cheap, first)
+
+
+# --- what each change was worth ------------------------------------------------------------------
+
+
+def by_name(results) -> dict:
+    return {(e.parameter, e.after): e for e in raced_effects(GIVEN, results)}
+
+
+def test_effects_are_of_equally_long_trainings_and_say_how_long():
+    """The leader's later parts are better, and no measure of a net that was trained for one part."""
+    mine = [answered(GIVEN.sample, answers(score, 1000), n) for n, score in ((1, 0.6), (2, 0.8), (3, 0.95))]
+    one = answered(edited(padding="valid"), flipped(mine[0].correct, 10, 30))
+    two = [answered(TWIN, flipped(mine[n - 1].correct, 50, 0), n) for n in (1, 2)]
+    found = by_name([*mine, one, *two])
+    assert set(found) == {("padding", "valid"), (race.FLIP, True)}
+    assert found["padding", "valid"].accuracy_change == pytest.approx(0.02)
+    assert found["padding", "valid"].seconds == 5.0
+    assert found[race.FLIP, True].accuracy_change == pytest.approx(-0.05)
+    assert found[race.FLIP, True].seconds == 10.0
+    assert found[race.FLIP, True].before is False
+    assert "after 10 s of training: -5.0 points" in found[race.FLIP, True].told()
+
+
+def test_every_value_that_was_tried_has_its_effect_once():
+    tried = [answered(edited(activation=value), flipped(GOOD, lost, 0)) for value, lost in (("relu", 20), ("silu", 90))]
+    found = by_name([*leader(1), *tried, tried[0]])
+    assert {key: round(e.accuracy_change, 4) for key, e in found.items()} == {
+        ("activation", "relu"): -0.02, ("activation", "silu"): -0.09,
+    }  # fmt: skip
+    assert len(raced_effects(GIVEN, [*leader(1), *tried, tried[0]])) == 2
+
+
+def test_edits_of_a_mirrored_leader_are_measured_against_it():
+    plain, mirrored = leader(2), [answered(TWIN, flipped(GOOD, 0, 60), n) for n in (1, 2)]
+    edit = answered({**TWIN, "padding": "valid"}, flipped(GOOD, 0, 20))
+    found = by_name([*plain, *mirrored, edit])
+    assert found["padding", "valid"].accuracy_change == pytest.approx(-0.04)
+    assert set(found) == {(race.FLIP, True), ("padding", "valid")}  # the twin is not told backwards
+
+
+def test_two_changes_at_once_have_no_effect_of_their_own():
+    both = answered(edited(padding="valid", activation="relu"), GOOD)
+    assert raced_effects(GIVEN, [*leader(1), both]) == ()
+
+
+@pytest.mark.parametrize(("images", "told"), [(race.LEAST_IMAGES, True), (race.LEAST_IMAGES - 1, False)])
+def test_parts_that_saw_too_few_images_are_not_compared(images, told):
+    """Where a step is much slower than was predicted; counted epochs are as long as was asked for."""
+    history = (Point(5.0, images, 0.5, 0.8),)
+    edit = answered(edited(padding="valid"), flipped(GOOD, 100, 0), history=history)
+    assert race.tells(answered(GIVEN.sample, GOOD, history=history, how={"seconds": None, "epochs": 4}))
+    assert bool(raced_effects(GIVEN, [*leader(1), edit])) == told
+    assert judge(GIVEN, [*leader(1), edit]).chosen.trial.sample == GIVEN.sample
+
+
+def test_parts_of_unequal_length_are_not_compared():
+    """A study that was continued has had another time for each wave."""
+    longer = answered(edited(padding="valid"), flipped(GOOD, 100, 0), how={"seconds": 77.0})
+    assert raced_effects(GIVEN, [*leader(1), longer]) == ()
+
+
+def test_time_ratios_are_of_seconds_an_image():
+    slow = answered(edited(padding="valid"), GOOD, images_per_second=500.0)
+    (effect,) = raced_effects(GIVEN, [*leader(1), slow])
+    assert effect.time_ratio == pytest.approx(2.0)
+
+
+def test_a_planted_effect_is_found_and_its_absence_is_not():
+    """Two hundred studies of one change each, over 1,000 examples, trainings as far apart as they are taken to be."""
+    rng = np.random.default_rng(4)
+    deviation = known_run_variance(5.0)[0] ** 0.5
+
+    def run(accuracy: float) -> str:
+        share = accuracy + rng.normal(0, deviation)
+        return "".join("01"[int(right)] for right in rng.random(1000) < share)
+
+    words = {}
+    for planted in (0.0, 0.1):
+        told = [
+            raced_effects(GIVEN, [*leader(1, run(0.8)), answered(edited(padding="valid"), run(0.8 + planted))])[0]
+            for _ in range(200)
+        ]
+        covered = np.mean([e.low <= planted <= e.high for e in told])
+        assert 0.92 <= covered <= 1.0
+        words[planted] = np.mean([e.verdict == "matters" for e in told])
+    assert words[0.0] <= 0.07
+    assert words[0.1] >= 0.9
 
 
 # --- intervals -----------------------------------------------------------------------------------
@@ -153,145 +265,8 @@ def test_wilson_of_nothing_says_nothing():
 def test_paired_differences_are_those_of_a_paired_t_test(n, seed):
     rng = np.random.default_rng(seed)
     a, b = (rng.random(n) < share for share in (0.8, 0.7))
-    one, two = (rival(i, 0, 1.0, correct="".join("01"[int(c)] for c in bits)) for i, bits in enumerate((a, b)))
+    one, two = (scored({}, nth_net(i), 0, correct="".join("01"[int(c)] for c in bits)) for i, bits in enumerate((a, b)))
     mean, error = paired_difference(one, two)
     assert mean == pytest.approx(a.mean() - b.mean())
     if error:
         assert mean / error == pytest.approx(stats.ttest_rel(a.astype(float), b.astype(float)).statistic)
-
-
-def test_results_without_the_same_examples_are_not_near():
-    one, other = rival(0, 0, 1.0, correct="1" * 10), rival(1, 0, 1.0, correct="1" * 12)
-    assert not is_near(one, other)
-    assert not is_near(rival(0, 0, 1.0, correct="1"), rival(1, 0, 1.0, correct="1"))  # one example has no spread
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [(0.001, 0.03, "matters"), (-0.03, -0.001, "matters"), (-0.009, 0.009, "no difference"),
-     (-0.02, 0.009, "not resolved"), (-0.009, 0.02, "not resolved"), (-0.3, 0.3, "not resolved")],
-)  # fmt: skip
-def test_words(low, high, word):
-    assert verdict_word(low, high) == word
-
-
-# --- designed experiments with planted effects -----------------------------------------------------
-
-FACTORS = [f"factor {i}" for i in range(11)]
-CONTRASTS = dict.fromkeys(FACTORS, ("low", "high"))
-
-
-def experiment(effects: dict[str, float], rng, n: int = 500, spread: float = 0.0, base: float = 0.8) -> list[Result]:
-    """Twelve runs of the design: accuracies by the planted effects, each over n examples, runs `spread` apart."""
-    runs = []
-    for number, row in enumerate(design(12)):
-        sample = {name: CONTRASTS[name][up] for name, up in zip(FACTORS, row, strict=True)}
-        true = base + sum(effects.get(name, 0.0) for name, up in zip(FACTORS, row, strict=True) if up)
-        right = rng.binomial(n, np.clip(true + rng.normal(0, spread), 0, 1))
-        slower = 2.0 if sample["factor 1"] == "high" else 1.0
-        runs.append(replace(
-            scored(sample, nth_net(number), right / n, "design", correct="1" * right + "0" * (n - right)),
-            images_per_second=1000 / slower,
-        ))  # fmt: skip
-    return runs
-
-
-def simulate(planted: dict[str, float], times: int = 300, **how) -> list[dict[str, Effect]]:
-    rng = np.random.default_rng(20)
-    found = (measured_effects(experiment(planted, rng, **how), CONTRASTS) for _ in range(times))
-    return [{effect.parameter: effect for effect in effects} for effects in found]
-
-
-PLANTED = {"factor 2": 0.08, "factor 7": -0.06}
-
-
-@pytest.mark.parametrize("how", [{}, {"spread": 0.02}], ids=["binomial noise", "and runs that differ"])
-def test_intervals_cover_the_truth_and_planted_effects_are_found(how):
-    found = simulate(PLANTED, **how)
-    covered = [e.low <= PLANTED.get(name, 0.0) <= e.high for effects in found for name, e in effects.items()]
-    assert len(covered) == 300 * 11
-    assert 0.93 <= np.mean(covered) <= 0.995
-    for name, change in PLANTED.items():
-        changes = [effects[name].accuracy_change for effects in found]
-        assert np.mean(changes) == pytest.approx(change, abs=0.003)
-        assert np.mean([effects[name].verdict == "matters" for effects in found]) > (0.9 if not how else 0.6)
-        assert all(np.sign(effects[name].accuracy_change) == np.sign(change) for effects in found)
-
-
-def test_where_nothing_matters_little_is_said_to_matter():
-    words = [e.verdict for effects in simulate({}) for e in effects.values()]
-    assert np.mean([word == "matters" for word in words]) < 0.07
-    many = [e.verdict for effects in simulate({}, times=30, n=50_000) for e in effects.values()]
-    assert np.mean([word == "no difference" for word in many]) > 0.9
-
-
-def test_without_noise_the_effects_come_back_exactly():
-    effects = {name: 0.01 * i for i, name in enumerate(FACTORS)}
-    runs = []
-    for number, row in enumerate(design(12)):
-        sample = {name: CONTRASTS[name][up] for name, up in zip(FACTORS, row, strict=True)}
-        score = 0.3 + sum(effects[name] for name, up in zip(FACTORS, row, strict=True) if up)
-        runs.append(scored(sample, nth_net(number), score, "design"))
-    found = measured_effects(runs, CONTRASTS)
-    assert [e.parameter for e in found] == FACTORS[::-1]  # the largest first
-    for effect in found:
-        assert effect.accuracy_change == pytest.approx(effects[effect.parameter])
-        assert (effect.before, effect.after, effect.runs) == ("low", "high", 12)
-
-
-def test_time_ratios_come_back():
-    found = {e.parameter: e for e in measured_effects(experiment({}, np.random.default_rng(1)), CONTRASTS)}
-    assert found["factor 1"].time_ratio == pytest.approx(2.0)
-    assert all(e.time_ratio == pytest.approx(1.0) for name, e in found.items() if name != "factor 1")
-
-
-def test_no_effects_without_a_design():
-    runs = experiment({}, np.random.default_rng(1))
-    assert measured_effects([], CONTRASTS) == ()
-    assert measured_effects(runs[:1], CONTRASTS) == ()
-    assert measured_effects(runs, {"factor 99": ("low", "high")}) == ()
-
-
-def test_a_factor_that_was_not_varied_has_no_effect():
-    runs = experiment({}, np.random.default_rng(1))
-    found = measured_effects(runs, {**CONTRASTS, "constant": ("low", "high")})
-    assert {e.parameter for e in found} == set(FACTORS)
-
-
-def test_one_failed_run_costs_only_itself():
-    found = measured_effects(experiment(PLANTED, np.random.default_rng(1), n=5000)[1:], CONTRASTS)
-    assert {"factor 2", "factor 7"} <= {e.parameter for e in found if e.verdict == "matters"}
-
-
-def test_the_verdict_holds_the_effects_of_the_design_only():
-    runs = experiment(PLANTED, np.random.default_rng(1), n=5000)
-    finalist = rival(50, 0.9, 1.0)
-    verdict = judge([*runs, finalist], ANY, CONTRASTS)
-    assert verdict.chosen is finalist
-    assert verdict.effects == measured_effects(runs, CONTRASTS)
-    assert {e.parameter for e in verdict.effects if e.verdict == "matters"} >= set(PLANTED)
-
-
-def test_single_changes_are_measured_against_what_another_seed_does():
-    """The plan, once more with another seed, is 4 points off: a change of 5 points is then not resolved."""
-    good = answers(0.9, 1000)
-    base = rival(0, 0, 9.0, "rung", correct=good)
-    other = rival(1, 0, 5.0, "rung", correct=flipped(good, 0, 50))
-    again = rival(0, 0, 9.0, "rung", correct=flipped(good, 0, 40))
-    again = replace(again, trial=replace(again.trial, id="rung-03", seed=2))
-    (sure,) = paired_effects([base, other])
-    (unsure,) = paired_effects([base, other, again])
-    assert (sure.parameter, sure.before, sure.after, sure.verdict) == ("n", 0, 1, "matters")
-    assert sure.accuracy_change == unsure.accuracy_change == pytest.approx(0.05)
-    assert unsure.verdict == "not resolved"
-    assert unsure.high - unsure.low == pytest.approx(2 * 1.96 * 0.04, rel=0.15)
-
-
-def test_improved_takes_what_is_surely_better_and_nothing_else():
-    given_ = advice(shape=(24, 24, 1))
-    pairs = {c.name: (c.values[0], c.values[1]) for c in given_.space.choices if len(c.values) > 1}
-    rows = dict(zip(pairs, itertools.cycle([(0.01, 0.03), (-0.03, -0.01), (-0.01, 0.03)]), strict=False))
-    effects = [Effect(n, *pairs[n], sum(i) / 2, *i, 1.0, "matters") for n, i in rows.items()]
-    best = improved(given_, given_.sample, effects)
-    for name, (low, _) in rows.items():
-        assert best[name] == (pairs[name][1] if low > 0 else given_.sample[name])

@@ -140,17 +140,20 @@ def test_every_fitted_sample_fits_optunas_distributions(sample):
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 points = st.builds(Point, numbers, st.integers(0, 10**9), numbers, st.none() | numbers)
 recipes = st.builds(Recipe, batch_size=st.integers(1, 512), learning_rate=numbers, flip=st.booleans(),
+                    optimizer=st.sampled_from(("adamw", "muon")), whitened=st.sampled_from(("", "stem")),
+                    identity_start=st.booleans(), average=st.booleans(), filter_rate=numbers,
                     class_weights=st.lists(numbers, max_size=4).map(tuple))  # fmt: skip
 trials = st.builds(
-    Trial, st.text(max_size=9), st.sampled_from(("plan", "rung", "final")), wide_samples(),
+    Trial, st.text(max_size=9), st.sampled_from(("race", "final")), wide_samples(),
     st.integers(0, 9).map(nth_net), recipes, st.none() | numbers, st.none() | st.integers(1, 99),
     st.integers(0, 10**6), st.sampled_from(("train", "all")), st.text(max_size=9), st.integers(1, 64),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )  # fmt: skip
 results = st.builds(
     Result, trials, st.sampled_from(("done", "failed")), st.none() | numbers, st.text("01", max_size=30),
     st.dictionaries(st.sampled_from(("macs", "params", "latency_ms")), st.integers(0, 10**9) | numbers),
     st.lists(points, max_size=3).map(tuple), numbers, numbers,
-    st.sampled_from(("float32", "bfloat16")), st.text(max_size=30),
+    st.sampled_from(("float32", "bfloat16")), st.text(max_size=30), st.text("01", max_size=20),
 )  # fmt: skip
 
 

@@ -142,6 +142,21 @@ def test_the_second_call_reads_what_the_first_measured(empty_cache, monkeypatch)
     assert file.name.startswith("latency-")
 
 
+def test_the_pace_is_remembered_so_that_the_same_images_get_the_same_advice(empty_cache, monkeypatch):
+    """Measured under other load it would be another one, and another width; an engine has one of its own."""
+    asked = []
+
+    def measured(engine: Engine) -> Pace:
+        asked.append(engine.dtype)
+        return Pace(1e-12 * len(asked), 2e-10, 3e-7)
+
+    monkeypatch.setattr(machine, "_pace", measured)
+    first = machine.pace(Engine("cpu", "float32"))
+    assert machine.pace(Engine("cpu", "float32")) == first == Pace(1e-12, 2e-10, 3e-7)
+    assert machine.pace(Engine("cpu", "bfloat16")) == Pace(2e-12, 2e-10, 3e-7)
+    assert asked == ["float32", "bfloat16"]
+
+
 def test_other_probes_or_versions_are_measured_anew(empty_cache, monkeypatch):
     assert machine._remembered("x", lambda: 1) == 1
     assert machine._remembered("x", lambda: 2) == 1

@@ -114,8 +114,8 @@ def test_what_was_measured_is_said(whole: Path) -> None:
     case = evidence()
     assert f"{100 * case.estimate['accuracy']:.1f}\u202f%" in text
     assert f"{case.cost['params']:,.0f}" in text
-    assert "stem.kernel_size 3 → 5 (+2.1 points)" in text
-    assert "activation relu → silu; dropout 0 → 0.2: take the cheaper" in text
+    assert "Measured to matter after 8 s of training: stem.strides 1 → 2 (−3.4 points); stem.kernel_size 3 → 5" in text
+    assert "After 8 s of training: activation relu → silu; dropout 0 → 0.2: take the cheaper" in text
     assert "Not resolved by these trials: head" in text
     assert "failed: out of memory" in text
     assert all(f"{layer.name}" in text for layer in case.net.layers)
@@ -125,8 +125,8 @@ def test_where_nothing_mattered_the_largest_change_is_said() -> None:
     case = evidence()
     quiet_ = tuple(replace(e, verdict="not resolved") for e in case.verdict.effects[3:])
     lines = dict(report.summary(replace(case, verdict=replace(case.verdict, effects=quiet_)), case.cost))
-    told = "No single change of the 3 tried was measured to matter; the largest: head GlobalAveragePooling2D → Flatten"
-    assert lines["Why"] == f"{told} (+0.6 points, −1.4 to +2.6)."
+    told = "No single change of the 4 tried was measured to matter; the largest, after 16 s of training"
+    assert lines["Why"] == f"{told}: training.flip no → yes (−1.2 points, −3.4 to +1.0)."
     lines = dict(report.summary(replace(case, verdict=replace(case.verdict, effects=())), case.cost))
     assert "stem.kernel_size 5, patches of 5 px" in lines["Why"]
     assert "input.size" not in lines["Why"]  # its measure was not taken
@@ -134,7 +134,7 @@ def test_where_nothing_mattered_the_largest_change_is_said() -> None:
 
 def test_a_learning_curve_ends_at_the_score() -> None:
     """Points on the way are measured on 500 validation images at most, the score on all of them."""
-    run = next(r for r in evidence().results if r.trial.stage == "finalists")
+    run = evidence().results[2]
     assert run.history[-1].accuracy != run.score
     points = plots._accuracies(run)
     assert points[-1] == (run.history[-1].seconds, run.score)
@@ -224,21 +224,71 @@ def test_a_validation_estimate_is_called_so(odd: dict[str, Path]) -> None:
     assert "validation images are wrong" in text
     assert "sealed test" not in text
     assert "No effect of a single parameter was measured" in text
+    assert "No other value was trained beside the advised network" in text
 
 
 def test_a_value_that_the_trials_overruled_is_named() -> None:
     """The advice reasons for 16 filters; where the chosen net has 32, the table must not hide it."""
     case = evidence()
-    sample = {**case.verdict.chosen.trial.sample, "stage.filters": 32}
+    sample = {**case.verdict.chosen.trial.sample, "stage.filters": 32, "stem.kernel_size": 5}
     chosen = replace(case.verdict.chosen, trial=replace(case.verdict.chosen.trial, sample=sample))
     told = {r["row"].parameter: r["instead"] for r in report.reasons(replace(case.verdict, chosen=chosen))}
     assert told == dict.fromkeys(told) | {"stage.filters": 32}
 
 
-def test_the_first_plan_is_named_by_its_id_not_by_who_ended_first() -> None:
+def test_the_chosen_and_the_advised_training_are_pointed_out_by_their_first_parts() -> None:
     case = evidence()
-    late = replace(case.results[0], trial=replace(case.results[0].trial, id="t999"))
-    assert replace(case, results=(late, *case.results)).marked == case.marked
+    assert case.marked == {"t000": "chosen, as advised"}
+    other = next(r for r in case.results if r.trial.sample["stem.strides"] == 2)
+    assert replace(case, verdict=replace(case.verdict, chosen=other)).marked == {
+        other.trial.id: "chosen", "t000": "advised",
+    }  # fmt: skip
+    mirrored = next(r for r in case.results if r.trial.id == "t091")
+    assert replace(case, verdict=replace(case.verdict, chosen=mirrored)).marked == {"t001": "chosen", "t000": "advised"}
+    assert replace(case, advised={"n": 0}).marked == {"t000": "chosen"}
+
+
+def test_a_learning_curve_joins_the_parts_of_one_training() -> None:
+    case = evidence()
+    whole = next(report.joined(training) for training in case.trainings if training[0].trial.id == "t000")
+    by_id = {r.trial.id: r for r in case.results}
+    parts = [by_id[name] for name in ("t000", "t090", "t092")]
+    points = [point for part in parts for point in part.history]
+    assert [point.accuracy for point in whole.history] == [point.accuracy for point in points]
+    seconds = [point.seconds for point in whole.history]
+    assert seconds == sorted(set(seconds))
+    assert seconds[-1] == pytest.approx(sum(part.history[-1].seconds for part in parts))
+    assert whole.history[-1].images == sum(part.history[-1].images for part in parts)
+    assert (whole.trial.id, whole.score) == ("t000", parts[-1].score)
+    ended = [r.trial.id for r in case.results if r.status == "done" and r.trial.stage == "race"]
+    assert sorted(r.trial.id for training in case.trainings for r in training) == sorted(ended)
+
+
+def test_accuracy_and_cost_compare_equal_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that others did not have are no rivals: the leader's last one would win against everything."""
+    case, drawn = evidence(), []
+    monkeypatch.setattr(plots, "cost_plot", lambda results, *rest: drawn.extend(results) or "")
+    report.tradeoff(case)
+    assert {r.trial.id for r in drawn} == {
+        r.trial.id for r in case.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.stage == "race"
+    }
+    line = dict(report.summary(case, case.cost))["Choice"]
+    first, last = case.results[0], case.verdict.chosen
+    assert f"One of {len(case.trainings)} trainings; 1 trial failed." in line
+    assert f"it scored {report.percent(first.score)} in validation" in line
+    assert f"At the end of the race: {report.percent(last.score)}" in line
+
+
+@pytest.mark.parametrize(("part", "said"), [("all", "no part was held back"), ("train", "validation part was held")])
+def test_the_final_training_says_what_it_saw(tmp_path: Path, part: str, said: str) -> None:
+    case = evidence()
+    final = replace(case.results[-1], trial=replace(case.results[-1].trial, part=part), score=0.9)
+    results = (*case.results[:-1], final)
+    assert replace(case, results=results).final is final
+    text = " ".join(Page(written(tmp_path, results=results)).text.split())
+    assert f"The rest of the chosen training{',' if part == 'all' else ':'}" in text
+    assert said in text
+    assert len(replace(case, results=results).trainings) == len(case.trainings)  # it is no part of the race
 
 
 def test_many_classes_show_pairs_instead_of_a_map() -> None:

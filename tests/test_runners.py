@@ -28,7 +28,7 @@ every_runner = pytest.mark.parametrize("name", RUNNERS)
 
 
 def trial(what: str, seconds: float | None = None) -> Trial:
-    return Trial(what, "rung", {}, nth_net(1), seconds=seconds, epochs=None if seconds else 1)
+    return Trial(what, "race", {}, nth_net(1), seconds=seconds, epochs=None if seconds else 1)
 
 
 def outcomes(results: list[Result]) -> dict[str, str]:

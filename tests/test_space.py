@@ -18,6 +18,7 @@ from convwise.core.goal import Goal, Limit
 from convwise.core.layers import Add, BatchNormalization, Conv2D, Dense, DepthwiseConv2D
 from convwise.core.net import Net
 from convwise.core.problems import Infeasible
+from convwise.core.recipe import Recipe
 from convwise.core.space import MAX_FILTERS, MEANING, WIDTHS, LatencyModel, Space, parse_size
 from convwise.formats import torch as torch_format
 from studies import WIDE, differing, wide_samples, wide_space
@@ -153,18 +154,18 @@ def test_infeasible_names_the_limit_and_by_how_much():
 
 @settings(max_examples=5, deadline=None)
 @given(wide_samples())
-def test_neighbours_are_all_single_changes_with_another_net(sample):
+def test_neighbours_are_all_single_changes_with_another_net_or_training(sample):
     space = wide_space()
-    here = space.grow(sample).id
+    here = space.key(sample)
     found = {}
     for name, value, changed in space.neighbours(sample):
         assert differing(sample, changed) == {name}
         assert changed[name] == value
-        assert space.grow(changed).id != here
+        assert space.key(changed) != here
         found[name, value] = changed
     for choice in space.choices:  # and nothing was left out
         for value in choice.values:
-            other = space.grow({**sample, choice.name: value}).id
+            other = space.key({**sample, choice.name: value})
             assert (other != here) == ((choice.name, value) in found)
 
 
@@ -207,6 +208,69 @@ def test_residual_blocks_add_equal_shapes(convs):
     assert len(body) == 3 * convs
 
 
+def test_a_whitening_stem_has_both_signs_of_every_direction_whatever_the_filters():
+    """As many directions as a patch has numbers; its bias is learnt, and no normalisation follows."""
+    for channels, kernel, filters in ((1, 2, 8), (3, 2, 24), (3, 3, 54), (3, 7, 294)):
+        net = wide_space(channels).grow({**BASE, "stem": "whitening", "stem.kernel_size": kernel, "padding": "same"})
+        stem = net["stem"]
+        assert (stem.filters, stem.padding, stem.use_bias, stem.activation) == (filters, "valid", True, "linear")
+        after = net.layers[[layer.name for layer in net.layers].index("stem") + 1]
+        assert (after.name, after.op, after.activation) == ("stem_act", "Activation", "relu")
+        assert analyse(net)["stem"].output_shape == (32 - kernel + 1, 20 - kernel + 1, filters)
+
+
+def test_every_stage_of_a_pooled_net_halves_its_map_before_it_is_normalised():
+    sample = {**BASE, "block": "pooled", "input.size": "64x48", "stage.count": 3}
+    for how, halved in (("MaxPooling2D", "stage1_pool"), ("strides", "stage1_conv1")):
+        net = wide_space().grow({**sample, "downsampling": how})
+        costs, names = analyse(net), [layer.name for layer in net.layers]
+        assert costs[halved].output_shape[:2] == (32, 24)
+        assert [costs[f"stage{i}_conv2"].output_shape[:2] for i in (1, 2, 3)] == [(32, 24), (16, 12), (8, 6)]
+        assert names.index("stage1_conv1") < names.index(halved) + 1 <= names.index("stage1_conv1_norm")
+        assert net.is_chain
+
+
+@pytest.mark.parametrize(("widening", "filters"), [(2, [4, 8, 16, 32]), (4, [4, 16, 16, 16])])
+def test_widening_says_how_the_filters_grow(widening, filters):
+    sample = {**BASE, "input.size": "64x48", "stage.count": 4, "stage.widening": widening}
+    net = wide_space().grow(sample)
+    assert [net[f"stage{i}_conv2"].filters for i in (1, 2, 3, 4)] == filters
+
+
+def test_the_running_statistics_follow_within_ten_steps():
+    norms = [layer for layer in wide_space().grow(BASE).layers if isinstance(layer, BatchNormalization)]
+    assert {layer.momentum for layer in norms} == {0.6}
+    assert 0.6**10 < 0.01  # of what they were ten steps before
+
+
+# --- how a sample is trained -----------------------------------------------------------------------
+
+
+def test_how_a_net_is_trained_follows_from_its_sample():
+    space = wide_space(recipe=Recipe(optimizer="muon", shift_px=3))
+    learned, whitened = (space.trained({**BASE, "stem": stem}) for stem in ("learned", "whitening"))
+    assert (learned.whitened, whitened.whitened) == ("", "stem")
+    assert [space.trained({**BASE, "training.flip": flip}).flip for flip in (False, True)] == [False, True]
+    starts = {block: space.trained({**BASE, "block": block}).identity_start for block in WIDE["block"]}
+    assert starts == {"plain": True, "pooled": True, "residual": False, "separable": False}  # a sum passes on already
+    assert learned.shift_px == 3  # the rest is the space's own
+    assert not wide_space(recipe=Recipe(optimizer="adamw")).trained(BASE).identity_start
+
+
+def test_a_key_tells_apart_what_is_trained_in_another_way():
+    space = wide_space()
+    plain, mirrored = ({**BASE, "training.flip": flip} for flip in (False, True))
+    assert space.grow(plain) == space.grow(mirrored)
+    assert space.key(plain) != space.key(mirrored)
+    assert space.key(plain) == space.key(dict(reversed(plain.items())))
+
+
+def test_a_sample_of_an_older_study_has_the_usual_values():
+    names = ("stem", "stage.widening", "training.flip")
+    old = {name: value for name, value in BASE.items() if name not in names}
+    assert wide_space().key(old) == wide_space().key({**old, "stem": "learned", "stage.widening": 2, "training.flip": False})  # noqa: E501  # fmt: skip
+
+
 def test_plain_is_a_chain_and_separable_has_no_wide_kernel_over_channels():
     space = wide_space()
     assert space.grow({**BASE, "block": "plain"}).is_chain
@@ -224,10 +288,12 @@ def test_plain_is_a_chain_and_separable_has_no_wide_kernel_over_channels():
 @pytest.mark.parametrize("block", WIDE["block"])
 @pytest.mark.parametrize("how", WIDE["downsampling"])
 def test_each_stage_halves_the_map_and_doubles_the_filters(block, how):
+    """All but the first; a pooled net's first as well."""
     net = wide_space().grow({**BASE, "block": block, "downsampling": how, "input.size": "64x48", "stage.count": 4})
     costs = analyse(net)
     ends = [costs[f"stage{i}_conv2"].output_shape for i in (1, 2, 3, 4)]
-    assert ends == [(64, 48, 4), (32, 24, 8), (16, 12, 16), (8, 6, 32)]
+    whole = [(64, 48, 4), (32, 24, 8), (16, 12, 16), (8, 6, 32)]
+    assert ends == ([(h // 2, w // 2, n) for h, w, n in whole] if block == "pooled" else whole)
 
 
 def test_filters_are_capped():

@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import convwise
 from convwise import deliver, study, train
@@ -22,11 +20,12 @@ from convwise.core.calculus import analyse
 from convwise.core.goal import parse_goal
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
-from convwise.core.records import Fingerprint, Result
+from convwise.core.progress import quiet
+from convwise.core.records import Fingerprint, Point, Result
 from convwise.fingerprint import look
 from convwise.images import read
 from convwise.ledger import NAME, Ledger
-from convwise.stages import STAGES, counted_share
+from convwise.search import race
 from convwise.study import Settings, Study
 from imagesets import striped, write_folder, write_parts
 from studies import answers
@@ -55,12 +54,16 @@ class Serial:
     def result(self, trial) -> Result:
         if trial.id in self.fails:
             return Result(trial, "failed", reason="made up")
-        if type(self).score is None or trial.part == "all":
+        if type(self).score is None:
             return self.work(trial)
+        if trial.part == "all":
+            return Result(trial, "done", seconds=1.0, images_per_second=1e4)
         total = analyse(trial.net).total
         score = type(self).score(trial.sample)
         cost = {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
-        return Result(trial, "done", score, answers(score, 200), cost, images_per_second=1e4)
+        seconds, right = trial.seconds or 1.0, answers(score, 200)
+        seen = (Point(seconds, 10 * race.LEAST_IMAGES, 0.5, score),)
+        return Result(trial, "done", score, right, cost, seen, seconds, images_per_second=1e4)
 
     def close(self) -> None:
         self.closed = True
@@ -107,10 +110,10 @@ def stripes(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images") / "stripes", ("a", "b", "c"), 30, 12, "L")
 
 
-def a_study(source, out: Path, trials: int | None = 4, watcher=study.quiet, **fields) -> Study:
+def a_study(source, out: Path, trials: int | None = 4, watcher=quiet, **fields) -> Study:
     goal = parse_goal(fields.pop("goal", LIMITED))
     out.mkdir(exist_ok=True)
-    settings = Settings(source, goal=goal, out=out, workers=1, trials=trials, **fields)
+    settings = Settings(source, goal=goal, out=out, trials=trials, **{"workers": 1, **fields})
     return Study(settings, Clock(settings.budget, time.monotonic()), watcher)
 
 
@@ -179,7 +182,7 @@ def test_optuna_opens_the_study(chosen):
     found = optuna.load_study(study_name=NAME, storage=f"sqlite:///{chosen.folder / 'study.db'}")
     states = [trial.state.name for trial in found.trials]
     assert states == ["COMPLETE"] * 4 + ["PRUNED"]
-    assert [t.user_attrs["stage"] for t in found.trials] == ["plan", "plan", "rung", "rung", "final"]
+    assert [t.user_attrs["stage"] for t in found.trials] == ["race"] * 4 + ["final"]
 
 
 def test_a_finished_study_is_left_as_it_is(chosen):
@@ -223,15 +226,19 @@ def test_where_nothing_is_sealed_the_estimate_is_called_validation(stripes, tmp_
     assert estimate["n"] == len(mine.images.valid)
 
 
-def test_a_validation_estimate_is_not_made_on_images_trained_on(stripes, tmp_path, serial, written):
-    """It is that of the run which held them back; the final one has seen them all."""
-    a_study(stripes, tmp_path / "out", test="none").run()
+def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_path, serial, written):
+    """Nothing is sealed, so the final training holds the validation part back, and the number told is its own."""
+    mine = a_study(stripes, tmp_path / "out", test="none")
+    mine.run()
     (material,) = written
-    held_back = material.verdict.chosen.trial
-    weights = train.load_weights(tmp_path / "out" / ".study", held_back.id)
-    expected = train.probabilities(held_back.net, weights, np.asarray(material.scored.pixels))
+    final = material.final
+    assert (final.trial.stage, final.trial.part) == ("final", "train")
+    weights = train.load_weights(tmp_path / "out" / ".study", "final")
+    assert all((material.weights[key] == weights[key]).all() for key in weights)
+    expected = train.probabilities(final.trial.net, weights, np.asarray(material.scored.pixels))
     assert material.probabilities == pytest.approx(expected)
-    assert deliver.estimate(material)["accuracy"] == pytest.approx(material.verdict.chosen.score)
+    assert deliver.estimate(material)["accuracy"] == pytest.approx(final.score)
+    assert final.history[-1].images <= 16 * len(mine.images.train)  # none of the validation images was learnt from
 
 
 def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path, serial, written):
@@ -264,78 +271,106 @@ def test_another_seed_is_another_study(stripes, tmp_path, serial, written):
     assert written[0].scored.names != written[1].scored.names
 
 
-@given(st.integers(1, 90))
-def test_counted_trials_are_shared_out_without_rest(trials):
-    shares = {stage.name: counted_share(stage.name, trials) for stage in STAGES}
-    assert sum(shares.values()) == trials
-    assert min(shares.values()) >= 0
-    assert shares["plan"] >= 1
-    assert shares["design"] in (0, 4, 8, 12)
-
-
-# --- the search, with made-up scores -------------------------------------------------------------
+# --- the race, with made-up scores ---------------------------------------------------------------
 
 
 def likes_five(sample) -> float:
-    """5x5 stems are better; nothing else matters."""
-    return 0.9 if sample["stem.kernel_size"] == 5 else 0.6
+    """5x5 kernels are better; nothing else matters."""
+    return 0.9 if sample["stage.kernel_size"] == 5 else 0.6
 
 
-def searched(stripes, out, serial, score=likes_five, trials=32, **fields) -> Study:
+SMALL = "accuracy where macs<200M"  # so that every single change is inside it
+
+
+def searched(source, out, serial, score=likes_five, trials: int | None = 12, workers: int = 1, **fields) -> Study:
     serial.score = staticmethod(score)
-    mine = a_study(stripes, out, trials, goal="accuracy where macs<2M", **fields)
+    mine = a_study(source, out, trials, goal=SMALL, workers=workers, **fields)
     mine.open()
     mine.start()
     mine.search()
     return mine
 
 
-def test_what_is_better_is_found_and_called_so(stripes, tmp_path, serial):
-    mine = searched(stripes, tmp_path / "out", serial)
-    stages = [r.trial.stage for r in mine.ledger.results]
-    assert [stages.count(s.name) for s in STAGES] == [counted_share(s.name, 32) for s in STAGES]
-    verdict = mine.verdict()
-    assert verdict.chosen.trial.sample["stem.kernel_size"] == 5
-    effects = {e.parameter: e for e in verdict.effects}
-    assert effects["stem.kernel_size"].verdict == "matters"
-    assert abs(effects["stem.kernel_size"].accuracy_change) == pytest.approx(0.3)
-    assert all(e.accuracy_change == pytest.approx(0) for n, e in effects.items() if n != "stem.kernel_size")
-
-
-def better_together(sample) -> float:
-    """The default loses, and two of its changes are surely better."""
-    return 0.6 + 0.1 * (sample["stem.kernel_size"] == 5) + 0.1 * (sample["activation"] != "relu")
-
-
-def test_the_default_is_always_among_the_finalists(stripes, tmp_path, serial):
-    mine = searched(stripes, tmp_path / "out", serial, better_together)
-    finalists = [r.trial.sample for r in mine.ledger.results if r.trial.stage == "finalists"]
-    assert len(finalists) == 3
-    assert mine.advice.sample in finalists
-
-
-def test_the_reasons_given_are_those_of_what_was_chosen(stripes, tmp_path, serial, written):
+def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_path, serial, written, monkeypatch):
     serial.score = staticmethod(likes_five)
-    a_study(stripes, tmp_path / "out", 32, goal="accuracy where macs<2M").run()
+    monkeypatch.setattr(train, "load_weights", lambda *_: {})
+    monkeypatch.setattr(train, "probabilities", lambda net, weights, pixels: np.full((len(pixels), 3), 1 / 3))
+    mine = a_study(stripes, tmp_path / "out", 12, goal=SMALL)
+    mine.run()
     (material,) = written
-    assert material.chosen.trial.sample["stem.kernel_size"] == 5 != material.advice.sample["stem.kernel_size"]
+    assert [r.trial.stage for r in material.results] == ["race"] * 12 + ["final"]
+    effects = {e.parameter: e for e in material.verdict.effects}
+    assert effects["stage.kernel_size"].verdict == "matters"
+    assert effects["stage.kernel_size"].accuracy_change == pytest.approx(0.3)
+    assert all(e.accuracy_change == pytest.approx(0) for n, e in effects.items() if n != "stage.kernel_size")
+    assert material.chosen.trial.sample["stage.kernel_size"] == 5 != mine.advice.sample["stage.kernel_size"]
     choice = deliver._choice(material, {}, {}, {})
     told = {reason["parameter"]: reason["value"] for reason in choice["reasons"]["choices"]}
     assert {name: told[name] for name in choice["sample"]} == choice["sample"]
 
 
+def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes, tmp_path, serial, written):
+    a_study(stripes, tmp_path / "out", 6).run()
+    (material,) = written
+    known, trial, spans = {r.trial.id: r.trial for r in material.results}, material.final.trial, []
+    while True:
+        spans.insert(0, trial.span)
+        if not trial.resumes:
+            break
+        trial = known[trial.resumes]
+    assert spans[0][0] == 0.0
+    assert spans[-1][1] == 1.0
+    assert len(spans) >= 2
+    assert [end for _, end in spans[:-1]] == pytest.approx([begin for begin, _ in spans[1:]])
+    assert trial.sample == material.chosen.trial.sample
+
+
+def test_a_timed_race_gives_most_of_the_time_to_one_training(stripes, tmp_path, serial, monkeypatch):
+    """On a clock that goes on by the seconds of each wave; --evidence is the share of core time for the others."""
+    now = [6.0]
+    monkeypatch.setattr(Clock, "elapsed", property(lambda self: now[0]))
+    for workers in (1, 2, 8):
+        now[0] = 6.0
+        real = Serial.result
+        ends = {}
+
+        def result(self, trial, workers=workers, ends=ends, real=real):
+            wave = trial.id.rsplit("-", 1)[0]
+            now[0] += 0 if wave in ends else (trial.seconds or 0) + 0.6
+            ends[wave] = True
+            return real(self, trial)
+
+        monkeypatch.setattr(serial, "result", result)
+        mine = searched(stripes, tmp_path / str(workers), serial, trials=None, workers=workers, budget=600.0)
+        raced = mine.raced
+        beside = [r for r in raced if r.trial.sample != mine.advice.sample]
+        assert len(mine.verdict().effects) >= (2 if workers == 1 else 5)
+        spent = sum(r.trial.seconds for r in beside)
+        assert spent <= (0.1 + 0.1 * (workers == 1) + (workers - 1) * 0.1 / workers) * 600 * workers
+        assert now[0] <= 0.5 * 600  # most of it is left for the final training
+        assert all(0 <= r.trial.span[0] < r.trial.span[1] < 0.6 for r in raced)
+
+
+@pytest.mark.parametrize(("budget", "fields"), [(20.0, {}), (600.0, {"evidence": 0.0})])
+def test_where_there_is_no_time_or_no_wish_one_net_is_trained_well(stripes, tmp_path, serial, budget, fields):
+    mine = searched(stripes, tmp_path / "out", serial, trials=None, workers=2, budget=budget, **fields)
+    assert [r.trial.sample for r in mine.raced] == [mine.advice.sample]
+    assert "nothing was tested" in mine.verdict().reasons[0].because
+    assert mine.raced[0].trial.seconds <= 0.1 * budget
+
+
 def test_a_failed_trial_costs_only_itself(stripes, tmp_path, serial, written):
-    serial.fails = ("plan-01", "rung-02")
+    serial.fails = ("race-2-1", "race-4-1")
     a_study(stripes, tmp_path / "out", 6).run()
     (material,) = written
     states = {r.trial.id: r.status for r in material.results}
-    assert states["plan-01"] == states["rung-02"] == "failed"
+    assert states["race-2-1"] == states["race-4-1"] == "failed"
     assert len(states) == 7
     assert material.verdict.chosen.status == "done"
 
 
 def test_where_all_fail_the_reason_is_told(stripes, tmp_path, serial, written):
-    serial.fails = tuple(f"{stage}-{i:02d}" for stage in ("plan", "rung") for i in range(9))
+    serial.fails = tuple(f"race-{i}-1" for i in range(9))
     with pytest.raises(Infeasible, match="made up"):
         a_study(stripes, tmp_path / "out").run()
     assert not written
@@ -346,7 +381,7 @@ def test_where_the_final_training_fails_the_search_answers(stripes, tmp_path, se
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
     assert material.final is None
-    assert material.chosen.trial.stage in ("plan", "rung")
+    assert material.chosen.trial.stage == "race"
     kept = train.load_weights(tmp_path / "out" / ".study", material.chosen.trial.id)
     assert all((material.weights[key] == kept[key]).all() for key in kept)
 
@@ -461,6 +496,31 @@ def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, serial, written,
     assert (whole.probabilities == continued.probabilities).all()
 
 
+def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, serial, written):
+    """Weights are kept by name: found here, a continued race began its numbers, and files, anew."""
+    serial.stops = (3, SystemExit("killed"))
+    with pytest.raises(SystemExit):
+        a_study(stripes, tmp_path / "out", 7, workers=2).run()
+    serial.stops = None
+    a_study(stripes, tmp_path / "out", 7, workers=2).run()
+    names = [r.trial.id for r in written[0].results]
+    assert len(set(names)) == len(names) == 8
+    for result in written[0].results:
+        assert result.trial.resumes in {"", *names}
+
+
+def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripes, tmp_path, serial, written):
+    """The two seconds that answered the interrupt are no part of the schedule, and nothing goes on from them."""
+    serial.stops = (0, KeyboardInterrupt())
+    a_study(stripes, tmp_path / "out").run()
+    serial.stops = None
+    a_study(stripes, tmp_path / "out", 5).run()
+    first = [r for r in written[1].results if r.trial.stage == "race" and r.trial.span != race.WHOLE][0]
+    assert first.trial.span[0] == 0.0
+    assert first.trial.resumes == ""
+    assert written[1].final.trial.span[0] < 0.6
+
+
 @pytest.mark.parametrize("fields", [{"seed": 1}, {"goal": "accuracy where macs<90k"}])
 def test_another_study_in_the_same_folder_is_refused(stripes, tmp_path, serial, written, fields):
     serial.stops = (1, SystemExit())
@@ -521,7 +581,10 @@ def test_a_folder_of_somebody_else_is_refused(stripes, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-@pytest.mark.parametrize(("field", "value"), [("seed", -1), ("seed", 1.5), ("workers", "2"), ("trials", 0)])
+NONE = [("seed", -1), ("seed", 1.5), ("workers", "2"), ("trials", 0), ("evidence", 0.6), ("evidence", float("nan"))]
+
+
+@pytest.mark.parametrize(("field", "value"), NONE)
 def test_numbers_that_are_none_are_refused(stripes, tmp_path, field, value):
     with pytest.raises(UnusableInput, match=f"--{field}: is"):
         convwise.choose(stripes, out=tmp_path / "out", **{field: value})
@@ -550,20 +613,6 @@ def test_an_unusable_source_leaves_no_folder(tmp_path, monkeypatch):
 
 
 # --- time ----------------------------------------------------------------------------------------
-
-
-def test_a_budget_is_shared_by_the_clock(stripes, tmp_path, serial, monkeypatch):
-    """On a clock that stands still each stage gets what is left until its own share."""
-    mine = a_study(stripes, tmp_path / "out", None, budget=600.0)
-    monkeypatch.setattr(Clock, "elapsed", property(lambda self: 6.0))
-    mine.open()
-    mine.start()
-    count, seconds = mine.share(STAGES[0])
-    assert 1 <= count <= STAGES[0].most
-    assert count * seconds <= 54
-    monkeypatch.setattr(Clock, "elapsed", property(lambda self: 599.0))
-    assert [mine.share(stage)[0] for stage in STAGES[1:]] == [0, 0, 0]
-    assert mine.share(STAGES[0])[0] >= 1  # an answer exists, however late it is
 
 
 # --- the other verbs, and arrays ------------------------------------------------------------------

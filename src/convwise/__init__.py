@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return check
     if name in __all__:
-        from convwise import study
+        from convwise import verbs
 
-        return getattr(study, name)
+        return getattr(verbs, name)
     raise AttributeError(f"module 'convwise' has no attribute {name!r}")

@@ -12,13 +12,8 @@ from convwise.core.layers import Layer, parameters
 from convwise.core.net import Net
 from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe
 from convwise.core.space import MEANING, Choice, LatencyModel, Sample, Space, Value
-from convwise.rules import RECIPE_RULES, RULES, Rule, Situation
-
-# Strong plain defaults that need no fingerprint: the portfolio is always tried beside the plan.
-PORTFOLIO: tuple[Sample, ...] = (
-    {"block": "residual", "stage.filters": 16, "stage.convs": 2, "stage.count": 3},
-    {"block": "plain", "stage.filters": 24, "stage.convs": 1, "stage.count": 4},
-)
+from convwise.recipes import RECIPE_RULES
+from convwise.rules import RULES, Rule, Situation
 
 
 def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 300.0, threads: int = 2,
@@ -35,8 +30,9 @@ def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 30
         situation = replace(situation, chosen={**situation.chosen, name: rule.then(situation)})
         choices.append(Choice(name, _values(rule, situation)))
         reasons.append(_reason(rule, situation))
-    space = _space(facts, goal, latency, tuple(choices), situation.chosen)
-    return _advice(space, situation, tuple(reasons))
+    recipe, why = _recipe(situation)
+    space = _space(facts, goal, latency, tuple(choices), situation.chosen, recipe)
+    return _advice(space, situation, (*reasons, *why))
 
 
 def _first(rules: Sequence[Rule], name: str, situation: Situation) -> Rule:
@@ -52,10 +48,10 @@ def _reason(rule: Rule, situation: Situation) -> Reason:
 
 
 def _space(facts: Fingerprint, goal: Goal, latency: LatencyModel | None, choices: tuple[Choice, ...],
-           chosen: Sample) -> Space:  # fmt: skip
+           chosen: Sample, recipe: Recipe) -> Space:  # fmt: skip
     channels = facts.input_shape[2]
     choices = tuple(sorted(choices, key=lambda choice: list(MEANING).index(choice.name)))
-    return Space(channels, len(facts.classes), facts.mean, facts.variance, choices, goal, latency, dict(chosen))
+    return Space(channels, len(facts.classes), facts.mean, facts.variance, choices, goal, latency, dict(chosen), recipe)
 
 
 def _advice(space: Space, situation: Situation, reasons: tuple[Reason, ...]) -> Advice:
@@ -63,16 +59,8 @@ def _advice(space: Space, situation: Situation, reasons: tuple[Reason, ...]) -> 
     changed = [_limited(name, situation.chosen[name], value, space.goal) for name, value in sample.items()
                if value != situation.chosen[name]]  # fmt: skip
     replaced = {reason.parameter for reason in changed}
-    recipe, why = _recipe(situation)
     kept = tuple(reason for reason in reasons if reason.parameter not in replaced)
-    portfolio = tuple(_possible(space, {**sample, **other}) for other in PORTFOLIO)
-    return Advice(space, sample, space.grow(sample), (*kept, *changed, *why), recipe, portfolio)
-
-
-def _possible(space: Space, sample: Sample) -> Sample:
-    """The sample inside the limits, with the stages that its map allows."""
-    fitted = space.fit(sample)
-    return {**fitted, "stage.count": space.stages(fitted)}
+    return Advice(space, sample, space.grow(sample), (*kept, *changed))
 
 
 def _limited(name: str, wanted: Value, value: Value, goal: Goal) -> Reason:
@@ -126,11 +114,16 @@ STANDING: dict[str, Reason] = {
     "whole windows": _standing("each window lies whole inside the map, so no border is made up; an odd last row or "
                                "column is left out", "Keras's default"),
     "epsilon": _standing("keeps the division finite in a channel that is even", "Keras's default"),
-    "momentum": _standing("a short training has few steps, so the running statistics must follow within some ten",
-                          "PyTorch's default, momentum 0.1 in its words"),
+    "momentum": _standing("the rate falls to zero at the end, so the running statistics must follow within ten steps",
+                          "airbench94 (Jordan 2024)"),
     "shift and scale": _standing("learnt, so that a normalised channel can still take any mean and deviation",
                                  "Ioffe & Szegedy 2015, section 3"),
-    "stem": _standing("one convolution at the images' own size, before any stage", "He et al. 2016"),
+    "every direction": _standing("every direction that a patch of the images can vary in, in both signs: the "
+                                 "activation after it drops one sign of each", "airbench94 (Jordan 2024)"),
+    "whole patches": _standing("each patch lies whole inside the image: a made-up border could not be whitened",
+                               "airbench94 (Jordan 2024)"),
+    "learnt bias": _standing("the filters of the images stay as they are; a learnt summand of each is its threshold",
+                             "airbench94 (Jordan 2024)"),
     "dilation": _standing("1: every px under the kernel is read; halving the map widens the field for less",
                           "Yu & Koltun 2016 on what dilation costs"),
     "one group": _standing("each output reads every channel; the separable block is the alternative that is tested",
@@ -141,20 +134,18 @@ STANDING: dict[str, Reason] = {
     "no bias": _standing("the normalisation after it takes every constant out, and adds its own",
                          "Ioffe & Szegedy 2015, section 3.2"),
     "bias": _standing("a learnt summand for each output: no normalisation after it adds one", "Keras's default"),
-    "later": _standing("the activation follows as a layer of its own, after the normalisation or the sum",
+    "later": _standing("the activation follows as a layer of its own, after the normalisation where there is one",
                        "Ioffe & Szegedy 2015; He et al. 2016"),
     "shortcut": _standing("1x1: only brings the block's input to the block's shape, so that the two can be added",
                           "He et al. 2016"),
-    "doubled": _standing("twice those of the stage before, whose map has four times the places: stages cost alike",
-                         "Simonyan & Zisserman 2015; He et al. 2016"),
-    "inside": _standing("1: the map keeps its size; it is halved between two stages only", "He et al. 2016"),
+    "inside": _standing("1: the map keeps its size; it is halved once a stage at most", "He et al. 2016"),
     "block's size": _standing("residual and separable blocks keep the map's size, so that a sum fits and none shrinks",
                               "He et al. 2016; Howard et al. 2017"),
     "small map": _standing("'valid' would leave a map of under 4 px here", "the shape of the network", "input_shape"),
 }  # fmt: skip
 
-# The first pattern that fits "BLOCK PADDING LAYER.PARAMETER=VALUE" (the parameter is empty for the layer itself) names
-# what decides: a choice, or a reason of STANDING.
+# The first pattern that fits "BLOCK STEM PADDING LAYER.PARAMETER=VALUE" (the parameter is empty for the layer itself)
+# names what decides: a choice, or a reason of STANDING.
 DECIDES: tuple[tuple[str, str], ...] = (
     ("* rescaling.*", "raw pixels"),
     ("* normalization.variance=*", "variance"),
@@ -180,23 +171,26 @@ DECIDES: tuple[tuple[str, str], ...] = (
     ("* *.groups=*", "one group"),
     ("* *.depth_multiplier=*", "one each"),
     ("* *.use_bias=False", "no bias"),
+    ("* whitening * stem.use_bias=*", "learnt bias"),
     ("* *.use_bias=True", "bias"),
     ("* *.activation=linear", "later"),
     ("* *.activation=*", "activation"),
     ("* *_shortcut?.*", "shortcut"),
+    ("* whitening * stem.filters=*", "every direction"),
     ("* stem.filters=*", "stage.filters"),
     ("* stage1_*.filters=*", "stage.filters"),
-    ("* *.filters=*", "doubled"),
+    ("* *.filters=*", "stage.widening"),
     ("* stem.kernel_size=*", "stem.kernel_size"),
     ("separable * *_conv?.kernel_size=*", "pointwise"),
     ("* *.kernel_size=*", "stage.kernel_size"),
     ("* stem.strides=*", "stem.strides"),
     ("* *.strides=(1, 1)", "inside"),
     ("* *.strides=*", "downsampling"),
+    ("* whitening * stem.padding=*", "whole patches"),
     ("* valid stem.padding=same", "small map"),
     ("* stem.padding=*", "padding"),
-    ("plain valid *.padding=same", "small map"),
-    ("plain *.padding=*", "padding"),
+    ("p* valid *.padding=same", "small map"),  # plain and pooled
+    ("p* *.padding=*", "padding"),
     ("* *.padding=*", "block's size"),
     ("* stem.", "stem"),
     ("* *.", "block"),
@@ -209,7 +203,7 @@ def layer_reasons(net: Net, reasons: tuple[Reason, ...]) -> dict[str, dict[str, 
     reasons: those of the net's own sample (see as_chosen). The parameter '' is the layer itself.
     """
     known = {**STANDING, **{reason.parameter: reason for reason in reasons}}
-    built = f"{known['block'].value} {known['padding'].value}"
+    built = f"{known['block'].value} {known['stem'].value} {known['padding'].value}"
     return {layer.name: _reasons_of(layer, built, known) for layer in net.layers}
 
 

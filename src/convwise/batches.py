@@ -25,7 +25,10 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Images as a tensor: uint8 (n, height, width, channels), labels int64 (n,), on one device."""
+    """Images as a tensor: uint8 (n, height, width, channels), labels int64 (n,), on one device.
+
+    Where a net learns from a teacher, labels are float32 (n, classes): what a task makes of both.
+    """
 
     pixels: torch.Tensor
     labels: torch.Tensor
@@ -60,18 +63,43 @@ def load(folder: Path, size: str, names: tuple[str, ...]) -> Examples:
     return Examples(torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(labels)))
 
 
+def store_answers(folder: Path, teacher: str, name: str, answers: np.ndarray) -> None:
+    """Write what a trained trial says of one part, float32 (n, classes), for nets that learn from it."""
+    np.save(_answers(folder, teacher, name), answers.astype(np.float32))
+
+
+def has_answers(folder: Path, teacher: str, name: str) -> bool:
+    """Whether `store_answers` has written them."""
+    return _answers(folder, teacher, name).exists()
+
+
+def answers(folder: Path, teacher: str, names: tuple[str, ...]) -> torch.Tensor:
+    """The stored answers to the parts, one after the other."""
+    return torch.from_numpy(np.concatenate([np.load(_answers(folder, teacher, name)) for name in names]))
+
+
+def _answers(folder: Path, teacher: str, name: str) -> Path:
+    return folder / f"{teacher}-{name}-answers.npy"
+
+
 def batches(
     examples: Examples, recipe: Recipe, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One epoch in random order, augmented: float (n, channels, height, width) in channels_last, labels.
+    """Epoch after epoch in random order, augmented: float (n, channels, height, width) in channels_last, labels.
 
-    The last, smaller batch is left out where there is a full one before it.
+    Where images are mirrored, half of them are in the first epoch, the others in the next, and so
+    on in turns: so each is seen both ways equally often (airbench94, Jordan 2024). The last, smaller
+    batch of an epoch is left out where there is a full one before it.
     """
-    size = min(recipe.batch_size, len(examples))
-    order = torch.randperm(len(examples), generator=generator).to(examples.labels.device)
-    for start in range(0, len(order) - size + 1, size):
-        index = order[start : start + size]
-        yield _as_input(augment(examples.pixels, index, recipe, generator)), examples.labels[index]
+    size, device = min(recipe.batch_size, len(examples)), examples.labels.device
+    mirrored = torch.rand(len(examples), generator=generator).to(device) < 0.5
+    while True:
+        order = torch.randperm(len(examples), generator=generator).to(device)
+        for start in range(0, len(order) - size + 1, size):
+            index = order[start : start + size]
+            flips = mirrored[index] if recipe.flip else None
+            yield _as_input(augment(examples.pixels, index, recipe.shift_px, generator, flips)), examples.labels[index]
+        mirrored = ~mirrored
 
 
 def in_order(examples: Examples, size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -85,24 +113,18 @@ def _as_input(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float()
 
 
-def augment(pixels: torch.Tensor, index: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-    """pixels[index], each image zoomed, shifted and mirrored at random in one gather; edges are repeated."""
-    count, (height, width) = len(index), pixels.shape[1:3]
+def augment(pixels: torch.Tensor, index: torch.Tensor, shift_px: int, generator: torch.Generator,
+            flips: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
+    """pixels[index], each image shifted by whole pixels at random, and mirrored where `flips`, in one gather.
 
-    def uniform(spread: float) -> torch.Tensor:
-        return (torch.rand(count, 1, generator=generator) * 2 - 1) * spread
-
-    zoom = 1 + uniform(recipe.zoom)
-    rows = _source(height, zoom, uniform(recipe.shift_px))
-    columns = _source(width, zoom, uniform(recipe.shift_px))
-    if recipe.flip:
-        mirrored = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    Where an image ends, it is continued as its own mirror image.
+    """
+    lines = []
+    for size in pixels.shape[1:3]:
+        shifts = torch.randint(-shift_px, shift_px + 1, (len(index), 1), generator=generator)
+        position = ((size - 1) - ((size - 1) - (torch.arange(size) + shifts).abs()).abs()).clamp(0, size - 1)
+        lines.append(position.to(pixels.device))
+    rows, columns = lines
+    if flips is not None:
+        columns = torch.where(flips[:, None], columns.flip(1), columns)
     return pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def _source(size: int, zoom: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """For each output position the input position it reads: int64 (n, size), inside the image."""
-    centred = torch.arange(size) - (size - 1) / 2
-    return (centred * zoom + (size - 1) / 2 + shift).round().long().clamp(0, size - 1)

@@ -7,8 +7,6 @@ import os
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,14 +14,12 @@ import typer
 from typer.core import TyperGroup
 
 from convwise import cli_check, cli_layer
-from convwise.clock import process_age
-from convwise.console import err, out, table
+from convwise.clock import STARTED
+from convwise.console import err, out, table, watching
 from convwise.core.problems import ConvwiseError, UnusableInput
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-STARTED = time.monotonic() - process_age()
 
 
 class Commands(TyperGroup):
@@ -47,8 +43,10 @@ IMAGES_HELP = (
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
 GOAL_HELP = (
-    "What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'. Limits: latency (us, ms, "
-    "s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+    "What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'. Or the cost that is to be "
+    "lowest, and the accuracy to keep: 'macs where accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is "
+    "'macs where accuracy>=best-0.3%', best being the accuracy of the best network found. Limits: latency (us, ms, s; "
+    "batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
 )
 GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
@@ -102,6 +100,10 @@ def choose(
     trials: Annotated[
         int | None, typer.Option(help="Count trials instead of timing them: the same choice again with one worker.")
     ] = None,
+    evidence: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0: none."),
+    ] = 0.1,
     runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
     as_json: JsonOption = False,
 ) -> None:
@@ -109,18 +111,20 @@ def choose(
 
     Writes choice.json, report.html, model_keras.py, model_torch.py, model.keras,
     model.safetensors, model.onnx and study.db. Ctrl-C takes the best so far; running the same
-    command again continues an unfinished study.
+    command again continues an unfinished study. Where the accuracy that the goal wants to be kept
+    is not reached, the network that comes nearest is written, and the exit code is 1.
     """
-    from convwise import study
+    from convwise import verbs
 
     _on_termination()
     command = "convwise " + shlex.join(sys.argv[1:])
-    with _watcher(as_json) as watcher:
-        folder = study.choose(
+    with watching(as_json) as watcher:
+        folder = verbs.choose(
             images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
-            trials=trials, runner=runner, command=command, watcher=watcher, started=STARTED,
+            trials=trials, evidence=evidence, runner=runner, command=command, watcher=watcher, started=STARTED,
         )  # fmt: skip
-    _tell_choice(folder, as_json)
+    if not _tell_choice(folder, as_json):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -172,12 +176,12 @@ def advise(
     A network as Keras code, and a reason for every parameter. Exit code 1 where no network can
     meet the goal.
     """
-    from convwise import study
+    from convwise import verbs
     from convwise.advice import layer_reasons
     from convwise.clock import parse_duration
     from convwise.core.records import to_json
 
-    advice = study.advise(images, goal=goal, budget=parse_duration(budget), seed=seed)
+    advice = verbs.advise(images, goal=goal, budget=parse_duration(budget), seed=seed)
     if as_json:
         layers = layer_reasons(advice.net, advice.reasons)
         print(json.dumps({**to_json(advice), "cost": advice.space.cost(advice.net), "layers": layers}))
@@ -269,86 +273,46 @@ def _on_termination() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-class _watcher:
-    """Progress: a live line on a terminal, a JSON line an event with --json, else nothing."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-        self.status = err().status("starting") if err().is_terminal and not as_json else None
-
-    def __enter__(self) -> Callable[[Any], None]:
-        if self.status:
-            self.status.start()
-        return self.tell
-
-    def __exit__(self, *error: object) -> None:
-        if self.status:
-            self.status.stop()
-
-    def tell(self, progress: Any) -> None:
-        if self.as_json:
-            print(json.dumps(_event(progress)), file=sys.stderr, flush=True)
-        elif self.status:
-            self.status.update(_line(progress))
-            if progress.note or progress.done == progress.planned > 0:
-                err().print(_line(progress), highlight=False)
-        elif progress.note:
-            err().print(progress.note, highlight=False)
-
-
-def _event(progress: Any) -> dict[str, Any]:
-    best = progress.best
-    found = {"accuracy": best.score, **best.cost} if best else None
-    return {"stage": progress.stage, "done": progress.done, "planned": progress.planned, "best": found,
-            "seconds_left": progress.seconds_left, "note": progress.note}  # fmt: skip
-
-
-def _line(progress: Any) -> str:
-    parts = [progress.note or progress.stage]
-    if progress.planned:
-        parts.append(f"{progress.done}/{progress.planned}")
-    if progress.best:
-        cost = progress.best.cost
-        parts.append(
-            f"best so far {100 * progress.best.score:.1f} % (validation), {cost['params'] / 1e3:,.1f}k params, "
-            f"{cost['macs'] / 1e6:,.2f}M macs"
-        )
-    if progress.seconds_left is not None:
-        parts.append(f"{int(progress.seconds_left) // 60}:{int(progress.seconds_left) % 60:02d} left")
-    return "  ".join(parts)
-
-
-def _tell_choice(folder: Path, as_json: bool) -> None:
+def _tell_choice(folder: Path, as_json: bool) -> bool:
+    """Say what was chosen; returns whether it is what the goal wanted."""
     from convwise import deliver
 
     choice = deliver.read_choice(folder)
     if as_json:
         print(json.dumps(choice))
-        return
-    for line in summary(choice, folder):
-        out().print(line, highlight=False, soft_wrap=True)
+    else:
+        for line in summary(choice, folder):
+            out().print(line, highlight=False, soft_wrap=True)
+    return bool(choice.get("goal", {}).get("kept", True))
 
 
 def summary(choice: dict[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
     sample, test, cost = choice["sample"], choice["test"], choice["cost"]
     height, width, channels = choice["net"]["input_shape"]
-    kind = "sealed test" if test["kind"] == "test" else "validation (no sealed test: an optimistic estimate)"
-    same = [e["parameter"] for e in choice["effects"] if e["verdict"] == "no difference"]
-    matters = [e["parameter"] for e in choice["effects"] if e["verdict"] == "matters"]
+    kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
+    told = {word: dict.fromkeys(e["parameter"] for e in choice["effects"] if e["verdict"] == word)
+            for word in ("matters", "no difference")}  # fmt: skip
+    matters, same = told.values()
     lines = [
-        f"Chosen: {sample['block']} network on {height}x{width}x{channels}: stem {sample['stem.kernel_size']}x"
-        f"{sample['stem.kernel_size']} stride {sample['stem.strides']}, {sample['stage.count']} stages of "
-        f"{sample['stage.convs']} convolutions {sample['stage.kernel_size']}x{sample['stage.kernel_size']} from "
-        f"{sample['stage.filters']} filters, {sample['activation']}, {sample['head']}",
+        f"Chosen: {sample['block']} network on {height}x{width}x{channels}: {sample['stem']} stem "
+        f"{sample['stem.kernel_size']}x{sample['stem.kernel_size']} stride {sample['stem.strides']}, "
+        f"{sample['stage.count']} stages of {sample['stage.convs']} convolutions "
+        f"{sample['stage.kernel_size']}x{sample['stage.kernel_size']} from {sample['stage.filters']} filters, "
+        f"{sample['activation']}, {sample['head']}",
         f"Accuracy: {100 * test['accuracy']:.1f} % ({100 * test['low']:.1f} to {100 * test['high']:.1f} % at 95 %) on "
         f"{test['n']} {kind} images",
         f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
     ]
     if matters or same:
+        seconds = max(e["seconds"] for e in choice["effects"])
+        length = f" after {seconds:.0f} s of training or less" if seconds else ""
         lines.append(
-            f"Measured: matters: {', '.join(matters) or 'nothing'}; makes no difference: {', '.join(same) or 'nothing'}"
+            f"Measured{length}: matters: {', '.join(matters) or 'nothing'}; "
+            f"makes no difference: {', '.join(same) or 'nothing'}"
         )
+    if not choice.get("goal", {}).get("kept", True):
+        lines.append(f"The goal is not reached: {choice['goal']['text']}")
     return [*lines, f"Report: {folder / 'report.html'}"]
 
 

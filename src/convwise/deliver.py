@@ -107,11 +107,12 @@ def estimate(material: Material) -> dict[str, Any]:
 
 def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
             score: Mapping[str, Any]) -> dict[str, Any]:  # fmt: skip
-    images, chosen = material.images, material.chosen
+    images, chosen, goal = material.images, material.chosen, material.advice.space.goal
     return {
         "net": chosen.trial.net.to_json(),
         "sample": dict(chosen.trial.sample),
         "test": dict(score),
+        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["accuracy"]))},
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
         "effects": [_effect(effect) for effect in to_json(material.verdict.effects)],
@@ -168,6 +169,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         differences=differences,
         provenance=material.provenance,
         sight=_sight(material),
+        advised=material.advice.sample,
     )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, seconds: fl
     """The fingerprint of labelled images.
 
     At most 2,000 of them are read, each class in proportion, chosen by `seed`; fewer of images over
-    80x80x3, and in under 7 seconds. A measure that would probably end after `seconds` (wall clock) is
+    80x80x3, and in under 7 seconds. A measure that would probably end after `seconds` (processor time) is
     skipped.
     mean and variance are those of pixels / 255, for each channel of the proposed input.
     """
@@ -478,16 +478,16 @@ def _probe_accuracy(bench: Bench) -> Reading | None:
 
 
 MEASURES: tuple[Row, ...] = (
-    Row("alignment", _alignment, "head", probe=True),
-    Row("flip_gain", _flip_gain, "augmentation", probe=True),
-    Row("discriminative_scale", _discriminative_scale, "kernel_size, receptive field", probe=True),
     Row("resolution_sensitivity", _resolution_sensitivity, "input size, stem strides", probe=True),
+    Row("alignment", _alignment, "head", probe=True),
+    Row("discriminative_scale", _discriminative_scale, "kernel_size, receptive field", probe=True),
     Row("f95", _f95, "stem strides"),
     Row("spectral_slope", _spectral_slope, "stem strides, stem kernel_size"),
     Row("autocorrelation_length", _autocorrelation_length, "stem kernel_size, pooling"),
     Row("noise", _noise, "stem kernel_size"),
     Row("data_sufficiency", _data_sufficiency, "filters, dropout, augmentation", probe=True),
     Row("colour_gain", _colour_gain, "input channels", probe=True),
+    Row("flip_gain", _flip_gain, "augmentation", probe=True),
     Row("flip_cost", _flip_cost, "augmentation", probe=True),
     Row("intrinsic_dimension", _intrinsic_dimension, "filters"),
     Row("fisher_frequency", _fisher_frequency, "input size", probe=True),

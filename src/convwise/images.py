@@ -8,6 +8,7 @@ pixels, before any resizing); outside of test, every copy of a picture that has 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -142,6 +143,13 @@ class Images:
         shape = (height, width, self.base_shape[2])
         train, valid = self.train.at(height, width), self.valid.at(height, width)
         return replace(self, train=train, valid=valid, test=test, base_shape=shape)
+
+    def content(self) -> str:
+        """What is learnt from and scored, as a checksum: another picture, label or split is another one."""
+        sums = [zlib.crc32("/".join(self.classes).encode()), self.test.size if self.test else 0]
+        for part in (self.train, self.valid):
+            sums += [zlib.crc32(np.ascontiguousarray(array).data) for array in (part.pixels, part.labels)]
+        return "-".join(f"{each:x}" for each in sums)
 
 
 def read(

@@ -76,7 +76,7 @@ def scored(results: Sequence[Result]) -> list[Result]:
 
 
 def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mapping[str, str]) -> str:
-    """Validation accuracy against macs (log axis): every trial, the front as a staircase.
+    """Validation accuracy against macs (log axis): every training after equal time, the front as a staircase.
 
     marked: trial id -> label of the trials to point out; the first is the chosen one. '' where
     there are fewer than two to compare.
@@ -92,23 +92,17 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
     scale = alt.Scale(zero=False, nice=False, padding=12)  # nice would reach beyond 100 %
     y = alt.Y("score:Q", scale=scale, title="validation accuracy").axis(format="~%")
     line = _data(steps).mark_line(interpolate="step-after", color=COLOURS["accent"], strokeWidth=1.5, opacity=0.55)
-    dots = _data([r for r in rows if not r["label"]]).mark_point(size=44, color=COLOURS["muted"], strokeWidth=1.5)
-    chart = line.encode(x, y) + dots.encode(x, y, fill=_filled("longest", "muted"))
+    dots = _data([r for r in rows if not r["label"]]).mark_point(
+        size=44, color=COLOURS["muted"], filled=True, opacity=1
+    )
+    chart = line.encode(x, y) + dots.encode(x, y)
     for row in (r for r in rows if r["label"]):
         chart += _pointed_out(row, x, y, chosen=row["label"] == next(iter(marked.values())))
     return render(chart.properties(width=WIDTH, height=280))
 
 
 def _cost_row(result: Result, marked: Mapping[str, str]) -> dict[str, Any]:
-    stage, label = result.trial.stage, marked.get(result.trial.id, "")
-    longest = stage in ("finalists", "final")
-    return {"macs": float(result.cost["macs"]), "score": result.score, "label": label, "longest": longest}
-
-
-def _filled(column: str, colour: str) -> Any:
-    import altair as alt
-
-    return alt.condition(f"datum.{column}", alt.value(COLOURS[colour]), alt.value("transparent"))
+    return {"macs": float(result.cost["macs"]), "score": result.score, "label": marked.get(result.trial.id, "")}
 
 
 def _pointed_out(row: Mapping[str, Any], x: Any, y: Any, chosen: bool) -> Any:
@@ -169,7 +163,7 @@ def _dots(rows: Sequence[Any]) -> Any:
 
 
 def learning_plot(results: Sequence[Result], marked: Mapping[str, str]) -> str:
-    """Validation accuracy against seconds of training, a line per trial; '' where nothing was measured."""
+    """Validation accuracy against seconds of training, a line per training; '' where nothing was measured."""
     import altair as alt
 
     runs = [(r, _accuracies(r)) for r in results]

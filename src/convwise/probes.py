@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from time import perf_counter
+from time import thread_time
 from typing import NamedTuple
 
 import numpy as np
@@ -360,14 +360,14 @@ class Bench:
     """The sampled images, and the probes already made of them.
 
     pixels: (n, h, w, c); labels: (n,). Images whose longer side exceeds 64 px are probed at a
-    whole fraction of their size (`zoom` native px a work px), except where resolution itself is
-    asked. Raises OutOfTime where a new probe would probably end after `seconds`.
+    whole fraction of their size (`zoom` native px a work px), except where resolution itself is asked. Raises OutOfTime
+    where a new probe would end after `seconds` of this thread's own time: other load must not change the advice.
     """
 
     def __init__(self, pixels: Pixels, labels: NDArray[np.int64], *, seed: int, seconds: float) -> None:
         self.pixels, self.labels, self.seed = pixels, labels, seed
         self.zoom = -(-max(self.size) // 64)
-        self._end, self._longest = perf_counter() + seconds, 0.0
+        self._end, self._longest = thread_time() + seconds, 0.0
         self._probes: dict[tuple[int, int, int, bool], Probe] = {}
         self._pyramids: dict[int, Probe] = {}
         self._resized: dict[tuple[int, int], Pixels] = {}
@@ -421,7 +421,7 @@ class Bench:
 
     def must_be_in_time(self, probe: bool = True) -> None:
         """OutOfTime where the time is over, or as long a probe as the longest so far would not end."""
-        if perf_counter() + probe * self._longest >= self._end:
+        if thread_time() + probe * self._longest >= self._end:
             raise OutOfTime
 
     def probe(self, size: tuple[int, int], patch: int, *, in_gray: bool = False) -> Probe:
@@ -454,10 +454,10 @@ class Bench:
     @contextmanager
     def _timed(self, typical: bool = True) -> Iterator[None]:
         self.must_be_in_time()
-        start = perf_counter()
+        start = thread_time()
         yield
         if typical:  # what takes longer than any probe says nothing of the next one
-            self._longest = max(self._longest, perf_counter() - start)
+            self._longest = max(self._longest, thread_time() - start)
 
     def made(self) -> list[Probe]:
         """Every probe made so far."""

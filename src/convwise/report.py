@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from convwise.core.calculus import LayerCost, analyse
 from convwise.core.layers import Conv2D, DepthwiseConv2D, Layer, parameters
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import Problem
-from convwise.core.records import Effect, Fingerprint, Result, Verdict
+from convwise.core.records import Effect, Fingerprint, Point, Result, Verdict
 from convwise.core.space import MEANING, Sample
 from convwise.sight import EffectiveField
 from convwise.views import by
+from convwise.words import ms, percent, plain, points, short, sig, whole
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAP_CLASSES = 25  # up to so many classes a heat map can be read
@@ -48,12 +49,13 @@ VERDICT_ORDER = ("matters", "not resolved", "no difference")
 class Evidence:
     """Everything that the report shows.
 
-    results: every trial, failed ones too; the final training's has trial.part 'all'. estimate:
+    results: every trial, failed ones too; the final training's has the stage 'final'. estimate:
     kind ('test' or 'validation'), accuracy, low, high (95 %), n. pixels: uint8 (n, h, w, c), the
     images that were scored; labels: (n,); probabilities: (n, classes); names: their files. code:
     file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
     difference of each exported format from our own forward. provenance: command, versions, machine,
     seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
+    advised: the sample that the advice began with.
     """
 
     title: str
@@ -72,6 +74,7 @@ class Evidence:
     differences: Mapping[str, float]
     provenance: Mapping[str, Any]
     sight: EffectiveField | None = None
+    advised: Sample = field(default_factory=dict)
 
     @property
     def net(self) -> Net:
@@ -80,19 +83,33 @@ class Evidence:
 
     @property
     def final(self) -> Result | None:
-        """The long training on everything that is not sealed, where there was one."""
-        return next((r for r in reversed(self.results) if r.trial.part == "all" and r.status == "done"), None)
+        """The rest of the chosen network's training, where there was one."""
+        return next((r for r in reversed(self.results) if r.trial.stage == "final" and r.status == "done"), None)
 
     @property
     def marked(self) -> dict[str, str]:
-        """Trial id -> label of the trials that the plots point out: the chosen one, then the first planned one."""
-        chosen = self.verdict.chosen.trial.id
-        plan = min((r for r in self.results if r.trial.stage == "plan"), key=lambda r: r.trial.id, default=None)
-        same = [r for r in self.results if plan and r.trial.net.id == plan.trial.net.id and r.score is not None]
-        start = max(same, key=lambda r: (r.trial.id == chosen, r.seconds)).trial.id if same else ""
-        if start in ("", chosen):
-            return {chosen: "chosen" if not start else "chosen, the first plan"}
-        return {chosen: "chosen", start: "first plan"}
+        """First trial -> label of the trainings that the plots point out: the chosen one, then the advised one."""
+        chosen = parts_of(self.results, self.verdict.chosen)[0]
+        if chosen.trial.sample == self.advised:
+            return {chosen.trial.id: "chosen, as advised"}
+        begun = [training[0].trial for training in self.trainings]
+        advised = min((trial.id for trial in begun if trial.sample == self.advised), default="")
+        return {chosen.trial.id: "chosen", **({advised: "advised"} if advised else {})}
+
+    @property
+    def trainings(self) -> list[list[Result]]:
+        """The trainings of the race that ended, each as its parts in their order."""
+        ended = [r for r in self.results if r.trial.stage != "final" and r.status == "done"]
+        gone_on = {r.trial.resumes for r in ended}
+        return [parts_of(ended, r) for r in ended if r.trial.id not in gone_on]
+
+
+def parts_of(results: Sequence[Result], last: Result) -> list[Result]:
+    """The parts of one training that end with `last`, in their order."""
+    known, parts = {r.trial.id: r for r in results}, [last]
+    while (before := known.get(parts[0].trial.resumes)) and before not in parts:
+        parts.insert(0, before)
+    return parts
 
 
 def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
@@ -135,59 +152,24 @@ def sections(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-# Numbers in words -----------------------------------------------------------------------------------------
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.973 -> '97.3 %', with a space that does not break."""
-    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}\u202f%"
-
-
-def points(change: float, signed: bool = True) -> str:
-    """A change of accuracy in percentage points: 0.021 -> '+2.1'."""
-    text = f"{100 * change:{'+' if signed else ''}.1f}" if math.isfinite(change) else "–"
-    return text.replace("-", "\u2212")
-
-
-def short(number: float | None) -> str:
-    """25450 -> '25.4 k', 4200000 -> '4.2 M'."""
-    if number is None or not math.isfinite(number):
-        return "–"
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= factor:
-            return f"{number / factor:#.3g}".rstrip(".") + f"\u202f{unit}"
-    return f"{number:.3g}"
-
-
-def whole(number: float | None) -> str:
-    """25450 -> '25,450'."""
-    return "–" if number is None or not math.isfinite(number) else f"{number:,.0f}"
-
-
-def sig(number: float | None) -> str:
-    """Three significant digits, without an exponent where it can be helped."""
-    if number is None or not math.isfinite(number):
-        return "–"
-    text = whole(number) if abs(number) >= 1000 else f"{number:.3g}"
-    return text.replace("-", "\u2212")
-
-
-def ms(number: float | None) -> str:
-    """Milliseconds, always three digits, so that a column of them can be compared: 4.3 -> '4.30'."""
-    return "–" if number is None or not math.isfinite(number) else f"{number:#.3g}".rstrip(".")
-
-
-def plain(value: Any) -> str:
-    """A parameter's value as a person writes it."""
-    if isinstance(value, (tuple, list)):
-        return ", ".join(plain(v) for v in value) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+# Effects in words ----------------------------------------------------------------------------------------
 
 
 def _change(effect: Effect) -> str:
     return f"{effect.parameter} {plain(effect.before)} → {plain(effect.after)}"
+
+
+def horizon(effect: Effect) -> str:
+    """How long both networks had been trained: an effect is true after that, and can be another after more."""
+    return f"after {sig(effect.seconds)} s of training" if effect.seconds else "after as many epochs"
+
+
+def _by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
+    """'after 5 s of training: ...; after 10 s of training: ...'."""
+    groups: dict[str, list[str]] = {}
+    for effect in effects:
+        groups.setdefault(horizon(effect), []).append(told(effect))
+    return "; ".join(f"{when}: {'; '.join(what)}" for when, what in groups.items())
 
 
 # 1 The choice ---------------------------------------------------------------------------------------------
@@ -226,32 +208,35 @@ def _network_line(net: Net, cost: Mapping[str, float | None]) -> str:
 
 
 def _choice_line(evidence: Evidence) -> str:
-    tried = [r for r in evidence.results if r.trial.part == "train"]
-    scores = plots.scored(tried)
-    failed = sum(r.status == "failed" for r in tried)
-    text = f"From {len(tried)} trial{'s' * (len(tried) != 1)}" + (f", {failed} of them failed" if failed else "")
-    chosen, error = evidence.verdict.chosen, evidence.verdict.standard_error
-    if not scores or chosen.score is None:
-        return text + "."
-    best = max(scores, key=lambda r: r.score or 0)
-    text += f". In validation it scores {percent(chosen.score)}"
-    if best.trial.id == chosen.trial.id or best.score == chosen.score:
-        return f"{text}, the highest of all; standard error {points(error, signed=False)} points."
-    other = f"the highest of all is {percent(best.score)}, at {short(best.cost.get('macs'))} multiply-accumulates"
-    return f"{text}; {other}. The standard error is {points(error, signed=False)} points."
+    """How many trainings there were, where the chosen one stood after equal time, and where the race left it."""
+    begun, chosen = len(evidence.trainings), evidence.verdict.chosen
+    failed = sum(r.status == "failed" for r in evidence.results if r.trial.stage != "final")
+    text = f"One of {begun} trainings" if begun > 1 else "The only training that ended"
+    text += f"; {failed} trial{'s' * (failed != 1)} failed." if failed else "."
+    first = parts_of(evidence.results, chosen)[0]
+    rivals = plots.scored([training[0] for training in evidence.trainings])
+    if begun > 1 and rivals and first.score is not None:
+        best = max(rivals, key=lambda r: r.score or 0)
+        text += f" After its first part, when all had had the same time, it scored {percent(first.score)} in validation"
+        at = f"the highest was {percent(best.score)}, at {short(best.cost.get('macs'))} multiply-accumulates."
+        text += ", the highest of all." if best.score == first.score else f"; {at}"
+    if chosen.score is None:
+        return text
+    error = points(evidence.verdict.standard_error, signed=False)
+    return f"{text} At the end of the race: {percent(chosen.score)}, standard error {error} points."
 
 
 def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
     """What was measured to matter; else the largest change that was measured; else what the images themselves say."""
     found = sorted((e for e in verdict.effects if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
     if found:
-        changes = "; ".join(f"{_change(e)} ({points(e.accuracy_change)} points)" for e in found[:4])
-        return f"Measured to matter: {changes}."
+        changes = _by_horizon(found[:4], lambda e: f"{_change(e)} ({points(e.accuracy_change)} points)")
+        return f"Measured to matter {changes}."
     if verdict.effects:
         top = max(verdict.effects, key=lambda e: abs(e.accuracy_change))
         spread = f"{points(top.accuracy_change)} points, {points(top.low)} to {points(top.high)}"
         tried = f"No single change of the {len(verdict.effects)} tried was measured to matter"
-        return f"{tried}; the largest: {_change(top)} ({spread})."
+        return f"{tried}; the largest, {horizon(top)}: {_change(top)} ({spread})."
     read = [f"{r.parameter} {plain(r.value)}, {r.because.rstrip('.')}" for r in verdict.reasons if r.measure in facts]
     lead = "No effect of a single parameter was measured."
     return f"{lead} Read off the images: {'; '.join(read[:2])}." if read else lead
@@ -259,8 +244,8 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
 
 def _same_line(verdict: Verdict) -> str:
     words = {w: [e for e in verdict.effects if e.verdict == w] for w in VERDICT_ORDER}
-    same = "; ".join(_change(e) for e in words["no difference"])
-    text = f"{same}: take the cheaper." if same else "Nothing was shown to make no difference."
+    same = _by_horizon(words["no difference"], _change)
+    text = f"{same[0].upper()}{same[1:]}: take the cheaper." if same else "Nothing was shown to make no difference."
     open_ones = "; ".join(_change(e) for e in words["not resolved"])
     return text + (f" Not resolved by these trials: {open_ones}." if open_ones else "")
 
@@ -346,7 +331,7 @@ def fields(evidence: Evidence) -> dict[str, Any]:
 
 def tradeoff(evidence: Evidence) -> dict[str, Any]:
     """Accuracy against cost: the plot, and the front as rows from cheap to dear."""
-    tried = [r for r in evidence.results if r.trial.part == "train"]
+    tried = [training[0] for training in evidence.trainings]  # after equal time
     front = sorted(plots.scored(evidence.verdict.alternatives), key=lambda r: r.cost.get("macs", 0))
     rows = [{"result": r, "label": evidence.marked.get(r.trial.id, "")} for r in front]
     return {"plot": plots.cost_plot(tried, front, evidence.marked), "front": rows, "trials": len(plots.scored(tried))}
@@ -356,8 +341,15 @@ def effects(verdict: Verdict) -> dict[str, Any]:
     """Every measured effect, what matters first; the plot and its rows are in the same order."""
     order = sorted(verdict.effects, key=lambda e: (VERDICT_ORDER.index(e.verdict), -abs(e.accuracy_change)))
     plot = plots.forest_plot(order, [_change(e) for e in order])
-    rows = [{"row": e, "meaning": MEANING.get(e.parameter, ""), "key": e.verdict.replace(" ", "-")} for e in order]
+    rows = [
+        {"row": e, "meaning": MEANING.get(e.parameter, ""), "key": e.verdict.replace(" ", "-"), "after": _after(e)}
+        for e in order
+    ]
     return {"plot": plot, "rows": rows}
+
+
+def _after(effect: Effect) -> str:
+    return f"{sig(effect.seconds)} s" if effect.seconds else "equal epochs"
 
 
 def reasons(verdict: Verdict) -> list[dict[str, Any]]:
@@ -395,15 +387,24 @@ def _axes(measure: str) -> tuple[str, str]:
 
 
 def learning(evidence: Evidence) -> dict[str, Any]:
-    """Learning curves of the trials, and the loss of the final training."""
+    """Learning curves of the trainings, and the loss of the final one."""
     final = evidence.final
-    tried = [r for r in evidence.results if r.trial.part == "train"]
     return {
-        "plot": plots.learning_plot(tried, evidence.marked),
+        "plot": plots.learning_plot([joined(training) for training in evidence.trainings], evidence.marked),
         "loss": plots.loss_plot(final) if final else "",
         "seconds": final.seconds if final else None,
         "seen": final.history[-1].images if final and final.history else 0,
+        "all": bool(final and final.trial.part == "all"),
     }
+
+
+def joined(parts: Sequence[Result]) -> Result:
+    """The parts of a training as one: their curves one after the other, the score of the last."""
+    history: list[Point] = []
+    for part in parts:
+        seconds, images = (history[-1].seconds, history[-1].images) if history else (0.0, 0)
+        history += [replace(p, seconds=p.seconds + seconds, images=p.images + images) for p in part.history]
+    return replace(parts[0], history=tuple(history), score=parts[-1].score, seconds=sum(p.seconds for p in parts))
 
 
 # 8 The mistakes -------------------------------------------------------------------------------------------
@@ -466,10 +467,11 @@ def _picture(evidence: Evidence, i: int, predicted: int) -> dict[str, Any]:
 
 def trials(evidence: Evidence) -> list[dict[str, Any]]:
     """Every trial as a row; of its sample, only where it differs from the chosen one's."""
-    chosen = evidence.verdict.chosen.trial.sample
+    chosen, marked = evidence.verdict.chosen.trial.sample, evidence.marked
+    labels = [marked.get(parts_of(evidence.results, r)[0].trial.id, "") for r in evidence.results]
     return [
-        {"result": r, "label": evidence.marked.get(r.trial.id, ""), "differs": _differences(r.trial.sample, chosen)}
-        for r in evidence.results
+        {"result": r, "label": label, "differs": _differences(r.trial.sample, chosen)}
+        for r, label in zip(evidence.results, labels, strict=True)
     ]
 
 

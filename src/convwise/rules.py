@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from convwise.core.calculus import analyse
 from convwise.core.records import Fingerprint, Pace
-from convwise.core.space import WIDTHS, Value, parse_size
+from convwise.core.space import WIDTHS, Space, Value, parse_size
 
 # What can decide beside a measure: facts of the images, this machine, what was asked, tried, published, found by us.
 DECIDERS = ("input_shape", "images", "classes", "mean", "variance", "pace", "goal", "trials", "literature", "findings")
 UNMEASURED = "not measured in this budget: "
+POOLED_FROM = 16  # px of the shorter side from which every stage can halve its map
 WIDEST, NARROWEST = 64, 8  # filters of the first stage that a study starts with
 STEPS_PER_SECOND_FIRST = "ours: docs/findings.md, 'what decides at a fixed time is the cost of a step'"
 
@@ -46,9 +48,11 @@ class Situation:
         return -(-min(self.size) // int(self.chosen["stem.strides"]))
 
     def epochs(self, filters: int) -> float:
-        """Predicted epochs of the final training with so many filters in the first stage."""
-        macs, values = _rough_cost(self, filters)
-        seconds = self.pace.seconds(macs, 4 * values) * self.images / self.threads
+        """Predicted epochs of the final training with so many filters in the first stage; all else must be chosen."""
+        facts = self.facts
+        space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, ())
+        total = analyse(space.grow({**self.chosen, "stage.filters": filters})).total
+        seconds = self.pace.seconds(total.macs, total.activation_bytes) * self.images / self.threads
         return self.final_seconds / seconds
 
 
@@ -92,17 +96,24 @@ def other_sizes(s: Situation) -> tuple[str, ...]:
     return tuple(size_name(8 * round(rows * f / 8), 8 * round(columns * f / 8)) for f in reachable)
 
 
-def stages_for(map_px: int) -> int:
-    """One stage, and one more for each halving that leaves a map of at least 4 px."""
-    count = 1
-    while map_px // 2 >= 4 and count < 4:
-        map_px, count = map_px // 2, count + 1
-    return count
+def stages_for(s: Situation) -> int:
+    """Stages of a pooled net: halvings that leave 2 px, at most three of a map under 40 px, four of a larger one.
+
+    Of other nets: one, and one more for each halving that leaves a map of at least 4 px, at most four.
+    """
+    px, pooled = s.map_px, s.chosen["block"] == "pooled"
+    count, most, least = (0, 3 if px < 40 else 4, 2) if pooled else (1, 4, 4)
+    while px // 2 >= least and count < most:
+        px, count = px // 2, count + 1
+    return max(count, 1)
 
 
 def wanted_epochs(images: int) -> float:
-    """How often the final training should see every image: 150,000 views, within 6 and 60 epochs."""
-    return min(max(150_000 / images, 6), 60)
+    """How often the training should see every image: 160,000 views, within 8 and 40 epochs.
+
+    With fewer, a net of half the width is as good at equal time (docs/findings.md, 'width and epochs').
+    """
+    return min(max(160_000 / images, 8), 40)
 
 
 def width_for(s: Situation) -> int:
@@ -127,18 +138,6 @@ def near_widths(s: Situation) -> tuple[int, ...]:
     """The widths of about two thirds and three halves of the chosen one, and half."""
     at = WIDTHS.index(int(s.chosen["stage.filters"]))
     return tuple(WIDTHS[i] for i in (at - 1, at + 1, at - 2) if 1 <= i < len(WIDTHS))
-
-
-def _rough_cost(s: Situation, filters: int) -> tuple[float, float]:
-    """(macs, output values) of a net of the chosen depth: stages of equal macs, halving maps, doubling filters."""
-    kernel, convs = int(s.chosen["stage.kernel_size"]), int(s.chosen["stage.convs"])
-    area = prod(s.size) / int(s.chosen["stem.strides"]) ** 2
-    stages = int(s.chosen["stage.count"])
-    macs = area * filters * (s.facts.shape[2] * int(s.chosen["stem.kernel_size"]) ** 2 + kernel**2 * filters * convs)
-    macs += (stages - 1) * area / 4 * (2 * filters) ** 2 * kernel**2 * (convs - 0.5)
-    # A convolution, its normalisation and its activation each write a map.
-    values = area * filters * (3 + 3 * convs * sum(0.5**i for i in range(stages)))
-    return macs, values
 
 
 def aligned(s: Situation) -> bool:
@@ -166,8 +165,51 @@ RULES: tuple[Rule, ...] = (
         other_sizes,
     ),
     Rule(
+        "block",
+        lambda s: min(s.size) >= POOLED_FROM,
+        lambda s: "pooled",
+        lambda s: (
+            "each stage halves its map right after its first convolution, so that normalisation, activation and the "
+            "next convolution work on a quarter of it: more images a second at the same cost"
+        ),
+        "airbench94 (Jordan 2024); ours: docs/findings.md, 'the recipe decides'",
+        "input_shape",
+        lambda s: ("residual", "separable"),
+    ),
+    Rule(
+        "block",
+        always,
+        lambda s: "residual",
+        lambda s: (
+            f"images of {s.chosen['input.size']} px are too small to be halved in every stage; a sum with the block's "
+            "input keeps gradients alive and costs no parameters where the shape stays"
+        ),
+        "He et al. 2016",
+        "input_shape",
+        lambda s: ("plain", "separable"),
+    ),
+    Rule(
+        "stem",
+        lambda s: s.chosen["block"] == "pooled",
+        lambda s: "whitening",
+        lambda s: (
+            "filters computed from the images, which make neighbouring pixels and channels uncorrelated, are as good "
+            "as learnt ones from the first step on, and need no gradients"
+        ),
+        "airbench94 (Jordan 2024), after tysam-code 2023; Coates, Lee & Ng 2011",
+        "findings",
+    ),
+    Rule(
+        "stem",
+        always,
+        lambda s: "learned",
+        lambda s: f"at {s.chosen['input.size']} px whitening would take the last row and column of a small map",
+        "ours: the smallest images have the least to lose",
+        "input_shape",
+    ),
+    Rule(
         "stem.strides",
-        lambda s: prod(s.size) > 48 * 48,
+        lambda s: prod(s.size) >= 48 * 48,
         lambda s: 2,
         lambda s: f"at {s.chosen['input.size']} px a stride of 2 quarters the cost of every step",
         STEPS_PER_SECOND_FIRST,
@@ -185,12 +227,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "stem.kernel_size",
-        lambda s: "discriminative_scale" in s.facts and s.facts["discriminative_scale"] >= 7 and min(s.size) >= 24,
-        lambda s: 5,
-        lambda s: f"patches of {s.facts['discriminative_scale']:.0f} px are needed to tell the classes apart",
-        "Coates, Lee & Ng 2011; ConvNeXt: gains saturate at 7x7",
-        "discriminative_scale",
-        lambda s: (3, 7),
+        lambda s: s.chosen["stem"] == "whitening",
+        lambda s: 2,
+        lambda s: "2x2 patches whiten what is nearest; their filters come in both signs, so that nothing is lost",
+        "airbench94 (Jordan 2024)",
+        "literature",
+        lambda s: (3,),
     ),
     Rule(
         "stem.kernel_size",
@@ -237,14 +279,31 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "stage.count",
         always,
-        lambda s: stages_for(s.map_px),
+        stages_for,
         lambda s: (
-            f"the map after the stem is {s.map_px} px; it is halved while at least 4 px remain, so that the "
-            "receptive field reaches the whole image and no layer lies far past its border"
+            f"the map after the stem is {s.map_px} px; it is halved while a few px remain, so that the receptive "
+            "field reaches the whole image and no layer lies far past its border"
         ),
         "nnU-Net (Isensee et al. 2021); Richter et al., arXiv 2106.12307",
         "input_shape",
-        lambda s: tuple(n for n in (stages_for(s.map_px) - 1, stages_for(s.map_px) + 1) if 1 <= n <= 5),
+        lambda s: tuple(n for n in (stages_for(s) - 1, stages_for(s) + 1) if 1 <= n <= 5),
+    ),
+    Rule(
+        "stage.widening",
+        lambda s: s.chosen["block"] == "pooled",
+        lambda s: 4,
+        lambda s: "filters are cheapest where the map is small: four times as many from the second stage on",
+        "airbench94 (Jordan 2024): 64, 256, 256",
+        "literature",
+        lambda s: (2,),
+    ),
+    Rule(
+        "stage.widening",
+        always,
+        lambda s: 2,
+        lambda s: "twice as many filters for a map of a quarter of the places: stages cost alike",
+        "Simonyan & Zisserman 2015; He et al. 2016",
+        "literature",
     ),
     Rule(
         "stage.convs",
@@ -254,27 +313,6 @@ RULES: tuple[Rule, ...] = (
         "nnU-Net (Isensee et al. 2021); He et al. 2016",
         "literature",
         lambda s: (1, 3),
-    ),
-    Rule(
-        "stage.filters",
-        always,
-        width_for,
-        why_width,
-        STEPS_PER_SECOND_FIRST,
-        "pace",
-        near_widths,
-    ),
-    Rule(
-        "block",
-        always,
-        lambda s: "residual",
-        lambda s: (
-            "a sum with the block's input keeps gradients alive in every depth tested, and costs no parameters "
-            "where the shape stays"
-        ),
-        "He et al. 2016",
-        "literature",
-        lambda s: ("plain", "separable"),
     ),
     Rule(
         "downsampling",
@@ -307,12 +345,30 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "activation",
+        lambda s: s.chosen["block"] == "pooled",
+        lambda s: "gelu",
+        lambda s: "smooth; after the pool it works on a quarter of the map, so that it costs little",
+        "airbench94 (Jordan 2024); ours: docs/findings.md",
+        "literature",
+        lambda s: ("relu", "silu", "leaky_relu"),
+    ),
+    Rule(
+        "activation",
         always,
         lambda s: "relu",
         lambda s: "the cheapest; smooth ones gain at most 0.3 points for 5-8 % of the time",
         "ours: docs/findings.md",
         "findings",
         lambda s: ("leaky_relu", "silu", "elu", "gelu"),
+    ),
+    Rule(
+        "head",
+        lambda s: s.chosen["block"] == "pooled",
+        lambda s: "GlobalMaxPooling2D",
+        lambda s: "the strongest answer of each filter over the last, small map; needs no weights per place",
+        "airbench94 (Jordan 2024)",
+        "literature",
+        lambda s: ("GlobalAveragePooling2D", "Flatten"),
     ),
     Rule(
         "head",
@@ -348,10 +404,28 @@ RULES: tuple[Rule, ...] = (
         lambda s: ("GlobalMaxPooling2D", "Flatten"),
     ),
     Rule(
+        "training.flip",
+        always,
+        lambda s: False,
+        lambda s: "begins unmirrored: some images (letters, digits, signs) become another class; a trial decides",
+        "Simard, Steinkraus & Platt 2003: transformations that keep the class",
+        "literature",
+        lambda s: (True,),
+    ),
+    Rule(
+        "dropout",
+        lambda s: s.chosen["block"] == "pooled",
+        lambda s: 0.0,
+        lambda s: "label smoothing and the averaged weights already keep a short training from fitting single images",
+        "airbench94 (Jordan 2024)",
+        "literature",
+        lambda s: (0.2,),
+    ),
+    Rule(
         "dropout",
         lambda s: s.images < 5000,
         lambda s: 0.2,
-        lambda s: f"only {s.images:,} training images: a little noise before the last layer against learning by heart",
+        lambda s: f"only {s.images:,} training images: a little noise before the last layer against memorising them",
         "Srivastava et al. 2014",
         "images",
         lambda s: (0.0, 0.5),
@@ -360,91 +434,18 @@ RULES: tuple[Rule, ...] = (
         "dropout",
         always,
         lambda s: 0.0,
-        lambda s: f"{s.images:,} training images are not learnt by heart in the time there is",
+        lambda s: f"{s.images:,} training images cannot be memorised in the time there is",
         "Srivastava et al. 2014",
         "images",
         lambda s: (0.2,),
     ),
-)
-
-
-def batch_size(s: Situation) -> int:
-    """Forty steps an epoch or more, between 16 and 128 images a step."""
-    return next((b for b in (128, 64, 32) if s.images / b >= 20), 16)
-
-
-def imbalance(s: Situation) -> float:
-    """Images of the largest class over those of the smallest."""
-    return max(s.facts.classes.values()) / max(min(s.facts.classes.values()), 1)
-
-
-def class_weights(s: Situation) -> tuple[float, ...]:
-    """Weights ~ 1 / sqrt(images of the class), mean 1, where the largest class is over 20 times the smallest."""
-    if imbalance(s) < 20:
-        return ()
-    raw = [max(count, 1) ** -0.5 for count in s.facts.classes.values()]
-    return tuple(round(len(raw) * value / sum(raw), 4) for value in raw)
-
-
-# The fields of the training recipe, as choices that no trial varies.
-RECIPE_RULES: tuple[Rule, ...] = (
     Rule(
-        "batch_size",
+        "stage.filters",
         always,
-        batch_size,
-        lambda s: f"{s.images:,} images give {s.images // batch_size(s)} steps an epoch",
-        "airbench94 (Jordan 2024) takes 1024 of 50,000: about fifty steps an epoch",
-        "images",
-    ),
-    Rule(
-        "flip",
-        measured("flip_gain"),
-        lambda s: s.facts["flip_gain"] > -0.005,
-        lambda s: f"mirrored training images change a probe's accuracy by {100 * s.facts['flip_gain']:+.1f} points",
-        "ours: measured on the images",
-        "flip_gain",
-    ),
-    Rule(
-        "flip",
-        always,
-        lambda s: False,
-        lambda s: UNMEASURED + "not mirrored, for of some images (letters, digits) a mirror makes another class",
-        "Simard, Steinkraus & Platt 2003: transformations that keep the class",
-        "literature",
-    ),
-    Rule(
-        "shift_px",
-        always,
-        lambda s: max(1, round(0.07 * min(s.size))),
-        lambda s: "objects may move a little: 7 % of the shorter side",
-        "airbench94 (Jordan 2024): translate 2 of 32 px",
-        "input_shape",
-    ),
-    Rule(
-        "zoom",
-        lambda s: min(s.size) >= 20,
-        lambda s: 0.15 if min(s.size) >= 32 else 0.1,
-        lambda s: "objects may be a little nearer or farther",
-        "Krizhevsky et al. 2012, scale augmentation",
-        "input_shape",
-    ),
-    Rule(
-        "zoom",
-        always,
-        lambda s: 0.0,
-        lambda s: f"images of {s.chosen['input.size']} px have no pixels to spare for it",
-        "ours: the smallest images have the least to lose",
-        "input_shape",
-    ),
-    Rule(
-        "class_weights",
-        always,
-        class_weights,
-        lambda s: (
-            f"the largest class has {imbalance(s):.1f} times the images of the smallest; the loss is weighted from "
-            "20 times on, because weights cost accuracy below that"
-        ),
-        "King & Zeng 2001; Cui et al. 2019",
-        "classes",
+        width_for,
+        why_width,
+        STEPS_PER_SECOND_FIRST,
+        "pace",
+        near_widths,
     ),
 )

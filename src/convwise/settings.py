@@ -14,6 +14,7 @@ from convwise.tasks import TASKS
 # What a study writes: a folder that holds one of these without a ledger holds somebody else's.
 OUTPUTS = ("choice.json", "report.html", "model_keras.py", "model_torch.py", "model.keras", "model.safetensors",
            "model.onnx", "net.json")  # fmt: skip
+MOST_EVIDENCE = 0.5  # the rest trains the network that is handed over
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Settings:
     seed: int = 0
     workers: int | None = None
     trials: int | None = None
+    evidence: float = 0.1  # share of the core time for trials beside the leader
     runner: str = "local"
     command: str = ""
 
@@ -45,6 +47,9 @@ def checked(settings: Settings) -> None:
     ):
         if number is not None and (not isinstance(number, int) or number < least):
             raise UnusableInput(flag, f"is {number!r}", f"a whole number of at least {least}")
+    if not 0 <= settings.evidence <= MOST_EVIDENCE:  # also where it is no number
+        what, fix = f"is {settings.evidence!r}", "0 tests nothing beside the advised network, 0.1 is the usual share"
+        raise UnusableInput("--evidence", what, f"a share from 0 to {MOST_EVIDENCE}", fix)
     _check_folder(settings.out)
 
 

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from convwise import batches, deliver, machine, train
 from convwise.advice import advise as advise_from
-from convwise.clock import Clock, parse_duration
-from convwise.core.goal import Goal, parse_goal
-from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
+from convwise.clock import Clock
+from convwise.core.calculus import analyse
+from convwise.core.goal import Goal
+from convwise.core.problems import Infeasible, UnusableInput
+from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Engine, Fingerprint, Pace, Result, Trial, Verdict, from_json, to_json
 from convwise.core.space import LatencyModel, Sample
 from convwise.fingerprint import look as look_at
 from convwise.images import Images
 from convwise.images import read as read_images
 from convwise.interrupts import Interrupts
-from convwise.judge import improved, judge, measured_effects
+from convwise.judge import judge
 from convwise.ledger import Ledger
 from convwise.runners import RUNNERS, Runner
-from convwise.search import STRATEGIES
-from convwise.search.designed import contrasts
-from convwise.search.ranking import distinct, leader
-from convwise.settings import Settings, checked, folder_for
-from convwise.stages import COUNTED_EPOCHS, STAGES, Stage, counted_share
+from convwise.search import ladder, race
+from convwise.settings import Settings
 from convwise.tasks import TASKS
 
 # Counted studies (--trials) must not depend on the clock: a fixed pace stands for any machine.
@@ -41,32 +37,16 @@ NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 # Notes in the ledger: what was asked, the time spent, how often the sealed part was opened.
 SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwise:test_opened"
 FACTS, ADVICE = "convwise:facts", "convwise:advice"
-MOST_WORKERS = 8  # a team's batch grows with its members
-OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
 MINIMUM_TRIAL_SECONDS = 1.5
 FIRST_ANSWER_SECONDS = 2.0
+TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is trained for, about
 ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
-PLAN_SHARE = 0.04  # of the budget, at most, for one wave of the plan
+WAVES = 7  # of the race, at most: two for mirroring, five for the parameters of the question
+LEAST_SECONDS = 3.0  # of a part of the race
+COUNTED_EPOCHS = {"race": 4, "teacher": 8, "ladder": 8, "final": 16}
+TEAM_GAIN = 0.9  # of a further worker, where several train one net
+MOST_SLOWNESS = 2.0
 WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher is told: the stage, trials done in it and planned, the best so far, seconds left."""
-
-    stage: str
-    done: int
-    planned: int
-    best: Result | None
-    seconds_left: float | None
-    note: str = ""
-
-
-Watcher = Callable[[Progress], None]
-
-
-def quiet(progress: Progress) -> None:
-    """A watcher that says nothing."""
 
 
 @dataclass
@@ -81,6 +61,7 @@ class Study:
     advice: Advice = field(init=False)
     ledger: Ledger = field(init=False)
     engine: Engine = field(init=False)
+    pace: Pace = field(init=False)
     runner: Runner = field(init=False)
     workers: int = field(init=False)
     interrupted: bool = False
@@ -97,7 +78,10 @@ class Study:
                     self.start()
                 if interrupts.asked:
                     raise KeyboardInterrupt
-                self.search()
+                if not self.tried(ladder.TEACHER):
+                    self.search()
+                if self.settings.goal.cheapest:
+                    self.descend()
                 verdict = self.verdict()
                 final = self.refit(verdict)
             except KeyboardInterrupt:
@@ -128,7 +112,8 @@ class Study:
         """Everything else that comes before the first trial."""
         settings = self.settings
         self.engine = machine.engine()
-        self.workers = settings.workers or (min(machine.cores(), MOST_WORKERS) if self.engine.device == "cpu" else 1)
+        self.pace = NOMINAL_PACE if settings.trials is not None else machine.pace(self.engine)
+        self.workers = settings.workers or machine.workers(self.engine)
         work = partial(train.run, self.work, self.engine, settings.task)
         self.runner = RUNNERS[settings.runner](work, self.workers)
         if ADVICE in self.ledger.notes:  # a measure or a pace taken anew would be another space
@@ -160,16 +145,15 @@ class Study:
 
     def advise(self) -> Advice:
         counted = self.settings.trials is not None
-        pace = NOMINAL_PACE if counted else machine.pace(self.engine)
-        final = 0.45 * (300.0 if counted else self.settings.budget)
-        return within_latency(self.facts, self.settings.goal, pace, final, machine.cores())
+        training = TRAINING_SHARE * (300.0 if counted else self.settings.budget)
+        return within_latency(self.facts, self.settings.goal, self.pace, training, machine.cores())
 
     def remember(self) -> None:
         """Note what is studied, or refuse to continue a study of something else."""
         mine = {
             "source": self.images.source,
             "images": len(self.images.train),
-            "content": content(self.images),
+            "content": self.images.content(),
             "task": self.settings.task,
             "goal": self.settings.goal.text,
             "seed": self.settings.seed,
@@ -199,79 +183,103 @@ class Study:
     # search ----------------------------------------------------------------------------------
 
     def search(self) -> None:
-        """Every stage in turn, each in its share of the time."""
-        for stage in STAGES:
-            count, seconds = self.share(stage)
-            if count:
-                self.stage(stage, self.proposals(stage, count), seconds)
+        """Wave after wave of the race: the leader trains on, others take its first steps."""
+        waves, seconds = self.waves()
+        left = self.settings.trials or 0
+        if self.settings.goal.cheapest:
+            left -= left // 2  # the others are for the ladder
+        left, number = left - len(self.raced), 0
+        while number < waves or left > 0:
+            most = left if self.settings.trials else 1 if waves == 1 else self.workers  # a single wave compares nothing
+            entries = race.wave(self.advice, self.raced, self.workers)[:most]
+            if not entries:
+                return
+            self.wave(number, entries, waves, seconds)
+            if seconds and not any(race.tells(result) for result in self.raced):
+                return  # slower than was predicted: what there is goes into one network
+            left, number = left - len(entries), number + 1
 
-    def share(self, stage: Stage) -> tuple[int, float | None]:
-        """(trials, seconds each) of a stage; counted studies have no seconds."""
+    def waves(self) -> tuple[int, float | None]:
+        """(waves of the race, seconds of each); a counted study has as many as its trials fill, and no seconds.
+
+        At least one, which is the first answer: its training goes on to the end. Where the budget is too short
+        for more, one network is trained well, and nothing else is tested.
+        """
         if self.settings.trials is not None:
-            return counted_share(stage.name, self.settings.trials), None
-        left = self.clock.until(stage.until)
-        least = self.least_seconds(stage)
-        overhead = self.overhead_seconds()
-        waves = min(int(left / (least + overhead)), -(-stage.most // self.workers))
-        if stage.name == "plan":  # a first answer, soon: what it leaves of its share is better spent later
-            left, waves = min(left, PLAN_SHARE * self.settings.budget), max(waves, 1)
-        if not waves:
             return 0, None
-        return min(stage.most, waves * self.workers), max(left / waves - overhead, MINIMUM_TRIAL_SECONDS)
-
-    def least_seconds(self, stage: Stage) -> float:
-        """A trial shorter than this would say nothing: so many epochs, but at most a share of the budget."""
-        wanted = stage.epochs * len(self.images.train) * self.image_seconds()
-        return max(min(wanted, 0.08 * self.settings.budget), MINIMUM_TRIAL_SECONDS)
+        beside = max(self.workers - 1, 1)
+        until = ANSWER_SHARE + self.settings.evidence * self.workers / beside
+        left, overhead = self.clock.until(min(until, 0.6 * self.goes_until)), self.overhead_seconds()
+        least = max(LEAST_SECONDS, race.LEAST_IMAGES * self.image_seconds()) + overhead
+        waves = min(int(left / least), WAVES)
+        if waves <= race.FLIP_SEGMENTS or not self.settings.evidence:  # nothing could, or shall, be compared
+            waves, left = 1, min(left, self.clock.until(ANSWER_SHARE))
+        return waves, max(left / waves - overhead, MINIMUM_TRIAL_SECONDS)
 
     def image_seconds(self) -> float:
-        """Seconds of one training image in the plan's trials; 0 before them."""
-        planned = [r for r in self.ledger.results if r.trial.stage == "plan" and r.status == "done"]
-        return min((1 / r.images_per_second for r in planned), default=0.0)
+        """Predicted seconds of one training image of the advised net, on one worker."""
+        total = analyse(self.advice.net).total
+        return self.pace.seconds(total.macs, total.activation_bytes)
 
     def overhead_seconds(self) -> float:
         """Of one trial beside its training: loading, handing over, and validation at a third of a training step."""
-        images = len(self.images.valid)
-        seen = images + train.CURVE_POINTS * min(images, train.CURVE_IMAGES)
-        return OVERHEAD_SECONDS + seen * self.image_seconds() / 3
+        return train.OVERHEAD_SECONDS + len(self.images.valid) * self.image_seconds() / 3
 
-    def proposals(self, stage: Stage, count: int) -> list[Sample]:
-        samples = STRATEGIES[stage.strategy](self.advice, self.before(stage), count, self.settings.seed)
-        if stage.name != "finalists" or not (effects := self.effects()):
-            return samples
-        best = improved(self.advice, leader(self.advice, self.ledger.results), effects)
-        others = [sample for sample in samples if sample != self.advice.sample]
-        # The last place is the default's.
-        return [*distinct(self.advice.space, [best, *others], [self.advice.net.id])[: count - 1], self.advice.sample]
+    @property
+    def raced(self) -> tuple[Result, ...]:
+        return tuple(r for r in self.ledger.results if r.trial.stage == race.STAGE)
 
-    def before(self, stage: Stage) -> tuple[Result, ...]:
-        """The results of the stages before `stage`: a continued study proposes what it proposed at first."""
-        names = [s.name for s in STAGES]
-        earlier = names[: names.index(stage.name)]
-        return tuple(r for r in self.ledger.results if r.trial.stage in earlier)
+    @property
+    def waves_run(self) -> int:
+        """Waves of which a result is kept: a continued study must not give their names, and weights, away again."""
+        return max((int(result.trial.id.split("-")[1]) for result in self.raced), default=0)
 
-    def stage(self, stage: Stage, samples: Sequence[Sample], seconds: float | None) -> None:
-        """Run what is not in the ledger yet, recording each result as it ends."""
-        done = [r.trial.net.id for r in self.ledger.results if r.trial.stage == stage.name]
-        trials = []
-        for i, sample in enumerate(samples):
-            trial = self.trial(f"{stage.name}-{i + 1:02d}", stage.name, sample, seconds, i)
-            if trial.net.id in done:
-                done.remove(trial.net.id)
-            else:
-                trials.append(trial)
+    def wave(self, number: int, entries: Sequence[race.Entry], waves: int, seconds: float | None) -> None:
+        name = f"race-{self.waves_run + 1}"
+        trials = [self.entered(entry, f"{name}-{slot}", waves, seconds) for slot, entry in enumerate(entries, 1)]
+        self.side_by_side("race", number, trials, waves)
+
+    def side_by_side(self, stage: str, number: int, trials: Sequence[Trial], waves: int) -> None:
+        """Run a wave of trials, recording each result as it ends."""
         self.measure_latency(trials)
-        self.tell(stage.name, 0, len(trials))
-        for number, result in enumerate(self.runner.run(trials), 1):
+        self.tell(stage, number, waves)
+        for result in self.runner.run(trials):
             self.record(result)
-            self.tell(stage.name, number, len(trials))
+        self.tell(stage, number + 1, waves)
 
-    def trial(self, id: str, stage: str, sample: Sample, seconds: float | None, number: int) -> Trial:
-        net = self.advice.space.grow(sample)
+    def entered(self, entry: race.Entry, id: str, waves: int, seconds: float | None) -> Trial:
+        """The next part of a training: as much of the schedule as its time is of the whole training's."""
+        begun = entry.after.trial.span[1] if entry.after else 0.0
+        span = (begun, min(begun + self.part_share(waves, seconds), 0.99))
+        resumes = entry.after.trial.id if entry.after else ""
+        return replace(self.trial(id, race.STAGE, entry.sample, seconds), span=span, resumes=resumes)
+
+    def part_share(self, waves: int, seconds: float | None) -> float:
+        """Which share of the leader's whole training one part of the race is."""
+        if seconds is None:
+            rest: float = COUNTED_EPOCHS[ladder.TEACHER if self.settings.goal.cheapest else "final"]
+            return COUNTED_EPOCHS["race"] / (COUNTED_EPOCHS["race"] * race.FLIP_SEGMENTS + rest)
+        ours = waves * seconds if self.workers > 1 else race.FLIP_SEGMENTS * seconds
+        rest = self.clock.until(self.goes_until) - WRITE_SECONDS - waves * (seconds + self.overhead_seconds())
+        return seconds / (ours + max(rest, 1.0) * self.team_speed)
+
+    @property
+    def goes_until(self) -> float:
+        """The share of the budget by which the training of the race's leader has come to its end."""
+        return ladder.TEACHER_UNTIL if self.settings.goal.cheapest else 1.0
+
+    @property
+    def team_speed(self) -> float:
+        """Images a second of the final training over those of one worker."""
+        return 1 + TEAM_GAIN * (self.workers - 1)
+
+    def trial(self, id: str, stage: str, sample: Sample, seconds: float | None) -> Trial:
+        space = self.advice.space
+        net = space.grow(sample)
         self.ensure(f"{net.input_shape[0]}x{net.input_shape[1]}")
         epochs = COUNTED_EPOCHS[stage] if seconds is None else None
-        seed = 1000 * self.settings.seed + number
-        return Trial(id, stage, self.advice.space.fit(sample), net, self.advice.recipe, seconds, epochs, seed)
+        seed = 1000 * self.settings.seed
+        return Trial(id, stage, space.fit(sample), net, space.trained(sample), seconds, epochs, seed)
 
     def ensure(self, size: str) -> None:
         """Store the images at an input size, once."""
@@ -281,8 +289,9 @@ class Study:
                 batches.store(self.work, size, name, getattr(self.images, name).at(rows, columns))
 
     def measure_latency(self, trials: Sequence[Trial]) -> None:
-        """Where the goal limits it, measured before the trials start: beside them it would be too long."""
-        if "latency_ms" in {limit.metric for limit in self.settings.goal.limits}:
+        """Where the goal names it, measured before the trials start: beside them it would be too long."""
+        goal = self.settings.goal
+        if "latency_ms" in {limit.metric for limit in goal.limits} | {goal.cheapest and goal.cheapest.metric}:
             for net in {trial.net.id: trial.net for trial in trials if trial.net.id not in self.latency}.values():
                 self.latency[net.id] = machine.latency_ms(net)
 
@@ -291,21 +300,50 @@ class Study:
         latency = self.latency.get(result.trial.net.id)
         return replace(result, cost={**result.cost, "latency_ms": latency}) if latency and result.cost else result
 
-    def effects(self) -> tuple[Any, ...]:
-        runs = [r for r in self.ledger.results if r.trial.stage == "design" and r.score is not None]
-        return measured_effects(runs, self.contrasts())
-
-    def contrasts(self) -> dict[str, Any]:
-        earlier = [r for r in self.ledger.results if r.trial.stage in ("plan", "rung")]
-        return contrasts(self.advice.space, leader(self.advice, earlier), earlier)
-
     # verdict ---------------------------------------------------------------------------------
 
     def verdict(self) -> Verdict:
         try:
-            return judge(self.ledger.results, self.settings.goal, self.contrasts())
+            judged = judge(self.advice, self.ledger.results)
         except ValueError as error:
             raise self.nothing_works() from error
+        teacher = ladder.teacher(self.results)
+        return self.below(teacher).verdict(judged) if teacher else judged
+
+    def below(self, teacher: Result) -> ladder.Ladder:
+        return ladder.Ladder(self.advice.space, teacher, self.results)
+
+    def descend(self) -> None:
+        """For a goal of cost: what the race has judged trains to its end, then cheaper nets learn from it."""
+        counted, overhead = self.settings.trials is not None, self.overhead_seconds()
+        if not self.tried(ladder.TEACHER):
+            seconds = max(self.clock.until(ladder.TEACHER_UNTIL) - overhead, MINIMUM_TRIAL_SECONDS)
+            self.train_on(self.verdict().chosen, ladder.TEACHER, None if counted else seconds)
+        if (teacher := ladder.teacher(self.results)) is None:
+            return  # it failed: the race's own choice is trained to its end
+        taught = counted or self.teaching_seconds(teacher) <= ladder.TEACHING_SHARE * self.settings.budget
+        if taught:
+            train.teach(self.work, teacher.trial)
+        rungs, kept = len(self.below(teacher).rungs), len(self.tried(ladder.STAGE))
+        waves, seconds = ladder.planned(rungs, self.workers, self.clock.until(ladder.UNTIL), overhead)
+        left, number = (self.settings.trials or 0) // 2 - kept, 0
+        while left > 0 if counted else number < waves:
+            samples = self.below(teacher).wave(self.workers)[: left if counted else None]
+            if not samples:
+                return
+            trials = [self.trial(f"ladder-{kept + slot + 1}", ladder.STAGE, sample, None if counted else seconds)
+                      for slot, sample in enumerate(samples)]  # fmt: skip
+            trials = [replace(trial, teacher=teacher.trial.id if taught else "") for trial in trials]
+            self.side_by_side(ladder.STAGE, number, trials, waves)
+            left, kept, number = left - len(samples), kept + len(samples), number + 1
+
+    def teaching_seconds(self, teacher: Result) -> float:
+        """Predicted seconds of the teacher's answers to every image: see `scoring_seconds`."""
+        images = (len(self.images.train) + len(self.images.valid)) * (2 if teacher.trial.recipe.flip else 1)
+        return images / max(teacher.images_per_second, 1.0)
+
+    def tried(self, stage: str) -> list[Result]:
+        return [r for r in self.results if r.trial.stage == stage]
 
     def nothing_works(self) -> Infeasible:
         failed = [r.reason for r in self.ledger.results if r.status == "failed"]
@@ -321,24 +359,56 @@ class Study:
 
     def first_answer(self) -> None:
         """The advised net, trained here for two seconds: what an interrupt during the first trial is answered with."""
-        trial = self.trial("plan-00", "plan", self.advice.sample, FIRST_ANSWER_SECONDS, 0)
+        trial = self.trial("race-0-1", race.STAGE, self.advice.sample, FIRST_ANSWER_SECONDS)
         self.record(train.run(self.work, self.engine, self.settings.task, trial))
 
     def refit(self, verdict: Verdict) -> Result | None:
-        """The long final training, on everything that is not sealed; None where it failed."""
-        seconds = None
+        """The rest of the chosen net's training, by all workers together; None where it failed.
+
+        It is on everything that is not sealed. Where nothing is sealed, the validation part stays out, so that
+        the accuracy told is that of the network handed over.
+        """
+        seconds, chosen = None, verdict.chosen
         if self.settings.trials is None:
-            seconds = max(self.clock.until(1.0) - WRITE_SECONDS - self.scoring_seconds(verdict.chosen), 2.0)
+            busy = 1 / max(chosen.images_per_second * self.image_seconds(), 1e-3)  # 1 where nothing else runs
+            writing = min(max(busy, 1.0), MOST_SLOWNESS) * WRITE_SECONDS
+            ending = writing + train.OVERHEAD_SECONDS + self.scoring_seconds(chosen)
+            seconds = max(self.clock.until(1.0) - ending, 2.0)
             threading.Thread(target=deliver.warm_up, daemon=True).start()
+        result = self.train_on(chosen, "final", seconds, "all" if self.images.test else "train")
+        return result if result.status == "done" else None
+
+    def train_on(
+        self, chosen: Result, stage: str, seconds: float | None, part: Literal["train", "all"] = "train"
+    ) -> Result:
+        """Go on with a training to the end of its schedule, by all workers together.
+
+        One that has come to its end already goes on at the rate that a training so much longer has there: where
+        little time is left, that is a low one, and nothing is lost.
+        """
         trial = replace(
-            self.trial("final", "final", verdict.chosen.trial.sample, seconds, 0),
-            part="all",
+            self.trial(stage, stage, chosen.trial.sample, seconds),
+            part=part,
             threads=machine.cores() if self.settings.trials is None else 1,
+            resumes=chosen.trial.id,
+            span=(self.trained_share(chosen, seconds), 1.0),
+            teacher=chosen.trial.teacher,
         )
-        self.tell("final", 0, 1)
+        self.tell(stage, 0, 1)
         result = next(iter(self.runner.run([trial])))
         self.record(result)
-        return result if result.status == "done" else None
+        return result
+
+    def trained_share(self, chosen: Result, seconds: float | None) -> float:
+        """Which share of its whole training the chosen net has behind it."""
+        ended, of_race = chosen.trial.span[1] == 1, chosen.trial.stage in (race.STAGE, ladder.TEACHER)
+        parts = race.parts(self.advice, self.raced, chosen.trial.sample) if of_race else []
+        if seconds is None:
+            behind = sum(r.trial.epochs or 0 for r in (*parts, chosen))
+            return behind / (behind + COUNTED_EPOCHS["final"]) if ended else chosen.trial.span[1]
+        speed = self.team_speed if chosen.trial.threads > 1 else 1.0
+        worked = sum(r.seconds for r in parts) + (chosen.seconds * speed if ended else 0.0)
+        return worked / (worked + seconds * self.team_speed)
 
     def scoring_seconds(self, chosen: Result) -> float:
         """Predicted seconds of answering the sealed part in float32: about a third of as many training steps."""
@@ -350,16 +420,10 @@ class Study:
         verdict = replace(verdict, notes=(*verdict.notes, *self.caveats(final)))
         net = verdict.chosen.trial.net
         weights = train.load_weights(self.work, (final or verdict.chosen).trial.id)
-        if self.images.test:
-            scored, kind, scorer = self.images.test.open(), "test", weights
-        else:  # the final training has seen the validation images, the chosen trial has not
-            scored, kind, scorer = (
-                self.images.valid,
-                "validation",
-                train.load_weights(self.work, verdict.chosen.trial.id),
-            )
+        kind = "test" if self.images.test else "validation"
+        scored = self.images.test.open() if self.images.test else self.images.valid
         part = scored.at(*net.input_shape[:2])
-        probabilities = train.probabilities(net, scorer, np.asarray(part.pixels))
+        probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
         return deliver.Material(
             folder=self.settings.out,
             images=self.images,
@@ -379,7 +443,7 @@ class Study:
 
     def caveats(self, final: Result | None) -> list[str]:
         """What the report must say beside the choice."""
-        failed = [r for r in self.ledger.results if r.trial.part == "all" and r.status == "failed"]
+        failed = [r for r in self.ledger.results if r.trial.stage == "final" and r.status == "failed"]
         said = ["The study was interrupted: this is the best so far."] if self.interrupted else []
         if final is None:
             why = f" ({failed[-1].reason})" if failed else ""
@@ -418,14 +482,6 @@ class Study:
         self.watcher(Progress(stage, done, planned, best, left, note))
 
 
-def content(images: Images) -> str:
-    """What is learnt from and scored, as a checksum: another picture, label or split is another one."""
-    sums = [zlib.crc32("/".join(images.classes).encode()), images.test.size if images.test else 0]
-    for part in (images.train, images.valid):
-        sums += [zlib.crc32(np.ascontiguousarray(array).data) for array in (part.pixels, part.labels)]
-    return "-".join(f"{each:x}" for each in sums)
-
-
 def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float, threads: int) -> Advice:
     """The advice whose first net keeps a latency limit as *measured*: the prediction is corrected by what is seen."""
     limit = next((limit.at_most for limit in goal.limits if limit.metric == "latency_ms"), None)
@@ -441,55 +497,3 @@ def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: fl
         model = replace(model, margin=model.margin * 1.1 * measured / predicted)
     what = f"the smallest network tried takes {measured:.3g} ms, {measured / limit:.1f} times its limit"
     raise Infeasible("goal", what, goal.text, "raise the limit, or shrink the images")
-
-
-def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", out: str | Path | None = None,
-           watcher: Watcher = quiet, started: float | None = None, **options: Any) -> Path:  # fmt: skip
-    """Choose a network for the images of `source` inside `budget`; returns the folder written.
-
-    options: task, test, seed, workers, trials, runner, command as in Settings. started: when the
-    budget began (time.monotonic), now where it is not given.
-    """
-    begun = time.monotonic() if started is None else started
-    settings = Settings(source, parse_duration(budget), parse_goal(goal), out=folder_for(source, out), **options)
-    checked(settings)
-    study = Study(settings, Clock(settings.budget, begun), watcher)
-    ledger = settings.out / "study.db"
-    fresh = not ledger.exists()
-    try:
-        written = study.run()
-    except (ConvwiseError, KeyboardInterrupt):
-        if fresh and not study.results:  # nothing was begun: leave nothing
-            shutil.rmtree(study.work, ignore_errors=True)
-            ledger.unlink(missing_ok=True)
-            with suppress(OSError):
-                settings.out.rmdir()
-        elif deliver.is_finished(settings.out):
-            shutil.rmtree(study.work, ignore_errors=True)
-        raise
-    if not study.interrupted:
-        shutil.rmtree(study.work, ignore_errors=True)
-    return written
-
-
-def read(source: Any, **options: Any) -> Images:
-    """The images of `source`, as convwise.images.read."""
-    return read_images(source, **options)
-
-
-def look(source: Any, *, seed: int = 0, **options: Any) -> Fingerprint:
-    """The fingerprint of the images of `source` (or of Images already read), without their test part."""
-    images = source if isinstance(source, Images) else read_images(source, seed=seed, **options)
-    return look_at(images.train, images.classes, seed=seed)
-
-
-def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0) -> Advice:
-    """What to start with for the images of `source`, without training."""
-    wanted = parse_goal(goal)
-    facts = look(source, seed=seed)
-    return within_latency(facts, wanted, machine.pace(machine.engine()), 0.45 * parse_duration(budget), machine.cores())
-
-
-def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
-    """A row for each image: path, label, and the probability of each class."""
-    return deliver.predict(folder, images)

@@ -1,11 +1,12 @@
-"""Trial -> Result: one complete training run, inside its time."""
+"""Trial -> Result: one training run, whole or a part of one, inside its time."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -21,9 +22,13 @@ from convwise.core.problems import ConvwiseError
 from convwise.core.records import Engine, Point, Recipe, Result, Trial
 from convwise.formats import torch as torch_format
 from convwise.formats.weights import Weights
+from convwise.initial import freeze, initialise
+from convwise.optimizers import RunningAverage, TailMean, optimizers, settling
 from convwise.tasks import TASKS, Task
 
 WARM_UP = 0.15  # share of the schedule in which the learning rate rises
+OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
+SETTLING_BATCHES = 10  # that the statistics of averaged weights are measured on
 CURVE_POINTS = 8  # validation points of a learning curve, beside the last
 CURVE_IMAGES = 500  # validation images at most that a point is measured on
 
@@ -52,6 +57,12 @@ class _Run:
     history: list[Point] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
 
+    def mean_loss(self) -> float:
+        """Over the steps since it was asked last; not a number where there were none."""
+        mean = float(torch.stack(self.losses).mean()) if self.losses else math.nan
+        self.losses.clear()
+        return mean
+
 
 def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", initial: Weights | None = None,
           team: Team | None = None) -> tuple[Result, Weights]:  # fmt: skip
@@ -65,17 +76,20 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     height, width, _ = trial.net.input_shape
     size = f"{height}x{width}"
     names = ("train", "valid") if trial.part == "all" else ("train",)
-    examples = batches.load(folder, size, names).to(engine.device)
+    examples = _taught(trial, folder, names, batches.load(folder, size, names), TASKS[task]).to(engine.device)
     held_out = None if trial.part == "all" else batches.load(folder, size, ("valid",)).to(engine.device)
-    model = _model(trial, engine, initial)
+    model = _model(trial, engine, initial, examples)
     run = _fit(model, trial, examples, held_out, engine, TASKS[task], team)
     seconds = time.monotonic() - run.started
     correct = _correct(model, held_out, engine, TASKS[task]) if held_out else np.zeros(0, bool)
+    score = float(correct.mean()) if held_out else None
+    run.history.append(Point(seconds, run.images, run.mean_loss(), score))
     result = Result(
         trial=trial,
         status="done",
-        score=float(correct.mean()) if held_out else None,
+        score=score,
         correct="".join("01"[int(c)] for c in correct),
+        mirrored=_mirrored(model, held_out, engine, TASKS[task]) if held_out and not trial.recipe.flip else "",
         cost=_cost(trial),
         history=tuple(run.history),
         seconds=seconds,
@@ -85,53 +99,71 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     return result, torch_format.weights(model, trial.net)
 
 
+def _taught(trial: Trial, folder: Path, names: tuple[str, ...], examples: Examples, task: Task) -> Examples:
+    """The examples as the trial learns them: with the labels alone, or with a teacher's answers as well."""
+    if not trial.teacher:
+        return examples
+    answers = batches.answers(folder, trial.teacher, names)
+    return Examples(examples.pixels, task.taught(examples.labels, answers, trial.recipe))
+
+
 def _cost(trial: Trial) -> dict[str, float]:
     total = analyse(trial.net).total
     return {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
 
 
-def _model(trial: Trial, engine: Engine, initial: Weights | None) -> nn.Module:
+def _model(trial: Trial, engine: Engine, initial: Weights | None, examples: Examples) -> nn.Module:
     torch.manual_seed(trial.seed)
     model = torch_format.build(trial.net, logits=True)
     if initial is None:
-        _initialise(model)
+        initialise(model, trial.recipe, examples.pixels.cpu())
     else:
         torch_format.load(model, trial.net, initial)
+    freeze(model, trial.recipe)
     return model.to(engine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _initialise(model: nn.Module) -> None:
-    """He et al. 2015 for convolutions: variance 2 / fan out, of one group; zero biases; Dense as in PyTorch."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples | None, engine: Engine,
          task: Task, team: Team | None) -> _Run:  # fmt: skip
     model.train()
     recipe, rank, members = _shared_out(trial.recipe, team)
-    optimizer = _optimizer(model, recipe)
+    movers = optimizers(model, recipe, engine.dtype == "bfloat16")
+    average = RunningAverage(model) if recipe.average else None
+    tail = TailMean(model) if trial.span[1] < 1 else None
     run = _Run(time.monotonic())
     progress = _progress(trial, examples, run)
     threads = _Threads(1 if team else trial.threads)
-    for x, y in _endless(examples, recipe, torch.Generator().manual_seed(trial.seed + 7919 * rank)):
+    begin, end = trial.span
+    # Each member, and each part of a training, has an order of its own; nets that are compared share it.
+    generator = torch.Generator().manual_seed(trial.seed + 7919 * rank + round(1e4 * begin))
+    source = batches.batches(examples, recipe, generator)
+    for x, y in source:
         threads.settle()
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss = _loss(model, x, y, recipe, engine, task)
         loss.backward()  # type: ignore[no-untyped-call]
         done = _agree(team, model, progress()) if team else progress()
         if done >= 1:
             break
-        _set_rate(optimizer, one_cycle(done))
-        optimizer.step()
+        share = begin + done * (end - begin)
+        _set_rate(movers, falling(share) if recipe.optimizer == "muon" else one_cycle(share))
+        for mover in movers:
+            mover.step()
+        if average:
+            average.step(share)
+        if tail:
+            tail.step(done)
         run.images += members * len(y)
         run.losses.append(loss.detach())
-        _record(run, model, held_out, engine, task, done)
-    _close(run, model, held_out, engine, task)
+        if trial.span == (0.0, 1.0) or held_out is None:  # a part of a run is one point of its curve
+            _record(run, model, held_out, engine, task, done)
+    if average:
+        average.end()
+    if tail:
+        tail.end()
+        with settling(model), torch.no_grad():
+            for x, _ in islice(source, SETTLING_BATCHES):
+                _logits(model, x, engine)
     return run
 
 
@@ -178,9 +210,15 @@ class _Threads:
         self.step, self.before = self.step + 1, now
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * share
+def _set_rate(movers: list[torch.optim.Optimizer], share: float) -> None:
+    for mover in movers:
+        for group in mover.param_groups:
+            group["lr"] = group["peak"] * share
+
+
+def falling(done: float) -> float:
+    """The learning rate's share of its peak after the share `done` of the schedule: down to zero in a line."""
+    return 1 - done
 
 
 def one_cycle(done: float) -> float:
@@ -198,24 +236,6 @@ def _progress(trial: Trial, examples: Examples, run: _Run) -> Callable[[], float
     batch = min(trial.recipe.batch_size, len(examples))
     total = (trial.epochs or 1) * (len(examples) // batch) * batch
     return lambda: run.images / total
-
-
-def _endless(
-    examples: Examples, recipe: Recipe, generator: torch.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    while True:
-        yield from batches.batches(examples, recipe, generator)
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; biases and the normalisation's numbers are not decayed."""
-    many = [p for p in model.parameters() if p.ndim > 1]
-    few = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": many, "weight_decay": recipe.weight_decay}, {"params": few, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    for group in optimizer.param_groups:
-        group["peak"] = recipe.learning_rate
-    return optimizer
 
 
 def _logits(model: nn.Module, x: torch.Tensor, engine: Engine) -> torch.Tensor:
@@ -238,23 +258,22 @@ def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engi
     if len(run.history) + 1 > done * CURVE_POINTS or done > 0.97:
         return
     before = time.monotonic()
-    _point(run, model, held_out, engine, task, before)
+    accuracy = float(_correct(model, _some(held_out), engine, task).mean()) if held_out else None
+    run.history.append(Point(before - run.started, run.images, run.mean_loss(), accuracy))
     run.started += time.monotonic() - before
 
 
-def _close(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task) -> None:
-    if run.losses or not run.history:
-        _point(run, model, held_out, engine, task, time.monotonic())
+def _some(examples: Examples) -> Examples:
+    """At most CURVE_IMAGES of them: every k-th, because they may be in the order of their classes."""
+    step = -(-len(examples) // CURVE_IMAGES)
+    return Examples(examples.pixels[::step], examples.labels[::step])
 
 
-def _point(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, now: float) -> None:
-    mean = float(torch.stack(run.losses).mean()) if run.losses else float("nan")
-    run.losses.clear()
-    # Every k-th: the images may be in the order of their classes.
-    step = -(-len(held_out) // CURVE_IMAGES) if held_out else 1
-    some = Examples(held_out.pixels[::step], held_out.labels[::step]) if held_out else None
-    accuracy = float(_correct(model, some, engine, task).mean()) if some else None
-    run.history.append(Point(now - run.started, run.images, mean, accuracy))
+def _mirrored(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> str:
+    """'0' or '1' for some of the examples as they are, and as many for the same ones mirrored left-right."""
+    some = _some(examples)
+    both = (some, Examples(some.pixels.flip(2), some.labels))
+    return "".join("01"[int(c)] for each in both for c in _correct(model, each, engine, task))
 
 
 def _correct(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> np.ndarray:
@@ -288,6 +307,20 @@ def load_weights(folder: Path, trial: str) -> Weights:
     """The weights that `run` kept."""
     with np.load(weights_path(folder, trial), allow_pickle=False) as kept:
         return dict(kept)
+
+
+def teach(folder: Path, teacher: Trial) -> None:
+    """Store, once, what a trained trial says of the images that others learn from.
+
+    Where it has learnt mirrored images, that is the mean of what it says of both views.
+    """
+    weights, net = load_weights(folder, teacher.id), teacher.net
+    for name in ("train", "valid"):
+        if not batches.has_answers(folder, teacher.id, name):
+            pixels = batches.load(folder, "{}x{}".format(*net.input_shape), (name,)).pixels.numpy()
+            views = [pixels, pixels[:, :, ::-1]] if teacher.recipe.flip else [pixels]
+            answers = [probabilities(net, weights, view) for view in views]
+            batches.store_answers(folder, teacher.id, name, np.mean(answers, axis=0))
 
 
 def probabilities(net: Net, weights: Weights, pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the user wants: what to maximise, and the limits that the result must keep."""
+"""What the user wants: the highest accuracy, or the lowest cost that keeps one, and the limits of the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ METRICS: dict[str, tuple[str, dict[str, float]]] = {
     "latency_ms": ("ms", {"ms": 1, "us": 1e-3, "s": 1e3, "": 1}),
 }
 ALIASES = {"latency": "latency_ms", "parameters": "params", "activations": "activation_bytes"}
-_LIMIT = re.compile(r"\s*(\w+)\s*(?:<=|<)\s*((?:\d+\.?\d*|\.\d+)(?:e\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_NUMBER = r"((?:\d+\.?\d*|\.\d+)(?:e\d+)?)"
+_LIMIT = re.compile(rf"\s*(\w+)\s*(?:<=|<)\s*{_NUMBER}\s*([a-z]*)\s*", re.IGNORECASE)
+_WANTED = re.compile(rf"\s*accuracy\s*(?:>=|>)\s*(best\b)?\s*(?:(-?)\s*{_NUMBER}\s*(%?))?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,33 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Cheapest:
+    """To cost as little of `metric` as a network can that keeps an accuracy.
+
+    accuracy: the one to keep; None: that of the best network found. within: how far below it will do.
+    """
+
+    metric: str
+    accuracy: float | None = None
+    within: float = 0.0
+
+    def floor(self, best: float) -> float:
+        """The accuracy to keep, where the best network found has `best`."""
+        return (best if self.accuracy is None else self.accuracy) - self.within
+
+    def missed(self, accuracy: float) -> bool:
+        """Whether a network of this accuracy has not the one to keep, where that was given as a number."""
+        return self.accuracy is not None and accuracy < self.accuracy
+
+
+@dataclass(frozen=True)
 class Goal:
-    """What to maximise, and the limits the result must keep."""
+    """What to maximise, or else the cost to minimise, and the limits that the result must keep."""
 
     maximise: str = "accuracy"
     limits: tuple[Limit, ...] = ()
     text: str = "accuracy"
+    cheapest: Cheapest | None = None
 
     def excess(self, cost: Mapping[str, float]) -> dict[str, float]:
         """metric -> how many times over its limit `cost` is; a metric that `cost` lacks is not counted."""
@@ -45,18 +68,52 @@ class Goal:
         return {metric: ratio for metric, ratio in over.items() if ratio > 1}
 
 
-def parse_goal(text: str) -> Goal:
-    """'accuracy where latency<2ms and params<100k' -> Goal. UnusableInput says what is not understood."""
-    aim, *limits = re.split(r"\bwhere\b", text, maxsplit=1, flags=re.IGNORECASE)
-    if aim.strip().lower() != "accuracy":
-        raise UnusableInput("--goal", f"asks for {aim.strip()!r}", "accuracy, optionally with limits", f"'{EXAMPLE}'")
-    parts = [part for part in re.split(r"\band\b|,", "".join(limits), flags=re.IGNORECASE) if part.strip()]
-    if limits and not parts:
-        raise UnusableInput("--goal", "names no limit after 'where'", "metric<number", f"'{EXAMPLE}'")
-    return Goal("accuracy", tuple(_limit(part) for part in parts), text.strip())
-
-
 EXAMPLE = "accuracy where latency<2ms and macs<5M and params<100k"
+USUAL = "accuracy>=best-0.3%"  # what 'cheapest' keeps, where nothing else is said
+
+
+def parse_goal(text: str) -> Goal:
+    """'accuracy where latency<2ms and params<100k' or 'macs where accuracy>=97%' -> Goal.
+
+    'cheapest' is 'macs where accuracy>=best-0.3%'. UnusableInput says what is not understood.
+    """
+    aim, *conditions = re.split(r"\bwhere\b", text, maxsplit=1, flags=re.IGNORECASE)
+    parts = [part for part in re.split(r"\band\b|,", "".join(conditions), flags=re.IGNORECASE) if part.strip()]
+    if conditions and not parts:
+        raise UnusableInput("--goal", "names no limit after 'where'", "metric<number", f"'{EXAMPLE}'")
+    wanted = [part for part in parts if re.match(r"\s*accuracy\b", part, re.IGNORECASE)]
+    limits = tuple(_limit(part) for part in parts if part not in wanted)
+    asked = aim.strip().lower()
+    if asked == "accuracy":
+        if wanted:
+            what, fix = "asks for accuracy, and names one to keep", "'macs where accuracy>=0.97'"
+            raise UnusableInput("--goal", what, "the cost that is to be low", fix)
+        return Goal("accuracy", limits, text.strip())
+    if asked == "cheapest":
+        asked, wanted = "macs", wanted or [USUAL]
+    if (metric := ALIASES.get(asked, asked)) not in METRICS:
+        known = "accuracy, cheapest, or one of latency, " + ", ".join(METRICS)
+        raise UnusableInput("--goal", f"asks for {aim.strip()!r}", known, f"'{EXAMPLE}'")
+    if len(wanted) != 1:
+        what = "names two accuracies to keep" if wanted else "names no accuracy to keep"
+        raise UnusableInput("--goal", what, "one, beside any limits", f"'{asked} where accuracy>=0.97'")
+    return Goal("", limits, text.strip(), _cheapest(metric, wanted[0]))
+
+
+def _cheapest(metric: str, text: str) -> Cheapest:
+    """'accuracy>=0.97', 'accuracy>=97%', 'accuracy>=best' or 'accuracy>=best-0.3%'."""
+    found = _WANTED.fullmatch(text)
+    best, minus, number, percent = found.groups() if found else (None, None, None, None)
+    where, said = "--goal", f"says {text.strip()!r}"
+    if not (number or best) or bool(best and number) != bool(minus):
+        expected, fix = "an accuracy, or the best found less a part of it", f"'{metric} where {USUAL}'"
+        raise UnusableInput(where, said, expected, f"'{metric} where accuracy>=0.97' or {fix}")
+    share = float(number or 0) / (100 if percent else 1)
+    if share >= 1 or not (best or share):
+        shown = number if not percent and not best and 1 < share < 100 else "97"
+        fix = USUAL if best else f"accuracy>={shown}%"
+        raise UnusableInput(where, said, "a share below 1, or a percentage below 100 %", f"'{metric} where {fix}'")
+    return Cheapest(metric, None, share) if best else Cheapest(metric, share)
 
 
 def _limit(text: str) -> Limit:

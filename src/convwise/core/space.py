@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from convwise.core.calculus import Analysis, analyse
 from convwise.core.goal import Goal
@@ -32,6 +32,7 @@ from convwise.core.layers import (
 from convwise.core.net import INPUT, Net
 from convwise.core.parameters import Pair
 from convwise.core.problems import Infeasible
+from convwise.core.recipe import Recipe
 from convwise.core.windows import same_pads
 
 Value = int | float | str
@@ -39,23 +40,31 @@ Sample = Mapping[str, Value]
 
 # What each choice means; those with the largest expected effect at a fixed time come first.
 MEANING: dict[str, str] = {
-    "stage.filters": "filters of the stem and the first stage; each later stage doubles them",
+    "training.flip": "whether training images are mirrored left-right in turns",
+    "stage.filters": "filters of the first stage, and of a stem that is learnt; later stages have more",
     "stem.strides": "stride of the first convolution",
     "input.size": "rows x columns that images are brought to",
-    "stage.count": "stages; between two of them the map is halved",
-    "block": "how a stage's convolutions are joined: plain chain, residual, or depthwise separable",
+    "stage.count": "stages; each of a pooled net, and each but the first of another, halves the map",
+    "stage.widening": "filters of later stages: 2 doubles them at every halving, 4 has four times the first's",
+    "block": "how a stage's convolutions are joined: pooled (the first one's map is halved before it is normalised), "
+    "plain chain, residual, or depthwise separable",
+    "stem": "the first convolution: learnt, or filters that whiten patches of the images and stay as they are",
     "stage.convs": "convolutions in each stage",
     "stage.kernel_size": "kernel of the convolutions inside the stages",
     "stem.kernel_size": "kernel of the first convolution",
     "head": "what turns the last map into one row of numbers",
-    "downsampling": "what halves the map between two stages",
+    "downsampling": "what halves the map",
     "activation": "the function after each convolution",
     "normalization": "what stands between a convolution and its activation",
-    "padding": "padding of the stem and of plain convolutions; residual and separable blocks need 'same'",
+    "padding": "padding of a learnt stem and of plain and pooled convolutions; residual and separable need 'same'",
     "dropout": "share of the last numbers dropped while training",
 }
 WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 MAX_FILTERS = 512
+# The running statistics follow within a few steps: a net is used as soon as its rate has fallen to zero.
+NORM_MOMENTUM = 0.6
+# What a sample that does not name a choice has.
+USUAL: Sample = {"stem": "learned", "stage.widening": 2, "training.flip": False}
 POOLS: dict[str, type[MaxPooling2D] | type[AveragePooling2D]] = {
     "MaxPooling2D": MaxPooling2D,
     "AveragePooling2D": AveragePooling2D,
@@ -71,7 +80,7 @@ REDUCTIONS: tuple[Sample, ...] = (
     {"stage.convs": 1},
     {"stage.kernel_size": 3},
     {"head": "GlobalAveragePooling2D"},
-    {"block": "separable"},
+    {"block": "separable", "stem": "learned"},
     {"stem.strides": 2, "stem.kernel_size": 3},
     {"stage.count": 2},
 )
@@ -118,6 +127,7 @@ class Space:
     """Named choices over images of `channels` and `classes`.
 
     mean, variance: per channel, of pixels / 255, for the net's own Normalization layer.
+    recipe: how nets are trained, apart from what a sample says of it.
     """
 
     channels: int
@@ -128,6 +138,7 @@ class Space:
     goal: Goal = Goal()
     latency: LatencyModel | None = None
     defaults: Sample = field(default_factory=dict)
+    recipe: Recipe = Recipe()
 
     def __getitem__(self, name: str) -> Choice:
         return next(choice for choice in self.choices if choice.name == name)
@@ -148,13 +159,27 @@ class Space:
         return self.fit({choice.name: rng.choice(choice.values) for choice in self.choices})
 
     def neighbours(self, sample: Sample) -> Iterator[tuple[str, Value, Sample]]:
-        """Each single change of `sample`, as (choice, value, fitted sample), where it changes the net."""
-        here = self.grow(sample).id
+        """Each single change of `sample`, as (choice, value, fitted sample), where it changes the net or its recipe."""
+        here = self.key(sample)
         for choice in self.choices:
             for value in choice.values:
                 changed = self.fit({**sample, choice.name: value})
-                if value != sample[choice.name] and self.grow(changed).id != here:
+                if value != sample[choice.name] and self.key(changed) != here:
                     yield choice.name, value, changed
+
+    def key(self, sample: Sample) -> tuple[str, Recipe]:
+        """What tells two samples apart: the net, and how it is trained."""
+        return self.grow(sample).id, self.trained(sample)
+
+    def trained(self, sample: Sample) -> Recipe:
+        """How the net of a sample is trained: what the sample says, and what follows from its net."""
+        sample = {**USUAL, **self.defaults, **sample}
+        return replace(
+            self.recipe,
+            flip=bool(sample["training.flip"]),
+            whitened="stem" if sample["stem"] == "whitening" else "",
+            identity_start=self.recipe.optimizer == "muon" and sample["block"] in ("pooled", "plain"),
+        )
 
     def grow(self, sample: Sample) -> Net:
         """The net of a sample: the same sample gives the same net, always valid and inside the limits."""
@@ -171,7 +196,7 @@ class Space:
         Infeasible says by how much the smallest net is over.
         """
         excess: dict[str, float] = {}
-        for smaller in self._smaller({**self.defaults, **sample}):
+        for smaller in self._smaller({**USUAL, **self.defaults, **sample}):
             excess = self.goal.excess(self.cost(self._grow(smaller)))
             if not excess:
                 return smaller
@@ -194,7 +219,7 @@ class Space:
 
     def _grow(self, sample: Sample) -> Net:
         height, width = parse_size(str(sample["input.size"]))
-        stack = _Stack(sample, (height, width))
+        stack = _Stack(sample, (height, width), self.channels)
         stack.put(Rescaling(1 / 255, name="rescaling"))
         stack.put(Normalization(self.mean, self.variance, name="normalization"))
         stack.stem()
@@ -214,8 +239,8 @@ def parse_size(text: str) -> Pair:
 class _Stack:
     """Layers put one on the other, with the size of the map that they have reached."""
 
-    def __init__(self, sample: Sample, size: Pair) -> None:
-        self.sample, self.size = sample, size
+    def __init__(self, sample: Sample, size: Pair, channels: int) -> None:
+        self.sample, self.size, self.channels = sample, size, channels
         self.layers: list[Layer] = []
         self.filters = 0
         self.normalized = sample["normalization"] == "BatchNormalization"
@@ -228,22 +253,34 @@ class _Stack:
         self.layers.append(layer)
 
     def stem(self) -> None:
-        width, kernel = int(self.sample["stage.filters"]), int(self.sample["stem.kernel_size"])
-        self.conv("stem", width, kernel, int(self.sample["stem.strides"]), str(self.sample["padding"]))
+        kernel, strides = int(self.sample["stem.kernel_size"]), int(self.sample["stem.strides"])
+        if self.sample["stem"] == "learned":
+            self.conv("stem", int(self.sample["stage.filters"]), kernel, strides, str(self.sample["padding"]))
+            return
+        # Both signs of each direction, so that nothing is lost by the activation.
+        filters = min(2 * self.channels * kernel**2, MAX_FILTERS)
+        self.put(Conv2D(filters, kernel, strides, "valid", name="stem"))
+        self.moved(kernel, strides, "valid", filters)
+        self.put(Activation(str(self.sample["activation"]), name="stem_act"))
 
     def stage(self, number: int) -> bool:
         """One stage; False where the map is too small to be halved once more."""
+        if number > 0 and min(self.size) < 4:
+            return False
+        pooled = self.sample["block"] == "pooled"
         strides = 1
-        if number > 0:
-            if min(self.size) < 4:
-                return False
+        if pooled and min(self.size) >= 4:
+            strides = 2  # inside the block
+        elif not pooled and number > 0:
             strides = self.downsample(f"stage{number + 1}")
-        filters = min(int(self.sample["stage.filters"]) * 2**number, MAX_FILTERS)
+        base = int(self.sample["stage.filters"])
+        wider = 2**number if self.sample["stage.widening"] == 2 else min(4**number, 4)
+        filters = max(min(base * wider, MAX_FILTERS), base)
         BLOCKS[str(self.sample["block"])](self, f"stage{number + 1}", filters, strides)
         return True
 
     def downsample(self, name: str) -> int:
-        """Halve the map with a pool, or return the stride that the next convolution takes."""
+        """Halve the map with a pool, or return the stride that a convolution must take."""
         how = str(self.sample["downsampling"])
         if how not in POOLS:
             return 2
@@ -251,11 +288,13 @@ class _Stack:
         self.size = self.size[0] // 2, self.size[1] // 2
         return 1
 
-    def conv(
-        self, name: str, filters: int, kernel: int, strides: int = 1, padding: str = "same", active: bool = True
-    ) -> None:
-        """Convolution, normalisation, activation; 'valid' becomes 'same' where the map would fall under 4 px."""
-        if min(self.size) - kernel + 1 < 4 * strides:
+    def conv(self, name: str, filters: int, kernel: int, strides: int = 1, padding: str = "same",
+             active: bool = True, pool: str = "") -> None:  # fmt: skip
+        """Convolution, normalisation, activation; 'valid' becomes 'same' where the map would fall under 4 px.
+
+        pool: the name of a stage whose pool comes before the normalisation, or ''.
+        """
+        if min(self.size) - kernel + 1 < (8 if pool else 4 * strides):
             padding = "same"
         inline = active and not self.normalized
         self.put(
@@ -263,6 +302,8 @@ class _Stack:
                    activation=str(self.sample["activation"]) if inline else "linear")
         )  # fmt: skip
         self.moved(kernel, strides, padding, filters)
+        if pool:
+            self.downsample(pool)
         self.normalize(name, active)
 
     def depthwise(self, name: str, kernel: int, strides: int) -> None:
@@ -273,7 +314,7 @@ class _Stack:
 
     def normalize(self, name: str, active: bool) -> None:
         if self.normalized:
-            self.put(BatchNormalization(name=f"{name}_norm"))
+            self.put(BatchNormalization(momentum=NORM_MOMENTUM, name=f"{name}_norm"))
             if active:
                 self.put(Activation(str(self.sample["activation"]), name=f"{name}_act"))
 
@@ -289,6 +330,16 @@ class _Stack:
         if (rate := float(self.sample["dropout"])) > 0:
             self.put(Dropout(rate, name="dropout"))
         self.put(Dense(classes, activation="softmax", name="classes"))
+
+
+def _pooled(stack: _Stack, name: str, filters: int, strides: int) -> None:
+    """Convolution, pool, normalisation, activation; then the same without a pool: the rest works on a quarter."""
+    kernel, padding = int(stack.sample["stage.kernel_size"]), str(stack.sample["padding"])
+    for i in range(int(stack.sample["stage.convs"])):
+        conv = f"{name}_conv{i + 1}"
+        halved = strides == 2 and i == 0
+        by_stride = halved and stack.sample["downsampling"] not in POOLS
+        stack.conv(conv, filters, kernel, 2 if by_stride else 1, padding, pool=name if halved and not by_stride else "")
 
 
 def _plain(stack: _Stack, name: str, filters: int, strides: int) -> None:
@@ -328,4 +379,4 @@ def _separable(stack: _Stack, name: str, filters: int, strides: int) -> None:
         stack.conv(f"{name}_conv{i + 1}", filters, 1)
 
 
-BLOCKS = {"plain": _plain, "residual": _residual, "separable": _separable}
+BLOCKS = {"pooled": _pooled, "plain": _plain, "residual": _residual, "separable": _separable}

@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 
 from convwise.core.records import Advice, Result
 from convwise.core.space import Sample
-from convwise.search import designed, halving, neighbours, planned, random
+from convwise.search import neighbours, random
 
 Strategy = Callable[[Advice, Sequence[Result], int, int], list[Sample]]
 
 STRATEGIES: dict[str, Strategy] = {
-    "planned": planned.propose,
     "neighbours": neighbours.propose,
-    "designed": designed.propose,
-    "halving": halving.propose,
     "random": random.propose,
 }

@@ -1,4 +1,4 @@
-"""The plan, the default, and single changes of the plan, the choices with the largest expected effect first."""
+"""Single changes of the advised sample, the parameters that people ask about first."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from collections.abc import Sequence
 
 from convwise.core.records import Advice, Result
 from convwise.core.space import Sample
-from convwise.search.ranking import distinct
+from convwise.search.ranking import distinct, tried
 
-REPEATED = 6
+# The five parameters of the question, then every other choice in the space's order.
+QUESTION = ("stage.kernel_size", "stage.filters", "stem.strides", "padding", "activation")
 
 
 def propose(advice: Advice, results: Sequence[Result], count: int, seed: int) -> list[Sample]:
-    """One change of each choice in the space's order, then a second change of each, and so on.
-
-    The plan and the default are among them, so that all are compared at equal time. Where there are
-    REPEATED places or more, the last is the plan's once more: what another seed does is the noise.
-    """
-    by_choice: dict[str, list[Sample]] = {}
-    for name, _, sample in advice.space.neighbours(advice.sample):
-        by_choice.setdefault(name, []).append(sample)
+    """One change of each choice, then a second change of each, and so on; what has a result is left out."""
+    by_choice: dict[str, list[Sample]] = {name: [] for name in QUESTION}
+    for name, value, sample in advice.space.neighbours(advice.sample):
+        if sample == {**advice.sample, name: value}:  # where a limit changes more, neither change can be told
+            by_choice.setdefault(name, []).append(sample)
     rounds = max((len(samples) for samples in by_choice.values()), default=0)
     ordered = [samples[i] for i in range(rounds) for samples in by_choice.values() if i < len(samples)]
-    samples = distinct(advice.space, [advice.sample, *advice.portfolio, *ordered])[:count]
-    return [*samples[: count - 1], advice.sample] if len(samples) >= REPEATED else samples
+    seen = {*tried(results), advice.space.key(advice.sample)}
+    return distinct(advice.space, ordered, seen)[:count]

@@ -14,12 +14,14 @@ from convwise.tasks import classify
 
 @dataclass(frozen=True)
 class Task:
-    """loss(logits, labels, recipe) -> a number; correct(logits, labels) -> bool per example;
-    baseline(labels) -> the score of knowing nothing of the images."""
+    """loss(logits, labels, recipe) -> a number; taught(labels, answers, recipe) -> labels of which a
+    teacher's answers are a part; correct(logits, labels) -> bool per example; baseline(labels) -> the
+    score of knowing nothing of the images."""
 
     loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
+    taught: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     baseline: Callable[[np.ndarray], float]
 
 
-TASKS: dict[str, Task] = {"classify": Task(classify.loss, classify.correct, classify.baseline)}
+TASKS: dict[str, Task] = {"classify": Task(classify.loss, classify.taught, classify.correct, classify.baseline)}

@@ -8,11 +8,27 @@ from torch.nn import functional
 
 from convwise.core.records import Recipe
 
+TEACHER = 0.5  # share of the teacher's answers in what a net learns from
+
 
 def loss(logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Mean cross entropy of logits (n, classes), smoothed, weighted per class where the recipe says so."""
+    """Mean cross entropy of logits (n, classes), smoothed, weighted per class where the recipe says so.
+
+    labels: (n,), or as `taught` makes them.
+    """
     weight = torch.tensor(recipe.class_weights, device=logits.device) if recipe.class_weights else None
-    return functional.cross_entropy(logits, labels, weight, label_smoothing=recipe.label_smoothing)
+    smoothing = recipe.label_smoothing if labels.ndim == 1 else 0.0
+    return functional.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
+
+
+def taught(labels: torch.Tensor, answers: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Half the labels (n,), smoothed, and half a teacher's probabilities (n, classes), as they are.
+
+    What a good net finds alike says more of an image than its label (Hinton et al. 2015).
+    """
+    hard = functional.one_hot(labels, answers.shape[1]).float()
+    hard = (1 - recipe.label_smoothing) * hard + recipe.label_smoothing / answers.shape[1]
+    return torch.lerp(hard, answers, TEACHER)
 
 
 def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

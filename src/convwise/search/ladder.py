@@ -1,0 +1,171 @@
+"""The ladder: nets of falling cost that learn from the best one found; which is the cheapest that is good enough?
+
+For goals such as 'macs where accuracy>=0.97'. The net that the race has judged is trained to its end: the
+teacher. Each rung of the ladder is a cheaper net that learns from its answers as well as from the labels (Hinton et
+al. 2015), for as long as every other rung and to the end of its schedule. They are tried from the middle of the
+ladder outwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log, sqrt
+
+from convwise.core.goal import Goal
+from convwise.core.records import Reason, Result, Verdict
+from convwise.core.space import WIDTHS, Sample, Space
+
+TEACHER, STAGE = "teacher", "ladder"
+TEACHER_UNTIL, UNTIL = 0.45, 0.68  # of the budget, when the teacher and the ladder end
+# Of the budget that the teacher's answers may take: where images are so many, each is seen seldom, and rungs learn from
+# labels alone.
+TEACHING_SHARE = 0.1
+TIMES_CHEAPER = (3, 6, 12, 24, 48, 96, 192)  # than the teacher: the rungs
+# What can make a net cheaper beside fewer filters, best first: of two nets of one rung the first is taken
+# (docs/findings.md, 'which way down').
+SHAPES: tuple[Sample, ...] = (
+    {"stage.widening": 2},
+    {},
+    {"block": "separable", "stem": "learned"},
+    {"stage.widening": 2, "stem.strides": 2},
+    {"stem.strides": 2},
+    {"block": "separable", "stem": "learned", "stem.strides": 2},
+)
+LEARNT_LATER = 0.1  # share of a rung's mistakes that the final training, several times as long, takes away at least
+LEAST_SECONDS = 3.0  # of a rung's training
+SHORT = {"macs": "macs", "params": "parameters", "activation_bytes": "activation bytes", "latency_ms": "ms"}
+
+
+def teacher(results: Sequence[Result]) -> Result | None:
+    """The teacher, where its training has ended well."""
+    return next((r for r in results if r.trial.stage == TEACHER and r.status == "done"), None)
+
+
+def rungs(space: Space, top: Sample, metric: str) -> list[Sample]:
+    """From dear to cheap: at most one net for each of TIMES_CHEAPER, the dearest of its shape that fits there.
+
+    Latency is not known before it is measured: macs stand for it.
+    """
+    costs = space.cost(space.grow(top))
+    by = metric if metric in costs else "macs"
+    narrower = [width for width in reversed(WIDTHS) if width <= int(top["stage.filters"])]
+    known = [space.fit({**top, **shape, "stage.filters": width}) for shape in SHAPES for width in narrower]
+    times = [costs[by] / space.cost(space.grow(sample))[by] for sample in known]
+    steps = zip(TIMES_CHEAPER, (*TIMES_CHEAPER[1:], 2 * TIMES_CHEAPER[-1]), strict=True)
+    found = [next((s for s, t in zip(known, times, strict=True) if least <= t < below), None) for least, below in steps]
+    return [sample for sample in found if sample is not None]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rungs below a teacher, and what became of those that were tried."""
+
+    space: Space
+    teacher: Result
+    results: Sequence[Result]
+
+    @property
+    def goal(self) -> Goal:
+        return self.space.goal
+
+    @property
+    def metric(self) -> str:
+        assert self.goal.cheapest is not None
+        return self.goal.cheapest.metric
+
+    @property
+    def rungs(self) -> list[Sample]:
+        return rungs(self.space, self.teacher.trial.sample, self.metric)
+
+    @property
+    def floor(self) -> float:
+        """The accuracy to keep; the best found may be that of a rung, where the teacher had time for few images."""
+        assert self.goal.cheapest is not None
+        return self.goal.cheapest.floor(max(r.score or 0.0 for r in (self.teacher, *self.tried)))
+
+    @property
+    def tried(self) -> list[Result]:
+        """The trainings of rungs that ended well."""
+        return [r for r in self.results if r.trial.stage == STAGE and r.status == "done" and r.score is not None]
+
+    def keeps(self, result: Result) -> bool:
+        """Whether a net will have the accuracy to keep when it has been trained for long, inside all limits."""
+        mistakes = (1 - (result.score or 0.0)) * (1 - LEARNT_LATER)
+        return 1 - mistakes >= self.floor and not self.goal.excess(result.cost)
+
+    def wave(self, workers: int) -> list[Sample]:
+        """What runs next, side by side: rungs spread over those that are still in question."""
+        ladder = self.rungs
+        ended = {(r.trial.net.id, r.trial.recipe): r for r in self.results if r.trial.stage == STAGE}
+        outcomes = [ended.get(self.space.key(sample)) for sample in ladder]
+        kept = max((i for i, r in enumerate(outcomes) if r and r.status == "done" and self.keeps(r)), default=-1)
+        missed = next((i for i, r in enumerate(outcomes) if r and i > kept), len(ladder))
+        question = ladder[kept + 1 : missed]
+        count = min(workers, len(question))
+        return [question[(i + 1) * (len(question) + 1) // (count + 1) - 1] for i in range(count)]
+
+    def verdict(self, judged: Verdict) -> Verdict:
+        """The cheapest net that keeps the accuracy; where none does, the one that comes nearest."""
+        candidates = [r for r in (self.teacher, *self.tried) if not self.goal.excess(r.cost)] or [self.teacher]
+        good = [r for r in candidates if self.keeps(r)]
+        nearest = max(candidates, key=lambda r: (r.score or 0.0, -r.cost[self.metric]))
+        chosen = min(good, key=lambda r: r.cost[self.metric]) if good else nearest
+        score = chosen.score or 0.0
+        error = sqrt(score * (1 - score) / max(len(chosen.correct), 1))
+        reason = Reason("net", chosen.trial.net.id, self._why(chosen, bool(good)), "trials", "Hinton et al. 2015")
+        notes = () if good else (self._miss(chosen),)
+        return replace(judged, chosen=chosen, alternatives=self._front(candidates), standard_error=error,
+                       reasons=(reason,), notes=(*judged.notes, *notes))  # fmt: skip
+
+    def _front(self, candidates: Sequence[Result]) -> tuple[Result, ...]:
+        """The nets that no other beats in both accuracy and the goal's cost, cheapest first."""
+        front: list[Result] = []
+        for result in sorted(candidates, key=lambda r: (r.cost[self.metric], -(r.score or 0.0))):
+            if not front or (result.score or 0.0) > (front[-1].score or 0.0):
+                front.append(result)
+        return tuple(front)
+
+    def _why(self, chosen: Result, good: bool) -> str:
+        top = f"the teacher reached {_percent(self.teacher)} at {amount(self.metric, self.teacher)}"
+        wanted = f"the {100 * self.floor:.1f} % that are to be kept"
+        if chosen is self.teacher:
+            tried = len(self.tried)
+            others = f"none of the {tried} cheaper networks tried keeps" if tried else "no cheaper one was tried for"
+            return f"{top}; {others} {wanted}, so the teacher itself is handed over"
+        why = f"{top}; this network keeps {_percent(chosen)} at {amount(self.metric, chosen)}"
+        if not good:
+            return f"{why}: of {len(self.tried)} tried, the one that comes nearest to {wanted}"
+        later = "" if (chosen.score or 0.0) >= self.floor else " when it is trained for longer"
+        return f"{why}, the cheapest of {len(self.tried)} tried that reaches {wanted}{later}"
+
+    def _miss(self, nearest: Result) -> str:
+        short = 100 * (self.floor - (nearest.score or 0.0))
+        return (
+            f"No network tried keeps {100 * self.floor:.1f} %: the nearest gets {_percent(nearest)} of the validation "
+            f"images right, {short:.1f} points less; the teacher, which was trained for longest, "
+            f"{_percent(self.teacher)}."
+        )
+
+
+def planned(rungs: int, workers: int, seconds: float, overhead: float) -> tuple[int, float]:
+    """(waves, seconds of each training) with which the last good one of so many rungs is found in `seconds`.
+
+    Fewer waves where there is little time.
+    """
+    if not rungs:
+        return 0, 0.0
+    needed = ceil(log(rungs + 1) / log(min(workers, rungs) + 1) - 1e-9)
+    waves = min(needed, int(seconds / (LEAST_SECONDS + overhead)))
+    return waves, seconds / waves - overhead if waves else 0.0
+
+
+def amount(metric: str, result: Result) -> str:
+    """82_310_000 macs -> '82.3M macs'."""
+    value = result.cost[metric]
+    size, sign = next(((size, sign) for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (1, ""))
+    return f"{value / size:.3g}{sign} {SHORT[metric]}"
+
+
+def _percent(result: Result) -> str:
+    return f"{100 * (result.score or 0.0):.1f} %"

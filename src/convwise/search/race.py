@@ -1,0 +1,126 @@
+"""The race: one net trains on without a break; beside it others take its first steps, and are compared at equal time.
+
+What is ahead after a few seconds need not be ahead at the end: nets whose steps are cheap lead early and lose late
+(docs/findings.md, 'judging early turns effects round'). So the advised net keeps its place unless something
+is ahead of it that will not lose that way, and most of the time goes into one training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from convwise.core.paired import paired_difference
+from convwise.core.records import Advice, Effect, Recipe, Result
+from convwise.core.space import Sample
+from convwise.search import neighbours
+from convwise.search.ranking import tried
+
+STAGE = "race"
+FLIP = "training.flip"
+LEAST_IMAGES = 2000  # that a part must see before two of them are compared: less tells nothing
+FLIP_SEGMENTS = 2  # that the mirrored and the unmirrored training take before one is chosen
+HARMLESS = 0.03  # accuracy that a net may lose on mirrored images where mirroring is harmless
+WHOLE = 0.0, 1.0  # the span of a training that nothing goes on from
+SLOWER = 0.95  # of a step's time: a change whose steps are cheaper than that is not adopted for an early lead
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One training to run next: a sample, and the result that it continues, or None for its first part."""
+
+    sample: Sample
+    after: Result | None = None
+
+
+def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]:
+    """What runs next, side by side on `workers`: the leader's next part, then others.
+
+    With one worker the leader waits while others take its first steps. What has failed is not run again.
+    """
+    leading = leader(advice, results)
+    mine, broken = parts(advice, results, leading), failed(results)
+    runs = advice.space.key(leading) not in broken and (workers > 1 or not mine)
+    entries = [Entry(leading, mine[-1] if mine else None)] if runs else []
+    if (mirrored := twin(advice)) and not settled(advice, results):
+        theirs = parts(advice, results, mirrored)
+        if workers == 1 and mine and len(theirs) >= len(mine):
+            return [Entry(leading, mine[-1])]
+        entries.append(Entry(mirrored, theirs[-1] if theirs else None))
+    elif mirrored and not entries and not mine and advice.space.key(mirrored) not in broken:
+        entries.append(Entry(mirrored))  # the advised training failed before its twin began
+    left = workers - len(entries)
+    if left > 0:
+        edited = replace(advice, sample=leading)
+        entries += [Entry(sample) for sample in neighbours.propose(edited, results, left + 1, 0)
+                    if sample[FLIP] == leading[FLIP]][:left]  # fmt: skip
+    return entries[:workers]
+
+
+def parts(advice: Advice, results: Sequence[Result], sample: Sample) -> list[Result]:
+    """The finished parts of the training of `sample`, in their order; a short answer to an interrupt is none."""
+    key = advice.space.key(sample)
+    mine = [r for r in results if r.trial.stage == STAGE and r.status == "done" and r.score is not None]
+    mine = [r for r in mine if (r.trial.net.id, r.trial.recipe) == key and r.trial.span != WHOLE]
+    return sorted(mine, key=lambda r: r.trial.span)
+
+
+def twin(advice: Advice) -> Sample | None:
+    """The advised sample with mirrored training images, where the space has them."""
+    if not any(choice.name == FLIP and True in choice.values for choice in advice.space.choices):
+        return None
+    return advice.space.fit({**advice.sample, FLIP: not advice.sample[FLIP]})
+
+
+def failed(results: Sequence[Result]) -> set[tuple[str, Recipe]]:
+    """The nets of which a training failed, each with its recipe."""
+    return tried(r for r in results if r.status == "failed")
+
+
+def settled(advice: Advice, results: Sequence[Result]) -> bool:
+    """Whether the mirrored and the unmirrored training have gone as far as they are compared, or one has failed."""
+    pair = [advice.sample, twin(advice) or advice.sample]
+    if any(advice.space.key(sample) in failed(results) for sample in pair):
+        return True
+    return all(len(parts(advice, results, sample)) >= FLIP_SEGMENTS for sample in pair)
+
+
+def leader(advice: Advice, results: Sequence[Result]) -> Sample:
+    """The advised sample, or its mirrored twin where the trials say that mirroring is harmless."""
+    mirrored = twin(advice)
+    if mirrored is None:
+        return advice.sample
+    mine, theirs = (parts(advice, results, sample) for sample in (advice.sample, mirrored))
+    if not mine and theirs:  # the advised training failed
+        return mirrored
+    if min(len(mine), len(theirs)) < FLIP_SEGMENTS:
+        return advice.sample
+    plain, flipped = mine[FLIP_SEGMENTS - 1], theirs[FLIP_SEGMENTS - 1]
+    if not (tells(plain) and tells(flipped)):
+        return advice.sample
+    change, error = paired_difference(flipped, plain)
+    return mirrored if change >= -error and mirrored_alike(plain) else advice.sample
+
+
+def mirrored_alike(result: Result) -> bool:
+    """Whether a net that never saw a mirrored image answers mirrored ones as well as the others.
+
+    Then a mirror image is one more image of its class; where it is another class, or none, it is not.
+    """
+    half = len(result.mirrored) // 2
+    if not half:
+        return False
+    as_is, mirrored = result.mirrored[:half].count("1") / half, result.mirrored[half:].count("1") / half
+    return as_is - mirrored <= HARMLESS
+
+
+def tells(result: Result) -> bool:
+    """Whether a part has seen enough images to be compared."""
+    counted = result.trial.seconds is None  # as long as was asked for
+    return bool(result.history) and (counted or result.history[-1].images >= LEAST_IMAGES)
+
+
+def adopted(effects: Sequence[Effect]) -> Effect | None:
+    """The change that takes the leader's place: surely better already, and by more than cheaper steps explain."""
+    better = [e for e in effects if e.verdict == "matters" and e.low > 0 and e.time_ratio >= SLOWER]
+    return max((e for e in better if e.parameter != FLIP), key=lambda e: e.low, default=None)
