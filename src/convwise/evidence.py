@@ -1,10 +1,10 @@
 """Paired trainings -> Effect: what one change is worth, with an interval and a word for it.
 
-Accuracies are shares (0.01 is one point), variances their squares. A run is one training; it answers
-every validation example right or wrong. Two runs of the same net differ for two reasons: examples
-near the border flip, each by itself, and the whole run comes out a little better or worse. The spread
-over the examples of a paired change holds the first already (McNemar 1947); only the second, the run
-variance, has to be added to it.
+Accuracies are shares (0.01 is one point), variances their squares. A run is one training; it
+answers every validation example right or wrong. Two runs of the same net differ for two reasons:
+examples near the border flip, each by itself, and the whole run comes out a little better or worse.
+The spread over the examples of a paired change holds the first already (McNemar 1947); only the
+second, the run variance, has to be added to it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONTRADICTED = 0.1
 
 @dataclass(frozen=True)
 class RunVariance:
-    """The variance of a whole run's accuracy beyond flips of single examples, and how well it is known.
+    """The variance of a whole run's accuracy beyond flips of examples, and how well it is known.
 
     variance: accuracy^2; freedom: degrees of freedom, as of a scaled inverse chi^2.
     """
@@ -41,11 +41,11 @@ class RunVariance:
 
     @classmethod
     def known(cls, seconds: float | None) -> RunVariance:
-        """What is known before a study's own runs, for trainings of so many seconds; None: counted epochs."""
+        """Before a study's own runs, for trainings of so many seconds; None: counted epochs."""
         return cls(*known_run_variance(seconds))
 
     def updated(self, *repeats: Sequence[Result]) -> RunVariance:
-        """With what repeats show: in each sequence runs of one net and one length that differ in their seed.
+        """With what repeats show: each sequence holds runs of one net and length with other seeds.
 
         The variance between such runs, less what flips of single examples make of it, estimates the
         run variance; for two runs that is (d^2 - McNemar's variance) / 2. Prior and repeats are
@@ -55,7 +55,7 @@ class RunVariance:
         their degrees of freedom: the variance of an estimate v is 2 v^2 / freedom. Repeats that
         contradict the prior (F test at 10 %: trainings that do not settle here) stand alone.
         """
-        seen = [_between_runs(runs) for runs in repeats if len(runs) > 1]
+        seen = [between_runs(runs) for runs in repeats if len(runs) > 1]
         own = sum(freedom for _, _, freedom in seen)
         if not own:
             return self
@@ -69,14 +69,18 @@ class RunVariance:
 
     def _contradicted(self, total: float, flips: float, own: float) -> bool:
         """Whether runs differ by more than the prior and their flips allow."""
-        expected, freedom = self.variance + flips, _satterthwaite((self.variance, self.freedom))
+        expected, freedom = self.variance + flips, self.freedom
         if not expected or not self.variance:
             return False
-        return bool(special.fdtrc(own, freedom * (expected / self.variance) ** 2, total / expected) < CONTRADICTED)
+        freedom *= (expected / self.variance) ** 2
+        return bool(special.fdtrc(own, freedom, total / expected) < CONTRADICTED)
 
 
-def _between_runs(runs: Sequence[Result]) -> tuple[float, float, int]:
-    """(variance between the runs' accuracies, that which flips of single examples make of it, freedom)."""
+def between_runs(runs: Sequence[Result]) -> tuple[float, float, int]:
+    """(variance between the runs' accuracies, what flips of examples make of it, freedom).
+
+    runs: two at least, of one net, on the same examples. The difference estimates the run variance.
+    """
     right = np.array([_right(run) for run in runs])
     flips = float(right.var(0, ddof=1).mean()) / right.shape[1]
     return float(right.mean(1).var(ddof=1)), flips, len(runs) - 1
@@ -84,22 +88,26 @@ def _between_runs(runs: Sequence[Result]) -> tuple[float, float, int]:
 
 def _right(result: Result) -> np.ndarray:
     """1.0 for each example that the run got right, 0.0 for the others."""
-    return np.array([answer == "1" for answer in result.correct], float)
+    right: np.ndarray = np.frombuffer(result.correct.encode(), np.uint8) == ord("1")
+    return right.astype(float)
 
 
 # One effect ---------------------------------------------------------------------------------------
 
 
 def effect_of(
-    parameter: str, values: tuple[Any, Any], pairs: Sequence[tuple[Result, Result]], runs: RunVariance
+    parameter: str,
+    values: tuple[Any, Any],
+    pairs: Sequence[tuple[Result, Result]],
+    runs: RunVariance,
 ) -> Effect:
-    """The Effect of one edit, from pairs (before, after) that share a seed, a length and the examples.
+    """The Effect of one edit, from pairs (before, after) of one seed, length and set of examples.
 
     The change is the mean over pairs and examples. Its variance is that over the examples, of each
     one's mean change, divided by their number (McNemar's, for one pair), and 2 / pairs of the run
-    variance. The interval is Student's, its degrees of freedom by Satterthwaite (Biometrics Bulletin
-    1946). 'no difference': two one-sided tests at 5 % against a whole point (Schuirmann 1987).
-    ValueError without pairs, or where they do not answer the same examples.
+    variance. The interval is Student's, its degrees of freedom by Satterthwaite (Biometrics
+    Bulletin 1946). 'no difference': two one-sided tests at 5 % against a whole point (Schuirmann
+    1987). ValueError without pairs, or where they do not answer the same examples.
     """
     if not pairs or len({len(run.correct) for pair in pairs for run in pair} | {0}) != 2:
         raise ValueError(f"{parameter}: {len(pairs)} pairs, not all of the same examples")
@@ -111,14 +119,14 @@ def effect_of(
     half = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * error
     p = 2 * float(special.stdtr(freedom, -abs(change) / error))
     p_same = float(special.stdtr(freedom, (abs(change) - INDIFFERENT) / error))
-    slower = np.mean([np.log(before.images_per_second / after.images_per_second) for before, after in pairs])
+    ratios = [before.images_per_second / after.images_per_second for before, after in pairs]
     return Effect(
         parameter,
         *values,
         accuracy_change=change,
         low=change - half,
         high=change + half,
-        time_ratio=float(np.exp(slower)),
+        time_ratio=float(np.exp(np.log(ratios).mean())),
         verdict=_word(p < ALPHA, p_same),
         runs=2 * len(pairs),
         seconds=pairs[0][0].trial.seconds or 0.0,
@@ -154,7 +162,7 @@ def _word(differs: bool, p_same: float) -> VerdictWord:
 
 
 def verdicts(effects: Iterable[Effect]) -> tuple[Effect, ...]:
-    """The effects told together, in their order: which of them still matter, and what to expect of each again.
+    """The effects told together, in order: which still matter, and what to expect of each again.
 
     'matters' remains where Benjamini & Hochberg (JRSS B 1995) find it among all of these, with 5 %
     false ones expected; intervals stay those of one effect. No word is made stronger, and an effect
@@ -165,11 +173,16 @@ def verdicts(effects: Iterable[Effect]) -> tuple[Effect, ...]:
     """
     told = list(effects)
     found = _discoveries([effect.p for effect in told if effect.p is not None])
-    errors = np.array([(effect.high - effect.low) / 2 / special.ndtri(1 - ALPHA / 2) for effect in told])
+    widths = np.array([effect.high - effect.low for effect in told])
+    errors = widths / 2 / float(special.ndtri(1 - ALPHA / 2))
     changes = np.array([effect.accuracy_change for effect in told])
     spread = max(float((changes**2 - errors**2).mean()), 0.0) if told else 0.0
     return tuple(
-        replace(effect, verdict=_weakened(effect, found), expected=_shrunk(effect.accuracy_change, error, spread))
+        replace(
+            effect,
+            verdict=_weakened(effect, found),
+            expected=_shrunk(effect.accuracy_change, error, spread),
+        )
         for effect, error in zip(told, errors.tolist(), strict=True)
     )
 
@@ -177,7 +190,8 @@ def verdicts(effects: Iterable[Effect]) -> tuple[Effect, ...]:
 def _discoveries(ps: Sequence[float]) -> float:
     """The largest p-value that Benjamini & Hochberg reject at ALPHA, or -1."""
     ordered = sorted(ps)
-    return max((p for rank, p in enumerate(ordered, 1) if p <= ALPHA * rank / len(ordered)), default=-1.0)
+    rejected = [p for rank, p in enumerate(ordered, 1) if p <= ALPHA * rank / len(ordered)]
+    return max(rejected, default=-1.0)
 
 
 def _weakened(effect: Effect, found: float) -> VerdictWord:
@@ -187,6 +201,6 @@ def _weakened(effect: Effect, found: float) -> VerdictWord:
 
 
 def _shrunk(change: float, error: float, spread: float) -> float:
-    """The change under a normal prior of variance `spread` around 0, moved by one standard error at most."""
+    """The mean under a normal prior of variance `spread`, one standard error away at most."""
     mean = change * spread / (spread + error**2) if error else change
     return min(max(mean, change - error), change + error)

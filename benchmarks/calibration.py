@@ -1,0 +1,308 @@
+"""How often the words 'matters' and 'no difference' are wrong: a bank of equal nets, compared with each other.
+
+    python benchmarks/calibration.py aa SET [SET ...] [--seconds 8 30 120] [--runs 46] [--data ../shared/data]
+    python benchmarks/calibration.py report
+    python benchmarks/calibration.py planted [--change 0.01 0.02 0.04]
+
+aa: trains the advised net of each set so often, for each length, under different seeds, one thread
+each, as many side by side as there are cores; each training appends a row with its answers to
+benchmarks/results/aa.jsonl, and the same command again goes on where it stopped. report: false
+alarms of the bank's pairs and triples, the variance of a whole run, and the rows for RUN_DEVIATIONS
+of core/paired.py, in Markdown. planted: the same after some right answers were made wrong.
+Both replay experiments out of the bank and train nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convwise.core.layers import Dense, GlobalAveragePooling2D
+from convwise.core.net import Net
+from convwise.core.records import Effect, Recipe, Result, Trial, from_json, to_json
+from convwise.evidence import RunVariance, between_runs, effect_of
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "aa.jsonl"
+SETS = {
+    "digits": "digits",
+    "mnist-5k": "mnist-5k",
+    "fashion-mnist": "fashion-mnist",
+    "sign-digits": "sign-digits/sign-digits.zip",
+    "clothing-10": "clothing-10/clothing-10.zip",
+    "infrared-solar-12": "infrared-solar-12/infrared-solar-12.zip",
+    "bccd-cells": "bccd-cells/bccd-cells.zip",
+    "breastmnist": "breastmnist/breastmnist.npz",
+}
+ANY = Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(2)))  # replays compare answers, not nets
+REPLAYS = 1000  # experiments of several seeds, drawn from one bank
+Bank = dict[tuple[str, float], list[Result]]  # (set, seconds) -> runs of equal nets
+Pairs = Sequence[tuple[Result, Result]]
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.mode == "aa":
+        for name in arguments.set:
+            for seconds in arguments.seconds:
+                fill(name, seconds, arguments)
+    elif arguments.mode == "report":
+        print("\n".join(report(banked(arguments.bank))))
+    else:
+        print("\n".join(planted(banked(arguments.bank), arguments.change)))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--bank", type=Path, default=RESULTS)
+    modes = parser.add_subparsers(dest="mode", required=True)
+    aa = modes.add_parser("aa")
+    aa.add_argument("set", nargs="+", choices=SETS)
+    aa.add_argument("--seconds", type=float, nargs="+", default=[8.0, 30.0, 120.0])
+    aa.add_argument("--runs", type=int, default=46)
+    aa.add_argument("--workers", type=int, help="trainings side by side, by default one a core")
+    aa.add_argument("--examples", type=int, default=3000, help="validation images at most")
+    aa.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
+    modes.add_parser("report")
+    modes.add_parser("planted").add_argument("--change", type=float, nargs="+", default=[0.01, 0.02, 0.04])
+    return parser.parse_args()
+
+
+# The bank -----------------------------------------------------------------------------------------
+
+
+def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
+    """Train what is missing of one set and length; the net and recipe are those of the bank's first row."""
+    from convwise import batches, machine, train
+    from convwise.images import read
+    from convwise.runners import RUNNERS
+
+    rows = [row for row in _rows(arguments.bank) if (row["set"], row["seconds"]) == (name, seconds)]
+    seeds = sorted(set(range(arguments.runs)) - {row["seed"] for row in rows})
+    if not seeds:
+        return
+    source = SETS[name] if name == "digits" else arguments.data / SETS[name]
+    images, engine = read(source, seed=0), machine.engine()
+    workers = arguments.workers or machine.cores()
+    net, recipe = _kept(rows) if rows else _advised(images, engine, seconds, workers)
+    height, width, _ = net.input_shape
+    trials = [Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed) for seed in seeds]
+    with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
+        folder = Path(passing)
+        for part in ("train", "valid"):
+            batches.store(folder, f"{height}x{width}", part, getattr(images, part).at(height, width))
+        runner = RUNNERS["local"](partial(train.run, folder, engine, "classify"), workers)
+        warm = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1) for n in range(workers)]
+        try:
+            list(runner.run(warm))  # counted epochs are never ended for taking long: then all workers have started
+            for result in runner.run(trials):
+                if result.status == "failed":
+                    print(f"{name}, seed {result.trial.seed}: {result.reason}", file=sys.stderr)
+                    continue
+                rows.append(_append(arguments, name, result, first=not rows))
+                train.weights_path(folder, result.trial.id).unlink(missing_ok=True)
+        finally:
+            runner.close()
+
+
+def _advised(images: Any, engine: Any, seconds: float, workers: int) -> tuple[Net, Recipe]:
+    """What a study would begin with that trains for so long."""
+    from convwise import machine
+    from convwise.advice import advise
+    from convwise.core.goal import Goal
+    from convwise.fingerprint import look
+
+    facts = look(images.train, images.classes, seed=0)
+    advice = advise(facts, Goal(), machine.pace(engine), seconds, 1)
+    return advice.net, advice.recipe
+
+
+def _kept(rows: Sequence[dict[str, Any]]) -> tuple[Net, Recipe]:
+    first = next(row for row in rows if "net" in row)
+    return Net.from_json(first["net"]), from_json(Recipe, first["recipe"])
+
+
+def _append(arguments: argparse.Namespace, name: str, result: Result, first: bool) -> dict[str, Any]:
+    """The row written; the first of a set and length holds the net, the recipe and the machine as well."""
+    from convwise import machine
+
+    every = -(-len(result.correct) // arguments.examples)  # the images may be in the order of their classes
+    row: dict[str, Any] = {
+        "set": name,
+        "seconds": result.trial.seconds,
+        "seed": result.trial.seed,
+        "score": result.score,
+        "images_per_second": round(result.images_per_second, 1),
+        "load_1m": round(os.getloadavg()[0], 1),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "correct": result.correct[::every],
+    }
+    if first:
+        row |= {"net": to_json(result.trial.net), "recipe": to_json(result.trial.recipe)}
+        row |= {"dtype": result.dtype, "machine": machine.describe()}
+    arguments.bank.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.bank.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{name} {row['seconds']:g} s, seed {row['seed']}: {row['score']:.4f}", file=sys.stderr)
+    return row
+
+
+def _rows(bank: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in bank.read_text().splitlines()] if bank.exists() else []
+
+
+def banked(bank: Path) -> Bank:
+    """The runs of the bank by set and length, where there are two at least."""
+    found: Bank = {}
+    for row in _rows(bank):
+        trial = Trial(str(row["seed"]), "aa", {}, ANY, seconds=row["seconds"], seed=row["seed"])
+        result = Result(trial, "done", row["score"], row["correct"], images_per_second=row["images_per_second"])
+        found.setdefault((row["set"], row["seconds"]), []).append(result)
+    return {key: runs for key, runs in sorted(found.items()) if len(runs) > 1}
+
+
+# Replays ------------------------------------------------------------------------------------------
+
+
+def experiments(runs: Sequence[Result], seeds: int, rng: np.random.Generator) -> Iterator[Pairs]:
+    """Experiments of so many pairs out of one bank: every pair there is, or REPLAYS draws of several."""
+    if seeds == 1:
+        yield from ([pair] for pair in combinations(runs, 2))
+    elif len(runs) >= 2 * seeds:
+        for _ in range(REPLAYS):
+            drawn = [runs[i] for i in rng.permutation(len(runs))[: 2 * seeds]]
+            yield list(zip(drawn[:seeds], drawn[seeds:], strict=True))
+
+
+def told(pairs: Pairs, before: RunVariance) -> Effect:
+    """As a study tells it: what was known before, updated by its repeats of the net as it is."""
+    return effect_of("edit", ("as it is", "edited"), pairs, before.updated([first for first, _ in pairs]))
+
+
+def others(bank: Bank, name: str, seconds: float) -> RunVariance:
+    """What the other sets teach of runs of that length; without any, what the table says."""
+    rest = [runs for (other, length), runs in bank.items() if length == seconds and other != name]
+    return taught(rest) if rest else RunVariance.known(seconds)
+
+
+def taught(sets: Sequence[Sequence[Result]]) -> RunVariance:
+    """The mean of the sets' run variances, and the degrees of freedom by which they scatter (2 mean^2 / variance).
+
+    The scatter that the estimates themselves have is taken off; with fewer than three sets the
+    freedom stays that of the table.
+    """
+    found = [between_runs(runs) for runs in sets]
+    estimates = np.array([between - flips for between, flips, _ in found])
+    mean = max(float(estimates.mean()), 1e-7)
+    if len(sets) < 3:
+        return RunVariance(mean, RunVariance.known(None).freedom)
+    own = float(np.mean([2 * between**2 / freedom for between, _, freedom in found]))
+    scatter = max(float(estimates.var(ddof=1)) - own, 2 * mean**2 / 50)
+    return RunVariance(mean, max(2 * mean**2 / scatter, 1.0))
+
+
+HEAD = """Equal nets compared: how often a difference 'matters' at nominal 5 %, the run variance taken from the
+table and, in brackets, from the other sets; how often they are said to make 'no difference', which is true.
+
+| set | s | runs | n | accuracy % | images/s, sd % | flips | whole run | alarms %: 1 pair | 2 | 3 | same %: 1, 2, 3 |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
+FOOT = """
+Flips and whole run: standard deviations of one run's accuracy, in points, by single answers and beyond them
+(negative: runs differ by less than the flips alone would make).
+
+Rows for RUN_DEVIATIONS, by length:
+
+| s | sets | standard deviation | degrees of freedom |
+|---|---|---|---|"""
+
+
+def report(bank: Bank) -> Iterator[str]:
+    """False alarms and the variance of a run for each set and length, then what the table should hold."""
+    yield HEAD
+    for (name, seconds), runs in bank.items():
+        yield _line([name, f"{seconds:g}", *_spread(runs), *_alarms(runs, seconds, others(bank, name, seconds))])
+    yield FOOT
+    for seconds in sorted({seconds for _, seconds in bank}):
+        sets = [runs for (_, length), runs in bank.items() if length == seconds]
+        found = taught(sets)
+        yield _line([f"{seconds:g}", len(sets), f"{found.variance**0.5:.4f}", f"{found.freedom:.1f}"])
+
+
+def _spread(runs: Sequence[Result]) -> Iterator[Any]:
+    """How many runs, of how many examples, their accuracy, and by how much they differ."""
+    between, flips, _ = between_runs(runs)
+    speed = np.array([run.images_per_second for run in runs])
+    beyond = between - flips
+    yield from (len(runs), len(runs[0].correct), f"{_mean_accuracy(runs):.1f}")
+    yield f"{100 * speed.std(ddof=1) / speed.mean():.1f}"
+    yield f"{100 * flips**0.5:.2f}"
+    yield f"{100 * float(np.sign(beyond)) * abs(beyond) ** 0.5:.2f}"
+
+
+def _alarms(runs: Sequence[Result], seconds: float, rest: RunVariance) -> list[str]:
+    """The share of 'matters' by the table (and by the other sets), for 1, 2, 3 pairs; of 'no difference'."""
+    rng, alarms, same = np.random.default_rng(0), [], []
+    for seeds in (1, 2, 3):
+        tried = list(experiments(runs, seeds, rng))
+        by_table, by_rest = ([told(p, prior).verdict for p in tried] for prior in (RunVariance.known(seconds), rest))
+        alarms.append(f"{_percent(by_table, 'matters')} ({_percent(by_rest, 'matters')})")
+        same.append(_percent(by_table, "no difference"))
+    return [*alarms, ", ".join(same)]
+
+
+def planted(bank: Bank, changes: Sequence[float]) -> Iterator[str]:
+    """How often a planted loss is found, called nothing, or turned round."""
+    rng = np.random.default_rng(0)
+    yield "A loss planted among equal nets: right answers made wrong at random.\n"
+    yield "| set | s | pairs | loss, points | matters % | no difference % | wrong sign % | interval holds it % |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for (name, seconds), runs in bank.items():
+        for seeds in (1, 2, 3):
+            tried = list(experiments(runs, seeds, rng))
+            for change in changes if tried else ():
+                effects = [told(_lost(pairs, change, rng), RunVariance.known(seconds)) for pairs in tried]
+                words = [effect.verdict for effect in effects]
+                turned = np.mean([effect.low > 0 for effect in effects])
+                held = np.mean([effect.low <= -change <= effect.high for effect in effects])
+                yield _line([name, f"{seconds:g}", seeds, f"{100 * change:g}", _percent(words, "matters"),
+                             _percent(words, "no difference"), f"{100 * turned:.1f}", f"{100 * held:.1f}"])  # fmt: skip
+
+
+def _lost(pairs: Pairs, change: float, rng: np.random.Generator) -> Pairs:
+    """The second of each pair with that share of its answers lost, on the same examples under every seed."""
+    n = len(pairs[0][0].correct)
+    hit, found = rng.random(n), []
+    for before, after in pairs:
+        right = np.array([c == "1" for c in after.correct])
+        kept = right & (hit >= change / max(right.mean(), change))
+        correct = "".join("01"[int(c)] for c in kept)
+        found.append((before, Result(after.trial, "done", float(kept.mean()), correct,
+                                     images_per_second=after.images_per_second)))  # fmt: skip
+    return found
+
+
+def _mean_accuracy(runs: Sequence[Result]) -> float:
+    return 100 * float(np.mean([run.correct.count("1") / len(run.correct) for run in runs]))
+
+
+def _percent(words: Sequence[str], word: str) -> str:
+    return f"{100 * words.count(word) / len(words):.1f}" if words else "-"
+
+
+def _line(cells: Sequence[Any]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+if __name__ == "__main__":
+    main()
