@@ -501,7 +501,7 @@ def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe(monke
     for i in range(3):
         active = active.edit(f"conv{i}", activation="relu")
     edits = edits_of(("activation", active), ("nothing", linear))
-    found = measure_on(images, Base(linear), edits, Terms(120.0, seeds=2))
+    found = measure_on(images, Base(linear), edits, Terms(120.0, seeds=3))
     one, same = found.measured
     assert one.effect, found
     assert (one.effect.verdict, one.effect.low > 0) == ("matters", True), found
