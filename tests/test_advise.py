@@ -320,3 +320,11 @@ def test_advice_survives_json():
 def test_reasons_survive_json():
     given_ = advice(counts=(100, 2500))
     assert from_json(Advice, json.loads(json.dumps(to_json(given_)))).reasons == given_.reasons
+
+
+@pytest.mark.parametrize("side", [8, 15, 16, 27, 28, 40, 48, 64])
+def test_the_map_that_the_reason_for_the_stages_names_is_the_nets_own(side):
+    given_ = advice(shape=(side, side + 3, 3))
+    reason = next(r for r in given_.reasons if r.parameter == "stage.count")
+    rows = analyse(given_.net)["stem"].output_shape[0]
+    assert f"the map after the stem is {rows} px" in reason.because

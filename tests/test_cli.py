@@ -241,6 +241,18 @@ def test_export_of_an_unknown_format(chosen, run):
     is_one_clear_message(*run("export", chosen.folder, "--to", "mp3"), "mp3", "onnx")
 
 
+def test_the_summary_says_what_was_not_resolved_and_reads_a_folder_of_the_first_version(chosen):
+    choice = json.loads((chosen.folder / "choice.json").read_text())
+    words = {"activation": "matters", "padding": "no difference", "stage.filters": "not resolved"}
+    choice["effects"] = [{"parameter": name, "verdict": word, "seconds": 10.0} for name, word in words.items()]
+    (line,) = (line for line in cli.summary(choice, chosen.folder) if line.startswith("Measured"))
+    told = "matters: activation; makes no difference: padding; not resolved: stage.filters"
+    assert line == f"Measured after 10 s of training or less: {told}"
+    del choice["sample"]["stem"]
+    choice["effects"] = [{"parameter": name, "verdict": word} for name, word in words.items()]
+    assert f"Measured: {told}" in cli.summary(choice, chosen.folder)
+
+
 # --- whole studies in processes of their own ------------------------------------------------------
 
 COUNTED = ("--trials", 4, "--workers", 1)

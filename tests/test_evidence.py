@@ -259,15 +259,3 @@ def test_an_effect_goes_through_json():
         Effect("n", 0, 1, 0.1, 0, 0.2, 1.0, "matters"),
     ):
         assert from_json(Effect, json.loads(json.dumps(to_json(effect)))) == effect
-
-
-@pytest.mark.parametrize(
-    ("numbers", "seconds", "words"),
-    [
-        ((0.021, 0.004, 0.038), 10.0, "after 10 s of training: +2.1 points (0.4 to 3.8)"),
-        ((-0.0334, -0.051, -0.0159), 130.4, "after 130 s of training: -3.3 points (-5.1 to -1.6)"),
-        ((-0.0001, -0.01, 0.0098), 0.0, "+0.0 points (-1.0 to 1.0)"),
-    ],
-)
-def test_an_effect_is_told_with_its_horizon(numbers, seconds, words):
-    assert Effect("edit", 0, 1, *numbers, 1.0, "matters", seconds=seconds).told() == words

@@ -242,7 +242,7 @@ def export(
     from convwise import formats
 
     for path in formats.export(folder, to):
-        out().print(str(path), highlight=False)
+        out().print(str(path), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -292,10 +292,9 @@ def summary(choice: dict[str, Any], folder: Path) -> list[str]:
     height, width, channels = choice["net"]["input_shape"]
     kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
     told = {word: dict.fromkeys(e["parameter"] for e in choice["effects"] if e["verdict"] == word)
-            for word in ("matters", "no difference")}  # fmt: skip
-    matters, same = told.values()
+            for word in ("matters", "no difference", "not resolved")}  # fmt: skip
     lines = [
-        f"Chosen: {sample['block']} network on {height}x{width}x{channels}: {sample['stem']} stem "
+        f"Chosen: {sample['block']} network on {height}x{width}x{channels}: {sample.get('stem', 'learned')} stem "
         f"{sample['stem.kernel_size']}x{sample['stem.kernel_size']} stride {sample['stem.strides']}, "
         f"{sample['stage.count']} stages of {sample['stage.convs']} convolutions "
         f"{sample['stage.kernel_size']}x{sample['stage.kernel_size']} from {sample['stage.filters']} filters, "
@@ -304,13 +303,11 @@ def summary(choice: dict[str, Any], folder: Path) -> list[str]:
         f"{test['n']} {kind} images",
         f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
     ]
-    if matters or same:
-        seconds = max(e["seconds"] for e in choice["effects"])
+    if choice["effects"]:
+        seconds = max(e.get("seconds", 0) for e in choice["effects"])  # a folder of version 0.1.0 has none
         length = f" after {seconds:.0f} s of training or less" if seconds else ""
-        lines.append(
-            f"Measured{length}: matters: {', '.join(matters) or 'nothing'}; "
-            f"makes no difference: {', '.join(same) or 'nothing'}"
-        )
+        matters, same, unknown = (", ".join(names) or "nothing" for names in told.values())
+        lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
     if not choice.get("goal", {}).get("kept", True):
         lines.append(f"The goal is not reached: {choice['goal']['text']}")
     return [*lines, f"Report: {folder / 'report.html'}"]

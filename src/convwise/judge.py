@@ -13,6 +13,7 @@ from convwise.core.records import Advice, Effect, Reason, Result, Verdict
 from convwise.core.space import Sample
 from convwise.evidence import CONFIDENCE, RunVariance, effect_of, verdicts
 from convwise.search import race
+from convwise.search.ranking import front
 
 
 def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
@@ -34,7 +35,8 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     source = "ours: docs/findings.md, 'judging early turns effects round'"
     because = _because(advice, chosen, effects, better)
     reason = Reason("net", chosen.trial.net.id, because, "trials", source)
-    return Verdict(chosen, effects, _front(raced), (reason,), error)
+    first = [r for r in raced if r.trial.span[0] == 0]  # equally long, whatever came after
+    return Verdict(chosen, effects, front(first, "macs"), (reason,), error)
 
 
 def _edited(advice: Advice, raced: Sequence[Result], leading: Sample, effect: Effect) -> list[Result]:
@@ -93,16 +95,6 @@ def _effect(name: str, before: Sequence[Result], after: Sequence[Result]) -> Eff
     values: tuple[Any, Any] = (before[-1].trial.sample[name], after[-1].trial.sample[name])
     effect = effect_of(name, values, [(before[-1], after[-1])], RunVariance.known(seconds or None))
     return replace(effect, seconds=seconds)
-
-
-def _front(raced: Sequence[Result]) -> tuple[Result, ...]:
-    """Of the first parts of all trainings, which are equally long, the ones that no other beats in both accuracy and
-    macs, cheapest first."""
-    front: list[Result] = []
-    for result in sorted((r for r in raced if r.trial.span[0] == 0), key=lambda r: (r.cost["macs"], -(r.score or 0))):
-        if not front or (result.score or 0) > (front[-1].score or 0):
-            front.append(result)
-    return tuple(front)
 
 
 def repeated_effect(name: str, values: tuple[Any, Any], pairs: Sequence[tuple[Result, Result]]) -> Effect:

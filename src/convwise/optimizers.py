@@ -135,7 +135,7 @@ class TailMean:
 
     At a high rate the last weights are noisy; their mean is about as good as weights whose rate has
     come down (docs/findings.md, 'the mean of the tail'). Running statistics are of other weights then:
-    `settle` has to measure them anew.
+    `settling` measures them anew.
     """
 
     BEGINS = 0.5  # share of the part

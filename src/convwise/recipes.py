@@ -47,7 +47,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         lambda s: True,
         lambda s: "the weights become their own running average every five steps, which calms a high rate",
         "Zhang et al. 2019; airbench94 (Jordan 2024)",
-        "findings",
+        "literature",
     ),
     Rule(
         "label_smoothing",

@@ -44,8 +44,11 @@ class Situation:
 
     @property
     def map_px(self) -> int:
-        """The shorter side of the map after the stem."""
-        return -(-min(self.size) // int(self.chosen["stem.strides"]))
+        """The shorter side of the map after the stem: whitening pads nothing, a learnt stem is 'same'."""
+        side, strides = min(self.size), int(self.chosen["stem.strides"])
+        if self.chosen["stem"] == "whitening":
+            return (side - int(self.chosen["stem.kernel_size"])) // strides + 1
+        return -(-side // strides)
 
     def epochs(self, filters: int) -> float:
         """Predicted epochs of the final training with so many filters in the first stage; all else must be chosen."""
@@ -197,7 +200,7 @@ RULES: tuple[Rule, ...] = (
             "as learnt ones from the first step on, and need no gradients"
         ),
         "airbench94 (Jordan 2024), after tysam-code 2023; Coates, Lee & Ng 2011",
-        "findings",
+        "literature",
     ),
     Rule(
         "stem",

@@ -204,12 +204,6 @@ class Effect:
     p_same: float | None = None
     expected: float | None = None
 
-    def told(self) -> str:
-        """For people: 'after 10 s of training: +2.1 points (0.4 to 3.8)'."""
-        change, low, high = (round(100 * share, 1) + 0.0 for share in (self.accuracy_change, self.low, self.high))
-        horizon = f"after {self.seconds:.3g} s of training: " if self.seconds else ""
-        return f"{horizon}{change:+.1f} points ({low:.1f} to {high:.1f})"
-
 
 @dataclass(frozen=True)
 class Verdict:

@@ -15,6 +15,7 @@ from math import ceil, log, sqrt
 from convwise.core.goal import Goal
 from convwise.core.records import Reason, Result, Verdict
 from convwise.core.space import WIDTHS, Sample, Space
+from convwise.search.ranking import front
 
 TEACHER, STAGE = "teacher", "ladder"
 TEACHER_UNTIL, UNTIL = 0.45, 0.68  # of the budget, when the teacher and the ladder end
@@ -115,16 +116,8 @@ class Ladder:
         error = sqrt(score * (1 - score) / max(len(chosen.correct), 1))
         reason = Reason("net", chosen.trial.net.id, self._why(chosen, bool(good)), "trials", "Hinton et al. 2015")
         notes = () if good else (self._miss(chosen),)
-        return replace(judged, chosen=chosen, alternatives=self._front(candidates), standard_error=error,
+        return replace(judged, chosen=chosen, alternatives=front(candidates, self.metric), standard_error=error,
                        reasons=(reason,), notes=(*judged.notes, *notes))  # fmt: skip
-
-    def _front(self, candidates: Sequence[Result]) -> tuple[Result, ...]:
-        """The nets that no other beats in both accuracy and the goal's cost, cheapest first."""
-        front: list[Result] = []
-        for result in sorted(candidates, key=lambda r: (r.cost[self.metric], -(r.score or 0.0))):
-            if not front or (result.score or 0.0) > (front[-1].score or 0.0):
-                front.append(result)
-        return tuple(front)
 
     def _why(self, chosen: Result, good: bool) -> str:
         top = f"the teacher reached {_percent(self.teacher)} at {amount(self.metric, self.teacher)}"

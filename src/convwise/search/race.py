@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from convwise.core.paired import paired_difference
 from convwise.core.records import Advice, Effect, Recipe, Result
 from convwise.core.space import Sample
-from convwise.search import neighbours
+from convwise.search import STRATEGIES
 from convwise.search.ranking import tried
 
 STAGE = "race"
+BESIDE = "neighbours"  # the strategy that says what is trained beside the leader
 FLIP = "training.flip"
 LEAST_IMAGES = 2000  # that a part must see before two of them are compared: less tells nothing
 FLIP_SEGMENTS = 2  # that the mirrored and the unmirrored training take before one is chosen
@@ -52,7 +53,7 @@ def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]
     left = workers - len(entries)
     if left > 0:
         edited = replace(advice, sample=leading)
-        entries += [Entry(sample) for sample in neighbours.propose(edited, results, left + 1, 0)
+        entries += [Entry(sample) for sample in STRATEGIES[BESIDE](edited, results, left + 1, 0)
                     if sample[FLIP] == leading[FLIP]][:left]  # fmt: skip
     return entries[:workers]
 

@@ -1,4 +1,4 @@
-"""What the strategies share: which samples differ, what was tried."""
+"""What the strategies share: which samples differ, what was tried, what no other beats."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def distinct(space: Space, samples: Iterable[Sample], seen: Iterable[tuple[str, 
             known.add(key)
             kept.append(fitted)
     return kept
+
+
+def front(results: Iterable[Result], metric: str) -> tuple[Result, ...]:
+    """The results that no other beats in both accuracy and the cost `metric`, cheapest first."""
+    kept: list[Result] = []
+    for result in sorted(results, key=lambda r: (r.cost[metric], -(r.score or 0))):
+        if not kept or (result.score or 0) > (kept[-1].score or 0):
+            kept.append(result)
+    return tuple(kept)
 
 
 def tried(results: Iterable[Result]) -> set[tuple[str, Recipe]]:
