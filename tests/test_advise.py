@@ -16,7 +16,7 @@ from convwise.core.calculus import analyse
 from convwise.core.goal import parse_goal
 from convwise.core.layers import parameters
 from convwise.core.problems import Infeasible
-from convwise.core.records import Advice, Recipe, from_json, to_json
+from convwise.core.records import Advice, Effect, Recipe, from_json, to_json
 from convwise.core.space import MEANING, LatencyModel
 from convwise.recipes import RECIPE_RULES
 from convwise.rules import DECIDERS, RULES, WIDTHS, Situation, wanted_epochs
@@ -79,6 +79,29 @@ def test_every_parameter_of_every_layer_has_a_reason_a_measure_and_a_source(foun
                 assert why["because"]
                 assert why["measure"] in allowed
                 assert why["source"]
+
+
+def told(after: int, change: float, verdict: str, before: int = 3) -> Effect:
+    return Effect("stage.kernel_size", before, after, change, change - 0.01, change + 0.01, 1.0, verdict)
+
+
+@pytest.mark.parametrize(
+    ("effects", "said"),
+    [
+        ((), None),
+        ((told(1, 0.02, "matters", before=5),), None),  # of another value than the rule's
+        ((told(5, 0.02, "matters"), told(1, -0.02, "matters")), "refuted"),
+        ((told(5, -0.02, "matters"),), "confirmed"),
+        ((told(5, 0.0, "no difference"), told(1, -0.02, "matters")), "confirmed"),
+        ((told(5, 0.02, "not resolved"), told(1, -0.02, "matters")), "not resolved"),
+    ],
+)
+def test_a_reason_carries_what_trials_said_of_its_value(effects, said):
+    given_ = advice(shape=(32, 32, 3))
+    assert given_.sample["stage.kernel_size"] == 3
+    reasons = {r.parameter: r.trials for r in as_chosen(given_.reasons, given_.sample, effects)}
+    assert reasons["stage.kernel_size"] == said
+    assert {trials for name, trials in reasons.items() if name != "stage.kernel_size"} == {None}
 
 
 @pytest.mark.parametrize("block", ["plain", "residual", "separable", "pooled"])

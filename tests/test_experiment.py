@@ -214,12 +214,12 @@ def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself
 
 
 class Recorded:
-    """A runner that trains nothing: it keeps the trials, and answers as it is told."""
+    """A runner that trains nothing: it keeps the trials, answers as it is told, and lets the clock go on."""
 
     trials: list[Trial]
 
-    def __init__(self, answer) -> None:
-        self.answer, self.trials = answer, []
+    def __init__(self, answer, clock: list[float]) -> None:
+        self.answer, self.trials, self.clock = answer, [], clock
 
     def __call__(self, work, workers):
         self.folder, self.workers = work.args[0], workers
@@ -229,7 +229,9 @@ class Recorded:
         self.stored = {p.name: np.load(p) for p in self.folder.glob("*.npy")}
         for trial in trials:
             self.trials += [trial] if trial.stage == "apply" else []
-            yield self.answer(trial)
+            result = self.answer(trial)
+            self.clock[0] += (trial.seconds or 0.0) + train.OVERHEAD_SECONDS
+            yield result
 
     def close(self) -> None:
         self.closed = True
@@ -237,8 +239,11 @@ class Recorded:
 
 @pytest.fixture
 def recorded(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(experiment.time, "monotonic", lambda: clock[0])
+
     def start(answer=lambda trial: replace(run("01" * 72), trial=trial)) -> Recorded:
-        runner = Recorded(answer)
+        runner = Recorded(answer, clock)
         monkeypatch.setitem(bench.RUNNERS, "local", runner)
         return runner
 
@@ -344,19 +349,29 @@ def test_a_hopeless_budget_is_refused_before_any_training(recorded, monkeypatch)
     assert started == []
 
 
-def test_trainings_that_take_longer_than_planned_do_not_break_the_budget(recorded, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(experiment.time, "monotonic", lambda: now[0])
-
+def test_trainings_that_take_longer_than_planned_do_not_break_the_budget(recorded):
     def answer(trial: Trial) -> Result:
-        now[0] += 3 * (trial.seconds or 0.0)
+        runner.clock[0] += 2 * (trial.seconds or 0.0)
         return replace(run("01" * 72), trial=trial)
 
-    recorded(answer)
+    runner = recorded(answer)
+    begun = runner.clock[0]
     found = tried(SEEING, MANY, stripes(), seconds=100.0)
-    assert now[0] <= 100.0
+    assert runner.clock[0] - begun <= 100.0
     assert any("longer than planned" in note for note in found.notes)
     assert found.measured[0].effect
+
+
+def test_time_that_is_left_goes_into_what_was_left_out_and_then_into_seeds(recorded):
+    def answer(trial: Trial) -> Result:
+        runner.clock[0] -= trial.seconds or 0.0  # faster than planned
+        return replace(run("01" * 72), trial=trial)
+
+    runner = recorded(answer)
+    found = tried(SEEING, MANY, stripes(), seconds=12.0)
+    assert all(m.effect for m in found.measured)
+    assert found.measured[0].effect.runs > 2
+    assert not any("not enough time" in note for note in found.notes)
 
 
 def test_no_training_is_longer_than_it_may_be_and_the_rest_goes_into_seeds(recorded):
@@ -364,6 +379,20 @@ def test_no_training_is_longer_than_it_may_be_and_the_rest_goes_into_seeds(recor
     tried(SEEING, MANY[:1], stripes(), seconds=200.0, seeds=3, most_seconds=5.0)
     assert {t.seconds for t in runner.trials} == {5.0}
     assert len(runner.trials) == 2 * experiment.MOST_SEEDS
+
+
+def test_more_edits_than_can_be_looked_at_do_not_eat_the_time(recorded, monkeypatch):
+    runner, prepare = recorded(), bench._prepared
+
+    def slow(*how):
+        runner.clock[0] += 3.0
+        return prepare(*how)
+
+    monkeypatch.setattr(bench, "_prepared", slow)
+    found = tried(SEEING, MANY, stripes(), seconds=100.0)
+    assert found.measured[0].effect
+    assert found.measured[-1].effect is None
+    assert any("no time to look at the last" in note for note in found.notes)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

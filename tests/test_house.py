@@ -36,13 +36,28 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # One experiment, and the bench that it makes where no study lends one.
     "experiment": frozenset({"clock", "judge", "runners", "tasks", "train"}),
     "bench": EVERYTHING,
+    "edits": frozenset({"experiment"}),
+    "measuring": EVERYTHING,
     # The doors to the study.
-    "__init__": frozenset({"verbs", "checking", "single"}),
+    "__init__": frozenset({"verbs", "checking", "measuring", "single"}),
     "__main__": frozenset({"cli"}),
     "cli": frozenset(
-        {"verbs", "deliver", "advice", "clock", "console", "formats", "images", "fingerprint", "cli_check", "cli_layer"}
+        {
+            "verbs",
+            "deliver",
+            "advice",
+            "clock",
+            "console",
+            "formats",
+            "images",
+            "fingerprint",
+            "cli_check",
+            "cli_layer",
+            "cli_measure",
+        }
     ),
     "cli_layer": frozenset({"machine", "single"}),
+    "cli_measure": frozenset({"measuring", "cli_check", "clock", "console", "experiment"}),
     "cli_check": frozenset({"checking", "bench", "experiment", "clock", "console"}),
     # A stage and its table, or the alternatives that it runs.
     "advice": frozenset({"rules", "recipes"}),

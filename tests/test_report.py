@@ -160,9 +160,10 @@ def test_every_curve_of_a_measure_has_axes() -> None:
     assert all(svg.count("role-axis-title") == 2 for _, svg in drawn)
 
 
-def test_summary_is_five_lines() -> None:
+def test_summary_is_four_lines_and_what_makes_no_difference() -> None:
     labels = [label for label, _ in report.summary(evidence(), evidence().cost)]
-    assert labels == ["Accuracy", "Network", "Choice", "Why", "No difference"]
+    assert labels == ["Accuracy", "Network", "Choice", "Why"]
+    assert "take the cheaper" in report.same_line(evidence().verdict.effects)
 
 
 def _bare() -> dict[str, Any]:
@@ -231,9 +232,19 @@ def test_a_value_that_the_trials_overruled_is_named() -> None:
     """The advice reasons for 16 filters; where the chosen net has 32, the table must not hide it."""
     case = evidence()
     sample = {**case.verdict.chosen.trial.sample, "stage.filters": 32, "stem.kernel_size": 5}
-    chosen = replace(case.verdict.chosen, trial=replace(case.verdict.chosen.trial, sample=sample))
-    told = {r["row"].parameter: r["instead"] for r in report.reasons(replace(case.verdict, chosen=chosen))}
+    told = {r["row"].parameter: r["instead"] for r in report.reasons(case.verdict.reasons, (), sample)}
     assert told == dict.fromkeys(told) | {"stage.filters": 32}
+
+
+def test_a_reason_says_what_trials_said_of_it() -> None:
+    verdict = evidence().verdict
+    filters = replace(next(r for r in verdict.reasons if r.parameter == "stage.filters"), trials="refuted")
+    effect = Effect("stage.filters", 16, 24, 0.021, 0.004, 0.038, 1.4, "matters", 2, 8.0)
+    row, other = report.reasons((filters, replace(filters, parameter="padding", trials=None)), (effect,), {})
+    assert row["tried"] == "after 8 s of training: 16 → 24: +2.1 points (+0.4 to +3.8)"
+    assert not other["tried"]
+    page = report._page("reasons.html.j2", {"reasons": [row, other]})
+    assert page.count("refuted</span>") == 1
 
 
 def test_the_chosen_and_the_advised_training_are_pointed_out_by_their_first_parts() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["advise", "check", "choose", "layer", "look", "predict", "read"]
+__all__ = ["advise", "check", "choose", "layer", "look", "measure", "predict", "read"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from convwise.checking import check
 
         return check
+    if name == "measure":
+        from convwise.measuring import measure
+
+        return measure
     if name in __all__:
         from convwise import verbs
 

@@ -10,7 +10,7 @@ from typing import Any
 from convwise.core.goal import Goal
 from convwise.core.layers import Layer, parameters
 from convwise.core.net import Net
-from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe
+from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe, TrialsWord
 from convwise.core.space import MEANING, Choice, LatencyModel, Sample, Space, Value
 from convwise.recipes import RECIPE_RULES
 from convwise.rules import RULES, Rule, Situation
@@ -78,11 +78,23 @@ def _recipe(situation: Situation) -> tuple[Recipe, list[Reason]]:
 
 
 def as_chosen(reasons: tuple[Reason, ...], sample: Sample, effects: Sequence[Effect]) -> tuple[Reason, ...]:
-    """The reasons for `sample`: where the trials overruled the advice, what they measured."""
+    """The reasons for `sample`, each with what trials said of it; where they overruled it, what they measured."""
+    tried = [replace(reason, trials=said_by(effects, reason.parameter, reason.value)) for reason in reasons]
     return tuple(
         reason if sample.get(reason.parameter, reason.value) == reason.value else _overruled(reason, sample, effects)
-        for reason in reasons
+        for reason in tried
     )
+
+
+def said_by(effects: Sequence[Effect], parameter: str, value: Any) -> TrialsWord | None:
+    """What effects say of a value: refuted by a better one, confirmed where all others are worse or no better."""
+    tried = [e for e in effects if (e.parameter, e.before) == (parameter, value)]
+    better = [e for e in tried if e.verdict == "matters" and e.accuracy_change > 0]
+    if not tried:
+        return None
+    if better:
+        return "refuted"
+    return "not resolved" if any(e.verdict == "not resolved" for e in tried) else "confirmed"
 
 
 def _overruled(reason: Reason, sample: Sample, effects: Sequence[Effect]) -> Reason:
@@ -94,7 +106,7 @@ def _overruled(reason: Reason, sample: Sample, effects: Sequence[Effect]) -> Rea
     if effect:
         measured = f"{100 * effect.accuracy_change:+.1f} points ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
         because = f"measured against {reason.value}: {measured}; {because}"
-    return Reason(reason.parameter, value, because, "trials", "this study")
+    return Reason(reason.parameter, value, because, "trials", "this study", reason.trials)
 
 
 def _standing(because: str, source: str, measure: str = "literature") -> Reason:

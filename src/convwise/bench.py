@@ -22,6 +22,7 @@ from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Pace, Recipe, Trial
 from convwise.decode import with_channels
 from convwise.experiment import (
+    NO_TIME,
     TASK,
     Base,
     Bench,
@@ -45,6 +46,7 @@ STEP_BYTES = 2**31  # of the activations of one training step
 SCORING_SHARE = 1 / 32  # of the time, at most, for one validation
 LEAST_VALID = 50
 MOMENT_IMAGES = 200
+PREPARING_SHARE = 0.05  # of the time, in which edits are fitted and built: of a large net with many there is no end
 WARM_SECONDS, WARM_IMAGES = 3.0, 256  # at most, of one epoch before the plan, which tells how fast trainings are here
 HOPELESS = 3.0  # a budget is refused without it where even the prediction is so many times over
 
@@ -59,13 +61,20 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
     channels = base.net.input_shape[2]
     scale = _scale(images, channels)
     original = _prepared(base.net, images, scale)
-    fit, refused = [], {}
+    fit: list[Edit] = []
+    refused: dict[int, Measured] = {}
+    until = terms.spent + PREPARING_SHARE * terms.seconds
     for number, edit in enumerate(edits):
+        if fit and terms.spent > until:
+            refused[number] = Measured(edit, notes=(NO_TIME,))
+            continue
         try:
             fit.append(replace(edit, net=_prepared(edit.net, images, scale, channels).net))
         except ConvwiseError as error:
             refused[number] = Measured(edit, notes=(f"the edited network cannot be trained: {error}",))
     notes, found = list(original.notes), Found(())
+    if late := sum(one.notes == (NO_TIME,) for one in refused.values()):
+        notes.append(f"there was no time to look at the last {late}: --parameter names the ones that matter")
     if fit:
         try:
             with _opened(images, replace(base, net=original.net), fit, terms, watcher) as made:
@@ -73,7 +82,7 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
                 found = experiment(made.base, made.edits, made.bench, terms, record, watcher)
         except KeyboardInterrupt:
             notes.append("it was interrupted before anything was measured")
-            found = Found(tuple(Measured(edit, notes=("there was no time for it",)) for edit in fit), interrupted=True)
+            found = Found(tuple(Measured(edit, notes=(NO_TIME,)) for edit in fit), interrupted=True)
     rest = iter(found.measured)
     measured = tuple(refused.get(n) or replace(next(rest), edit=edit) for n, edit in enumerate(edits))
     return replace(found, measured=measured, notes=(*notes, *found.notes))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from convwise import cli_check, cli_layer
+from convwise import cli_check, cli_layer, cli_measure
 from convwise.clock import STARTED
 from convwise.console import err, out, table, watching
 from convwise.core.problems import ConvwiseError, UnusableInput
@@ -253,6 +253,7 @@ def report(folder: DirArgument) -> None:
 
 app.command(cls=cli_layer.Words, short_help="Say what one layer does to one input.")(cli_layer.layer)
 app.command(short_help="Say what MODEL costs and sees, and what is wrong with it.")(cli_check.check)
+app.command(short_help="Say what a change of a network is worth on IMAGES.")(cli_measure.measure)
 
 
 def _test(text: str | None) -> Any:

@@ -13,7 +13,6 @@ import typer
 from convwise.clock import STARTED, parse_duration
 from convwise.console import out, table, watching
 from convwise.core.calculus import Analysis, LayerCost
-from convwise.core.check import SEVERITIES
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT
 from convwise.core.problems import UnusableInput
@@ -93,9 +92,8 @@ def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied |
     from convwise.experiment import Base, Edit, Terms, TooShort
 
     net, terms = found.lifted.net, Terms(parse_duration(budget), started=STARTED, name="apply")
-    problems = sorted((finding.problem for finding in found.findings), key=lambda each: SEVERITIES.index(each.severity))
-    nets = {id(finding.problem): edited(net, finding) for finding in found.findings}
-    tried = [(problem, other) for problem in problems if (other := nets[id(problem)]) is not None]
+    nets = [(finding.problem, edited(net, finding)) for finding in found.findings]  # the gravest first
+    tried = [(problem, other) for problem, other in nets if other is not None]
     if not tried:
         return None
     try:

@@ -62,9 +62,9 @@ class watching:
         elif self.status:
             self.status.update(_line(progress))
             if progress.note or progress.done == progress.planned > 0:
-                err().print(_line(progress), highlight=False)
+                err().print(_line(progress), highlight=False, soft_wrap=True)
         elif progress.note:
-            err().print(progress.note, highlight=False)
+            err().print(progress.note, highlight=False, soft_wrap=True)
 
 
 def _event(progress: Any) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from convwise import formats, machine, report
-from convwise.advice import as_chosen, layer_reasons
+from convwise.advice import as_chosen, layer_reasons, said_by
 from convwise.clock import Clock
 from convwise.core.calculus import analyse
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
-from convwise.core.records import Advice, Fingerprint, Reason, Result, Verdict, to_json
+from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
 from convwise.formats.weights import Weights
 from convwise.images import Images, Part, Scale, as_learnt, find_images, load_image, resize, with_channels
 from convwise.judge import wilson
@@ -115,7 +115,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["accuracy"]))},
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
-        "effects": [_effect(effect) for effect in to_json(material.verdict.effects)],
+        "effects": [effect_row(effect) for effect in material.verdict.effects],
         "alternatives": [_alternative(result) for result in material.verdict.alternatives],
         "reasons": {
             "verdict": to_json(material.verdict.reasons),
@@ -138,8 +138,44 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
     }
 
 
-def _effect(effect: dict[str, Any]) -> dict[str, Any]:
-    return {"from" if k == "before" else "to" if k == "after" else k: v for k, v in effect.items()}
+KEYS = {"before": "from", "after": "to"}  # field of an Effect -> its key in choice.json, where it is another
+
+
+def effect_row(effect: Effect) -> dict[str, Any]:
+    """An Effect as choice.json has it."""
+    return {KEYS.get(name, name): value for name, value in to_json(effect).items()}
+
+
+def effect_of(row: Mapping[str, Any]) -> Effect:
+    """The inverse of `effect_row`; what else the row says is left out."""
+    names = {key: name for name, key in KEYS.items()}
+    found: Effect = from_json(Effect, {names.get(key, key): value for key, value in row.items()})
+    return found
+
+
+def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
+    """Put effects into choice.json, each marked with what made it, and into report.html; what could not be, in words.
+
+    An earlier effect of the same change by the same maker is replaced.
+    """
+    choice = read_choice(folder)
+    rows = [{**effect_row(effect), "by": by} for effect in effects]
+    new = [_same_change(row) for row in rows]
+    choice["effects"] = [row for row in choice["effects"] if _same_change(row) not in new] + rows
+    told, reasons = [effect_of(row) for row in choice["effects"]], choice["reasons"]
+    for row in reasons["choices"]:
+        row["trials"] = said_by(told, row["parameter"], row["value"]) or row.get("trials")
+    _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
+    page, given = folder / "report.html", [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
+    renewed = report.renewed(page.read_text(), told, given, choice["sample"]) if page.exists() else None
+    if renewed is None:
+        return f"{page} is missing or of an older convwise: the effects are in choice.json alone"
+    _replace(page, renewed)
+    return ""
+
+
+def _same_change(row: Mapping[str, Any]) -> str:
+    return json.dumps([row.get(key) for key in ("by", "parameter", "from", "to")])
 
 
 def _alternative(result: Result) -> dict[str, Any]:

@@ -33,6 +33,7 @@ LEAST_SECONDS, LEAST_STEPS = 2.0, 8  # of one training
 FAIR_SECONDS, FAIR_EPOCHS = 10.0, 5.0  # of one training, whichever is less, before another edit gets time
 FEW_SEEDS, MOST_SEEDS = 2, 10  # pairs of trainings for each edit: where the time is short, and where it is not
 SPARE = 0.1  # share of the time that is not planned: a busy machine takes it
+NO_TIME = "there was no time for it"
 ALIKE = 2.0  # trainings up to so many times longer or shorter than planned are worth continuing with more seeds
 
 
@@ -224,11 +225,12 @@ Job = tuple[int, int]  # number of the net (0 is the base, edits count from 1), 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The first `edits` edits are tried with so many further seeds each, in trainings of so many seconds."""
+    """Edits `first` to `edits`, counted from 1: so many further seeds each, so many seconds a training."""
 
     edits: int
     seeds: int
     seconds: float
+    first: int = 1
 
 
 @dataclass
@@ -243,6 +245,7 @@ class _Run:
     watcher: Watcher
     results: dict[Job, Result] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    rest: str = ""  # what it costs to try what is left
     interrupted: bool = False
 
     @property
@@ -296,16 +299,19 @@ class _Run:
         epochs = FAIR_EPOCHS * self.bench.train * self.image_seconds[0]
         return min(max(self.least_seconds(), min(epochs, FAIR_SECONDS)), self.terms.most_seconds)
 
-    def waves(self, edits: int, seeds: int, seconds: float | None = None) -> int:
-        """How often all workers train: of each edit so many seeds more than are known at that length."""
-        return max(ceil(len(self.jobs(_Plan(edits, seeds, seconds or 0.0))) / self.bench.workers), 1)
+    def waves(self, edits: int, seeds: int, seconds: float = 0.0) -> int:
+        """How often all workers train; `seconds` where trainings of just that length are known, and continued."""
+        return self.waves_of(_Plan(edits, seeds, seconds))
+
+    def waves_of(self, plan: _Plan) -> int:
+        return max(ceil(len(self.jobs(plan)) / self.bench.workers), 1)
 
     def jobs(self, plan: _Plan) -> list[Job]:
         """What is to be trained, seed by seed, so that an interrupt leaves whole pairs of every edit."""
-        known = self.known(plan.seconds)
+        known = self.known(plan.seconds) | self.results
         ahead = {
             number: [seed for seed in range(plan.seeds + len(known)) if not {(0, seed), (number, seed)} <= known.keys()]
-            for number in range(1, plan.edits + 1)
+            for number in range(plan.first, plan.edits + 1)
         }
         pairs = [(number, ahead[number][turn]) for turn in range(plan.seeds) for number in ahead]
         wanted = [job for number, seed in pairs for job in ((0, seed), (number, seed))]
@@ -347,8 +353,7 @@ class _Run:
         return plan
 
     def fits(self, plan: _Plan) -> bool:
-        waves = self.waves(plan.edits, plan.seeds, plan.seconds)
-        return waves * self.slot(plan.seconds) <= (1 - SPARE) * self.terms.left
+        return self.waves_of(plan) * self.slot(plan.seconds) <= (1 - SPARE) * self.terms.left
 
     def told(self, plan: _Plan) -> _Plan:
         """What one answer costs here, told before anything starts."""
@@ -356,13 +361,9 @@ class _Run:
         pairs = f"{plan.seeds} seed{'s' * (plan.seeds > 1)} x 2 trainings of {plan.seconds:g} s"
         room = f"the budget has room for {plan.edits} of {len(self.edits)}"
         said = f"each answer takes about {each:.0f} s here: {pairs}; {room}"
-        if left := len(self.edits) - plan.edits:
-            fair, few = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds)
-            more = few * self.slot(fair) / self.bench.workers
-            enough = _budget(self.terms, self.waves(len(self.edits), few) * self.slot(fair))
-            self.notes.append(
-                f"not enough time for the last {left}: about {more:.0f} s each here; --budget {enough} tests all"
-            )
+        fair, few = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds)
+        enough = _budget(self.terms, self.waves(len(self.edits), few) * self.slot(fair))
+        self.rest = f"about {few * self.slot(fair) / self.bench.workers:.0f} s each here; --budget {enough} tests all"
         if plan.seconds < 2 * self.bench.train * self.image_seconds[0]:
             self.notes.append("a training sees the images less than twice: small effects stay hidden")
         self.watcher(Progress(self.stage, 0, len(self.jobs(plan)), None, max(self.terms.left, 0.0), said))
@@ -372,27 +373,42 @@ class _Run:
 
     def carry_out(self, plan: _Plan) -> None:
         """Wave by wave, as long as one more ends in time; what the record knows already is not trained."""
-        self.results = {job: r for job, r in self.known(plan.seconds).items() if job[0] <= plan.edits}
-        jobs, done, longest, workers = self.jobs(plan), 0, 0.0, self.bench.workers
+        self.results = self.known(plan.seconds)
+        sizes = [arm.net.input_shape[:2] for arm in self.arms]
         try:
-            sizes = [arm.net.input_shape[:2] for arm in self.arms[: plan.edits + 1]]
             for height, width in dict.fromkeys(sizes):
                 self.bench.ensure(f"{height}x{width}")
-            while done < len(jobs) and longest <= max(self.terms.left, 0.0):
-                began = time.monotonic()
-                for job, result in self.train(jobs[done : done + workers], plan.seconds):
-                    self.results[job] = result
-                    self.record.append(result)
-                    done += 1
-                    self.watcher(Progress(self.stage, done, len(jobs), None, max(self.terms.left, 0.0)))
-                longest = max(longest, time.monotonic() - began)
+            wave = 0.0  # seconds of the longest so far
+            while (jobs := self.jobs(plan)) and wave <= self.terms.left:
+                wave, left = self.work(jobs, plan.seconds, wave)
+                if left:
+                    self.notes.append(f"trainings took longer than planned: {left} of {len(jobs)} were left out")
+                plan = self.further(plan)
+                if left or self.waves_of(plan) * wave > (1 - SPARE) * self.terms.left:
+                    break
         except KeyboardInterrupt:
             self.interrupted = True
             self.notes.append("it was interrupted: this is what was measured until then")
-        else:
-            if done < len(jobs):
-                left = f"{len(jobs) - done} of {len(jobs)} were left out"
-                self.notes.append(f"trainings took longer than planned: {left}")
+
+    def work(self, jobs: Sequence[Job], seconds: float, wave: float) -> tuple[float, int]:
+        """Train as many of the jobs as end in time: (seconds of the longest wave, jobs left out)."""
+        done, workers = 0, self.bench.workers
+        while done < len(jobs) and wave <= max(self.terms.left, 0.0):
+            began = time.monotonic()
+            for job, result in self.train(jobs[done : done + workers], seconds):
+                self.results[job] = result
+                self.record.append(result)
+                done += 1
+                self.watcher(Progress(self.stage, done, len(jobs), None, max(self.terms.left, 0.0)))
+            wave = max(wave, time.monotonic() - began)
+        return wave, len(jobs) - done
+
+    def further(self, plan: _Plan) -> _Plan:
+        """Where there is time left: the next edit, or one more seed for all of them."""
+        if plan.edits < len(self.edits):
+            return replace(plan, edits=plan.edits + 1, first=plan.edits + 1)
+        seeds = max((seed + 1 for _, seed in self.results), default=0)
+        return _Plan(plan.edits, int(seeds < MOST_SEEDS), plan.seconds)
 
     def train(self, jobs: Sequence[Job], seconds: float) -> Iterator[tuple[Job, Result]]:
         """The results of one wave."""
@@ -420,6 +436,8 @@ class _Run:
     def found(self, plan: _Plan | None) -> Found:
         """The answer."""
         alone = [r.score for (number, _), r in self.results.items() if number == 0 and r.score is not None]
+        if left := sum(not any(net == number for net, _ in self.results) for number in range(1, len(self.edits) + 1)):
+            self.notes.append(f"not enough time for the last {left}: {self.rest}")
         if plan:
             self.notes.append(f"{plan.seconds:g} s for each training, {len(self.bench.labels)} validation images")
         measured = tuple(self.measured(number) for number in range(1, len(self.edits) + 1))
@@ -431,12 +449,12 @@ class _Run:
         edit = self.edits[number - 1]
         seeds = sorted(seed for net, seed in self.results if net == number)
         if not seeds:
-            return Measured(edit, notes=("there was no time for it",))
+            return Measured(edit, notes=(NO_TIME,))
         both = [(self.results.get((0, seed)), self.results[number, seed]) for seed in seeds]
         pairs = [(a, b) for a, b in both if a and a.status == b.status == "done"]
         notes = tuple(self.troubles(number, seeds))
         if not pairs:
-            return Measured(edit, notes=notes)
+            return Measured(edit, notes=notes or (NO_TIME,))
         effect = repeated_effect(edit.parameter, (edit.before, edit.after), pairs)
         effect = replace(effect, seconds=pairs[0][0].trial.seconds or 0.0)
         if not any(self.learnt([pair[side] for pair in pairs]) for side in (0, 1)):

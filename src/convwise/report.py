@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from convwise.core.calculus import LayerCost, analyse
 from convwise.core.layers import Conv2D, DepthwiseConv2D, Layer, parameters
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import Problem
-from convwise.core.records import Effect, Fingerprint, Point, Result, Verdict
+from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Verdict
 from convwise.core.space import MEANING, Sample
 from convwise.sight import EffectiveField
 from convwise.views import by
-from convwise.words import ms, percent, plain, points, short, sig, whole
+from convwise.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAP_CLASSES = 25  # up to so many classes a heat map can be read
@@ -114,13 +114,33 @@ def parts_of(results: Sequence[Result], last: Result) -> list[Result]:
 
 def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
     """Writes the report of `evidence` to `path`, one HTML file without any outside reference."""
+    readable = tuple(name.encode("utf-8", "replace").decode() for name in evidence.classes)
+    text = _page("report.html.j2", sections(replace(evidence, classes=readable)))
+    Path(path).write_text(text, encoding="utf-8", errors="replace")
+
+
+def renewed(text: str, told: Sequence[Effect], given: Sequence[Reason], chosen: Sample) -> str | None:
+    """The report `text` with what rests on effects written anew, and nothing else; None where it has no place for it.
+
+    chosen: the sample. The rest of a report rests on images that were sealed, and are not opened again.
+    """
+    written = {"effects": effects(told), "same": same_line(told), "reasons": reasons(given, told, chosen)}
+    for name in written:
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, opened, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not opened or not closed:
+            return None
+        text = f"{before}{start}\n{_page(f'{name}.html.j2', written)}\n{end}{after}"
+    return text
+
+
+def _page(template: str, values: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader
 
-    readable = tuple(name.encode("utf-8", "replace").decode() for name in evidence.classes)
     page = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {word.__name__: word for word in (percent, points, short, whole, sig, ms, plain)}
-    text = page.get_template("report.html.j2").render(sections(replace(evidence, classes=readable)))
-    Path(path).write_text(text, encoding="utf-8", errors="replace")
+    return page.get_template(template).render(values)
 
 
 def sections(evidence: Evidence) -> dict[str, Any]:
@@ -136,8 +156,9 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "network": network(evidence.net),
         "field": fields(evidence),
         "tradeoff": tradeoff(evidence),
-        "effects": effects(evidence.verdict),
-        "reasons": reasons(evidence.verdict),
+        "effects": effects(evidence.verdict.effects),
+        "same": same_line(evidence.verdict.effects),
+        "reasons": reasons(evidence.verdict.reasons, evidence.verdict.effects, evidence.verdict.chosen.trial.sample),
         "fingerprint": fingerprint(evidence.fingerprint),
         "learning": learning(evidence),
         "mistakes": mistakes(evidence),
@@ -152,37 +173,16 @@ def sections(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-# Effects in words ----------------------------------------------------------------------------------------
-
-
-def _change(effect: Effect) -> str:
-    return f"{effect.parameter} {plain(effect.before)} → {plain(effect.after)}"
-
-
-def horizon(effect: Effect) -> str:
-    """How long both networks had been trained: an effect is true after that, and can be another after more."""
-    return f"after {sig(effect.seconds)} s of training" if effect.seconds else "after as many epochs"
-
-
-def _by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
-    """'after 5 s of training: ...; after 10 s of training: ...'."""
-    groups: dict[str, list[str]] = {}
-    for effect in effects:
-        groups.setdefault(horizon(effect), []).append(told(effect))
-    return "; ".join(f"{when}: {'; '.join(what)}" for when, what in groups.items())
-
-
 # 1 The choice ---------------------------------------------------------------------------------------------
 
 
 def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[str, str]]:
-    """What was chosen and why, in five lines: (label, sentence)."""
+    """What was chosen and why: (label, sentence)."""
     return [
         ("Accuracy", _accuracy(evidence.estimate)),
         ("Network", _network_line(evidence.net, cost)),
         ("Choice", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
-        ("No difference", _same_line(evidence.verdict)),
     ]
 
 
@@ -230,23 +230,24 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
     """What was measured to matter; else the largest change that was measured; else what the images themselves say."""
     found = sorted((e for e in verdict.effects if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
     if found:
-        changes = _by_horizon(found[:4], lambda e: f"{_change(e)} ({points(e.accuracy_change)} points)")
+        changes = by_horizon(found[:4], lambda e: f"{change(e)} ({points(e.accuracy_change)} points)")
         return f"Measured to matter {changes}."
     if verdict.effects:
         top = max(verdict.effects, key=lambda e: abs(e.accuracy_change))
         spread = f"{points(top.accuracy_change)} points, {points(top.low)} to {points(top.high)}"
         tried = f"No single change of the {len(verdict.effects)} tried was measured to matter"
-        return f"{tried}; the largest, {horizon(top)}: {_change(top)} ({spread})."
+        return f"{tried}; the largest, {horizon(top)}: {change(top)} ({spread})."
     read = [f"{r.parameter} {plain(r.value)}, {r.because.rstrip('.')}" for r in verdict.reasons if r.measure in facts]
     lead = "No effect of a single parameter was measured."
     return f"{lead} Read off the images: {'; '.join(read[:2])}." if read else lead
 
 
-def _same_line(verdict: Verdict) -> str:
-    words = {w: [e for e in verdict.effects if e.verdict == w] for w in VERDICT_ORDER}
-    same = _by_horizon(words["no difference"], _change)
+def same_line(told: Sequence[Effect]) -> str:
+    """What makes no difference, so that the cheaper can be taken, and what is not resolved."""
+    words = {w: [e for e in told if e.verdict == w] for w in VERDICT_ORDER}
+    same = by_horizon(words["no difference"], change)
     text = f"{same[0].upper()}{same[1:]}: take the cheaper." if same else "Nothing was shown to make no difference."
-    open_ones = "; ".join(_change(e) for e in words["not resolved"])
+    open_ones = "; ".join(change(e) for e in words["not resolved"])
     return text + (f" Not resolved by these trials: {open_ones}." if open_ones else "")
 
 
@@ -337,10 +338,10 @@ def tradeoff(evidence: Evidence) -> dict[str, Any]:
     return {"plot": plots.cost_plot(tried, front, evidence.marked), "front": rows, "trials": len(plots.scored(tried))}
 
 
-def effects(verdict: Verdict) -> dict[str, Any]:
+def effects(told: Sequence[Effect]) -> dict[str, Any]:
     """Every measured effect, what matters first; the plot and its rows are in the same order."""
-    order = sorted(verdict.effects, key=lambda e: (VERDICT_ORDER.index(e.verdict), -abs(e.accuracy_change)))
-    plot = plots.forest_plot(order, [_change(e) for e in order])
+    order = sorted(told, key=lambda e: (VERDICT_ORDER.index(e.verdict), -abs(e.accuracy_change)))
+    plot = plots.forest_plot(order, [change(e) for e in order])
     rows = [
         {"row": e, "meaning": MEANING.get(e.parameter, ""), "key": e.verdict.replace(" ", "-"), "after": _after(e)}
         for e in order
@@ -352,15 +353,23 @@ def _after(effect: Effect) -> str:
     return f"{sig(effect.seconds)} s" if effect.seconds else "equal epochs"
 
 
-def reasons(verdict: Verdict) -> list[dict[str, Any]]:
-    """Every reason; where the trials chose another value than the one reasoned for, that value as well."""
-    chosen = verdict.chosen.trial.sample
+def reasons(given: Sequence[Reason], told: Sequence[Effect], chosen: Sample) -> list[dict[str, Any]]:
+    """Every reason with what trials said of it; where they chose another value than the one reasoned for, that one."""
     return [
-        {"row": r, "meaning": MEANING.get(r.parameter, ""), "instead": chosen[r.parameter]}
-        if r.parameter in chosen and chosen[r.parameter] != r.value
-        else {"row": r, "meaning": MEANING.get(r.parameter, ""), "instead": None}
-        for r in verdict.reasons
+        {
+            "row": r,
+            "meaning": MEANING.get(r.parameter, ""),
+            "instead": None if chosen.get(r.parameter, r.value) == r.value else chosen[r.parameter],
+            "tried": by_horizon([e for e in told if e.parameter == r.parameter and r.trials], _worth),
+        }
+        for r in given
     ]
+
+
+def _worth(effect: Effect) -> str:
+    """'3 → 5: -1.2 points (-2.0 to -0.4)'"""
+    interval = f"{points(effect.low)} to {points(effect.high)}"
+    return f"{plain(effect.before)} → {plain(effect.after)}: {points(effect.accuracy_change)} points ({interval})"
 
 
 def fingerprint(facts: Fingerprint) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Numbers and values as the report says them."""
+"""Numbers, values and effects as the report says them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from convwise.core.records import Effect
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -52,3 +55,21 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def change(effect: Effect) -> str:
+    """'stage.kernel_size 3 → 5'"""
+    return f"{effect.parameter} {plain(effect.before)} → {plain(effect.after)}"
+
+
+def horizon(effect: Effect) -> str:
+    """How long both networks had been trained: an effect is true after that, and can be another after more."""
+    return f"after {sig(effect.seconds)} s of training" if effect.seconds else "after as many epochs"
+
+
+def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
+    """'after 5 s of training: ...; after 10 s of training: ...'."""
+    groups: dict[str, list[str]] = {}
+    for effect in effects:
+        groups.setdefault(horizon(effect), []).append(told(effect))
+    return "; ".join(f"{when}: {'; '.join(what)}" for when, what in groups.items())

@@ -14,6 +14,7 @@ from convwise.core.recipe import Recipe as Recipe
 from convwise.core.space import Sample, Space
 
 VerdictWord = Literal["matters", "no difference", "not resolved"]
+TrialsWord = Literal["confirmed", "refuted", "not resolved"]
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ class Result:
 class Reason:
     """Why a parameter has its value.
 
-    measure: what decided, a measure's name or one of rules.DECIDERS; source: of the rule.
+    measure: what decided, a measure's name or one of rules.DECIDERS; source: of the rule; trials: what trials of
+    other values said of the rule, None where there were none.
     """
 
     parameter: str
@@ -162,6 +164,7 @@ class Reason:
     because: str
     measure: str = ""
     source: str = ""
+    trials: TrialsWord | None = None
 
 
 @dataclass(frozen=True)

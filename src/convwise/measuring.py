@@ -1,0 +1,201 @@
+"""What is this one change worth, on my images? A model or a choice folder, edits -> effects, told and kept."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convwise import deliver, edits, machine
+from convwise.bench import measure_on
+from convwise.checking import InputShape, load
+from convwise.clock import parse_duration
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.progress import Progress, Watcher, quiet
+from convwise.core.records import Advice, Effect, Recipe, from_json
+from convwise.edits import Subject
+from convwise.experiment import Base, Edit, Found, Measured, Memory, Record, Terms
+from convwise.images import TEST_SHARE, Images, read
+from convwise.interrupts import Interrupts
+from convwise.ledger import Ledger
+from convwise.study import ADVICE
+
+BY = "measure"  # what made an effect, in choice.json; and the stage of its trials
+WRITE_SECONDS = 3.0  # kept for what is written into a choice folder
+Parameters = str | Mapping[str, Any] | Iterable[str]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was asked of a model, and what came of it.
+
+    seconds: of each training; accuracy: of the network as it is, after so long, on the validation
+    images; measured: every edit, in the order tried; notes: what to know of all of them.
+    """
+
+    model: str
+    seconds: float
+    accuracy: float | None
+    measured: tuple[Measured, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """Of the edits that were measured."""
+        return tuple(one.effect for one in self.measured if one.effect)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `convwise measure --json` prints it; effects as in choice.json."""
+        rest = [one for one in self.measured if one.effect is None]
+        return {
+            "model": self.model,
+            "seconds": self.seconds,
+            "accuracy": self.accuracy,
+            "effects": [{**deliver.effect_row(effect), "by": BY} for effect in self.effects],
+            "not_measured": [
+                {"parameter": one.edit.parameter, "from": one.edit.before, "to": one.edit.after,
+                 "because": "; ".join(one.notes)} for one in rest
+            ],
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budget: str | float = "10m",
+            input_shape: InputShape | None = None, watcher: Watcher = quiet,
+            started: float | None = None) -> Measurement:  # fmt: skip
+    """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
+
+    model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
+    and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
+    of them, or a mapping; without it the parameters that people ask about, the most doubtful first.
+    started: when the budget began (time.monotonic). KeyboardInterrupt gives what is measured so
+    far; it goes on to the caller where that is nothing.
+    """
+    begun = time.monotonic() if started is None else started
+    seconds = parse_duration(budget)
+    chosen = _Chosen.read(model)
+    subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
+    asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())
+    found_images, notes = _images(model, images, chosen)
+    terms = Terms(seconds, started=begun, name=BY)
+    record: Record = Memory()
+    if chosen:
+        terms = replace(terms, seconds=seconds - WRITE_SECONDS, most_seconds=chosen.most_seconds,
+                        name=f"{BY}-{_conditions(found_images)}")  # fmt: skip
+        record, kept = chosen.record()
+        notes += kept
+
+    def stopping() -> None:
+        watcher(Progress(BY, 0, 0, None, None, "interrupted: what was measured is being written"))
+
+    with Interrupts(stopping) as interrupts:
+        base = Base(subject.net, subject.recipe, subject.sample)
+        found = measure_on(found_images, base, asked, terms, record, watcher)
+        if found.interrupted and not found.effects:
+            raise KeyboardInterrupt
+        with interrupts.waiting():
+            if chosen:
+                notes += chosen.keep(found)
+    return Measurement(str(model), found.seconds, found.accuracy, found.measured, (*found.notes, *notes))
+
+
+def _edits(subject: Subject, parameter: Parameters, evidence: Sequence[Mapping[str, Any]]) -> list[Edit]:
+    if isinstance(parameter, Mapping):
+        parameter = [f"{name}={value}" for name, value in parameter.items()]
+    asked = [parameter] if isinstance(parameter, str) else list(parameter)
+    found = [edits.named(subject, text) for text in asked] or edits.questions(subject, evidence)
+    if not found:
+        raise UnusableInput("the network", "has no convolution to change", "--parameter NAME=VALUE")
+    return found
+
+
+def _images(model: Any, images: Any, chosen: _Chosen | None) -> tuple[Images, list[str]]:
+    """The images to train and score on, and what is to be said of them."""
+    if images is not None:
+        return images if isinstance(images, Images) else read(images), []
+    if chosen is None:
+        raise UnusableInput(str(model), "is a network without images", "images to train it on", "--images IMAGES")
+    return chosen.images()
+
+
+def _conditions(images: Images) -> str:
+    """Stands for the images and the machine: results are used again only where both are the same."""
+    about = machine.describe()
+    said = (images.content(), about["cpu"], about["cores"], machine.engine())
+    return f"{zlib.crc32(repr(said).encode()):08x}"
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A folder that `choose` wrote."""
+
+    folder: Path
+    choice: Mapping[str, Any]
+    advice: Advice | None
+
+    @staticmethod
+    def read(model: Any) -> _Chosen | None:
+        """The folder, or None where `model` is something else."""
+        if not isinstance(model, (str, Path)) or not (Path(model) / "choice.json").is_file():
+            return None
+        folder = Path(model)
+        choice = deliver.read_choice(folder)
+        notes = Ledger(folder / "study.db").notes if (folder / "study.db").is_file() else {}
+        return _Chosen(folder, choice, from_json(Advice, notes[ADVICE]) if ADVICE in notes else None)
+
+    @property
+    def subject(self) -> Subject:
+        """Its network, with the space where the sample still grows into just this network."""
+        net, recipe = Net.from_json(self.choice["net"]), from_json(Recipe, self.choice["training"]["recipe"])
+        sample, space = self.choice["sample"], self.advice.space if self.advice else None
+        if space is None or space.grow(sample).id != net.id:
+            return Subject(net, recipe)
+        return Subject(net, edits.trained(space, sample, recipe), space, space.fit(sample))
+
+    @property
+    def most_seconds(self) -> float:
+        """As long as the final training, on one core."""
+        workers = self.choice["provenance"].get("workers") or 1
+        return float(max(self.choice["training"]["seconds"] * workers, 5.0))
+
+    def images(self) -> tuple[Images, list[str]]:
+        """The images that it was chosen with, split as they were then; the sealed part stays sealed."""
+        data, seed = self.choice["data"], self.choice["provenance"]["seed"]
+        everything = data["train"] + data["valid"] + data["test"]
+        share = round(data["test"] / everything, 2)
+        usual = data["facts"].get("own_test") or abs(share - TEST_SHARE) < 0.02
+        try:
+            images = read(data["source"], test="none" if not data["test"] else None if usual else share, seed=seed)
+        except ConvwiseError as error:
+            what = f"its images, {data['source']}, cannot be read any more ({error.problem.what})"
+            fix = "--images IMAGES, or run it where they are"
+            raise UnusableInput(str(self.folder), what, "the images that it was chosen with", fix) from error
+        if (len(images.train), len(images.valid)) == (data["train"], data["valid"]):
+            return images, []
+        then, now = data["train"] + data["valid"], len(images.train) + len(images.valid)
+        return images, [f"{data['source']} is not what it was: {now} images to learn from, {then} when it was chosen"]
+
+    def record(self) -> tuple[Record, list[str]]:
+        """Its ledger, where its study is finished: one that is to be continued must find its own trials alone."""
+        if self.choice["provenance"].get("interrupted"):
+            return Memory(), ["its study was interrupted and can be continued: the trials were not put into study.db"]
+        if not (self.folder / "study.db").is_file():
+            return Memory(), ["study.db is missing: the trials were not kept"]
+        ledger = Ledger(self.folder / "study.db")
+        if self.advice:
+            ledger.know(self.advice.space)
+        return ledger, []
+
+    def keep(self, found: Found) -> list[str]:
+        """Effects into choice.json and the report; what is to be said of that."""
+        if not found.effects:
+            return []
+        final, workers = self.choice["training"]["seconds"], self.choice["provenance"].get("workers") or 1
+        missed = deliver.add_effects(self.folder, found.effects, BY)
+        longer = f"the network in {self.folder} was trained for {final:.0f} s by {workers} workers"
+        notes = [f"{longer}: an effect may be another there"] if final * workers > 2 * found.seconds else []
+        return [*notes, missed] if missed else notes
