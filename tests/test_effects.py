@@ -1,0 +1,94 @@
+"""benchmarks/effects.py tells of simulated trainings what was planted in them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from studies import advice
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import effects
+
+N = 4000
+
+
+def row(parameter: str, role: str, accuracy: float, to: Any = 1) -> dict[str, Any]:
+    """A training of which that share of the answers is right, the same ones first."""
+    right = round(accuracy * N)
+    as_is = parameter == effects.AS_IS
+    return {"set": "a", "parameter": parameter, "from": None if as_is else 0, "to": None if as_is else to,
+            "role": role, "seconds": 10.0 if role == "part" else 120.0, "final_seconds": 120.0, "seed": 0,
+            "status": "done", "correct": "1" * right + "0" * (N - right), "accuracy": accuracy,
+            "images_per_second": 100.0}  # fmt: skip
+
+
+def rows(**late: float) -> list[dict[str, Any]]:
+    """The net as it is at 90 %; each change told 5 points better early, and at the end as much as said."""
+    found = [row(effects.AS_IS, "part", 0.9), row(effects.AS_IS, "final", 0.9)]
+    for name, change in late.items():
+        found += [row(name.replace("__", "."), "part", 0.95), row(name.replace("__", "."), "final", 0.9 + change)]
+    return found
+
+
+def test_signs_that_hold_and_signs_that_turn_are_counted():
+    found = list(effects.compared(rows(stage__kernel_size=0.05, stage__filters=0.03, padding=-0.06)))
+    text = "\n".join(effects.horizon(found))
+    assert "| matters: the sign is kept | 3 | 2 | 1 |" in text
+    assert "Turned: a, padding 0 to 1, told +5.0" in text
+    assert "-6.0" in text.rpartition("after 10 s, ")[2]
+
+
+def test_no_difference_is_held_to_its_point(monkeypatch):
+    monkeypatch.setattr(effects.RunVariance, "known", lambda seconds: effects.RunVariance(1e-8, 50.0))
+    told = rows(padding=0.0, activation=0.04)
+    for each in told:
+        if each["role"] == "part":
+            each |= {"correct": told[0]["correct"], "accuracy": 0.9}
+    text = "\n".join(effects.horizon(list(effects.compared(told))))
+    assert "| no difference: inside one point | 2 | 1 | 1 |" in text
+
+
+def test_the_size_of_an_effect_is_told_for_each_set():
+    more = [{**each, "set": "b"} for each in rows(stage__kernel_size=0.01)]
+    text = list(effects.sizes(list(effects.compared([*rows(stage__kernel_size=0.03), *more]))))
+    assert text[0].endswith("| a | b |")
+    assert text[-1] == "| stage.kernel_size | 0 to 1 | +2.0 | +3.0 | +1.0 |"
+
+
+def test_what_has_not_ended_is_left_out():
+    some = rows(padding=0.0)
+    assert not list(effects.compared(some[:-1]))
+    assert not list(effects.compared([{**each, "status": "failed"} for each in some]))
+
+
+def test_changes_are_single_and_of_every_parameter_of_the_question():
+    given = advice(shape=(32, 32, 3))
+    found = list(effects.changes(given))
+    assert found[0].sample == given.sample
+    for change in found[1:]:
+        assert {name for name in change.sample if change.sample[name] != given.sample[name]} == {change.parameter}
+    assert set(effects.PARAMETERS[:5]) <= {change.parameter for change in found}
+
+
+def test_a_figure_comes_out(tmp_path):
+    effects.draw(list(effects.compared(rows(padding=0.01))), tmp_path / "x.svg")
+    assert "padding" in (tmp_path / "x.svg").read_text()
+
+
+@pytest.mark.slow
+def test_a_bank_is_filled_once(tmp_path):
+    given = SimpleNamespace(results=tmp_path / "x.jsonl", part=2.0, final=4.0, data=None)
+    effects.fill("digits", 0, given)
+    written = effects.matrix.rows_of(given.results)
+    assert {each["status"] for each in written} == {"done"}
+    finals = [each for each in written if each["role"] == "final"]
+    assert {len(each["correct"]) for each in finals} != {len(each["correct"]) for each in written}
+    assert np.mean([each["accuracy"] for each in finals]) > 0.5
+    effects.fill("digits", 0, given)
+    assert effects.matrix.rows_of(given.results) == written
