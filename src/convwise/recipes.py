@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from math import log, sqrt
+
 from convwise.rules import Rule, Situation, always
+
+FILTER_RATES = 0.24, 0.17, 0.12, 0.085, 0.06, 0.042, 0.03
 
 
 def batch_size(s: Situation) -> int:
     """Twenty steps an epoch, between 32 and 256 images a step; a multiple of 16."""
     return min(max(16 * round(s.images / 20 / 16), 32), 256)
+
+
+def steps(s: Situation) -> float:
+    """Predicted steps of the final training."""
+    return s.epochs(int(s.chosen["stage.filters"])) * s.images / batch_size(s)
+
+
+def filter_rate(s: Situation) -> float:
+    """3.4 / sqrt(steps), rounded to FILTER_RATES: 0.24 of the 200 steps of airbench94, less where there are more."""
+    wanted = 3.4 / sqrt(max(steps(s), 1.0))
+    return min(FILTER_RATES, key=lambda rate: abs(log(rate / wanted)))
 
 
 def imbalance(s: Situation) -> float:
@@ -40,6 +55,17 @@ RECIPE_RULES: tuple[Rule, ...] = (
         lambda s: "filters move along the orthogonalised gradient: the largest gain of all in a short training",
         "Jordan 2024, Muon; ours: docs/findings.md, 'the recipe decides'",
         "findings",
+    ),
+    Rule(
+        "filter_rate",
+        always,
+        filter_rate,
+        lambda s: (
+            f"the final training takes about {steps(s):,.0f} steps: the more there are, the smaller each can be, and "
+            "the less the noise of one batch turns the filters"
+        ),
+        "Jordan 2024, Muon; ours: docs/findings.md, 'more steps want a smaller rate'",
+        "pace",
     ),
     Rule(
         "average",
