@@ -1,6 +1,6 @@
 """How often the words 'matters' and 'no difference' are wrong: a bank of equal nets, compared with each other.
 
-    python benchmarks/calibration.py aa SET [SET ...] [--seconds 8 30 120] [--runs 46] [--data ../shared/data]
+    python benchmarks/calibration.py aa SET [SET ...] [--seconds 8 30 120] [--of 240] [--runs 46]
     python benchmarks/calibration.py report
     python benchmarks/calibration.py planted [--change 0.01 0.02 0.04]
 
@@ -47,7 +47,8 @@ SETS = {
 }
 ANY = Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(2)))  # replays compare answers, not nets
 REPLAYS = 1000  # experiments of several seeds, drawn from one bank
-Bank = dict[tuple[str, float], list[Result]]  # (set, seconds) -> runs of equal nets
+Length = tuple[float, float]  # seconds of a training, and of the whole that it is the first part of, or its own
+Bank = dict[tuple[str, Length], list[Result]]  # set and length -> runs of equal nets
 Pairs = Sequence[tuple[Result, Result]]
 
 
@@ -70,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     aa = modes.add_parser("aa")
     aa.add_argument("set", nargs="+", choices=SETS)
     aa.add_argument("--seconds", type=float, nargs="+", default=[8.0, 30.0, 120.0])
+    aa.add_argument("--of", type=float, help="of a training of so many seconds they are the first part, as in the race")
     aa.add_argument("--runs", type=int, default=46)
     aa.add_argument("--workers", type=int, help="trainings side by side, by default one a core")
     aa.add_argument("--examples", type=int, default=3000, help="validation images at most")
@@ -88,16 +90,18 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     from convwise.images import read
     from convwise.runners import RUNNERS
 
-    rows = [row for row in _rows(arguments.bank) if (row["set"], row["seconds"]) == (name, seconds)]
+    asked = (name, seconds, arguments.of)
+    rows = [row for row in _rows(arguments.bank) if (row["set"], row["seconds"], row.get("of")) == asked]
     seeds = sorted(set(range(arguments.runs)) - {row["seed"] for row in rows})
     if not seeds:
         return
     source = SETS[name] if name == "digits" else arguments.data / SETS[name]
     images, engine = read(source, seed=0), machine.engine()
     workers = arguments.workers or machine.cores()
-    net, recipe = _kept(rows) if rows else _advised(images, engine, seconds, workers)
+    net, recipe = _kept(rows) if rows else _advised(images, engine, arguments.of or seconds, workers)
     height, width, _ = net.input_shape
-    trials = [Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed) for seed in seeds]
+    span = (0.0, seconds / arguments.of if arguments.of else 1.0)
+    trials = [Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed, span=span) for seed in seeds]
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
         for part in ("train", "valid"):
@@ -141,6 +145,7 @@ def _append(arguments: argparse.Namespace, name: str, result: Result, first: boo
     row: dict[str, Any] = {
         "set": name,
         "seconds": result.trial.seconds,
+        "of": arguments.of,
         "seed": result.trial.seed,
         "score": result.score,
         "images_per_second": round(result.images_per_second, 1),
@@ -168,7 +173,8 @@ def banked(bank: Path) -> Bank:
     for row in _rows(bank):
         trial = Trial(str(row["seed"]), "aa", {}, ANY, seconds=row["seconds"], seed=row["seed"])
         result = Result(trial, "done", row["score"], row["correct"], images_per_second=row["images_per_second"])
-        found.setdefault((row["set"], row["seconds"]), []).append(result)
+        length = row["seconds"], row.get("of") or row["seconds"]
+        found.setdefault((row["set"], length), []).append(result)
     return {key: runs for key, runs in sorted(found.items()) if len(runs) > 1}
 
 
@@ -190,10 +196,16 @@ def told(pairs: Pairs, before: RunVariance) -> Effect:
     return effect_of("edit", ("as it is", "edited"), pairs, before.updated([first for first, _ in pairs]))
 
 
-def others(bank: Bank, name: str, seconds: float) -> RunVariance:
+def others(bank: Bank, name: str, length: Length) -> RunVariance:
     """What the other sets teach of runs of that length; without any, what the table says."""
-    rest = [runs for (other, length), runs in bank.items() if length == seconds and other != name]
-    return taught(rest) if rest else RunVariance.known(seconds)
+    rest = [runs for (other, its), runs in bank.items() if its == length and other != name]
+    return taught(rest) if rest else RunVariance.known(length[0])
+
+
+def named(length: Length) -> str:
+    """'30', or '8 of 240' for the first part of a longer training."""
+    seconds, whole = length
+    return f"{seconds:g}" if seconds == whole else f"{seconds:g} of {whole:g}"
 
 
 def taught(sets: Sequence[Sequence[Result]]) -> RunVariance:
@@ -230,13 +242,13 @@ Rows for RUN_DEVIATIONS, by length:
 def report(bank: Bank) -> Iterator[str]:
     """False alarms and the variance of a run for each set and length, then what the table should hold."""
     yield HEAD
-    for (name, seconds), runs in bank.items():
-        yield _line([name, f"{seconds:g}", *_spread(runs), *_alarms(runs, seconds, others(bank, name, seconds))])
+    for (name, length), runs in bank.items():
+        yield _line([name, named(length), *_spread(runs), *_alarms(runs, length[0], others(bank, name, length))])
     yield FOOT
-    for seconds in sorted({seconds for _, seconds in bank}):
-        sets = [runs for (_, length), runs in bank.items() if length == seconds]
+    for length in sorted({length for _, length in bank}):
+        sets = [runs for (_, its), runs in bank.items() if its == length]
         found = taught(sets)
-        yield _line([f"{seconds:g}", len(sets), f"{found.variance**0.5:.4f}", f"{found.freedom:.1f}"])
+        yield _line([named(length), len(sets), f"{found.variance**0.5:.4f}", f"{found.freedom:.1f}"])
 
 
 def _spread(runs: Sequence[Result]) -> Iterator[Any]:
@@ -267,15 +279,15 @@ def planted(bank: Bank, changes: Sequence[float]) -> Iterator[str]:
     yield "A loss planted among equal nets: right answers made wrong at random.\n"
     yield "| set | s | pairs | loss, points | matters % | no difference % | wrong sign % | interval holds it % |"
     yield "|---|---|---|---|---|---|---|---|"
-    for (name, seconds), runs in bank.items():
+    for (name, length), runs in bank.items():
         for seeds in (1, 2, 3):
             tried = list(experiments(runs, seeds, rng))
             for change in changes if tried else ():
-                effects = [told(_lost(pairs, change, rng), RunVariance.known(seconds)) for pairs in tried]
+                effects = [told(_lost(pairs, change, rng), RunVariance.known(length[0])) for pairs in tried]
                 words = [effect.verdict for effect in effects]
                 turned = np.mean([effect.low > 0 for effect in effects])
                 held = np.mean([effect.low <= -change <= effect.high for effect in effects])
-                yield _line([name, f"{seconds:g}", seeds, f"{100 * change:g}", _percent(words, "matters"),
+                yield _line([name, named(length), seeds, f"{100 * change:g}", _percent(words, "matters"),
                              _percent(words, "no difference"), f"{100 * turned:.1f}", f"{100 * held:.1f}"])  # fmt: skip
 
 

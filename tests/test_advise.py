@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from convwise.advice import DECIDES, STANDING, advise, as_chosen, layer_reasons
 from convwise.core.calculus import analyse
-from convwise.core.goal import Goal, parse_goal
+from convwise.core.goal import parse_goal
 from convwise.core.layers import parameters
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Effect, Recipe, from_json, to_json
 from convwise.core.space import MEANING, LatencyModel
-from convwise.recipes import FILTER_RATES, RECIPE_RULES
+from convwise.recipes import RECIPE_RULES
 from convwise.rules import DECIDERS, RULES, WIDTHS, Situation, wanted_epochs
 from studies import PACE, advice, differing, facts, wide_space
 
@@ -296,10 +296,11 @@ def test_strong_imbalance_weights_the_loss_and_weak_does_not():
     assert sum(weights) == pytest.approx(2, rel=1e-3)
 
 
-@pytest.mark.parametrize(("seconds", "threads"), [(1, 1), (5, 2), (20, 2)])
-def test_more_steps_get_a_smaller_filter_rate(seconds, threads):
-    short, long = (advise(facts(), Goal(), PACE, seconds * times, threads).recipe for times in (1, 10))
-    assert FILTER_RATES[0] >= short.filter_rate > long.filter_rate >= FILTER_RATES[-1]
+def test_many_images_get_a_smaller_filter_rate():
+    rates = [advice(counts=(n // 2, n // 2)).recipe.filter_rate for n in (100, 1000, 5000, 10_000, 48_000, 500_000)]
+    assert rates[:3] == [0.24] * 3
+    assert 0.24 > rates[3] > rates[4] > rates[5] > 0
+    assert rates[4] == pytest.approx(0.08)
 
 
 def test_every_field_of_the_recipe_that_a_rule_sets_has_a_reason():

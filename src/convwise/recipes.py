@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import log, sqrt
+from math import sqrt
 
 from convwise.rules import Rule, Situation, always
-
-FILTER_RATES = 0.24, 0.17, 0.12, 0.085, 0.06, 0.042, 0.03
 
 
 def batch_size(s: Situation) -> int:
@@ -14,15 +12,10 @@ def batch_size(s: Situation) -> int:
     return min(max(16 * round(s.images / 20 / 16), 32), 256)
 
 
-def steps(s: Situation) -> float:
-    """Predicted steps of the final training."""
-    return s.epochs(int(s.chosen["stage.filters"])) * s.images / batch_size(s)
-
-
 def filter_rate(s: Situation) -> float:
-    """3.4 / sqrt(steps), rounded to FILTER_RATES: 0.24 of the 200 steps of airbench94, less where there are more."""
-    wanted = 3.4 / sqrt(max(steps(s), 1.0))
-    return min(FILTER_RATES, key=lambda rate: abs(log(rate / wanted)))
+    """Muon's 0.24 for twenty steps an epoch; where a batch is a smaller share of the images, by the root of it less."""
+    share = 20 * batch_size(s) / s.images
+    return round(0.24 * min(sqrt(share), 1.0), 2)
 
 
 def imbalance(s: Situation) -> float:
@@ -61,11 +54,11 @@ RECIPE_RULES: tuple[Rule, ...] = (
         always,
         filter_rate,
         lambda s: (
-            f"the final training takes about {steps(s):,.0f} steps: the more there are, the smaller each can be, and "
-            "the less the noise of one batch turns the filters"
+            f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller its share, the noisier a "
+            "step, and the smaller it must be; on few images a high rate keeps the net from learning them by heart"
         ),
-        "Jordan 2024, Muon; ours: docs/findings.md, 'more steps want a smaller rate'",
-        "pace",
+        "Jordan 2024, Muon; ours: docs/findings.md, 'many images want a smaller rate'",
+        "images",
     ),
     Rule(
         "average",
