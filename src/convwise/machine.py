@@ -12,6 +12,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -94,10 +95,12 @@ def latency_model() -> LatencyModel:
     return cast(LatencyModel, from_json(LatencyModel, found))
 
 
+@cache
 def latency_ms(net: Net, runs: int = 50) -> float:
     """Measured milliseconds of one image: batch 1, ONNX Runtime, one thread, median of `runs`.
 
-    Weights do not matter for time, so they are drawn at random.
+    Weights do not matter for time, so they are drawn at random. Measured once in a process: what kept a
+    limit when it was advised must not break it by noise when it is chosen.
     """
     from convwise.formats import onnx as onnx_format
     from convwise.formats import torch as torch_format
