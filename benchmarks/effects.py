@@ -5,10 +5,11 @@
 
 bank: of each set the advised net and its single changes, one thread each, side by side: as the race
 trains them (the first `--part` seconds of a training of `--final` seconds, judged on the validation
-part), and, under another seed, to the end of such a training, judged on the sealed test part. Each
-training appends a row with its answers to benchmarks/results/effects.jsonl; the same command goes on
-where it stopped. report: of the effects told early, how many keep their sign, or stay inside one point, at
-the end; then every effect at the end over all sets, in Markdown, and as a figure in docs/effects.svg.
+part), and, under another seed, to the end of such a training, judged on the sealed test part as well.
+Each training appends a row with its answers to benchmarks/results/effects.jsonl; the same command goes
+on where it stopped. report: of the effects told early, how many keep their sign, or stay inside one
+point, at the end; the choice made again on resampled validation images, and whether the accuracy told
+with it holds; every effect at the end over all sets: in benchmarks/effects.md and docs/effects.svg.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.records import Effect, Result, Trial, to_json
 from convwise.evidence import RunVariance, effect_of, verdicts
+from convwise.judge import wilson
+from convwise.search import race
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "effects.jsonl"
-FIGURE = HERE.parent / "docs" / "effects.svg"
+PAGE, FIGURE = HERE / "effects.md", HERE.parent / "docs" / "effects.svg"
 PARAMETERS = (
     "stage.kernel_size", "stage.filters", "stem.strides", "padding", "activation",  # the question
     "downsampling", "normalization", "head", "stage.count", "stage.convs", "stem.kernel_size", "input.size", "block",
@@ -44,6 +47,7 @@ PARAMETERS = (
 AS_IS = ""  # the parameter of the net that nothing was changed in
 ANY = Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(2)))  # replays compare answers, not nets
 WITHIN = 0.01  # what 'no difference' promises
+REPLAYS = 1000
 
 
 def main() -> None:
@@ -53,9 +57,10 @@ def main() -> None:
             for seed in given.seeds:
                 fill(name, seed, given)
     else:
-        found = list(compared(matrix.rows_of(given.results)))
+        rows = matrix.rows_of(given.results)
+        found = list(compared(rows))
         draw(found, FIGURE)
-        print("\n".join([*horizon(found), "", *sizes(found)]))
+        PAGE.write_text("\n".join([*HEAD, *horizon(found), "", *told_again(rows), "", *sizes(found)]) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -122,13 +127,13 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
             )
             for result in runner.run([trial for trial, _ in trials.values()]):
                 trial, change = trials[result.trial.id]
-                correct = result.correct
+                sealed = ""
                 if trial.stage == "final" and result.status == "done":
-                    weights, sealed = train.load_weights(folder, trial.id), images.test.open()
-                    pixels = np.asarray(sealed.at(*trial.net.input_shape[:2]).pixels)
-                    right = train.probabilities(trial.net, weights, pixels).argmax(1) == sealed.labels
-                    correct = "".join("01"[int(each)] for each in right)
-                _append(given, name, seed, change, result, correct)
+                    weights, opened = train.load_weights(folder, trial.id), images.test.open()
+                    pixels = np.asarray(opened.at(*trial.net.input_shape[:2]).pixels)
+                    right = train.probabilities(trial.net, weights, pixels).argmax(1) == opened.labels
+                    sealed = "".join("01"[int(each)] for each in right)
+                _append(given, name, seed, change, result, sealed)
         finally:
             runner.close()
 
@@ -144,12 +149,12 @@ def changes(advice: Any) -> Iterator[Change]:
             yield Change(name, advice.sample[name], value, dict(sample))
 
 
-def _append(given: argparse.Namespace, name: str, seed: int, change: Change, result: Result, correct: str) -> None:
+def _append(given: argparse.Namespace, name: str, seed: int, change: Change, result: Result, sealed: str) -> None:
     row = {
         "set": name, "parameter": change.parameter, "from": change.before, "to": change.after,
         "role": result.trial.stage, "seconds": result.trial.seconds, "final_seconds": given.final, "seed": seed,
-        "status": result.status, "reason": result.reason, "correct": correct,
-        "accuracy": correct.count("1") / len(correct) if correct else None,
+        "status": result.status, "reason": result.reason, "correct": result.correct,
+        "accuracy": result.score, "sealed": sealed,
         "images_per_second": round(result.images_per_second, 1), "macs": result.cost.get("macs"),
         "sample": to_json(change.sample), "load_1m": round(os.getloadavg()[0], 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine_kind": matrix.machine_kind(),
@@ -158,6 +163,14 @@ def _append(given: argparse.Namespace, name: str, seed: int, change: Change, res
     matrix.append(given.results, row)
     said = f"{row['accuracy']:.4f}" if row["accuracy"] is not None else row["reason"]
     print(f"{name} {row['role']} {change.parameter or 'as advised'} {change.after}: {said}", file=sys.stderr)
+
+
+HEAD = """# Effects, early and at the end
+
+Written by `benchmarks/effects.py report` from the rows in `benchmarks/results/effects.jsonl`: single changes of the
+advised network, trained for a short part as the race compares them, and to the end of a whole training under another
+seed. One thread a training, two side by side.
+""".splitlines()
 
 
 # What it says -------------------------------------------------------------------------------------
@@ -174,23 +187,35 @@ class Compared:
 
 def compared(rows: Iterable[dict[str, Any]]) -> Iterator[Compared]:
     """Every change of which all trainings ended; the early effects of a set are told together."""
-    groups: dict[tuple[str, int, float], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["status"] == "done":
-            groups.setdefault((row["set"], row["seed"], row["final_seconds"]), []).append(row)
-    for (name, *_), group in groups.items():
-        by = {(row["parameter"], row["to"], row["role"]): row for row in group}
-        changed = [key[:2] for key in by if key[2] == "final" and key[0] != AS_IS]
-        both = [key for key in changed if {(*key, "part"), (AS_IS, None, "part"), (AS_IS, None, "final")} <= by.keys()]
-        early, late = ([_effect(by[AS_IS, None, role], by[*key, role]) for key in both] for role in ("part", "final"))
+    for name, short, long in banks(rows):
+        early, late = (
+            [_effect(bank[AS_IS, None], bank[key], answers) for key in short if key[0] != AS_IS]
+            for bank, answers in ((short, "correct"), (long, "sealed"))
+        )
         for told, true in zip(verdicts(early), late, strict=True):
             yield Compared(name, told, true)
 
 
-def _effect(before: dict[str, Any], after: dict[str, Any]) -> Effect:
+Rows = dict[tuple[str, Any], dict[str, Any]]  # (parameter, value) -> row
+
+
+def banks(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Rows, Rows]]:
+    """(set, short trainings, long ones) of each set and seed: the net as it is, and the changes that have both."""
+    groups: dict[tuple[str, int, float], dict[str, Rows]] = {}
+    for row in rows:
+        if row["status"] == "done":
+            group = groups.setdefault((row["set"], row["seed"], row["final_seconds"]), {"part": {}, "final": {}})
+            group[row["role"]][row["parameter"], row["to"]] = row
+    for (name, *_), group in groups.items():
+        both = [key for key in group["part"] if key in group["final"]]
+        if (AS_IS, None) in both:
+            yield name, {key: group["part"][key] for key in both}, {key: group["final"][key] for key in both}
+
+
+def _effect(before: dict[str, Any], after: dict[str, Any], answers: str) -> Effect:
     pair = [
         Result(Trial(row["role"], row["role"], {}, ANY, seconds=row["seconds"]), "done", row["accuracy"],
-               row["correct"], images_per_second=row["images_per_second"]) for row in (before, after)
+               row[answers], images_per_second=row["images_per_second"]) for row in (before, after)
     ]  # fmt: skip
     values = (after["from"], after["to"])
     return effect_of(after["parameter"], values, [(pair[0], pair[1])], RunVariance.known(after["seconds"]))
@@ -218,6 +243,43 @@ def horizon(found: list[Compared]) -> Iterator[str]:
                           for e in (one.early, one.late))  # fmt: skip
             change = f"{one.early.parameter} {one.early.before} to {one.early.after}"
             yield f"\nTurned: {one.set}, {change}, told {told} after {one.early.seconds:g} s, {true} at the end."
+
+
+def told_again(rows: Iterable[dict[str, Any]], replays: int = REPLAYS) -> Iterator[str]:
+    """The choice made again on validation images drawn with replacement, as `--test none` tells its accuracy.
+
+    The validation images as they are stand for all there could be: what the chosen net gets right of them is
+    the truth that its interval must hold.
+    """
+    rng = np.random.default_rng(0)
+    yield "| set | n | other choices % | told - true, points | the 95 % interval holds it % |"
+    yield "|---|---|---|---|---|"
+    for name, short, long in banks(rows):
+        early, late = ({key: _right(row["correct"]) for key, row in bank.items()} for bank in (short, long))
+        n, told, held, others = len(late[AS_IS, None]), [], 0, 0
+        for _ in range(replays):
+            drawn = rng.integers(0, n, n)
+            some = {key: {**short[key], "correct": _answers(right[drawn])} for key, right in early.items()}
+            effects = verdicts([_effect(some[AS_IS, None], some[key], "correct") for key in some if key[0] != AS_IS])
+            better = race.adopted(effects)
+            chosen = late[(better.parameter, better.after) if better else (AS_IS, None)]
+            right, true = int(chosen[drawn].sum()), chosen.mean()
+            low, high = wilson(right, n)
+            told.append(right / n - true)
+            held += low <= true <= high
+            others += better is not None
+        yield (
+            f"| {name} | {n:,} | {100 * others / replays:.1f} | {100 * float(np.mean(told)):+.2f} "
+            f"| {100 * held / replays:.1f} |"
+        )
+
+
+def _right(answers: str) -> np.ndarray:
+    return np.array([answer == "1" for answer in answers])
+
+
+def _answers(right: np.ndarray) -> str:
+    return "".join(np.where(right, "1", "0"))
 
 
 def sizes(found: list[Compared]) -> Iterator[str]:
