@@ -224,14 +224,15 @@ def pair(plain: str, flipped: str, mirrored: str, segments: int = race.FLIP_SEGM
 
 
 GOOD, SAME, BAD = answers(0.9, 400), answers(0.9, 400, seed=1), answers(0.7, 400, seed=2)
+BEHIND = answers(0.86, 400)
 
 
 @pytest.mark.parametrize(
     ("flipped", "mirrored", "leads"),
-    [(GOOD, HARMLESS, TWIN), (SAME, HARMLESS, TWIN), (SAME, HARMFUL, FREE.sample), (BAD, HARMLESS, FREE.sample),
-     (BAD, HARMFUL, FREE.sample), (GOOD, "", FREE.sample), (answers(1.0, 400), HARMFUL, FREE.sample)],
-    ids=["equal", "as good", "as good, but mirror images are others", "worse", "worse in both", "never asked",
-         "better, but mirror images are others"],
+    [(GOOD, HARMLESS, TWIN), (SAME, HARMLESS, TWIN), (BEHIND, HARMLESS, TWIN), (SAME, HARMFUL, FREE.sample),
+     (BAD, HARMLESS, FREE.sample), (BAD, HARMFUL, FREE.sample), (GOOD, "", FREE.sample), (answers(1.0, 400), HARMFUL, FREE.sample)],
+    ids=["equal", "as good", "a little behind", "as good, but mirror images are others", "worse", "worse in both",
+         "never asked", "better, but mirror images are others"],
 )  # fmt: skip
 def test_the_twin_leads_only_where_trial_and_answers_both_say_harmless(flipped, mirrored, leads):
     assert race.leader(FREE, pair(GOOD, flipped, mirrored)) == leads
@@ -243,10 +244,13 @@ def test_before_both_have_gone_far_enough_the_advised_net_leads():
     assert race.leader(FREE, pair(BAD, GOOD, HARMLESS)[:-1]) == FREE.sample
 
 
-@pytest.mark.parametrize(("lost", "alike"), [(0, True), (5, True), (7, False), (200, False)])
-def test_mirrored_images_may_lose_three_points(lost, alike):
+@pytest.mark.parametrize(("lost", "alike"), [(0, True), (9, True), (11, False), (200, False)])
+def test_mirrored_images_may_lose_five_points_over_all_parts(lost, alike):
     as_is = "1" * 200
-    assert race.mirrored_alike(part(FREE, FREE.sample, mirrored=as_is + "0" * lost + "1" * (200 - lost))) == alike
+    asked = part(FREE, FREE.sample, mirrored=as_is + "0" * lost + "1" * (200 - lost))
+    assert race.mirrored_alike([asked]) == alike
+    assert race.mirrored_alike([asked, part(FREE, FREE.sample, mirrored=as_is * 2)]) == (lost <= 20)
+    assert not race.mirrored_alike([part(FREE, FREE.sample)])
 
 
 def test_a_space_without_mirroring_has_no_twin():

@@ -31,6 +31,7 @@ OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
 SETTLING_BATCHES = 10  # that the statistics of averaged weights are measured on
 CURVE_POINTS = 8  # validation points of a learning curve, beside the last
 CURVE_IMAGES = 500  # validation images at most that a point is measured on
+MIRRORED_IMAGES = 1000  # validation images at most that are asked mirrored as well
 
 
 class TrainingFailed(ConvwiseError):
@@ -258,20 +259,20 @@ def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engi
     if len(run.history) + 1 > done * CURVE_POINTS or done > 0.97:
         return
     before = time.monotonic()
-    accuracy = float(_correct(model, _some(held_out), engine, task).mean()) if held_out else None
+    accuracy = float(_correct(model, _some(held_out, CURVE_IMAGES), engine, task).mean()) if held_out else None
     run.history.append(Point(before - run.started, run.images, run.mean_loss(), accuracy))
     run.started += time.monotonic() - before
 
 
-def _some(examples: Examples) -> Examples:
-    """At most CURVE_IMAGES of them: every k-th, because they may be in the order of their classes."""
-    step = -(-len(examples) // CURVE_IMAGES)
+def _some(examples: Examples, most: int) -> Examples:
+    """At most so many of them: every k-th, because they may be in the order of their classes."""
+    step = -(-len(examples) // most)
     return Examples(examples.pixels[::step], examples.labels[::step])
 
 
 def _mirrored(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> str:
     """'0' or '1' for some of the examples as they are, and as many for the same ones mirrored left-right."""
-    some = _some(examples)
+    some = _some(examples, MIRRORED_IMAGES)
     both = (some, Examples(some.pixels.flip(2), some.labels))
     return "".join("01"[int(c)] for each in both for c in _correct(model, each, engine, task))
 
