@@ -104,6 +104,17 @@ def test_a_reason_carries_what_trials_said_of_its_value(effects, said):
     assert {trials for name, trials in reasons.items() if name != "stage.kernel_size"} == {None}
 
 
+def test_mirroring_that_was_behind_early_is_explained():
+    given_ = advice(shape=(32, 32, 3))
+    effect = Effect("training.flip", False, True, -0.017, -0.03, -0.004, 1.0, "matters", 2, 22.0)
+    reasons = {r.parameter: r for r in as_chosen(given_.reasons, {**given_.sample, "training.flip": True}, (effect,))}
+    because = reasons["training.flip"].because
+    assert because.startswith(
+        "measured against False: -1.7 points (-3.0 to -0.4) after 22 s; a net that had never seen"
+    )
+    assert "gains late" in because
+
+
 @pytest.mark.parametrize("block", ["plain", "residual", "separable", "pooled"])
 @pytest.mark.parametrize("stem", ["learned", "whitening"])
 @pytest.mark.parametrize("padding", ["same", "valid"])

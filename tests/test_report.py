@@ -121,6 +121,17 @@ def test_what_was_measured_is_said(whole: Path) -> None:
     assert all(f"{layer.name}" in text for layer in case.net.layers)
 
 
+def test_what_was_behind_early_and_is_taken_is_no_headline() -> None:
+    case = evidence()
+    chosen = case.verdict.chosen
+    chosen = replace(chosen, trial=replace(chosen.trial, sample={**chosen.trial.sample, "training.flip": True}))
+    behind = Effect("training.flip", False, True, -0.02, -0.03, -0.01, 1.0, "matters", 2, 8.0)
+    for sample, said in ((case.verdict.chosen, True), (chosen, False)):
+        verdict = replace(case.verdict, chosen=sample, effects=(*case.verdict.effects, behind))
+        lines = dict(report.summary(replace(case, verdict=verdict), case.cost))
+        assert ("training.flip no → yes (−2.0 points)" in lines["Why"]) == said
+
+
 def test_where_nothing_mattered_the_largest_change_is_said() -> None:
     case = evidence()
     quiet_ = tuple(replace(e, verdict="not resolved") for e in case.verdict.effects[3:])

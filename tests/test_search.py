@@ -230,7 +230,8 @@ BEHIND = answers(0.86, 400)
 @pytest.mark.parametrize(
     ("flipped", "mirrored", "leads"),
     [(GOOD, HARMLESS, TWIN), (SAME, HARMLESS, TWIN), (BEHIND, HARMLESS, TWIN), (SAME, HARMFUL, FREE.sample),
-     (BAD, HARMLESS, FREE.sample), (BAD, HARMFUL, FREE.sample), (GOOD, "", FREE.sample), (answers(1.0, 400), HARMFUL, FREE.sample)],
+     (BAD, HARMLESS, FREE.sample), (BAD, HARMFUL, FREE.sample), (GOOD, "", FREE.sample),
+     (answers(1.0, 400), HARMFUL, FREE.sample)],
     ids=["equal", "as good", "a little behind", "as good, but mirror images are others", "worse", "worse in both",
          "never asked", "better, but mirror images are others"],
 )  # fmt: skip

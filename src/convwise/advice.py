@@ -97,14 +97,23 @@ def said_by(effects: Sequence[Effect], parameter: str, value: Any) -> TrialsWord
     return "not resolved" if any(e.verdict == "not resolved" for e in tried) else "confirmed"
 
 
+# Why a value is taken that need not have been ahead when it was measured: search/race.py, `leader`.
+WON_BECAUSE = {
+    "training.flip": "a net that had never seen a mirrored image answered them as well as the others, so they are more "
+    "images of each class; training on them is behind early, because there is more to learn, and gains late"
+}
+
+
 def _overruled(reason: Reason, sample: Sample, effects: Sequence[Effect]) -> Reason:
     value = sample[reason.parameter]
     effect = next(
         (e for e in effects if (e.parameter, e.before, e.after) == (reason.parameter, reason.value, value)), None
     )
-    because = f"the net that won the trials has it; the rules advised {reason.value} ({reason.because})"
+    why = WON_BECAUSE.get(reason.parameter, "the net that won the trials has it")
+    because = f"{why}; the rules advised {reason.value} ({reason.because})"
     if effect:
         measured = f"{100 * effect.accuracy_change:+.1f} points ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
+        measured += f" after {effect.seconds:.3g} s" if effect.seconds else ""
         because = f"measured against {reason.value}: {measured}; {because}"
     return Reason(reason.parameter, value, because, "trials", "this study", reason.trials)
 

@@ -24,7 +24,7 @@ from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Ve
 from convwise.core.space import MEANING, Sample
 from convwise.sight import EffectiveField
 from convwise.views import by
-from convwise.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole
+from convwise.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole, worth
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAP_CLASSES = 25  # up to so many classes a heat map can be read
@@ -227,8 +227,14 @@ def _choice_line(evidence: Evidence) -> str:
 
 
 def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
-    """What was measured to matter; else the largest change that was measured; else what the images themselves say."""
-    found = sorted((e for e in verdict.effects if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
+    """What was measured to matter; else the largest change that was measured; else what the images themselves say.
+
+    What was behind early and is taken all the same has its reason in the table of reasons.
+    """
+    chosen = verdict.chosen.trial.sample
+    taken = [e for e in verdict.effects if e.accuracy_change < 0 and chosen.get(e.parameter) == e.after]
+    found = sorted((e for e in verdict.effects if e.verdict == "matters" and e not in taken),
+                   key=lambda e: -abs(e.accuracy_change))  # fmt: skip
     if found:
         changes = by_horizon(found[:4], lambda e: f"{change(e)} ({points(e.accuracy_change)} points)")
         return f"Measured to matter {changes}."
@@ -360,16 +366,10 @@ def reasons(given: Sequence[Reason], told: Sequence[Effect], chosen: Sample) -> 
             "row": r,
             "meaning": MEANING.get(r.parameter, ""),
             "instead": None if chosen.get(r.parameter, r.value) == r.value else chosen[r.parameter],
-            "tried": by_horizon([e for e in told if e.parameter == r.parameter and r.trials], _worth),
+            "tried": by_horizon([e for e in told if e.parameter == r.parameter and r.trials], worth),
         }
         for r in given
     ]
-
-
-def _worth(effect: Effect) -> str:
-    """'3 → 5: -1.2 points (-2.0 to -0.4)'"""
-    interval = f"{points(effect.low)} to {points(effect.high)}"
-    return f"{plain(effect.before)} → {plain(effect.after)}: {points(effect.accuracy_change)} points ({interval})"
 
 
 def fingerprint(facts: Fingerprint) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def change(effect: Effect) -> str:
     return f"{effect.parameter} {plain(effect.before)} → {plain(effect.after)}"
 
 
+def worth(effect: Effect) -> str:
+    """'3 → 5: -1.2 points (-2.0 to -0.4)'"""
+    interval = f"{points(effect.low)} to {points(effect.high)}"
+    return f"{plain(effect.before)} → {plain(effect.after)}: {points(effect.accuracy_change)} points ({interval})"
+
+
 def horizon(effect: Effect) -> str:
     """How long both networks had been trained: an effect is true after that, and can be another after more."""
     return f"after {sig(effect.seconds)} s of training" if effect.seconds else "after as many epochs"
