@@ -6,8 +6,8 @@
 aa: trains the advised net of each set so often, for each length, under different seeds, one thread
 each, as many side by side as there are cores; each training appends a row with its answers to
 benchmarks/results/aa.jsonl, and the same command again goes on where it stopped. report: false
-alarms of the bank's pairs and triples, the variance of a whole run, and the rows for RUN_DEVIATIONS
-of core/paired.py, and how often losses are found that were made by turning right answers wrong: in
+alarms of the bank's pairs and triples, the variance of a whole run, which core/paired.py takes for
+known, and how often losses are found that were made by turning right answers wrong: in
 benchmarks/calibration.md. It replays experiments out of the bank and trains nothing.
 """
 
@@ -29,6 +29,7 @@ import numpy as np
 
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
+from convwise.core.paired import RUN_FREEDOM
 from convwise.core.records import Effect, Recipe, Result, Trial, from_json, to_json
 from convwise.evidence import RunVariance, between_runs, effect_of
 
@@ -194,9 +195,9 @@ def told(pairs: Pairs, before: RunVariance) -> Effect:
 
 
 def others(bank: Bank, name: str, length: Length) -> RunVariance:
-    """What the other sets teach of runs of that length; without any, what the table says."""
+    """What the other sets teach of runs of that length; without any, what core/paired.py says."""
     rest = [runs for (other, its), runs in bank.items() if its == length and other != name]
-    return taught(rest) if rest else RunVariance.known(length[0])
+    return taught(rest) if rest else RunVariance.known(bank[name, length])
 
 
 def named(length: Length) -> str:
@@ -209,13 +210,13 @@ def taught(sets: Sequence[Sequence[Result]]) -> RunVariance:
     """The mean of the sets' run variances, and the degrees of freedom by which they scatter (2 mean^2 / variance).
 
     The scatter that the estimates themselves have is taken off; with fewer than three sets the
-    freedom stays that of the table.
+    freedom stays that of core/paired.py.
     """
     found = [between_runs(runs) for runs in sets]
     estimates = np.array([between - flips for between, flips, _ in found])
     mean = max(float(estimates.mean()), 1e-7)
     if len(sets) < 3:
-        return RunVariance(mean, RunVariance.known(None).freedom)
+        return RunVariance(mean, RUN_FREEDOM)
     own = float(np.mean([2 * between**2 / freedom for between, _, freedom in found]))
     scatter = max(float(estimates.var(ddof=1)) - own, 2 * mean**2 / 50)
     return RunVariance(mean, max(2 * mean**2 / scatter, 1.0))
@@ -227,8 +228,8 @@ Written by `benchmarks/calibration.py report` from the rows in `benchmarks/resul
 set, trained under different seeds, one thread each, two side by side on a 2-core AMD EPYC with AVX-512 bf16. '20 of
 480' is the first 20 s of a training of 480, as the race compares networks; other lengths are whole trainings.
 """.splitlines()
-HEAD = """Equal nets compared: how often a difference 'matters' at nominal 5 %, the run variance taken from the
-table and, in brackets, from the other sets; how often they are said to make 'no difference', which is true.
+HEAD = """Equal nets compared: how often a difference 'matters' at nominal 5 %, the run variance as core/paired.py
+has it and, in brackets, from the other sets; how often they are said to make 'no difference', which is true.
 
 | set | s | runs | n | accuracy % | images/s, sd % | flips | whole run | alarms %: 1 pair | 2 | 3 | same %: 1, 2, 3 |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
@@ -236,7 +237,7 @@ FOOT = """
 Flips and whole run: standard deviations of one run's accuracy, in points, by single answers and beyond them
 (negative: runs differ by less than the flips alone would make).
 
-Rows for RUN_DEVIATIONS, by length:
+Over the sets, by length:
 
 | s | sets | standard deviation | degrees of freedom |
 |---|---|---|---|"""
@@ -246,7 +247,7 @@ def report(bank: Bank) -> Iterator[str]:
     """False alarms and the variance of a run for each set and length, then what the table should hold."""
     yield HEAD
     for (name, length), runs in bank.items():
-        yield _line([name, named(length), *_spread(runs), *_alarms(runs, length[0], others(bank, name, length))])
+        yield _line([name, named(length), *_spread(runs), *_alarms(runs, others(bank, name, length))])
     yield FOOT
     for length in sorted({length for _, length in bank}):
         sets = [runs for (_, its), runs in bank.items() if its == length]
@@ -265,12 +266,12 @@ def _spread(runs: Sequence[Result]) -> Iterator[Any]:
     yield f"{100 * float(np.sign(beyond)) * abs(beyond) ** 0.5:.2f}"
 
 
-def _alarms(runs: Sequence[Result], seconds: float, rest: RunVariance) -> list[str]:
+def _alarms(runs: Sequence[Result], rest: RunVariance) -> list[str]:
     """The share of 'matters' by the table (and by the other sets), for 1, 2, 3 pairs; of 'no difference'."""
     rng, alarms, same = np.random.default_rng(0), [], []
     for seeds in (1, 2, 3):
         tried = list(experiments(runs, seeds, rng))
-        by_table, by_rest = ([told(p, prior).verdict for p in tried] for prior in (RunVariance.known(seconds), rest))
+        by_table, by_rest = ([told(p, prior).verdict for p in tried] for prior in (RunVariance.known(runs), rest))
         alarms.append(f"{_percent(by_table, 'matters')} ({_percent(by_rest, 'matters')})")
         same.append(_percent(by_table, "no difference"))
     return [*alarms, ", ".join(same)]
@@ -286,7 +287,7 @@ def planted(bank: Bank, changes: Sequence[float]) -> Iterator[str]:
         for seeds in (1, 2, 3):
             tried = list(experiments(runs, seeds, rng))
             for change in changes if tried else ():
-                effects = [told(_lost(pairs, change, rng), RunVariance.known(length[0])) for pairs in tried]
+                effects = [told(_lost(pairs, change, rng), RunVariance.known(runs)) for pairs in tried]
                 words = [effect.verdict for effect in effects]
                 turned = np.mean([effect.low > 0 for effect in effects])
                 held = np.mean([effect.low <= -change <= effect.high for effect in effects])

@@ -218,7 +218,7 @@ def _effect(before: dict[str, Any], after: dict[str, Any], answers: str) -> Effe
                row[answers], images_per_second=row["images_per_second"]) for row in (before, after)
     ]  # fmt: skip
     values = (after["from"], after["to"])
-    return effect_of(after["parameter"], values, [(pair[0], pair[1])], RunVariance.known(after["seconds"]))
+    return effect_of(after["parameter"], values, [(pair[0], pair[1])], RunVariance.known(pair))
 
 
 def horizon(found: list[Compared]) -> Iterator[str]:

@@ -59,7 +59,7 @@ def test_the_report_tells_false_alarms_and_rows_for_the_table(tmp_path):
 
 def test_planted_losses_are_found(tmp_path):
     """With runs as they are expected, four points always and one point seldom; the sign never turns."""
-    deviation = 0.5 * known_run_variance(10.0)[0] ** 0.5
+    deviation = 0.5 * known_run_variance(0.1)[0] ** 0.5
     found = list(calibration.planted(calibration.banked(bank(tmp_path / "aa.jsonl", deviation, 1)), [0.01, 0.04]))
     told = {(row[2], row[3]): [float(cell) for cell in row[4:]] for row in cells("\n".join(found).splitlines())}
     assert set(told) == {(pairs, loss) for pairs in "123" for loss in "14"}

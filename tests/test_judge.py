@@ -222,7 +222,7 @@ def test_time_ratios_are_of_seconds_an_image():
 def test_a_planted_effect_is_found_and_its_absence_is_not():
     """Two hundred studies of one change each, over 1,000 examples, trainings as far apart as they are taken to be."""
     rng = np.random.default_rng(4)
-    deviation = known_run_variance(5.0)[0] ** 0.5
+    deviation = known_run_variance(0.2)[0] ** 0.5
 
     def run(accuracy: float) -> str:
         share = accuracy + rng.normal(0, deviation)

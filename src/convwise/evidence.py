@@ -40,9 +40,9 @@ class RunVariance:
     freedom: float
 
     @classmethod
-    def known(cls, seconds: float | None) -> RunVariance:
-        """Before a study's own runs, for trainings of so many seconds; None: counted epochs."""
-        return cls(*known_run_variance(seconds))
+    def known(cls, runs: Sequence[Result]) -> RunVariance:
+        """What other sets say of such runs, by their mean share of mistakes."""
+        return cls(*known_run_variance(1 - float(np.mean([_right(run).mean() for run in runs]))))
 
     def updated(self, *repeats: Sequence[Result]) -> RunVariance:
         """With what repeats show: each sequence holds runs of one net and length with other seeds.

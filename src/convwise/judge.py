@@ -93,7 +93,7 @@ def _effect(name: str, before: Sequence[Result], after: Sequence[Result]) -> Eff
     """Of two trainings that have gone through as many parts."""
     seconds = sum(r.trial.seconds or 0.0 for r in before)
     values: tuple[Any, Any] = (before[-1].trial.sample[name], after[-1].trial.sample[name])
-    effect = effect_of(name, values, [(before[-1], after[-1])], RunVariance.known(seconds or None))
+    effect = effect_of(name, values, [(before[-1], after[-1])], RunVariance.known((before[-1], after[-1])))
     return replace(effect, seconds=seconds)
 
 
@@ -103,7 +103,7 @@ def repeated_effect(name: str, values: tuple[Any, Any], pairs: Sequence[tuple[Re
     How the runs of each net differ among themselves goes into the run variance.
     """
     before, after = zip(*pairs, strict=True)
-    return effect_of(name, values, pairs, RunVariance.known(pairs[0][0].trial.seconds).updated(before, after))
+    return effect_of(name, values, pairs, RunVariance.known((*before, *after)).updated(before, after))
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
