@@ -227,6 +227,7 @@ PREFACE = """# How often the words are wrong
 Written by `benchmarks/calibration.py report` from the rows in `benchmarks/results/aa.jsonl`: the advised net of each
 set, trained under different seeds, one thread each, two side by side on a 2-core AMD EPYC with AVX-512 bf16. '20 of
 480' is the first 20 s of a training of 480, as the race compares networks; other lengths are whole trainings.
+
 """.splitlines()
 HEAD = """Equal nets compared: how often a difference 'matters' at nominal 5 %, the run variance as core/paired.py
 has it and, in brackets, from the other sets; how often they are said to make 'no difference', which is true.

@@ -49,6 +49,8 @@ set and seed, never below half an example; the mean of the logarithm over seeds 
 sets, with the interval of ranks that holds it with at least 95 % (six sets or more). The bar 'best fixed' is, for
 each set, the one of the expert's and the record's nets with the smallest mean error: the best in hindsight, which
 nobody has beforehand.
+
+How often *matters* and *no difference* are wrong: [calibration.md](calibration.md).
 """
 OLD = """## Version 0.1.0
 
