@@ -174,7 +174,12 @@ def test_every_curve_of_a_measure_has_axes() -> None:
 def test_summary_is_four_lines_and_what_makes_no_difference() -> None:
     labels = [label for label, _ in report.summary(evidence(), evidence().cost)]
     assert labels == ["Accuracy", "Network", "Choice", "Why"]
-    assert "take the cheaper" in report.same_line(evidence().verdict.effects)
+    told = evidence().verdict.effects
+    assert "take the cheaper" in report.same_line(told)
+    head = next(e for e in told if e.verdict == "not resolved")
+    again = report.same_line((*told, replace(head, verdict="no difference")))
+    assert head.parameter in again.partition("take the cheaper")[0]
+    assert head.parameter not in again.partition("take the cheaper")[2]
 
 
 def _bare() -> dict[str, Any]:

@@ -87,8 +87,11 @@ def as_chosen(reasons: tuple[Reason, ...], sample: Sample, effects: Sequence[Eff
 
 
 def said_by(effects: Sequence[Effect], parameter: str, value: Any) -> TrialsWord | None:
-    """What effects say of a value: refuted by a better one, confirmed where all others are worse or no better."""
-    tried = [e for e in effects if (e.parameter, e.before) == (parameter, value)]
+    """What effects say of a value: refuted by a better one, confirmed where all others are worse or no better.
+
+    Of several effects of one change the last counts: it was asked for, to learn more.
+    """
+    tried = {e.after: e for e in effects if (e.parameter, e.before) == (parameter, value)}.values()
     better = [e for e in tried if e.verdict == "matters" and e.accuracy_change > 0]
     if not tried:
         return None

@@ -249,8 +249,9 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
 
 
 def same_line(told: Sequence[Effect]) -> str:
-    """What makes no difference, so that the cheaper can be taken, and what is not resolved."""
-    words = {w: [e for e in told if e.verdict == w] for w in VERDICT_ORDER}
+    """What makes no difference, so that the cheaper can be taken, and what is not resolved: the last word on each."""
+    last = {(e.parameter, e.before, e.after): e for e in told}.values()
+    words = {w: [e for e in last if e.verdict == w] for w in VERDICT_ORDER}
     same = by_horizon(words["no difference"], change)
     text = f"{same[0].upper()}{same[1:]}: take the cheaper." if same else "Nothing was shown to make no difference."
     open_ones = "; ".join(change(e) for e in words["not resolved"])
