@@ -29,8 +29,7 @@ import numpy as np
 
 import matrix
 import sets
-from convwise.core.layers import Dense, GlobalAveragePooling2D
-from convwise.core.net import Net
+from calibration import ANY
 from convwise.core.records import Effect, Result, Trial, to_json
 from convwise.evidence import RunVariance, effect_of, verdicts
 from convwise.judge import wilson
@@ -45,9 +44,14 @@ PARAMETERS = (
     "training.flip",
 )  # fmt: skip
 AS_IS = ""  # the parameter of the net that nothing was changed in
-ANY = Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(2)))  # replays compare answers, not nets
 WITHIN = 0.01  # what 'no difference' promises
 REPLAYS = 1000
+HEAD = """# Effects, early and at the end
+
+Written by `benchmarks/effects.py report` from the rows in `benchmarks/results/effects.jsonl`: single changes of the
+advised network, trained for a short part as the race compares them, and to the end of a whole training under another
+seed. One thread a training, two side by side.
+""".splitlines()
 
 
 def main() -> None:
@@ -163,14 +167,6 @@ def _append(given: argparse.Namespace, name: str, seed: int, change: Change, res
     matrix.append(given.results, row)
     said = f"{row['accuracy']:.4f}" if row["accuracy"] is not None else row["reason"]
     print(f"{name} {row['role']} {change.parameter or 'as advised'} {change.after}: {said}", file=sys.stderr)
-
-
-HEAD = """# Effects, early and at the end
-
-Written by `benchmarks/effects.py report` from the rows in `benchmarks/results/effects.jsonl`: single changes of the
-advised network, trained for a short part as the race compares them, and to the end of a whole training under another
-seed. One thread a training, two side by side.
-""".splitlines()
 
 
 # What it says -------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def test_mirroring_that_was_behind_early_is_explained():
     assert because.startswith(
         "measured against False: -1.7 points (-3.0 to -0.4) after 22 s; a net that had never seen"
     )
-    assert "gains late" in because
+    assert "ahead at the end on photos of clothing" in because
 
 
 @pytest.mark.parametrize("block", ["plain", "residual", "separable", "pooled"])

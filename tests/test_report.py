@@ -130,6 +130,10 @@ def test_what_was_behind_early_and_is_taken_is_no_headline() -> None:
         verdict = replace(case.verdict, chosen=sample, effects=(*case.verdict.effects, behind))
         lines = dict(report.summary(replace(case, verdict=verdict), case.cost))
         assert ("training.flip no → yes (−2.0 points)" in lines["Why"]) == said
+    quiet_ = tuple(replace(e, verdict="not resolved") for e in case.verdict.effects)
+    verdict = replace(case.verdict, chosen=chosen, effects=(*quiet_, behind))
+    why = dict(report.summary(replace(case, verdict=verdict), case.cost))["Why"]
+    assert why.startswith("No other single change of the ")
 
 
 def test_where_nothing_mattered_the_largest_change_is_said() -> None:

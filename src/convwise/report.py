@@ -232,16 +232,16 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
     What was behind early and is taken all the same has its reason in the table of reasons.
     """
     chosen = verdict.chosen.trial.sample
-    taken = [e for e in verdict.effects if e.accuracy_change < 0 and chosen.get(e.parameter) == e.after]
-    found = sorted((e for e in verdict.effects if e.verdict == "matters" and e not in taken),
-                   key=lambda e: -abs(e.accuracy_change))  # fmt: skip
+    told = [e for e in verdict.effects if (e.verdict, chosen.get(e.parameter)) != ("matters", e.after) or e.low > 0]
+    found = sorted((e for e in told if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
     if found:
         changes = by_horizon(found[:4], lambda e: f"{change(e)} ({points(e.accuracy_change)} points)")
         return f"Measured to matter {changes}."
-    if verdict.effects:
-        top = max(verdict.effects, key=lambda e: abs(e.accuracy_change))
+    if told:
+        top = max(told, key=lambda e: abs(e.accuracy_change))
         spread = f"{points(top.accuracy_change)} points, {points(top.low)} to {points(top.high)}"
-        tried = f"No single change of the {len(verdict.effects)} tried was measured to matter"
+        other = " other" * (len(told) < len(verdict.effects))
+        tried = f"No{other} single change of the {len(verdict.effects)} tried was measured to matter"
         return f"{tried}; the largest, {horizon(top)}: {change(top)} ({spread})."
     read = [f"{r.parameter} {plain(r.value)}, {r.because.rstrip('.')}" for r in verdict.reasons if r.measure in facts]
     lead = "No effect of a single parameter was measured."
