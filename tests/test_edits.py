@@ -113,6 +113,14 @@ def test_layers_that_no_longer_fit_each_other_are_refused():
 # --- of a space ----------------------------------------------------------------------------------
 
 
+def test_a_name_that_is_near_others_names_each_once(chosen):
+    with pytest.raises(UnusableInput) as refused:
+        named(chosen, "stem.kernal_size=5")
+    near = refused.value.problem.expected.split(" or ")
+    assert "stem.kernel_size" in near
+    assert len(near) == len(set(near))
+
+
 def test_a_choice_of_the_space(chosen):
     now = chosen.sample["stage.kernel_size"]
     edit = named(chosen, f"stage.kernel_size={now + 2}")

@@ -206,7 +206,7 @@ def _unknown(subject: Subject, name: str, declared: Sequence[str] = ()) -> Unusa
         *(f"{each.name}.{p.name}" for each in subject.net.layers for p in parameters(each)),
         *FIVE,
     ]
-    near = get_close_matches(name, real, 3, 0.5)
+    near = get_close_matches(name, dict.fromkeys(real), 3, 0.5)  # the stem is a layer and a choice
     if declared:
         near = [f"{layer}.{each}" for each in get_close_matches(parameter, declared, 3, 0.5) or declared]
         return UnusableInput(f"{FLAG} {name}", f"{layer} has no {parameter}", " or ".join(near[:8]))
