@@ -69,6 +69,28 @@ def test_edges_are_continued_as_mirror_images():
     }  # fmt: skip
 
 
+def test_a_box_of_each_image_comes_from_another_and_its_share_is_counted():
+    """Images of one number each: what is not its own number is a box, the other's number, and that share of the px."""
+    n, generator = 6, torch.Generator().manual_seed(3)
+    images = torch.arange(n).float()[:, None, None, None].expand(n, 2, 7, 9)
+    shares = []
+    for _ in range(200):
+        mixed, others, own = batches.boxed(images, generator)
+        assert sorted(others.tolist()) == list(range(n))
+        for number, other in enumerate(others.tolist()):
+            inside = (mixed[number] == other).numpy() if other != number else np.zeros((2, 7, 9), bool)
+            assert ((mixed[number].numpy() == number) | inside).all()
+            rows, columns = np.flatnonzero(inside[0].any(1)), np.flatnonzero(inside[0].any(0))
+            if rows.size:
+                box = inside[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+                assert box.all()
+                assert own == pytest.approx(1 - box[0].size / 63)
+        shares.append(own)
+    assert (images[:, 0, 0, 0] == torch.arange(n)).all()
+    assert min(shares) < 0.3
+    assert 0.5 < np.mean(shares) < 0.65  # drawn evenly; whole px make a box a little smaller
+
+
 # --- the weights that a training starts from -----------------------------------------------------
 
 

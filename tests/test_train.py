@@ -92,6 +92,27 @@ def test_nothing_is_learnt_from_shuffled_labels(folder, tmp_path):
     assert result.score < 0.75
 
 
+def test_boxes_are_paid_for_in_both_labels_until_the_last_part_of_the_schedule(folder, monkeypatch):
+    """What is mixed counts by its share; in the last part of the schedule images are whole."""
+    seen, asked = [], TASKS["classify"].loss
+
+    def loss(logits, labels, recipe):
+        seen.append(labels)
+        return asked(logits, labels, recipe)
+
+    monkeypatch.setitem(TASKS, "classify", replace(TASKS["classify"], loss=loss))
+    steps = 192 // 32
+    result, _ = train.train(trial(recipe=replace(RECIPE, cutmix=1.0), epochs=10), folder, FP32)
+    mixed = len(seen) - 10 * steps
+    assert mixed == pytest.approx(train.BOXED_UNTIL * 10 * steps, abs=2)
+    assert sorted(seen[0].tolist()) == sorted(seen[1].tolist())
+    assert seen[0].tolist() != seen[1].tolist()
+    assert result.score > 0.9
+    seen.clear()
+    train.train(trial(recipe=replace(RECIPE, cutmix=1.0), epochs=1, span=(0.9, 1.0)), folder, FP32)
+    assert len(seen) == steps + 1  # the one that finds the end
+
+
 def test_counted_runs_are_the_same_to_the_last_bit(folder):
     recipe = replace(RECIPE, flip=True, class_weights=(0.9, 1.1))
     for dtype in ("float32", "bfloat16"):

@@ -102,6 +102,24 @@ def batches(
         mirrored = ~mirrored
 
 
+def boxed(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A box of every image replaced by the same box of another: (images, which other, share that is still its own).
+
+    images: (n, channels, height, width). The box is one for the batch, its area drawn evenly from all
+    shares: CutMix (Yun et al. 2019), but that the box lies inside the image.
+    """
+    height, width = images.shape[2:]
+    side = float(torch.rand((), generator=generator)) ** 0.5
+    rows, columns = int(height * side), int(width * side)
+    top = int(torch.randint(height - rows + 1, (), generator=generator))
+    left = int(torch.randint(width - columns + 1, (), generator=generator))
+    others = torch.randperm(len(images), generator=generator).to(images.device)
+    box = (..., slice(top, top + rows), slice(left, left + columns))
+    mixed = images.clone()
+    mixed[box] = images[others][box]
+    return mixed, others, 1 - rows * columns / (height * width)
+
+
 def in_order(examples: Examples, size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Every example once, in order, as it is."""
     for start in range(0, len(examples), size):

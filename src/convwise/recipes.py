@@ -6,6 +6,8 @@ from math import sqrt
 
 from convwise.rules import Rule, Situation, always
 
+BOXED_FROM = 15  # epochs from which images with a box of another are worth their while
+
 
 def batch_size(s: Situation) -> int:
     """Twenty steps an epoch, between 32 and 256 images a step; a multiple of 16."""
@@ -29,6 +31,11 @@ def class_weights(s: Situation) -> tuple[float, ...]:
         return ()
     raw = [max(count, 1) ** -0.5 for count in s.facts.classes.values()]
     return tuple(round(len(raw) * value / sum(raw), 4) for value in raw)
+
+
+def views(s: Situation) -> float:
+    """How often the final training sees each image, about."""
+    return s.epochs(int(s.chosen["stage.filters"]))
 
 
 # The fields of the training recipe, as choices that no trial varies.
@@ -83,6 +90,28 @@ RECIPE_RULES: tuple[Rule, ...] = (
         lambda s: "objects may move a little: 7 % of the shorter side",
         "airbench94 (Jordan 2024): translate 2 of 32 px",
         "input_shape",
+    ),
+    Rule(
+        "cutmix",
+        lambda s: views(s) >= BOXED_FROM,
+        lambda s: 0.5,
+        lambda s: (
+            f"each image is seen about {views(s):.0f} times: in half of the batches a box of each comes from another "
+            "image, so that the net cannot rely on one place alone"
+        ),
+        "Yun et al. 2019, CutMix; ours: docs/findings.md, 'boxes of other images'",
+        "findings",
+    ),
+    Rule(
+        "cutmix",
+        always,
+        lambda s: 0.0,
+        lambda s: (
+            f"each image is seen about {views(s):.0f} times, too seldom to be learnt by heart: boxes of other images "
+            f"pay from about {BOXED_FROM} times on"
+        ),
+        "ours: docs/findings.md, 'boxes of other images'",
+        "findings",
     ),
     Rule(
         "class_weights",

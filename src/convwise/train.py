@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from convwise.tasks import TASKS, Task
 
 WARM_UP = 0.15  # share of the schedule in which the learning rate rises
 OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
+BOXED_UNTIL = 0.85  # share of the schedule after which images are whole again
 SETTLING_BATCHES = 10  # that the statistics of averaged weights are measured on
 CURVE_POINTS = 8  # validation points of a learning curve, beside the last
 CURVE_IMAGES = 500  # validation images at most that a point is measured on
@@ -135,13 +136,18 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
     progress = _progress(trial, examples, run)
     threads = _Threads(1 if team else trial.threads)
     begin, end = trial.span
+    share = begin  # of the schedule
     # Each member, and each part of a training, has an order of its own; nets that are compared share it.
     generator = torch.Generator().manual_seed(trial.seed + 7919 * rank + round(1e4 * begin))
     source = batches.batches(examples, recipe, generator)
     for x, y in source:
         threads.settle()
         model.zero_grad(set_to_none=True)
-        loss = _loss(model, x, y, recipe, engine, task)
+        if share < BOXED_UNTIL and recipe.cutmix and float(torch.rand((), generator=generator)) < recipe.cutmix:
+            x, others, own = batches.boxed(x, generator)
+            loss = _loss(model, x, (y, y[others]), (own, 1 - own), recipe, engine, task)
+        else:
+            loss = _loss(model, x, (y,), (1.0,), recipe, engine, task)
         loss.backward()  # type: ignore[no-untyped-call]
         done = _agree(team, model, progress()) if team else progress()
         if done >= 1:
@@ -246,9 +252,12 @@ def _logits(model: nn.Module, x: torch.Tensor, engine: Engine) -> torch.Tensor:
     return logits.float()
 
 
-def _loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe, engine: Engine,
-          task: Task) -> torch.Tensor:  # fmt: skip
-    loss = task.loss(_logits(model, x, engine), y, recipe)
+def _loss(model: nn.Module, x: torch.Tensor, labels: Sequence[torch.Tensor], shares: Sequence[float], recipe: Recipe,
+          engine: Engine, task: Task) -> torch.Tensor:  # fmt: skip
+    """Of images of which each holds `shares` of what `labels` name."""
+    logits = _logits(model, x, engine)
+    losses = [own * task.loss(logits, y, recipe) for y, own in zip(labels, shares, strict=True)]
+    loss = torch.stack(losses).sum()
     if not torch.isfinite(loss):
         raise TrainingFailed("training", "the loss is not a number", "a finite loss", "a lower learning rate")
     return loss

@@ -17,7 +17,8 @@ class Recipe:
     as they are, or ''. identity_start: convolutions begin by passing their input on.
     average: every few steps the weights become their own running average (Zhang et al. 2019).
     flip: mirror left-right, in turns; shift_px: random translation up to so many pixels;
-    class_weights: loss weight per class, or empty for equal weights.
+    cutmix: share of the batches in which each image gets a box of another one, and that share of its
+    label (Yun et al. 2019); class_weights: loss weight per class, or empty for equal weights.
     """
 
     batch_size: int = 128
@@ -31,4 +32,5 @@ class Recipe:
     average: bool = False
     flip: bool = False
     shift_px: int = 2
+    cutmix: float = 0.0
     class_weights: tuple[float, ...] = ()
