@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from convwise.core import layers as L
+from convwise.core import parameters as P
 from convwise.core.net import Net
+from convwise.core.parameters import Parameter
 from convwise.core.windows import Shape
 
 Single = tuple[L.Layer, list[Shape]]
-Draw = Callable[[random.Random, Shape], L.Layer]
 
 
 def pair(rng: random.Random, low: int, high: int) -> tuple[int, int]:
@@ -38,22 +40,8 @@ def windows(rng: random.Random) -> dict:
     return {"kernel_size": pair(rng, 1, 5), "strides": strides, "padding": padding(rng), "dilation_rate": dilation}
 
 
-def pool(rng: random.Random) -> dict:
-    return {"pool_size": pair(rng, 1, 4), "strides": rng.choice((None, pair(rng, 1, 4))), "padding": padding(rng, 2),
-            "ceil_mode": flag(rng)}  # fmt: skip
-
-
-def learnt(rng: random.Random) -> dict:
-    return {"center": flag(rng), "scale": flag(rng)}
-
-
-def reshaped(rng: random.Random, shape: Shape) -> L.Layer:
-    height, width, channels = shape
-    rest = (-1,) if flag(rng) else (width * channels,)
-    return L.Reshape(rng.choice([(height, *rest), (width, height, channels), (channels, -1, 1), (-1,)]))
-
-
-def grouped(rng: random.Random, channels: int) -> dict:
+def divisors(rng: random.Random, channels: int) -> dict:
+    """Groups of the input's channels, and filters that they divide."""
     groups = divisor(rng, channels)
     return {"groups": groups, "filters": groups * rng.randint(1, 3)}
 
@@ -62,56 +50,66 @@ def _numbers(rng: random.Random, channels: int) -> tuple[float, ...]:
     return tuple(rng.uniform(0.5, 2) for _ in range(rng.choice((1, channels))))
 
 
-def _normalization(rng: random.Random, channels: int) -> L.Layer:
+# A legal value of each kind of parameter: a new parameter is drawn as what it is, without a word here.
+VALUES: dict[type[Parameter], Callable[[random.Random, Shape, Any], Any]] = {
+    P.Count: lambda r, s, p: r.randint(1, 4),
+    P.Size: lambda r, s, p: pair(r, 1, 4),
+    P.PoolStrides: lambda r, s, p: r.choice((None, pair(r, 1, 4))),
+    P.Padding: lambda r, s, p: padding(r, 2),
+    P.Flag: lambda r, s, p: flag(r),
+    P.Named: lambda r, s, p: r.choice(("linear", "relu", "silu", "elu(alpha=0.5)")),
+    P.Number: lambda r, s, p: p.low + 10 ** r.uniform(-5, -0.3),
+    P.Numbers: lambda r, s, p: _numbers(r, s[2]),
+    P.Crops: lambda r, s, p: (*pair(r, 0, 3), *pair(r, 0, 3)),
+    P.Extra: lambda r, s, p: r.choice((0, 0, pair(r, 0, 2))),
+    P.Word: lambda r, s, p: r.choice(p.words or ("NonMaxSuppression", "Cosh")),
+    P.Outputs: lambda r, s, p: pair(r, 1, 9),
+    P.Known: lambda r, s, p: r.randint(-1, 9),
+}
+
+
+def _axes(rng: random.Random, shape: Shape) -> dict:
+    return {"axis": rng.choice([(-1,), (3,), (1, 2, 3), (1, 2), (2, 3), (1,), (-3, -1)])}
+
+
+def _reshaped(rng: random.Random, shape: Shape) -> dict:
+    height, width, channels = shape
+    rest = (-1,) if flag(rng) else (width * channels,)
+    return {"target_shape": rng.choice([(height, *rest), (width, height, channels), (channels, -1, 1), (-1,)])}
+
+
+def _normalized(rng: random.Random, shape: Shape) -> dict:
     """Fixed numbers; or, adapted, stored ones, then one per channel."""
     if flag(rng):
-        return L.Normalization(_numbers(rng, channels), _numbers(rng, channels))
-    return L.Normalization((0.5,) * channels, (2.0,) * channels, adapted=True)
+        return {"adapted": False}
+    return {"mean": (0.5,) * shape[2], "variance": (2.0,) * shape[2], "adapted": True}
 
 
-# Of one input, a map.
-ONE: dict[str, Draw] = {
-    "Conv2D": lambda r, s: L.Conv2D(**windows(r), **grouped(r, s[2]), use_bias=flag(r), activation="relu"),
-    "DepthwiseConv2D": lambda r, s: L.DepthwiseConv2D(**windows(r), depth_multiplier=r.randint(1, 3), use_bias=flag(r)),
-    "SeparableConv2D": lambda r, s: L.SeparableConv2D(
-        r.randint(1, 4), **windows(r), depth_multiplier=r.randint(1, 3), use_bias=flag(r)
-    ),
-    "Conv2DTranspose": lambda r, s: L.Conv2DTranspose(
-        **windows(r), **grouped(r, s[2]), output_padding=r.choice((0, 0, pair(r, 0, 2))), use_bias=flag(r)
-    ),
-    "MaxPooling2D": lambda r, s: L.MaxPooling2D(**pool(r)),
-    "AveragePooling2D": lambda r, s: L.AveragePooling2D(**pool(r), count_include_pad=flag(r)),
-    "GlobalAveragePooling2D": lambda r, s: L.GlobalAveragePooling2D(flag(r)),
-    "GlobalMaxPooling2D": lambda r, s: L.GlobalMaxPooling2D(flag(r)),
-    "AdaptiveAveragePooling2D": lambda r, s: L.AdaptiveAveragePooling2D(pair(r, 1, 9)),
-    "AdaptiveMaxPooling2D": lambda r, s: L.AdaptiveMaxPooling2D(pair(r, 1, 9)),
-    "BatchNormalization": lambda r, s: L.BatchNormalization(**learnt(r)),
-    "GroupNormalization": lambda r, s: L.GroupNormalization(divisor(r, s[2]), **learnt(r)),
-    "LayerNormalization": lambda r, s: L.LayerNormalization(
-        r.choice([(-1,), (3,), (1, 2, 3), (2, 3), (1,), (-3, -1)]), **learnt(r)
-    ),
-    "Activation": lambda r, s: L.Activation(r.choice(("relu", "softmax", "gelu"))),
-    "PReLU": lambda r, s: L.PReLU(r.choice([(), (1,), (1, 2), (1, 2, 3), (2, 3)])),
-    "GLU": lambda r, s: L.GLU(),
-    "LayerScale": lambda r, s: L.LayerScale(),
-    "Dropout": lambda r, s: L.Dropout(0.3),
-    "SpatialDropout2D": lambda r, s: L.SpatialDropout2D(0.3),
-    "AlphaDropout": lambda r, s: L.AlphaDropout(0.3),
-    "GaussianDropout": lambda r, s: L.GaussianDropout(0.3),
-    "GaussianNoise": lambda r, s: L.GaussianNoise(0.3),
-    "StochasticDepth": lambda r, s: L.StochasticDepth(0.3),
-    "Flatten": lambda r, s: L.Flatten(),
-    "Reshape": reshaped,
-    "Dense": lambda r, s: L.Dense(r.randint(1, 5), flag(r)),
-    "ZeroPadding2D": lambda r, s: L.ZeroPadding2D((*pair(r, 0, 3), *pair(r, 0, 3))),
-    "Cropping2D": lambda r, s: L.Cropping2D((*pair(r, 0, 3), *pair(r, 0, 3))),
-    "UpSampling2D": lambda r, s: L.UpSampling2D(pair(r, 1, 4), r.choice(("nearest", "bilinear", "bicubic"))),
-    "Rescaling": lambda r, s: L.Rescaling(_numbers(r, s[2]), _numbers(r, s[2])),
-    "Normalization": lambda r, s: _normalization(r, s[2]),
-    "Opaque": lambda r, s: L.Opaque("NonMaxSuppression", pair(r, 1, 9), r.randint(-1, 9)),
+# What must fit to something else, by the layer.
+FITTING: dict[str, Callable[[random.Random, Shape], dict]] = {
+    "Conv2D": lambda r, s: {**windows(r), **divisors(r, s[2])},
+    "DepthwiseConv2D": lambda r, s: windows(r),
+    "SeparableConv2D": lambda r, s: windows(r),
+    "Conv2DTranspose": lambda r, s: {**windows(r), **divisors(r, s[2])},
+    "AdaptiveAveragePooling2D": lambda r, s: {"output_size": pair(r, 1, 9)},
+    "AdaptiveMaxPooling2D": lambda r, s: {"output_size": pair(r, 1, 9)},
+    "GroupNormalization": lambda r, s: {"groups": divisor(r, s[2])},
+    "LayerNormalization": _axes,
+    "PReLU": lambda r, s: {"shared_axes": r.choice([(), (1,), (1, 2), (1, 2, 3), (2, 3)])},
+    "Reshape": _reshaped,
+    "Normalization": _normalized,
 }
+
+
+def values(kind: str, rng: random.Random, shape: Shape) -> dict[str, Any]:
+    """A value of each declared parameter of a layer type."""
+    fitting = FITTING[kind](rng, shape) if kind in FITTING else {}
+    free = [p for p in L.parameters(L.LAYERS[kind]) if p.name not in fitting]
+    return {**{p.name: VALUES[type(p)](rng, shape, p) for p in free}, **fitting}
+
+
 JOINING = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
-KINDS = (*ONE, *JOINING)
+KINDS = tuple(L.LAYERS)
 
 
 def _joined(rng: random.Random, shape: Shape, kind: str) -> list[Shape]:
@@ -126,7 +124,7 @@ def single(rng: random.Random, kind: str) -> Single:
     shape = (*pair(rng, 1, 13), rng.randint(1, 6))
     if kind in JOINING:
         return L.LAYERS[kind](), _joined(rng, shape, kind)
-    return ONE[kind](rng, shape), [shape]
+    return L.LAYERS[kind](**values(kind, rng, shape)), [shape]
 
 
 def singles(kind: str, turns: int, seed: int = 0) -> list[Single]:

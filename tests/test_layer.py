@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -108,6 +109,14 @@ def pooled(x: np.ndarray, asked: L.Layer, found: Answer) -> np.ndarray:
     return result
 
 
+AFTER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "elu(alpha=0.5)": lambda x: np.where(x > 0, x, 0.5 * np.expm1(np.minimum(x, 0))),
+}
+
+
 def looped(asked: L.Layer, found: Answer, x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     out = found.output_shape[:2]
     if isinstance(asked, (L.MaxPooling2D, L.AveragePooling2D)):
@@ -121,7 +130,7 @@ def looped(asked: L.Layer, found: Answer, x: np.ndarray, weights: list[np.ndarra
         if isinstance(asked, L.SeparableConv2D):
             result = result @ weights[1][:, :, 0, 0].T
     result = result + weights[-1] if asked.use_bias else result
-    return np.maximum(result, 0) if asked.activation == "relu" else result
+    return AFTER[asked.activation](result)
 
 
 def asked_for(kind: str, seed: int) -> tuple[dict, tuple[int, int, int]]:

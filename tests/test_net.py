@@ -218,7 +218,6 @@ def test_every_parameter_says_what_it_is(kind):
     for parameter in L.parameters(kind):
         assert parameter.legal
         assert parameter.meaning
-        assert all(parameter.normalise(value) is not None for value in parameter.search)
         assert parameter.default is L.REQUIRED or parameter.normalise(parameter.default) == parameter.default
 
 

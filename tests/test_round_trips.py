@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import runpy
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from convwise.core.calculus import analyse
 from convwise.core.net import Net
+from convwise.core.problems import ShapeError, Unsupported
 from convwise.formats import keras as keras_format
 from convwise.formats import onnx as onnx_format
 from convwise.formats import torch as torch_format
@@ -22,6 +24,7 @@ from convwise.formats.lifted import Lifted
 from convwise.formats.onnx import lift as onnx_lift
 from convwise.formats.torch import lift as torch_lift
 from nets import canonical, random_net, random_pixels, random_weights
+from singles import KINDS, net_of, singles
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
 LARGE = pytest.mark.slow
@@ -64,6 +67,23 @@ def test_a_textbook_net_comes_back_from_every_format(name, form):
     assert analyse(back.net).total.params == analyse(net).total.params
     assert sorted(back.weights) == sorted(weights)
     assert all(np.allclose(back.weights[key], weights[key], atol=1e-6) for key in weights)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_of_a_layer_comes_back(kind, form):
+    """A layer drawn over all of its declared parameters, written and read: it answers as before, or is refused."""
+    tried = 0
+    for layer, shapes in singles(kind, 12, 3):
+        net = net_of(layer, shapes)
+        with suppress(ShapeError, Unsupported):
+            weights, pixels = random_weights(net), random_pixels(net, 2)
+            expected = answers(net, weights, pixels)
+            back = FORMS[form](net, weights)
+            again = answers(back.net, back.weights, pixels)
+            assert np.abs(again - expected).max() <= 1e-4 * max(1, np.abs(expected).max()), layer
+            tried += 1
+    assert tried or kind == "Opaque"
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

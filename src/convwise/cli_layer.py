@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import textwrap
@@ -12,7 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-if TYPE_CHECKING:  # core is loaded on use: other commands do not wait for it
+from convwise.core.layers import LAYERS, parameters
+from convwise.core.parameters import (
+    REQUIRED,
+    Count,
+    Extra,
+    Flag,
+    Named,
+    Number,
+    Padding,
+    Parameter,
+    PoolStrides,
+    Size,
+)
+from convwise.core.problems import UnusableInput
+
+if TYPE_CHECKING:  # loaded on use: other commands do not wait for it
     from convwise.single import Along, Answer, Change
 
 TYPES = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "MaxPooling2D", "AveragePooling2D")
@@ -27,33 +43,82 @@ ShapeArgument = Annotated[
 TypeOption = Annotated[str, typer.Option("--type", help=f"The layer: {', '.join(TYPES)}.")]
 TimeOption = Annotated[bool, typer.Option("--time", help="Measure and predict milliseconds here: takes some seconds.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-BiasOption = Annotated[
-    bool | None, typer.Option("--use-bias/--no-bias", help="Whether each output channel has a number added.")
-]
 
 
-def _option(metavar: str, help: str) -> Any:
-    return typer.Option(metavar=metavar, help=help)
+# --- the options ----------------------------------------------------------------------------
+
+# How each kind of parameter is typed: the words for it, how many whole numbers it takes, and how that is said.
+METAVARS: dict[type[Parameter[Any, Any]], str] = {
+    Count: "N", Size: PAIR, PoolStrides: PAIR, Extra: PAIR, Padding: "PADDING", Named: "NAME", Number: "NUMBER",
+}  # fmt: skip
+NUMBERS: dict[type[Parameter[Any, Any]], tuple[set[int], str]] = {
+    Count: ({1}, "a whole number"),
+    Size: ({1, 2}, "a whole number such as 3, or 3x5"),
+    PoolStrides: ({1, 2}, "a whole number such as 3, or 3x5"),
+    Extra: ({1, 2}, "a whole number such as 3, or 3x5"),
+    Padding: ({1, 2, 4}, "same, valid, or numbers: N, ROWS,COLUMNS or TOP,BOTTOM,LEFT,RIGHT"),
+}
+FORMS = {
+    Padding: "same, valid, N, ROWS,COLUMNS or TOP,BOTTOM,LEFT,RIGHT",
+    Named: "relu, silu, 'elu(alpha=0.5)' and others",
+}
 
 
-FiltersOption = Annotated[str | None, _option("N", "Output channels.")]
-KernelOption = Annotated[str | None, _option(PAIR, "Rows and columns of the kernel.")]
-StridesOption = Annotated[str | None, _option(PAIR, "Step between outputs. Default 1; of a pool, its size.")]
-PaddingOption = Annotated[
-    str | None, _option("PADDING", "same, valid, N, ROWS,COLUMNS or TOP,BOTTOM,LEFT,RIGHT. Default valid.")
-]
-DilationOption = Annotated[str | None, _option(PAIR, "Step between the kernel's taps. Default 1.")]
-GroupsOption = Annotated[str | None, _option("N", "Independent groups of channels. Default 1.")]
-ActivationOption = Annotated[str | None, _option("NAME", "relu, silu, 'elu(alpha=0.5)', ... Default none.")]
-MultiplierOption = Annotated[str | None, _option("N", "Depthwise outputs per input channel. Default 1.")]
-PoolOption = Annotated[str | None, _option(PAIR, "Rows and columns of a pool. Default 2.")]
-ExtraOption = Annotated[str | None, _option(PAIR, "Of Conv2DTranspose, as in Keras. Default none.")]
-CeilOption = Annotated[
-    bool | None, typer.Option("--ceil-mode", help="Of a pool: a last window may reach past the padding.")
-]
-CountOption = Annotated[
-    bool | None, typer.Option("--count-include-pad", help="Of AveragePooling2D: padding counts as zeros.")
-]
+def declared() -> dict[str, dict[str, Parameter[Any, Any]]]:
+    """The parameters of all TYPES by name, each with the types that have it."""
+    found: dict[str, dict[str, Parameter[Any, Any]]] = {}
+    for kind in TYPES:
+        for parameter in parameters(LAYERS[kind]):
+            found.setdefault(parameter.name, {})[kind] = parameter
+    return found
+
+
+DECLARED = declared()
+
+
+def _options() -> Iterator[inspect.Parameter]:
+    """An option for each declared parameter: a new one appears here, and in the help, without a word."""
+    for name, per_kind in DECLARED.items():
+        first, flag = next(iter(per_kind.values())), name.replace("_", "-")
+        help = _help(per_kind)
+        if isinstance(first, Flag):
+            on_and_off = f"--{flag}/--no-{flag.removeprefix('use-')}" if first.default else f"--{flag}"
+            typed: Any = Annotated[bool | None, typer.Option(on_and_off, help=help)]
+        else:
+            typed = Annotated[str | None, typer.Option(metavar=METAVARS.get(type(first), "WORD"), help=help)]
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=typed)
+
+
+def _help(per_kind: Mapping[str, Parameter[Any, Any]]) -> str:
+    """'Step between outputs. Default 1; of MaxPooling2D, AveragePooling2D the pool's size.'"""
+    first = next(iter(per_kind.values()))
+    some = f"Of {' and '.join(per_kind)}: " if len(per_kind) < 3 else ""
+    meaning = first.meaning[:1].upper() + first.meaning[1:] if not some else first.meaning
+    defaults: dict[str, list[str]] = {}
+    for kind, parameter in per_kind.items():
+        defaults.setdefault(_default(parameter), []).append(kind)
+    usual, *others = defaults
+    said = [usual, *(f"of {' and '.join(defaults[other])} {other}" for other in others)] if usual else []
+    forms = f": {FORMS[type(first)]}" if type(first) in FORMS else ""
+    return f"{some}{meaning}{forms}." + (f" Default {'; '.join(said)}." if said else "")
+
+
+def _default(parameter: Parameter[Any, Any]) -> str:
+    if isinstance(parameter, Flag) or parameter.default is REQUIRED:
+        return ""
+    if isinstance(parameter, PoolStrides):
+        return "the pool's size"
+    return "none" if parameter.default in ("linear", (0, 0)) else _value(parameter.default)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return str(value[0]) if len(set(value)) == 1 else _x(value) if len(value) == 2 else ",".join(map(str, value))
+    return str(value)
+
+
+def _x(numbers: Sequence[int]) -> str:
+    return "x".join(map(str, numbers))
 
 
 class Words(TyperCommand):
@@ -67,41 +132,29 @@ class Words(TyperCommand):
         return []
 
 
-def layer(
-    shape: ShapeArgument,
-    kind: TypeOption = "Conv2D",
-    filters: FiltersOption = None,
-    kernel_size: KernelOption = None,
-    strides: StridesOption = None,
-    padding: PaddingOption = None,
-    dilation_rate: DilationOption = None,
-    groups: GroupsOption = None,
-    use_bias: BiasOption = None,
-    activation: ActivationOption = None,
-    depth_multiplier: MultiplierOption = None,
-    pool_size: PoolOption = None,
-    output_padding: ExtraOption = None,
-    ceil_mode: CeilOption = None,
-    count_include_pad: CountOption = None,
-    time: TimeOption = False,
-    as_json: JsonOption = False,
-) -> None:
+def layer(shape: ShapeArgument, kind: TypeOption = "Conv2D", time: TimeOption = False, as_json: JsonOption = False,
+          **words: Any) -> None:  # fmt: skip
     """Say what one layer does to one input: shape, padding, cost, code in Keras and PyTorch, and what a step changes.
 
     For example: convwise layer 224x224x3 --filters 64 --kernel-size 7 --strides 2 --padding same
     """
     from convwise import single
 
-    words = {"filters": filters, "kernel_size": kernel_size, "strides": strides, "padding": padding,
-             "dilation_rate": dilation_rate, "groups": groups, "depth_multiplier": depth_multiplier,
-             "pool_size": pool_size, "output_padding": output_padding}  # fmt: skip
-    given: dict[str, Any] = {name: _value_of(name, word) for name, word in words.items() if word is not None}
-    plain = {"use_bias": use_bias, "activation": activation, "ceil_mode": ceil_mode,
-             "count_include_pad": count_include_pad}  # fmt: skip
-    given |= {name: value for name, value in plain.items() if value is not None}
+    given = {name: _value_of(name, word) for name, word in words.items() if word is not None}
     answer = single.layer(shape, _kind(kind), **given)
     measured: Times = _timed(answer) if time else {}
     print(json.dumps(_plain(answer, measured)) if as_json else "\n".join(text(answer, measured)))
+
+
+def _signed(command: Callable[..., None]) -> None:
+    """Name the declared parameters in the signature, from which typer makes the options."""
+    shape, kind, *rest = inspect.signature(command, eval_str=True).parameters.values()
+    fixed = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (shape, kind, *_options(), *rest[:-1])]
+    command.__signature__ = inspect.Signature(fixed)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in fixed}
+
+
+_signed(layer)
 
 
 # --- what was typed -------------------------------------------------------------------------
@@ -112,33 +165,23 @@ def _kind(word: str) -> str:
     return {kind.casefold(): kind for kind in TYPES}.get(word.casefold(), word)
 
 
+def _value_of(name: str, word: Any) -> Any:
+    """What a word such as '7', '7x5', 'same' or '1,2,1,2' stands for, by the kind of the parameter."""
+    parameter = next(iter(DECLARED[name].values()))
+    if type(parameter) not in NUMBERS or (isinstance(parameter, Padding) and word in ("same", "valid")):
+        return float(word) if isinstance(parameter, Number) else word
+    numbers, (many, legal) = _whole(word), NUMBERS[type(parameter)]
+    if len(numbers) not in many:
+        raise UnusableInput(f"--{name.replace('_', '-')}", f"is {word!r}", legal)
+    if isinstance(parameter, Padding):
+        return numbers if len(numbers) == 4 else (numbers[0], numbers[0], numbers[-1], numbers[-1])
+    return numbers if len(numbers) == 2 else numbers[0]
+
+
 def _whole(word: str) -> tuple[int, ...]:
     """The whole numbers in a word, none where it has anything else."""
     parts = word.replace("x", ",").replace(" ", "").split(",")
     return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts) else ()
-
-
-# How many numbers a parameter takes, and how that is said; other parameters take one or two.
-FORMS = {
-    "filters": ({1}, "a whole number"),
-    "groups": ({1}, "a whole number"),
-    "depth_multiplier": ({1}, "a whole number"),
-    "padding": ({1, 2, 4}, "same, valid, or numbers: N, ROWS,COLUMNS or TOP,BOTTOM,LEFT,RIGHT"),
-}
-
-
-def _value_of(name: str, word: str) -> Any:
-    """What a word such as '7', '7x5', 'same' or '1,2,1,2' stands for."""
-    from convwise.core.problems import UnusableInput
-
-    if name == "padding" and word in ("same", "valid"):
-        return word
-    numbers, (many, legal) = _whole(word), FORMS.get(name, ({1, 2}, "a whole number such as 3, or 3x5"))
-    if len(numbers) not in many:
-        raise UnusableInput(f"--{name.replace('_', '-')}", f"is {word!r}", legal)
-    if name == "padding":
-        return numbers if len(numbers) == 4 else (numbers[0], numbers[0], numbers[-1], numbers[-1])
-    return numbers if len(numbers) == 2 else numbers[0]
 
 
 # --- time -----------------------------------------------------------------------------------
@@ -326,13 +369,3 @@ def _ratio(after: int, before: int) -> str:
     if before == after:
         return "as now" if after else "0"
     return f"{after:,} (x{after / before:.3g})" if before else f"{after:,}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return str(value[0]) if len(set(value)) == 1 else _x(value) if len(value) == 2 else ",".join(map(str, value))
-    return str(value)
-
-
-def _x(numbers: Sequence[int]) -> str:
-    return "x".join(map(str, numbers))

@@ -19,7 +19,7 @@ from math import prod
 from typing import Any
 
 from convwise.core.field import Field, join
-from convwise.core.geometry import CONVOLUTIONS, GEOMETRY, JOINS, SPATIAL, Geometry, Moves, transposed_crops
+from convwise.core.geometry import CONVOLUTIONS, GEOMETRY, JOINS, SPATIAL, Geometry, Moves, params_of, transposed_crops
 from convwise.core.layers import Conv2DTranspose, Layer, Opaque, Subtract
 from convwise.core.net import INPUT, Net
 from convwise.core.parameters import Pads
@@ -100,7 +100,7 @@ def _layer_cost(layer: Layer, shapes: Sequence[Shape], seen: Sequence[Field]) ->
     _check_inputs(layer, shapes)
     rule = GEOMETRY[type(layer)]
     output = rule.shape(layer, shapes)
-    params, trainable = (0, 0) if layer.shares else rule.params(layer, shapes[0])
+    params, trainable = (0, 0) if layer.shares else params_of(layer, shapes[0])
     return LayerCost(
         name=layer.name,
         op=layer.op,
@@ -119,7 +119,7 @@ def _layer_cost(layer: Layer, shapes: Sequence[Shape], seen: Sequence[Field]) ->
 
 def _used(layer: Layer, given: Shape, stored: Mapping[str, int]) -> int:
     """How many weights of another a layer uses. ShapeError where they are not as many as it needs."""
-    needed, _ = GEOMETRY[type(layer)].params(layer, given)
+    needed, _ = params_of(layer, given)
     if needed != stored[layer.shares]:
         what = f"needs {needed:,} weights, but {layer.shares}, whose weights it shares, has {stored[layer.shares]:,}"
         raise ShapeError(f"layer {layer.name}", what, f"the parameters of {layer.shares}, on as many channels")

@@ -83,14 +83,16 @@ class Geometry:
     """The formulas of one layer type: over the layer, its input shapes and its output shape.
 
     shape: the output shape; window: its moving window or None; moves: how its units see the map,
-    where no window says so; params: (all, trainable); macs: multiply-accumulates; elementwise:
+    where no window says so; weights: key and shape of each, in Keras's order; besides: numbers stored
+    that are no weights of ours, (all, trainable); macs: multiply-accumulates; elementwise:
     operations besides (core/calculus.py says which); view: whether the output is the input's memory.
     """
 
     shape: Callable[[Any, Sequence[Shape]], Shape]
     window: Callable[[Any, Shape], Window | None] = lambda layer, shape: None
     moves: Callable[[Any, Shape, Shape], Moves | None] = lambda layer, given, output: None
-    params: Callable[[Any, Shape], tuple[int, int]] = lambda layer, shape: (0, 0)
+    weights: Callable[[Any, Shape], dict[str, Shape]] = lambda layer, shape: {}
+    besides: Callable[[Any], tuple[int, int]] = lambda layer: (0, 0)
     macs: Callable[[Any, Shape, Shape], int] = lambda layer, given, output: 0
     elementwise: Callable[[Any, Shape, Shape], int] = lambda layer, given, output: 0
     view: bool = False
@@ -289,39 +291,59 @@ def _joined(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
 
-# --- parameters -----------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------
+
+FIXED = ("moving_mean", "moving_variance")  # the weights that no gradient changes
 
 
-def _weights(kernel: int, biases: int) -> tuple[int, int]:
-    return kernel + biases, kernel + biases
+def layer_weights(layer: Layer, given: Shape) -> dict[str, Shape]:
+    """Key and shape of each weight of a layer that reads `given`, in Keras's order; none where it shares another's."""
+    return {} if layer.shares else GEOMETRY[type(layer)].weights(layer, given)
 
 
-def _conv_params(layer: Conv2D | Conv2DTranspose, shape: Shape) -> tuple[int, int]:
-    kernel = prod(layer.kernel_size) * (shape[2] // layer.groups) * layer.filters
-    return _weights(kernel, layer.use_bias * layer.filters)
+def params_of(layer: Layer, given: Shape) -> tuple[int, int]:
+    """(numbers that a layer of its type needs on `given`, those of them that learn), its own or shared ones."""
+    rule = GEOMETRY[type(layer)]
+    sizes = {key: prod(shape) for key, shape in rule.weights(layer, given).items()}
+    stored, trainable = rule.besides(layer)
+    return stored + sum(sizes.values()), trainable + sum(n for key, n in sizes.items() if key not in FIXED)
 
 
-def _depthwise_params(layer: DepthwiseConv2D, shape: Shape) -> tuple[int, int]:
-    channels = shape[2] * layer.depth_multiplier
-    return _weights(prod(layer.kernel_size) * channels, layer.use_bias * channels)
+def _conv_weights(layer: Conv2D, shape: Shape) -> dict[str, Shape]:
+    kernel = (*layer.kernel_size, shape[2] // layer.groups, layer.filters)
+    return {"kernel": kernel, **_bias(layer, layer.filters)}
 
 
-def _separable_params(layer: SeparableConv2D, shape: Shape) -> tuple[int, int]:
-    channels = shape[2] * layer.depth_multiplier
-    return _weights(channels * (prod(layer.kernel_size) + layer.filters), layer.use_bias * layer.filters)
+def _transposed_weights(layer: Conv2DTranspose, shape: Shape) -> dict[str, Shape]:
+    kernel = (*layer.kernel_size, layer.filters // layer.groups, shape[2])
+    return {"kernel": kernel, **_bias(layer, layer.filters)}
 
 
-def _batch_params(layer: BatchNormalization, shape: Shape) -> tuple[int, int]:
-    learnt = (layer.center + layer.scale) * shape[-1]
-    return learnt + 2 * shape[-1], learnt
+def _depthwise_weights(layer: DepthwiseConv2D, shape: Shape) -> dict[str, Shape]:
+    kernel = (*layer.kernel_size, shape[2], layer.depth_multiplier)
+    return {"kernel": kernel, **_bias(layer, shape[2] * layer.depth_multiplier)}
 
 
-def _norm_params(layer: GroupNormalization, shape: Shape) -> tuple[int, int]:
-    return _weights((layer.center + layer.scale) * shape[-1], 0)
+def _separable_weights(layer: SeparableConv2D, shape: Shape) -> dict[str, Shape]:
+    depthwise = (*layer.kernel_size, shape[2], layer.depth_multiplier)
+    pointwise = (1, 1, shape[2] * layer.depth_multiplier, layer.filters)
+    return {"depthwise_kernel": depthwise, "pointwise_kernel": pointwise, **_bias(layer, layer.filters)}
 
 
-def _layer_norm_params(layer: LayerNormalization, shape: Shape) -> tuple[int, int]:
-    return _weights((layer.center + layer.scale) * prod(normalized_sides(layer, shape)), 0)
+def _dense_weights(layer: Dense, shape: Shape) -> dict[str, Shape]:
+    return {"kernel": (shape[-1], layer.units), **_bias(layer, layer.units)}
+
+
+def _bias(layer: Any, outputs: int) -> dict[str, Shape]:
+    return {"bias": (outputs,)} if layer.use_bias else {}
+
+
+def _learnt(layer: BatchNormalization | GroupNormalization | LayerNormalization, shape: Shape) -> dict[str, Shape]:
+    return {key: shape for key, present in (("gamma", layer.scale), ("beta", layer.center)) if present}
+
+
+def _batch_weights(layer: BatchNormalization, shape: Shape) -> dict[str, Shape]:
+    return {**_learnt(layer, shape[-1:]), **dict.fromkeys(FIXED, shape[-1:])}
 
 
 def prelu_shape(layer: PReLU, shape: Shape) -> Shape:
@@ -329,12 +351,9 @@ def prelu_shape(layer: PReLU, shape: Shape) -> Shape:
     return tuple(1 if axis in layer.shared_axes else n for axis, n in enumerate(shape, 1))
 
 
-def _normalization_params(layer: Normalization, shape: Shape) -> tuple[int, int]:
+def _adapted(layer: Normalization) -> tuple[int, int]:
+    """Mean, variance, and the count of what was seen."""
     return layer.adapted * (len(layer.mean) + len(layer.variance) + 1), 0
-
-
-def _opaque_params(layer: Opaque, shape: Shape) -> tuple[int, int]:
-    return _weights(max(layer.params, 0), 0)
 
 
 # --- work -----------------------------------------------------------------------------------
@@ -369,21 +388,21 @@ GEOMETRY: dict[type[Layer], Geometry] = {
     Conv2D: Geometry(
         _conv_shape,
         _conv_window,
-        params=_conv_params,
+        weights=_conv_weights,
         macs=lambda layer, given, out: prod(out) * prod(layer.kernel_size) * (given[2] // layer.groups),
         elementwise=_after,
     ),
     DepthwiseConv2D: Geometry(
         _depthwise_shape,
         _conv_window,
-        params=_depthwise_params,
+        weights=_depthwise_weights,
         macs=lambda layer, given, out: prod(out) * prod(layer.kernel_size),
         elementwise=_after,
     ),
     SeparableConv2D: Geometry(
         _separable_shape,
         _conv_window,
-        params=_separable_params,
+        weights=_separable_weights,
         macs=lambda layer, given, out: (
             prod(out[:2]) * given[2] * layer.depth_multiplier * (prod(layer.kernel_size) + layer.filters)
         ),
@@ -392,7 +411,7 @@ GEOMETRY: dict[type[Layer], Geometry] = {
     Conv2DTranspose: Geometry(
         _transposed_shape,
         moves=_transposed_moves,
-        params=_conv_params,
+        weights=_transposed_weights,
         macs=lambda layer, given, out: prod(given) * prod(layer.kernel_size) * (layer.filters // layer.groups),
         elementwise=_after,
     ),
@@ -406,15 +425,21 @@ GEOMETRY: dict[type[Layer], Geometry] = {
     AdaptiveMaxPooling2D: Geometry(
         lambda layer, shapes: (*layer.output_size, shapes[0][2]), moves=_adaptive_moves, elementwise=_read
     ),
-    BatchNormalization: Geometry(_unchanged, params=_batch_params, elementwise=_each(2)),
-    GroupNormalization: Geometry(_group_normalized, params=_norm_params, elementwise=_each(5)),
-    LayerNormalization: Geometry(_layer_normalized, params=_layer_norm_params, elementwise=_each(5)),
+    BatchNormalization: Geometry(_unchanged, weights=_batch_weights, elementwise=_each(2)),
+    GroupNormalization: Geometry(
+        _group_normalized, weights=lambda layer, shape: _learnt(layer, shape[-1:]), elementwise=_each(5)
+    ),
+    LayerNormalization: Geometry(
+        _layer_normalized,
+        weights=lambda layer, shape: _learnt(layer, normalized_sides(layer, shape)),
+        elementwise=_each(5),
+    ),
     Activation: Geometry(_unchanged, elementwise=lambda layer, given, out: prod(out) * (layer.activation != "linear")),
     PReLU: Geometry(
-        _unchanged, params=lambda layer, shape: _weights(prod(prelu_shape(layer, shape)), 0), elementwise=_each(1)
+        _unchanged, weights=lambda layer, shape: {"alpha": prelu_shape(layer, shape)}, elementwise=_each(1)
     ),
     GLU: Geometry(_halved, elementwise=_each(2)),
-    LayerScale: Geometry(_unchanged, params=lambda layer, shape: _weights(shape[-1], 0), elementwise=_each(1)),
+    LayerScale: Geometry(_unchanged, weights=lambda layer, shape: {"gamma": shape[-1:]}, elementwise=_each(1)),
     Dropout: _dropping(),
     SpatialDropout2D: _dropping(),
     AlphaDropout: _dropping(),
@@ -425,7 +450,7 @@ GEOMETRY: dict[type[Layer], Geometry] = {
     Reshape: Geometry(_reshaped, moves=_reshape_moves, view=True),
     Dense: Geometry(
         lambda layer, shapes: (*shapes[0][:-1], layer.units),
-        params=lambda layer, shape: _weights(shape[-1] * layer.units, layer.use_bias * layer.units),
+        weights=_dense_weights,
         macs=lambda layer, given, out: prod(out) * given[-1],
         elementwise=_after,
     ),
@@ -444,8 +469,8 @@ GEOMETRY: dict[type[Layer], Geometry] = {
         elementwise=_each(1),
     ),
     Rescaling: Geometry(_normalized, elementwise=_each(2)),
-    Normalization: Geometry(_normalized, params=_normalization_params, elementwise=_each(2)),
-    Opaque: Geometry(lambda layer, shapes: layer.output_shape, params=_opaque_params),
+    Normalization: Geometry(_normalized, besides=_adapted, elementwise=_each(2)),
+    Opaque: Geometry(lambda layer, shapes: layer.output_shape, besides=lambda layer: (max(layer.params, 0),) * 2),
 }
 
 # Layers that read a map: (height, width, channels), not a row of numbers.

@@ -65,12 +65,12 @@ class Layer:
 class Conv2D(Layer):
     """2D convolution. Kernel (rows, columns, input channels / groups, filters)."""
 
-    filters: Count = Count(search=(8, 16, 24, 32, 48, 64, 96, 128), meaning="output channels")
-    kernel_size: Size = Size(search=(1, 3, 5, 7), meaning="rows and columns that one output reads")
-    strides: Size = Size((1, 1), (1, 2), "step between outputs")
+    filters: Count = Count(meaning="output channels")
+    kernel_size: Size = Size(meaning="rows and columns that one output reads")
+    strides: Size = Size((1, 1), "step between outputs")
     padding: Padding = Padding()
-    dilation_rate: Size = Size((1, 1), (1, 2), "step between the inputs of one output")
-    groups: Count = Count(1, (1, 2, 4), "channels are split into so many independent groups")
+    dilation_rate: Size = Size((1, 1), "step between the inputs of one output")
+    groups: Count = Count(1, "channels are split into so many independent groups")
     use_bias: Flag = Flag(True, "add a learnt number per filter")
     activation: Named = Named()
 
@@ -79,11 +79,11 @@ class Conv2D(Layer):
 class DepthwiseConv2D(Layer):
     """One convolution per input channel. Kernel (rows, columns, channels, depth_multiplier)."""
 
-    kernel_size: Size = Size(search=(3, 5, 7), meaning="rows and columns that one output reads")
-    strides: Size = Size((1, 1), (1, 2), "step between outputs")
+    kernel_size: Size = Size(meaning="rows and columns that one output reads")
+    strides: Size = Size((1, 1), "step between outputs")
     padding: Padding = Padding()
-    depth_multiplier: Count = Count(1, (1, 2), "outputs per input channel")
-    dilation_rate: Size = Size((1, 1), (1, 2), "step between the inputs of one output")
+    depth_multiplier: Count = Count(1, "outputs per input channel")
+    dilation_rate: Size = Size((1, 1), "step between the inputs of one output")
     use_bias: Flag = Flag(True, "add a learnt number per output channel")
     activation: Named = Named()
 
@@ -92,12 +92,12 @@ class DepthwiseConv2D(Layer):
 class SeparableConv2D(Layer):
     """A depthwise convolution, then a 1x1 convolution. Kernels as theirs; one bias, after both."""
 
-    filters: Count = Count(search=(16, 32, 64, 128), meaning="output channels")
-    kernel_size: Size = Size(search=(3, 5, 7), meaning="rows and columns that one output reads")
-    strides: Size = Size((1, 1), (1, 2), "step between outputs")
+    filters: Count = Count(meaning="output channels")
+    kernel_size: Size = Size(meaning="rows and columns that one output reads")
+    strides: Size = Size((1, 1), "step between outputs")
     padding: Padding = Padding()
-    depth_multiplier: Count = Count(1, (1, 2), "depthwise outputs per input channel")
-    dilation_rate: Size = Size((1, 1), (1, 2), "step between the inputs of one output")
+    depth_multiplier: Count = Count(1, "depthwise outputs per input channel")
+    dilation_rate: Size = Size((1, 1), "step between the inputs of one output")
     use_bias: Flag = Flag(True, "add a learnt number per filter")
     activation: Named = Named()
 
@@ -110,13 +110,13 @@ class Conv2DTranspose(Layer):
     n s are left; output_padding adds after that, at the bottom and right.
     """
 
-    filters: Count = Count(search=(16, 32, 64), meaning="output channels")
-    kernel_size: Size = Size(search=(2, 3, 4), meaning="rows and columns that one input writes")
-    strides: Size = Size((1, 1), (1, 2), "outputs between neighbouring inputs")
+    filters: Count = Count(meaning="output channels")
+    kernel_size: Size = Size(meaning="rows and columns that one input writes")
+    strides: Size = Size((1, 1), "outputs between neighbouring inputs")
     padding: Padding = Padding(meaning="what is taken away around the output")
     output_padding: Extra = Extra(meaning="rows and columns more, at the bottom and right")
-    dilation_rate: Size = Size((1, 1), (1,), "step between the outputs of one input")
-    groups: Count = Count(1, (1,), "channels are split into so many independent groups")
+    dilation_rate: Size = Size((1, 1), "step between the outputs of one input")
+    groups: Count = Count(1, "channels are split into so many independent groups")
     use_bias: Flag = Flag(True, "add a learnt number per filter")
     activation: Named = Named()
 
@@ -130,7 +130,7 @@ def _resolve_strides(pool: MaxPooling2D | AveragePooling2D) -> None:
 class MaxPooling2D(Layer):
     """The largest value of each window; padding is never chosen."""
 
-    pool_size: Size = Size((2, 2), (2, 3), "rows and columns of the window")
+    pool_size: Size = Size((2, 2), "rows and columns of the window")
     strides: PoolStrides = PoolStrides()
     padding: Padding = Padding()
     ceil_mode: Flag = Flag(False, "a last window may reach past the padding")
@@ -143,11 +143,11 @@ class MaxPooling2D(Layer):
 class AveragePooling2D(Layer):
     """The mean of each window; padding is not counted unless count_include_pad."""
 
-    pool_size: Size = Size((2, 2), (2, 3), "rows and columns of the window")
+    pool_size: Size = Size((2, 2), "rows and columns of the window")
     strides: PoolStrides = PoolStrides()
     padding: Padding = Padding()
     ceil_mode: Flag = Flag(False, "a last window may reach past the padding")
-    count_include_pad: Flag = Flag(False, "padding counts as zeros")
+    count_include_pad: Flag = Flag(False, "padding counts as zeros", "values")
 
     def __post_init__(self) -> None:
         _resolve_strides(self)
@@ -185,8 +185,8 @@ class AdaptiveMaxPooling2D(Layer):
 class BatchNormalization(Layer):
     """Per channel: subtract the mean, divide by the deviation, scale, shift."""
 
-    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance")
-    momentum: Number = Number(0, 1, 0.9, meaning="share of the running statistics kept each step")
+    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance", concern="values")
+    momentum: Number = Number(0, 1, 0.9, meaning="share of the running statistics kept each step", concern="training")
     center: Flag = Flag(True, "learn what is added")
     scale: Flag = Flag(True, "learn the factor")
 
@@ -195,8 +195,8 @@ class BatchNormalization(Layer):
 class GroupNormalization(Layer):
     """As BatchNormalization, but over each image's own map, in groups of channels."""
 
-    groups: Count = Count(32, (4, 8, 32), "groups that the channels are split into")
-    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance")
+    groups: Count = Count(32, "groups that the channels are split into")
+    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance", concern="values")
     center: Flag = Flag(True, "learn what is added, per channel")
     scale: Flag = Flag(True, "learn the factor, per channel")
 
@@ -206,7 +206,7 @@ class LayerNormalization(Layer):
     """As BatchNormalization, but over the axes of each image: by default over the channels of each position."""
 
     axis: Dimensions = Dimensions((-1,), "axes that are normalised over; -1 is the channels, the batch is no axis")
-    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance")
+    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance", concern="values")
     center: Flag = Flag(True, "learn what is added")
     scale: Flag = Flag(True, "learn the factor")
 
@@ -239,42 +239,42 @@ class LayerScale(Layer):
 class Dropout(Layer):
     """While training, sets a share `rate` of the values to 0 and scales the rest."""
 
-    rate: Number = Number(0, 1, search=(0.0, 0.2, 0.5), meaning="share of the values dropped")
+    rate: Number = Number(0, 1, meaning="share of the values dropped", concern="training")
 
 
 @_layer
 class SpatialDropout2D(Layer):
     """As Dropout, of whole channels."""
 
-    rate: Number = Number(0, 1, search=(0.0, 0.2), meaning="share of the channels dropped")
+    rate: Number = Number(0, 1, meaning="share of the channels dropped", concern="training")
 
 
 @_layer
 class AlphaDropout(Layer):
     """As Dropout, to a value that keeps mean and variance after selu."""
 
-    rate: Number = Number(0, 1, meaning="share of the values dropped")
+    rate: Number = Number(0, 1, meaning="share of the values dropped", concern="training")
 
 
 @_layer
 class GaussianDropout(Layer):
     """While training, times 1 + noise of variance rate / (1 - rate)."""
 
-    rate: Number = Number(0, 1, meaning="as Dropout's")
+    rate: Number = Number(0, 1, meaning="as Dropout's", concern="training")
 
 
 @_layer
 class GaussianNoise(Layer):
     """While training, plus noise of deviation stddev."""
 
-    stddev: Number = Number(0, 1e9, meaning="deviation of the noise")
+    stddev: Number = Number(0, 1e9, meaning="deviation of the noise", concern="training")
 
 
 @_layer
 class StochasticDepth(Layer):
     """As Dropout, of whole examples: on a residual branch it skips the branch."""
 
-    rate: Number = Number(0, 1, meaning="share of the examples dropped")
+    rate: Number = Number(0, 1, meaning="share of the examples dropped", concern="training")
 
 
 @_layer
@@ -293,7 +293,7 @@ class Reshape(Layer):
 class Dense(Layer):
     """Every output reads every input. Kernel (inputs, units)."""
 
-    units: Count = Count(search=(64, 128, 256), meaning="number of outputs")
+    units: Count = Count(meaning="number of outputs")
     use_bias: Flag = Flag(True, "add a learnt number per unit")
     activation: Named = Named()
 
@@ -351,7 +351,7 @@ class Cropping2D(Layer):
 class UpSampling2D(Layer):
     """Repeats rows and columns, or interpolates between them (half-pixel centres)."""
 
-    size: Size = Size((2, 2), (2,), "outputs per input")
+    size: Size = Size((2, 2), "outputs per input")
     interpolation: Word = Word(("nearest", "bilinear", "bicubic"), "nearest", "how values in between are found")
 
 
@@ -369,14 +369,16 @@ class Normalization(Layer):
 
     mean: Numbers = Numbers(meaning="per channel, of the layer's input")
     variance: Numbers = Numbers(meaning="per channel, of the layer's input")
-    adapted: Flag = Flag(False, "stored as weights with the count of what was seen, as Keras's adapt() leaves them")
+    adapted: Flag = Flag(
+        False, "stored as weights with the count of what was seen, as Keras's adapt() leaves them", "stored"
+    )
 
 
 @_layer
 class Opaque(Layer):
     """An operator that cannot be read: its name and output shape are known, its cost is not, and never counts as 0."""
 
-    operator: Word = Word(meaning="the format's own name of it")
+    operator: Word = Word(meaning="the format's own name of it", concern="values")
     output_shape: Outputs = Outputs("without the batch")
     params: Known = Known(meaning="stored numbers, -1 where that is not known")
 

@@ -1,9 +1,10 @@
-"""Parameters of layers: each declares itself once: default, legal values, values worth searching, meaning."""
+"""Parameters of layers: each declares itself once: default, legal values, meaning, and whom it concerns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from convwise.core.activations import ACTIVATIONS, activation
 from convwise.core.problems import UnusableInput
@@ -14,6 +15,9 @@ Got = TypeVar("Got")
 Given = TypeVar("Given")
 
 REQUIRED: Any = object()
+# Whom a parameter concerns. Every writer uses or refuses one of shape or values, and the calculus one of shape as well;
+# of training: writers of what can be trained; stored: how one format keeps it, which leaves the answers alone.
+Concern = Literal["shape", "values", "training", "stored"]
 # Beyond them nothing is built, and the calculus, which looks at every tap, would not answer soon.
 MOST_COUNT, MOST_SIZE = 2**31 - 1, 65_536
 
@@ -21,7 +25,8 @@ MOST_COUNT, MOST_SIZE = 2**31 - 1, 65_536
 class Parameter(Generic[Got, Given]):
     """A layer's parameter: normalises what is given and refuses what is not legal.
 
-    It is a descriptor, so that a layer may be written with `kernel_size=3` and read as (3, 3).
+    It is a descriptor, so that a layer may be written with `kernel_size=3` and read as (3, 3), and so that it is
+    known whether it was read: see `reading`.
     """
 
     def __init__(
@@ -29,17 +34,19 @@ class Parameter(Generic[Got, Given]):
         normalise: Callable[[Any], Got | None],
         legal: str,
         default: Any = REQUIRED,
-        search: tuple[Any, ...] = (),
         meaning: str = "",
+        concern: Concern = "shape",
     ) -> None:
         self.normalise, self.legal, self.default = normalise, legal, default
-        self.search, self.meaning, self.name = search, meaning, ""
+        self.meaning, self.concern, self.name = meaning, concern, ""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Got:
         if instance is not None:
+            if _readers:
+                _note(instance, self.name)
             return cast(Got, instance.__dict__[self.name])
         if self.default is REQUIRED:
             raise AttributeError(self.name)
@@ -51,6 +58,26 @@ class Parameter(Generic[Got, Given]):
             where = f"{type(instance).__name__}.{self.name}"
             raise UnusableInput(where, f"is {value!r}", self.legal, self.meaning)
         instance.__dict__[self.name] = normal
+
+
+_readers: list[tuple[object, set[str]]] = []  # what is read now, and of which of its parameters that is known
+
+
+def _note(instance: object, name: str) -> None:
+    for layer, names in _readers:
+        if layer is instance:
+            names.add(name)
+
+
+@contextmanager
+def reading(layer: object) -> Iterator[set[str]]:
+    """The names of the parameters of `layer` that are read while it is open."""
+    entry: tuple[object, set[str]] = (layer, set())
+    _readers.append(entry)
+    try:
+        yield entry[1]
+    finally:
+        _readers[:] = [each for each in _readers if each is not entry]
 
 
 def _integer(low: int, high: int = MOST_COUNT) -> Callable[[Any], int | None]:
@@ -112,17 +139,17 @@ def _flag(v: Any) -> bool | None:
 class Count(Parameter[int, int]):
     """A whole number of at least 1."""
 
-    def __init__(self, default: Any = REQUIRED, search: tuple[int, ...] = (), meaning: str = "") -> None:
+    def __init__(self, default: Any = REQUIRED, meaning: str = "", concern: Concern = "shape") -> None:
         legal = f"a whole number of at least 1, at most {MOST_COUNT:,}"
-        super().__init__(_integer(1), legal, default, search, meaning)
+        super().__init__(_integer(1), legal, default, meaning, concern)
 
 
 class Size(Parameter[Pair, int | Pair]):
     """[rows, columns], each at least 1 and at most MOST_SIZE; one number stands for both."""
 
-    def __init__(self, default: Any = REQUIRED, search: tuple[int, ...] = (), meaning: str = "") -> None:
+    def __init__(self, default: Any = REQUIRED, meaning: str = "", concern: Concern = "shape") -> None:
         legal = f"a whole number of at least 1, at most {MOST_SIZE:,}, or two: (rows, columns)"
-        super().__init__(_pair(1), legal, default, search, meaning)
+        super().__init__(_pair(1), legal, default, meaning, concern)
 
 
 class PoolStrides(Parameter[Pair, int | Pair | None]):
@@ -131,7 +158,7 @@ class PoolStrides(Parameter[Pair, int | Pair | None]):
     def __init__(self) -> None:
         legal = f"a whole number of at least 1, at most {MOST_SIZE:,}, two of them, or None for the pool's size"
         super().__init__(
-            lambda v: (0, 0) if v in (None, (0, 0)) else _pair(1)(v), legal, (0, 0), (2,), "step between windows"
+            lambda v: (0, 0) if v in (None, (0, 0)) else _pair(1)(v), legal, (0, 0), "step between windows"
         )
 
 
@@ -140,45 +167,44 @@ class Padding(Parameter[str | Pads, str | Pads]):
 
     def __init__(self, default: Any = "valid", meaning: str = "what surrounds the map") -> None:
         legal = "'same', 'valid' or (top, bottom, left, right)"
-        super().__init__(_padding, legal, default, ("same", "valid"), meaning)
+        super().__init__(_padding, legal, default, meaning)
 
 
 class Flag(Parameter[bool, bool]):
     """True or False."""
 
-    def __init__(self, default: bool, meaning: str = "") -> None:
-        super().__init__(_flag, "True or False", default, (True, False), meaning)
+    def __init__(self, default: bool, meaning: str = "", concern: Concern = "shape") -> None:
+        super().__init__(_flag, "True or False", default, meaning, concern)
 
 
 class Named(Parameter[str, str | None]):
     """An activation as core/activations.py spells it; None is 'linear'."""
 
     def __init__(self, default: Any = "linear", meaning: str = "the function after the layer") -> None:
-        search = ("relu", "leaky_relu", "elu", "silu", "gelu")
-        super().__init__(_activation, "one of " + ", ".join(ACTIVATIONS), default, search, meaning)
+        super().__init__(_activation, "one of " + ", ".join(ACTIVATIONS), default, meaning)
 
 
 class Number(Parameter[float, float]):
     """A number in [low, high)."""
 
-    def __init__(
-        self, low: float, high: float, default: Any = REQUIRED, search: tuple[float, ...] = (), meaning: str = ""
-    ) -> None:
-        super().__init__(_number(low, high), f"a number from {low:g} to below {high:g}", default, search, meaning)
+    def __init__(self, low: float, high: float, default: Any = REQUIRED, meaning: str = "",
+                 concern: Concern = "shape") -> None:  # fmt: skip
+        self.low, self.high = low, high
+        super().__init__(_number(low, high), f"a number from {low:g} to below {high:g}", default, meaning, concern)
 
 
 class Numbers(Parameter[tuple[float, ...], float | tuple[float, ...]]):
     """One number, or one per channel."""
 
     def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
-        super().__init__(_numbers, "a number, or one per channel", default, (), meaning)
+        super().__init__(_numbers, "a number, or one per channel", default, meaning, "values")
 
 
 class Crops(Parameter[Pads, int | Pair | Pads]):
     """(top, bottom, left, right), each at least 0; one number stands for all, two for rows and columns."""
 
     def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
-        super().__init__(_sides, "a whole number, two, or four: (top, bottom, left, right)", default, (), meaning)
+        super().__init__(_sides, "a whole number, two, or four: (top, bottom, left, right)", default, meaning)
 
 
 class Extra(Parameter[Pair, int | Pair]):
@@ -186,30 +212,32 @@ class Extra(Parameter[Pair, int | Pair]):
 
     def __init__(self, default: Any = (0, 0), meaning: str = "") -> None:
         legal = f"a whole number of at least 0, at most {MOST_SIZE:,}, or two: (rows, columns)"
-        super().__init__(_pair(0), legal, default, (), meaning)
+        super().__init__(_pair(0), legal, default, meaning)
 
 
 class Dimensions(Parameter[tuple[int, ...], int | tuple[int, ...]]):
     """Whole numbers: a shape, or the axes of one, without the batch."""
 
     def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
-        super().__init__(_whole, "whole numbers", default, (), meaning)
+        super().__init__(_whole, "whole numbers", default, meaning)
 
 
 class Outputs(Parameter[tuple[int, ...], int | tuple[int, ...]]):
     """A shape without the batch: one whole number or more, each at least 1."""
 
     def __init__(self, meaning: str = "") -> None:
-        super().__init__(_sizes, "one whole number or more, each at least 1", REQUIRED, (), meaning)
+        super().__init__(_sizes, "one whole number or more, each at least 1", REQUIRED, meaning)
 
 
 class Word(Parameter[str, str]):
     """One of a few words; any, where none are given."""
 
-    def __init__(self, legal: tuple[str, ...] = (), default: Any = REQUIRED, meaning: str = "") -> None:
+    def __init__(self, legal: tuple[str, ...] = (), default: Any = REQUIRED, meaning: str = "",
+                 concern: Concern = "shape") -> None:  # fmt: skip
         said = "one of " + ", ".join(legal) if legal else "a word"
+        self.words = legal
         super().__init__(lambda v: v if isinstance(v, str) and (v in legal or not legal) else None, said, default,
-                         legal, meaning)  # fmt: skip
+                         meaning, concern)  # fmt: skip
 
 
 class Known(Parameter[int, int | None]):
@@ -217,5 +245,5 @@ class Known(Parameter[int, int | None]):
 
     def __init__(self, default: Any = -1, meaning: str = "") -> None:
         super().__init__(
-            lambda v: -1 if v is None else _integer(-1, 2**63)(v), "a whole number, or -1", default, (), meaning
+            lambda v: -1 if v is None else _integer(-1, 2**63)(v), "a whole number, or -1", default, meaning
         )

@@ -15,20 +15,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.geometry import normalized_sides, prelu_shape
-from convwise.core.layers import (
-    BatchNormalization,
-    Conv2D,
-    Conv2DTranspose,
-    Dense,
-    DepthwiseConv2D,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    LayerScale,
-    PReLU,
-    SeparableConv2D,
-)
+from convwise.core.geometry import layer_weights
+from convwise.core.layers import Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Layer, SeparableConv2D
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import Shape
@@ -55,55 +43,8 @@ def layout(net: Net) -> dict[str, Shape]:
     return {
         f"{layer.name}/{key}": shape
         for layer in net.layers
-        for key, shape in layer_layout(layer, shapes[layer.inputs[0]]).items()
+        for key, shape in layer_weights(layer, shapes[layer.inputs[0]]).items()
     }
-
-
-def layer_layout(layer: Layer, given: Shape) -> dict[str, Shape]:
-    """The weights of one layer that reads `given`, with their shapes, in Keras's order."""
-    if layer.shares:
-        return {}
-    match layer:
-        case Conv2D() | Conv2DTranspose() | DepthwiseConv2D() | Dense():
-            return _biased(layer.use_bias, *_kernel(layer, given))
-        case SeparableConv2D():
-            channels = given[2] * layer.depth_multiplier
-            depthwise = {"depthwise_kernel": (*layer.kernel_size, given[2], layer.depth_multiplier)}
-            pointwise = {"pointwise_kernel": (1, 1, channels, layer.filters)}
-            return _biased(layer.use_bias, {**depthwise, **pointwise}, layer.filters)
-        case BatchNormalization():
-            learnt = _learnt(layer, (given[-1],))
-            return {**learnt, "moving_mean": (given[-1],), "moving_variance": (given[-1],)}
-        case GroupNormalization():
-            return _learnt(layer, (given[-1],))
-        case LayerNormalization():
-            return _learnt(layer, normalized_sides(layer, given))
-        case PReLU():
-            return {"alpha": prelu_shape(layer, given)}
-        case LayerScale():
-            return {"gamma": (given[-1],)}
-    return {}
-
-
-def _kernel(layer: Conv2D | Conv2DTranspose | DepthwiseConv2D | Dense, given: Shape) -> tuple[dict[str, Shape], int]:
-    """The kernel's shape, and the number of outputs."""
-    match layer:
-        case Conv2D():
-            return {"kernel": (*layer.kernel_size, given[2] // layer.groups, layer.filters)}, layer.filters
-        case Conv2DTranspose():
-            return {"kernel": (*layer.kernel_size, layer.filters // layer.groups, given[2])}, layer.filters
-        case DepthwiseConv2D():
-            kernel = (*layer.kernel_size, given[2], layer.depth_multiplier)
-            return {"kernel": kernel}, given[2] * layer.depth_multiplier
-    return {"kernel": (given[-1], layer.units)}, layer.units
-
-
-def _biased(use_bias: bool, kernels: dict[str, Shape], outputs: int) -> dict[str, Shape]:
-    return {**kernels, "bias": (outputs,)} if use_bias else kernels
-
-
-def _learnt(layer: BatchNormalization | GroupNormalization | LayerNormalization, shape: Shape) -> dict[str, Shape]:
-    return {key: shape for key, present in (("gamma", layer.scale), ("beta", layer.center)) if present}
 
 
 def checked(net: Net, weights: Weights) -> Weights:

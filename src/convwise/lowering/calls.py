@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import keyword
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from convwise.core.calculus import analyse
-from convwise.core.layers import Layer
+from convwise.core.layers import Layer, parameters
 from convwise.core.net import INPUT, Net
+from convwise.core.parameters import REQUIRED, Concern, reading
+from convwise.core.problems import Unsupported
 from convwise.core.windows import Shape
 
 PADS = ("ZeroPad2d", "ConstantPad2d", "ZeroPadding2D")
@@ -42,6 +45,24 @@ class Step:
 
 
 Lower = Callable[[Layer, Sequence[Shape]], tuple[Call, ...]]
+
+
+@contextmanager
+def consumed(form: str, layer: Layer, *concerns: Concern) -> Iterator[None]:
+    """Unsupported where what is written inside leaves a parameter unread that is not at its default.
+
+    concerns: those of the format: it need not read a parameter that concerns another. So no format drops a
+    parameter without a word, one that was added after it included.
+    """
+    with reading(layer) as read:
+        yield
+    for parameter in parameters(layer):
+        if parameter.concern in concerns and parameter.name not in read:
+            value = getattr(layer, parameter.name)
+            if value != parameter.default:
+                what = f"{parameter.name}={value!r} of {layer.op} has no form there"
+                fix = "" if parameter.default is REQUIRED else f"{parameter.name}={parameter.default!r}"
+                raise Unsupported(form, layer.name, what, fix)
 
 
 def short(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], defaults: Mapping[str, Any]) -> Call:

@@ -62,12 +62,17 @@ from convwise.core.net import Net
 from convwise.core.parameters import REQUIRED, Pads, Pair
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, outputs_of, pads_of
-from convwise.lowering.calls import Call, free, one, shapes_of, short
+from convwise.lowering.calls import Call, consumed, free, one, shapes_of, short
 
 Pool = MaxPooling2D | AveragePooling2D
 Adaptive = AdaptiveAveragePooling2D | AdaptiveMaxPooling2D
 Calls = tuple[Call, ...]
 _SIDES = ((0, 1), (2, 3))  # of (top, bottom, left, right), per axis
+# The parameters that Keras's layers have under the same names: no other is handed on.
+TERMS = frozenset({"activation", "axis", "center", "depth_multiplier", "dilation_rate", "epsilon", "filters", "groups",
+                   "interpolation", "keepdims", "kernel_size", "momentum", "output_padding", "output_size", "padding",
+                   "pool_size", "rate", "scale", "size", "stddev", "strides", "target_shape", "units",
+                   "use_bias"})  # fmt: skip
 # Keyword arguments that need not be written: Keras's defaults of classes that are not a layer of ours by name...
 DEFAULTS: dict[str, Mapping[str, Any]] = {
     "ReLU": {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
@@ -92,7 +97,8 @@ def lower(layer: Layer, shapes: Sequence[Shape], *, not_negative: bool = False) 
     if rule is None:
         known = ", ".join(kind.__name__ for kind in LOWER)
         raise Unsupported("keras", layer.name, f"{layer.op} has no form in Keras", f"one of {known}")
-    return rule(layer, shapes[0], not_negative)
+    with consumed("keras", layer, "shape", "values", "training"):
+        return rule(layer, shapes[0], not_negative)
 
 
 # --- terms ----------------------------------------------------------------------------------
@@ -100,8 +106,9 @@ def lower(layer: Layer, shapes: Sequence[Shape], *, not_negative: bool = False) 
 
 def same_terms(layer: Layer, **changes: Any) -> Call:
     """The Keras layer of the same name with the same parameters, apart from `changes`."""
-    declared = {p.name: changes.get(p.name, getattr(layer, p.name)) for p in parameters(layer)}
-    first = [p.name for p in parameters(layer) if p.default is REQUIRED]
+    shared = [p for p in parameters(layer) if p.name in TERMS]
+    declared = {p.name: changes.get(p.name, getattr(layer, p.name)) for p in shared}
+    first = [p.name for p in shared if p.default is REQUIRED]
     apart = [*first, "groups"] if isinstance(layer, Conv2DTranspose) else first
     rest = {name: _plain(name, value) for name, value in declared.items() if name not in apart}
     return short(layer.op, tuple(one(declared[name]) for name in first), rest, defaults(type(layer)))
@@ -109,7 +116,8 @@ def same_terms(layer: Layer, **changes: Any) -> Call:
 
 def defaults(kind: type[Layer]) -> dict[str, Any]:
     """Keras's defaults of the parameters that its layer of the same name shares with ours."""
-    return {p.name: DIFFERENT.get((kind.__name__, p.name), _plain(p.name, p.default)) for p in parameters(kind)}
+    shared = [p for p in parameters(kind) if p.name in TERMS]
+    return {p.name: DIFFERENT.get((kind.__name__, p.name), _plain(p.name, p.default)) for p in shared}
 
 
 def _call(kind: str, *args: Any, **kwargs: Any) -> Call:
@@ -390,6 +398,15 @@ def _prelu(layer: PReLU, shape: Shape, not_negative: bool) -> Calls:
     return (_call("PReLU", shared_axes=list(layer.shared_axes) or None),)
 
 
+def _layer_norm(layer: LayerNormalization, shape: Shape, not_negative: bool) -> Calls:
+    axes = sorted(axis % (len(shape) + 1) for axis in layer.axis)
+    if axes[-1] < len(shape) and axes == list(range(axes[0], axes[-1] + 1)):
+        # Keras 3.15 on PyTorch normalises the last axes instead, on TensorFlow and JAX those that are meant.
+        what = f"axis={layer.axis}, which are neighbours before the channels, is not alike on every backend of Keras"
+        raise Unsupported("keras", layer.name, what, f"axis={(*layer.axis, len(shape))}, or axis=-1")
+    return _as_it_is(layer, shape, not_negative)
+
+
 def _layer_scale(layer: LayerScale, shape: Shape, not_negative: bool) -> Calls:
     axes = "abcdefgh"[: len(shape) + 1]
     return (Call("EinsumDense", (f"{axes},{axes[-1]}->{axes}", shape)),)
@@ -412,7 +429,7 @@ LOWER: dict[type[Layer], Callable[[Any, Shape, bool], Calls]] = {
     AdaptiveMaxPooling2D: _adaptive,
     BatchNormalization: _as_it_is,
     GroupNormalization: _as_it_is,
-    LayerNormalization: _as_it_is,
+    LayerNormalization: _layer_norm,
     Activation: _activation,
     PReLU: _prelu,
     LayerScale: _layer_scale,

@@ -56,7 +56,7 @@ from convwise.core.layers import (
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, pads_of, symmetric
-from convwise.lowering.calls import Call, one, short
+from convwise.lowering.calls import Call, consumed, one, short
 
 Calls = tuple[Call, ...]
 Convolution = Conv2D | DepthwiseConv2D | SeparableConv2D
@@ -95,7 +95,8 @@ def lower(layer: Layer, shapes: Sequence[Shape]) -> Calls:
     if rule is None:
         known = ", ".join(kind.__name__ for kind in LOWER)
         raise Unsupported("torch", layer.name, f"{layer.op} has no form in PyTorch", f"one of {known}")
-    return rule(layer, shapes[0])
+    with consumed("torch", layer, "shape", "values", "training"):
+        return rule(layer, shapes[0])
 
 
 def _call(kind: str, *args: Any, **kwargs: Any) -> Call:
@@ -313,7 +314,8 @@ def _group_norm(layer: GroupNormalization, shape: Shape) -> Calls:
 
 def _layer_norm(layer: LayerNormalization, shape: Shape) -> Calls:
     """The axes stay in our order, and so do the weights."""
-    sides, order = one(normalized_sides(layer, shape)), _normalized_last(layer, shape)
+    sides: Any = normalized_sides(layer, shape)
+    sides, order = sides[0] if len(sides) == 1 else sides, _normalized_last(layer, shape)
     if layer.scale == layer.center and order == tuple(range(len(order))):
         return (_call("LayerNorm", sides, eps=layer.epsilon, elementwise_affine=layer.scale),)
     learnt = {"scale": layer.scale, "center": layer.center}

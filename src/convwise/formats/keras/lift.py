@@ -16,15 +16,15 @@ import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.models.functional import Functional
 
-from convwise.core.geometry import GEOMETRY
-from convwise.core.layers import Layer, LayerScale, Opaque
+from convwise.core.geometry import GEOMETRY, layer_weights, params_of
+from convwise.core.layers import LayerScale, Opaque
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.json import MOST_BYTES
 from convwise.formats.keras import MEMBER
 from convwise.formats.keras.rules import Part, Unreadable, Use, parts_of
 from convwise.formats.lifted import Draft, Lifted
-from convwise.formats.weights import Array, layer_layout
+from convwise.formats.weights import Array
 
 Size = tuple[int, int, int]
 _IMAGE = 0  # the value that the draft starts from
@@ -248,7 +248,7 @@ class _Reader:
         given = Use(node.operation, shapes, node.arguments.args)
         parts = _resolved(parts_of(given), shapes)
         _check(node, parts, shapes)
-        main = next((part for part, seen, _ in parts if layer_layout(part.layer, seen[0])), parts and parts[-1][0])
+        main = next((part for part, seen, _ in parts if layer_weights(part.layer, seen[0])), parts and parts[-1][0])
         value = reads[0]
         for part, _, output in parts:
             value = self._add(node.operation, part, [reads[n] if n >= 0 else value for n in part.reads], part is main)
@@ -259,13 +259,13 @@ class _Reader:
         """One layer more; the main part of a Keras layer has its name."""
         value = len(self.shapes)
         given = self.shapes[reads[0]]
-        learnt, weights = layer_layout(part.layer, given), _weights(op, part, given)
+        learnt, weights = layer_weights(part.layer, given), _weights(op, part, given)
         shares = self.first.get(id(op), "") if learnt else ""
         name = op.name if main else f"{op.name}_{part.layer.op.lower()}"
         added = self.draft.add(value, replace(part.layer, shares=shares), name, reads, {} if shares else weights)
         if learnt:
             self.first.setdefault(id(op), added)
-        if learnt and not shares and (trains := self._trainable(op)) != _by_type(part.layer, given)[1]:
+        if learnt and not shares and (trains := self._trainable(op)) != params_of(part.layer, given)[1]:
             self.draft.trainable[added] = trains
         return value
 
@@ -328,14 +328,9 @@ def _check(node: Any, rows: Sequence[Resolved], shapes: Sequence[Shape]) -> None
     ours = rows[-1][2] if rows else shapes[0]
     theirs = tuple(node.outputs[0].shape[1:])
     fits = len(ours) == len(theirs) and all(b in (None, a) for a, b in zip(ours, theirs, strict=True))
-    params = sum(_by_type(part.layer, seen[0])[0] for part, seen, _ in rows)
+    params = sum(params_of(part.layer, seen[0])[0] for part, seen, _ in rows)
     if len(node.outputs) != 1 or not fits or params != max(_params(node.operation), 0):
         raise Unreadable
-
-
-def _by_type(layer: Layer, given: Shape) -> tuple[int, int]:
-    """The params of a layer that reads `given`, and how many of them learn, by its type."""
-    return GEOMETRY[type(layer)].params(layer, given)
 
 
 def _params(op: Any) -> int:
@@ -347,7 +342,7 @@ def _params(op: Any) -> int:
 def _weights(op: Any, part: Part, given: Shape) -> dict[str, Array]:
     """The operation's weights, by our keys; none where Keras has not made them yet (keras.StatelessScope)."""
     own = {"gamma": "kernel"} if isinstance(part.layer, LayerScale) and hasattr(op, "kernel") else {}
-    found = {key: getattr(op, own.get(key, key)) for key in layer_layout(part.layer, given)}
+    found = {key: getattr(op, own.get(key, key)) for key in layer_weights(part.layer, given)}
     if any(getattr(variable, "_value", 0) is None for variable in found.values()):
         return {}
     return {key: _array(variable) for key, variable in found.items()}

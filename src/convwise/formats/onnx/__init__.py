@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from convwise.core.geometry import GEOMETRY
 from convwise.core.net import INPUT, Net
 from convwise.core.windows import Shape
 from convwise.formats.onnx.lowering import Op, Tensor, lower
-from convwise.formats.weights import Weights, checked, layer_layout
-from convwise.lowering.calls import shapes_of
+from convwise.formats.weights import Weights, checked
+from convwise.lowering.calls import consumed, shapes_of
 
 FILES = ("model.onnx",)
 OPSET = 20
@@ -36,8 +36,10 @@ def build(net: Net, weights: Weights, classes: Sequence[str] = ()) -> onnx.Model
         while owner.shares:
             owner = net[owner.shares]
         given = [shapes[name] for name in layer.inputs]
-        own = {key: weights[f"{owner.name}/{key}"] for key in layer_layout(replace(layer, shares=""), given[0])}
-        written.add(layer.name, lower(layer, given, own), layer.inputs, owner.name)
+        with consumed("onnx", layer, "shape", "values"):
+            own = {key: weights[f"{owner.name}/{key}"] for key in GEOMETRY[type(layer)].weights(layer, given[0])}
+            operators = lower(layer, given, own)
+        written.add(layer.name, operators, layer.inputs, owner.name)
     output = written.values[net.layers[-1].name]
     written.nodes.append(helper.make_node("Identity", [output], ["probabilities"], "probabilities"))
     return _model(net, written, shapes[net.layers[-1].name], classes)

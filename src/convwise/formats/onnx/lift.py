@@ -18,7 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 from convwise.core.activations import ACTIVATIONS, activation
-from convwise.core.geometry import GEOMETRY
+from convwise.core.geometry import GEOMETRY, layer_weights
 from convwise.core.layers import (
     Activation,
     Conv2D,
@@ -42,7 +42,7 @@ from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor,
 from convwise.formats.onnx.patterns import composed
 from convwise.formats.onnx.rules import RULES, weights_of
 from convwise.formats.onnx.view import Read, Value, View, numbers, spread_over
-from convwise.formats.weights import Array, Weights, channels_last, is_kernel, layer_layout
+from convwise.formats.weights import Array, Weights, channels_last, is_kernel
 from convwise.lowering.calls import shapes_of
 
 
@@ -95,7 +95,7 @@ def _own_weights(net: Net, model: onnx.ModelProto) -> Weights:
     found = {re.sub(r"/\w+/", "/", tensor.name): tensor for tensor in model.graph.initializer}
     shapes, weights = shapes_of(net), {}
     for layer in net.layers:
-        for key, shape in layer_layout(layer, shapes[layer.inputs[0]]).items():
+        for key, shape in layer_weights(layer, shapes[layer.inputs[0]]).items():
             array = numpy_helper.to_array(found[f"{layer.name}/{key}"])
             weights[f"{layer.name}/{key}"] = _as_ours(layer, key, array, shape)
     return weights

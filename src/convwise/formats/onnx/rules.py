@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from convwise.core.geometry import layer_weights
 from convwise.core.layers import (
     AveragePooling2D,
     Conv2D,
@@ -34,7 +35,7 @@ from convwise.core.windows import crops, effective, pads_of
 from convwise.formats.onnx.graph import FIRST, Graph, Node, Shape, Tensor
 from convwise.formats.onnx.pointwise import POINTWISE
 from convwise.formats.onnx.view import ROW, Read, Rule, Value, View, on, same, unflattened
-from convwise.formats.weights import channels_last, layer_layout
+from convwise.formats.weights import channels_last
 
 # --- convolutions and pools -----------------------------------------------------------------
 
@@ -86,7 +87,7 @@ def _conv(view: View, node: Node) -> Read | None:
     layer: Conv2D | DepthwiseConv2D = Conv2D(kernel.shape[0], groups=groups, **common)
     if groups == given[2] > 1:
         layer = DepthwiseConv2D(depth_multiplier=kernel.shape[0] // groups, **common)
-    return on(view, node, layer, kernel=channels_last(layer, kernel, layer_layout(layer, given)["kernel"]), bias=bias)
+    return on(view, node, layer, kernel=channels_last(layer, kernel, layer_weights(layer, given)["kernel"]), bias=bias)
 
 
 def _transposed(view: View, node: Node) -> Read | None:
@@ -103,7 +104,7 @@ def _transposed(view: View, node: Node) -> Read | None:
         return None
     layer = Conv2DTranspose(kernel.shape[1] * groups, kernel.shape[2:], strides, padding, extra, dilation, groups,
                             bias is not None)  # fmt: skip
-    turned = channels_last(layer, kernel, layer_layout(layer, given)["kernel"])
+    turned = channels_last(layer, kernel, layer_weights(layer, given)["kernel"])
     return on(view, node, layer, kernel=turned, bias=bias)
 
 

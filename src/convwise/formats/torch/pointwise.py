@@ -201,6 +201,8 @@ def _learnt(walk: Walk, node: Node) -> bool:
 
 def into_norm(walk: Walk, node: Node, seen: Seen, key: str, value: Array) -> Seen | None:
     """The learnt half of a normalisation that our own modules keep behind it ('bn', then 'bn_scale')."""
+    if not walk.draft.layers:
+        return None
     last, suffix = walk.draft.layers[-1], "scale" if key == "gamma" else "shift"
     if not isinstance(last, L.BatchNormalization | L.GroupNormalization) or name_of(node) != f"{last.name}_{suffix}":
         return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core import layers as L
-from convwise.core.geometry import transposed_crops
+from convwise.core.geometry import layer_weights, transposed_crops
 from convwise.core.layers import Layer
 from convwise.core.parameters import Pads, Pair
 from convwise.core.windows import NO_PADS, Shape, pads_of
@@ -18,7 +18,7 @@ from convwise.formats.torch.moves import MOVES
 from convwise.formats.torch.pointwise import POINTWISE, like
 from convwise.formats.torch.pt2 import Node
 from convwise.formats.torch.walk import Array, Rule, Seen, Walk, image, pair
-from convwise.formats.weights import channels_last, layer_layout
+from convwise.formats.weights import channels_last
 
 
 def _missing(walk: Walk, node: Node, *names: str) -> bool:
@@ -86,7 +86,7 @@ def cropped(layer: L.Conv2DTranspose, crops: Pads) -> L.Conv2DTranspose:
 
 def _weighted(walk: Walk, node: Node, layer: Layer, seen: Seen, kernel: Array) -> Seen:
     """The layer with its kernel turned into our order, and its bias."""
-    weights = {"kernel": channels_last(layer, kernel, layer_layout(layer, seen.shape)["kernel"])}
+    weights = {"kernel": channels_last(layer, kernel, layer_weights(layer, seen.shape)["kernel"])}
     bias = walk.number(node.arguments.get("bias"))
     return walk.add(node, layer, seen, weights=weights if bias is None else {**weights, "bias": bias})
 
