@@ -31,7 +31,7 @@ import matrix
 import sets
 from calibration import ANY
 from convwise.core.records import Effect, Result, Trial, to_json
-from convwise.evidence import RunVariance, effect_of, verdicts
+from convwise.evidence import COLLAPSED, RunVariance, carried, effect_of, verdicts
 from convwise.judge import wilson
 from convwise.search import race
 
@@ -64,7 +64,9 @@ def main() -> None:
         rows = matrix.rows_of(given.results)
         found = list(compared(rows))
         draw(found, FIGURE)
-        PAGE.write_text("\n".join([*HEAD, *horizon(found), "", *told_again(rows), "", *sizes(found)]) + "\n")
+        PAGE.write_text(
+            "\n".join([*HEAD, "", *horizon(found), "", *fitted(found), "", *told_again(rows), "", *sizes(found)]) + "\n"
+        )
 
 
 def _arguments() -> argparse.Namespace:
@@ -174,22 +176,25 @@ def _append(given: argparse.Namespace, name: str, seed: int, change: Change, res
 
 @dataclass(frozen=True)
 class Compared:
-    """One change of one set: the effect as the race tells it early, and as it is at the end."""
+    """One change of one set: the effect as the race tells it early, and as it is at the end.
+
+    mistakes: the mean share of wrong answers of both nets after the part.
+    """
 
     set: str
     early: Effect
     late: Effect
+    mistakes: float
 
 
 def compared(rows: Iterable[dict[str, Any]]) -> Iterator[Compared]:
     """Every change of which all trainings ended; the early effects of a set are told together."""
     for name, short, long in banks(rows):
-        early, late = (
-            [_effect(bank[AS_IS, None], bank[key], answers) for key in short if key[0] != AS_IS]
-            for bank, answers in ((short, "correct"), (long, "sealed"))
-        )
-        for told, true in zip(verdicts(early), late, strict=True):
-            yield Compared(name, told, true)
+        keys = [key for key in short if key[0] != AS_IS]
+        early = verdicts([_told(short[AS_IS, None], short[key]) for key in keys])
+        for key, told in zip(keys, early, strict=True):
+            late = _effect(long[AS_IS, None], long[key], "sealed")
+            yield Compared(name, told, late, _mistakes(short[AS_IS, None], short[key]))
 
 
 Rows = dict[tuple[str, Any], dict[str, Any]]  # (parameter, value) -> row
@@ -217,6 +222,39 @@ def _effect(before: dict[str, Any], after: dict[str, Any], answers: str) -> Effe
     return effect_of(after["parameter"], values, [(pair[0], pair[1])], RunVariance.known(pair))
 
 
+def _told(before: dict[str, Any], after: dict[str, Any]) -> Effect:
+    """As the race tells it: what it says of the end."""
+    return carried(_effect(before, after, "correct"), _mistakes(before, after))
+
+
+def _mistakes(before: dict[str, Any], after: dict[str, Any]) -> float:
+    return 1 - float(before["accuracy"] + after["accuracy"]) / 2
+
+
+def fitted(found: list[Compared]) -> Iterator[str]:
+    """The constants of evidence.carried: least squares, all in shares of the mistakes after the part.
+
+    Of changes of less than COLLAPSED: a net that does not train at all says nothing of others.
+    """
+    found = [c for c in found if abs(c.early.accuracy_change) < COLLAPSED]
+    if len({c.set for c in found}) < 2:
+        return
+    names = np.array([c.set for c in found])
+    given = np.array([[c.early.accuracy_change / c.mistakes, np.log(c.early.time_ratio)] for c in found])
+    ends = np.array([c.late.accuracy_change / c.mistakes for c in found])
+    kept, cheaper = np.linalg.lstsq(given, ends, rcond=None)[0]
+    left = np.zeros(len(found))
+    for name in dict.fromkeys(names):
+        mine = names == name
+        left[mine] = ends[mine] - given[mine] @ np.linalg.lstsq(given[~mine], ends[~mine], rcond=None)[0]
+    deviation = float(np.sqrt((left**2).mean()))
+    half = float(np.median(np.abs(left)))
+    yield (f"From the part to the end of {len(found)} changes, in shares of the mistakes after the part: "
+           f"{kept:.2f} of the change, and "
+           f"{cheaper:+.3f} for the logarithm of the time of a step; what is left, of a set that was not fitted to, "
+           f"has a deviation of {deviation:.3f} (half of all lie within {half:.3f}).")  # fmt: skip
+
+
 def horizon(found: list[Compared]) -> Iterator[str]:
     """Of what was told early: does it hold at the end?"""
     clear = [c for c in found if c.early.verdict == "matters"]
@@ -226,7 +264,9 @@ def horizon(found: list[Compared]) -> Iterator[str]:
     inside = [c for c in same if abs(c.late.accuracy_change) <= WITHIN]
     beyond = [c for c in same if c.late.low > WITHIN or c.late.high < -WITHIN]
     places = {c.set for c in found}
+    there = sum((c.early.expected_low or 0) <= c.late.accuracy_change <= (c.early.expected_high or 0) for c in found)
     yield f"{len(found)} effects on {len(places)} sets: {', '.join(sorted(places))}."
+    yield f"{there} of them ended inside the 95 % interval that was told for the end."
     yield ""
     yield "| told early | effects | hold at the end | surely do not |"
     yield "|---|---|---|---|"
@@ -255,8 +295,9 @@ def told_again(rows: Iterable[dict[str, Any]], replays: int = REPLAYS) -> Iterat
         n, told, held, others = len(late[AS_IS, None]), [], 0, 0
         for _ in range(replays):
             drawn = rng.integers(0, n, n)
-            some = {key: {**short[key], "correct": _answers(right[drawn])} for key, right in early.items()}
-            effects = verdicts([_effect(some[AS_IS, None], some[key], "correct") for key in some if key[0] != AS_IS])
+            some = {key: {**short[key], "correct": _answers(right[drawn]), "accuracy": float(right[drawn].mean())}
+                    for key, right in early.items()}  # fmt: skip
+            effects = verdicts([_told(some[AS_IS, None], some[key]) for key in some if key[0] != AS_IS])
             better = race.adopted(effects)
             chosen = late[(better.parameter, better.after) if better else (AS_IS, None)]
             right, true = int(chosen[drawn].sum()), chosen.mean()

@@ -117,13 +117,13 @@ def tables(rows: Iterable[Row]) -> dict[tuple[str, float], list[Cell]]:
     """(kind of machine, budget) -> cells, of the rows that count.
 
     Of each method, set, budget and seed the latest finished row; of methods that run on our own
-    source only rows of that method's newest source on that machine, with that budget.
+    source only rows of the newest source that ran this set on that machine, with that budget.
     """
     done = [row for row in rows if row["status"] == "done" and row["method"] in RIVALS]
-    newest = {(row["machine_kind"], row["budget"], row["method"]): row["source"] for row in done}
+    newest = {(row["machine_kind"], row["budget"], row["method"], row["set"]): row["source"] for row in done}
     latest = {}
     for row in done:
-        source = newest[row["machine_kind"], row["budget"], row["method"]]
+        source = newest[row["machine_kind"], row["budget"], row["method"], row["set"]]
         if not RIVALS[row["method"]].ours or row["source"] == source:
             latest[row["machine_kind"], row["budget"], row["set"], row["method"], row["seed"]] = row
     grouped: dict[Any, dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))

@@ -304,10 +304,13 @@ def test_ratios_are_paired_and_against_the_best_in_hindsight():
     assert table.mean_ranks(cells) == {"choose": 1, "expert-16": 2, "record-1": 3}
 
 
-def test_only_the_newest_source_of_ours_counts():
-    rows = [row("choose", 0, source="old"), row("choose", 1, source="new"), row("lenet_5", 0, source="old")]
+def test_only_the_newest_source_of_ours_counts_for_a_set():
+    rows = [row("choose", 0, source="old"), row("choose", 1, source="new"), row("lenet_5", 0, source="old"),
+            {**row("choose", 0, source="old"), "set": "mnist-5k"}]  # fmt: skip
     (cells,) = table.tables(rows).values()
-    assert {(cell.method, tuple(cell.errors)) for cell in cells} == {("choose", (1,)), ("lenet_5", (0,))}
+    assert {(cell.set, cell.method, tuple(cell.errors)) for cell in cells} == {
+        ("digits", "choose", (1,)), ("digits", "lenet_5", (0,)), ("mnist-5k", "choose", (0,))
+    }  # fmt: skip
 
 
 def test_the_interval_of_a_median_holds_it():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from convwise import evidence
 from convwise.core.paired import known_run_variance
 from convwise.core.records import Effect, Result, Trial, from_json, to_json
 from convwise.evidence import INDIFFERENT, RunVariance, effect_of, verdicts
@@ -261,3 +262,51 @@ def test_an_effect_goes_through_json():
         Effect("n", 0, 1, 0.1, 0, 0.2, 1.0, "matters"),
     ):
         assert from_json(Effect, json.loads(json.dumps(to_json(effect)))) == effect
+
+
+# --- from a part to the end ----------------------------------------------------------------------
+
+
+def early(change: float, error: float, ratio: float = 1.0) -> Effect:
+    """As it was measured after a part, far more certain than p = 0.05 or not at all."""
+    p = 2 * stats.norm.sf(abs(change) / error)
+    word = "matters" if p < 0.05 else "not resolved"
+    return Effect("x", 0, 1, change, change - 1.96 * error, change + 1.96 * error, ratio, word, p=p)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("mistakes", [0.02, 0.3])
+def test_the_interval_told_for_the_end_holds_what_comes_out(mistakes, ratio):
+    """Ends simulated from the constants, and from what the part measured with an error of its own."""
+    rng, held = np.random.default_rng(1), []
+    for _ in range(2000):
+        true, error = rng.normal(0, 0.1 * mistakes), 0.01
+        told = evidence.carried(early(true + rng.normal(0, error), error, ratio), mistakes)
+        drift = rng.normal(0, evidence.DRIFT * mistakes)
+        end = evidence.KEPT * true + evidence.CHEAPER * mistakes * np.log(ratio) + drift
+        held.append(told.expected_low <= end <= told.expected_high)
+    assert 0.94 <= np.mean(held) <= 0.98
+
+
+def test_an_early_lead_of_cheaper_steps_is_not_told_to_matter():
+    told = evidence.carried(early(0.04, 0.01, ratio=0.3), 0.4)
+    assert told.verdict == "not resolved"
+    assert told.expected < 0 < told.accuracy_change
+    assert told.low > 0  # what was measured stays as it was
+
+
+def test_what_fails_at_once_matters():
+    told = evidence.carried(early(-0.35, 0.01), 0.4)
+    assert told.verdict == "matters"
+    assert told.expected == pytest.approx(-0.35)
+    slow = evidence.carried(early(-0.35, 0.01, ratio=3.0), 0.4)
+    assert (slow.verdict, slow.expected) == ("not resolved", pytest.approx(0.16 * -0.35 + 0.02 * 0.4 * np.log(3)))
+
+
+def test_where_few_mistakes_are_left_nothing_can_matter_by_a_point():
+    assert evidence.carried(early(0.002, 0.003), 0.02).verdict == "no difference"
+
+
+def test_effects_told_together_keep_what_they_say_of_the_end():
+    told = [evidence.carried(early(change, 0.01), 0.4) for change in (-0.3, 0.02, 0.0)]
+    assert [e.expected for e in evidence.verdicts(told)] == [e.expected for e in told]

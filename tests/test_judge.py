@@ -229,7 +229,7 @@ def test_a_planted_effect_is_found_and_its_absence_is_not():
         return "".join("01"[int(right)] for right in rng.random(1000) < share)
 
     words = {}
-    for planted in (0.0, 0.1):
+    for planted in (0.0, 0.15):
         told = [
             raced_effects(GIVEN, [*leader(1, run(0.8)), answered(edited(padding="valid"), run(0.8 + planted))])[0]
             for _ in range(200)
@@ -238,7 +238,7 @@ def test_a_planted_effect_is_found_and_its_absence_is_not():
         assert 0.92 <= covered <= 1.0
         words[planted] = np.mean([e.verdict == "matters" for e in told])
     assert words[0.0] <= 0.07
-    assert words[0.1] >= 0.9
+    assert words[0.15] >= 0.9  # of the end as well: a small early lead says little of that
 
 
 # --- intervals -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, sqrt
+from math import inf, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -158,6 +158,36 @@ def _word(differs: bool, p_same: float) -> VerdictWord:
     return "no difference" if p_same < ALPHA else "not resolved"
 
 
+# From a part of a training to its end --------------------------------------------------------------
+
+# What is ahead after a small part of a training need not be ahead at its end: cheap steps lead early and lose late.
+# Fitted by benchmarks/effects.py (benchmarks/effects.md says on what); all in shares of the mistakes after the part.
+KEPT = 0.16  # of a change, at the end
+CHEAPER = 0.02  # what the logarithm of the time of a step is worth more at the end
+DRIFT, DRIFT_FREEDOM = 0.06, 30.0  # the deviation of what is left, and the degrees of freedom that it is known with
+COLLAPSED, SLOW = 0.3, 2.0  # a net so much worse, whose steps are not so much slower, does not train, and never will
+
+
+def carried(effect: Effect, mistakes: float) -> Effect:
+    """An effect of a small part of a training, with what it says of the end: verdict, p, p_same and what to expect.
+
+    mistakes: the mean share of wrong answers of both nets after the part. The change itself and its
+    interval stay as they were measured. It matters where it did after the part, with the same sign.
+    """
+    error = (effect.high - effect.low) / 2 / float(special.ndtri(1 - ALPHA / 2))
+    kept = 1.0 if effect.accuracy_change < -COLLAPSED and effect.time_ratio < SLOW else KEPT
+    change = kept * effect.accuracy_change + CHEAPER * mistakes * log(effect.time_ratio)
+    own, drift = (kept * error) ** 2, (DRIFT * mistakes) ** 2
+    spread = sqrt(own + drift)
+    freedom = _satterthwaite((own, 100.0), (drift, DRIFT_FREEDOM))
+    half = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * spread
+    p = 2 * float(special.stdtr(freedom, -abs(change) / spread))
+    p_same = float(special.stdtr(freedom, (abs(change) - INDIFFERENT) / spread))
+    differs = p < ALPHA and effect.verdict == "matters" and change * effect.accuracy_change > 0
+    return replace(effect, verdict=_word(differs, p_same), p=p, p_same=p_same, expected=change,
+                   expected_low=change - half, expected_high=change + half)  # fmt: skip
+
+
 # Several effects ----------------------------------------------------------------------------------
 
 
@@ -181,7 +211,7 @@ def verdicts(effects: Iterable[Effect]) -> tuple[Effect, ...]:
         replace(
             effect,
             verdict=_weakened(effect, found),
-            expected=_shrunk(effect.accuracy_change, error, spread),
+            expected=_shrunk(effect.accuracy_change, error, spread) if effect.expected is None else effect.expected,
         )
         for effect, error in zip(told, errors.tolist(), strict=True)
     )

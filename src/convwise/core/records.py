@@ -188,9 +188,11 @@ class Effect:
 
     accuracy_change, low, high: in accuracy (0.01 is one point); time_ratio: seconds per image
     after / before; runs: how many trials the estimate rests on; seconds: of training of each of
-    them, the horizon that the effect is true for (0 where epochs were counted); p: of a change as
+    them, the horizon that the effect was measured at (0 where epochs were counted); p: of a change as
     large by chance alone; p_same: of one as small although the truth is a whole point; expected:
-    the change to expect of it again, where several effects were told together. None: not known.
+    the change to expect of it again, where several effects were told together. Of a part of a
+    training, verdict, p, p_same and expected are of its end, and expected_low, expected_high the
+    95 % interval there. None: not known.
     """
 
     parameter: str
@@ -206,6 +208,8 @@ class Effect:
     p: float | None = None
     p_same: float | None = None
     expected: float | None = None
+    expected_low: float | None = None
+    expected_high: float | None = None
 
 
 @dataclass(frozen=True)
