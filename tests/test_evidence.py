@@ -271,7 +271,7 @@ def early(change: float, error: float, ratio: float = 1.0) -> Effect:
     """As it was measured after a part, far more certain than p = 0.05 or not at all."""
     p = 2 * stats.norm.sf(abs(change) / error)
     word = "matters" if p < 0.05 else "not resolved"
-    return Effect("x", 0, 1, change, change - 1.96 * error, change + 1.96 * error, ratio, word, p=p)
+    return Effect("x", 0, 1, change, change - 1.96 * error, change + 1.96 * error, ratio, word, seconds=10.0, p=p)
 
 
 @pytest.mark.parametrize("ratio", [0.3, 1.0, 2.0])
@@ -293,6 +293,11 @@ def test_an_early_lead_of_cheaper_steps_is_not_told_to_matter():
     assert told.verdict == "not resolved"
     assert told.expected < 0 < told.accuracy_change
     assert told.low > 0  # what was measured stays as it was
+
+
+def test_of_counted_epochs_the_end_does_not_hang_on_the_clock():
+    counted = [replace(early(0.04, 0.01, ratio=ratio), seconds=0.0) for ratio in (0.3, 1.0)]
+    assert len({evidence.carried(e, 0.4).expected for e in counted}) == 1
 
 
 def test_what_fails_at_once_matters():

@@ -175,8 +175,9 @@ def carried(effect: Effect, mistakes: float) -> Effect:
     interval stay as they were measured. It matters where it did after the part, with the same sign.
     """
     error = (effect.high - effect.low) / 2 / float(special.ndtri(1 - ALPHA / 2))
-    kept = 1.0 if effect.accuracy_change < -COLLAPSED and effect.time_ratio < SLOW else KEPT
-    change = kept * effect.accuracy_change + CHEAPER * mistakes * log(effect.time_ratio)
+    ratio = effect.time_ratio if effect.seconds else 1.0  # counted epochs give cheap steps no lead
+    kept = 1.0 if effect.accuracy_change < -COLLAPSED and ratio < SLOW else KEPT
+    change = kept * effect.accuracy_change + CHEAPER * mistakes * log(ratio)
     own, drift = (kept * error) ** 2, (DRIFT * mistakes) ** 2
     spread = sqrt(own + drift)
     freedom = _satterthwaite((own, 100.0), (drift, DRIFT_FREEDOM))
