@@ -70,7 +70,7 @@ def test_a_textbook_net_comes_back_from_every_format(name, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "Opaque"])  # which no format writes
 def test_every_parameter_of_a_layer_comes_back(kind, form):
     """A layer drawn over all of its declared parameters, written and read: it answers as before, or is refused."""
     tried = 0
@@ -83,7 +83,7 @@ def test_every_parameter_of_a_layer_comes_back(kind, form):
             again = answers(back.net, back.weights, pixels)
             assert np.abs(again - expected).max() <= 1e-4 * max(1, np.abs(expected).max()), layer
             tried += 1
-    assert tried or kind == "Opaque"
+    assert tried
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

@@ -90,7 +90,7 @@ def _options() -> Iterator[inspect.Parameter]:
 
 
 def _help(per_kind: Mapping[str, Parameter[Any, Any]]) -> str:
-    """'Step between outputs. Default 1; of MaxPooling2D, AveragePooling2D the pool's size.'"""
+    """'Step between outputs. Default 1; of MaxPooling2D and AveragePooling2D the pool's size.'"""
     first = next(iter(per_kind.values()))
     some = f"Of {' and '.join(per_kind)}: " if len(per_kind) < 3 else ""
     meaning = first.meaning[:1].upper() + first.meaning[1:] if not some else first.meaning
@@ -169,13 +169,20 @@ def _value_of(name: str, word: Any) -> Any:
     """What a word such as '7', '7x5', 'same' or '1,2,1,2' stands for, by the kind of the parameter."""
     parameter = next(iter(DECLARED[name].values()))
     if type(parameter) not in NUMBERS or (isinstance(parameter, Padding) and word in ("same", "valid")):
-        return float(word) if isinstance(parameter, Number) else word
+        return _number(name, word, parameter.legal) if isinstance(parameter, Number) else word
     numbers, (many, legal) = _whole(word), NUMBERS[type(parameter)]
     if len(numbers) not in many:
         raise UnusableInput(f"--{name.replace('_', '-')}", f"is {word!r}", legal)
     if isinstance(parameter, Padding):
         return numbers if len(numbers) == 4 else (numbers[0], numbers[0], numbers[-1], numbers[-1])
     return numbers if len(numbers) == 2 else numbers[0]
+
+
+def _number(name: str, word: str, legal: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise UnusableInput(f"--{name.replace('_', '-')}", f"is {word!r}", legal) from None
 
 
 def _whole(word: str) -> tuple[int, ...]:

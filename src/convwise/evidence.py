@@ -165,6 +165,7 @@ def _word(differs: bool, p_same: float) -> VerdictWord:
 KEPT = 0.16  # of a change, at the end
 CHEAPER = 0.02  # what the logarithm of the time of a step is worth more at the end
 DRIFT, DRIFT_FREEDOM = 0.06, 30.0  # the deviation of what is left, and the degrees of freedom that it is known with
+MEASURED_FREEDOM = 100.0  # of what was measured after the part, about: as many validation images at least
 COLLAPSED, SLOW = 0.3, 2.0  # a net so much worse, whose steps are not so much slower, does not train, and never will
 
 
@@ -180,7 +181,7 @@ def carried(effect: Effect, mistakes: float) -> Effect:
     change = kept * effect.accuracy_change + CHEAPER * mistakes * log(ratio)
     own, drift = (kept * error) ** 2, (DRIFT * mistakes) ** 2
     spread = sqrt(own + drift)
-    freedom = _satterthwaite((own, 100.0), (drift, DRIFT_FREEDOM))
+    freedom = _satterthwaite((own, MEASURED_FREEDOM), (drift, DRIFT_FREEDOM))
     half = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * spread
     p = 2 * float(special.stdtr(freedom, -abs(change) / spread))
     p_same = float(special.stdtr(freedom, (abs(change) - INDIFFERENT) / spread))
