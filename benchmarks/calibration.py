@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 from functools import partial
 from itertools import combinations
@@ -27,10 +28,11 @@ from typing import Any
 
 import numpy as np
 
+import paces
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.paired import RUN_FREEDOM
-from convwise.core.records import Effect, Recipe, Result, Trial, from_json, to_json
+from convwise.core.records import Effect, Pace, Recipe, Result, Trial, from_json, to_json
 from convwise.evidence import RunVariance, between_runs, effect_of
 
 HERE = Path(__file__).parent
@@ -72,6 +74,9 @@ def _arguments() -> argparse.Namespace:
     aa.add_argument("--seconds", type=float, nargs="+", default=[8.0, 30.0, 120.0])
     aa.add_argument("--of", type=float, help="of a training of so many seconds they are the first part, as in the race")
     aa.add_argument("--runs", type=int, default=46)
+    aa.add_argument(
+        "--pace", type=paces.pace, help="another machine's seconds per mac and per byte: benchmarks/paces.py"
+    )
     aa.add_argument("--workers", type=int, help="trainings side by side, by default one a core")
     aa.add_argument("--examples", type=int, default=3000, help="validation images at most")
     aa.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
@@ -96,10 +101,13 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     source = SETS[name] if name == "digits" else arguments.data / SETS[name]
     images, engine = read(source, seed=0), machine.engine()
     workers = arguments.workers or machine.cores()
-    net, recipe = _kept(rows) if rows else _advised(images, engine, arguments.of or seconds, workers)
+    net, recipe = (
+        _kept(rows) if rows else _advised(images, arguments.pace or machine.pace(engine), arguments.of or seconds)
+    )
     height, width, _ = net.input_shape
     span = (0.0, seconds / arguments.of if arguments.of else 1.0)
     trials = [Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed, span=span) for seed in seeds]
+    trials = [paces.counted(trial, arguments.pace, len(images.train)) for trial in trials]
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
         for part in ("train", "valid"):
@@ -112,21 +120,20 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
                 if result.status == "failed":
                     print(f"{name}, seed {result.trial.seed}: {result.reason}", file=sys.stderr)
                     continue
-                rows.append(_append(arguments, name, result, first=not rows))
+                rows.append(_append(arguments, name, seconds, result, first=not rows))
                 train.weights_path(folder, result.trial.id).unlink(missing_ok=True)
         finally:
             runner.close()
 
 
-def _advised(images: Any, engine: Any, seconds: float, workers: int) -> tuple[Net, Recipe]:
+def _advised(images: Any, pace: Pace, seconds: float) -> tuple[Net, Recipe]:
     """What a study would begin with that trains for so long."""
-    from convwise import machine
     from convwise.advice import advise
     from convwise.core.goal import Goal
     from convwise.fingerprint import look
 
     facts = look(images.train, images.classes, seed=0)
-    advice = advise(facts, Goal(), machine.pace(engine), seconds, 1)
+    advice = advise(facts, Goal(), pace, seconds, 1)
     return advice.net, advice.recipe
 
 
@@ -135,24 +142,25 @@ def _kept(rows: Sequence[dict[str, Any]]) -> tuple[Net, Recipe]:
     return Net.from_json(first["net"]), from_json(Recipe, first["recipe"])
 
 
-def _append(arguments: argparse.Namespace, name: str, result: Result, first: bool) -> dict[str, Any]:
+def _append(arguments: argparse.Namespace, name: str, seconds: float, result: Result, first: bool) -> dict[str, Any]:
     """The row written; the first of a set and length holds the net, the recipe and the machine as well."""
     from convwise import machine
 
     every = -(-len(result.correct) // arguments.examples)  # the images may be in the order of their classes
     row: dict[str, Any] = {
         "set": name,
-        "seconds": result.trial.seconds,
+        "seconds": seconds,
         "of": arguments.of,
         "seed": result.trial.seed,
         "score": result.score,
-        "images_per_second": round(result.images_per_second, 1),
+        "images_per_second": round(paces.speed(result, arguments.pace), 1),
         "load_1m": round(os.getloadavg()[0], 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "correct": result.correct[::every],
     }
     if first:
         row |= {"net": to_json(result.trial.net), "recipe": to_json(result.trial.recipe)}
+        row |= {"pace": arguments.pace and astuple(arguments.pace), "epochs": result.trial.epochs}
         row |= {"dtype": result.dtype, "machine": machine.describe()}
     arguments.bank.parent.mkdir(parents=True, exist_ok=True)
     with arguments.bank.open("a") as file:

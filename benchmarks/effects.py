@@ -1,15 +1,17 @@
 """Does an early effect hold at the end, and how large is each effect there? Single changes, trained short and long.
 
-    python benchmarks/effects.py bank SET [SET ...] [--part 10] [--final 120] [--seeds 0]
+    python benchmarks/effects.py bank SET [SET ...] [--part 20] [--final 480] [--seeds 0]
     python benchmarks/effects.py report
 
 bank: of each set the advised net and its single changes, one thread each, side by side: as the race
 trains them (the first `--part` seconds of a training of `--final` seconds, judged on the validation
 part), and, under another seed, to the end of such a training, judged on the sealed test part as well.
 Each training appends a row with its answers to benchmarks/results/effects.jsonl; the same command goes
-on where it stopped. report: of the effects told early, how many keep their sign, or stay inside one
-point, at the end; the choice made again on resampled validation images, and whether the accuracy told
-with it holds; every effect at the end over all sets: in benchmarks/effects.md and docs/effects.svg.
+on where it stopped. With --pace the trainings are as long as a machine of that pace makes them, counted
+in images and not by the clock: so a fast machine fills the bank of a slow one. report: of the effects
+told early, how many keep their sign, or stay inside one point, at the end; the choice made again on
+resampled validation images, and whether the accuracy told with it holds; every effect at the end over
+all sets: in benchmarks/effects.md and docs/effects.svg.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,10 +30,11 @@ from typing import Any
 import numpy as np
 
 import matrix
+import paces
 import sets
 from calibration import ANY
 from convwise.core.records import Effect, Result, Trial, to_json
-from convwise.evidence import COLLAPSED, RunVariance, carried, effect_of, verdicts
+from convwise.evidence import RunVariance, carried, effect_of, trains, verdicts
 from convwise.judge import wilson
 from convwise.search import race
 
@@ -63,9 +66,10 @@ def main() -> None:
     else:
         rows = matrix.rows_of(given.results)
         found = list(compared(rows))
-        draw(found, FIGURE)
+        ends = list({(c.set, c.late.parameter, c.late.after): c for c in found}.values())
+        draw(ends, FIGURE)
         PAGE.write_text(
-            "\n".join([*HEAD, "", *horizon(found), "", *fitted(found), "", *told_again(rows), "", *sizes(found)]) + "\n"
+            "\n".join([*HEAD, "", *horizon(found), "", *fitted(found), "", *told_again(rows), "", *sizes(ends)]) + "\n"
         )
 
 
@@ -75,9 +79,13 @@ def _arguments() -> argparse.Namespace:
     modes = parser.add_subparsers(dest="mode", required=True)
     bank = modes.add_parser("bank")
     bank.add_argument("set", nargs="+", choices=sets.SETS)
-    bank.add_argument("--part", type=float, default=10.0, help="seconds of the early trainings")
-    bank.add_argument("--final", type=float, default=120.0, help="seconds of the long ones, of one thread")
+    bank.add_argument("--part", type=float, default=20.0, help="seconds of the early trainings")
+    bank.add_argument("--final", type=float, default=480.0, help="seconds of the long ones, of one thread")
     bank.add_argument("--seeds", type=int, nargs="+", default=[0])
+    bank.add_argument("--workers", type=int, help="trainings side by side, by default one a core")
+    bank.add_argument(
+        "--pace", type=paces.pace, help="another machine's seconds per mac and per byte, as 2.8e-11,6.2e-10"
+    )
     bank.add_argument("--data", type=Path, default=sets.DATA)
     modes.add_parser("report")
     return parser.parse_args()
@@ -105,22 +113,24 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
     from convwise.images import read
     from convwise.runners import RUNNERS
 
-    images, engine, workers = read(sets.source(name, given.data), seed=0), machine.engine(), machine.cores()
+    images, engine = read(sets.source(name, given.data), seed=0), machine.engine()
+    workers = given.workers or machine.cores()
     facts = look(images.train, images.classes, seed=0)
-    advice = advise(facts, Goal(), machine.pace(engine), given.final, 1)
-    stands = {(r["parameter"], r["to"], r["role"]) for r in matrix.rows_of(given.results)
+    advice = advise(facts, Goal(), given.pace or machine.pace(engine), given.final, 1)
+    lengths = {"part": given.part, "final": given.final}
+    stands = {(r["parameter"], r["to"], r["role"], r["seconds"]) for r in matrix.rows_of(given.results)
               if (r["set"], r["seed"], r["final_seconds"]) == (name, seed, given.final)}  # fmt: skip
-    wanted = [(change, role) for change in changes(advice) for role in ("part", "final")
-              if (change.parameter, change.after, role) not in stands]  # fmt: skip
+    wanted = [(change, role) for change in changes(advice) for role in lengths
+              if (change.parameter, change.after, role, lengths[role]) not in stands]  # fmt: skip
     if not wanted:
         return
     trials = {}
     for number, (change, role) in enumerate(wanted):
         trial = Trial(f"{role}-{number:02d}", role, change.sample, advice.space.grow(change.sample),
-                      advice.space.trained(change.sample), given.part if role == "part" else given.final,
+                      advice.space.trained(change.sample), lengths[role],
                       seed=2 * seed + (role == "final"), part="train",
                       span=(0.0, given.part / given.final if role == "part" else 1.0))  # fmt: skip
-        trials[trial.id] = trial, change
+        trials[trial.id] = paces.counted(trial, given.pace, len(images.train)), change
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
         for size in {trial.net.input_shape[:2] for trial, _ in trials.values()}:
@@ -139,7 +149,7 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
                     pixels = np.asarray(opened.at(*trial.net.input_shape[:2]).pixels)
                     right = train.probabilities(trial.net, weights, pixels).argmax(1) == opened.labels
                     sealed = "".join("01"[int(each)] for each in right)
-                _append(given, name, seed, change, result, sealed)
+                _append(given, name, seed, engine.device, change, result, sealed)
         finally:
             runner.close()
 
@@ -155,13 +165,17 @@ def changes(advice: Any) -> Iterator[Change]:
             yield Change(name, advice.sample[name], value, dict(sample))
 
 
-def _append(given: argparse.Namespace, name: str, seed: int, change: Change, result: Result, sealed: str) -> None:
+def _append(given: argparse.Namespace, name: str, seed: int, device: str, change: Change, result: Result,
+            sealed: str) -> None:  # fmt: skip
+    trial, pace = result.trial, given.pace
     row = {
         "set": name, "parameter": change.parameter, "from": change.before, "to": change.after,
-        "role": result.trial.stage, "seconds": result.trial.seconds, "final_seconds": given.final, "seed": seed,
+        "role": trial.stage, "seconds": {"part": given.part, "final": given.final}[trial.stage],
+        "final_seconds": given.final, "seed": seed, "pace": astuple(pace) if pace else None,
         "status": result.status, "reason": result.reason, "correct": result.correct,
         "accuracy": result.score, "sealed": sealed,
-        "images_per_second": round(result.images_per_second, 1), "macs": result.cost.get("macs"),
+        "images_per_second": round(paces.speed(result, pace), 1),
+        "epochs": trial.epochs, "device": device, "macs": result.cost.get("macs"),
         "sample": to_json(change.sample), "load_1m": round(os.getloadavg()[0], 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine_kind": matrix.machine_kind(),
         "source": matrix.source_sum(), "versions": matrix.versions(),
@@ -178,53 +192,96 @@ def _append(given: argparse.Namespace, name: str, seed: int, change: Change, res
 class Compared:
     """One change of one set: the effect as the race tells it early, and as it is at the end.
 
-    mistakes: the mean share of wrong answers of both nets after the part.
+    share: of the whole training that the part was; mistakes: the mean share of wrong answers of both nets after it.
     """
 
     set: str
+    share: float
     early: Effect
     late: Effect
     mistakes: float
 
+    @property
+    def scoring(self) -> float:
+        """Half the 95 % interval of the effect at the end: how well it is known itself."""
+        return (self.late.high - self.late.low) / 2
+
 
 def compared(rows: Iterable[dict[str, Any]]) -> Iterator[Compared]:
-    """Every change of which all trainings ended; the early effects of a set are told together."""
-    for name, short, long in banks(rows):
-        keys = [key for key in short if key[0] != AS_IS]
-        early = verdicts([_told(short[AS_IS, None], short[key]) for key in keys])
-        for key, told in zip(keys, early, strict=True):
-            late = _effect(long[AS_IS, None], long[key], "sealed")
-            yield Compared(name, told, late, _mistakes(short[AS_IS, None], short[key]))
+    """Every change of which all trainings ended; the early effects of a set, seed and length are told together.
+
+    What is true at the end is the mean over all seeds.
+    """
+    found = list(banks(rows))
+    for bank in found:
+        ends = [other.long for other in found if other.set == bank.set and other.part == bank.part]
+        keys = [key for key in bank.short if key[0] != AS_IS]
+        for key, told in zip(keys, bank.told(), strict=True):
+            pairs = [(end[AS_IS, None], end[key]) for end in ends if key in end]
+            mistakes = _mistakes(bank.short[AS_IS, None], bank.short[key])
+            yield Compared(bank.set, bank.share, told, _effect(pairs, "sealed"), mistakes)
 
 
 Rows = dict[tuple[str, Any], dict[str, Any]]  # (parameter, value) -> row
 
 
-def banks(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Rows, Rows]]:
-    """(set, short trainings, long ones) of each set and seed: the net as it is, and the changes that have both."""
-    groups: dict[tuple[str, int, float], dict[str, Rows]] = {}
-    for row in rows:
-        if row["status"] == "done":
-            group = groups.setdefault((row["set"], row["seed"], row["final_seconds"]), {"part": {}, "final": {}})
-            group[row["role"]][row["parameter"], row["to"]] = row
-    for (name, *_), group in groups.items():
-        both = [key for key in group["part"] if key in group["final"]]
+@dataclass(frozen=True)
+class Bank:
+    """Short and long trainings of one set, seed and length: the net as it is, and the changes that have both."""
+
+    set: str
+    part: float
+    whole: float
+    short: Rows
+    long: Rows
+
+    @property
+    def share(self) -> float:
+        """Of the whole training that the part is."""
+        return self.part / self.whole
+
+    def told(self, short: Rows | None = None) -> tuple[Effect, ...]:
+        """As the race tells the changes: what it says of the end."""
+        rows = short or self.short
+        before = rows[AS_IS, None]
+        effects = [carried(_effect([(before, after)], "correct"), _mistakes(before, after), self.share)
+                   for key, after in rows.items() if key[0] != AS_IS]  # fmt: skip
+        return verdicts(effects)
+
+
+def banks(rows: Iterable[dict[str, Any]]) -> Iterator[Bank]:
+    """All that has the net as it is. Of each set those of the longest trainings alone."""
+    done = [row for row in rows if row["status"] == "done"]
+    longest: dict[str, float] = {}
+    for row in done:
+        longest[row["set"]] = max(row["final_seconds"], longest.get(row["set"], 0.0))
+    parts: dict[tuple[str, int, float], Rows] = {}
+    ends: dict[tuple[str, int], Rows] = {}
+    for row in done:
+        if row["final_seconds"] == longest[row["set"]]:
+            place = row["set"], row["seed"]
+            mine = (
+                ends.setdefault(place, {}) if row["role"] == "final" else parts.setdefault((*place, row["seconds"]), {})
+            )
+            mine[row["parameter"], row["to"]] = row
+    for (name, seed, seconds), short in parts.items():
+        both = [key for key in short if key in ends.get((name, seed), {})]
         if (AS_IS, None) in both:
-            yield name, {key: group["part"][key] for key in both}, {key: group["final"][key] for key in both}
+            long = ends[name, seed]
+            yield Bank(
+                name, seconds, longest[name], {key: short[key] for key in both}, {key: long[key] for key in both}
+            )
 
 
-def _effect(before: dict[str, Any], after: dict[str, Any], answers: str) -> Effect:
-    pair = [
-        Result(Trial(row["role"], row["role"], {}, ANY, seconds=row["seconds"]), "done", row["accuracy"],
-               row[answers], images_per_second=row["images_per_second"]) for row in (before, after)
+def _effect(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], answers: str) -> Effect:
+    """Of pairs of rows, as it is and changed."""
+    runs = [
+        tuple(Result(Trial(row["role"], row["role"], {}, ANY, seconds=row["seconds"]), "done", row["accuracy"],
+                     row[answers], images_per_second=row["images_per_second"]) for row in pair) for pair in pairs
     ]  # fmt: skip
-    values = (after["from"], after["to"])
-    return effect_of(after["parameter"], values, [(pair[0], pair[1])], RunVariance.known(pair))
-
-
-def _told(before: dict[str, Any], after: dict[str, Any]) -> Effect:
-    """As the race tells it: what it says of the end."""
-    return carried(_effect(before, after, "correct"), _mistakes(before, after))
+    after = pairs[0][1]
+    return effect_of(after["parameter"], (after["from"], after["to"]), [(a, b) for a, b in runs],
+                     RunVariance.known([run for pair in runs for run in pair]))  # fmt: skip
 
 
 def _mistakes(before: dict[str, Any], after: dict[str, Any]) -> float:
@@ -232,27 +289,41 @@ def _mistakes(before: dict[str, Any], after: dict[str, Any]) -> float:
 
 
 def fitted(found: list[Compared]) -> Iterator[str]:
-    """The constants of evidence.carried: least squares, all in shares of the mistakes after the part.
+    """The constants of evidence.carried, from the changes that train at all, in shares of the mistakes after the part.
 
-    Of changes of less than COLLAPSED: a net that does not train at all says nothing of others.
+    Of a change, 1 - fades * log(whole / part) is left at the end (least squares, each divided by that
+    logarithm); the deviation of what comes instead is what is left of the squares without the noise of
+    both measurements.
     """
-    found = [c for c in found if abs(c.early.accuracy_change) < COLLAPSED]
+    found = [c for c in found if trains(c.early, c.mistakes)]
     if len({c.set for c in found}) < 2:
         return
-    names = np.array([c.set for c in found])
-    given = np.array([[c.early.accuracy_change / c.mistakes, np.log(c.early.time_ratio)] for c in found])
-    ends = np.array([c.late.accuracy_change / c.mistakes for c in found])
-    kept, cheaper = np.linalg.lstsq(given, ends, rcond=None)[0]
-    left = np.zeros(len(found))
-    for name in dict.fromkeys(names):
-        mine = names == name
-        left[mine] = ends[mine] - given[mine] @ np.linalg.lstsq(given[~mine], ends[~mine], rcond=None)[0]
-    deviation = float(np.sqrt((left**2).mean()))
-    half = float(np.median(np.abs(left)))
-    yield (f"From the part to the end of {len(found)} changes, in shares of the mistakes after the part: "
-           f"{kept:.2f} of the change, and "
-           f"{cheaper:+.3f} for the logarithm of the time of a step; what is left, of a set that was not fitted to, "
-           f"has a deviation of {deviation:.3f} (half of all lie within {half:.3f}).")  # fmt: skip
+    names, lengths = np.array([c.set for c in found]), np.array([-np.log(c.share) for c in found])
+    early = np.array([c.early.accuracy_change / c.mistakes for c in found])
+    late = np.array([c.late.accuracy_change / c.mistakes for c in found])
+    noise = np.array([[(e.high - e.low) / 3.92 / c.mistakes for e in (c.early, c.late)] for c in found]) ** 2
+
+    def slope(some: np.ndarray) -> float:
+        x, y = early[some], late[some]
+        return float(-(x * (y - x) / lengths[some]).sum() / (x**2).sum())
+
+    fades = slope(np.ones(len(found), bool))
+    kept = np.maximum(1 - fades * lengths, 0)
+    squares = ((late - kept * early) ** 2 - kept**2 * noise[:, 0] - noise[:, 1]) / lengths**2
+    yield (f"From the part to the end of {len(found)} changes that train, for each unit of log(whole / part): "
+           f"{fades:.2f} of the change is gone (left out by set:"
+           f" {', '.join(f'{slope(names != name):.2f}' for name in dict.fromkeys(names))}). What comes instead, in"
+           " shares of the mistakes after the part, without the noise of scoring:")  # fmt: skip
+    yield ""
+    yield "| set | part of the training | changes | left of a change | deviation at the end | the same for each unit |"
+    yield "|---|---|---|---|---|---|"
+    for name, share in dict.fromkeys((c.set, c.share) for c in found):
+        mine = np.array([(c.set, c.share) == (name, share) for c in found])
+        own = float((early[mine] * late[mine]).sum() / max((early[mine] ** 2).sum(), 1e-12))
+        deviation = float(np.sqrt(max(squares[mine].mean(), 0)))
+        length = lengths[mine][0]
+        yield (f"| {name} | 1/{1 / share:.0f} | {mine.sum()} | {own:.2f} (all: {max(1 - fades * length, 0):.2f}) "
+               f"| {deviation * length:.3f} | {deviation:.3f} |")  # fmt: skip
 
 
 def horizon(found: list[Compared]) -> Iterator[str]:
@@ -264,9 +335,11 @@ def horizon(found: list[Compared]) -> Iterator[str]:
     inside = [c for c in same if abs(c.late.accuracy_change) <= WITHIN]
     beyond = [c for c in same if c.late.low > WITHIN or c.late.high < -WITHIN]
     places = {c.set for c in found}
-    there = sum((c.early.expected_low or 0) <= c.late.accuracy_change <= (c.early.expected_high or 0) for c in found)
+    there = sum(abs(c.late.accuracy_change - e.expected) <= np.hypot((e.expected_high - e.expected_low) / 2, c.scoring)
+                for c in found for e in [c.early])  # fmt: skip
     yield f"{len(found)} effects on {len(places)} sets: {', '.join(sorted(places))}."
-    yield f"{there} of them ended inside the 95 % interval that was told for the end."
+    yield (f"{there} of them ({100 * there / len(found):.0f} %) ended inside the 95 % interval told for the end, the "
+           "noise of scoring it added.")  # fmt: skip
     yield ""
     yield "| told early | effects | hold at the end | surely do not |"
     yield "|---|---|---|---|"
@@ -288,27 +361,25 @@ def told_again(rows: Iterable[dict[str, Any]], replays: int = REPLAYS) -> Iterat
     the truth that its interval must hold.
     """
     rng = np.random.default_rng(0)
-    yield "| set | n | other choices % | told - true, points | the 95 % interval holds it % |"
-    yield "|---|---|---|---|---|"
-    for name, short, long in banks(rows):
-        early, late = ({key: _right(row["correct"]) for key, row in bank.items()} for bank in (short, long))
+    yield "| set | part | n | other choices % | told - true, points | the 95 % interval holds it % |"
+    yield "|---|---|---|---|---|---|"
+    for bank in banks(rows):
+        short, name = bank.short, bank.set
+        early, late = ({key: _right(row["correct"]) for key, row in part.items()} for part in (short, bank.long))
         n, told, held, others = len(late[AS_IS, None]), [], 0, 0
         for _ in range(replays):
             drawn = rng.integers(0, n, n)
             some = {key: {**short[key], "correct": _answers(right[drawn]), "accuracy": float(right[drawn].mean())}
                     for key, right in early.items()}  # fmt: skip
-            effects = verdicts([_told(some[AS_IS, None], some[key]) for key in some if key[0] != AS_IS])
-            better = race.adopted(effects)
+            better = race.adopted(bank.told(some))
             chosen = late[(better.parameter, better.after) if better else (AS_IS, None)]
             right, true = int(chosen[drawn].sum()), chosen.mean()
             low, high = wilson(right, n)
             told.append(right / n - true)
             held += low <= true <= high
             others += better is not None
-        yield (
-            f"| {name} | {n:,} | {100 * others / replays:.1f} | {100 * float(np.mean(told)):+.2f} "
-            f"| {100 * held / replays:.1f} |"
-        )
+        choices = f"{100 * others / replays:.1f} | {100 * float(np.mean(told)):+.2f} | {100 * held / replays:.1f}"
+        yield f"| {name} | 1/{1 / bank.share:.0f} | {n:,} | {choices} |"
 
 
 def _right(answers: str) -> np.ndarray:
@@ -319,31 +390,29 @@ def _answers(right: np.ndarray) -> str:
     return "".join(np.where(right, "1", "0"))
 
 
-def sizes(found: list[Compared]) -> Iterator[str]:
+def sizes(ends: list[Compared]) -> Iterator[str]:
     """Every effect at the end, parameter by parameter."""
-    names = list(dict.fromkeys(c.set for c in found))
-    rows: dict[tuple[str, str], dict[str, list[Effect]]] = {}
-    for one in found:
+    names = list(dict.fromkeys(c.set for c in ends))
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for one in ends:
         label = f"{one.late.before} to {one.late.after}"
-        rows.setdefault((one.late.parameter, label), {}).setdefault(one.set, []).append(one.late)
+        rows.setdefault((one.late.parameter, label), {})[one.set] = 100 * one.late.accuracy_change
     yield f"| parameter | change | median | {' | '.join(names)} |"
     yield "|---|---|---|" + "---|" * len(names)
     for parameter in PARAMETERS:
-        for (name, label), per_set in rows.items():
+        for (name, label), points in rows.items():
             if name == parameter:
-                means = {s: float(np.mean([e.accuracy_change for e in effects])) for s, effects in per_set.items()}
-                cells = [f"{100 * means[s]:+.1f}" if s in means else "" for s in names]
-                median = 100 * float(np.median([*means.values()]))
-                yield f"| {parameter} | {label} | {median:+.1f} | {' | '.join(cells)} |"
+                cells = [f"{points[s]:+.1f}" if s in points else "" for s in names]
+                yield f"| {parameter} | {label} | {np.median([*points.values()]):+.1f} | {' | '.join(cells)} |"
 
 
-def draw(found: list[Compared], path: Path) -> None:
+def draw(ends: list[Compared], path: Path) -> None:
     """Every effect at the end with its interval, a colour for each set, a row for each change."""
     import altair as alt
 
     rows = [
         {"parameter": c.late.parameter, "change": f"{c.late.before} to {c.late.after}", "set": c.set,
-         "points": 100 * c.late.accuracy_change, "low": 100 * c.late.low, "high": 100 * c.late.high} for c in found
+         "points": 100 * c.late.accuracy_change, "low": 100 * c.late.low, "high": 100 * c.late.high} for c in ends
     ]  # fmt: skip
     y = alt.Y("change:N", title=None)
     colour = alt.Color("set:N", title="")

@@ -41,7 +41,7 @@ def rows(**late: float) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def lasting(monkeypatch):
     """Changes last, so that what is counted here does not hang on what was fitted to real trainings."""
-    for name, value in (("KEPT", 1.0), ("CHEAPER", 0.0), ("DRIFT", 1e-4)):
+    for name, value in (("FADES", 0.0), ("FADES_SPREAD", 0.0), ("DRIFT", 1e-4)):
         monkeypatch.setattr(evidence, name, value)
 
 
@@ -69,8 +69,8 @@ def test_the_accuracy_told_is_held_to_that_of_the_net_that_was_chosen():
     for each in found:
         order = rng.permutation(N)
         each["correct"] = "".join(np.array(list(each["correct"]))[order])
-    name, n, others, told, held = list(effects.told_again(found, replays=200))[-1].strip("| ").split(" | ")
-    assert (name, n) == ("a", f"{N:,}")
+    name, part, n, others, told, held = list(effects.told_again(found, replays=200))[-1].strip("| ").split(" | ")
+    assert (name, part, n) == ("a", "1/12", f"{N:,}")
     assert float(others) > 95
     assert abs(float(told)) < 0.15
     assert 90 <= float(held) <= 99
@@ -79,19 +79,31 @@ def test_the_accuracy_told_is_held_to_that_of_the_net_that_was_chosen():
 def test_what_becomes_of_a_change_is_fitted_without_what_collapses():
     """Ends made of the early changes by known constants; a net that does not train at all is left out."""
     rng, found = np.random.default_rng(2), []
+    length = np.log(12)
     for name in "abc":
         found += [{**each, "set": name} for each in rows()]
         for number, early in enumerate(rng.normal(0, 0.03, 12)):
-            rate = float(np.exp(rng.normal(0, 0.5)))
-            mistakes = 1 - (0.9 + 0.9 + early) / 2
-            late = 0.9 + 0.3 * early + 0.08 * mistakes * np.log(100 / rate)
+            late = 0.9 + (1 - 0.25 * length) * early
             for role, accuracy in (("part", 0.9 + early), ("final", late)):
-                made = row(f"x{number}", role, accuracy)
-                found.append({**made, "set": name, "images_per_second": rate})
+                found.append({**row(f"x{number}", role, accuracy), "set": name})
         found += [{**row("broken", role, 0.1), "set": name} for role in ("part", "final")]
-    (text,) = effects.fitted(list(effects.compared(found)))
-    assert "36 changes" in text
-    assert "0.30 of the change, and +0.080" in text
+    text = list(effects.fitted(list(effects.compared(found))))
+    assert "36 changes" in text[0]
+    assert "0.25 of the change is gone (left out by set: 0.25, 0.25, 0.25)" in text[0]
+    assert [line.split(" | ")[1:3] for line in text[-3:]] == [["1/12", "12"]] * 3
+    assert all(float(line.strip("| ").split(" | ")[-1]) < 0.005 for line in text[-3:])
+
+
+def test_seeds_are_told_apart_early_and_together_at_the_end():
+    """What is true at the end is the mean over both: +2 and +4 points."""
+    found = rows(padding=0.02) + [{**each, "seed": 1} for each in rows(padding=0.04)]
+    assert [c.late.accuracy_change for c in effects.compared(found)] == pytest.approx([0.03, 0.03])
+
+
+def test_of_each_set_the_longest_trainings_count():
+    shorter = [{**each, "final_seconds": 60.0} for each in rows(padding=-0.05)]
+    (only,) = effects.compared([*shorter, *rows(padding=0.02)])
+    assert only.late.accuracy_change == pytest.approx(0.02)
 
 
 def test_the_size_of_an_effect_is_told_for_each_set():
@@ -123,7 +135,7 @@ def test_a_figure_comes_out(tmp_path):
 
 @pytest.mark.slow
 def test_a_bank_is_filled_once(tmp_path):
-    given = SimpleNamespace(results=tmp_path / "x.jsonl", part=2.0, final=4.0, data=None)
+    given = SimpleNamespace(results=tmp_path / "x.jsonl", part=2.0, final=4.0, data=None, workers=1, pace=None)
     effects.fill("digits", 0, given)
     written = effects.matrix.rows_of(given.results)
     assert {each["status"] for each in written} == {"done"}

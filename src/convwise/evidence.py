@@ -160,34 +160,43 @@ def _word(differs: bool, p_same: float) -> VerdictWord:
 
 # From a part of a training to its end --------------------------------------------------------------
 
-# What is ahead after a small part of a training need not be ahead at its end: cheap steps lead early and lose late.
-# Fitted by benchmarks/effects.py (benchmarks/effects.md says on what); all in shares of the mistakes after the part.
-KEPT = 0.16  # of a change, at the end
-CHEAPER = 0.02  # what the logarithm of the time of a step is worth more at the end
-DRIFT, DRIFT_FREEDOM = 0.06, 30.0  # the deviation of what is left, and the degrees of freedom that it is known with
+# What is ahead after a part of a training need not be ahead at its end: cheap steps lead early and lose late. Fitted by
+# benchmarks/effects.py (benchmarks/effects.md says on what), for each unit of log(whole training / part).
+FADES, FADES_SPREAD = 0.32, 0.08  # share of a change that is gone at the end, and its deviation from change to change
+DRIFT, DRIFT_FREEDOM = 0.016, 30.0  # deviation of what comes instead, as a share of the mistakes; how well it is known
 MEASURED_FREEDOM = 100.0  # of what was measured after the part, about: as many validation images at least
-COLLAPSED, SLOW = 0.3, 2.0  # a net so much worse, whose steps are not so much slower, does not train, and never will
+COLLAPSED, SLOW = 0.4, 1.5  # so small a share of the other's accuracy, at steps not so much slower: it never will train
 
 
-def carried(effect: Effect, mistakes: float) -> Effect:
-    """An effect of a small part of a training, with what it says of the end: verdict, p, p_same and what to expect.
+def carried(effect: Effect, mistakes: float, share: float) -> Effect:
+    """An effect of a part of a training, with what it says of the end: verdict, p, p_same and what to expect.
 
-    mistakes: the mean share of wrong answers of both nets after the part. The change itself and its
-    interval stay as they were measured. It matters where it did after the part, with the same sign.
+    mistakes: the mean share of wrong answers of both nets after the part; share: of the whole
+    training that the part is. The change itself and its interval stay as they were measured. It
+    matters where it did after the part, with the same sign.
     """
     error = (effect.high - effect.low) / 2 / float(special.ndtri(1 - ALPHA / 2))
-    ratio = effect.time_ratio if effect.seconds else 1.0  # counted epochs give cheap steps no lead
-    kept = 1.0 if effect.accuracy_change < -COLLAPSED and ratio < SLOW else KEPT
-    change = kept * effect.accuracy_change + CHEAPER * mistakes * log(ratio)
-    own, drift = (kept * error) ** 2, (DRIFT * mistakes) ** 2
-    spread = sqrt(own + drift)
+    fades, spread = (FADES, FADES_SPREAD) if trains(effect, mistakes) else (0.0, 0.0)
+    kept = max(1 + fades * log(share), 0.0)
+    change = kept * effect.accuracy_change
+    own = (kept * error) ** 2
+    drift = log(share) ** 2 * ((DRIFT * max(mistakes, error)) ** 2 + (spread * effect.accuracy_change) ** 2)
+    deviation = sqrt(own + drift)
     freedom = _satterthwaite((own, MEASURED_FREEDOM), (drift, DRIFT_FREEDOM))
-    half = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * spread
-    p = 2 * float(special.stdtr(freedom, -abs(change) / spread))
-    p_same = float(special.stdtr(freedom, (abs(change) - INDIFFERENT) / spread))
-    differs = p < ALPHA and effect.verdict == "matters" and change * effect.accuracy_change > 0
+    half = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * deviation
+    p = 2 * float(special.stdtr(freedom, -abs(change) / deviation))
+    p_same = float(special.stdtr(freedom, (abs(change) - INDIFFERENT) / deviation))
+    differs = p < ALPHA and effect.verdict == "matters"
     return replace(effect, verdict=_word(differs, p_same), p=p, p_same=p_same, expected=change,
                    expected_low=change - half, expected_high=change + half)  # fmt: skip
+
+
+def trains(effect: Effect, mistakes: float) -> bool:
+    """Whether both nets learn at all: one does not whose accuracy is far below the other's after steps about as fast."""
+    half = effect.accuracy_change / 2
+    low, high = 1 - mistakes - abs(half), 1 - mistakes + abs(half)
+    slower = effect.time_ratio if half < 0 else 1 / effect.time_ratio  # the steps of the net that is behind
+    return low > COLLAPSED * high or slower > SLOW
 
 
 # Several effects ----------------------------------------------------------------------------------

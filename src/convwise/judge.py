@@ -15,8 +15,6 @@ from convwise.evidence import CONFIDENCE, RunVariance, carried, effect_of, verdi
 from convwise.search import race
 from convwise.search.ranking import front
 
-LATE = 0.5  # share of the schedule from which what was measured is taken to hold at the end
-
 
 def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     """The choice, the effects of what was tried beside it, and what no other net beats in both accuracy and macs.
@@ -96,10 +94,8 @@ def _effect(name: str, before: Sequence[Result], after: Sequence[Result]) -> Eff
     seconds = sum(r.trial.seconds or 0.0 for r in before)
     values: tuple[Any, Any] = (before[-1].trial.sample[name], after[-1].trial.sample[name])
     effect = effect_of(name, values, [(before[-1], after[-1])], RunVariance.known((before[-1], after[-1])))
-    if before[-1].trial.span[1] >= LATE:
-        return replace(effect, seconds=seconds)
     mistakes = 1 - ((before[-1].score or 0.0) + (after[-1].score or 0.0)) / 2
-    return carried(replace(effect, seconds=seconds), mistakes)
+    return carried(replace(effect, seconds=seconds), mistakes, before[-1].trial.span[1])
 
 
 def repeated_effect(name: str, values: tuple[Any, Any], pairs: Sequence[tuple[Result, Result]]) -> Effect:

@@ -75,7 +75,7 @@ class Fingerprint:
 class Trial:
     """One planned training run.
 
-    Exactly one of `seconds` (wall clock of the training loop) and `epochs` (counted) is set.
+    Exactly one of `seconds` (wall clock of the training loop) and `epochs` (counted, parts of one too) is set.
     part: 'train' holds the validation part back, 'all' trains on everything not sealed.
     resumes: the id of the trial whose weights this one starts from, or ''.
     span: which share of the learning-rate schedule the run covers, (0, 1) for all of it: a trial
@@ -89,7 +89,7 @@ class Trial:
     net: Net
     recipe: Recipe = Recipe()
     seconds: float | None = None
-    epochs: int | None = None
+    epochs: float | None = None
     seed: int = 0
     part: Literal["train", "all"] = "train"
     resumes: str = ""
