@@ -214,7 +214,7 @@ def compared(rows: Iterable[dict[str, Any]]) -> Iterator[Compared]:
     """
     found = list(banks(rows))
     for bank in found:
-        ends = [other.long for other in found if other.set == bank.set and other.part == bank.part]
+        ends = {other.seed: other.long for other in found if other.set == bank.set}.values()
         keys = [key for key in bank.short if key[0] != AS_IS]
         for key, told in zip(keys, bank.told(), strict=True):
             pairs = [(end[AS_IS, None], end[key]) for end in ends if key in end]
@@ -230,6 +230,7 @@ class Bank:
     """Short and long trainings of one set, seed and length: the net as it is, and the changes that have both."""
 
     set: str
+    seed: int
     part: float
     whole: float
     short: Rows
@@ -269,7 +270,7 @@ def banks(rows: Iterable[dict[str, Any]]) -> Iterator[Bank]:
         if (AS_IS, None) in both:
             long = ends[name, seed]
             yield Bank(
-                name, seconds, longest[name], {key: short[key] for key in both}, {key: long[key] for key in both}
+                name, seed, seconds, longest[name], {key: short[key] for key in both}, {key: long[key] for key in both}
             )
 
 

@@ -192,7 +192,7 @@ def carried(effect: Effect, mistakes: float, share: float) -> Effect:
 
 
 def trains(effect: Effect, mistakes: float) -> bool:
-    """Whether both nets learn at all: one does not whose accuracy is far below the other's after steps about as fast."""
+    """Whether both nets learn: one does not whose accuracy is far below the other's after steps about as fast."""
     half = effect.accuracy_change / 2
     low, high = 1 - mistakes - abs(half), 1 - mistakes + abs(half)
     slower = effect.time_ratio if half < 0 else 1 / effect.time_ratio  # the steps of the net that is behind
