@@ -16,8 +16,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from convwise import machine
-from convwise.clock import parse_duration
+from convwise.core.clock import parse_duration
+from convwise.training import machine
 
 RESULTS = Path(__file__).parent / "results" / "budgets.jsonl"
 

@@ -6,7 +6,7 @@
 aa: trains the advised net of each set so often, for each length, under different seeds, one thread
 each, as many side by side as there are cores; each training appends a row with its answers to
 benchmarks/results/aa.jsonl, and the same command again goes on where it stopped. report: false
-alarms of the bank's pairs and triples, the variance of a whole run, which core/paired.py takes for
+alarms of the bank's pairs and triples, the variance of a whole run, which evidence/paired.py takes for
 known, and how often losses are found that were made by turning right answers wrong: in
 benchmarks/calibration.md. It replays experiments out of the bank and trains nothing.
 """
@@ -31,9 +31,9 @@ import numpy as np
 import paces
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
-from convwise.core.paired import RUN_FREEDOM
 from convwise.core.records import Effect, Pace, Recipe, Result, Trial, from_json, to_json
-from convwise.evidence import RunVariance, between_runs, effect_of
+from convwise.evidence.effects import RunVariance, between_runs, effect_of
+from convwise.evidence.paired import RUN_FREEDOM
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "aa.jsonl", HERE / "calibration.md"
@@ -89,9 +89,9 @@ def _arguments() -> argparse.Namespace:
 
 def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     """Train what is missing of one set and length; the net and recipe are those of the bank's first row."""
-    from convwise import batches, machine, train
-    from convwise.images import read
-    from convwise.runners import RUNNERS
+    from convwise.images.loading import read
+    from convwise.training import batches, machine, train
+    from convwise.training.runners import RUNNERS
 
     asked = (name, seconds, arguments.of)
     rows = [row for row in _rows(arguments.bank) if (row["set"], row["seconds"], row.get("of")) == asked]
@@ -128,9 +128,9 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
 
 def _advised(images: Any, pace: Pace, seconds: float) -> tuple[Net, Recipe]:
     """What a study would begin with that trains for so long."""
-    from convwise.advice import advise
+    from convwise.advice.advising import advise
+    from convwise.advice.fingerprint import look
     from convwise.core.goal import Goal
-    from convwise.fingerprint import look
 
     facts = look(images.train, images.classes, seed=0)
     advice = advise(facts, Goal(), pace, seconds, 1)
@@ -144,7 +144,7 @@ def _kept(rows: Sequence[dict[str, Any]]) -> tuple[Net, Recipe]:
 
 def _append(arguments: argparse.Namespace, name: str, seconds: float, result: Result, first: bool) -> dict[str, Any]:
     """The row written; the first of a set and length holds the net, the recipe and the machine as well."""
-    from convwise import machine
+    from convwise.training import machine
 
     every = -(-len(result.correct) // arguments.examples)  # the images may be in the order of their classes
     row: dict[str, Any] = {
@@ -203,7 +203,7 @@ def told(pairs: Pairs, before: RunVariance) -> Effect:
 
 
 def others(bank: Bank, name: str, length: Length) -> RunVariance:
-    """What the other sets teach of runs of that length; without any, what core/paired.py says."""
+    """What the other sets teach of runs of that length; without any, what evidence/paired.py says."""
     rest = [runs for (other, its), runs in bank.items() if its == length and other != name]
     return taught(rest) if rest else RunVariance.known(bank[name, length])
 
@@ -218,7 +218,7 @@ def taught(sets: Sequence[Sequence[Result]]) -> RunVariance:
     """The mean of the sets' run variances, and the degrees of freedom by which they scatter (2 mean^2 / variance).
 
     The scatter that the estimates themselves have is taken off; with fewer than three sets the
-    freedom stays that of core/paired.py.
+    freedom stays that of evidence/paired.py.
     """
     found = [between_runs(runs) for runs in sets]
     estimates = np.array([between - flips for between, flips, _ in found])
@@ -237,7 +237,7 @@ set, trained under different seeds, one thread each, two side by side on a 2-cor
 480' is the first 20 s of a training of 480, as the race compares networks; other lengths are whole trainings.
 
 """.splitlines()
-HEAD = """Equal nets compared: how often a difference 'matters' at nominal 5 %, the run variance as core/paired.py
+HEAD = """Equal nets compared: how often a difference 'matters' at nominal 5 %, the run variance as evidence/paired.py
 has it and, in brackets, from the other sets; how often they are said to make 'no difference', which is true.
 
 | set | s | runs | n | accuracy % | images/s, sd % | flips | whole run | alarms %: 1 pair | 2 | 3 | same %: 1, 2, 3 |

@@ -33,9 +33,9 @@ import matrix
 import paces
 import sets
 from calibration import ANY
+from convwise.core.intervals import wilson
 from convwise.core.records import Effect, Result, Trial, to_json
-from convwise.evidence import RunVariance, carried, effect_of, trains, verdicts
-from convwise.judge import wilson
+from convwise.evidence.effects import RunVariance, carried, effect_of, trains, verdicts
 from convwise.search import race
 
 HERE = Path(__file__).parent
@@ -106,12 +106,12 @@ class Change:
 
 def fill(name: str, seed: int, given: argparse.Namespace) -> None:
     """Train what is missing of one set."""
-    from convwise import batches, machine, train
-    from convwise.advice import advise
+    from convwise.advice.advising import advise
+    from convwise.advice.fingerprint import look
     from convwise.core.goal import Goal
-    from convwise.fingerprint import look
-    from convwise.images import read
-    from convwise.runners import RUNNERS
+    from convwise.images.loading import read
+    from convwise.training import batches, machine, train
+    from convwise.training.runners import RUNNERS
 
     images, engine = read(sets.source(name, given.data), seed=0), machine.engine()
     workers = given.workers or machine.cores()

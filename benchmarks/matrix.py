@@ -224,7 +224,7 @@ def revision() -> str:
 
 def versions() -> dict[str, str]:
     """Of the packages that matter, and of Python."""
-    from convwise import machine
+    from convwise.training import machine
 
     return {k: v for k, v in machine.describe().items() if k not in ("cpu", "cores", "system")}
 

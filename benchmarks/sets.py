@@ -107,7 +107,7 @@ def source(name: str, data: Path = DATA, cache: Path = CACHE) -> str:
 
 def arrays(row: Set, base: str) -> dict[str, Any]:
     """x_train, y_train, x_test, y_test of a made set: uint8 (n, rows, columns, channels), names."""
-    from convwise.images import read, with_channels
+    from convwise.images.loading import read, with_channels
 
     images = read(base, limit_px=LARGEST_PX)
     parts = {"train": (images.unsealed(), row.images), "test": (images.test.open(), row.test)}

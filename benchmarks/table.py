@@ -20,7 +20,7 @@ from typing import Any
 
 from scipy.stats import binom, rankdata
 
-from convwise.judge import wilson
+from convwise.core.intervals import wilson
 from rivals import KINDS, RIVALS
 
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from convwise.advice import advise
+from convwise.advice.advising import advise
 from convwise.core.goal import parse_goal
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net

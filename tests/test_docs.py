@@ -12,9 +12,9 @@ import pytest
 import typer
 
 import convwise
-from convwise.cli import app
-from convwise.recipes import RECIPE_RULES
-from convwise.rules import RULES
+from convwise.advice.recipes import RECIPE_RULES
+from convwise.advice.rules import RULES
+from convwise.cli.app import app
 from studies import advice, part
 
 ROOT = Path(__file__).parents[1]
@@ -110,12 +110,10 @@ def test_every_named_file_exists(document):
     text = document.read_text()
     links = [document.parent / link for link in re.findall(r"\]\((?!http)([^)#]+)", text)]
     links += [ROOT / name for name in re.findall(r"`((?:src|tests|docs|benchmarks|examples)/[\w./]+)`", text)]
-    links += [
-        ROOT / "src/convwise" / name
-        for name in re.findall(r"`((?:core/|formats/)?\w+\.py)`", text)
-        if name not in WRITTEN
-    ]
     assert [str(path) for path in links if not path.exists()] == []
+    ours = set(re.findall(r"`((?:\w+/)*\w+\.py)`", text)) - WRITTEN
+    package = ROOT / "src" / "convwise"
+    assert [name for name in ours if not (ROOT / name).exists() and not next(package.rglob(name), None)] == []
 
 
 def test_the_changelog_has_this_version():

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_sample_images
 
-from convwise import batches, formats, train
+from convwise import formats
 from convwise.core.calculus import analyse
 from convwise.core.records import Engine, Recipe, Trial
-from convwise.images import resize
+from convwise.images.loading import resize
+from convwise.training import batches, train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from examples.textbook import TEXTBOOK  # noqa: E402

@@ -16,7 +16,7 @@ import numpy as np
 class Job:
     """One run of one rival.
 
-    source: what convwise.images.read takes; deadline: time.monotonic() at which everything, the
+    source: what convwise.read takes; deadline: time.monotonic() at which everything, the
     scoring too, shall have ended; mirror: whether mirroring does no harm on this set; options: of
     the rival's row in RIVALS; threads: cores that the run may use.
     """
@@ -36,15 +36,15 @@ class Job:
 
     @cached_property
     def images(self) -> Any:
-        """The convwise.images.Images of the source, split by the seed, the test part sealed."""
-        from convwise.images import read
+        """The Images of the source, split by the seed, the test part sealed."""
+        from convwise.images.loading import read
 
         return read(self.source, seed=self.seed)
 
     @cached_property
     def dtype(self) -> str:
         """'bfloat16' where this machine's passes its self-test and is faster, else 'float32'."""
-        from convwise import machine
+        from convwise.training import machine
 
         return machine.engine().dtype
 

@@ -226,9 +226,9 @@ def count_macs(into: list[int], module: nn.Module, given: Any, made: torch.Tenso
 def latency_ms(model: nn.Module, shape: Sequence[int]) -> float | None:
     """Of one image as convwise measures it (ONNX Runtime, one thread); None where it cannot read
     the module."""
-    from convwise import machine
     from convwise.core.problems import ConvwiseError
     from convwise.formats.torch.lift import lift
+    from convwise.training import machine
 
     try:
         return machine.latency_ms(lift(model, tuple(shape)).net)

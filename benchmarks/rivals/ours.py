@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 import convwise
-from convwise import batches, machine, train
 from convwise.core.problems import ConvwiseError
 from convwise.core.records import Trial
 from convwise.core.space import Choice, Space
 from convwise.formats import torch as torch_format
-from convwise.runners import RUNNERS
+from convwise.training import batches, machine, train
+from convwise.training.runners import RUNNERS
 from rivals.job import Job, Learnt
 from rivals.loop import scoring
 

@@ -11,11 +11,11 @@ __all__ = ["advise", "check", "choose", "layer", "look", "measure", "predict", "
 def __getattr__(name: str) -> Any:
     # On use, so that importing convwise.core loads neither numpy nor torch.
     if name == "layer":
-        from convwise.single import layer
+        from convwise.inspect.single import layer
 
         return layer
     if name == "check":
-        from convwise.checking import check
+        from convwise.inspect.checking import check
 
         return check
     if name == "measure":

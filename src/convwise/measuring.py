@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convwise import deliver, edits, machine
-from convwise.bench import measure_on
-from convwise.checking import InputShape, load
-from convwise.clock import parse_duration
+from convwise.core.clock import parse_duration
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Effect, Recipe, from_json
-from convwise.edits import Subject
-from convwise.experiment import Base, Edit, Found, Measured, Memory, Record, Terms
-from convwise.images import TEST_SHARE, Images, read
+from convwise.evidence import edits
+from convwise.evidence.bench import measure_on
+from convwise.evidence.edits import Subject
+from convwise.evidence.experiment import Base, Edit, Found, Measured, Memory, Record, Terms
+from convwise.images.loading import TEST_SHARE, Images, read
+from convwise.inspect.checking import InputShape, load
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
+from convwise.output import deliver
 from convwise.study import ADVICE
+from convwise.training import machine
 
 BY = "measure"  # what made an effect, in choice.json; and the stage of its trials
 WRITE_SECONDS = 3.0  # kept for what is written into a choice folder

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from convwise.core.goal import Goal
 from convwise.core.problems import UnusableInput
-from convwise.runners import RUNNERS
-from convwise.tasks import TASKS
+from convwise.training.runners import RUNNERS
+from convwise.training.tasks import TASKS
 
 # What a study writes: a folder that holds one of these without a ledger holds somebody else's.
 OUTPUTS = ("choice.json", "report.html", "model_keras.py", "model_torch.py", "model.keras", "model.safetensors",

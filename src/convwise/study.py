@@ -12,25 +12,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from convwise import batches, deliver, machine, train
-from convwise.advice import advise as advise_from
-from convwise.clock import Clock
+from convwise.advice.advising import advise as advise_from
+from convwise.advice.fingerprint import look as look_at
 from convwise.core.calculus import analyse
+from convwise.core.clock import Clock
 from convwise.core.goal import Goal
 from convwise.core.problems import Infeasible, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Engine, Fingerprint, Pace, Result, Trial, Verdict, from_json, to_json
 from convwise.core.space import LatencyModel, Sample
-from convwise.fingerprint import look as look_at
-from convwise.images import Images
-from convwise.images import read as read_images
+from convwise.images.loading import Images
+from convwise.images.loading import read as read_images
 from convwise.interrupts import Interrupts
-from convwise.judge import judge
 from convwise.ledger import Ledger
-from convwise.runners import RUNNERS, Runner
+from convwise.output import deliver
 from convwise.search import ladder, race
+from convwise.search.judge import judge
 from convwise.settings import Settings
-from convwise.tasks import TASKS
+from convwise.training import batches, machine, train
+from convwise.training.runners import RUNNERS, Runner
+from convwise.training.tasks import TASKS
 
 # Counted studies (--trials) must not depend on the clock: a fixed pace stands for any machine.
 NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)

@@ -8,17 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from convwise import deliver, machine
-from convwise.clock import Clock, parse_duration
+from convwise.advice.fingerprint import look as look_at
+from convwise.core.clock import Clock, parse_duration
 from convwise.core.goal import parse_goal
 from convwise.core.problems import ConvwiseError
 from convwise.core.progress import Watcher, quiet
 from convwise.core.records import Advice, Fingerprint
-from convwise.fingerprint import look as look_at
-from convwise.images import Images
-from convwise.images import read as read_images
+from convwise.images.loading import Images
+from convwise.images.loading import read as read_images
+from convwise.output import deliver
 from convwise.settings import Settings, checked, folder_for
 from convwise.study import TRAINING_SHARE, Study, within_latency
+from convwise.training import machine
 
 
 def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", out: str | Path | None = None,
@@ -51,7 +52,7 @@ def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", 
 
 
 def read(source: Any, **options: Any) -> Images:
-    """The images of `source`, as convwise.images.read."""
+    """The images of `source`, as `convwise choose` reads them."""
     return read_images(source, **options)
 
 

@@ -21,7 +21,7 @@ TrialsWord = Literal["confirmed", "refuted", "not resolved"]
 class Measure:
     """One number read off the images.
 
-    name: as in the table of fingerprint.py; value: the number, in `unit`; low, high: its 95 %
+    name: as in the table of advice/fingerprint.py; value: the number, in `unit`; low, high: its 95 %
     interval where it is a probe's estimate, else None; meaning: one sentence in plain words;
     informs: the choices it bears on; curve: the points behind it (x, y), for plots.
     """

@@ -108,7 +108,7 @@ class Choice:
 class LatencyModel:
     """Predicted milliseconds of one image: a sum over layers, macs and activation bytes.
 
-    The coefficients are calibrated on this machine (machine.py); margin > 1 keeps predictions safe.
+    The coefficients are calibrated on this machine (training/machine.py); margin > 1 keeps predictions safe.
     """
 
     per_layer: float

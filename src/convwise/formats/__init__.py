@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from convwise.core.net import Net
 from convwise.core.problems import ExportMismatch, UnusableInput
-from convwise.formats.weights import Weights
 
+if TYPE_CHECKING:  # `layer` writes its source lines without them, and answers sooner
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from convwise.formats.weights import Weights
+
+__all__ = ["json", "keras", "lifted", "lowering", "onnx", "torch", "weights"]
 FORMATS: dict[str, str] = {
     "keras": "convwise.formats.keras",
     "torch": "convwise.formats.torch",
@@ -59,6 +63,8 @@ def export(folder: str | Path, to: str, out: str | Path | None = None) -> list[P
 
     Reads model.safetensors; checked on noise, since the images may be elsewhere.
     """
+    import numpy as np
+
     files = format_module(to).FILES
     net, weights, classes = read(folder)
     noise = np.random.default_rng(0).integers(0, 256, (8, *net.input_shape), dtype=np.uint8)
@@ -103,6 +109,8 @@ def _answers(form: str, folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray
 
 
 def _difference(given: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    import numpy as np
+
     if given.shape != expected.shape:
         return float("nan")
     return float(np.abs(given.astype(np.float64) - expected).max())

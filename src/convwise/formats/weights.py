@@ -20,7 +20,7 @@ from convwise.core.layers import Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import Shape
-from convwise.lowering.calls import shapes_of
+from convwise.formats.lowering.calls import shapes_of
 
 Array = NDArray[np.float32]
 Weights = dict[str, Array]

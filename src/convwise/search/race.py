@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from convwise.core.paired import paired_difference
 from convwise.core.records import Advice, Effect, Recipe, Result
 from convwise.core.space import Sample
+from convwise.evidence.paired import paired_difference
 from convwise.search import STRATEGIES
 from convwise.search.ranking import tried
 

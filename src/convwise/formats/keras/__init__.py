@@ -34,9 +34,9 @@ from convwise.core.layers import (  # noqa: E402
 from convwise.core.net import INPUT, Net  # noqa: E402
 from convwise.core.problems import Unsupported  # noqa: E402
 from convwise.core.windows import Shape  # noqa: E402
+from convwise.formats.lowering.calls import Call, Step, free, identifiers, literal, plan, variables  # noqa: E402
+from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
-from convwise.lowering.calls import Call, Step, free, identifiers, literal, plan, variables  # noqa: E402
-from convwise.lowering.keras import expanded, lower  # noqa: E402
 
 FILES = ("model_keras.py", "model.keras")
 MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape

@@ -18,9 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from convwise.core.geometry import GEOMETRY
 from convwise.core.net import INPUT, Net
 from convwise.core.windows import Shape
+from convwise.formats.lowering.calls import consumed, shapes_of
 from convwise.formats.onnx.lowering import Op, Tensor, lower
 from convwise.formats.weights import Weights, checked
-from convwise.lowering.calls import consumed, shapes_of
 
 FILES = ("model.onnx",)
 OPSET = 20

@@ -37,13 +37,13 @@ from convwise.core.layers import (
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
 from convwise.formats.lifted import Draft, Lifted
+from convwise.formats.lowering.calls import shapes_of
 from convwise.formats.onnx import build
 from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
 from convwise.formats.onnx.patterns import composed
 from convwise.formats.onnx.rules import RULES, weights_of
 from convwise.formats.onnx.view import Read, Value, View, numbers, spread_over
 from convwise.formats.weights import Array, Weights, channels_last, is_kernel
-from convwise.lowering.calls import shapes_of
 
 
 def read(path: str | Path, input_shape: Sequence[int] | None = None) -> Lifted:

@@ -26,10 +26,10 @@ from convwise.core.layers import Layer
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import Unsupported, UnusableInput
 from convwise.core.windows import Shape
+from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables
+from convwise.formats.lowering.torch import STATEFUL, lower
 from convwise.formats.torch.modules import OWN, Graph
 from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
-from convwise.lowering.calls import Call, Step, identifiers, literal, plan, variables
-from convwise.lowering.torch import STATEFUL, lower
 
 __all__ = ["FILES", "build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
 FILES = ("model_torch.py", "model.safetensors")

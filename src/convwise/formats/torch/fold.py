@@ -18,11 +18,11 @@ from convwise.core.layers import Layer
 from convwise.core.net import Net
 from convwise.core.windows import Shape
 from convwise.formats.lifted import Draft
+from convwise.formats.lowering.calls import shapes_of
 from convwise.formats.torch.pointwise import joined, unary
 from convwise.formats.torch.pt2 import Node, Ref, is_float
 from convwise.formats.torch.rules import cropped, named
 from convwise.formats.torch.walk import Seen, Walk, pair
-from convwise.lowering.calls import shapes_of
 
 Array = NDArray[Any]
 Convolution = L.Conv2D | L.DepthwiseConv2D

@@ -1,0 +1,127 @@
+"""RECIPE_RULES: how the advised networks are trained, apart from what a trial varies; rules as in rules.py."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from convwise.advice.rules import Rule, Situation, always
+
+BOXED_FROM = 15  # epochs from which images with a box of another are worth their while
+
+
+def batch_size(s: Situation) -> int:
+    """Twenty steps an epoch, between 32 and 256 images a step; a multiple of 16."""
+    return min(max(16 * round(s.images / 20 / 16), 32), 256)
+
+
+def filter_rate(s: Situation) -> float:
+    """Muon's 0.24 for twenty steps an epoch; where a batch is a smaller share of the images, by the root of it less."""
+    share = 20 * batch_size(s) / s.images
+    return round(0.24 * min(sqrt(share), 1.0), 2)
+
+
+def imbalance(s: Situation) -> float:
+    """Images of the largest class over those of the smallest."""
+    return max(s.facts.classes.values()) / max(min(s.facts.classes.values()), 1)
+
+
+def class_weights(s: Situation) -> tuple[float, ...]:
+    """Weights ~ 1 / sqrt(images of the class), mean 1, where the largest class is over 20 times the smallest."""
+    if imbalance(s) < 20:
+        return ()
+    raw = [max(count, 1) ** -0.5 for count in s.facts.classes.values()]
+    return tuple(round(len(raw) * value / sum(raw), 4) for value in raw)
+
+
+def views(s: Situation) -> float:
+    """How often the final training sees each image, about."""
+    return s.epochs(int(s.chosen["stage.filters"]))
+
+
+# The fields of the training recipe, as choices that no trial varies.
+RECIPE_RULES: tuple[Rule, ...] = (
+    Rule(
+        "batch_size",
+        always,
+        batch_size,
+        lambda s: f"{s.images:,} images give {s.images // batch_size(s)} steps an epoch",
+        "airbench94 (Jordan 2024) takes 1024 of 50,000: about fifty steps an epoch",
+        "images",
+    ),
+    Rule(
+        "optimizer",
+        always,
+        lambda s: "muon",
+        lambda s: "filters move along the orthogonalised gradient: the largest gain of all in a short training",
+        "Jordan 2024, Muon; ours: docs/findings.md, 'the recipe decides'",
+        "findings",
+    ),
+    Rule(
+        "filter_rate",
+        always,
+        filter_rate,
+        lambda s: (
+            f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller its share, the noisier a "
+            "step, and the smaller it must be; on few images a high rate keeps the net from learning them by heart"
+        ),
+        "Jordan 2024, Muon; ours: docs/findings.md, 'many images want a smaller rate'",
+        "images",
+    ),
+    Rule(
+        "average",
+        always,
+        lambda s: True,
+        lambda s: "the weights become their own running average every five steps, which calms a high rate",
+        "Zhang et al. 2019; airbench94 (Jordan 2024)",
+        "literature",
+    ),
+    Rule(
+        "label_smoothing",
+        always,
+        lambda s: 0.2,
+        lambda s: "keeps the net from growing sure of single images",
+        "Szegedy et al. 2016; airbench94 (Jordan 2024)",
+        "literature",
+    ),
+    Rule(
+        "shift_px",
+        always,
+        lambda s: max(1, round(0.07 * min(s.size))),
+        lambda s: "objects may move a little: 7 % of the shorter side",
+        "airbench94 (Jordan 2024): translate 2 of 32 px",
+        "input_shape",
+    ),
+    Rule(
+        "cutmix",
+        lambda s: views(s) >= BOXED_FROM,
+        lambda s: 0.5,
+        lambda s: (
+            f"each image is seen about {views(s):.0f} times: in half of the batches a box of each comes from another "
+            "image, so that the net cannot rely on one place alone"
+        ),
+        "Yun et al. 2019, CutMix; ours: docs/findings.md, 'boxes of other images'",
+        "findings",
+    ),
+    Rule(
+        "cutmix",
+        always,
+        lambda s: 0.0,
+        lambda s: (
+            f"each image is seen about {views(s):.0f} times, too seldom to be learnt by heart: boxes of other images "
+            f"pay from about {BOXED_FROM} times on"
+        ),
+        "ours: docs/findings.md, 'boxes of other images'",
+        "findings",
+    ),
+    Rule(
+        "class_weights",
+        always,
+        class_weights,
+        lambda s: (
+            f"the largest class has {imbalance(s):.1f} times the images of the smallest; the loss is weighted from "
+            "20 times on, because weights cost accuracy below that"
+        ),
+        "King & Zeng 2001; Cui et al. 2019",
+        "classes",
+    ),
+)

@@ -1,0 +1,332 @@
+"""The command line: one door to the study."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from convwise.cli import check as cli_check
+from convwise.cli import layer as cli_layer
+from convwise.cli import measure as cli_measure
+from convwise.cli.console import err, out, table, watching
+from convwise.core.clock import STARTED
+from convwise.core.problems import ConvwiseError, UnusableInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Commands(TyperGroup):
+    """The commands; an interrupt that none of them answers is told: typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            err().print("convwise: interrupted; nothing was written", highlight=False)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+IMAGES_HELP = (
+    "Class folders (with or without train/ val/ test/ above them), a zip of them, an .npz "
+    "(x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or the name 'digits'."
+)
+ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
+GOAL_HELP = (
+    "What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'. Or the cost that is to be "
+    "lowest, and the accuracy to keep: 'macs where accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is "
+    "'macs where accuracy>=best-0.3%', best being the accuracy of the best network found. Limits: latency (us, ms, s; "
+    "batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+)
+GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
+TestOption = Annotated[
+    str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
+JSON_HELP = "Print JSON for programs on standard output; progress, where there is some, a JSON line each on stderr."
+JsonOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+BUDGET_HELP = "Wall clock from start to the written folder: 90s, 10m, 1h30m; at least 20s."
+BudgetOption = Annotated[str, typer.Option(help=BUDGET_HELP)]
+PLANNED_HELP = "Wall clock that `choose` would be given, so that the advice fits it: 90s, 10m, 1h30m."
+PlannedOption = Annotated[str, typer.Option("--budget", help=PLANNED_HELP)]
+DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"convwise {metadata.version('convwise')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and end.")
+    ] = False,
+) -> None:
+    """Chooses the parameters of 2D conv networks from your own images, with evidence.
+
+    Exit codes: 0 done; 1 the answer is no (a finding that is an error, a limit that cannot be
+    met); 2 wrong usage or unusable input; 130 interrupted before there was anything to write.
+    """
+
+
+@app.command(short_help="Choose a network for IMAGES by experiment, and write it.")
+def choose(
+    images: ImagesArgument,
+    budget: BudgetOption = "10m",
+    goal: GoalOption = "accuracy",
+    task: Annotated[str, typer.Option(help="What is learnt: classify.")] = "classify",
+    test: TestOption = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; default convwise-NAME of the images.")
+    ] = None,
+    seed: SeedOption = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that train side by side; default one a core, 8 at most.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Count trials instead of timing them: the same choice again with one worker.")
+    ] = None,
+    evidence: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0: none."),
+    ] = 0.1,
+    runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Choose a network for IMAGES by experiment, and write it with its evidence.
+
+    Writes choice.json, report.html, model_keras.py, model_torch.py, model.keras,
+    model.safetensors, model.onnx and study.db. Ctrl-C takes the best so far; running the same
+    command again continues an unfinished study. Where the accuracy that the goal wants to be kept
+    is not reached, the network that comes nearest is written, and the exit code is 1.
+    """
+    from convwise import verbs
+
+    _on_termination()
+    command = "convwise " + shlex.join(sys.argv[1:])
+    with watching(as_json) as watcher:
+        folder = verbs.choose(
+            images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
+            trials=trials, evidence=evidence, runner=runner, command=command, watcher=watcher, started=STARTED,
+        )  # fmt: skip
+    if not _tell_choice(folder, as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+    """Say what IMAGES are like, in numbers that bear on a network.
+
+    Facts, problems, and measures, each with its meaning, and its interval where it is uncertain.
+    """
+    # Not through study, which loads the training engine: that takes longer than looking.
+    from convwise.advice import fingerprint
+    from convwise.core.records import to_json
+    from convwise.images import loading as reading
+
+    read = reading.read(images, test=_test(test), seed=seed)
+    facts = fingerprint.look(read.train, read.classes, seed=seed)
+    if as_json:
+        print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
+        return
+    test_n = read.test.size if read.test else 0
+    counts = f"train {len(read.train)}, valid {len(read.valid)}, sealed test {test_n}"
+    out().print(f"{read.source}: {len(read.classes)} classes; {counts}")
+    height, width, channels = facts.input_shape
+    out().print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
+    out().print(_measures(facts))
+    if facts.skipped:
+        out().print(f"Not measured in this time: {', '.join(facts.skipped)}", highlight=False)
+    for problem in read.problems:
+        out().print(f"- {problem}", highlight=False)
+
+
+def _measures(facts: Any) -> Table:
+    rows = table("measure", "value", "95 % interval", "meaning")
+    for m in facts.measures:
+        interval = f"{m.low:.3g} .. {m.high:.3g}" if m.low is not None else ""
+        rows.add_row(m.name, f"{m.value:.3g} {m.unit}", interval, m.meaning)
+    return rows
+
+
+@app.command()
+def advise(
+    images: ImagesArgument,
+    goal: GoalOption = "accuracy",
+    budget: PlannedOption = "10m",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what to start with for IMAGES, without training.
+
+    A network as Keras code, and a reason for every parameter. Exit code 1 where no network can
+    meet the goal.
+    """
+    from convwise import verbs
+    from convwise.advice.advising import layer_reasons
+    from convwise.core.clock import parse_duration
+    from convwise.core.records import to_json
+
+    advice = verbs.advise(images, goal=goal, budget=parse_duration(budget), seed=seed)
+    if as_json:
+        layers = layer_reasons(advice.net, advice.reasons)
+        print(json.dumps({**to_json(advice), "cost": advice.space.cost(advice.net), "layers": layers}))
+        return
+    from convwise.formats import keras
+
+    out().print(keras.render(advice.net), highlight=False)
+    rows = table("parameter", "value", "because", "source")
+    for reason in advice.reasons:
+        rows.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
+    out().print(rows)
+    costs = "; ".join(f"{name} {value:,.6g}" for name, value in advice.space.cost(advice.net).items())
+    out().print(f"Cost: {costs}", highlight=False)
+
+
+@app.command()
+def predict(
+    folder: DirArgument,
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="An image file, or a folder of them.")],
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="File to write; default: standard output.")] = None,
+) -> None:
+    """Label IMAGES with the network in DIR, as CSV.
+
+    The columns are path, label, and a probability for each class. An image that cannot be read
+    has an empty label and is named on stderr; where none can be read the exit code is 2.
+    """
+    from convwise.output import deliver
+
+    if csv_file and not _writable(csv_file):  # before all the work
+        raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file, in a folder that can be written")
+    rows = deliver.predict(folder, images)
+    classes = deliver.read_choice(folder)["data"]["classes"]
+    if csv_file is None:
+        deliver.write_csv(rows, classes, sys.stdout)
+    else:
+        with csv_file.open("w", newline="") as file:
+            deliver.write_csv(rows, classes, file)
+    broken = [row for row in rows if "error" in row]
+    for row in broken:
+        err().print(f"{row['path']}: {row['error']}", highlight=False, soft_wrap=True)
+    err().print(f"{len(rows) - len(broken)} images labelled, {len(broken)} unreadable", highlight=False)
+
+
+def _writable(file: Path) -> bool:
+    folder = file.absolute().parent
+    return not file.is_dir() and folder.is_dir() and os.access(file if file.exists() else folder, os.W_OK)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")],
+    to: Annotated[str, typer.Option(help="keras, torch, onnx or json.")],
+) -> None:
+    """Write the network in DIR in one format again.
+
+    Its code, its weights or both.
+    """
+    from convwise import formats
+
+    for path in formats.export(folder, to):
+        out().print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(folder: DirArgument) -> None:
+    """Say again what was chosen in DIR, and where its report is."""
+    _tell_choice(folder, False)
+
+
+app.command(cls=cli_layer.Words, short_help="Say what one layer does to one input.")(cli_layer.layer)
+app.command(short_help="Say what MODEL costs and sees, and what is wrong with it.")(cli_check.check)
+app.command(short_help="Say what a change of a network is worth on IMAGES.")(cli_measure.measure)
+
+
+def _test(text: str | None) -> Any:
+    if text is None or text == "none":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UnusableInput("--test", f"is {text!r}", "a share such as 0.2, or 'none'") from error
+
+
+def _on_termination() -> None:
+    """SIGTERM is taken as Ctrl-C: the best so far is written."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _tell_choice(folder: Path, as_json: bool) -> bool:
+    """Say what was chosen; returns whether it is what the goal wanted."""
+    from convwise.output import deliver
+
+    choice = deliver.read_choice(folder)
+    if as_json:
+        print(json.dumps(choice))
+    else:
+        for line in summary(choice, folder):
+            out().print(line, highlight=False, soft_wrap=True)
+    return bool(choice.get("goal", {}).get("kept", True))
+
+
+def summary(choice: dict[str, Any], folder: Path) -> list[str]:
+    """What was chosen, how sure it is, and where the report is, in a few lines."""
+    sample, test, cost = choice["sample"], choice["test"], choice["cost"]
+    height, width, channels = choice["net"]["input_shape"]
+    kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
+    told = {word: dict.fromkeys(e["parameter"] for e in choice["effects"] if e["verdict"] == word)
+            for word in ("matters", "no difference", "not resolved")}  # fmt: skip
+    lines = [
+        f"Chosen: {sample['block']} network on {height}x{width}x{channels}: {sample.get('stem', 'learned')} stem "
+        f"{sample['stem.kernel_size']}x{sample['stem.kernel_size']} stride {sample['stem.strides']}, "
+        f"{sample['stage.count']} stages of {sample['stage.convs']} convolutions "
+        f"{sample['stage.kernel_size']}x{sample['stage.kernel_size']} from {sample['stage.filters']} filters, "
+        f"{sample['activation']}, {sample['head']}",
+        f"Accuracy: {100 * test['accuracy']:.1f} % ({100 * test['low']:.1f} to {100 * test['high']:.1f} % at 95 %) on "
+        f"{test['n']} {kind} images",
+        f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
+    ]
+    if choice["effects"]:
+        seconds = max(e.get("seconds", 0) for e in choice["effects"])  # a folder of version 0.1.0 has none
+        length = f" after {seconds:.0f} s of training or less" if seconds else ""
+        matters, same, unknown = (", ".join(names) or "nothing" for names in told.values())
+        lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
+    if not choice.get("goal", {}).get("kept", True):
+        lines.append(f"The goal is not reached: {choice['goal']['text']}")
+    return [*lines, f"Report: {folder / 'report.html'}"]
+
+
+def main() -> None:
+    """The `convwise` command: exit 0 done, 1 the answer is no, 2 wrong usage or unusable input."""
+    # Keras loads TensorFlow wherever it finds it, which chats on stderr even where it is not the backend.
+    if os.environ.get("KERAS_BACKEND") != "tensorflow":
+        os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0", **os.environ}
+    try:
+        app()
+    except ConvwiseError as error:
+        err().print(f"convwise: {error}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The command `convwise check`: any model -> a table of its layers, and findings, the worst first."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convwise.cli.console import out, table, watching
+from convwise.core.calculus import Analysis, LayerCost
+from convwise.core.clock import STARTED, parse_duration
+from convwise.core.layers import Layer, Opaque
+from convwise.core.net import INPUT
+from convwise.core.problems import UnusableInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from convwise.evidence.experiment import Measured
+    from convwise.inspect.checking import Checked
+
+FEW_LAYERS = 60  # up to which the table says what each layer reads, and how fields move
+MODEL_HELP = (
+    "A .keras, .onnx, .pt2 or net .json file, a folder that `convwise choose` wrote, or package.module:callable "
+    "such as keras.applications:ResNet50."
+)
+
+
+def check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)],
+    images: Annotated[
+        str | None, typer.Option(help="Images that it is for: their measured scale is what its field must cover.")
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="HxWxC", help="Input of a model with a free input size: 224x224x3.")
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Try each fix on --images: train the model as it is and edited.")
+    ] = False,
+    budget: Annotated[str, typer.Option(help="Wall clock of --apply: 90s, 10m.")] = "2m",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say what MODEL costs and sees, layer by layer, and what is wrong with it.
+
+    Exit code 1 where a finding is an error.
+    """
+    from convwise.inspect.checking import checked, load, read_images, scale_px, to_json
+
+    shape = parse_shape(input_shape) if input_shape else None
+    if apply and not images:
+        raise UnusableInput("--apply", "has nothing to train on", "--images with it")
+    lifted = load(model, shape)
+    read = read_images(images) if images else None
+    found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
+    applied = _apply(found, read, budget, as_json) if apply and read else None
+    if as_json:
+        print(json.dumps(_with_effects(to_json(found), found, applied)))
+    else:
+        _tell(model, found, applied)
+    if found.is_wrong:
+        raise typer.Exit(1)
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """'224x224x3' -> (224, 224, 3). UnusableInput where it is no shape."""
+    sides = [int(side) for side in text.lower().split("x")] if re.fullmatch(r"\d+(x\d+){2}", text.lower()) else []
+    if len(sides) != 3 or min(sides) < 1:
+        raise UnusableInput("--input-shape", f"is {text!r}", "height x width x channels, such as 224x224x3")
+    return sides[0], sides[1], sides[2]
+
+
+# --- with images ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What each fix that a program can make is worth, by the id of its problem, and notes on all of them."""
+
+    measured: Mapping[int, Measured]
+    accuracy: float | None
+    notes: tuple[str, ...]
+
+
+def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied | None:
+    """Every fix tried, the gravest first; None where there is none. A budget that is too short is told, not raised."""
+    from convwise.core.check import edited
+    from convwise.evidence.bench import measure_on
+    from convwise.evidence.experiment import Base, Edit, Terms, TooShort
+
+    net, terms = found.lifted.net, Terms(parse_duration(budget), started=STARTED, name="apply")
+    nets = [(finding.problem, edited(net, finding)) for finding in found.findings]  # the gravest first
+    tried = [(problem, other) for problem, other in nets if other is not None]
+    if not tried:
+        return None
+    try:
+        with watching(as_json) as watcher:
+            edits = [Edit(problem.fix, other) for problem, other in tried]
+            answer = measure_on(images, Base(net), edits, terms, watcher=watcher)
+    except TooShort as error:
+        return Applied({}, None, (f"no fix was tried: {error}",))
+    by_id = {id(problem): one for (problem, _), one in zip(tried, answer.measured, strict=True)}
+    return Applied(by_id, answer.accuracy, answer.notes)
+
+
+def _with_effects(answer: dict[str, Any], found: Checked, applied: Applied | None) -> dict[str, Any]:
+    """The answer with `measured` and `effect` beside each problem whose fix was tried."""
+    from convwise.core.records import to_json
+
+    if applied is None:
+        return answer
+    for row, problem in zip(answer["problems"], found.problems, strict=True):
+        if (measured := applied.measured.get(id(problem))) is not None:
+            row |= {"measured": str(measured), "effect": to_json(measured.effect)}
+    return answer | {"applied": {"accuracy": applied.accuracy, "notes": list(applied.notes)}}
+
+
+# --- for people -----------------------------------------------------------------------------
+
+
+def _tell(model: str, found: Checked, applied: Applied | None) -> None:
+    height, width, channels = found.lifted.net.input_shape
+    title = f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}"
+    out().print(title, highlight=False, soft_wrap=True)
+    out().print(_table(found))
+    for line in _totals(found.analysis):
+        out().print(line, highlight=False, soft_wrap=True)
+    for problem in found.problems:
+        measured = applied.measured.get(id(problem)) if applied else None
+        text = f"{problem.severity}: {problem}" + (f". {measured}" if measured else "")
+        out().print(f"- {text}", highlight=False, soft_wrap=True)
+    for note in applied.notes if applied else ():
+        out().print(f"  {note}", highlight=False, soft_wrap=True)
+
+
+def _table(found: Checked) -> Table:
+    """One row a layer: whole, and with fewer columns where there are many."""
+    net, few = found.lifted.net, len(found.analysis.layers) <= FEW_LAYERS
+    columns = ["layer", "type", "output", "params", "macs", "field", *(["stride", "padding", "reads"] if few else [])]
+    rows = table()
+    for name in columns:
+        rows.add_column(name, justify="right" if name in ("params", "macs") else "left", no_wrap=True)
+    before = INPUT
+    for layer, row in zip(net.layers, found.analysis.layers, strict=True):
+        reads = "" if layer.inputs == (before,) else ", ".join(layer.inputs)
+        rows.add_row(*_cells(layer, row), *([*_moves(row), reads] if few else []))
+        before = layer.name
+    return rows
+
+
+def _cells(layer: Layer, row: LayerCost) -> list[str]:
+    kind = f"{layer.operator}?" if isinstance(layer, Opaque) else row.op
+    params = "?" if isinstance(layer, Opaque) and layer.params < 0 else f"{row.params:,}"
+    field = _pair(row.field.size) if row.field.known else "?"
+    return [row.name, kind, "x".join(map(str, row.output_shape)), params, f"{row.macs:,}" if row.known else "?", field]
+
+
+def _moves(row: LayerCost) -> list[str]:
+    return [_pair(row.field.stride), _pair(row.field.padding)] if row.field.known else ["?", "?"]
+
+
+def _pair(numbers: tuple[float, float]) -> str:
+    """(3, 3) -> '3', (3, 1) -> '3x1'."""
+    return f"{numbers[0]:g}" if numbers[0] == numbers[1] else f"{numbers[0]:g}x{numbers[1]:g}"
+
+
+def _totals(analysis: Analysis) -> Iterator[str]:
+    total = analysis.total
+    fixed = total.params - total.trainable
+    params = f"{total.params:,} params" + (f" ({fixed:,} not trainable)" if fixed else "")
+    memory = f"{total.activation_bytes / 1e6:,.2f} MB of activations ({total.peak_bytes / 1e6:,.2f} MB at once)"
+    yield f"Total: {params}, {total.macs:,} macs, {memory}"
+    if total.unknown:
+        yield f"Not known: the cost of {len(total.unknown)} layers; the sums are lower bounds"
+    field = total.field
+    if field.known:
+        border = f"; border layer {total.border}" if total.border else ""
+        yield f"Field: {_pair(field.size)} px, stride {_pair(field.stride)}, padding {_pair(field.padding)}{border}"

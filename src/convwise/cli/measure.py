@@ -1,0 +1,98 @@
+"""The command `convwise measure`: what a change of a network is worth on images, as a table."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convwise.cli.check import MODEL_HELP, parse_shape
+from convwise.cli.console import out, table, watching
+from convwise.core.clock import STARTED
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from convwise.evidence.experiment import Measured
+    from convwise.measuring import Measurement
+
+PARAMETER_HELP = (
+    "What to change: of a choice folder's space (stage.kernel_size=5), of one layer (stage2_conv1.kernel_size=5; "
+    "3,5 is 3 rows x 5 columns), or of all convolutions (activation=gelu, filters=x2). Several times for several "
+    "changes, each tried alone. Default: kernel size, filters, strides, padding, activation, then layer by layer; "
+    "the most doubtful first."
+)
+
+
+def measure(
+    model: Annotated[str, typer.Argument(metavar="DIR|MODEL", help=MODEL_HELP, show_default=False)],
+    images: Annotated[
+        str | None, typer.Option(help="Images to train on; default, of a choice folder: those it was chosen with.")
+    ] = None,
+    parameter: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=PARAMETER_HELP)] = None,
+    budget: Annotated[str, typer.Option(help="Wall clock for everything: 90s, 10m, 1h30m; at least 20s.")] = "10m",
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="HxWxC", help="Input of a model with a free input size: 224x224x3.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for programs on standard output; progress as lines on stderr.")
+    ] = False,
+) -> None:
+    """Say what a change of a network is worth on your images.
+
+    The network as it is and the edited one are trained alike, seed by seed: the change of
+    validation accuracy, with its 95 % interval. A choice folder keeps the effects in choice.json,
+    report.html and study.db, and the same command again continues. Ctrl-C tells and keeps what is
+    measured until then.
+    """
+    from convwise import measuring
+
+    shape = parse_shape(input_shape) if input_shape else None
+    with watching(as_json) as watcher:
+        found = measuring.measure(
+            model, images, parameter=parameter or (), budget=budget, input_shape=shape, watcher=watcher, started=STARTED
+        )
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        _tell(found)
+
+
+def _tell(found: Measurement) -> None:
+    if found.effects:
+        accuracy = f"; as it is {100 * found.accuracy:.1f} % on the validation images" if found.accuracy else ""
+        out().print(f"{found.model}: after {found.seconds:g} s of training{accuracy}", highlight=False, soft_wrap=True)
+        out().print(_table([one for one in found.measured if one.effect]))
+    from convwise.evidence.experiment import NO_TIME
+
+    rest = [one for one in found.measured if one.effect is None]
+    for one in [one for one in rest if one.notes != (NO_TIME,)]:
+        out().print(f"- {_change(one)}: {one}", highlight=False, soft_wrap=True)
+    for note in (
+        *(f"{_change(one)}: {note}" for one in found.measured if one.effect for note in one.notes),
+        *found.notes,
+    ):
+        out().print(f"- {note}", highlight=False, soft_wrap=True)
+
+
+def _table(measured: list[Measured]) -> Table:
+    rows = table("parameter", "from", "to")
+    for name in ("points", "95 % interval", "time", "runs"):
+        rows.add_column(name, justify="right", no_wrap=True)
+    rows.add_column("verdict")
+    for one in measured:
+        if (effect := one.effect) is None:
+            continue
+        change, low, high = (100 * share for share in (effect.accuracy_change, effect.low, effect.high))
+        cells = [f"{change:+.1f}", f"{low:+.1f} to {high:+.1f}", f"x {effect.time_ratio:.2f}", str(effect.runs)]
+        rows.add_row(effect.parameter, _shown(effect.before), _shown(effect.after), *cells, effect.verdict)
+    return rows
+
+
+def _change(one: Measured) -> str:
+    return f"{one.edit.parameter} {_shown(one.edit.before)} -> {_shown(one.edit.after)}"
+
+
+def _shown(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

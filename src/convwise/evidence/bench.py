@@ -1,0 +1,234 @@
+"""Images, nets -> a bench of its own for one experiment: nets fitted, parts stored, workers started and timed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from convwise.advice.advising import advise
+from convwise.advice.fingerprint import look
+from convwise.core.calculus import analyse
+from convwise.core.goal import Goal
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.progress import Progress, Watcher, quiet
+from convwise.core.records import Pace, Recipe, Trial
+from convwise.evidence.experiment import (
+    NO_TIME,
+    TASK,
+    Base,
+    Bench,
+    Edit,
+    Found,
+    Measured,
+    Record,
+    Terms,
+    experiment,
+    least_seconds,
+    too_short,
+)
+from convwise.evidence.fitting import Fitted, fitted
+from convwise.formats import format_module
+from convwise.images.decode import with_channels
+from convwise.images.loading import Images, Part
+from convwise.training import batches, machine, train
+from convwise.training.runners import RUNNERS, Runner
+
+MOST_BYTES = 2**28  # of the stored pixels of each part
+STEP_BYTES = 2**31  # of the activations of one training step
+SCORING_SHARE = 1 / 32  # of the time, at most, for one validation
+LEAST_VALID = 50
+MOMENT_IMAGES = 200
+PREPARING_SHARE = 0.05  # of the time, in which edits are fitted and built: of a large net with many there is no end
+WARM_SECONDS, WARM_IMAGES = 3.0, 256  # at most, of one epoch before the plan, which tells how fast trainings are here
+HOPELESS = 3.0  # a budget is refused without it where even the prediction is so many times over
+
+
+def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, record: Record | None = None,
+               watcher: Watcher = quiet) -> Found:  # fmt: skip
+    """The measured effect of each edit of `base` on `images`, in a temporary folder, by workers of its own.
+
+    The nets get an output for each class, and scaling in front where they have none. UnusableInput,
+    ShapeError or Unsupported where the base cannot be trained on such images; TooShort as in `experiment`.
+    """
+    channels = base.net.input_shape[2]
+    scale = _scale(images, channels)
+    original = _prepared(base.net, images, scale)
+    fit: list[Edit] = []
+    refused: dict[int, Measured] = {}
+    until = terms.spent + PREPARING_SHARE * terms.seconds
+    for number, edit in enumerate(edits):
+        if fit and terms.spent > until:
+            refused[number] = Measured(edit, notes=(NO_TIME,))
+            continue
+        try:
+            fit.append(replace(edit, net=_prepared(edit.net, images, scale, channels).net))
+        except ConvwiseError as error:
+            refused[number] = Measured(edit, notes=(f"the edited network cannot be trained: {error}",))
+    notes, found = list(original.notes), Found(())
+    if late := sum(one.notes == (NO_TIME,) for one in refused.values()):
+        notes.append(f"there was no time to look at the last {late}: --parameter names the ones that matter")
+    if fit:
+        try:
+            with _opened(images, replace(base, net=original.net), fit, terms, watcher) as made:
+                notes += made.notes
+                found = experiment(made.base, made.edits, made.bench, terms, record, watcher)
+        except KeyboardInterrupt:
+            notes.append("it was interrupted before anything was measured")
+            found = Found(tuple(Measured(edit, notes=(NO_TIME,)) for edit in fit), interrupted=True)
+    rest = iter(found.measured)
+    measured = tuple(refused.get(n) or replace(next(rest), edit=edit) for n, edit in enumerate(edits))
+    return replace(found, measured=measured, notes=(*notes, *found.notes))
+
+
+# Nets ---------------------------------------------------------------------------------------------
+
+
+Scale = tuple[tuple[float, ...], tuple[float, ...]]  # mean and variance of pixels / 255, per channel
+
+
+def _scale(images: Images, channels: int) -> Scale:
+    if channels not in (1, 3):
+        raise UnusableInput("the network", f"reads {channels} channels", "1 or 3: the images are gray or colour")
+    step = -(-len(images.train) // MOMENT_IMAGES)
+    pixels = with_channels(np.asarray(images.train.pixels[::step]), channels) / 255
+    mean, variance = pixels.mean((0, 1, 2)), pixels.var((0, 1, 2)).clip(1e-6)
+    return tuple(mean.tolist()), tuple(variance.tolist())
+
+
+def _prepared(net: Net, images: Images, scale: Scale, channels: int | None = None) -> Fitted:
+    """The net fitted to the images and buildable; an edited one must read as many `channels`."""
+    if channels and net.input_shape[2] != channels:
+        expected = f"{channels}, as the network does"
+        raise UnusableInput("the edited network", f"reads {net.input_shape[2]} channels", expected)
+    found = fitted(net, len(images.classes), *scale)
+    format_module("torch").build(found.net, logits=True)
+    return found
+
+
+# The bench ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A bench, what is trained there, and what was changed for that to be possible."""
+
+    bench: Bench
+    base: Base
+    edits: tuple[Edit, ...]
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, watcher: Watcher) -> Iterator[_Made]:
+    """A temporary folder, and workers that have started; all nets are fitted."""
+    engine = machine.engine()
+    workers, nets = machine.workers(engine), [base.net, *(edit.net for edit in edits)]
+    with tempfile.TemporaryDirectory(prefix="convwise-") as name:
+        runner = RUNNERS["local"](partial(train.run, Path(name), engine, TASK), workers)
+        try:
+            watcher(Progress("measure", 0, 0, None, max(terms.left, 0.0), "finding out how fast training is here"))
+            pace = machine.pace(engine)
+            recipe, notes = _in_memory(base.recipe or _advised(images, base.net, pace, terms), nets)
+            base = replace(base, recipe=recipe)
+            tried = [replace(edit, recipe=edit.recipe and _in_memory(edit.recipe, nets)[0]) for edit in edits]
+            slowest = max(nets, key=lambda net: _seconds(net, pace))
+            store = _Store(Path(name), images, base.net.input_shape[2], terms.seed)
+            bench = _bench(store, runner, workers, pace, terms, slowest)
+            if (seconds := least_seconds(base, tried, bench)) > HOPELESS * terms.left:
+                raise too_short(terms, seconds)
+            few = int(min(WARM_IMAGES, max(WARM_SECONDS / _seconds(slowest, pace), 16)))
+            pace = _timed(runner, replace(store, most=(few, few // 4)), base.net, recipe, workers, pace)
+            yield _Made(_bench(store, runner, workers, pace, terms, slowest), base, tuple(tried), notes)
+        finally:
+            runner.close()
+
+
+@dataclass(frozen=True)
+class _Store:
+    """Puts the first `most` images of both parts, in a random order, into the folder."""
+
+    folder: Path
+    images: Images
+    channels: int
+    seed: int
+    most: tuple[int, int] = (2**31, 2**31)
+
+    def __call__(self, size: str) -> None:
+        height, width = (int(n) for n in size.split("x"))
+        for name, most in zip(("train", "valid"), self.most, strict=True):
+            rng = np.random.default_rng(self.seed)
+            part = _chosen(getattr(self.images, name), most, rng).at(height, width)
+            part = replace(part, pixels=with_channels(np.asarray(part.pixels), self.channels))
+            batches.store(self.folder, size, name, part)
+
+
+def _chosen(part: Part, count: int, rng: np.random.Generator) -> Part:
+    if count >= len(part):
+        return part
+    rows = np.sort(rng.permutation(len(part))[:count])
+    return Part(np.asarray(part.pixels[rows]), part.labels[rows], tuple(part.names[row] for row in rows))
+
+
+def _bench(store: _Store, runner: Runner, workers: int, pace: Pace, terms: Terms, slowest: Net) -> Bench:
+    """With as many validation images as can be scored in time, and train images as can be seen and held."""
+    height, width, channels = slowest.input_shape
+    room = MOST_BYTES // (height * width * channels)
+    image_seconds, valid = _seconds(slowest, pace), len(store.images.valid)
+    scored = valid + train.CURVE_POINTS * min(valid, train.CURVE_IMAGES)
+    while valid > LEAST_VALID and scored * image_seconds / 3 > SCORING_SHARE * terms.seconds:
+        valid //= 2  # by halves, so that the same budget finds the same number again
+        scored = valid + train.CURVE_POINTS * min(valid, train.CURVE_IMAGES)
+    some = replace(store, most=(min(len(store.images.train), room), min(valid, room)))
+    labels = _chosen(store.images.valid, some.most[1], np.random.default_rng(store.seed)).labels
+    return Bench(store.folder, runner, workers, pace, some.most[0], labels, some)
+
+
+def _seconds(net: Net, pace: Pace) -> float:
+    """Predicted seconds of one training image."""
+    total = analyse(net).total
+    return pace.seconds(total.macs, total.activation_bytes)
+
+
+def _timed(runner: Runner, store: _Store, net: Net, recipe: Recipe, workers: int, pace: Pace) -> Pace:
+    """The pace as measured: one epoch of a few images of the net as it is, by all workers at once.
+
+    It is one counted epoch, which a runner never ends for taking long: when it is over, all have started.
+    """
+    store(f"{net.input_shape[0]}x{net.input_shape[1]}")
+    trials = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1, seed=store.seed) for n in range(workers)]
+    done = [1 / r.images_per_second for r in runner.run(trials) if r.status == "done"]
+    ratio = float(np.mean(done)) / _seconds(net, pace) if done else 1.0
+    return Pace(ratio * pace.per_mac, ratio * pace.per_byte, ratio * pace.per_image)
+
+
+def _advised(images: Images, net: Net, pace: Pace, terms: Terms) -> Recipe:
+    """What holds of the images for any net: the batch, the shift, the classes' weights.
+
+    The optimizer is AdamW: Muon, whitening and identity start are for nets that the Space grows.
+    """
+    facts = look(images.train, images.classes, seed=terms.seed, seconds=min(4.0, 0.05 * terms.seconds))
+    advised = advise(facts, Goal(), pace, terms.seconds, 1).recipe
+    shift = max(1, round(0.07 * min(net.input_shape[:2])))
+    batch = min(advised.batch_size, 128)
+    return Recipe(batch_size=batch, shift_px=shift, class_weights=advised.class_weights)
+
+
+def _in_memory(recipe: Recipe, nets: Sequence[Net]) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe with a batch whose activations, and as much for their gradients, fit into STEP_BYTES."""
+    each = max(analyse(net).total.activation_bytes for net in nets)
+    batch = recipe.batch_size
+    while batch > 8 and 2 * each * batch > STEP_BYTES:
+        batch //= 2
+    if batch == recipe.batch_size:
+        return recipe, ()
+    note = f"batches of {batch} images instead of {recipe.batch_size}, for the memory that a step needs"
+    rate = recipe.learning_rate * sqrt(batch / recipe.batch_size)
+    return replace(recipe, batch_size=batch, learning_rate=rate), (note,)

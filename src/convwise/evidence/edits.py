@@ -1,0 +1,296 @@
+"""NAME=VALUE, or nothing said -> edits of a network, named as they can be typed again.
+
+NAME is a choice of the space that the network grew from ('stage.kernel_size'), a parameter of one
+layer ('stage2_conv1.kernel_size'), or of all convolutions at once ('kernel_size').
+"""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from convwise.core.calculus import analyse
+from convwise.core.layers import Activation, Conv2D, DepthwiseConv2D, Layer, SeparableConv2D, parameters
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
+from convwise.core.records import Recipe
+from convwise.core.space import Choice, Sample, Space
+from convwise.evidence.experiment import Edit
+
+FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
+FLAG = "--parameter"
+ALTERNATIVES = 2  # values of one choice that are tried unasked
+CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)
+ENDS = ("linear", "softmax", "sigmoid")  # activations that are no choice
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is edited: a network, and where a study chose it, the space and its sample there.
+
+    recipe: how it was trained, or None where that is not known.
+    """
+
+    net: Net
+    recipe: Recipe | None = None
+    space: Space | None = None
+    sample: Sample = field(default_factory=dict)
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
+        """The choices of the space, by name; none without a space."""
+        return {choice.name: choice for choice in self.space.choices} if self.space else {}
+
+
+def named(subject: Subject, text: str) -> Edit:
+    """The edit that 'NAME=VALUE' asks for.
+
+    UnusableInput where there is no such name or value, or where it changes nothing; ShapeError where
+    the edited layers do not fit.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name or not value:
+        raise UnusableInput(FLAG, f"is {text!r}", "NAME=VALUE, such as " + _example(subject))
+    if name in subject.choices:
+        return _of_space(subject, name, value)
+    layer, _, parameter = name.rpartition(".")
+    if layer:
+        return _of_layer(subject, layer, parameter, value)
+    if name in FIVE:
+        return _of_all(subject, name, value)
+    raise _unknown(subject, name)
+
+
+def questions(subject: Subject, evidence: Sequence[Mapping[str, Any]] = ()) -> list[Edit]:
+    """What is worth asking: the five parameters of the question, then each layer; the most doubtful first.
+
+    evidence: effects told before, as choice.json has them (parameter, to, verdict). What they resolved
+    comes last. Edits that cannot be are left out.
+    """
+    general = _turns([list(_general(subject, parameter)) for parameter in FIVE])
+    usual = {edit.net.id for edit in general if edit.recipe in (None, subject.recipe)}
+    single = [edit for edit in _each_layer(subject) if edit.net.id not in usual]
+    ranked = [
+        (_doubt(edit, evidence), section, edit) for section, edits in enumerate((general, single)) for edit in edits
+    ]
+    return [edit for *_, edit in sorted(ranked, key=lambda row: (row[0] == RESOLVED, row[1], row[0]))]
+
+
+# What is asked for --------------------------------------------------------------------------------
+
+
+def _of_space(subject: Subject, name: str, text: str) -> Edit:
+    """One choice of the space, and nothing else, at another value."""
+    assert subject.space
+    choice, before = subject.choices[name], subject.space.fit(subject.sample)
+    value = _legal(choice, text)
+    try:
+        after = subject.space.fit({**subject.sample, name: value})
+        net, recipe = subject.space.grow(after), trained(subject.space, after, subject.recipe)
+    except Infeasible as error:
+        raise UnusableInput(f"{FLAG} {name}={text}", error.problem.what, error.problem.expected) from error
+    if others := [each for each in after if after[each] != before.get(each) and each != name]:
+        changes = ", ".join(f"{each} {before.get(each)} -> {after[each]}" for each in others)
+        what = f"would also change {changes}, to keep the goal's limits"
+        raise UnusableInput(f"{FLAG} {name}={text}", what, f"a value that does not; {name} is {before[name]}")
+    if after[name] != value:
+        what = f"would become {after[name]}"
+        raise UnusableInput(f"{FLAG} {name}={text}", what, "one of " + ", ".join(map(str, choice.legal)))
+    if (net.id, recipe) == (subject.net.id, subject.recipe):
+        is_so = value == before[name]
+        what = "is what the network has" if is_so else f"gives the same network as {name}={before[name]}"
+        raise UnusableInput(f"{FLAG} {name}={text}", what, _other(choice, before[name]))
+    return Edit(name, net, before[name], value, recipe, after)
+
+
+def _legal(choice: Choice, text: str) -> Any:
+    """What a text says, as a value of the choice: one of those listed, or another number."""
+    for value in choice.legal:
+        if str(value).lower() == text.lower():
+            return value
+    kind = type(choice.legal[0])
+    try:
+        if kind in (int, float):
+            return kind(text)
+    except ValueError:
+        pass
+    listed = ", ".join(map(str, choice.legal))
+    raise UnusableInput(f"{FLAG} {choice.name}", f"is {text!r}", f"one of {listed}")
+
+
+def _other(choice: Choice, now: Any) -> str:
+    others = [str(value) for value in choice.legal if value != now]
+    return "another value, such as " + ", ".join(others) if others else "another value"
+
+
+def trained(space: Space, sample: Sample, recipe: Recipe | None) -> Recipe | None:
+    """How the net of a sample is trained: a space may let the sample say it."""
+    says = getattr(space, "trained", None)
+    found: Recipe | None = says(sample) if says else recipe
+    return found
+
+
+def _of_layer(subject: Subject, name: str, parameter: str, text: str) -> Edit:
+    """One parameter of one layer at another value."""
+    layer = next((layer for layer in subject.net.layers if layer.name == name), None)
+    if layer is None or parameter not in (declared := [each.name for each in parameters(layer)]):
+        raise _unknown(subject, f"{name}.{parameter}", declared if layer else ())
+    return _edited(subject, {name: parameter}, f"{name}.{parameter}", text)
+
+
+def _of_all(subject: Subject, parameter: str, text: str) -> Edit:
+    """One parameter of all convolutions that it bears on; filters also as a multiple: 'x2', 'x0.5'."""
+    layers = [layer for layer in subject.net.layers if _bears_on(parameter, layer)]
+    if not layers:
+        raise UnusableInput(FLAG, f"{parameter}: no layer of this network has one to change", "another parameter")
+    return _edited(subject, {layer.name: parameter for layer in layers}, parameter, text)
+
+
+def _bears_on(parameter: str, layer: Layer) -> bool:
+    """Whether a layer is meant when a parameter is changed everywhere; 1x1 kernels mix channels, and stay so."""
+    if parameter == "activation":
+        return isinstance(layer, (*CONVOLUTIONS, Activation)) and layer.activation not in ENDS
+    if not isinstance(layer, CONVOLUTIONS) or not hasattr(layer, parameter):
+        return False
+    return parameter not in ("kernel_size", "padding") or layer.kernel_size != (1, 1)
+
+
+def _edited(subject: Subject, which: Mapping[str, str], name: str, text: str) -> Edit:
+    """The edit of these parameters (layer -> parameter), all to one value; refused where it is none."""
+    net, where = subject.net, f"{FLAG} {name}={text}"
+    before = [getattr(net[layer], parameter) for layer, parameter in which.items()]
+    changed = net
+    for layer, parameter in which.items():
+        try:
+            changed = changed.edit(layer, **{parameter: _value(text, getattr(net[layer], parameter))})
+        except UnusableInput as error:
+            raise UnusableInput(where, f"{text} is no {parameter}", error.problem.expected) from error
+    if changed.id == net.id:
+        raise UnusableInput(where, "is what the network has", "another value")
+    analyse(changed)
+    same = len(set(map(repr, before))) == 1
+    layer, parameter = next(iter(which.items()))
+    after = text if _is_factor(text) and len(which) > 1 else plain(getattr(changed[layer], parameter))
+    return Edit(name, changed, plain(before[0]) if same else "as it is", after)
+
+
+def _value(text: str, now: Any) -> Any:
+    """'5' -> 5, '3,5' and '3x5' -> (3, 5), 'true' -> True, 'same' -> 'same'; 'x2' -> twice what it is now."""
+    if _is_factor(text) and isinstance(now, int):
+        return max(round(now * float(text[1:])), 1)
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return literal_eval(text.replace("x", ","))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _is_factor(text: str) -> bool:
+    return text.startswith("x") and text[1:].replace(".", "", 1).isdigit()
+
+
+def plain(value: Any) -> Any:
+    """(5, 5) -> 5: as it is typed."""
+    return value[0] if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1] else value
+
+
+def _unknown(subject: Subject, name: str, declared: Sequence[str] = ()) -> UnusableInput:
+    """No such name: the nearest real ones."""
+    layer, _, parameter = name.rpartition(".")
+    real = [
+        *subject.choices,
+        *(f"{each.name}.{p.name}" for each in subject.net.layers for p in parameters(each)),
+        *FIVE,
+    ]
+    near = get_close_matches(name, dict.fromkeys(real), 3, 0.5)  # the stem is a layer and a choice
+    if declared:
+        near = [f"{layer}.{each}" for each in get_close_matches(parameter, declared, 3, 0.5) or declared]
+        return UnusableInput(f"{FLAG} {name}", f"{layer} has no {parameter}", " or ".join(near[:8]))
+    return UnusableInput(f"{FLAG} {name}", "is no name here", " or ".join(near) or "NAME such as " + _example(subject))
+
+
+def _example(subject: Subject) -> str:
+    conv = next((layer.name for layer in subject.net.layers if isinstance(layer, Conv2D)), "")
+    named_ = [f"{name}={choice.values[-1]}" for name, choice in subject.choices.items() if name == "stage.kernel_size"]
+    return " or ".join([*named_, f"{conv}.kernel_size=5" if conv else "dense.units=32"])
+
+
+# What is asked unasked ----------------------------------------------------------------------------
+
+
+def _general(subject: Subject, parameter: str) -> Iterator[Edit]:
+    """A parameter of the question at other values: by choices of the space, else of all convolutions at once."""
+    choices = [choice for name, choice in subject.choices.items() if name.rpartition(".")[2] == parameter]
+    texts = [f"{choice.name}={value}" for choice in choices for value in _nearest(choice, subject.sample)]
+    if not choices:
+        layer = next((layer for layer in subject.net.layers if _bears_on(parameter, layer)), None)
+        where = f"{layer.name}." if layer and parameter == "strides" else ""  # of every layer it would be nonsense
+        texts = [f"{where}{parameter}={value}" for value in _next(parameter, layer)] if layer else []
+    yield from _possible(subject, texts)
+
+
+def _each_layer(subject: Subject) -> Iterator[Edit]:
+    for layer in subject.net.layers:
+        asked = [parameter for parameter in FIVE if _bears_on(parameter, layer)]
+        texts = [f"{layer.name}.{parameter}={value}" for parameter in asked for value in _next(parameter, layer)]
+        yield from _possible(subject, texts)
+
+
+def _possible(subject: Subject, texts: Sequence[str]) -> Iterator[Edit]:
+    for text in texts:
+        try:
+            yield named(subject, text)
+        except ConvwiseError:
+            continue
+
+
+def _nearest(choice: Choice, sample: Sample) -> list[Any]:
+    """A few other values: of numbers the nearest ones, one on each side first."""
+    now = sample.get(choice.name, choice.values[0])
+    others = [value for value in choice.values if value != now]
+    if isinstance(now, (int, float)) and not isinstance(now, bool):
+        above = sorted(value for value in others if value > now)  # type: ignore[operator]
+        below = sorted((value for value in others if value < now), reverse=True)  # type: ignore[operator]
+        others = [*above[:1], *below[:1], *above[1:], *below[1:]]
+    return others[:ALTERNATIVES]
+
+
+def _next(parameter: str, layer: Layer) -> list[str]:
+    """Texts of the values next to what a layer has."""
+    if parameter == "filters":
+        return ["x2", "x0.5"]
+    now = getattr(layer, parameter)
+    if parameter == "kernel_size":
+        return ["x".join(str(n + step) for n in now) for step in (2, -2) if min(now) + step > 1]
+    if parameter == "strides":
+        return ["2"] if now == (1, 1) else ["1"]
+    if parameter == "padding":
+        return ["valid"] if now == "same" else ["same"]
+    return ["relu"] if now != "relu" else ["gelu"]
+
+
+def _turns(rows: Sequence[Sequence[Edit]]) -> list[Edit]:
+    """The first of each row, then the second of each."""
+    return [row[turn] for turn in range(max(map(len, rows), default=0)) for row in rows if turn < len(row)]
+
+
+RESOLVED = 3
+
+
+def _doubt(edit: Edit, evidence: Sequence[Mapping[str, Any]]) -> int:
+    """0: nothing is known of the parameter; 1: it was not resolved; 2: another value of it was; 3: it is resolved."""
+    told = [row for row in evidence if row["parameter"] == edit.parameter]
+    same = [row for row in told if plain(_tuple(row["to"])) == edit.after]
+    if not told:
+        return 0
+    if not same:
+        return 2
+    return 1 if same[-1]["verdict"] == "not resolved" else RESOLVED
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,484 @@
+"""What is a change worth? A base, edits of it, paired trainings at equal time -> an Effect each.
+
+The one experiment: `check --apply` and `measure` run it on a bench of their own (bench.py), a study
+lends its folder and its runner.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from convwise.core.calculus import analyse
+from convwise.core.clock import duration
+from convwise.core.intervals import wilson
+from convwise.core.net import Net
+from convwise.core.problems import UnusableInput
+from convwise.core.progress import Progress, Watcher, quiet
+from convwise.core.records import Effect, Pace, Recipe, Result, Trial
+from convwise.core.space import Sample
+from convwise.evidence.effects import repeated_effect
+from convwise.training import train
+from convwise.training.runners import Runner
+from convwise.training.tasks import TASKS
+
+TASK = "classify"
+LEAST_SECONDS, LEAST_STEPS = 2.0, 8  # of one training
+FAIR_SECONDS, FAIR_EPOCHS = 10.0, 5.0  # of one training, whichever is less, before another edit gets time
+FEW_SEEDS, MOST_SEEDS = 2, 10  # pairs of trainings for each edit: where the time is short, and where it is not
+SPARE = 0.1  # share of the time that is not planned: a busy machine takes it
+NO_TIME = "there was no time for it"
+ALIKE = 2.0  # trainings up to so many times longer or shorter than planned are worth continuing with more seeds
+
+
+class TooShort(UnusableInput):
+    """A budget that is too short for one answer; the fix is one that is not."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is edited. recipe: how it and its edits are trained; sample: what the record keeps of it.
+
+    Where the recipe is None, `measure_on` asks the images, and `experiment` takes the default one.
+    """
+
+    net: Net
+    recipe: Recipe | None = None
+    sample: Sample = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of the base. parameter: its name; before, after: its values; the rest as in Base.
+
+    recipe: None where the edited net is trained as the base is.
+    """
+
+    parameter: str
+    net: Net
+    before: Any = "as it is"
+    after: Any = "edited"
+    recipe: Recipe | None = None
+    sample: Sample = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all trainings share.
+
+    seconds: wall clock from `started` on (of time.monotonic; now where it is None). seeds: pairs of
+    trainings for each edit, fewer where the time is short. most_seconds: no training is longer.
+    name: the ids of all trials begin with it; what the record holds under it is used again.
+    """
+
+    seconds: float = 120.0
+    seeds: int = 3
+    seed: int = 0
+    started: float | None = None
+    most_seconds: float = float("inf")
+    name: str = "experiment"
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UnusableInput("seeds", f"is {self.seeds}", "at least 1")
+        if self.started is None:
+            object.__setattr__(self, "started", time.monotonic())
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - (self.started or 0.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.seconds - self.spent
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the trainings run, and on what.
+
+    folder: where `runner` and its `workers` find the stored parts and leave weights (train.run); ensure:
+    stores both parts at an input size 'HxW' there, where they are not yet; pace: seconds of one training
+    image, all workers busy; train: images in the stored train part; labels: of the stored valid
+    part, int64 (n,).
+    """
+
+    folder: Path
+    runner: Runner
+    workers: int
+    pace: Pace
+    train: int
+    labels: np.ndarray
+    ensure: Callable[[str], None]
+
+
+class Record(Protocol):
+    """Where results are kept and found again: a Ledger is one."""
+
+    @property
+    def results(self) -> Sequence[Result]: ...
+
+    def append(self, result: Result) -> None: ...
+
+
+@dataclass
+class Memory:
+    """A record that lasts as long as the process."""
+
+    results: list[Result] = field(default_factory=list)
+
+    def append(self, result: Result) -> None:
+        """Keep one more result."""
+        self.results.append(result)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one edit is worth; effect is None where it could not be measured, and the notes say why."""
+
+    edit: Edit
+    effect: Effect | None = None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        notes = "; ".join(self.notes)
+        if (effect := self.effect) is None:
+            return f"not measured: {notes}"
+        change, low, high = (100 * n for n in (effect.accuracy_change, effect.low, effect.high))
+        told = f"measured: {change:+.1f} points ({low:.1f} to {high:.1f}) after {effect.seconds:g} s of training, "
+        told += f"{effect.verdict}; a step takes {effect.time_ratio:.2f} of the time"
+        return told + (f" ({notes})" if notes else "")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Every edit in the order given, and the accuracy of the base on the validation images.
+
+    seconds: of each training; notes: what to know of all of them.
+    """
+
+    measured: tuple[Measured, ...]
+    accuracy: float | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """Of the edits that were measured."""
+        return tuple(one.effect for one in self.measured if one.effect)
+
+
+def experiment(base: Base, edits: Sequence[Edit], bench: Bench, terms: Terms, record: Record | None = None,
+               watcher: Watcher = quiet) -> Found:  # fmt: skip
+    """The measured effect of each edit, on the stored validation part.
+
+    Every training takes the same wall clock; an edit and the base share their seeds, and with them the
+    order of the images. The first edits come first, with fewer seeds where the time is short; the
+    notes say what is left and what it would cost. A training that fails costs only itself. Ctrl-C
+    gives what is measured so far. TooShort where there is no time for one edit.
+    """
+    run = _Run(base, tuple(edits), bench, terms, record or Memory(), watcher)
+    plan = run.plan()
+    if plan:
+        run.carry_out(plan)
+    return run.found(plan)
+
+
+def least_seconds(base: Base, edits: Sequence[Edit], bench: Bench) -> float:
+    """Wall clock of the shortest trainings that answer for one edit, as the bench's pace predicts."""
+    run = _Run(base, tuple(edits), bench, Terms(seeds=1), Memory(), quiet)
+    return run.waves(1, 1) * run.slot(run.least_seconds())
+
+
+def too_short(terms: Terms, seconds: float) -> TooShort:
+    """The refusal where the trainings of one answer take so many seconds; its fix is a budget that has room."""
+    what = f"{terms.seconds:g} s are too short: one answer takes about {seconds:.0f} s of training on this machine"
+    fix = f"--budget {_budget(terms, seconds)}"
+    return TooShort("--budget", f"{what}, after {terms.spent:.0f} s of preparation", "time for one answer", fix)
+
+
+def _budget(terms: Terms, seconds: float) -> str:
+    """What to type for so many seconds of trainings beside what comes before them."""
+    return duration(1.1 * (terms.spent + seconds / (1 - SPARE)))
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """What is trained: the base, or one edit of it."""
+
+    net: Net
+    recipe: Recipe
+    sample: Sample
+
+
+Job = tuple[int, int]  # number of the net (0 is the base, edits count from 1), seed
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Edits `first` to `edits`, counted from 1: so many further seeds each, so many seconds a training."""
+
+    edits: int
+    seeds: int
+    seconds: float
+    first: int = 1
+
+
+@dataclass
+class _Run:
+    """An experiment while it goes on."""
+
+    base: Base
+    edits: tuple[Edit, ...]
+    bench: Bench
+    terms: Terms
+    record: Record
+    watcher: Watcher
+    results: dict[Job, Result] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    rest: str = ""  # what it costs to try what is left
+    interrupted: bool = False
+
+    @property
+    def stage(self) -> str:
+        """Of the trials."""
+        return self.terms.name.partition("-")[0]
+
+    @cached_property
+    def arms(self) -> tuple[_Arm, ...]:
+        """The base, then each edit."""
+        base = _Arm(self.base.net, self.base.recipe or Recipe(), self.base.sample)
+        return base, *(_Arm(edit.net, edit.recipe or base.recipe, edit.sample) for edit in self.edits)
+
+    @cached_property
+    def image_seconds(self) -> tuple[float, ...]:
+        """Predicted seconds of one training image of each arm."""
+        totals = [analyse(arm.net).total for arm in self.arms]
+        return tuple(self.bench.pace.seconds(total.macs, total.activation_bytes) for total in totals)
+
+    # The plan --------------------------------------------------------------------------------
+
+    def plan(self) -> _Plan | None:
+        """As many edits as fit into fair trainings; None where there is nothing to try."""
+        if not self.edits:
+            return None
+        fixed, least = self.slot(0.0), self.least_seconds()
+        fair, few, most = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds), len(self.edits)
+        wishes = [(most, self.terms.seeds, fair), *((n, few, fair) for n in range(most, 0, -1))]
+        left = (1 - SPARE) * self.terms.left
+        for edits, seeds, seconds in (*wishes, (1, few, least), (1, 1, least)):
+            if (waves := self.waves(edits, seeds)) * (fixed + seconds) <= left:
+                longest = min(_rounded(left / waves - fixed), self.terms.most_seconds)
+                plan = _Plan(edits, seeds, max(longest, min(seconds, self.terms.most_seconds)))
+                return self.told(self.widened(self.continued(plan)))
+        raise too_short(self.terms, self.waves(1, few) * (fixed + least))
+
+    def slot(self, seconds: float) -> float:
+        """Wall clock of one training beside others: itself, a last step, its validation, its worker's own work."""
+        valid = len(self.bench.labels)
+        scored = valid + train.CURVE_POINTS * min(valid, train.CURVE_IMAGES)
+        images = self.arms[0].recipe.batch_size + scored / 3  # scoring an image is a third of training on it
+        return seconds + train.OVERHEAD_SECONDS + images * max(self.image_seconds)
+
+    def least_seconds(self) -> float:
+        """A shorter training would not have learnt anything."""
+        images = LEAST_STEPS * min(self.arms[0].recipe.batch_size, self.bench.train)
+        return max(LEAST_SECONDS, images * max(self.image_seconds))
+
+    def fair_seconds(self) -> float:
+        """Of one training, before more edits are tried instead."""
+        epochs = FAIR_EPOCHS * self.bench.train * self.image_seconds[0]
+        return min(max(self.least_seconds(), min(epochs, FAIR_SECONDS)), self.terms.most_seconds)
+
+    def waves(self, edits: int, seeds: int, seconds: float = 0.0) -> int:
+        """How often all workers train; `seconds` where trainings of just that length are known, and continued."""
+        return self.waves_of(_Plan(edits, seeds, seconds))
+
+    def waves_of(self, plan: _Plan) -> int:
+        return max(ceil(len(self.jobs(plan)) / self.bench.workers), 1)
+
+    def jobs(self, plan: _Plan) -> list[Job]:
+        """What is to be trained, seed by seed, so that an interrupt leaves whole pairs of every edit."""
+        known = self.known(plan.seconds) | self.results
+        ahead = {
+            number: [seed for seed in range(plan.seeds + len(known)) if not {(0, seed), (number, seed)} <= known.keys()]
+            for number in range(plan.first, plan.edits + 1)
+        }
+        pairs = [(number, ahead[number][turn]) for turn in range(plan.seeds) for number in ahead]
+        wanted = [job for number, seed in pairs for job in ((0, seed), (number, seed))]
+        return [job for job in dict.fromkeys(wanted) if job not in known]
+
+    def known(self, seconds: float) -> dict[Job, Result]:
+        """What the record holds of these nets, trained so long under this name, on these images."""
+        return {
+            (number, result.trial.seed - 1000 * self.terms.seed): result
+            for result in self.kept()
+            if result.trial.seconds == seconds
+            for number, arm in enumerate(self.arms)
+            if (result.trial.net.id, result.trial.recipe) == (arm.net.id, arm.recipe)
+        }
+
+    def kept(self) -> Iterator[Result]:
+        """Results of the record that can be used again."""
+        for result in self.record.results:
+            ours = result.trial.id.startswith(f"{self.terms.name}-") and result.status == "done"
+            if ours and len(result.correct) == len(self.bench.labels) and result.trial.seed >= 1000 * self.terms.seed:
+                yield result
+
+    def continued(self, plan: _Plan) -> _Plan:
+        """With the length of earlier trainings where it is alike: their results then count with the new ones."""
+        nets = {arm.net.id for arm in self.arms[1 : plan.edits + 1]}
+        lengths = {r.trial.seconds for r in self.kept() if r.trial.net.id in nets and r.trial.seconds}
+        alike = [s for s in lengths if s and 1 / ALIKE <= s / plan.seconds <= ALIKE]
+        for seconds in sorted(alike, reverse=True):
+            again = [_Plan(plan.edits, plan.seeds, seconds)]
+            again += [_Plan(edits, 1, seconds) for edits in range(plan.edits, 0, -1)]
+            if possible := next((each for each in again if self.fits(each)), None):
+                return possible
+        return plan
+
+    def widened(self, plan: _Plan) -> _Plan:
+        """With more seeds, where trainings need not be longer."""
+        while plan.seeds < MOST_SEEDS and self.fits(more := replace(plan, seeds=plan.seeds + 1)):
+            plan = more
+        return plan
+
+    def fits(self, plan: _Plan) -> bool:
+        return self.waves_of(plan) * self.slot(plan.seconds) <= (1 - SPARE) * self.terms.left
+
+    def told(self, plan: _Plan) -> _Plan:
+        """What one answer costs here, told before anything starts."""
+        each = 2 * plan.seeds * self.slot(plan.seconds) / self.bench.workers
+        pairs = f"{plan.seeds} seed{'s' * (plan.seeds > 1)} x 2 trainings of {plan.seconds:g} s"
+        room = f"the budget has room for {plan.edits} of {len(self.edits)}"
+        said = f"each answer takes about {each:.0f} s here: {pairs}; {room}"
+        fair, few = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds)
+        enough = _budget(self.terms, self.waves(len(self.edits), few) * self.slot(fair))
+        self.rest = f"about {few * self.slot(fair) / self.bench.workers:.0f} s each here; --budget {enough} tests all"
+        if plan.seconds < 2 * self.bench.train * self.image_seconds[0]:
+            self.notes.append("a training sees the images less than twice: small effects stay hidden")
+        self.watcher(Progress(self.stage, 0, len(self.jobs(plan)), None, max(self.terms.left, 0.0), said))
+        return plan
+
+    # The trainings ---------------------------------------------------------------------------
+
+    def carry_out(self, plan: _Plan) -> None:
+        """Wave by wave, as long as one more ends in time; what the record knows already is not trained."""
+        self.results = self.known(plan.seconds)
+        sizes = [arm.net.input_shape[:2] for arm in self.arms]
+        try:
+            for height, width in dict.fromkeys(sizes):
+                self.bench.ensure(f"{height}x{width}")
+            wave = 0.0  # seconds of the longest so far
+            while (jobs := self.jobs(plan)) and wave <= self.terms.left:
+                wave, left = self.work(jobs, plan.seconds, wave)
+                if left:
+                    self.notes.append(f"trainings took longer than planned: {left} of {len(jobs)} were left out")
+                plan = self.further(plan)
+                if left or self.waves_of(plan) * wave > (1 - SPARE) * self.terms.left:
+                    break
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.notes.append("it was interrupted: this is what was measured until then")
+
+    def work(self, jobs: Sequence[Job], seconds: float, wave: float) -> tuple[float, int]:
+        """Train as many of the jobs as end in time: (seconds of the longest wave, jobs left out)."""
+        done, workers = 0, self.bench.workers
+        while done < len(jobs) and wave <= max(self.terms.left, 0.0):
+            began = time.monotonic()
+            for job, result in self.train(jobs[done : done + workers], seconds):
+                self.results[job] = result
+                self.record.append(result)
+                done += 1
+                self.watcher(Progress(self.stage, done, len(jobs), None, max(self.terms.left, 0.0)))
+            wave = max(wave, time.monotonic() - began)
+        return wave, len(jobs) - done
+
+    def further(self, plan: _Plan) -> _Plan:
+        """Where there is time left: the next edit, or one more seed for all of them."""
+        if plan.edits < len(self.edits):
+            return replace(plan, edits=plan.edits + 1, first=plan.edits + 1)
+        seeds = max((seed + 1 for _, seed in self.results), default=0)
+        return _Plan(plan.edits, int(seeds < MOST_SEEDS), plan.seconds)
+
+    def train(self, jobs: Sequence[Job], seconds: float) -> Iterator[tuple[Job, Result]]:
+        """The results of one wave."""
+        trials = [self.trial(job, seconds) for job in jobs]
+        which = {trial.id: job for trial, job in zip(trials, jobs, strict=True)}
+        for result in self.bench.runner.run(trials):
+            train.weights_path(self.bench.folder, result.trial.id).unlink(missing_ok=True)
+            yield which[result.trial.id], result
+
+    def trial(self, job: Job, seconds: float) -> Trial:
+        number, seed = job
+        arm, name = self.arms[number], self.terms.name
+        return Trial(
+            id=f"{name}-{number:02d}-{arm.net.id}-{seconds:g}s-seed{seed}",
+            stage=self.stage,
+            sample=arm.sample,
+            net=arm.net,
+            recipe=arm.recipe,
+            seconds=seconds,
+            seed=1000 * self.terms.seed + seed,
+        )
+
+    # What they say ---------------------------------------------------------------------------
+
+    def found(self, plan: _Plan | None) -> Found:
+        """The answer."""
+        alone = [r.score for (number, _), r in self.results.items() if number == 0 and r.score is not None]
+        if left := sum(not any(net == number for net, _ in self.results) for number in range(1, len(self.edits) + 1)):
+            self.notes.append(f"not enough time for the last {left}: {self.rest}")
+        if plan:
+            self.notes.append(f"{plan.seconds:g} s for each training, {len(self.bench.labels)} validation images")
+        measured = tuple(self.measured(number) for number in range(1, len(self.edits) + 1))
+        accuracy = float(np.mean(alone)) if alone else None
+        return Found(measured, accuracy, plan.seconds if plan else 0.0, tuple(self.notes), self.interrupted)
+
+    def measured(self, number: int) -> Measured:
+        """What became of one edit, from the pairs of which both trainings ended."""
+        edit = self.edits[number - 1]
+        seeds = sorted(seed for net, seed in self.results if net == number)
+        if not seeds:
+            return Measured(edit, notes=(NO_TIME,))
+        both = [(self.results.get((0, seed)), self.results[number, seed]) for seed in seeds]
+        pairs = [(a, b) for a, b in both if a and a.status == b.status == "done"]
+        notes = tuple(self.troubles(number, seeds))
+        if not pairs:
+            return Measured(edit, notes=notes or (NO_TIME,))
+        effect = repeated_effect(edit.parameter, (edit.before, edit.after), pairs)
+        effect = replace(effect, seconds=pairs[0][0].trial.seconds or 0.0)
+        if not any(self.learnt([pair[side] for pair in pairs]) for side in (0, 1)):
+            notes += ("neither network beats always answering the largest class: give more time",)
+            effect = replace(effect, verdict="not resolved")
+        return Measured(edit, effect, notes)
+
+    def troubles(self, number: int, seeds: Sequence[int]) -> Iterator[str]:
+        """A sentence on the trainings that failed, of the edited net and of the net as it is."""
+        for which, name in ((number, "the edited network"), (0, "the network as it is")):
+            runs = [self.results[which, seed] for seed in seeds if (which, seed) in self.results]
+            if broken := [r.reason for r in runs if r.status == "failed"]:
+                yield f"{len(broken)} of {len(runs)} trainings of {name} failed: {broken[0]}"
+            if len(runs) < len(seeds):
+                yield f"{len(runs)} of {len(seeds)} trainings of {name} ended"
+
+    def learnt(self, runs: Sequence[Result]) -> bool:
+        """Whether the runs together surely beat the answer that needs no image."""
+        answers = "".join(run.correct for run in runs)
+        right = round(answers.count("1") / len(runs))
+        return wilson(right, len(runs[0].correct))[0] > TASKS[TASK].baseline(np.asarray(self.bench.labels))
+
+
+def _rounded(seconds: float) -> float:
+    """Down to whole seconds, or halves of short times: a length that a later experiment can have as well."""
+    return float(int(seconds)) if seconds >= 5 else int(2 * seconds) / 2

@@ -1,0 +1,489 @@
+"""What each layer becomes in Keras: classes of keras.layers, alike on its TensorFlow, JAX and PyTorch backends.
+
+What one class cannot say is composed of several where that is exact: the outputs of a stride are
+every s-th output of stride 1 (MaxPooling2D(1, strides=s) picks them), explicit padding is
+ZeroPadding2D or Cropping2D, and functions that scale with their argument stand between two Rescaling.
+Keras itself is not loaded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from math import ceil, floor, prod
+from typing import Any
+
+from convwise.core.activations import INFINITY, Activated, activation
+from convwise.core.geometry import transposed_crops, window_of
+from convwise.core.layers import (
+    GLU,
+    Activation,
+    AdaptiveAveragePooling2D,
+    AdaptiveMaxPooling2D,
+    Add,
+    AlphaDropout,
+    Average,
+    AveragePooling2D,
+    BatchNormalization,
+    Concatenate,
+    Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
+    Dense,
+    DepthwiseConv2D,
+    Dropout,
+    Flatten,
+    GaussianDropout,
+    GaussianNoise,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    GroupNormalization,
+    Layer,
+    LayerNormalization,
+    LayerScale,
+    Maximum,
+    MaxPooling2D,
+    Minimum,
+    Multiply,
+    Normalization,
+    PReLU,
+    Rescaling,
+    Reshape,
+    SeparableConv2D,
+    SpatialDropout2D,
+    StochasticDepth,
+    Subtract,
+    UpSampling2D,
+    ZeroPadding2D,
+    parameters,
+)
+from convwise.core.net import Net
+from convwise.core.parameters import REQUIRED, Pads, Pair
+from convwise.core.problems import Unsupported
+from convwise.core.windows import NO_PADS, Shape, Window, outputs_of, pads_of
+from convwise.formats.lowering.calls import Call, consumed, free, one, shapes_of, short
+
+Pool = MaxPooling2D | AveragePooling2D
+Adaptive = AdaptiveAveragePooling2D | AdaptiveMaxPooling2D
+Calls = tuple[Call, ...]
+_SIDES = ((0, 1), (2, 3))  # of (top, bottom, left, right), per axis
+# The parameters that Keras's layers have under the same names: no other is handed on.
+TERMS = frozenset({"activation", "axis", "center", "depth_multiplier", "dilation_rate", "epsilon", "filters", "groups",
+                   "interpolation", "keepdims", "kernel_size", "momentum", "output_padding", "output_size", "padding",
+                   "pool_size", "rate", "scale", "size", "stddev", "strides", "target_shape", "units",
+                   "use_bias"})  # fmt: skip
+# Keyword arguments that need not be written: Keras's defaults of classes that are not a layer of ours by name...
+DEFAULTS: dict[str, Mapping[str, Any]] = {
+    "ReLU": {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
+    "Rescaling": {"offset": 0.0},
+    "PReLU": {"shared_axes": None},
+    "MaxPooling2D": {"strides": None, "padding": "valid"},
+    "AveragePooling2D": {"strides": None, "padding": "valid"},
+}
+# ... and of those that are, where Keras's default is not ours.
+DIFFERENT: dict[tuple[str, str], Any] = {
+    ("BatchNormalization", "momentum"): 0.99,
+    ("Conv2DTranspose", "output_padding"): None,
+}
+
+
+def lower(layer: Layer, shapes: Sequence[Shape], *, not_negative: bool = False) -> Calls:
+    """The keras.layers classes that do what the layer does on maps of `shapes`. Unsupported where there are none.
+
+    not_negative: whether the layer's input is known to hold no number below 0.
+    """
+    rule = LOWER.get(type(layer))
+    if rule is None:
+        known = ", ".join(kind.__name__ for kind in LOWER)
+        raise Unsupported("keras", layer.name, f"{layer.op} has no form in Keras", f"one of {known}")
+    with consumed("keras", layer, "shape", "values", "training"):
+        return rule(layer, shapes[0], not_negative)
+
+
+# --- terms ----------------------------------------------------------------------------------
+
+
+def same_terms(layer: Layer, **changes: Any) -> Call:
+    """The Keras layer of the same name with the same parameters, apart from `changes`."""
+    shared = [p for p in parameters(layer) if p.name in TERMS]
+    declared = {p.name: changes.get(p.name, getattr(layer, p.name)) for p in shared}
+    first = [p.name for p in shared if p.default is REQUIRED]
+    apart = [*first, "groups"] if isinstance(layer, Conv2DTranspose) else first
+    rest = {name: _plain(name, value) for name, value in declared.items() if name not in apart}
+    return short(layer.op, tuple(one(declared[name]) for name in first), rest, defaults(type(layer)))
+
+
+def defaults(kind: type[Layer]) -> dict[str, Any]:
+    """Keras's defaults of the parameters that its layer of the same name shares with ours."""
+    shared = [p for p in parameters(kind) if p.name in TERMS]
+    return {p.name: DIFFERENT.get((kind.__name__, p.name), _plain(p.name, p.default)) for p in shared}
+
+
+def _call(kind: str, *args: Any, **kwargs: Any) -> Call:
+    return short(kind, args, kwargs, DEFAULTS[kind])
+
+
+def _plain(name: str, value: Any) -> Any:
+    return None if (name, value) == ("activation", "linear") else one(value)
+
+
+def _as_it_is(layer: Layer, shape: Shape, not_negative: bool) -> Calls:
+    return (same_terms(layer),)
+
+
+def _activated(layer: Any, **changes: Any) -> Calls:
+    """The layer with its activation: in the layer by its name, or after it where it has arguments."""
+    after = _function(layer, activation(layer.activation))
+    inside = "linear" if after else layer.activation
+    return (same_terms(layer, activation=inside, **changes), *after)
+
+
+# --- activations ----------------------------------------------------------------------------
+
+# f(x) = c f'(x / c), where f' has Keras's fixed arguments: c from the arguments.
+_SCALED: dict[str, Callable[[Mapping[str, float]], float]] = {
+    "celu": lambda given: given["alpha"],
+    "softplus": lambda given: 1 / given["beta"],
+    "squareplus": lambda given: (given["b"] / 4) ** 0.5,
+    "soft_shrink": lambda given: given["threshold"] / 0.5,
+    "hard_shrink": lambda given: given["threshold"] / 0.5,
+}
+
+
+def _function(layer: Layer, given: Activated) -> Calls:
+    """An activation with arguments as layers; nothing where Keras has it by its name."""
+    if not given.row.keras:
+        raise Unsupported("keras", layer.name, f"keras.activations lacks {given.name}", "gelu, relu, or softmax")
+    if not given.changed:
+        return ()
+    arguments = dict(given.arguments)
+    match given.name:
+        case "relu":
+            most = arguments.pop("max_value")
+            return (_call("ReLU", max_value=None if most == INFINITY else most, **arguments),)
+        case "leaky_relu":
+            return (Call("LeakyReLU", (), arguments),)
+        case "elu":
+            return (Call("ELU", (), arguments),)
+        case "hard_tanh":
+            return _clipped(layer, arguments["min_val"], arguments["max_val"])
+    return _scaled(layer, given)
+
+
+def _clipped(layer: Layer, low: float, high: float) -> Calls:
+    """low + min(max(x - low, 0), high - low)."""
+    if not -INFINITY < low < high:
+        raise Unsupported("keras", layer.name, f"hard_tanh from {low} to {high} has no form in Keras", "other ends")
+    inside = _call("ReLU", max_value=None if high == INFINITY else high - low)
+    return (_moved(offset=-low), inside, _moved(offset=low)) if low else (inside,)
+
+
+def _moved(scale: float = 1.0, offset: float = 0.0) -> Call:
+    return _call("Rescaling", scale, offset=offset)
+
+
+def _scaled(layer: Layer, given: Activated) -> Calls:
+    by = _SCALED[given.name](given.arguments)
+    if not 0 < by < INFINITY:
+        raise Unsupported("keras", layer.name, f"{given} has no form in Keras", "arguments above 0")
+    return _moved(1 / by), Call("Activation", (given.name,)), _moved(by)
+
+
+def _activation(layer: Activation, shape: Shape, not_negative: bool) -> Calls:
+    return _function(layer, activation(layer.activation)) or (same_terms(layer),)
+
+
+# --- convolutions ---------------------------------------------------------------------------
+
+
+def _windowed(layer: Conv2D | DepthwiseConv2D | SeparableConv2D, shape: Shape, not_negative: bool) -> Calls:
+    """Strides that Keras refuses (with dilation, or uneven and depthwise on TensorFlow) follow as a layer of picks."""
+    uneven = not isinstance(layer, Conv2D) and layer.strides[0] != layer.strides[1]
+    if max(layer.strides) > 1 and (uneven or max(layer.dilation_rate) > 1):
+        pads = window_of(layer, shape).pads
+        return (*_zeros(pads), *_activated(layer, padding="valid", strides=(1, 1)), _picked(layer.strides))
+    padding, pads = _padding(layer, shape)
+    return *_zeros(pads), *_activated(layer, padding=padding)
+
+
+def _picked(strides: Pair) -> Call:
+    """Every s-th row and column, from the first."""
+    return Call("MaxPooling2D", (1,), {"strides": one(strides)})
+
+
+def _padding(layer: Any, shape: Shape) -> tuple[str, Pads]:
+    """Keras's word for the layer's padding, and the pads that need a layer of their own."""
+    if isinstance(layer.padding, str):
+        return layer.padding, NO_PADS
+    window = window_of(layer, shape)
+    if layer.padding == pads_of("same", shape, window.kernel, window.strides, window.dilation):
+        return "same", NO_PADS
+    return "valid", layer.padding
+
+
+def _zeros(pads: Pads) -> Calls:
+    """ZeroPadding2D, as short as it can be written; nothing where nothing is padded."""
+    return (Call("ZeroPadding2D", (_sides(pads),)),) if any(pads) else ()
+
+
+def _sides(pads: Pads) -> Any:
+    top, bottom, left, right = pads
+    return one((top, left)) if top == bottom and left == right else ((top, bottom), (left, right))
+
+
+def _cropped(crops: Pads) -> Calls:
+    return (Call("Cropping2D", (_sides(crops),)),) if any(crops) else ()
+
+
+def _transposed(layer: Conv2DTranspose, shape: Shape, not_negative: bool) -> Calls:
+    _check_transposed(layer)
+    if isinstance(layer.padding, str) and layer.output_padding == (0, 0):
+        return _activated(layer, output_padding=None)
+    top, bottom, left, right = transposed_crops(layer)
+    extra = max(-bottom, 0), max(-right, 0)
+    if any(more >= step for more, step in zip(extra, layer.strides, strict=True) if more):
+        what = f"output_padding that adds {extra} to the full output is refused by Keras"
+        raise Unsupported("keras", layer.name, what, "output_padding below the strides")
+    # Without a word on it, Keras adds what a step larger than the kernel leaves open.
+    open_ended = any(size < step for size, step in zip(layer.kernel_size, layer.strides, strict=True))
+    made = _activated(layer, padding="valid", output_padding=extra if any(extra) or open_ended else None)
+    return *made, *_cropped((top, max(bottom, 0), left, max(right, 0)))
+
+
+def _check_transposed(layer: Conv2DTranspose) -> None:
+    if layer.groups > 1:
+        what = f"groups={layer.groups} of Conv2DTranspose has no form in Keras"
+        raise Unsupported("keras", layer.name, what, "groups=1")
+    if max(layer.dilation_rate) > 1 and max(layer.strides) > 1:
+        what = f"strides {layer.strides} with dilation_rate {layer.dilation_rate} is refused by Keras"
+        raise Unsupported("keras", layer.name, what, "strides or dilation_rate of 1")
+
+
+# --- pooling --------------------------------------------------------------------------------
+
+
+def _pool(layer: Pool, shape: Shape, not_negative: bool) -> Calls:
+    window = window_of(layer, shape)
+    reached = tuple(_reached(shape, window, axis) for axis in (0, 1))
+    if any(pad >= layer.pool_size[i // 2] for i, pad in enumerate(window.pads)):
+        what = f"padding {window.pads} makes windows of {layer.pool_size} that hold nothing"
+        raise Unsupported("keras", layer.name, what, "padding smaller than the pool")
+    made = _pool_by_word(layer, shape, window, reached) or _pool_of_zeros(layer, window, not_negative)
+    made = made or _pool_of_picks(layer, shape, window, reached)
+    if not made:
+        what = f"padding {window.pads} of {layer.op} has no form in Keras that is alike on every backend"
+        raise Unsupported("keras", layer.name, what, "padding='valid', an odd pool size, or MaxPooling2D after relu")
+    return made
+
+
+def _reached(shape: Shape, window: Window, axis: int) -> Pair:
+    """(before, after) that the windows really reach along an axis: after may be less than the padding, or below 0."""
+    before, after = (window.pads[side] for side in _SIDES[axis])
+    step, size = window.strides[axis], window.kernel[axis]
+    return before, (outputs_of(shape[axis], before, after, size, step) - 1) * step + size - shape[axis] - before
+
+
+def _pool_by_word(layer: Pool, shape: Shape, window: Window, reached: Sequence[Pair]) -> Calls:
+    """'valid' or 'same', where that puts the same windows on the map: the layer's own word first."""
+    own = (layer.padding,) if isinstance(layer.padding, str) else ()
+    for word in dict.fromkeys((*own, "valid", "same")):
+        pads = pads_of(word, shape, layer.pool_size, layer.strides)
+        there = [_reached(shape, Window(window.kernel, window.strides, (1, 1), pads), axis) for axis in (0, 1)]
+        # Keras 3.15 on PyTorch averages copies of the edge where 'same' is uneven, on TensorFlow it does not.
+        fair = not isinstance(layer, AveragePooling2D) or pads[::2] == pads[1::2]
+        counted = getattr(layer, "count_include_pad", False) and any(pads)
+        if list(reached) == there and fair and not counted:
+            return (pool_call(layer, word),)
+    return ()
+
+
+def pool_call(layer: Pool, padding: str) -> Call:
+    """The Keras layer of the same name with Keras's word for the padding."""
+    strides = None if layer.strides == layer.pool_size else one(layer.strides)
+    return _call(layer.op, one(layer.pool_size), strides=strides, padding=padding)
+
+
+def _pool_of_zeros(layer: Pool, window: Window, not_negative: bool) -> Calls:
+    """Zeros around the map, where they count, or where no number is below them."""
+    if isinstance(layer, AveragePooling2D):
+        fits = layer.count_include_pad and window.pads == layer.padding  # what ceil_mode adds does not count
+    else:
+        fits = not_negative
+    return (*_zeros(window.pads), pool_call(layer, "valid")) if fits else ()
+
+
+def _pool_of_picks(layer: Pool, shape: Shape, window: Window, reached: Sequence[Pair]) -> Calls:
+    """Pools of stride 1 with 'same', of which every s-th output is taken: what lies outside the map never counts."""
+    if getattr(layer, "count_include_pad", False) and any(window.pads):
+        return ()
+    plans = [_pools_for(layer, size, sides) for size, sides in zip(layer.pool_size, reached, strict=True)]
+    if None in plans:
+        return ()
+    sizes = zip_longest(*(plan[0] for plan in plans if plan), fillvalue=1)
+    pools = [_call(layer.op, one(size), strides=1, padding="same") for size in sizes]
+    starts = [plan[1] - sides[0] for plan, sides in zip(plans, reached, strict=True) if plan]
+    picks = () if layer.strides == (1, 1) else (_picked(layer.strides),)
+    return *pools, *_cropped(_crops_of_picks(shape, window, starts)), *picks
+
+
+def _pools_for(layer: Pool, size: int, sides: Pair) -> tuple[list[int], int] | None:
+    """Sizes of pools in a row that together reach at least `sides` around the map, and what they reach before it."""
+    before = (size - 1) // 2
+    if sides[0] <= before and sides[1] <= size - 1 - before and (size % 2 or isinstance(layer, MaxPooling2D)):
+        return [size], before
+    before = size - 1 - max(sides[1], 0)
+    if isinstance(layer, AveragePooling2D) or sides[0] > before or 2 * before > size - 1:
+        return None
+    twos = [2] * (size - 1 - 2 * before)
+    return ([2 * before + 1, *twos] if before else twos), before
+
+
+def _crops_of_picks(shape: Shape, window: Window, starts: Sequence[int]) -> Pads:
+    """What to take from outputs of stride 1, so that the first pick is the first window and the last the last."""
+    ends = []
+    for axis in (0, 1):
+        before, after = (window.pads[side] for side in _SIDES[axis])
+        step = window.strides[axis]
+        outputs = outputs_of(shape[axis], before, after, window.kernel[axis], step)
+        last = starts[axis] + (outputs - 1) * step
+        ends.append(max(shape[axis] - 1 - last - (step - 1), 0))
+    return starts[0], ends[0], starts[1], ends[1]
+
+
+# --- the others -----------------------------------------------------------------------------
+
+
+def _normalization(layer: Normalization, shape: Shape, not_negative: bool) -> Calls:
+    mean, variance = (list(n) if len(n) > 1 else list(n) * shape[-1] for n in (layer.mean, layer.variance))
+    return (Call("Normalization", (), {"mean": mean, "variance": variance}),)
+
+
+def _adaptive(layer: Adaptive, shape: Shape, not_negative: bool) -> Calls:
+    """Equal windows are those of a plain pool, which every backend has right."""
+    outputs = layer.output_size
+    if all(n % out == 0 for n, out in zip(shape, outputs, strict=False)):
+        kind = layer.op.removeprefix("Adaptive")
+        return (Call(kind, (one((shape[0] // outputs[0], shape[1] // outputs[1])),)),)
+    if any(_misplaced(n, out) for n, out in zip(shape, outputs, strict=False)):
+        what = f"{outputs} windows on a map of {shape[:2]} give numbers that are none with Keras on JAX"
+        raise Unsupported("keras", layer.name, what, "output_size that divides the map")
+    return (same_terms(layer),)
+
+
+def _misplaced(size: int, outputs: int) -> bool:
+    """Whether float32, in which Keras 3.15 finds the windows on JAX (as i n times 1 / o), puts one elsewhere."""
+    places = ((n * size, _float32(_float32(n * size) * _float32(1 / outputs))) for n in range(outputs + 1))
+    return any(floor(place) != n // outputs or ceil(place) != -(-n // outputs) for n, place in places)
+
+
+def _float32(number: float) -> float:
+    """The nearest float32; a product of two of them is exact in Python's float."""
+    return float(struct.unpack("f", struct.pack("f", number))[0])
+
+
+def _upsampling(layer: UpSampling2D, shape: Shape, not_negative: bool) -> Calls:
+    if layer.interpolation == "bicubic":
+        what = "bicubic interpolation gives other numbers on other Keras backends"
+        raise Unsupported("keras", layer.name, what, "interpolation='bilinear'")
+    return (same_terms(layer),)
+
+
+def _rescaling(layer: Rescaling, shape: Shape, not_negative: bool) -> Calls:
+    scale, offset = (list(n) if len(n) > 1 else n[0] for n in (layer.scale, layer.offset))
+    return (_call("Rescaling", scale, offset=offset),)
+
+
+def _prelu(layer: PReLU, shape: Shape, not_negative: bool) -> Calls:
+    return (_call("PReLU", shared_axes=list(layer.shared_axes) or None),)
+
+
+def _layer_norm(layer: LayerNormalization, shape: Shape, not_negative: bool) -> Calls:
+    axes = sorted(axis % (len(shape) + 1) for axis in layer.axis)
+    if axes[-1] < len(shape) and axes == list(range(axes[0], axes[-1] + 1)):
+        # Keras 3.15 on PyTorch normalises the last axes instead, on TensorFlow and JAX those that are meant.
+        what = f"axis={layer.axis}, which are neighbours before the channels, is not alike on every backend of Keras"
+        raise Unsupported("keras", layer.name, what, f"axis={(*layer.axis, len(shape))}, or axis=-1")
+    return _as_it_is(layer, shape, not_negative)
+
+
+def _layer_scale(layer: LayerScale, shape: Shape, not_negative: bool) -> Calls:
+    axes = "abcdefgh"[: len(shape) + 1]
+    return (Call("EinsumDense", (f"{axes},{axes[-1]}->{axes}", shape)),)
+
+
+def _stochastic(layer: StochasticDepth, shape: Shape, not_negative: bool) -> Calls:
+    return (Call("Dropout", (layer.rate,), {"noise_shape": (None, *(1 for _ in shape))}),)
+
+
+LOWER: dict[type[Layer], Callable[[Any, Shape, bool], Calls]] = {
+    Conv2D: _windowed,
+    DepthwiseConv2D: _windowed,
+    SeparableConv2D: _windowed,
+    Conv2DTranspose: _transposed,
+    MaxPooling2D: _pool,
+    AveragePooling2D: _pool,
+    GlobalAveragePooling2D: _as_it_is,
+    GlobalMaxPooling2D: _as_it_is,
+    AdaptiveAveragePooling2D: _adaptive,
+    AdaptiveMaxPooling2D: _adaptive,
+    BatchNormalization: _as_it_is,
+    GroupNormalization: _as_it_is,
+    LayerNormalization: _layer_norm,
+    Activation: _activation,
+    PReLU: _prelu,
+    LayerScale: _layer_scale,
+    Dropout: _as_it_is,
+    SpatialDropout2D: _as_it_is,
+    AlphaDropout: _as_it_is,
+    GaussianDropout: _as_it_is,
+    GaussianNoise: _as_it_is,
+    StochasticDepth: _stochastic,
+    Flatten: _as_it_is,
+    Reshape: lambda layer, shape, not_negative: (Call("Reshape", (layer.target_shape,)),),
+    Dense: lambda layer, shape, not_negative: _activated(layer),
+    Add: _as_it_is,
+    Subtract: _as_it_is,
+    Multiply: _as_it_is,
+    Average: _as_it_is,
+    Maximum: _as_it_is,
+    Minimum: _as_it_is,
+    Concatenate: _as_it_is,
+    ZeroPadding2D: lambda layer, shape, not_negative: (Call("ZeroPadding2D", (_sides(layer.padding),)),),
+    Cropping2D: lambda layer, shape, not_negative: (Call("Cropping2D", (_sides(layer.cropping),)),),
+    UpSampling2D: _upsampling,
+    Rescaling: _rescaling,
+    Normalization: _normalization,
+}
+
+
+# --- layers that are several ----------------------------------------------------------------
+
+
+def expanded(net: Net) -> Net:
+    """The net with each GLU in terms of other layers: Keras has no layer that splits channels."""
+    if not any(isinstance(layer, GLU) for layer in net.layers):
+        return net
+    shapes, taken = shapes_of(net), {layer.name for layer in net.layers}
+    made: list[Layer] = []
+    for layer in net.layers:
+        made += _halves(layer, shapes[layer.inputs[0]], taken) if isinstance(layer, GLU) else [layer]
+    return Net(net.input_shape, tuple(made))
+
+
+def _halves(layer: GLU, shape: Shape, taken: set[str]) -> list[Layer]:
+    """The channels as columns (first half, second half), one of which is cropped away."""
+    columns, values, first, gates, second, gate = (
+        free(f"{layer.name}_{word}", taken) for word in ("halves", "left", "values", "right", "gates", "sigmoid")
+    )
+    half = shape[-1] // 2
+    target = (*shape[:-1], half)
+    return [
+        Reshape((prod(shape[:-1]), 2, half), name=columns, inputs=layer.inputs),
+        Cropping2D((0, 0, 0, 1), name=values, inputs=(columns,)),
+        Reshape(target, name=first, inputs=(values,)),
+        Cropping2D((0, 0, 1, 0), name=gates, inputs=(columns,)),
+        Reshape(target, name=second, inputs=(gates,)),
+        Activation("sigmoid", name=gate, inputs=(second,)),
+        Multiply(name=layer.name, inputs=(first, gate)),
+    ]

@@ -1,0 +1,417 @@
+"""source -> Images: decoded, checked, deduplicated and split, with the test part sealed.
+
+What is dropped, and always reported: unreadable files; classes of the valid or test part that
+train lacks; train and valid copies of test images, and train copies of valid images (exact
+pixels, before any resizing); outside of test, every copy of a picture that has several labels.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convwise.core.problems import Problem, UnusableInput
+from convwise.images import sources, stack
+from convwise.images.decode import Pixels, load_image, resize, with_channels
+from convwise.images.sources.folder import find_images
+from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
+from convwise.images.stack import Scale, Stack, as_learnt, counted
+
+__all__ = [
+    "Images", "Part", "Scale", "Sealed", "as_learnt", "find_images", "load_image", "read", "resize", "with_channels",
+]  # fmt: skip
+
+TEST_SHARE = 0.2
+MOST_VALID = 10_000
+FEW = 10  # a class with fewer train images is called small
+UNEQUAL = 3.0  # largest class / smallest class from which a set is called unbalanced
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one side of the split.
+
+    pixels: uint8 (n, height, width, channels), mapped from disk where read() had a cache;
+    labels: (n,) index into Images.classes; names: the path inside the source, or part/index.
+    """
+
+    pixels: Pixels
+    labels: Labels
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, height: int, width: int) -> Part:
+        """The same images resized (antialiased, as resize()); itself where the size is the same."""
+        if self.pixels.shape[1:3] == (height, width):
+            return self
+        file = _file_of(self.pixels)
+        beside = file and file.with_name(f"{file.stem}-{height}x{width}.npy")
+        return replace(self, pixels=stack.resized(self.pixels, height, width, beside))
+
+
+class Sealed:
+    """The test part, kept from every stage but the last; `opened` counts how often it was opened."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._opened = 0
+
+    @property
+    def size(self) -> int:
+        """How many images there are; looking at this opens nothing."""
+        return len(self._part)
+
+    @property
+    def opened(self) -> int:
+        return self._opened
+
+    def open(self) -> Part:
+        self._opened += 1
+        return self._part
+
+    def at(self, height: int, width: int) -> Sealed:
+        """The same part at another size, still sealed; opening it counts here too."""
+        return self if self._part.pixels.shape[1:3] == (height, width) else _Resized(self, height, width)
+
+
+class _Resized(Sealed):
+    """A sealed part that is resized when it is opened."""
+
+    def __init__(self, inner: Sealed, height: int, width: int) -> None:
+        super().__init__(inner._part)
+        self._inner, self._shape = inner, (height, width)
+
+    @property
+    def opened(self) -> int:
+        return self._inner.opened
+
+    def open(self) -> Part:
+        return self._inner.open().at(*self._shape)
+
+    def at(self, height: int, width: int) -> Sealed:
+        return self._inner.at(height, width)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A set of images, ready to learn from.
+
+    test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
+    images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
+    whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
+    before any `at`), scale (of arrays: (value - scale[0]) * scale[1] is 0..255), unreadable_files {name: reason}.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    train: Part
+    valid: Part
+    test: Sealed | None
+    problems: tuple[Problem, ...]
+    base_shape: tuple[int, int, int]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def unsealed(self) -> Part:
+        """Train and valid together, in this order, for the final training."""
+        both = (self.train, self.valid)
+        pixels = [part.pixels for part in both]
+        file = _file_of(self.train.pixels)
+
+        def fill(out: Pixels) -> None:
+            np.concatenate(pixels, out=out)
+
+        shape = (len(self.train) + len(self.valid), *self.train.pixels.shape[1:])
+        return Part(
+            stack.filled(shape, fill, file and file.with_name(f"unsealed-{file.name}")),
+            np.concatenate([part.labels for part in both]),
+            tuple(name for part in both for name in part.names),
+        )
+
+    def at(self, height: int, width: int) -> Images:
+        """All parts resized to (height, width); the test part stays sealed."""
+        test = self.test and self.test.at(height, width)
+        shape = (height, width, self.base_shape[2])
+        train, valid = self.train.at(height, width), self.valid.at(height, width)
+        return replace(self, train=train, valid=valid, test=test, base_shape=shape)
+
+    def content(self) -> str:
+        """What is learnt from and scored, as a checksum: another picture, label or split is another one."""
+        sums = [zlib.crc32("/".join(self.classes).encode()), self.test.size if self.test else 0]
+        for part in (self.train, self.valid):
+            sums += [zlib.crc32(np.ascontiguousarray(array).data) for array in (part.pixels, part.labels)]
+        return "-".join(f"{each:x}" for each in sums)
+
+
+def read(
+    source: Any,
+    *,
+    test: float | Literal["none"] | None = None,
+    valid: float = 0.2,
+    seed: int = 0,
+    cache: Path | None = None,
+    limit_px: int = 128,
+) -> Images:
+    """Read a source (see sources.SOURCES) as Images; raises UnusableInput where it cannot be learnt from.
+
+    test: the share to seal where the source has no test part of its own (default 0.2); 'none' or 0
+    seals nothing, and an own test part is then left aside, unread. valid: the share of what is
+    not sealed, at most 10,000 images, where there is no own valid part. seed: of both draws.
+    cache: a folder for the pixels, which are then mapped from there. limit_px: the longer side
+    of the base size is at most this.
+    """
+    share, valid = _share(test), _fraction("valid", valid)
+    found = sources.find(source)
+    try:
+        if share == 0:
+            found = _without_test(found)
+        _check_found(found)
+        everything = stack.stacked(found, limit_px, cache and cache / "all.npy")
+    finally:
+        found.close()
+    images = _images(found.name, everything, share, valid, seed, cache)
+    if cache:
+        (cache / "all.npy").unlink(missing_ok=True)
+    return images
+
+
+def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cache: Path | None) -> Images:
+    classes = tuple(sorted(np.unique(all_.labels[all_.parts == TRAIN]).tolist(), key=_order))
+    labels = _codes(all_.labels, classes)
+    known = labels >= 0
+    # What is dropped for its class shall not make others look like copies: each gets a group of its own.
+    alone = len(known) + np.arange(len(known))
+    lost = leaks(labels, all_.parts, np.where(known, all_.groups, alone))
+    kept = np.flatnonzero(known & ~lost.any)
+    own = {code: bool((all_.parts[kept] == code).any()) for code in (VALID, TEST)}
+    _check_classes(where, classes, labels[kept], all_.parts[kept], all_.groups[kept], lost)
+    sides = _sides(labels[kept], all_.parts[kept], all_.groups[kept], own, share, valid, seed)
+    _check_sides(where, sides, own, share)
+    parts = {code: _part(all_, labels, kept[sides == code], cache, name) for code, name in SIDES.items()}
+    problems = (
+        *_unreadable(where, all_),
+        *all_.problems,
+        *_sizes(where, all_),
+        *_unknown_classes(where, all_, known),
+        *_leaked(where, all_, labels, lost),
+        *_balance(where, classes, parts, share),
+    )
+    return Images(
+        source=where,
+        classes=classes,
+        train=parts[TRAIN],
+        valid=parts[VALID],
+        test=Sealed(parts[TEST]) if share else None,
+        problems=problems,
+        base_shape=all_.pixels.shape[1:],
+        facts=_facts(all_, own, dropped=len(all_.labels) - len(kept)),
+    )
+
+
+SIDES = {TRAIN: "train", VALID: "valid", TEST: "test"}
+
+
+def _share(test: float | Literal["none"] | None) -> float:
+    if test is None:
+        return TEST_SHARE
+    return 0.0 if test in ("none", 0) else _fraction("--test", test)
+
+
+def _fraction(name: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and 0 < value < 1:
+        return float(value)
+    raise UnusableInput(name, f"{value!r} is no share", "a number between 0 and 1" + (", or none" * (name == "--test")))
+
+
+def _without_test(found: sources.Found) -> sources.Found:
+    items = tuple(item for item in found.items if item.part != "test")
+    blocks = tuple(block for block in found.blocks if block.part != "test")
+    left = len(found.items) - len(items) + sum(len(b.labels) for b in found.blocks if b.part == "test")
+    what = f"the source's own test part ({counted(left, 'image')}) was left aside, unread: nothing was to be sealed"
+    problems = (*found.problems, Problem(found.name, what, severity="note", count=left)) if left else found.problems
+    return replace(found, items=items, blocks=blocks, problems=problems)
+
+
+def _order(name: str) -> tuple[int, float, str]:
+    """Numbers by value, before words."""
+    number = re.fullmatch(r"-?\d+(\.\d+)?", name)
+    return (0, float(name), name) if number else (1, 0.0, name)
+
+
+def _codes(names: NDArray[np.str_], classes: Sequence[str]) -> Labels:
+    """The index of each name in classes, -1 where it is none of them."""
+    distinct, which = np.unique(names, return_inverse=True)
+    index = {name: code for code, name in enumerate(classes)}
+    return np.array([index.get(name, -1) for name in distinct.tolist()], np.int64)[which]
+
+
+def _check_found(found: sources.Found) -> None:
+    """Refuse a single class before anything is decoded."""
+    names = {item.label for item in found.items if item.part in ("train", None)}
+    for block in found.blocks:
+        names |= set(np.unique(block.labels).tolist()) if block.part in ("train", None) else set()
+    if len(names) == 1:
+        raise _too_few(found.name, tuple(names))
+
+
+def _too_few(where: str, classes: Sequence[str]) -> UnusableInput:
+    only = f"only one class, {classes[0]!r}" if classes else "no class"
+    return UnusableInput(where, f"holds {only}", "at least two classes", "add a folder, or labels, for each class")
+
+
+def _check_classes(
+    where: str, classes: Sequence[str], labels: Labels, parts: Labels, groups: Labels, lost: Leaks
+) -> None:
+    """Refuse what cannot be learnt: fewer than two classes, a class with one picture or without a train image."""
+    if len(classes) < 2:
+        raise _too_few(where, classes)
+    distinct = np.unique(np.stack([labels, groups]), axis=1)[0]
+    pictures = np.bincount(distinct, minlength=len(classes))
+    train = np.bincount(labels[parts == TRAIN], minlength=len(classes))
+    single = [name for name, count in zip(classes, pictures, strict=True) if count < 2]
+    empty = [name for name, count in zip(classes, train, strict=True) if count < 1]
+    if not single and not empty:
+        return
+    after = f" (after {counted(int(lost.any.sum()), 'duplicate')} were dropped)" if lost.any.any() else ""
+    lacks = f"fewer than two different images in class {_some(single)}" if single else ""
+    what = lacks or f"no train image of {_some(empty)}"
+    expected = "at least two in each class, one in train"
+    raise UnusableInput(where, what + after, expected, "add images or remove the class")
+
+
+def _sides(
+    labels: Labels, parts: Labels, groups: Labels, own: Mapping[int, bool], share: float, valid: float, seed: int
+) -> Labels:
+    """TRAIN, VALID or TEST for each image: the source's own parts, and drawn ones where it has none."""
+    sides = parts.copy()
+    if share and not own[TEST]:
+        rows = np.flatnonzero(sides == TRAIN)
+        keep = 1 if own[VALID] else 2  # one group for train, one for valid
+        sides[rows[draw(labels[rows], groups[rows], share, keep, (seed, TEST))]] = TEST
+    if not own[VALID]:
+        rows = np.flatnonzero(sides == TRAIN)
+        most = max(0, MOST_VALID - len(np.unique(labels)) / 2) / len(rows)  # each class is rounded by up to 1/2
+        sides[rows[draw(labels[rows], groups[rows], min(valid, most), 1, (seed, VALID))]] = VALID
+    return sides
+
+
+def _check_sides(where: str, sides: Labels, own: Mapping[int, bool], share: float) -> None:
+    """Refuse a split that leaves nothing to choose by, or nothing to seal."""
+    empty = [SIDES[code] for code in ((VALID, TEST) if share else (VALID,)) if not (sides == code).any()]
+    if empty:
+        drawn = [SIDES[code] for code in (VALID, TEST) if not own[code] and (share or code == VALID)]
+        share_out = ", one for ".join(["one for train", *drawn])
+        expected = f"at least {len(drawn) + 1} different images in each class to share out: {share_out}"
+        fix = "add images" + (", or seal no test part (--test none)" if "test" in drawn else "")
+        raise UnusableInput(where, f"too few images: none is left for {' and '.join(empty)}", expected, fix)
+
+
+def _part(all_: Stack, labels: Labels, rows: Labels, cache: Path | None, name: str) -> Part:
+    def fill(out: Pixels) -> None:
+        for some in stack.chunks(len(rows)):
+            out[some] = all_.pixels[rows[some]]
+
+    pixels = stack.filled((len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy")
+    return Part(pixels, labels[rows], tuple(all_.names[row] for row in rows))
+
+
+def _file_of(pixels: Pixels) -> Path | None:
+    return Path(pixels.filename) if isinstance(pixels, np.memmap) and pixels.filename else None
+
+
+# --- what there is to report ---------------------------------------------------------------------
+
+
+def _facts(all_: Stack, own: Mapping[int, bool], dropped: int) -> dict[str, Any]:
+    return {
+        "sizes": {f"{width}x{height}": count for (height, width), count in all_.sizes.most_common(10)},
+        "modes": dict(all_.modes.most_common()),
+        "own_test": own[TEST],
+        "own_valid": own[VALID],
+        "duplicates": len(all_.groups) - len(np.unique(all_.groups)),
+        "dropped": dropped,
+        "unreadable": len(all_.unreadable),
+        "unreadable_files": dict(all_.unreadable),
+        "read": len(all_.labels),
+        "read_shape": list(all_.pixels.shape[1:]),
+        "scale": [all_.scale.offset, all_.scale.factor],
+    }
+
+
+def _unreadable(where: str, all_: Stack) -> Iterator[Problem]:
+    if all_.unreadable:
+        shown = _some([f"{name} ({reason})" for name, reason in all_.unreadable.items()], 10)
+        what = f"{counted(len(all_.unreadable), 'file')} could not be read, skipped: {shown}"
+        fix = "repair or remove them"
+        yield Problem(where, what, "readable images", fix, severity="warning", count=len(all_.unreadable))
+
+
+def _sizes(where: str, all_: Stack) -> Iterator[Problem]:
+    height, width = all_.pixels.shape[1:3]
+    if set(all_.sizes) == {(height, width)}:
+        return
+    heights, widths = zip(*all_.sizes, strict=True)
+    shapes = [w / h for h, w in all_.sizes]
+    span = f"{min(widths)}..{max(widths)} px wide, {min(heights)}..{max(heights)} px high"
+    bent = max(shapes) / min(shapes) > 1.5
+    what = f"{counted(len(all_.sizes), 'size')}, {span}; each whole image was resized to {width}x{height}"
+    fix = "crop the images to one shape if proportions matter" if bent else ""
+    what += ", without keeping its proportions" if len(set(shapes)) > 1 else ""
+    yield Problem(where, what, severity="warning" if bent else "note", fix=fix, count=sum(all_.sizes.values()))
+
+
+def _unknown_classes(where: str, all_: Stack, known: NDArray[np.bool_]) -> Iterator[Problem]:
+    for code, name in ((VALID, "valid"), (TEST, "test")):
+        labels = all_.labels[~known & (all_.parts == code)].tolist()
+        if labels:
+            what = f"{counted(len(labels), 'image')} of {name} in classes that train lacks were dropped: "
+            fix = "add train images of them, or correct the names"
+            yield Problem(where, what + _some(sorted(set(labels))), "the same classes", fix, "warning", len(labels))
+
+
+def _leaked(where: str, all_: Stack, labels: Labels, lost: Leaks) -> Iterator[Problem]:
+    reasons = (
+        (lost.in_test, "also in test, dropped from train and valid"),
+        (lost.in_valid, "of train also in valid, dropped from train"),
+        (lost.conflict, "with the same pixels as one of another class, dropped from train and valid with all copies"),
+    )
+    for mask, reason in reasons:
+        if mask.any():
+            what = f"{counted(int(mask.sum()), 'image')} {reason}: "
+            names = _some([f"{all_.names[row]} ({all_.labels[row]})" for row in np.flatnonzero(mask)])
+            yield Problem(where, what + names, "each picture once", severity="warning", count=int(mask.sum()))
+    copies = len(all_.groups) - len(np.unique(all_.groups))
+    if copies:
+        what = f"{counted(copies, 'image')} with exactly the pixels of an earlier one"
+        yield Problem(where, what, fix="copies are always on one side of the split", severity="note", count=copies)
+
+
+def _balance(where: str, classes: Sequence[str], parts: Mapping[int, Part], share: float) -> Iterator[Problem]:
+    counts = {code: np.bincount(part.labels, minlength=len(classes)) for code, part in parts.items()}
+    train = counts[TRAIN]
+    small = [f"{classes[c]} ({train[c]})" for c in np.flatnonzero(train < FEW).tolist()]
+    if small:
+        what = f"fewer than {FEW} train images in {_some(small)}"
+        yield Problem(where, what, "tens of images in each class", "add images", "warning", len(small))
+    if train.max() > UNEQUAL * train.min():
+        most, least = int(train.argmax()), int(train.argmin())
+        what = f"unbalanced: {train[most]} train images of {classes[most]}, {train[least]} of {classes[least]}"
+        yield Problem(where, what, severity="note")
+    for code in (VALID, TEST) if share else (VALID,):
+        lacking = [classes[c] for c in np.flatnonzero(counts[code] == 0).tolist()]
+        if lacking:
+            what = f"{SIDES[code]} has no image of {_some(lacking)}"
+            yield Problem(where, what, "every class in every part", "add images", "warning", len(lacking))
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,344 @@
+"""Found -> Stack: everything that a source holds in one uint8 array, at one size.
+
+Files are decoded by threads (Pillow works without the interpreter lock) straight into their
+row; whole arrays are brought to 0..255 together.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convwise.core.problems import Problem, Severity, UnusableInput
+from convwise.images import decode
+from convwise.images.decode import Pixels
+from convwise.images.sources import Block, Found, Item
+from convwise.images.sources.arrays import pixels_of
+from convwise.images.splits import TEST, TRAIN, VALID
+
+PART_CODES = {None: TRAIN, "train": TRAIN, "valid": VALID, "test": TEST}
+THREADS = min(32, os.cpu_count() or 1)
+CHUNK = 256  # rows that one thread takes at a time
+DARK = 4096  # 16-bit pictures whose values all stay below this use 12 bits or fewer
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """uint8 = round((value - offset) * factor), cut to 0..255."""
+
+    offset: float
+    factor: float
+
+    def back(self, value: float) -> float:
+        """The source's value that became `value`."""
+        return value / self.factor + self.offset
+
+
+@dataclass(frozen=True)
+class Stack:
+    """All readable images. pixels (n, h, w, c); labels (n,) text; parts (n,) TRAIN, VALID or TEST;
+
+    groups (n,): the same number where the pixels, as decoded, are the same; sizes, modes: how
+    many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
+    scale: what brought the source's values to 0..255.
+    """
+
+    pixels: Pixels
+    labels: NDArray[np.str_]
+    parts: NDArray[np.int64]
+    names: tuple[str, ...]
+    groups: NDArray[np.int64]
+    sizes: Counter[tuple[int, int]]
+    modes: Counter[str]
+    problems: tuple[Problem, ...] = ()
+    unreadable: dict[str, str] = field(default_factory=dict)
+    scale: Scale = Scale(0, 1)
+
+
+def stacked(found: Found, limit_px: int, scratch: Path | None) -> Stack:
+    """Decode everything; raises UnusableInput where nothing is readable or an array holds NaN."""
+    return _from_files(found, limit_px, scratch) if found.items else _from_blocks(found, limit_px, scratch)
+
+
+def filled(shape: Sequence[int], fill: Callable[[Pixels], None], file: Path | None) -> Pixels:
+    """A uint8 array that `fill` has written: in memory, or mapped from `file` (changes never reach the disk)."""
+    if file is None or 0 in shape:
+        out = np.empty(shape, np.uint8)
+        fill(out)
+        return out
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Another process may have the file mapped: it keeps the old one, and never sees half of the new.
+    draft = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    mapped = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=tuple(shape))  # type: ignore[no-untyped-call, unused-ignore]
+    fill(mapped)
+    mapped.flush()
+    os.replace(draft, file)
+    loaded: Pixels = np.load(file, mmap_mode="c")
+    return loaded
+
+
+def resized(pixels: Pixels, height: int, width: int, file: Path | None = None) -> Pixels:
+    """All images (n, h, w, c) as (n, height, width, c), with decode.resize."""
+
+    def fill(out: Pixels) -> None:
+        def some(rows: slice) -> None:
+            for row in range(rows.start, rows.stop):
+                out[row] = decode.resize(pixels[row], height, width)
+
+        each(some, chunks(len(pixels)))
+
+    return filled((len(pixels), height, width, pixels.shape[3]), fill, file)
+
+
+def chunks(count: int) -> list[slice]:
+    """0 to count in slices of at most CHUNK."""
+    return [slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+
+
+def each(work: Callable[[A], B], things: Iterable[A]) -> list[B]:
+    """[work(thing) for thing in things], by threads."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, things))
+
+
+def _base(sizes: Counter[tuple[int, int]], limit_px: int) -> tuple[int, int]:
+    """The median height and width, the longer one reduced to limit_px."""
+    counts = list(sizes.values())
+    height, width = (float(np.median(np.repeat([size[axis] for size in sizes], counts))) for axis in (0, 1))
+    scale = min(1.0, limit_px / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _groups(digests: Iterable[bytes]) -> NDArray[np.int64]:
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], np.int64)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file whose header could be read, and then what its pixels were like."""
+
+    item: Item
+    header: decode.Header
+    digest: bytes = b""
+    gray: bool = False
+    peak: float = 0.0
+
+
+def _from_files(found: Found, limit_px: int, scratch: Path | None) -> Stack:
+    opened = each(_opened, found.items)
+    unreadable = {item.name: file for item, file in zip(found.items, opened, strict=True) if isinstance(file, str)}
+    files = [file for file in opened if isinstance(file, _File)]
+    _refuse_empty(found.name, files, unreadable)
+    base = _base(Counter((file.header.height, file.header.width) for file in files), limit_px)
+    channels = 1 if all(file.header.mode in decode.GRAY_MODES for file in files) else 3
+    read: list[_File | str] = []
+
+    def fill(out: Pixels) -> None:
+        read.extend(each(lambda row: _decoded(files[row], out[row]), range(len(files))))
+
+    pixels = filled((len(files), *base, channels), fill, scratch)
+    unreadable |= {file.item.name: end for file, end in zip(files, read, strict=True) if isinstance(end, str)}
+    good = [row for row, end in enumerate(read) if isinstance(end, _File)]
+    files = [end for end in read if isinstance(end, _File)]
+    _refuse_empty(found.name, files, unreadable)
+    pixels = pixels if len(good) == len(pixels) else pixels[good]
+    pixels = pixels[..., :1] if all(file.gray for file in files) else pixels
+    return _stack_of(found, files, pixels, unreadable)
+
+
+def _stack_of(found: Found, files: Sequence[_File], pixels: Pixels, unreadable: dict[str, str]) -> Stack:
+    return Stack(
+        pixels,
+        np.array([file.item.label for file in files]),
+        np.array([PART_CODES[file.item.part] for file in files]),
+        tuple(file.item.name for file in files),
+        _groups(file.digest for file in files),
+        Counter((file.header.height, file.header.width) for file in files),
+        Counter(file.header.mode for file in files),
+        (*found.problems, *_file_problems(found.name, files, pixels.shape[3])),
+        unreadable,
+    )
+
+
+def _opened(item: Item) -> _File | str:
+    try:
+        with item.open() as stream:
+            return _File(item, decode.header(stream))
+    except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
+        return decode.explain(error)
+
+
+def _decoded(file: _File, row: Pixels) -> _File | str:
+    """Decode into `row` (height, width, channels of the stack)."""
+    try:
+        with file.item.open() as stream:
+            picture = decode.decode(stream.read())
+        row[:] = decode.with_channels(decode.resize(picture.pixels, *row.shape[:2]), row.shape[2])
+        return replace(file, digest=picture.digest(), gray=picture.pixels.shape[2] == 1, peak=picture.peak)
+    except Exception as error:
+        return decode.explain(error)
+
+
+def _refuse_empty(where: str, files: Sequence[_File], unreadable: dict[str, str]) -> None:
+    if not files:
+        shown = "; ".join(f"{name} ({reason})" for name, reason in list(unreadable.items())[:3])
+        what = f"none of {len(unreadable)} images can be read: {shown}"
+        raise UnusableInput(where, what, f"image files ({', '.join(decode.FORMATS)})", "check the files")
+
+
+def _file_problems(where: str, files: Sequence[_File], channels: int) -> Iterator[Problem]:
+    def note(those: Sequence[_File], what: str, fix: str = "", severity: Severity = "note") -> Iterator[Problem]:
+        if those:
+            names = ", ".join(file.item.name for file in those[:3]) + (", ..." if len(those) > 3 else "")
+            text = f"{counted(len(those), 'image')} {what} ({names})"
+            yield Problem(where, text, fix=fix, severity=severity, count=len(those))
+
+    wide = [file for file in files if file.header.mode in decode.WIDE_MODES and file.header.mode != "F"]
+    floats = [file for file in files if file.header.mode == "F"]
+    yield from note([f for f in files if f.header.alpha], "with transparency laid over white")
+    yield from note([f for f in files if f.header.frames > 1], "with several frames: the first was taken")
+    yield from note([f for f in files if f.header.mode == "CMYK"], "in CMYK turned into RGB without a colour profile")
+    yield from note(floats, "with float values: 0..1 multiplied by 255, other values cut to 0..255", severity="warning")
+    if wide and max(file.peak for file in wide) < DARK:
+        what = f"of 16 bits use only values up to {max(file.peak for file in wide):.0f} and become very dark"
+        yield from note(wide, what, "scale the values to 0..65535, or save as 8 bits", "warning")
+    else:
+        yield from note(wide, "of 16 bits reduced to 8")
+    if channels == 1:
+        colour = [file for file in files if file.header.mode not in decode.GRAY_MODES]
+        yield from note(colour, "stored in colour hold only gray, as all others: one channel is used")
+    gray = sum(file.gray for file in files)
+    if channels == 3 and gray:
+        what = f"{counted(gray, 'gray image')} among {len(files)}"
+        fix = "gray was repeated in three channels; check that colour does not give the class away"
+        yield Problem(where, what, "all gray or all colour", fix, severity="warning", count=gray)
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 image', '2 images'."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+def _from_blocks(found: Found, limit_px: int, scratch: Path | None) -> Stack:
+    blocks = [block for block in found.blocks if len(block.labels)]
+    if not blocks:
+        raise UnusableInput(found.name, "the arrays hold no image", "at least two classes of images")
+    scale, problems = _scale(found.name, blocks)
+    arrays = [_eight_bits(block.pixels, scale) for block in blocks]
+    arrays = _same_channels(arrays)
+    sizes = Counter({array.shape[1:3]: 0 for array in arrays})
+    for array in arrays:
+        sizes[array.shape[1:3]] += len(array)
+    height, width = _base(sizes, limit_px)
+    small = [array if array.shape[1:3] == (height, width) else resized(array, height, width) for array in arrays]
+    pixels = small[0] if len(small) == 1 else np.concatenate(small)
+    modes: Counter[str] = Counter()
+    for block, array in zip(blocks, arrays, strict=True):
+        modes[_mode(block.pixels)] += len(array)
+    return Stack(
+        pixels,
+        np.concatenate([block.labels for block in blocks]),
+        np.repeat([PART_CODES[block.part] for block in blocks], [len(block.labels) for block in blocks]),
+        tuple(f"{block.part or 'images'}/{index}" for block in blocks for index in range(len(block.labels))),
+        _groups(digest for array in arrays for digest in _digests(array)),
+        sizes,
+        modes,
+        (*found.problems, *problems),
+        scale=scale,
+    )
+
+
+def as_learnt(where: str, images: Any, scale: Scale) -> Pixels:
+    """Images in memory as uint8 (n, h, w, 1 or 3), by the scale of the images that were learnt from.
+
+    UnusableInput where their values are plainly on another scale.
+    """
+    array = pixels_of(where, images)
+    if not len(array) or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
+        shown = "no image" if not len(array) else f"one image {array.shape}"
+        raise UnusableInput(where, f"holds {shown}", "(n, height, width, channels)", "one image is images[None]")
+    _refuse_gaps(where, array)
+    low, high = float(array.min()), float(array.max())
+    faint = scale == Scale(0, 1) and array.dtype.kind in "bf" and 0 < high <= 1
+    if faint or low < scale.back(-255) or high > scale.back(2 * 255):
+        expected = f"the range of the images it learnt from, {scale.back(0):g} to {scale.back(255):g}"
+        raise UnusableInput(where, f"values from {low:g} to {high:g}", expected, "scale them as those were")
+    return _eight_bits(array, scale)
+
+
+def _scale(where: str, blocks: Sequence[Block]) -> tuple[Scale, list[Problem]]:
+    """One scale for all parts, from the range of what is not test; raises UnusableInput for NaN."""
+    for block in blocks:
+        _refuse_gaps(where, block.pixels)
+    seen = [block.pixels for block in blocks if block.part != "test"] or [block.pixels for block in blocks]
+    low, high = float(min(array.min() for array in seen)), float(max(array.max() for array in seen))
+    whole = all(array.dtype.kind in "bui" for array in seen)
+    scale, how, severity = _scale_for(low, high, whole)
+    if not how:
+        return scale, []
+    what = f"values from {low:g} to {high:g}: {how}"
+    return scale, [Problem(where, what, "0..255", severity=severity)]
+
+
+def _refuse_gaps(where: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        raise UnusableInput(where, f"{bad} pixel values are NaN or infinite", "finite numbers", "remove those images")
+
+
+def _scale_for(low: float, high: float, whole: bool) -> tuple[Scale, str, Severity]:
+    """(scale, what to say of it, how loud) for values of the range low..high."""
+    if low >= 0 and high <= 1:
+        return Scale(0, 255), "" if not whole else "taken for off and on, multiplied by 255", "note"
+    if low >= 0 and high <= 255:
+        return Scale(0, 1), "" if whole else "rounded to whole numbers", "note"
+    if low >= 0 and whole and high <= 65535:
+        top = 2 ** int(high).bit_length() - 1
+        return Scale(0, 255 / top), f"taken for {top.bit_length()} bits, 0..{top} brought to 0..255", "note"
+    if low >= -1 and high <= 1:
+        return Scale(-1, 127.5), "taken for -1..1, brought to 0..255", "warning"
+    return Scale(low, 255 / (high - low or 1.0)), "this range was brought to 0..255", "warning"
+
+
+def _eight_bits(array: NDArray[Any], scale: Scale) -> Pixels:
+    """(n, h, w[, 1 to 4]) of any number type as uint8 (n, h, w, 1 or 3)."""
+    array = array if array.ndim == 4 else array[..., None]
+    if array.dtype != np.uint8 or scale != Scale(0, 1):
+        out = np.empty(array.shape, np.uint8)
+        for rows in chunks(len(array)):  # float copies of all images at once could fill the memory
+            out[rows] = np.clip(np.rint((array[rows].astype(float) - scale.offset) * scale.factor), 0, 255)
+        array = out
+    return decode.without_alpha(array)
+
+
+def _same_channels(arrays: Sequence[Pixels]) -> list[Pixels]:
+    gray = all(array.shape[3] == 1 or decode.is_gray(array) for array in arrays)
+    return [array[..., :1] if gray else decode.with_channels(array, 3) for array in arrays]
+
+
+def _digests(array: Pixels) -> Iterator[bytes]:
+    return (decode.digest(image) for image in np.ascontiguousarray(array))
+
+
+def _mode(array: NDArray[Any]) -> str:
+    channels = array.shape[3] if array.ndim == 4 else 1
+    return {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels] + ("" if array.dtype == np.uint8 else f" {array.dtype}")

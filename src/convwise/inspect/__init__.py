@@ -1,0 +1,3 @@
+"""What is said of a net or of one layer without a study."""
+
+__all__ = ["checking", "sight", "single"]

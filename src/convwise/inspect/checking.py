@@ -1,0 +1,329 @@
+"""Any model -> its net, and what `convwise check` says of it: a table and findings."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+from convwise.advice.fingerprint import look
+from convwise.core.calculus import Analysis, LayerCost, analyse
+from convwise.core.check import SEVERITIES, Finding, findings
+from convwise.core.field import Field
+from convwise.core.layers import Layer, Opaque
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, Problem, UnusableInput
+from convwise.formats import json as net_json
+from convwise.formats.lifted import Lifted
+from convwise.images.loading import Images, read
+
+InputShape = tuple[int, int, int]
+
+# Who reads a file, by its suffix; its lift says why it does not open a pickle.
+READERS: dict[str, str] = {
+    ".keras": "convwise.formats.keras.lift",
+    ".onnx": "convwise.formats.onnx.lift",
+    ".pt2": "convwise.formats.torch.lift",
+    ".pt": "convwise.formats.torch.lift",
+    ".pth": "convwise.formats.torch.lift",
+}
+# Who reads a live model, by package and class; a Keras model on the torch backend is a torch Module as well.
+LIVE: dict[tuple[str, str], str] = {
+    ("keras", "Model"): "convwise.formats.keras.lift",
+    ("torch", "Module"): "convwise.formats.torch.lift",
+    ("onnx", "ModelProto"): "convwise.formats.onnx.lift",
+}
+EXPECTED = (
+    "a .keras, .onnx, .pt2, net .json or model.safetensors file, a folder that `convwise choose` wrote, "
+    "or package.module:callable"
+)
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def load(model: Any, input_shape: InputShape | None = None) -> Lifted:
+    """The net of a model: a file, a choice folder, 'package.module:callable', or a live model or Net.
+
+    input_shape: (height, width, channels), for models whose input size is free. UnusableInput where
+    it cannot be read; ShapeError where a layer does not fit.
+    """
+    if not isinstance(model, (str, Path)):
+        return _lifted(model, input_shape, type(model).__name__)
+    path = Path(model)
+    if not path.exists() and _CALLABLE.fullmatch(str(model)):
+        return _lifted(_called(str(model), input_shape), input_shape, str(model))
+    if not path.exists():
+        raise UnusableInput(str(model), "is not there", EXPECTED)
+    return _at(_from_folder(path), input_shape) if path.is_dir() else _from_file(path, input_shape)
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def _from_file(path: Path, input_shape: InputShape | None) -> Lifted:
+    suffix = path.suffix.lower()
+    if suffix in READERS:
+        lifted: Lifted = import_module(READERS[suffix]).read(path, input_shape)
+        return lifted
+    if suffix == ".json":
+        return _at(_from_json(path), input_shape)
+    if suffix == ".safetensors":
+        return _at(_from_safetensors(path), input_shape)
+    raise UnusableInput(str(path), f"is a {suffix or 'file without suffix'}", EXPECTED, _INSTEAD.get(suffix, ""))
+
+
+_INSTEAD = {
+    ".h5": 'model.save("model.keras")',
+    ".hdf5": 'model.save("model.keras")',
+    ".py": "name what it defines: module:callable",
+    ".pb": 'load it and model.save("model.keras"), or write ONNX',
+    ".tflite": "give the model that it was made from",
+}
+
+
+def _from_json(path: Path) -> Lifted:
+    """A net.json, or the choice.json of a choice folder."""
+    data = net_json.parsed(path)
+    inside = data.get("net", data) if isinstance(data, dict) else data
+    try:
+        net = Net.from_json(inside)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise UnusableInput(str(path), f"is not a net: {error}", "keys input_shape and layers") from error
+    if not isinstance(names := data.get("classes", []), list):
+        raise UnusableInput(str(path), f"has classes {names!r}"[:100], "a list of names")
+    return Lifted(net, classes=tuple(map(str, names)))
+
+
+def _from_safetensors(path: Path) -> Lifted:
+    from convwise import formats
+
+    try:
+        net, weights, classes = formats.format_module("torch").read(path)
+    except ConvwiseError:
+        raise
+    except Exception as error:  # whatever safetensors and torch say of a broken file
+        raise UnusableInput(str(path), f"cannot be read: {error}", "a file that `convwise choose` wrote") from error
+    return Lifted(net, weights, classes)
+
+
+def _from_folder(path: Path) -> Lifted:
+    if (path / "model.safetensors").is_file():
+        return _from_safetensors(path / "model.safetensors")
+    for name in ("choice.json", "net.json"):
+        if (path / name).is_file():
+            return _from_json(path / name)
+    raise UnusableInput(str(path), "holds neither model.safetensors nor choice.json nor net.json", EXPECTED)
+
+
+def _at(lifted: Lifted, input_shape: InputShape | None) -> Lifted:
+    """The net at another input; weights that no longer fit are left out."""
+    if input_shape is None or input_shape == lifted.net.input_shape:
+        return lifted
+    from convwise.formats.weights import layout
+
+    net = Net(input_shape, lifted.net.layers)
+    return replace(lifted, net=net, weights=lifted.weights if layout(net) == layout(lifted.net) else {})
+
+
+# --- live models ----------------------------------------------------------------------------
+
+
+def _lifted(model: Any, input_shape: InputShape | None, where: str) -> Lifted:
+    if isinstance(model, Net):
+        return _at(Lifted(model), input_shape)
+    if isinstance(model, Lifted):
+        return _at(model, input_shape)
+    if (reader := _reader(model)) is None:
+        expected = "keras.Model, torch.nn.Module, onnx.ModelProto or convwise's Net"
+        raise UnusableInput(where, f"is a {type(model).__name__}", expected)
+    if input_shape is None and reader == LIVE["torch", "Module"]:
+        raise UnusableInput(where, "is a module, which takes images of any size", "--input-shape, such as 224x224x3")
+    lifted: Lifted = import_module(reader).lift(model, input_shape)
+    return lifted
+
+
+def _reader(model: Any) -> str | None:
+    """Who reads a live model; found by its classes' names, so that no framework is loaded to ask."""
+    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(model).__mro__}
+    return next((reader for name, reader in LIVE.items() if name in names), None)
+
+
+def _called(text: str, input_shape: InputShape | None) -> Any:
+    """What package.module:callable names: a model, or what makes one. It is the user's own code, and they asked."""
+    module_name, _, path = text.partition(":")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if find_spec("tensorflow") is None:  # Keras's own default; some of its networks need it
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    with _here_first():
+        found = _told(text, "cannot be imported", lambda: import_module(module_name))
+        for name in path.split("."):
+            found = _attribute(text, found, name)
+        if isinstance(found, type) or _reader(found) is None and callable(found):
+            found = _told(text, "cannot be called", lambda: found(**_arguments(found, input_shape)))
+    return found
+
+
+def _attribute(text: str, owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        near = get_close_matches(name, dir(owner), 3)
+        raise UnusableInput(text, f"has no {name}", "package.module:callable", " or ".join(near)) from None
+
+
+def _told(text: str, what: str, act: Callable[[], Any]) -> Any:
+    """What `act` gives; UnusableInput with the first line of what it says where it fails."""
+    try:
+        return act()
+    except ConvwiseError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise UnusableInput(text, f"{what}: {type(error).__name__}: {said}", EXPECTED) from error
+
+
+def _arguments(maker: Callable[..., Any], input_shape: InputShape | None) -> dict[str, Any]:
+    """No arguments; but never a download of weights, and the input's shape where it is asked for and taken."""
+    try:
+        taken = signature(maker).parameters
+    except (TypeError, ValueError):
+        return {}
+    arguments: dict[str, Any] = {}
+    if "weights" in taken and taken["weights"].default not in (None, Parameter.empty):
+        arguments["weights"] = None
+    if input_shape is not None and "input_shape" in taken:
+        arguments["input_shape"] = input_shape
+    return arguments
+
+
+@contextmanager
+def _here_first() -> Iterator[None]:
+    """The working directory can be imported from, as with `python -m`."""
+    before, sys.path = sys.path, ["", *sys.path]
+    try:
+        yield
+    finally:
+        sys.path = before
+
+
+# --- the answer -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model with its analysis and what was found."""
+
+    lifted: Lifted
+    analysis: Analysis
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What reading said, and what the rules say, the worst first."""
+        found = (*self.lifted.problems, *(finding.problem for finding in self.findings))
+        return tuple(sorted(found, key=lambda problem: SEVERITIES.index(problem.severity)))
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything is an error."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+
+def checked(lifted: Lifted, scale_px: float | None = None, vector: int = 16) -> Checked:
+    """A model, analysed and checked; scale_px and vector as in core/check.py."""
+    analysis = _trained(analyse(lifted.net), lifted.trainable)
+    return Checked(lifted, analysis, findings(lifted.net, scale_px=scale_px, vector=vector))
+
+
+def _trained(analysis: Analysis, trainable: Mapping[str, int]) -> Analysis:
+    """The analysis with the params that the model trains."""
+    rows = tuple(replace(row, trainable=trainable.get(row.name, row.trainable)) for row in analysis.layers)
+    return Analysis(rows, replace(analysis.total, trainable=sum(row.trainable for row in rows)))
+
+
+def check(model: Any, images: Any = None, *, input_shape: InputShape | None = None) -> Checked:
+    """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover."""
+    lifted = load(model, input_shape)
+    return checked(lifted, scale_px(read_images(images), lifted.net.input_shape) if images is not None else None)
+
+
+def read_images(images: Any) -> Images:
+    """The images of a source, or Images as they are."""
+    return images if isinstance(images, Images) else read(images)
+
+
+def scale_px(images: Images, input_shape: InputShape) -> float | None:
+    """The smallest patch that tells the classes apart, in px of the net's input; None where it is not measured."""
+    facts = look(images.train, images.classes)
+    if "discriminative_scale" not in facts:
+        return None
+    return facts["discriminative_scale"] * max(n / side for n, side in zip(input_shape, facts.shape[:2], strict=False))
+
+
+def to_json(found: Checked) -> dict[str, Any]:
+    """input_shape, layers, total and problems as plain JSON values; null for what is not known."""
+    rows = zip(found.lifted.net.layers, found.analysis.layers, strict=True)
+    return {
+        "input_shape": list(found.lifted.net.input_shape),
+        "layers": [_layer_json(layer, row) for layer, row in rows],
+        "total": _total_json(found),
+        "problems": _problems_json(found),
+    }
+
+
+def _layer_json(layer: Layer, row: LayerCost) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "op": row.op,
+        "inputs": list(row.inputs),
+        "output_shape": list(row.output_shape),
+        "pads": list(row.pads),
+        "params": None if isinstance(layer, Opaque) and layer.params < 0 else row.params,
+        "trainable": row.trainable,
+        "macs": row.macs if row.known else None,
+        "elementwise": row.elementwise if row.known else None,
+        "activation_bytes": row.activation_bytes,
+        "receptive_field": _field_json(row.field),
+    } | ({"operator": layer.operator} if isinstance(layer, Opaque) else {})
+
+
+def _field_json(field: Field) -> dict[str, Any] | None:
+    if not field.known:
+        return None
+    return {"size": list(field.size), "stride": list(field.stride), "padding": list(field.padding),
+            "shortest": list(field.shortest), "aligned": field.aligned}  # fmt: skip
+
+
+def _total_json(found: Checked) -> dict[str, Any]:
+    total = found.analysis.total
+    return {
+        "params": total.params,
+        "trainable": total.trainable,
+        "macs": total.macs,
+        "elementwise": total.elementwise,
+        "activation_bytes": total.activation_bytes,
+        "peak_bytes": total.peak_bytes,
+        "receptive_field": _field_json(total.field),
+        "border": total.border,
+        "unknown": list(total.unknown),
+    }
+
+
+def _problems_json(found: Checked) -> list[dict[str, Any]]:
+    rules = {id(finding.problem): finding for finding in found.findings}
+    rows = []
+    for problem in found.problems:
+        row = {"where": problem.where, "what": problem.what, "expected": problem.expected, "fix": problem.fix,
+               "severity": problem.severity, "count": problem.count}  # fmt: skip
+        if (finding := rules.get(id(problem))) is not None:
+            row |= {"rule": finding.rule, "source": finding.source, "layers": list(finding.layers)}
+        rows.append(row)
+    return rows

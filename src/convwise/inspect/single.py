@@ -1,0 +1,387 @@
+"""One layer on one input: everything that can be said of it without running it.
+
+macs_per_byte, the arithmetic intensity, is multiply-accumulates per byte that must move at least:
+the input, the weights and the output, each number once, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import gcd, prod
+from typing import Any, cast
+
+from convwise.core.calculus import BYTES, LayerCost, analyse
+from convwise.core.check import OF_A_LAYER, findings
+from convwise.core.geometry import GEOMETRY, Moves, transposed_crops
+from convwise.core.layers import (
+    AveragePooling2D,
+    Conv2D,
+    Conv2DTranspose,
+    DepthwiseConv2D,
+    Layer,
+    MaxPooling2D,
+    SeparableConv2D,
+    layer_from_json,
+    parameters,
+)
+from convwise.core.net import Net
+from convwise.core.parameters import MOST_SIZE, REQUIRED, Pads, Pair
+from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
+from convwise.core.windows import Shape, Window, effective, landings
+from convwise.formats.lowering.lines import keras_crops, keras_lines, torch_lines
+
+KINDS: dict[str, type[Layer]] = {
+    "Conv2D": Conv2D,
+    "DepthwiseConv2D": DepthwiseConv2D,
+    "SeparableConv2D": SeparableConv2D,
+    "Conv2DTranspose": Conv2DTranspose,
+    "MaxPooling2D": MaxPooling2D,
+    "AveragePooling2D": AveragePooling2D,
+}
+GROUPED = (Conv2D, Conv2DTranspose)
+POOLS = (MaxPooling2D, AveragePooling2D)
+
+
+@dataclass(frozen=True)
+class Along:
+    """How the kernel lands along one axis of the input.
+
+    before, after: padding (of Conv2DTranspose: what is taken from the output); reads: per input, by
+    how many taps of all windows it is read; sums: per output, how many inputs it takes, padding not
+    counted; windows: what outputs 0, 1 and the last read, beyond the input where that is padded.
+    """
+
+    size: int
+    outputs: int
+    before: int
+    after: int
+    reads: tuple[int, ...]
+    sums: tuple[int, ...]
+    windows: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one step in one parameter would make; output_shape is None where the layer then does not fit: `problem`."""
+
+    parameter: str
+    before: Any
+    after: Any
+    output_shape: Shape | None
+    params: int = 0
+    macs: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One layer on one input. Shapes are (height, width, channels), the rest as in core/calculus.py.
+
+    layer: as in a Net, where Keras's output_padding is explicit padding; changes: of what was given.
+    input_bytes, activation_bytes, weight_bytes: input, output and parameters in float32;
+    receptive_field: (rows, columns); keras, torch: source lines, none where there is no such layer.
+    """
+
+    layer: Layer
+    input_shape: tuple[int, int, int]
+    output_shape: Shape
+    pads: Pads
+    params: int
+    macs: int
+    elementwise: int
+    input_bytes: int
+    activation_bytes: int
+    weight_bytes: int
+    macs_per_byte: float
+    receptive_field: Pair
+    rows: Along
+    columns: Along
+    keras: tuple[str, ...]
+    torch: tuple[str, ...]
+    changes: tuple[Change, ...]
+    problems: tuple[Problem, ...]
+
+
+def layer(input_shape: str | Sequence[int], type: str = "Conv2D", **parameters: Any) -> Answer:
+    """What one layer does to an input of (height, width, channels), or '224x224x3', in Keras's terms.
+
+    layer((224, 224, 3), filters=64, kernel_size=7, strides=2, padding="same"). ShapeError says which
+    numbers clash and what would fit; UnusableInput, which parameter is wrong.
+    """
+    shape = _parsed(input_shape) if isinstance(input_shape, str) else tuple(input_shape)
+    return answer(type, parameters, cast(tuple[int, int, int], shape))
+
+
+def _parsed(text: str) -> tuple[int, ...]:
+    numbers = text.split("x")
+    if len(numbers) != 3 or not all(n.isascii() and n.isdigit() and len(n) < 20 for n in numbers):
+        raise UnusableInput("input", f"is {text!r}", "HEIGHTxWIDTHxCHANNELS such as 224x224x3")
+    return tuple(map(int, numbers))
+
+
+def made(kind: str, given: Mapping[str, Any]) -> Layer:
+    """The layer of a type with these parameters; padding and output_padding mean what they mean in Keras."""
+    if kind not in KINDS:
+        raise UnusableInput("layer type", f"is {kind!r}", "one of " + ", ".join(KINDS))
+    known = {p.name: p for p in parameters(KINDS[kind])}
+    if unknown := [name for name in given if name not in known]:
+        raise UnusableInput(kind, f"takes no {' and no '.join(unknown)}", "some of " + ", ".join(known))
+    if missing := [p for p in known.values() if p.default is REQUIRED and p.name not in given]:
+        expected = " and ".join(f"{p.name} ({p.meaning})" for p in missing)
+        raise UnusableInput(kind, f"lacks {' and '.join(p.name for p in missing)}", expected)
+    layer = _said(kind, given)
+    extra = given.get("output_padding") is not None
+    return _as_keras(layer) if isinstance(layer, Conv2DTranspose) and extra else layer
+
+
+def _said(kind: str, given: Mapping[str, Any]) -> Layer:
+    """The layer word for word. Of Keras's output_padding, None and 0 are two things; ours is 0 for both."""
+    return layer_from_json({"type": kind, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _as_keras(layer: Conv2DTranspose) -> Conv2DTranspose:
+    """Keras counts output_padding from a smaller base than the output without it: the same as explicit padding."""
+    pairs = zip(layer.output_padding, layer.strides, strict=True)
+    if any(extra >= stride for extra, stride in pairs):
+        what = f"has output_padding {layer.output_padding} with strides {layer.strides}"
+        raise ShapeError("Conv2DTranspose", what, "output_padding below strides", "larger strides, or output_padding=0")
+    if isinstance(layer.padding, tuple):
+        return layer
+    sides: list[int] = []
+    for kernel, rate, extra in zip(layer.kernel_size, layer.dilation_rate, layer.output_padding, strict=True):
+        sides += keras_crops(layer.padding, effective(kernel, rate), extra)
+    top, bottom, left, right = sides
+    explicit = top, max(bottom, 0), left, max(right, 0)
+    return replace(layer, padding=explicit, output_padding=(max(-bottom, 0), max(-right, 0)))
+
+
+def answer(kind: str, given: Mapping[str, Any], shape: tuple[int, int, int]) -> Answer:
+    """Everything about the layer that `made` makes, on an input of `shape`. ShapeError as `layer`."""
+    layer = made(kind, given)
+    net = Net(shape, (layer,))
+    try:
+        cost = analyse(net).layers[0]
+    except ShapeError as error:
+        raise _explained(net.layers[0], shape, error) from error
+    rows, columns = _along(net.layers[0], shape, cost)
+    keras, torch = keras_lines(layer, shape), torch_lines(layer, shape)
+    found = [replace(each.problem, where=layer.op) for each in findings(net) if each.rule in OF_A_LAYER]
+    problems = (*found, *keras.problems, *torch.problems)
+    moved = BYTES * (prod(shape) + cost.params) + cost.activation_bytes
+    return Answer(
+        layer=layer,
+        input_shape=shape,
+        output_shape=cost.output_shape,
+        pads=cost.pads,
+        params=cost.params,
+        macs=cost.macs,
+        elementwise=cost.elementwise,
+        input_bytes=BYTES * prod(shape),
+        activation_bytes=cost.activation_bytes,
+        weight_bytes=BYTES * cost.params,
+        macs_per_byte=cost.macs / moved,
+        receptive_field=cost.field.size,
+        rows=rows,
+        columns=columns,
+        keras=keras.lines,
+        torch=torch.lines,
+        changes=tuple(changes(kind, given, shape)),
+        problems=problems,
+    )
+
+
+# --- where the kernel lands -----------------------------------------------------------------
+
+
+def _along(layer: Any, shape: Shape, cost: LayerCost) -> tuple[Along, Along]:
+    """Along rows and columns. A transposed convolution spreads its inputs as a convolution gathers its outputs."""
+    _drawable(layer, shape, cost)
+    sent = isinstance(layer, Conv2DTranspose)
+    window = Window(layer.kernel_size, layer.strides, layer.dilation_rate, cost.pads) if sent else _window(layer, shape)
+    assert window is not None
+    moves = GEOMETRY[type(layer)].moves(layer, shape, cost.output_shape) or window.steps()
+    rows, columns = (_axis(window, moves, axis, (shape[axis], cost.output_shape[axis]), sent) for axis in (0, 1))
+    return rows, columns
+
+
+def _drawable(layer: Layer, shape: Shape, cost: LayerCost) -> None:
+    """ShapeError where a map has more rows or columns than can be listed."""
+    for said, map_shape in (("reads", shape), ("gives", cost.output_shape)):
+        if max(map_shape[:2]) > MOST_SIZE:
+            what = f"{said} a map of {_x(map_shape[:2])}"
+            raise ShapeError(layer.op, what, f"at most {MOST_SIZE:,} rows and columns", "ask of a part of it")
+
+
+def _window(layer: Layer, shape: Shape) -> Window | None:
+    return GEOMETRY[type(layer)].window(layer, shape)
+
+
+def _axis(window: Window, moves: Moves, axis: int, both: Pair, sent: bool) -> Along:
+    (size, outputs), (before, after) = both, window.pads[2 * axis : 2 * axis + 2]
+    near, far = (size, outputs) if sent else (outputs, size)  # the side on which windows stand, and the other
+    stands, taps = zip(*landings(window, axis, far, near), strict=True)
+    counts = _counted(stands, near), _counted(taps, far)
+    sums, reads = reversed(counts) if sent else counts
+    units = sorted({0, min(1, outputs - 1), outputs - 1})
+    return Along(size, outputs, before, after, reads, sums, tuple(tuple(moves[axis].reads(unit)) for unit in units))
+
+
+def _counted(ranges: Iterable[range], size: int) -> tuple[int, ...]:
+    """For each number below `size`, in how many of the ranges it is; all have one step."""
+    rises, step = [0] * size, 1
+    for each in filter(None, ranges):
+        step = each.step
+        rises[each.start] += 1
+        if each[-1] + step < size:
+            rises[each[-1] + step] -= 1
+    for place in range(step, size):
+        rises[place] += rises[place - step]
+    return tuple(rises)
+
+
+# --- one step in each parameter -------------------------------------------------------------
+
+
+def changes(kind: str, given: Mapping[str, Any], shape: tuple[int, int, int]) -> Iterator[Change]:
+    """One step up and one down in each parameter as it was given, with what becomes of the layer."""
+    said = _said(kind, given)
+    for declared in parameters(said):
+        name = declared.name
+        here = None if name == "output_padding" and given.get(name) is None else getattr(said, name)
+        for value in STEPS[name](said, shape[2]) if name in STEPS else ():
+            both = {name: value}
+            if isinstance(said, POOLS) and name == "pool_size" and said.strides == here:  # Keras's default
+                both["strides"] = value
+            yield _change(kind, {**given, **both}, shape, " and ".join(both), (here, value))
+
+
+def _change(
+    kind: str, given: Mapping[str, Any], shape: tuple[int, int, int], label: str, step: tuple[Any, Any]
+) -> Change:
+    here, value = step
+    try:
+        cost = analyse(Net(shape, (made(kind, given),))).layers[0]
+    except ConvwiseError as error:
+        return Change(label, here, value, None, problem=error.problem.what)
+    return Change(label, here, value, cost.output_shape, cost.params, cost.macs)
+
+
+def _moved(step: int, least: int = 1) -> Callable[[Pair], list[Pair]]:
+    """Both numbers one step down and one up, where they stay at least so large."""
+    return lambda pair: [(pair[0] + by, pair[1] + by) for by in (-step, step) if min(pair) + by >= least]
+
+
+def _kernels(pair: Pair) -> list[Pair]:
+    """Odd stays odd, even stays even; 2 becomes 1 or 3."""
+    return _moved(1 if 2 in pair else 2)(pair)
+
+
+def _paddings(layer: Any, channels: int) -> list[str]:
+    return [word for word in ("same", "valid") if word != layer.padding]
+
+
+def _filters(layer: Any, channels: int) -> list[int]:
+    groups = getattr(layer, "groups", 1)
+    half = layer.filters // 2
+    return [*([half] if half and half % groups == 0 else []), 2 * layer.filters]
+
+
+def _groups(layer: Any, channels: int) -> list[int]:
+    """The nearest numbers of groups that divide the channels and the filters."""
+    fitting = _divisors(gcd(channels, layer.filters))
+    below, above = ([n for n in fitting if n < layer.groups], [n for n in fitting if n > layer.groups])
+    return [*below[-1:], *above[:1]]
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, int(number**0.5) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
+STEPS: dict[str, Callable[[Any, int], Sequence[Any]]] = {
+    "filters": _filters,
+    "kernel_size": lambda layer, channels: _kernels(layer.kernel_size),
+    "pool_size": lambda layer, channels: _moved(1)(layer.pool_size),
+    "strides": lambda layer, channels: _moved(1)(layer.strides),
+    "padding": _paddings,
+    "output_padding": lambda layer, channels: _moved(1, 0)(layer.output_padding),
+    "dilation_rate": lambda layer, channels: _moved(1)(layer.dilation_rate),
+    "groups": _groups,
+    "depth_multiplier": lambda layer, channels: [layer.depth_multiplier + 1],
+    "use_bias": lambda layer, channels: [not layer.use_bias],
+    "ceil_mode": lambda layer, channels: [not layer.ceil_mode],
+    "count_include_pad": lambda layer, channels: [not layer.count_include_pad],
+}
+
+
+# --- impossible requests --------------------------------------------------------------------
+
+
+def _explained(layer: Layer, shape: Shape, error: ShapeError) -> ShapeError:
+    """The error with the numbers that clash, and what would fit."""
+    where = f"{layer.op} on {_x(shape)}"
+    if isinstance(layer, GROUPED) and (shape[2] % layer.groups or layer.filters % layer.groups):
+        return _groups_clash(layer, shape[2], where)
+    window = _window(layer, shape)
+    if window:
+        return _kernel_clash(layer, window, shape, where)
+    if isinstance(layer, Conv2DTranspose):
+        return _crops_clash(layer, shape, where)
+    return error
+
+
+def _groups_clash(layer: Conv2D | Conv2DTranspose, channels: int, where: str) -> ShapeError:
+    both = ((channels, "input channels"), (layer.filters, "filters"))
+    clash = [f"{n} {label}" for n, label in both if n % layer.groups]
+    what = f"{' and '.join(clash)} cannot be split into {layer.groups} equal groups"
+    fitting = _divisors(gcd(channels, layer.filters))
+    said = ", ".join(map(str, fitting if len(fitting) < 10 else [*fitting[:8], "...", fitting[-1]]))
+    fix = "" if channels % layer.groups else f"filters {_around(layer.filters, layer.groups)}"
+    return ShapeError(where, what, f"groups that divide both {channels} and {layer.filters}: {said}", fix)
+
+
+def _around(number: int, step: int) -> str:
+    """The nearest multiples of `step`: '63 or 66'."""
+    below = number // step * step
+    return f"{below} or {below + step}" if below else str(step)
+
+
+def _kernel_clash(layer: Layer, window: Window, shape: Shape, where: str) -> ShapeError:
+    size = "pool_size" if isinstance(layer, POOLS) else "kernel_size"
+    dilated = f" with dilation_rate {_x(window.dilation)} reaches over {_x(window.reach)}, which"
+    padded = f" with padding {window.pads}" if any(window.pads) else ""
+    what = f"{size} {_x(window.kernel)}{dilated if max(window.dilation) > 1 else ''} does not fit into "
+    what += f"a map of {_x(shape[:2])}{padded}"
+    most = _most(window, shape, window.pads)
+    top, bottom, left, right = window.pads
+    least = max(window.reach[0] - top - bottom, 1), max(window.reach[1] - left - right, 1)
+    fit = [f"{size} up to {_x(most)}"] if min(most) > 0 else []
+    expected = " or ".join([*fit, f"a map of at least {_x(least)}"])
+    return ShapeError(where, what, expected, "padding='same'" + _undilated(window, shape))
+
+
+def _undilated(window: Window, shape: Shape) -> str:
+    fits = all(kernel <= size for kernel, size in zip(window.kernel, shape, strict=False))
+    return ", or dilation_rate=1" if fits and max(window.dilation) > 1 else ""
+
+
+def _most(window: Window, shape: Shape, pads: Pads) -> Pair:
+    """The largest kernel that fits, rows and columns."""
+    room = shape[0] + pads[0] + pads[1], shape[1] + pads[2] + pads[3]
+    rows, columns = ((size - 1) // rate + 1 for size, rate in zip(room, window.dilation, strict=True))
+    return rows, columns
+
+
+def _crops_clash(layer: Conv2DTranspose, shape: Shape, where: str) -> ShapeError:
+    full = [
+        (n - 1) * s + effective(k, d)
+        for n, s, k, d in zip(shape[:2], layer.strides, layer.kernel_size, layer.dilation_rate, strict=True)
+    ]
+    what = f"padding {transposed_crops(layer)} (top, bottom, left, right) takes all of an output of {_x(full)}"
+    expected = f"less than {full[0]} rows and {full[1]} columns in all"
+    return ShapeError(where, what, expected, "padding='same', a larger kernel_size, or larger strides")
+
+
+def _x(numbers: Sequence[int]) -> str:
+    return "x".join(map(str, numbers))

@@ -1,0 +1,344 @@
+"""The folder that is handed over: models, code, choice.json, report; and predictions from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convwise import formats
+from convwise.advice.advising import as_chosen, layer_reasons, said_by
+from convwise.core.calculus import analyse
+from convwise.core.clock import Clock
+from convwise.core.intervals import wilson
+from convwise.core.layers import Dense, GlobalAveragePooling2D
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
+from convwise.formats.weights import Weights
+from convwise.images.loading import Images, Part, Scale, as_learnt, find_images, load_image, resize, with_channels
+from convwise.inspect.sight import EffectiveField, effective_field
+from convwise.output import report
+from convwise.training import machine
+
+CHECKED_IMAGES = 64
+CODE = ("model_keras.py", "model_torch.py")
+WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
+
+    kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
+    baseline: the score of knowing nothing of the images.
+    """
+
+    folder: Path
+    images: Images
+    facts: Fingerprint
+    advice: Advice
+    verdict: Verdict
+    final: Result | None
+    results: tuple[Result, ...]
+    weights: Weights
+    scored: Part
+    kind: str
+    probabilities: np.ndarray
+    baseline: float
+    provenance: Mapping[str, Any]
+    clock: Clock
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why each parameter of the chosen net has its value."""
+        return as_chosen(self.advice.reasons, self.chosen.trial.sample, self.verdict.effects)
+
+    @property
+    def chosen(self) -> Result:
+        """The run whose weights are handed over."""
+        return self.final or self.verdict.chosen
+
+
+def write(material: Material) -> Path:
+    """Write everything; choice.json last, so that its presence says the folder is whole."""
+    folder, net = material.folder, material.chosen.trial.net
+    pixels = np.ascontiguousarray(material.scored.pixels[:CHECKED_IMAGES])
+    differences = formats.write(folder, net, material.weights, material.images.classes, pixels)
+    total = analyse(net).total
+    cost = {
+        "params": total.params,
+        "macs": total.macs,
+        "activation_bytes": total.activation_bytes,
+        "latency_ms": round(machine.latency_ms(net), 4),
+    }
+    score = estimate(material)
+    report.write(folder / "report.html", _evidence(material, cost, differences, score))
+    choice = _choice(material, cost, differences, score)
+    _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
+    return folder
+
+
+def estimate(material: Material) -> dict[str, Any]:
+    """The accuracy on the scored images with its 95 % interval: {kind, accuracy, low, high, n}."""
+    labels = np.asarray(material.scored.labels)
+    right = int((material.probabilities.argmax(1) == labels).sum()) if len(labels) else 0
+    low, high = wilson(right, len(labels))
+    accuracy = right / len(labels) if len(labels) else 0.0
+    recalls = [float((material.probabilities[labels == k].argmax(1) == k).mean()) for k in np.unique(labels)]
+    return {
+        "kind": material.kind,
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "n": len(labels),
+        "balanced_accuracy": float(np.mean(recalls)) if recalls else 0.0,
+        "baseline": material.baseline,
+    }
+
+
+def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
+            score: Mapping[str, Any]) -> dict[str, Any]:  # fmt: skip
+    images, chosen, goal = material.images, material.chosen, material.advice.space.goal
+    return {
+        "net": chosen.trial.net.to_json(),
+        "sample": dict(chosen.trial.sample),
+        "test": dict(score),
+        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["accuracy"]))},
+        "cost": dict(cost),
+        "notes": list(material.verdict.notes),
+        "effects": [effect_row(effect) for effect in material.verdict.effects],
+        "alternatives": [_alternative(result) for result in material.verdict.alternatives],
+        "reasons": {
+            "verdict": to_json(material.verdict.reasons),
+            "choices": to_json(material.reasons),
+            "layers": layer_reasons(chosen.trial.net, material.reasons),
+        },
+        "data": {
+            "source": images.source,
+            "classes": list(images.classes),
+            "train": len(images.train),
+            "valid": len(images.valid),
+            "test": images.test.size if images.test else 0,
+            "base_shape": list(images.base_shape),
+            "problems": to_json(images.problems),
+            "facts": to_json(images.facts),
+        },
+        "training": {"recipe": to_json(chosen.trial.recipe), "seconds": chosen.seconds, "dtype": chosen.dtype},
+        "exports": dict(differences),
+        "provenance": {**material.provenance, "wall_seconds": round(material.clock.elapsed, 2)},
+    }
+
+
+KEYS = {"before": "from", "after": "to"}  # field of an Effect -> its key in choice.json, where it is another
+
+
+def effect_row(effect: Effect) -> dict[str, Any]:
+    """An Effect as choice.json has it."""
+    return {KEYS.get(name, name): value for name, value in to_json(effect).items()}
+
+
+def effect_of(row: Mapping[str, Any]) -> Effect:
+    """The inverse of `effect_row`; what else the row says is left out."""
+    names = {key: name for name, key in KEYS.items()}
+    found: Effect = from_json(Effect, {names.get(key, key): value for key, value in row.items()})
+    return found
+
+
+def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
+    """Put effects into choice.json, each marked with what made it, and into report.html; what could not be, in words.
+
+    An earlier effect of the same change by the same maker is replaced.
+    """
+    choice = read_choice(folder)
+    rows = [{**effect_row(effect), "by": by} for effect in effects]
+    new = [_same_change(row) for row in rows]
+    choice["effects"] = [row for row in choice["effects"] if _same_change(row) not in new] + rows
+    told, reasons = [effect_of(row) for row in choice["effects"]], choice["reasons"]
+    for row in reasons["choices"]:
+        row["trials"] = said_by(told, row["parameter"], row["value"]) or row.get("trials")
+    _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
+    page, given = folder / "report.html", [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
+    renewed = report.renewed(page.read_text(), told, given, choice["sample"]) if page.exists() else None
+    if renewed is None:
+        return f"{page} is missing or of an older convwise: the effects are in choice.json alone"
+    _replace(page, renewed)
+    return ""
+
+
+def _same_change(row: Mapping[str, Any]) -> str:
+    return json.dumps([row.get(key) for key in ("by", "parameter", "from", "to")])
+
+
+def _alternative(result: Result) -> dict[str, Any]:
+    sample = dict(result.trial.sample)
+    return {"trial": result.trial.id, "sample": sample, "validation_accuracy": result.score, **result.cost}
+
+
+def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
+              score: Mapping[str, Any]) -> report.Evidence:  # fmt: skip
+    verdict = material.verdict
+    reasons = (*verdict.reasons, *material.reasons)
+    return report.Evidence(
+        title=Path(material.images.source).name or material.images.source,
+        verdict=Verdict(verdict.chosen, verdict.effects, verdict.alternatives, reasons, verdict.standard_error,
+                        verdict.notes),
+        results=material.results,
+        fingerprint=material.facts,
+        problems=material.images.problems,
+        classes=material.images.classes,
+        estimate=score,
+        pixels=np.asarray(material.scored.pixels),
+        labels=np.asarray(material.scored.labels),
+        probabilities=material.probabilities,
+        names=material.scored.names,
+        code={name: (material.folder / name).read_text() for name in CODE},
+        cost=cost,
+        differences=differences,
+        provenance=material.provenance,
+        sight=_sight(material),
+        advised=material.advice.sample,
+    )  # fmt: skip
+
+
+def _sight(material: Material) -> EffectiveField | None:
+    """How far the chosen net really looks; None where there is no image or nothing reaches its last map."""
+    try:
+        return effective_field(material.chosen.trial.net, material.weights, np.asarray(material.scored.pixels))
+    except ConvwiseError:
+        return None
+
+
+def warm_up() -> None:
+    """Load what writing needs, by writing a tiny net: meant to run beside the final training.
+
+    What goes wrong here goes wrong again, and is told, in `write`.
+    """
+    net = Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, activation="softmax")))
+    kernel = {"dense/kernel": np.zeros((1, 2), np.float32), "dense/bias": np.zeros(2, np.float32)}
+    with suppress(Exception), tempfile.TemporaryDirectory() as folder:
+        formats.write(folder, net, kernel, ("a", "b"), np.zeros((1, 8, 8, 1), np.uint8))
+        import_module("altair")
+        import_module("vl_convert")
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.writing")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def read_choice(folder: str | Path) -> dict[str, Any]:
+    """choice.json of a folder that `choose` wrote. UnusableInput where it is not one."""
+    expected, fix = "a folder that `convwise choose` wrote", "run `convwise choose`"
+    try:
+        choice = json.loads((Path(folder) / "choice.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UnusableInput(str(folder), f"holds no choice ({type(error).__name__})", expected, fix) from error
+    missing = [key for key in WRITTEN if not (isinstance(choice, dict) and key in choice)]
+    if missing:
+        raise UnusableInput(str(folder), f"its choice.json has no {', '.join(missing)}", expected, fix)
+    return dict(choice)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether `folder` holds a choice that was not interrupted."""
+    return (folder / "choice.json").exists() and not read_choice(folder)["provenance"]["interrupted"]
+
+
+def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
+    """{path, label, probabilities {class: p}} for each image; UnusableInput where none can be read.
+
+    images: an image file, a folder, or an array (n, height, width, channels) with values in the
+    range that was learnt from; the path of an array's image is its index. Images go the way that
+    the training images went: decoded, brought to the base size, then to the network's input
+    size. One that cannot be read has the label '' and an 'error'.
+    """
+    choice = read_choice(folder)
+    session = _session(Path(folder) / "model.onnx")
+    pictures = _files(images, choice) if isinstance(images, (str, Path)) else _held(images, choice)
+    rows = [row for some in _chunks(pictures, 64) for row in _rows(session, choice, some)]
+    if all("error" in row for row in rows):
+        others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise UnusableInput(rows[0]["path"], f"cannot be read ({rows[0]['error']}){others}", "images to label")
+    return rows
+
+
+Picture = tuple[str, Callable[[], np.ndarray]]  # its path, and its pixels (h, w, channels) when they are needed
+
+
+def _files(path: str | Path, choice: Mapping[str, Any]) -> list[Picture]:
+    channels = choice["data"]["base_shape"][2]
+    return [(str(file), partial(load_image, file, channels)) for file in find_images(path)]
+
+
+def _held(images: Any, choice: Mapping[str, Any]) -> list[Picture]:
+    """Images in memory; a folder written before scales were noted learnt from 0..255."""
+    data = choice["data"]
+    pixels = as_learnt("images", images, Scale(*data["facts"].get("scale", (0, 1))))
+    return [(str(index), partial(with_channels, image, data["base_shape"][2])) for index, image in enumerate(pixels)]
+
+
+def _session(model: Path) -> Any:
+    from convwise.formats import onnx
+
+    try:
+        return onnx.session(model, threads=machine.cores())
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        what = f"cannot be read ({str(error).rpartition(':')[2].strip()})" if model.exists() else "is missing"
+        fix = f"convwise export {model.parent} --to onnx"
+        raise UnusableInput(str(model), what, "the model that `convwise choose` wrote", fix) from error
+
+
+def _chunks(pictures: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
+    return (pictures[start : start + size] for start in range(0, len(pictures), size))
+
+
+def _rows(session: Any, choice: Mapping[str, Any], pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    from convwise.formats import onnx
+
+    classes = choice["data"]["classes"]
+    ready, broken = {}, {}
+    for path, pixels in pictures:
+        try:
+            ready[path] = _prepared(pixels(), choice)
+        except ConvwiseError as error:
+            broken[path] = error.problem.what  # beside the path: it need not be said twice
+    answers = iter(onnx.forward(session, np.stack(list(ready.values())))) if ready else iter(())
+    return [
+        {"path": path, "label": "", "error": broken[path]} if path in broken else _row(path, next(answers), classes)
+        for path, _ in pictures
+    ]
+
+
+def _row(path: str, answer: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    shares = {name: round(float(p), 6) for name, p in zip(classes, answer, strict=True)}
+    return {"path": path, "label": classes[int(answer.argmax())], "probabilities": shares}
+
+
+def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
+    base, net = choice["data"]["base_shape"], choice["net"]["input_shape"]
+    return resize(resize(pixels, base[0], base[1]), net[0], net[1])
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:
+    """The rows of `predict` as CSV: path, label, one column for each class.
+
+    A class called path or label has the column 'path (class)' or 'label (class)'.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    taken = ("path", "label")
+    writer.writerow([*taken, *(f"{name} (class)" if name in taken else name for name in classes)])
+    for row in rows:
+        shares = row.get("probabilities", {})
+        writer.writerow([row["path"], row["label"], *(shares.get(name, "") for name in classes)])

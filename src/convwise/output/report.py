@@ -1,0 +1,498 @@
+"""Evidence -> one self-contained HTML file that opens without a network.
+
+Each section of the page has one function here that turns records into plain rows and words; the
+template only lays them out, and escapes everything.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convwise.core.calculus import LayerCost, analyse
+from convwise.core.layers import Conv2D, DepthwiseConv2D, Layer, parameters
+from convwise.core.net import INPUT, Net
+from convwise.core.problems import Problem
+from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Verdict
+from convwise.core.space import MEANING, Sample
+from convwise.inspect.sight import EffectiveField
+from convwise.output import plots, views
+from convwise.output.views import by
+from convwise.output.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole, worth
+
+TEMPLATES = Path(__file__).with_name("templates")
+MAP_CLASSES = 25  # up to so many classes a heat map can be read
+MOST_PAIRS, MOST_MISTAKES = 20, 24
+THUMBNAIL_PX = 112
+# Parameters that are shown even at their default: what people ask about.
+ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
+# The axes of the curve behind a measure.
+AXES: dict[str, tuple[str, str]] = {
+    "f95": ("cycles/px", "mean power"),
+    "spectral_slope": ("cycles/px", "mean power"),
+    "autocorrelation_length": ("px apart", "correlation"),
+    "discriminative_scale": ("patch, px", "probe accuracy"),
+    "resolution_sensitivity": ("share of the size", "probe accuracy"),
+    "data_sufficiency": ("images", "probe accuracy"),
+    "fisher_frequency": ("cycles/px", "share of the signal"),
+}
+VERDICT_ORDER = ("matters", "not resolved", "no difference")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the report shows.
+
+    results: every trial, failed ones too; the final training's has the stage 'final'. estimate:
+    kind ('test' or 'validation'), accuracy, low, high (95 %), n. pixels: uint8 (n, h, w, c), the
+    images that were scored; labels: (n,); probabilities: (n, classes); names: their files. code:
+    file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
+    difference of each exported format from our own forward. provenance: command, versions, machine,
+    seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
+    advised: the sample that the advice began with.
+    """
+
+    title: str
+    verdict: Verdict
+    results: tuple[Result, ...]
+    fingerprint: Fingerprint
+    problems: tuple[Problem, ...]
+    classes: tuple[str, ...]
+    estimate: Mapping[str, Any]
+    pixels: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    names: tuple[str, ...]
+    code: Mapping[str, str]
+    cost: Mapping[str, float]
+    differences: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    sight: EffectiveField | None = None
+    advised: Sample = field(default_factory=dict)
+
+    @property
+    def net(self) -> Net:
+        """The chosen network."""
+        return self.verdict.chosen.trial.net
+
+    @property
+    def final(self) -> Result | None:
+        """The rest of the chosen network's training, where there was one."""
+        return next((r for r in reversed(self.results) if r.trial.stage == "final" and r.status == "done"), None)
+
+    @property
+    def marked(self) -> dict[str, str]:
+        """First trial -> label of the trainings that the plots point out: the chosen one, then the advised one."""
+        chosen = parts_of(self.results, self.verdict.chosen)[0]
+        if chosen.trial.sample == self.advised:
+            return {chosen.trial.id: "chosen, as advised"}
+        begun = [training[0].trial for training in self.trainings]
+        advised = min((trial.id for trial in begun if trial.sample == self.advised), default="")
+        return {chosen.trial.id: "chosen", **({advised: "advised"} if advised else {})}
+
+    @property
+    def trainings(self) -> list[list[Result]]:
+        """The trainings of the race that ended, each as its parts in their order."""
+        ended = [r for r in self.results if r.trial.stage != "final" and r.status == "done"]
+        gone_on = {r.trial.resumes for r in ended}
+        return [parts_of(ended, r) for r in ended if r.trial.id not in gone_on]
+
+
+def parts_of(results: Sequence[Result], last: Result) -> list[Result]:
+    """The parts of one training that end with `last`, in their order."""
+    known, parts = {r.trial.id: r for r in results}, [last]
+    while (before := known.get(parts[0].trial.resumes)) and before not in parts:
+        parts.insert(0, before)
+    return parts
+
+
+def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
+    """Writes the report of `evidence` to `path`, one HTML file without any outside reference."""
+    readable = tuple(name.encode("utf-8", "replace").decode() for name in evidence.classes)
+    text = _page("report.html.j2", sections(replace(evidence, classes=readable)))
+    Path(path).write_text(text, encoding="utf-8", errors="replace")
+
+
+def renewed(text: str, told: Sequence[Effect], given: Sequence[Reason], chosen: Sample) -> str | None:
+    """The report `text` with what rests on effects written anew, and nothing else; None where it has no place for it.
+
+    chosen: the sample. The rest of a report rests on images that were sealed, and are not opened again.
+    """
+    written = {"effects": effects(told), "same": same_line(told), "reasons": reasons(given, told, chosen)}
+    for name in written:
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, opened, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not opened or not closed:
+            return None
+        text = f"{before}{start}\n{_page(f'{name}.html.j2', written)}\n{end}{after}"
+    return text
+
+
+def _page(template: str, values: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader
+
+    page = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {word.__name__: word for word in (percent, points, short, whole, sig, ms, plain)}
+    return page.get_template(template).render(values)
+
+
+def sections(evidence: Evidence) -> dict[str, Any]:
+    """What the template shows, section by section, as plain values; plots as SVG."""
+    total = analyse(evidence.net).total
+    cost = {"params": total.params, "macs": total.macs, "latency_ms": None, **evidence.cost}
+    return {
+        "title": evidence.title,
+        "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0, **evidence.estimate},
+        "cost": cost,
+        "lines": summary(evidence, cost),
+        "notes": evidence.verdict.notes,
+        "network": network(evidence.net),
+        "field": fields(evidence),
+        "tradeoff": tradeoff(evidence),
+        "effects": effects(evidence.verdict.effects),
+        "same": same_line(evidence.verdict.effects),
+        "reasons": reasons(evidence.verdict.reasons, evidence.verdict.effects, evidence.verdict.chosen.trial.sample),
+        "fingerprint": fingerprint(evidence.fingerprint),
+        "learning": learning(evidence),
+        "mistakes": mistakes(evidence),
+        "problems": evidence.problems,
+        "code": evidence.code,
+        "differences": evidence.differences,
+        "command": str(evidence.provenance.get("command", "")),
+        "provenance": list(flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
+        "chosen": evidence.verdict.chosen.trial.sample,
+        "trials": trials(evidence),
+        "timed": any("latency_ms" in r.cost for r in evidence.results),
+    }
+
+
+# 1 The choice ---------------------------------------------------------------------------------------------
+
+
+def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[str, str]]:
+    """What was chosen and why: (label, sentence)."""
+    return [
+        ("Accuracy", _accuracy(evidence.estimate)),
+        ("Network", _network_line(evidence.net, cost)),
+        ("Choice", _choice_line(evidence)),
+        ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
+    ]
+
+
+def _accuracy(estimate: Mapping[str, Any]) -> str:
+    if not estimate.get("n"):
+        return "Not measured: no labelled image was left to score."
+    right = f"{percent(estimate['accuracy'])} of {estimate['n']:,} images right"
+    spread = f"95 % interval {percent(estimate['low'])} to {percent(estimate['high'])}"
+    if (baseline := estimate.get("baseline")) is not None:
+        spread += f"; always the largest class: {percent(baseline)}"
+    if estimate.get("kind") == "test":
+        return f"{right}, on a sealed test part that was opened once, for this number; {spread}."
+    return f"{right}: a validation estimate ({spread}). These images also made the choice, so expect a little less."
+
+
+def _network_line(net: Net, cost: Mapping[str, float | None]) -> str:
+    convs = [layer for layer in net.layers if isinstance(layer, (Conv2D, DepthwiseConv2D))]
+    kernels = ", ".join(dict.fromkeys(by(layer.kernel_size) for layer in convs))
+    what = f"{len(convs)} convolution{'s' * (len(convs) != 1)} ({kernels})" if convs else "no convolution"
+    latency = f", {ms(cost['latency_ms'])} ms an image" if cost.get("latency_ms") is not None else ""
+    numbers = f"{whole(cost.get('params'))} parameters, {short(cost.get('macs'))} multiply-accumulates"
+    return f"{what}{'' if net.is_chain else ', with branches'}, on {by(net.input_shape)} input: {numbers}{latency}."
+
+
+def _choice_line(evidence: Evidence) -> str:
+    """How many trainings there were, where the chosen one stood after equal time, and where the race left it."""
+    begun, chosen = len(evidence.trainings), evidence.verdict.chosen
+    failed = sum(r.status == "failed" for r in evidence.results if r.trial.stage != "final")
+    text = f"One of {begun} trainings" if begun > 1 else "The only training that ended"
+    text += f"; {failed} trial{'s' * (failed != 1)} failed." if failed else "."
+    first = parts_of(evidence.results, chosen)[0]
+    rivals = plots.scored([training[0] for training in evidence.trainings])
+    if begun > 1 and rivals and first.score is not None:
+        best = max(rivals, key=lambda r: r.score or 0)
+        text += f" After its first part, when all had had the same time, it scored {percent(first.score)} in validation"
+        at = f"the highest was {percent(best.score)}, at {short(best.cost.get('macs'))} multiply-accumulates."
+        text += ", the highest of all." if best.score == first.score else f"; {at}"
+    if chosen.score is None:
+        return text
+    error = points(evidence.verdict.standard_error, signed=False)
+    return f"{text} At the end of the race: {percent(chosen.score)}, standard error {error} points."
+
+
+def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
+    """What was measured to matter; else the largest change that was measured; else what the images themselves say.
+
+    What was behind early and is taken all the same has its reason in the table of reasons.
+    """
+    chosen = verdict.chosen.trial.sample
+    told = [e for e in verdict.effects if (e.verdict, chosen.get(e.parameter)) != ("matters", e.after) or e.low > 0]
+    found = sorted((e for e in told if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
+    if found:
+        changes = by_horizon(found[:4], lambda e: f"{change(e)} ({points(e.accuracy_change)} points)")
+        return f"Measured to matter {changes}."
+    if told:
+        top = max(told, key=lambda e: abs(e.accuracy_change))
+        spread = f"{points(top.accuracy_change)} points, {points(top.low)} to {points(top.high)}"
+        other = " other" * (len(told) < len(verdict.effects))
+        tried = f"No{other} single change of the {len(verdict.effects)} tried was measured to matter"
+        return f"{tried}; the largest, {horizon(top)}: {change(top)} ({spread})."
+    read = [f"{r.parameter} {plain(r.value)}, {r.because.rstrip('.')}" for r in verdict.reasons if r.measure in facts]
+    lead = "No effect of a single parameter was measured."
+    return f"{lead} Read off the images: {'; '.join(read[:2])}." if read else lead
+
+
+def same_line(told: Sequence[Effect]) -> str:
+    """What makes no difference, so that the cheaper can be taken, and what is not resolved: the last word on each."""
+    last = {(e.parameter, e.before, e.after): e for e in told}.values()
+    words = {w: [e for e in last if e.verdict == w] for w in VERDICT_ORDER}
+    same = by_horizon(words["no difference"], change)
+    text = f"{same[0].upper()}{same[1:]}: take the cheaper." if same else "Nothing was shown to make no difference."
+    open_ones = "; ".join(change(e) for e in words["not resolved"])
+    return text + (f" Not resolved by these trials: {open_ones}." if open_ones else "")
+
+
+# 2 The network --------------------------------------------------------------------------------------------
+
+
+def network(net: Net) -> dict[str, Any]:
+    """The layers as rows with their shapes and costs, and the wires between them."""
+    costs = analyse(net)
+    wires, lanes = _wires(net)
+    top: dict[str, Any] = {"name": INPUT, "shape": by(net.input_shape), "block": _block(net.input_shape, net)}
+    rows = [top] + [_layer_row(net, layer, row) for layer, row in zip(net.layers, costs.layers, strict=True)]
+    for row, paths in zip(rows, wires, strict=True):
+        row["wires"] = paths
+    return {"rows": rows, "total": costs.total, "width": 20 + 14 * lanes, "branches": not net.is_chain}
+
+
+def _layer_row(net: Net, layer: Layer, cost: LayerCost) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "settings": [text for p in parameters(layer) if (text := _setting(layer, p.name, p.default, cost))],
+        "shape": by(cost.output_shape),
+        "block": _block(cost.output_shape, net),
+        "params": cost.params,
+        "macs": cost.macs,
+        "field": by(cost.field.size),
+        "light": not cost.params and not cost.macs,
+    }
+
+
+def _setting(layer: Layer, name: str, default: Any, cost: LayerCost) -> str:
+    """One parameter as text, '' where it is at its default and nobody asks about it."""
+    value = getattr(layer, name)
+    if value == default and (name not in ALWAYS or value == "linear"):
+        return ""
+    if name == "padding":
+        around = dict.fromkeys(cost.pads) if len(set(cost.pads)) == 1 else cost.pads
+        return f"padding {plain(value)}" + (f" ({plain(tuple(around))})" if value == "same" and any(cost.pads) else "")
+    pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) for n in value)
+    return f"{name} {by(value) if pair else plain(value)}"
+
+
+def _block(shape: Sequence[int], net: Net) -> tuple[float, float]:
+    """(width, height) in px: the width tells the channels, on a log scale; the height the map's rows."""
+    width = 3 + 4 * math.log2(shape[-1] + 1)
+    height = 4 + 24 * math.sqrt(min(shape[0] / net.input_shape[0], 1)) if len(shape) == 3 else 4
+    return round(min(width, 48), 1), round(height, 1)
+
+
+def _wires(net: Net) -> tuple[list[list[str]], int]:
+    """SVG paths for each row (100 high, lane 0 at x = 10), and the number of side lanes.
+
+    A layer that reads the row above it hangs on lane 0; every other edge runs in a lane beside.
+    """
+    place = {INPUT: 0} | {layer.name: i for i, layer in enumerate(net.layers, 1)}
+    edges = [(place[name], i) for i, layer in enumerate(net.layers, 1) for name in layer.inputs]
+    paths: list[list[str]] = [[] for _ in place]
+    busy: list[int] = []  # the row at which each lane is free again
+    for start, end in sorted(edges):
+        if end == start + 1:
+            paths[start].append("M10 50V100")
+            paths[end].append("M10 0V50")
+            continue
+        lane = next((i for i, free in enumerate(busy) if free <= start), len(busy))
+        busy[lane : lane + 1] = [end]
+        x = 24 + 14 * lane
+        paths[start].append(f"M10 50Q{x} 50 {x} 100")
+        paths[end].append(f"M{x} 0Q{x} 50 10 50")
+        for row in range(start + 1, end):
+            paths[row].append(f"M{x} 0V100")
+    return paths, len(busy)
+
+
+def fields(evidence: Evidence) -> dict[str, Any]:
+    """What one output sees, on the scored images, and what it really uses."""
+    return views.fields(evidence.net, evidence.pixels, evidence.labels, evidence.sight)
+
+
+# 3 to 7 The evidence --------------------------------------------------------------------------------------
+
+
+def tradeoff(evidence: Evidence) -> dict[str, Any]:
+    """Accuracy against cost: the plot, and the front as rows from cheap to dear."""
+    tried = [training[0] for training in evidence.trainings]  # after equal time
+    front = sorted(plots.scored(evidence.verdict.alternatives), key=lambda r: r.cost.get("macs", 0))
+    rows = [{"result": r, "label": evidence.marked.get(r.trial.id, "")} for r in front]
+    return {"plot": plots.cost_plot(tried, front, evidence.marked), "front": rows, "trials": len(plots.scored(tried))}
+
+
+def effects(told: Sequence[Effect]) -> dict[str, Any]:
+    """Every measured effect, what matters first; the plot and its rows are in the same order."""
+    order = sorted(told, key=lambda e: (VERDICT_ORDER.index(e.verdict), -abs(e.accuracy_change)))
+    plot = plots.forest_plot(order, [change(e) for e in order])
+    rows = [
+        {"row": e, "meaning": MEANING.get(e.parameter, ""), "key": e.verdict.replace(" ", "-"), "after": _after(e)}
+        for e in order
+    ]
+    return {"plot": plot, "rows": rows}
+
+
+def _after(effect: Effect) -> str:
+    return f"{sig(effect.seconds)} s" if effect.seconds else "equal epochs"
+
+
+def reasons(given: Sequence[Reason], told: Sequence[Effect], chosen: Sample) -> list[dict[str, Any]]:
+    """Every reason with what trials said of it; where they chose another value than the one reasoned for, that one."""
+    return [
+        {
+            "row": r,
+            "meaning": MEANING.get(r.parameter, ""),
+            "instead": None if chosen.get(r.parameter, r.value) == r.value else chosen[r.parameter],
+            "tried": by_horizon([e for e in told if e.parameter == r.parameter and r.trials], worth),
+        }
+        for r in given
+    ]
+
+
+def fingerprint(facts: Fingerprint) -> dict[str, Any]:
+    """The measures, the curves behind them, and the counts of the classes."""
+    names: dict[Any, list[str]] = {}
+    for measure in facts.measures:
+        names.setdefault(measure.curve, []).append(measure.name)
+    drawn = [(", ".join(shared), plots.measure_plot(curve, *_axes(shared[0]))) for curve, shared in names.items()]
+    counts = sorted(facts.classes.items(), key=lambda item: -item[1])
+    return {
+        "facts": facts,
+        "shape": by(facts.shape),
+        "input": by(facts.input_shape),
+        "curves": [(name, plot) for name, plot in drawn if plot],
+        "counts": counts if len(counts) <= MAP_CLASSES else [],
+        "most": max((n for _, n in counts), default=1) or 1,
+        "range": (counts[-1][1], counts[0][1]) if counts else (0, 0),
+        "classes": len(counts),
+    }
+
+
+def _axes(measure: str) -> tuple[str, str]:
+    return AXES.get(measure, ("", ""))
+
+
+def learning(evidence: Evidence) -> dict[str, Any]:
+    """Learning curves of the trainings, and the loss of the final one."""
+    final = evidence.final
+    return {
+        "plot": plots.learning_plot([joined(training) for training in evidence.trainings], evidence.marked),
+        "loss": plots.loss_plot(final) if final else "",
+        "seconds": final.seconds if final else None,
+        "seen": final.history[-1].images if final and final.history else 0,
+        "all": bool(final and final.trial.part == "all"),
+    }
+
+
+def joined(parts: Sequence[Result]) -> Result:
+    """The parts of a training as one: their curves one after the other, the score of the last."""
+    history: list[Point] = []
+    for part in parts:
+        seconds, images = (history[-1].seconds, history[-1].images) if history else (0.0, 0)
+        history += [replace(p, seconds=p.seconds + seconds, images=p.images + images) for p in part.history]
+    return replace(parts[0], history=tuple(history), score=parts[-1].score, seconds=sum(p.seconds for p in parts))
+
+
+# 8 The mistakes -------------------------------------------------------------------------------------------
+
+
+def mistakes(evidence: Evidence) -> dict[str, Any]:
+    """The confusion matrix, or its largest cells where there are many classes; the surest mistakes as pictures."""
+    if not len(evidence.labels):
+        return {"n": 0, "wrong": 0}
+    predicted = evidence.probabilities.argmax(axis=1)
+    matrix = np.zeros((len(evidence.classes),) * 2, dtype=int)
+    np.add.at(matrix, (evidence.labels, predicted), 1)
+    wrong = np.flatnonzero(predicted != evidence.labels)
+    sure = evidence.probabilities[wrong, predicted[wrong]]
+    worst = wrong[np.argsort(-sure, kind="stable")][:MOST_MISTAKES]
+    few = len(evidence.classes) <= MAP_CLASSES
+    return {
+        "n": len(evidence.labels),
+        "wrong": len(wrong),
+        "plot": plots.confusion_plot(matrix, evidence.classes) if few else "",
+        "pairs": list(_pairs(matrix, evidence.classes)),
+        "recall": _recall(matrix, evidence.classes),
+        "pictures": [_picture(evidence, int(i), int(predicted[i])) for i in worst],
+        "pixelated": max(evidence.pixels.shape[1:3]) < THUMBNAIL_PX,
+    }
+
+
+def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The cells off the diagonal, most images first."""
+    off = matrix - np.diag(np.diag(matrix))
+    for flat_index in np.argsort(-off, axis=None, kind="stable")[:MOST_PAIRS]:
+        i, j = divmod(int(flat_index), len(classes))
+        if off[i, j]:
+            yield {"true": classes[i], "predicted": classes[j], "count": int(off[i, j]), "of": int(matrix[i].sum())}
+
+
+def _recall(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The share of each class that was found, worst first; classes without an image last, unknown."""
+    rows = [
+        {"name": name, "n": int(row.sum()), "recall": float(row[i] / row.sum()) if row.sum() else None}
+        for i, (name, row) in enumerate(zip(classes, matrix, strict=True))
+    ]
+    return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"] or 0))
+
+
+def _picture(evidence: Evidence, i: int, predicted: int) -> dict[str, Any]:
+    true = int(evidence.labels[i])
+    return {
+        "image": plots.png(evidence.pixels[i], THUMBNAIL_PX),
+        "file": evidence.names[i] if i < len(evidence.names) else "",
+        "true": evidence.classes[true],
+        "predicted": evidence.classes[predicted],
+        "sure": float(evidence.probabilities[i, predicted]),
+        "right": float(evidence.probabilities[i, true]),
+    }
+
+
+# 11 How to reproduce --------------------------------------------------------------------------------------
+
+
+def trials(evidence: Evidence) -> list[dict[str, Any]]:
+    """Every trial as a row; of its sample, only where it differs from the chosen one's."""
+    chosen, marked = evidence.verdict.chosen.trial.sample, evidence.marked
+    labels = [marked.get(parts_of(evidence.results, r)[0].trial.id, "") for r in evidence.results]
+    return [
+        {"result": r, "label": label, "differs": _differences(r.trial.sample, chosen)}
+        for r, label in zip(evidence.results, labels, strict=True)
+    ]
+
+
+def _differences(sample: Sample, chosen: Sample) -> str:
+    return ", ".join(f"{name} {plain(value)}" for name, value in sample.items() if chosen.get(name) != value)
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as rows (dotted name, text); what is None was not asked for and is left out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{name}.")
+        elif value is not None:
+            yield f"{above}{name}", plain(value)

@@ -1,0 +1,96 @@
+"""[Result] -> Verdict: which net to take, and what each change was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import sqrt
+from typing import Any
+
+from convwise.core.records import Advice, Effect, Reason, Result, Verdict
+from convwise.core.space import Sample
+from convwise.evidence.effects import RunVariance, carried, effect_of, verdicts
+from convwise.search import race
+from convwise.search.ranking import front
+
+
+def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
+    """The choice, the effects of what was tried beside it, and what no other net beats in both accuracy and macs.
+
+    ValueError where no training of the race ended whose net keeps the goal's limits, as measured.
+    """
+    ended = [r for r in results if r.trial.stage == race.STAGE and r.status == "done" and r.score is not None]
+    raced = [r for r in ended if not advice.space.goal.excess(r.cost)]
+    if not raced:
+        raise ValueError("no training ended inside the limits")
+    effects = raced_effects(advice, ended)
+    leading = race.leader(advice, raced)
+    ours = race.parts(advice, raced, leading) or [max(raced, key=lambda r: (r.trial.span, r.score or 0))]
+    edited = {effect: _edited(advice, raced, leading, effect) for effect in effects}
+    better = race.adopted([effect for effect, theirs in edited.items() if theirs])
+    chosen = edited[better][-1] if better else ours[-1]
+    error = sqrt((chosen.score or 0) * (1 - (chosen.score or 0)) / max(len(chosen.correct), 1))
+    source = "ours: docs/findings.md, 'judging early turns effects round'"
+    because = _because(advice, chosen, effects, better)
+    reason = Reason("net", chosen.trial.net.id, because, "trials", source)
+    first = [r for r in raced if r.trial.span[0] == 0]  # equally long, whatever came after
+    return Verdict(chosen, effects, front(first, "macs"), (reason,), error)
+
+
+def _edited(advice: Advice, raced: Sequence[Result], leading: Sample, effect: Effect) -> list[Result]:
+    """What has been trained of the leader with one change."""
+    return race.parts(advice, raced, advice.space.fit({**leading, effect.parameter: effect.after}))
+
+
+def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: Effect | None) -> str:
+    if better:
+        horizon = f"after {better.seconds:.0f} s" if better.seconds else "after as many epochs"
+        change = f"{better.parameter} {better.after} instead of {better.before}"
+        ahead = f"{100 * better.accuracy_change:.1f} points ahead {horizon}, although its steps are not cheaper"
+        return f"the advised network with {change}, which was {ahead}"
+    changed = {name: value for name, value in chosen.trial.sample.items() if value != advice.sample.get(name)}
+    net = "the advised network"
+    if [*changed] == [race.FLIP]:
+        net += ", trained on mirrored images as well"
+    elif changed:
+        what = ", ".join(f"{name} {value}" for name, value in changed.items())
+        return f"the advised network could not be used; this one, with {what}, was trained the longest"
+    if not effects:
+        return f"{net}; no other was trained beside it, so nothing was tested: a larger budget makes room for that"
+    return f"{net}; none of the {len(effects)} changes tried beside it was a surer choice"
+
+
+def raced_effects(advice: Advice, raced: Sequence[Result]) -> tuple[Effect, ...]:
+    """One Effect for each single change of the advised net, or of its mirrored twin, after equally long trainings.
+
+    They are told together: see evidence.verdicts. Each holds for its own length of training, not for a longer one.
+    """
+    bases = [advice.sample, *filter(None, [race.twin(advice)])]
+    found = [effect for base in bases for effect in _against(advice, base, raced)]
+    return verdicts(found)
+
+
+def _against(advice: Advice, base: Sample, raced: Sequence[Result]) -> Iterator[Effect]:
+    before = race.parts(advice, raced, base)
+    seen: set[tuple[str, Any]] = set()
+    for sample in [r.trial.sample for r in raced if r.trial.span[0] == 0]:
+        changed = [name for name in sample if sample[name] != base.get(name)]
+        backwards = changed == [race.FLIP] and base is not advice.sample
+        if len(changed) != 1 or (changed[0], sample[changed[0]]) in seen or backwards:
+            continue
+        seen.add((changed[0], sample[changed[0]]))
+        after = race.parts(advice, raced, sample)
+        common = min(len(before), len(after), race.FLIP_SEGMENTS)
+        # A study that was continued may have parts of another length: they say nothing of each other.
+        alike = {r.trial.seconds for r in (*before[:common], *after[:common])}
+        if len(alike) == 1 and race.tells(before[common - 1]) and race.tells(after[common - 1]):
+            yield _effect(changed[0], before[:common], after[:common])
+
+
+def _effect(name: str, before: Sequence[Result], after: Sequence[Result]) -> Effect:
+    """Of two trainings that have gone through as many parts."""
+    seconds = sum(r.trial.seconds or 0.0 for r in before)
+    values: tuple[Any, Any] = (before[-1].trial.sample[name], after[-1].trial.sample[name])
+    effect = effect_of(name, values, [(before[-1], after[-1])], RunVariance.known((before[-1], after[-1])))
+    mistakes = 1 - ((before[-1].score or 0.0) + (after[-1].score or 0.0)) / 2
+    return carried(replace(effect, seconds=seconds), mistakes, before[-1].trial.span[1])

@@ -1,0 +1,20 @@
+"""Where trials run: a table of alternatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from convwise.core.records import Result, Trial
+from convwise.training.runners import local
+
+
+class Runner(Protocol):
+    """Runs trials and hands back their results as they end; one trial's failure is its own."""
+
+    def run(self, trials: Iterable[Trial]) -> Iterator[Result]: ...
+
+    def close(self) -> None: ...
+
+
+RUNNERS: dict[str, Callable[..., Runner]] = {"local": local.LocalRunner}

@@ -1,0 +1,538 @@
+"""Edits, tried: what surely helps is found to matter, what changes nothing never does, and failures are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convwise.core.calculus import analyse
+from convwise.core.clock import parse_duration
+from convwise.core.layers import (
+    Activation,
+    Add,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling2D,
+    Layer,
+    MaxPooling2D,
+    Normalization,
+    Opaque,
+    Rescaling,
+    Reshape,
+)
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.progress import Progress
+from convwise.core.records import Engine, Pace, Recipe, Result, Trial
+from convwise.evidence import bench, experiment
+from convwise.evidence.bench import measure_on
+from convwise.evidence.effects import repeated_effect
+from convwise.evidence.experiment import Base, Bench, Edit, Found, Memory, Terms, TooShort
+from convwise.evidence.fitting import fitted
+from convwise.images.loading import Images, read
+from convwise.training import batches, machine, train
+from imagesets import striped
+from studies import answers, nth_net
+
+SIZE = 12
+RECIPE = Recipe(batch_size=32, learning_rate=0.02, shift_px=1)
+FAST = Pace(2e-11, 1e-9, 1e-5)
+
+
+def stripes(classes: int = 3, per_class: int = 120, channels: int = 1, size: int = SIZE) -> Images:
+    pixels, labels = striped(classes, per_class, size, channels)
+    return read((pixels, labels), test="none", valid=0.4)
+
+
+def net(*body: Layer, units: int = 3, shape: tuple[int, int, int] = (SIZE, SIZE, 1), last: str = "softmax") -> Net:
+    return Net(shape, (*body, GlobalAveragePooling2D(), Dense(units, activation=last, name="out")))
+
+
+SEEING = net(Conv2D(8, 5, padding="same", use_bias=False, name="conv"), BatchNormalization(), Activation("relu"))
+# One pixel of each 16 is read, by a kernel of one: a direction cannot be seen.
+BLIND = SEEING.edit("conv", kernel_size=1, strides=4)
+
+
+# --- fitting a net to images ---------------------------------------------------------------------
+
+SCALE = ((0.5,), (0.05,))
+HEADS: dict[str, tuple[tuple[Layer, ...], int]] = {
+    "a Dense": ((GlobalAveragePooling2D(), Dense(1000, activation="softmax")), 1),
+    "a Dense, then its activation": ((Flatten(), Dense(1000), Dropout(0.2), Activation("softmax")), 1),
+    "one sigmoid": ((Flatten(), Dense(1, activation="sigmoid")), 2),
+    "a convolution, pooled": ((Conv2D(1000, 1, activation="relu"), GlobalAveragePooling2D(), Activation("softmax")), 1),
+    "a convolution, reshaped": (
+        (GlobalAveragePooling2D(keepdims=True), Conv2D(1000, 1), Reshape((1000,)), Activation("softmax")), 1
+    ),
+    "features": ((BatchNormalization(), Activation("relu"), GlobalAveragePooling2D()), 1),
+    "features of a larger kernel": ((Conv2D(16, 3), Flatten()), 1),
+    "as many as there are classes": ((GlobalAveragePooling2D(), Dense(7, activation="softmax")), 0),
+    "the images' own number of logits": ((GlobalAveragePooling2D(), Dense(7)), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_gets_the_classes(name):
+    head, changes = HEADS[name]
+    given = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3, padding="same", name="first"), *head))
+    found = fitted(given, 7, *SCALE)
+    assert analyse(found.net).layers[-1].output_shape == (7,)
+    assert len(found.notes) == changes
+    assert found.net["first"] == given["first"]
+    last = [layer.activation for layer in found.net.layers if isinstance(layer, (Dense, Activation))]
+    assert "sigmoid" not in last
+    assert changes or found.net == given
+
+
+def test_raw_pixels_are_scaled_where_the_net_does_not():
+    given = Net((8, 8, 1), (Conv2D(4, 1, name="a"), Conv2D(4, 1, name="b", inputs=("input",)),
+                            Add(inputs=("a", "b")), Flatten(), Dense(2)))  # fmt: skip
+    found = fitted(given, 2, *SCALE).net
+    assert [type(layer) for layer in found.layers[:2]] == [Rescaling, Normalization]
+    assert (found.layers[1].mean, found.layers[1].variance) == SCALE
+    assert found["a"].inputs == found["b"].inputs == (found.layers[1].name,)
+    assert sum("input" in layer.inputs for layer in found.layers) == 1
+    for first in (Rescaling(1 / 255), Normalization((100.0,), (9.0,))):
+        own = Net((8, 8, 1), (first, Flatten(), Dense(2)))
+        assert fitted(own, 2, *SCALE).net == own
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ((Conv2D(4, 3),), "ends in a map"),
+        ((Opaque("strange", (8, 8, 4), name="odd"), Flatten(), Dense(2)), "odd"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(body, words):
+    with pytest.raises(UnusableInput, match=words):
+        fitted(Net((8, 8, 1), body), 2, *SCALE)
+
+
+# --- the statistics ------------------------------------------------------------------------------
+
+
+def run(correct: str, seed: int = 0, rate: float = 1e5) -> Result:
+    share = correct.count("1") / len(correct)
+    return Result(Trial("t", "apply", {}, nth_net(1), seed=seed), "done", share, correct, images_per_second=rate)
+
+
+def shifted(correct: str, won: int) -> str:
+    old, new = "01" if won > 0 else "10"
+    return correct.replace(old, new, abs(won))
+
+
+def pairs(changes: Sequence[int], n: int = 1000, rates: tuple[float, float] = (100.0, 100.0)):
+    base = [answers(0.8, n, seed) for seed in range(len(changes))]
+    return [(run(b, s, rates[0]), run(shifted(b, won), s, rates[1]))
+            for s, (b, won) in enumerate(zip(base, changes, strict=True))]  # fmt: skip
+
+
+def test_a_change_under_every_seed_matters_and_is_the_mean():
+    effect = repeated_effect("fix", ("a", "b"), pairs([50, 60, 55], rates=(100.0, 50.0)))
+    assert effect.accuracy_change == pytest.approx(0.055)
+    assert effect.verdict == "matters"
+    assert (effect.time_ratio, effect.runs) == (pytest.approx(2.0), 6)
+
+
+def test_seeds_that_contradict_each_other_resolve_nothing():
+    """One seed alone would be sure of it: the pairs' own spread must widen the interval."""
+    assert repeated_effect("fix", ("a", "b"), pairs([60])).verdict == "matters"
+    assert repeated_effect("fix", ("a", "b"), pairs([60, -20, 50])).verdict == "not resolved"
+
+
+def test_the_interval_holds_what_it_says():
+    """Made-up nets of one true accuracy, whose trainings spread by 5 points: about 5 % of intervals miss the zero."""
+    rng, missed, runs = np.random.default_rng(0), 0, 200
+    for _ in range(runs):
+        made = []
+        for seed in range(3):
+            both = [rng.random(300) < 0.8 + rng.normal(0, 0.05) for _ in range(2)]
+            made.append(tuple(run("".join("01"[int(c)] for c in each), seed) for each in both))
+        effect = repeated_effect("fix", ("a", "b"), made)
+        missed += effect.low > 0 or effect.high < 0
+    assert missed / runs < 0.09  # 12 % with the normal distribution's quantile
+
+
+# --- an experiment on a bench of its own ---------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """One worker, and no self-test of the machine: its time is no part of these tests."""
+    monkeypatch.setattr(machine, "pace", lambda engine: FAST)
+    monkeypatch.setattr(machine, "workers", lambda engine: 1)
+
+
+def edits_of(*pairs: tuple[str, Net]) -> list[Edit]:
+    return [Edit(label, edited) for label, edited in pairs]
+
+
+def tried(given: Net, edits: Sequence[tuple[str, Net]], images: Images, seconds: float = 12.0, record=None,
+          watcher=lambda progress: None, **terms) -> Found:  # fmt: skip
+    asked = Terms(seconds, **{"seeds": 1, "name": "apply", **terms})
+    return measure_on(images, Base(given, RECIPE), edits_of(*edits), asked, record, watcher)
+
+
+class Here:
+    """A runner that trains in this process: no worker has to start."""
+
+    def __init__(self, work, workers) -> None:
+        self.work, self.workers = work, workers
+
+    def run(self, trials):
+        return map(self.work, trials)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself(monkeypatch):
+    monkeypatch.setitem(bench.RUNNERS, "local", Here)
+    monkeypatch.setattr(experiment, "MOST_SEEDS", 1)
+    told: list[Progress] = []
+    broken = SEEING.edit("conv", kernel_size=99, padding="valid")
+    given = [("no shape", broken), ("sees", SEEING)]
+    found = tried(BLIND, given, stripes(), 60.0, watcher=told.append, most_seconds=4.0)
+    bad, good = found.measured
+    assert bad.effect is None
+    assert "not measured: the edited network cannot be trained" in str(bad)
+    assert good.effect.verdict == "matters"
+    assert good.effect.low > 0.2
+    assert good.effect.seconds == found.seconds >= 2
+    assert found.accuracy < 0.6
+    assert str(good).startswith(f"measured: {100 * good.effect.accuracy_change:+.1f} points (")
+    assert f"after {found.seconds:g} s of training, matters" in str(good)
+    assert [p.done for p in told[1:]] == list(range(told[1].planned + 1))
+    assert "each answer takes about" in told[1].note
+    assert any("no scaling of its own" in note for note in found.notes)
+
+
+class Recorded:
+    """A runner that trains nothing: it keeps the trials, answers as it is told, and lets the clock go on."""
+
+    trials: list[Trial]
+
+    def __init__(self, answer, clock: list[float]) -> None:
+        self.answer, self.trials, self.clock = answer, [], clock
+
+    def __call__(self, work, workers):
+        self.folder, self.workers = work.args[0], workers
+        return self
+
+    def run(self, trials):
+        self.stored = {p.name: np.load(p) for p in self.folder.glob("*.npy")}
+        for trial in trials:
+            self.trials += [trial] if trial.stage == "apply" else []
+            result = self.answer(trial)
+            self.clock[0] += (trial.seconds or 0.0) + train.OVERHEAD_SECONDS
+            yield result
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(experiment.time, "monotonic", lambda: clock[0])
+
+    def start(answer=lambda trial: replace(run("01" * 72), trial=trial)) -> Recorded:
+        runner = Recorded(answer, clock)
+        monkeypatch.setitem(bench.RUNNERS, "local", runner)
+        return runner
+
+    return start
+
+
+def test_pairs_share_their_seed_and_the_time_is_equal(recorded):
+    runner = recorded()
+    tried(BLIND, [("a", SEEING), ("b", SEEING.edit("conv", filters=4))], stripes(), seconds=90.0, seeds=3, seed=7)
+    seeds = {(t.net.id, t.seed) for t in runner.trials}
+    assert len(runner.trials) == len(seeds) == 9
+    assert {seed for _, seed in seeds} == {7000, 7001, 7002}
+    assert len({t.seconds for t in runner.trials}) == 1
+    assert 5 < runner.trials[0].seconds < 10
+    assert {t.recipe for t in runner.trials} == {RECIPE}
+    assert [t.seed for t in runner.trials] == sorted(t.seed for t in runner.trials)  # whole pairs first
+    assert runner.closed
+
+
+@pytest.mark.parametrize(("channels", "reads"), [(1, 3), (3, 1), (3, 3)])
+def test_images_are_brought_to_the_nets_channels_size_and_classes(recorded, channels, reads):
+    runner, images = recorded(), stripes(channels=channels)
+    given = net(Conv2D(8, 5, name="conv"), units=1000, shape=(20, 16, reads))
+    found = tried(given, [("wider", given.edit("conv", filters=9))], images)
+    assert runner.stored["20x16-train-pixels.npy"].shape == (len(images.train), 20, 16, reads)
+    assert {t.net.input_shape for t in runner.trials} == {(20, 16, reads)}
+    assert {t.net["out"].units for t in runner.trials} == {3}
+    assert "out has 3 outputs instead of 1000: one for each class" in found.notes
+
+
+def test_an_edit_may_read_another_size(recorded):
+    runner = recorded()
+    tried(SEEING, [("smaller", Net((8, 8, 1), SEEING.layers))], stripes())
+    assert {"12x12-valid-pixels.npy", "8x8-valid-pixels.npy"} <= set(runner.stored)
+    (refused,) = tried(SEEING, [("colour", Net((12, 12, 3), SEEING.layers))], stripes()).measured
+    assert "reads 3 channels" in str(refused)
+
+
+def test_an_edit_may_be_of_the_recipe_alone(recorded):
+    runner, flipped = recorded(), replace(RECIPE, flip=True)
+    terms = Terms(12.0, seeds=1, name="apply")
+    measure_on(stripes(), Base(SEEING, RECIPE), [Edit("training.flip", SEEING, False, True, flipped)], terms)
+    assert [t.recipe for t in runner.trials] == [RECIPE, flipped]
+    assert len({t.id for t in runner.trials}) == 2
+
+
+def test_large_nets_get_smaller_batches_and_fewer_images(recorded, monkeypatch):
+    runner, images = recorded(), stripes()
+    monkeypatch.setattr(bench, "MOST_BYTES", 100 * SIZE * SIZE)
+    monkeypatch.setattr(bench, "STEP_BYTES", 2 * 9 * analyse(fitted(SEEING, 3, *SCALE).net).total.activation_bytes)
+    tried(SEEING, [("fewer", SEEING.edit("conv", filters=4))], images)
+    assert runner.stored[f"{SIZE}x{SIZE}-train-labels.npy"].shape == (100,)
+    recipe = runner.trials[0].recipe
+    assert recipe.batch_size == 8
+    assert recipe.learning_rate == pytest.approx(RECIPE.learning_rate / 2)
+
+
+# --- what a budget has room for ------------------------------------------------------------------
+
+MANY = [(f"filters {n}", SEEING.edit("conv", filters=n)) for n in range(1, 8)]
+
+
+def test_what_the_budget_does_not_afford_is_left_out_and_said_with_a_budget_that_does(recorded):
+    runner = recorded()
+    found = tried(SEEING, MANY, stripes(), seconds=10.0)
+    left_out = [m.edit.parameter for m in found.measured if m.effect is None]
+    assert [m.edit.parameter for m in found.measured] == [label for label, _ in MANY]
+    assert 0 < len(left_out) < len(MANY)
+    assert left_out == [label for label, _ in MANY][-len(left_out) :]
+    assert len(runner.trials) == 1 + len(MANY) - len(left_out)
+    assert str(found.measured[-1]) == "not measured: there was no time for it"
+    (said,) = [note for note in found.notes if note.startswith(f"not enough time for the last {len(left_out)}: about")]
+    assert said.endswith(" tests all")
+    again = tried(SEEING, MANY, stripes(), seconds=parse_duration(said.split("--budget ")[1].split()[0]))
+    assert all(m.effect for m in again.measured)
+
+
+def test_few_seeds_before_few_edits(recorded):
+    runner = recorded()
+    found = tried(SEEING, MANY, stripes(), seconds=60.0, seeds=3)
+    assert all(m.effect for m in found.measured)
+    assert len(runner.trials) == 16  # two seeds instead of three
+
+
+def test_a_budget_too_short_for_one_answer_says_what_it_costs_and_what_to_type(recorded):
+    slow = lambda trial: replace(run("01" * 72), trial=trial, images_per_second=20.0)  # noqa: E731
+    runner = recorded(slow)
+    with pytest.raises(TooShort, match=r"one answer takes about \d+ s of training on this machine") as refused:
+        tried(SEEING, MANY, stripes(), seconds=20.0, seeds=3)
+    assert runner.trials == []
+    flag, budget = refused.value.problem.fix.split()
+    assert flag == "--budget"
+    found = tried(SEEING, MANY, stripes(), seconds=parse_duration(budget), seeds=3)
+    assert found.measured[0].effect
+
+
+def test_a_hopeless_budget_is_refused_before_any_training(recorded, monkeypatch):
+    monkeypatch.setattr(machine, "pace", lambda engine: Pace(1.0, 1.0, 1.0))
+    started = []
+    recorded(lambda trial: started.append(trial))
+    with pytest.raises(TooShort, match="--budget"):
+        tried(SEEING, MANY, stripes())
+    assert started == []
+
+
+def test_trainings_that_take_longer_than_planned_do_not_break_the_budget(recorded):
+    def answer(trial: Trial) -> Result:
+        runner.clock[0] += 2 * (trial.seconds or 0.0)
+        return replace(run("01" * 72), trial=trial)
+
+    runner = recorded(answer)
+    begun = runner.clock[0]
+    found = tried(SEEING, MANY, stripes(), seconds=100.0)
+    assert runner.clock[0] - begun <= 100.0
+    assert any("longer than planned" in note for note in found.notes)
+    assert found.measured[0].effect
+
+
+def test_time_that_is_left_goes_into_what_was_left_out_and_then_into_seeds(recorded):
+    def answer(trial: Trial) -> Result:
+        runner.clock[0] -= trial.seconds or 0.0  # faster than planned
+        return replace(run("01" * 72), trial=trial)
+
+    runner = recorded(answer)
+    found = tried(SEEING, MANY, stripes(), seconds=12.0)
+    assert all(m.effect for m in found.measured)
+    assert found.measured[0].effect.runs > 2
+    assert not any("not enough time" in note for note in found.notes)
+
+
+def test_no_training_is_longer_than_it_may_be_and_the_rest_goes_into_seeds(recorded):
+    runner = recorded()
+    tried(SEEING, MANY[:1], stripes(), seconds=200.0, seeds=3, most_seconds=5.0)
+    assert {t.seconds for t in runner.trials} == {5.0}
+    assert len(runner.trials) == 2 * experiment.MOST_SEEDS
+
+
+def test_more_edits_than_can_be_looked_at_do_not_eat_the_time(recorded, monkeypatch):
+    runner, prepare = recorded(), bench._prepared
+
+    def slow(*how):
+        runner.clock[0] += 3.0
+        return prepare(*how)
+
+    monkeypatch.setattr(bench, "_prepared", slow)
+    found = tried(SEEING, MANY, stripes(), seconds=100.0)
+    assert found.measured[0].effect
+    assert found.measured[-1].effect is None
+    assert any("no time to look at the last" in note for note in found.notes)
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+def test_an_interrupt_gives_what_there_is(recorded):
+    def answer(trial: Trial) -> Result:
+        if trial.id.startswith("apply-02"):
+            raise KeyboardInterrupt
+        return replace(run("1" * 72 + "01" * 36), trial=trial)
+
+    recorded(answer)
+    found = tried(BLIND, [("a", SEEING), ("b", SEEING)], stripes(), seconds=60.0, seeds=3)
+    one, two = found.measured
+    assert found.interrupted
+    assert one.effect.runs == 2
+    assert two.effect is None
+    assert any("interrupted" in note for note in found.notes)
+
+
+def test_an_interrupt_before_the_first_training_is_no_answer_and_no_error(recorded):
+    def answer(trial: Trial) -> Result:
+        raise KeyboardInterrupt
+
+    recorded(answer)
+    found = tried(BLIND, [("a", SEEING)], stripes())
+    assert (found.interrupted, found.effects) == (True, ())
+
+
+def test_failed_trainings_are_told(recorded):
+    def answer(trial: Trial) -> Result:
+        worse = (trial.id[:8], trial.seed) in (("apply-01", 1), ("apply-00", 2))
+        return Result(trial, "failed", reason="out of memory") if worse else replace(run("01" * 72), trial=trial)
+
+    recorded(answer)
+    (found,) = tried(BLIND, [("a", SEEING)], stripes(), seconds=60.0, seeds=3).measured
+    assert found.effect.runs == 2
+    assert "1 of 3 trainings of the edited network failed: out of memory" in str(found)
+    assert "1 of 3 trainings of the network as it is failed: out of memory" in str(found)
+
+
+def test_nets_that_learnt_nothing_are_no_evidence(recorded):
+    """One always gives one answer, the other none that is right: that they differ says nothing of the edit."""
+    images = stripes()
+    first = "".join("01"[int(label == 0)] for label in images.valid.labels)
+    recorded(lambda trial: replace(run("0" * len(first) if "apply-01" in trial.id else first), trial=trial))
+    (found,) = tried(BLIND, [("a", SEEING)], images, seconds=60.0, seeds=3).measured
+    assert found.effect.verdict == "not resolved"
+    assert "neither network beats" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (Net((SIZE, SIZE, 2), (Flatten(), Dense(3))), "2 channels"),
+        (Net((SIZE, SIZE, 1), (Conv2D(3, 3),)), "ends in a map"),
+        (Net((SIZE, SIZE, 1), (Opaque("odd", (3,)),)), "could not be read"),
+        (Net((4, 4, 1), (MaxPooling2D(5), Flatten(), Dense(3))), "needs 5x5"),
+    ],
+)
+def test_a_net_that_cannot_be_tried_is_refused(given, words):
+    with pytest.raises(ConvwiseError, match=words):
+        tried(given, [("same", given)], stripes())
+
+
+# --- a record that is continued, a bench that is lent --------------------------------------------
+
+
+def test_a_second_experiment_continues_with_more_seeds(recorded):
+    images, record = stripes(), Memory()
+    runner = recorded(lambda trial: replace(run("01" * 72), trial=trial))
+    one, other = MANY[:2]
+    first = tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record)
+    assert first.measured[0].effect.runs == 4
+    assert len(runner.trials) == 4
+    second = tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record)
+    assert second.measured[0].effect.runs >= 8
+    assert len({(t.net.id, t.seed, t.seconds) for t in runner.trials}) == len(runner.trials)
+    before = len(runner.trials)
+    third = tried(SEEING, [other], images, seconds=30.0, seeds=2, record=record)
+    assert third.measured[0].effect.runs >= 4
+    assert {t.net["conv"].filters for t in runner.trials[before:]} >= {2}
+    before = len(runner.trials)
+    tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record, name="apply-others")
+    assert {t.seed for t in runner.trials[before:]} == {0, 1}  # nothing is taken over under another name
+
+
+def test_the_base_is_not_trained_again_for_another_edit(recorded):
+    images, record = stripes(), Memory()
+    runner = recorded()
+    tried(SEEING, MANY[:1], images, seconds=30.0, seeds=2, record=record, most_seconds=4.0)
+    before = len(runner.trials)
+    (other,) = tried(SEEING, MANY[1:2], images, seconds=30.0, seeds=1, record=record, most_seconds=4.0).measured
+    again = [t for t in runner.trials[before:] if t.net["conv"].filters == 8]
+    assert other.effect
+    assert {t.seed for t in again}.isdisjoint({0, 1})
+
+
+def test_a_study_lends_its_folder_and_runner(tmp_path, monkeypatch):
+    """No fitting, no warming, nothing stored: only the trainings."""
+    monkeypatch.setattr(experiment, "MOST_SEEDS", 1)
+    images = stripes()
+    for name in ("train", "valid"):
+        batches.store(tmp_path, f"{SIZE}x{SIZE}", name, getattr(images, name))
+    runner = Here(lambda trial: train.run(tmp_path, Engine(), "classify", trial), 1)
+    asked: list[str] = []
+    lent = Bench(tmp_path, runner, 1, FAST, len(images.train), images.valid.labels, asked.append)
+    scaled = Net(SEEING.input_shape, (Rescaling(1 / 255), Normalization((0.5,), (0.05,)), *SEEING.layers))
+    terms = Terms(20.0, seeds=1, most_seconds=2.0, name="evidence")
+    edit = Edit("strides", scaled.edit("conv", kernel_size=1, strides=4), 1, 4)
+    found = experiment.experiment(Base(scaled, RECIPE), [edit], lent, terms)
+    (effect,) = found.effects
+    assert (effect.parameter, effect.before, effect.after, effect.seconds) == ("strides", 1, 4, 2.0)
+    assert effect.verdict == "matters"
+    assert asked == [f"{SIZE}x{SIZE}"]
+    assert list(tmp_path.glob("weights/*")) == []
+
+
+@pytest.mark.slow
+def test_an_identical_net_never_matters(monkeypatch):
+    monkeypatch.setitem(bench.RUNNERS, "local", Here)
+    (found,) = tried(SEEING, [("nothing", SEEING)], stripes(), seconds=30.0, seeds=3).measured
+    assert found.effect.verdict != "matters"
+    assert abs(found.effect.accuracy_change) < 0.05
+
+
+@pytest.mark.slow
+def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe(monkeypatch):
+    """A chain of linear convolutions against the same with relu between, on digits, recipe and pace as found."""
+    monkeypatch.undo()
+    images = read("digits")
+    body = [Conv2D(8, 3, padding="same", name=f"conv{i}") for i in range(3)]
+    linear = net(*body, units=1000, shape=(8, 8, 3), last="linear")
+    active = linear
+    for i in range(3):
+        active = active.edit(f"conv{i}", activation="relu")
+    edits = edits_of(("activation", active), ("nothing", linear))
+    found = measure_on(images, Base(linear), edits, Terms(120.0, seeds=3))
+    one, same = found.measured
+    assert one.effect, found
+    assert (one.effect.verdict, one.effect.low > 0) == ("matters", True), found
+    assert same.effect.verdict != "matters"

@@ -1,0 +1,356 @@
+"""Modules that move the batch, make their weights, or write in place: what is known of them is right."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_torch_lift import assert_same, exported, moved
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from convwise.core import layers as L
+from convwise.core.calculus import Analysis, analyse
+from convwise.core.problems import UnusableInput
+from convwise.formats.lifted import Lifted
+from convwise.formats.torch.lift import lift, read
+from convwise.formats.torch.walk import per_image
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SHAPE = 32, 32, 3
+
+
+class Of(nn.Module):
+    """A function of (module, images), with modules and parameters by name."""
+
+    def __init__(self, function, **parts) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def conv(inputs=3, filters=8, size=3, **more):
+    return nn.Conv2d(inputs, filters, size, **more)
+
+
+def weight(*shape):
+    return nn.Parameter(torch.rand(shape) - 0.5)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())
+
+
+def known_macs(module: nn.Module) -> int:
+    """Of convolutions and of products with weights, as PyTorch counts them; not of attention between tokens."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module.eval()(torch.zeros(1, 3, 32, 32))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    counts = counter.get_flop_counts()["Global"]
+    return (
+        sum(n for operator, n in counts.items() if str(operator) in ("aten.convolution", "aten.mm", "aten.addmm")) // 2
+    )
+
+
+def total(lifted: Lifted) -> Analysis:
+    return analyse(lifted.net)
+
+
+# --- the batch is not the first axis --------------------------------------------------------
+
+
+def tokens(self, x):
+    return self.p(x).flatten(2).transpose(1, 2)
+
+
+def attention(self, x):
+    x = tokens(self, x)
+    return self.h(self.m(x, x, x, need_weights=False)[0].mean(1))
+
+
+def tokens_first(self, x):
+    return self.h(F.relu(self.m(tokens(self, x).transpose(0, 1)))).transpose(0, 1)
+
+
+def merged(self, x):
+    x = tokens(self, x)
+    return self.h(F.relu(self.m(x.reshape(-1, 32)))).reshape(x.shape[0], 16, 10)
+
+
+def windows(self, x):
+    x = self.p(x).permute(0, 2, 3, 1)
+    n, height, width, depth = x.shape
+    x = x.view(n, height // 2, 2, width // 2, 2, depth).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, depth)
+    return self.h(self.m(x)).view(n, -1, 10).mean(1)
+
+
+def vit(self, x):
+    x = torch.cat([self.cls.expand(x.shape[0], -1, -1), tokens(self, x)], 1) + self.pos
+    return self.h(self.m(x)[:, 0])
+
+
+def _moving(name: str) -> nn.Module:
+    attends = nn.MultiheadAttention(32, 4, batch_first=True)
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    encodes = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    plain = {"p": conv(3, 32, 8, stride=8), "h": nn.Linear(32, 10)}
+    return {
+        "attention": lambda: Of(attention, **plain, m=attends),
+        "tokens first": lambda: Of(tokens_first, **plain, m=nn.Linear(32, 32)),
+        "merged": lambda: Of(merged, **plain, m=nn.Linear(32, 32)),
+        "windows": lambda: Of(windows, **plain, m=nn.Linear(32, 32)),
+        "vit": lambda: Of(vit, **plain, m=encodes, cls=weight(1, 1, 32), pos=weight(1, 17, 32)),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", ["attention", "tokens first", "merged", "windows", "vit"])
+def test_the_batch_may_lie_anywhere(name, tmp_path):
+    module = _moving(name)
+    nets = [lift(module, SHAPE)]
+    batch = torch.export.Dim("batch", min=2, max=64)
+    for images, dynamic in ((1, None), (2, None), (16, None), (2, ({0: batch},))):
+        path = tmp_path / "net.pt2"
+        with torch.no_grad():
+            program = torch.export.export(module.eval(), (torch.zeros(images, 3, 32, 32),), dynamic_shapes=dynamic)
+        torch.export.save(program, path)
+        nets.append(read(path))
+    for lifted in nets:
+        assert total(lifted).total.macs == known_macs(module)
+        assert total(lifted).total.params == parameters(module)
+    expected = tuple(module(torch.zeros(1, 3, 32, 32)).shape[1:])
+    assert total(nets[0]).layers[-1].output_shape == expected
+
+
+def test_windows_and_maps_that_lack_the_batch_in_front_are_unknown():
+    lifted = lift(Of(lambda self, x: self.a(x.transpose(0, 1).reshape(x.shape)), a=conv()), SHAPE)
+    assert [layer.op for layer in lifted.net.layers] == ["Opaque", "Opaque", "Conv2D"]
+    lifted = lift(Of(lambda self, x: self.a(x.transpose(0, 1)[:, :3]), a=conv()), SHAPE)
+    assert {layer.op for layer in lifted.net.layers} == {"Opaque"}
+    assert total(lifted).total.params == 224
+
+
+@pytest.mark.parametrize("batch", [1, 2, 97])
+def test_sides_without_the_batch_hold_the_numbers_of_one_image(batch):
+    for shape in (
+        (batch, 8, 4),
+        (8, batch, 4),
+        (8, 4, batch),
+        (8 * batch, 4),
+        (3, 8 * batch, 4),
+        (batch,),
+        (8 * batch, 1),
+    ):
+        sides = per_image(shape, batch)
+        assert torch.zeros(sides).numel() * batch == torch.zeros(shape).numel()
+    assert per_image((8, batch, 4), batch) == (8, 4)
+    assert per_image((16 * batch, 1), batch) == (16, 1)
+
+
+# --- parameters that are made, tied, or left out ---------------------------------------------
+
+
+def normed(kind):
+    return nn.Sequential(kind(conv()), nn.ReLU(), kind(conv(8, 4)))
+
+
+MADE = {
+    "weight norm": lambda: normed(torch.nn.utils.parametrizations.weight_norm),
+    "spectral norm": lambda: normed(torch.nn.utils.parametrizations.spectral_norm),
+    "made twice": lambda: Of(lambda s, x: F.conv2d(F.conv2d(x, s.w.abs()), s.w.abs()), w=weight(3, 3, 3, 3)),
+    "read before": lambda: Of(lambda s, x: F.conv2d(x * s.w.abs().sum(), s.w), w=weight(3, 3, 3, 3)),
+    "turned": lambda: Of(lambda s, x: F.linear(F.linear(x.flatten(1), s.w), s.w.t()), w=weight(5, 3072)),
+    "viewed twice": lambda: Of(lambda s, x: F.conv2d(F.conv2d(x, s.w[:, :, None, None]), s.w[:, :, None, None]),
+                               w=weight(3, 3)),
+    "called twice": lambda: Of(lambda s, x: s.a(s.a(x)), a=conv(3, 3)),
+    "one bias": lambda: Of(lambda s, x: F.conv2d(F.conv2d(x, s.v, s.b), s.w, s.b),
+                           v=weight(3, 3, 3, 3), w=weight(3, 3, 1, 1), b=weight(3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_parameter_counts_once(name, tmp_path):
+    module = MADE[name]()
+    lifted = lift(module, SHAPE)
+    assert total(lifted).total.params == parameters(module)
+    assert read(exported(module, SHAPE, tmp_path / "net.pt2")).net == lifted.net
+
+
+def test_weights_that_are_viewed_twice_are_shared():
+    lifted = lift(MADE["viewed twice"](), SHAPE)
+    assert [(layer.op, layer.shares) for layer in lifted.net.layers] == [("Conv2D", ""), ("Conv2D", "conv")]
+
+
+def test_parameters_that_nothing_reads_are_told(tmp_path):
+    module = Of(lambda self, x: self.a(x), a=conv(), b=conv(8, 8))
+    for lifted in (lift(module, SHAPE), read(exported(module, SHAPE, tmp_path / "net.pt2"))):
+        (problem,) = lifted.problems
+        assert (problem.severity, problem.count) == ("note", 2)
+        assert "584 parameters that its forward never reads (b_bias, b_weight)" in problem.what
+    assert not lift(conv(), SHAPE).problems
+
+
+# --- written in place -------------------------------------------------------------------------
+
+
+def assign(self, x):
+    y = self.a(x)
+    y[:, :4] = self.a(x)[:, 4:].relu()
+    return self.b(y)
+
+
+def zero(self, x):
+    y = self.a(x)
+    y[:, 0] = 0
+    return self.b(y)
+
+
+def double(self, x):
+    y = self.a(x)
+    y[:, :4].mul_(2)
+    return self.b(y)
+
+
+def fill(self, x):
+    y = torch.zeros(x.shape[0], 8, *x.shape[2:])
+    y[:, :3] = x
+    return self.b(y)
+
+
+def through_the_base(self, x):
+    y = self.a(x)
+    part = y[:, :4]
+    y.mul_(2)
+    return self.b(torch.cat([part, part], 1))
+
+
+WRITTEN = {"assign": assign, "zero": zero, "double": double, "fill": fill, "through the base": through_the_base}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_through_a_view_reaches_whoever_reads_it(name, tmp_path):
+    module = Of(WRITTEN[name], b=conv(8, 4), **({} if name == "fill" else {"a": conv()}))
+    lifted = lift(module, SHAPE)
+    layers = {layer.name: layer for layer in lifted.net.layers}
+    assert layers["b"].op == "Conv2D"
+    before, writes = [layers["b"]], 0
+    while before:
+        before = [layers[name] for layer in before for name in layer.inputs if name in layers]
+        writes += sum(getattr(layer, "operator", "") in ("copy_", "fill_", "mul_", "cat") for layer in before)
+    assert writes
+    assert total(lifted).total.params == parameters(module)
+    assert read(exported(module, SHAPE, tmp_path / "net.pt2")).net == lifted.net
+
+
+def test_a_constant_that_is_written_to_is_no_more_what_it_was():
+    def masked(self, x):
+        kernel = self.w.clone()
+        kernel[:, 0] = 0
+        return F.conv2d(x, kernel)
+
+    (layer,) = lift(Of(masked, w=weight(4, 3, 3, 3)), SHAPE).net.layers
+    assert (layer.op, layer.params) == ("Opaque", 108)
+
+
+def test_whole_tensors_are_changed_in_place():
+    def forward(self, x):
+        y = self.a(x)
+        y.mul_(2).relu_().clamp_(0, 3)
+        z = y
+        y += self.c(x)
+        return self.b(z * 1.5)
+
+    module = moved(Of(forward, a=conv(), b=conv(8, 4), c=conv()))
+    lifted = lift(module, SHAPE)
+    assert not [layer for layer in lifted.net.layers if isinstance(layer, L.Opaque)]
+    assert_same(lifted, module)
+
+
+# --- products and casts -----------------------------------------------------------------------
+
+
+def test_addmm_is_dense_only_where_it_adds_a_constant_as_it_is():
+    parts = {"w": weight(3072, 6), "b": weight(6), "v": weight(6, 6)}
+
+    def residual(self, x):
+        y = x.flatten(1) @ self.w
+        return torch.addmm(y, y, self.v)
+
+    for function, last in (
+        (lambda s, x: torch.addmm(s.b, x.flatten(1), s.w), "Dense"),
+        (lambda s, x: torch.addmm(s.b, x.flatten(1), s.w, beta=2), "Opaque"),
+        (lambda s, x: torch.addmm(s.b, x.flatten(1), s.w, alpha=0.5), "Opaque"),
+        (lambda s, x: torch.addmm(s.b[:1], x.flatten(1), s.w), "Opaque"),
+        (residual, "Opaque"),
+    ):
+        module = moved(Of(function, **parts))
+        lifted = lift(module, SHAPE)
+        assert lifted.net.layers[-1].op == last
+        if last == "Dense":
+            assert_same(lifted, module)
+
+
+def test_a_cast_to_whole_numbers_rounds(tmp_path):
+    rounds = Of(lambda self, x: self.a((x * 4).to(torch.int32).float()), a=conv())
+    for lifted in (lift(rounds, SHAPE), read(exported(rounds, SHAPE, tmp_path / "net.pt2"))):
+        assert [layer.op for layer in lifted.net.layers] == ["Rescaling", "Opaque", "Conv2D"]
+    same = moved(Of(lambda self, x: self.a(x.double().float()), a=conv()))
+    for lifted in (lift(same, SHAPE), read(exported(same, SHAPE, Path(tmp_path, "same.pt2")))):
+        assert [layer.op for layer in lifted.net.layers] == ["Conv2D"]
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_module_of_another_floating_type_is_read(kind):
+    module = moved(nn.Sequential(conv(), nn.BatchNorm2d(8), nn.ReLU())).to(kind)
+    lifted = lift(module, SHAPE)
+    assert [layer.op for layer in lifted.net.layers] == ["Conv2D", "BatchNormalization", "Activation"]
+    assert_same(lifted, module.float())
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def refusal(module: nn.Module) -> str:
+    with pytest.raises(UnusableInput) as caught:
+        lift(module, SHAPE)
+    return str(caught.value)
+
+
+def test_a_refusal_says_what_torch_says_and_that_alone(capfd):
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append  # type: ignore[method-assign]
+    named = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    for logger in named:
+        logger.addHandler(handler)
+    try:
+        branches = refusal(Of(lambda self, x: x if x.sum() > 0 else -x))
+    finally:
+        for logger in named:
+            logger.removeHandler(handler)
+    assert "data-dependent" in branches
+    assert "branch on shapes only" in branches
+    assert not records
+    assert not capfd.readouterr().err
+    assert not logging.root.manager.disable
+    channels = refusal(conv(5, 2))
+    assert "to have 5 channels, but got 3" in channels
+    script = refusal(torch.jit.script(conv()))
+    assert "ScriptModule is not supported" in script
+
+    class Two(nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    assert "missing a required argument: 'y'" in refusal(Two())
+    assert "Fix:" not in channels + script + refusal(Two())

@@ -1,0 +1,210 @@
+"""Predictions from a written folder: the same answers as the network that was trained."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import convwise
+from convwise.cli import app as cli
+from convwise.core.problems import UnusableInput
+from convwise.images.loading import read
+from convwise.output import deliver
+from imagesets import striped, write_folder
+from studies import command
+
+X, Y = striped(2, 12, size=12)
+X[0, 0, :2] = [[0], [255]]  # both ends of the range
+
+
+@pytest.fixture(scope="module")
+def rows(chosen):
+    return convwise.predict(chosen.folder, chosen.images)
+
+
+def from_source(folder, pixels: np.ndarray) -> np.ndarray:
+    """What the generated PyTorch source answers: another framework, another file than model.onnx."""
+    import torch
+
+    space: dict = {"__name__": "model_torch"}
+    exec((folder / "model_torch.py").read_text(), space)
+    model = space["load"](str(folder / "model.safetensors"))
+    with torch.no_grad():
+        return model(torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float()).numpy()
+
+
+def test_labels_and_probabilities_are_those_of_the_model(chosen, rows):
+    choice = deliver.read_choice(chosen.folder)
+    classes = choice["data"]["classes"]
+    by_path = {row["path"]: row for row in rows}
+    height, width, _ = choice["net"]["input_shape"]
+    assert len(by_path) == 120
+    for path, row in by_path.items():
+        pixels = np.asarray(Image.open(path).resize((width, height)))[None, ..., None]
+        expected = from_source(chosen.folder, pixels)[0]
+        assert [row["probabilities"][name] for name in classes] == pytest.approx(expected.tolist(), abs=2e-4)
+        assert row["label"] == classes[int(expected.argmax())]
+    right = np.mean([row["label"] == row["path"].split("/")[-2] for row in rows])
+    assert right > 0.8  # the images that it learnt from
+
+
+def test_predictions_agree_with_the_sealed_accuracy(chosen, rows):
+    by_name = {"/".join(row["path"].split("/")[-2:]): row["label"] for row in rows}
+    images = read(chosen.images, seed=0)
+    sealed = images.test.open()
+    right = [by_name[name] == images.classes[label] for name, label in zip(sealed.names, sealed.labels, strict=True)]
+    assert np.mean(right) == pytest.approx(deliver.read_choice(chosen.folder)["test"]["accuracy"])
+
+
+def test_csv_by_the_command_line(chosen, rows, tmp_path):
+    ended = command("predict", chosen.folder, chosen.images, "--csv", tmp_path / "answers.csv")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == ""
+    assert "120 images labelled, 0 unreadable" in ended.stderr
+    with (tmp_path / "answers.csv").open(newline="") as file:
+        read_back = list(csv.DictReader(file))
+    assert list(read_back[0]) == ["path", "label", "4", "down", "up, or so"]
+    assert [(r["path"], r["label"]) for r in read_back] == [(r["path"], r["label"]) for r in rows]
+    for row in read_back:
+        shares = [float(row[name]) for name in ("4", "down", "up, or so")]
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_one_image_and_broken_ones(chosen, tmp_path):
+    good = next(chosen.images.rglob("*.png"))
+    (row,) = convwise.predict(chosen.folder, good)
+    assert row["path"] == str(good)
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    shutil.copy(good, folder / "good.png")
+    (folder / "broken.png").write_bytes(b"not an image")
+    (folder / "notes.txt").write_text("not even called one")
+    broken, fine = convwise.predict(chosen.folder, folder)
+    assert (broken["label"], fine["label"]) == ("", row["label"])
+    assert broken["error"]
+    assert "error" not in fine
+
+
+def test_other_sizes_and_modes_are_brought_to_the_input(chosen, tmp_path):
+    write_folder(tmp_path / "large", ("down",), 3, (30, 41), "RGBA")
+    found = convwise.predict(chosen.folder, tmp_path / "large")
+    assert len(found) == 3
+    assert all(row["label"] in ("4", "down", "up, or so") for row in found)
+
+
+def test_what_is_no_image_at_all(chosen, tmp_path):
+    """Exit 2 where nothing could be labelled, and the path once."""
+    good = next(chosen.images.rglob("*.png"))
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:90])
+    (tmp_path / "notes.txt").write_text("no image")
+    for name in ("cut.png", "notes.txt"):
+        with pytest.raises(UnusableInput, match="cannot be read") as caught:
+            convwise.predict(chosen.folder, tmp_path / name)
+        assert str(caught.value).count(name) == 1
+    (tmp_path / "set").mkdir()
+    for index in range(70):
+        (tmp_path / "set" / f"{index:02d}.png").write_bytes(b"")
+    ended = command("predict", chosen.folder, tmp_path / "set")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "00.png: cannot be read (empty file), and none of 69 more" in ended.stderr
+
+
+def test_arrays_are_labelled_as_their_files(chosen, rows):
+    torch = pytest.importorskip("torch")
+    some = rows[::10]
+    pixels = np.stack([np.asarray(Image.open(row["path"])) for row in some])
+    colours = np.repeat(pixels[..., None], 3, axis=3)
+    for images in (pixels, pixels[..., None], colours, torch.from_numpy(colours).permute(0, 3, 1, 2).float()):
+        found = convwise.predict(chosen.folder, images)
+        assert [row["path"] for row in found] == [str(index) for index in range(len(some))]
+        assert [row["probabilities"] for row in found] == [row["probabilities"] for row in some]
+
+
+def test_arrays_on_another_scale_are_refused(chosen, rows):
+    pixels = np.stack([np.asarray(Image.open(row["path"])) for row in rows[:5]])[..., None]
+    with_gap = pixels.astype(float)
+    with_gap[0, 0, 0] = np.nan
+    for images, named in ((pixels / 255, "0 to 255"), (pixels.astype(np.uint16) * 257, "0 to 255"),
+                          (pixels.astype(float) - 500, "0 to 255"), (with_gap, "NaN"), (pixels[0], "one image"),
+                          (pixels[:0], "no image"), (["a", "b"], "type <U1"), (7, "shape")):  # fmt: skip
+        with pytest.raises(UnusableInput, match=named):
+            convwise.predict(chosen.folder, images)
+
+
+def test_arrays_keep_the_scale_that_was_learnt_from(chosen, rows, tmp_path):
+    folder = tmp_path / "chosen"
+    shutil.copytree(chosen.folder, folder)
+    choice = json.loads((folder / "choice.json").read_text())
+    pixels = np.stack([np.asarray(Image.open(row["path"])) for row in rows[:5]])[..., None]
+    for values, learnt in ((pixels / 255, (X / 255, Y)), (pixels / 127.5 - 1, (X / 127.5 - 1, Y))):
+        choice["data"]["facts"]["scale"] = read(learnt).facts["scale"]
+        (folder / "choice.json").write_text(json.dumps(choice))
+        found = convwise.predict(folder, values)
+        assert [row["probabilities"] for row in found] == [row["probabilities"] for row in rows[:5]]
+        with pytest.raises(UnusableInput, match="values from"):
+            convwise.predict(folder, pixels)
+
+
+@pytest.mark.parametrize("model", [None, b"junk"])
+def test_a_model_that_is_lost_or_broken(chosen, tmp_path, model):
+    folder = tmp_path / "chosen"
+    shutil.copytree(chosen.folder, folder)
+    (folder / "model.onnx").unlink()
+    if model:
+        (folder / "model.onnx").write_bytes(model)
+    with pytest.raises(UnusableInput, match=r"model\.onnx.*convwise export"):
+        convwise.predict(folder, chosen.images)
+
+
+def test_where_the_csv_cannot_be_is_said_before_the_work(chosen, tmp_path, monkeypatch):
+    monkeypatch.setattr(deliver, "predict", lambda *_: pytest.fail("it predicted first"))
+    for file in (tmp_path / "no" / "answers.csv", tmp_path):
+        with pytest.raises(UnusableInput, match="--csv"):
+            cli.predict(chosen.folder, chosen.images, file)
+    assert not (tmp_path / "no").exists()
+
+
+def test_no_choice_no_images(chosen, tmp_path):
+    no = tmp_path / "no"
+    for folder, images in (
+        (tmp_path, chosen.images),
+        (no, chosen.images),
+        (chosen.folder, tmp_path),
+        (chosen.folder, no),
+    ):
+        where = images if folder == chosen.folder else folder
+        with pytest.raises(UnusableInput) as caught:
+            convwise.predict(folder, images)
+        assert str(where) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["label", "path", "error"])
+def test_a_class_may_be_called_like_a_column(chosen, tmp_path, name):
+    folder = tmp_path / "chosen"
+    shutil.copytree(chosen.folder, folder)
+    choice = json.loads((folder / "choice.json").read_text())
+    choice["data"]["classes"][0] = name
+    (folder / "choice.json").write_text(json.dumps(choice))
+    image = next(chosen.images.rglob("*.png"))
+    (row,) = convwise.predict(folder, image)
+    assert row["path"] == str(image)
+    assert row["label"] in choice["data"]["classes"]
+    assert "error" not in row
+    ended = command("predict", folder, image)
+    (written,) = csv.DictReader(io.StringIO(ended.stdout))
+    assert written["path"] == str(image)
+    assert written["label"] == row["label"]
+    assert float(written[name if name == "error" else f"{name} (class)"]) == row["probabilities"][name]
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "7", "null", "[", '{"net": {}}'])
+def test_a_choice_that_is_not_ours(tmp_path, text):
+    (tmp_path / "choice.json").write_text(text)
+    with pytest.raises(UnusableInput, match="expected a folder that `convwise choose` wrote"):
+        deliver.read_choice(tmp_path)

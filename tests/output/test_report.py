@@ -1,0 +1,526 @@
+"""The report: what it says, that it is one closed file, and how a real browser shows it."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convwise.advice.fingerprint import look
+from convwise.core.layers import Add, Conv2D, Dense, Flatten
+from convwise.core.net import Net
+from convwise.core.records import Effect, Verdict
+from convwise.output import plots, report
+from made_evidence import HOSTILE, evidence, space
+
+SECTIONS = ["choice", "network", "tradeoff", "effects", "reasons", "fingerprint", "learning", "mistakes", "problems",
+            "code", "reproduce"]  # fmt: skip
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run"]  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text of a page, read by the standard library."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._inside = "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._inside in ("script", "style") else data
+
+
+def written(folder: Path, **changes: Any) -> str:
+    report.write(str(folder / "report.html"), evidence(**changes))
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    written(folder)
+    return folder / "report.html"
+
+
+def test_is_one_small_closed_file(whole: Path) -> None:
+    text = whole.read_text(encoding="utf-8")
+    assert len(text) < 3e6
+    page = Page(text)
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:")), (tag, name, value[:60])
+    urls = set(re.findall(r"https?://[^\s\"'<]+", text))
+    assert urls <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "@import" not in text
+    assert "url(" not in text.replace("url(#", "")
+
+
+def test_sections_stand_in_order(whole: Path) -> None:
+    page = Page(whole.read_text(encoding="utf-8"))
+    assert [a["id"] for tag, a in page.tags if tag == "section"] == SECTIONS
+    assert sum(tag == "title" for tag, _ in page.tags) == 1
+
+
+def test_hostile_names_stay_text(whole: Path) -> None:
+    text = whole.read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    page = Page(text)
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert page.text.count("alert(") >= 4  # class bars, heat map, recall, the broken file
+    assert f"test/{HOSTILE}.png" in page.text or f"photos/{HOSTILE}.png" in page.text
+
+
+def test_ids_are_unique(whole: Path) -> None:
+    ids = [a["id"] for _, a in Page(whole.read_text(encoding="utf-8")).tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_reference_inside_the_page_resolves(whole: Path) -> None:
+    text = whole.read_text(encoding="utf-8")
+    ids = {a["id"] for _, a in Page(text).tags if a.get("id")}
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= ids
+    assert {a["href"][1:] for tag, a in Page(text).tags if tag == "a" and a["href"]} <= ids
+
+
+def test_no_light_colour_is_left_in_the_plots(whole: Path) -> None:
+    svgs = "".join(re.findall(r"<svg aria-hidden.*?</svg>", whole.read_text(encoding="utf-8"), re.DOTALL))
+    fixed = re.findall(r'(?:fill|stroke)="(#[0-9a-fA-F]{3,8}|black|white|rgb[^"]*)"', svgs)
+    assert svgs.count("<svg") == 9
+    assert not fixed
+
+
+def test_what_was_measured_is_said(whole: Path) -> None:
+    text = Page(whole.read_text(encoding="utf-8")).text
+    case = evidence()
+    assert f"{100 * case.estimate['accuracy']:.1f}\u202f%" in text
+    assert f"{case.cost['params']:,.0f}" in text
+    assert "Measured to matter after 8 s of training: stem.strides 1 → 2 (−3.4 points); stem.kernel_size 3 → 5" in text
+    assert "After 8 s of training: activation relu → silu; dropout 0 → 0.2: take the cheaper" in text
+    assert "Not resolved by these trials: head" in text
+    assert "failed: out of memory" in text
+    assert all(f"{layer.name}" in text for layer in case.net.layers)
+
+
+def test_what_was_behind_early_and_is_taken_is_no_headline() -> None:
+    case = evidence()
+    chosen = case.verdict.chosen
+    chosen = replace(chosen, trial=replace(chosen.trial, sample={**chosen.trial.sample, "training.flip": True}))
+    behind = Effect("training.flip", False, True, -0.02, -0.03, -0.01, 1.0, "matters", 2, 8.0)
+    for sample, said in ((case.verdict.chosen, True), (chosen, False)):
+        verdict = replace(case.verdict, chosen=sample, effects=(*case.verdict.effects, behind))
+        lines = dict(report.summary(replace(case, verdict=verdict), case.cost))
+        assert ("training.flip no → yes (−2.0 points)" in lines["Why"]) == said
+    quiet_ = tuple(replace(e, verdict="not resolved") for e in case.verdict.effects)
+    verdict = replace(case.verdict, chosen=chosen, effects=(*quiet_, behind))
+    why = dict(report.summary(replace(case, verdict=verdict), case.cost))["Why"]
+    assert why.startswith("No other single change of the ")
+
+
+def test_where_nothing_mattered_the_largest_change_is_said() -> None:
+    case = evidence()
+    quiet_ = tuple(replace(e, verdict="not resolved") for e in case.verdict.effects[3:])
+    lines = dict(report.summary(replace(case, verdict=replace(case.verdict, effects=quiet_)), case.cost))
+    told = "No single change of the 4 tried was measured to matter; the largest, after 16 s of training"
+    assert lines["Why"] == f"{told}: training.flip no → yes (−1.2 points, −3.4 to +1.0)."
+    lines = dict(report.summary(replace(case, verdict=replace(case.verdict, effects=())), case.cost))
+    assert "stem.kernel_size 5, patches of 5 px" in lines["Why"]
+    assert "input.size" not in lines["Why"]  # its measure was not taken
+
+
+def test_a_learning_curve_ends_at_the_score() -> None:
+    """Points on the way are measured on 500 validation images at most, the score on all of them."""
+    run = evidence().results[2]
+    assert run.history[-1].accuracy != run.score
+    points = plots._accuracies(run)
+    assert points[-1] == (run.history[-1].seconds, run.score)
+    assert points[:-1] == [(p.seconds, p.accuracy) for p in run.history[:-1]]
+
+
+def test_what_was_not_measured_is_listed(tmp_path: Path) -> None:
+    facts = replace(evidence().fingerprint, skipped=("colour_gain", "shift_cost"))
+    text = Page(written(tmp_path, fingerprint=facts)).text
+    assert "Not measured in this budget: colour_gain, shift_cost." in text
+    assert "Not measured in this budget" not in Page(written(tmp_path)).text
+
+
+def test_every_curve_of_a_measure_has_axes() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    pixels = rng.integers(0, 200, (200, 16, 16, 1)) + 9 * labels[:, None, None, None] * (np.arange(16) > 8)[:, None]
+    part = SimpleNamespace(pixels=pixels.astype(np.uint8), labels=labels)
+    found = look(part, ("a", "b"), seconds=600.0)
+    assert set(report.AXES) == {m.name for m in found.measures if m.curve}
+    drawn = report.fingerprint(found)["curves"]
+    assert all(">probe accuracy<" in svg for name, svg in drawn if name == "data_sufficiency")
+    assert all(svg.count("role-axis-title") == 2 for _, svg in drawn)
+
+
+def test_summary_is_four_lines_and_what_makes_no_difference() -> None:
+    labels = [label for label, _ in report.summary(evidence(), evidence().cost)]
+    assert labels == ["Accuracy", "Network", "Choice", "Why"]
+    told = evidence().verdict.effects
+    assert "take the cheaper" in report.same_line(told)
+    head = next(e for e in told if e.verdict == "not resolved")
+    again = report.same_line((*told, replace(head, verdict="no difference")))
+    assert head.parameter in again.partition("take the cheaper")[0]
+    assert head.parameter not in again.partition("take the cheaper")[2]
+
+
+def _bare() -> dict[str, Any]:
+    """One failed-free trial, nothing measured, nothing scored."""
+    chosen = replace(evidence().verdict.chosen, score=None, history=(), cost={})
+    facts = replace(evidence().fingerprint, measures=())
+    empty = np.empty((0, 64, 64, 3), np.uint8)
+    return {
+        "verdict": Verdict(chosen, (), (), (), 0.0), "results": (chosen,), "fingerprint": facts, "problems": (),
+        "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0}, "pixels": empty,
+        "labels": np.empty(0, int), "probabilities": np.empty((0, 6)), "names": (), "code": {}, "cost": {},
+        "differences": {}, "provenance": {}, "sight": None,
+    }  # fmt: skip
+
+
+def _many() -> tuple[str, ...]:
+    return tuple(f"Greek/character{i:02d}" for i in range(100))
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "bare": _bare(),
+    "two classes, small and gray": {"shape": (8, 8, 1), "classes": ("benign", "malignant"), "n": 40},
+    "a hundred classes": {"shape": (28, 28, 1), "classes": _many(), "n": 300},
+    "four channels": {"shape": (16, 20, 4), "n": 12},
+    "no effects, no test": {
+        "verdict": replace(evidence().verdict, effects=()),
+        "estimate": {"kind": "validation", "accuracy": 0.9, "low": 0.85, "high": 0.94, "n": 240},
+    },
+    "not finite": {
+        "verdict": replace(
+            evidence().verdict,
+            effects=(Effect("head", "a", "b", 0.0, -np.inf, np.inf, 1.0, "not resolved"),),
+            standard_error=float("nan"),
+        )
+    },
+    "broken file names": {"classes": ("a\udcffb", "b"), "n": 20, "names": tuple("\udcff" for _ in range(20))},
+}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {name: tmp_path_factory.mktemp("odd") for name in CASES}
+    for name, folder in folders.items():
+        written(folder, **CASES[name])
+    return {name: folder / "report.html" for name, folder in folders.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_degrades(odd: dict[str, Path], name: str) -> None:
+    page = Page(odd[name].read_text(encoding="utf-8"))
+    assert [a["id"] for tag, a in page.tags if tag == "section"] == SECTIONS
+    assert not re.findall(r"\b(?:None(?! found)|nan|inf|Undefined)\b|\{\{", page.text)
+
+
+def test_a_validation_estimate_is_called_so(odd: dict[str, Path]) -> None:
+    text = Page(odd["no effects, no test"].read_text(encoding="utf-8")).text
+    assert "Accuracy, validation estimate" in text
+    assert "These images also made the choice" in text
+    assert "validation images are wrong" in text
+    assert "sealed test" not in text
+    assert "No effect of a single parameter was measured" in text
+    assert "No other value was trained beside the advised network" in text
+
+
+def test_a_value_that_the_trials_overruled_is_named() -> None:
+    """The advice reasons for 16 filters; where the chosen net has 32, the table must not hide it."""
+    case = evidence()
+    sample = {**case.verdict.chosen.trial.sample, "stage.filters": 32, "stem.kernel_size": 5}
+    told = {r["row"].parameter: r["instead"] for r in report.reasons(case.verdict.reasons, (), sample)}
+    assert told == dict.fromkeys(told) | {"stage.filters": 32}
+
+
+def test_a_reason_says_what_trials_said_of_it() -> None:
+    verdict = evidence().verdict
+    filters = replace(next(r for r in verdict.reasons if r.parameter == "stage.filters"), trials="refuted")
+    effect = Effect("stage.filters", 16, 24, 0.021, 0.004, 0.038, 1.4, "matters", 2, 8.0)
+    row, other = report.reasons((filters, replace(filters, parameter="padding", trials=None)), (effect,), {})
+    assert row["tried"] == "after 8 s of training: 16 → 24: +2.1 points (+0.4 to +3.8)"
+    assert not other["tried"]
+    page = report._page("reasons.html.j2", {"reasons": [row, other]})
+    assert page.count("refuted</span>") == 1
+
+
+def test_the_chosen_and_the_advised_training_are_pointed_out_by_their_first_parts() -> None:
+    case = evidence()
+    assert case.marked == {"t000": "chosen, as advised"}
+    other = next(r for r in case.results if r.trial.sample["stem.strides"] == 2)
+    assert replace(case, verdict=replace(case.verdict, chosen=other)).marked == {
+        other.trial.id: "chosen", "t000": "advised",
+    }  # fmt: skip
+    mirrored = next(r for r in case.results if r.trial.id == "t091")
+    assert replace(case, verdict=replace(case.verdict, chosen=mirrored)).marked == {"t001": "chosen", "t000": "advised"}
+    assert replace(case, advised={"n": 0}).marked == {"t000": "chosen"}
+
+
+def test_a_learning_curve_joins_the_parts_of_one_training() -> None:
+    case = evidence()
+    whole = next(report.joined(training) for training in case.trainings if training[0].trial.id == "t000")
+    by_id = {r.trial.id: r for r in case.results}
+    parts = [by_id[name] for name in ("t000", "t090", "t092")]
+    points = [point for part in parts for point in part.history]
+    assert [point.accuracy for point in whole.history] == [point.accuracy for point in points]
+    seconds = [point.seconds for point in whole.history]
+    assert seconds == sorted(set(seconds))
+    assert seconds[-1] == pytest.approx(sum(part.history[-1].seconds for part in parts))
+    assert whole.history[-1].images == sum(part.history[-1].images for part in parts)
+    assert (whole.trial.id, whole.score) == ("t000", parts[-1].score)
+    ended = [r.trial.id for r in case.results if r.status == "done" and r.trial.stage == "race"]
+    assert sorted(r.trial.id for training in case.trainings for r in training) == sorted(ended)
+
+
+def test_accuracy_and_cost_compare_equal_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that others did not have are no rivals: the leader's last one would win against everything."""
+    case, drawn = evidence(), []
+    monkeypatch.setattr(plots, "cost_plot", lambda results, *rest: drawn.extend(results) or "")
+    report.tradeoff(case)
+    assert {r.trial.id for r in drawn} == {
+        r.trial.id for r in case.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.stage == "race"
+    }
+    line = dict(report.summary(case, case.cost))["Choice"]
+    first, last = case.results[0], case.verdict.chosen
+    assert f"One of {len(case.trainings)} trainings; 1 trial failed." in line
+    assert f"it scored {report.percent(first.score)} in validation" in line
+    assert f"At the end of the race: {report.percent(last.score)}" in line
+
+
+@pytest.mark.parametrize(("part", "said"), [("all", "no part was held back"), ("train", "validation part was held")])
+def test_the_final_training_says_what_it_saw(tmp_path: Path, part: str, said: str) -> None:
+    case = evidence()
+    final = replace(case.results[-1], trial=replace(case.results[-1].trial, part=part), score=0.9)
+    results = (*case.results[:-1], final)
+    assert replace(case, results=results).final is final
+    text = " ".join(Page(written(tmp_path, results=results)).text.split())
+    assert f"The rest of the chosen training{',' if part == 'all' else ':'}" in text
+    assert said in text
+    assert len(replace(case, results=results).trainings) == len(case.trainings)  # it is no part of the race
+
+
+def test_many_classes_show_pairs_instead_of_a_map() -> None:
+    shown = report.mistakes(evidence((28, 28, 1), _many(), 300))
+    assert shown["plot"] == ""
+    assert 0 < len(shown["pairs"]) <= report.MOST_PAIRS
+    counts = [pair["count"] for pair in shown["pairs"]]
+    assert counts == sorted(counts, reverse=True)
+    assert len(shown["recall"]) == 100
+
+
+def test_mistakes_agree_with_a_plain_count() -> None:
+    case = evidence()
+    shown = report.mistakes(case)
+    guesses = [max(range(6), key=lambda k: row[k]) for row in case.probabilities]
+    wrong = [i for i, (guess, label) in enumerate(zip(guesses, case.labels, strict=True)) if guess != label]
+    assert shown["wrong"] == len(wrong)
+    assert sum(pair["count"] for pair in shown["pairs"]) == len(wrong)
+    surest = max(wrong, key=lambda i: case.probabilities[i].max())
+    first = shown["pictures"][0]
+    assert (first["true"], first["file"]) == (case.classes[case.labels[surest]], case.names[surest])
+    for row in shown["recall"]:
+        mine = [i for i, label in enumerate(case.labels) if case.classes[label] == row["name"]]
+        assert row["recall"] == pytest.approx(sum(guesses[i] == case.labels[i] for i in mine) / len(mine))
+
+
+def test_the_field_is_what_the_layer_reads() -> None:
+    """Change one pixel after another and see which reach the middle output: naive, on a net of ones."""
+    net = Net((9, 9, 1), (Conv2D(1, 3, 2, "same"), Conv2D(1, 3, 1, "same"), Flatten(), Dense(2)))
+    case = evidence((9, 9, 1), ("a", "b"), 4)
+    chosen = replace(case.verdict.chosen, trial=replace(case.verdict.chosen.trial, net=net))
+    stages = report.fields(replace(case, verdict=replace(case.verdict, chosen=chosen)))["stages"]
+    seen = {
+        (y, x)
+        for y in range(9) for x in range(9)
+        for a in range(1, 4) for b in range(1, 4)  # the middle of 5 outputs, and its neighbours
+        if abs(y - 2 * a) <= 1 and abs(x - 2 * b) <= 1
+    }  # fmt: skip
+    box = stages[-1]["box"]
+    drawn = {(box["y"] + i, box["x"] + j) for i in range(box["height"]) for j in range(box["width"])}
+    assert drawn == seen
+    assert stages[-1]["share"] == pytest.approx(len(seen) / 81)
+
+
+def test_what_the_net_really_uses_is_drawn_and_said(whole: Path, odd: dict[str, Path]) -> None:
+    sight = evidence().sight
+    assert sight is not None
+    most = sight.holding(0.95)
+    said = f"within {sight.holding(0.5)}×{sight.holding(0.5)} px, 95\xa0% within {most}×{most} px"
+    assert said in Page(whole.read_text(encoding="utf-8")).text
+    box = report.fields(evidence())["used"]["most"]
+    middle = box["x"] + box["width"] / 2 - 0.5, box["y"] + box["height"] / 2 - 0.5  # a px is drawn from i to i + 1
+    assert middle == (sight.centre[1], sight.centre[0])
+    edge = replace(sight, map=np.eye(8, dtype=np.float32), centre=(1.0, 1.0), box=(0, 8, 0, 8))
+    assert edge.holding(0.95) > 8  # a square around a middle that is near the edge
+    assert report.fields(replace(evidence((8, 8, 1), ("a", "b"), 4), sight=edge))["used"]["all"] == "8×8"
+    assert "What it really uses" not in odd["bare"].read_text(encoding="utf-8")
+    assert report.fields(replace(evidence(), sight=None))["used"] is None
+
+
+def _joined(paths: list[list[str]]) -> set[tuple[int, int]]:
+    """The edges that the drawn lines stand for, by walking each line down from row to row."""
+    edges, open_lines = set(), {}
+    for row, drawn in enumerate(paths):
+        ends = [re.match(r"M(\d+) 0(?:Q\1 50 10 50|V50)$", path) for path in drawn]
+        for x in (found[1] for found in ends if found):
+            edges.add((open_lines.pop(x), row))
+        for path in drawn:
+            if path == "M10 50V100":
+                open_lines["10"] = row
+            elif start := re.match(r"M10 50Q(\d+) 50 \1 100$", path):
+                assert start[1] not in open_lines
+                open_lines[start[1]] = row
+        passing = {found[1] for path in drawn if (found := re.match(r"M(\d+) 0V100$", path))}
+        started = {x for x, begun in open_lines.items() if begun == row}
+        assert passing == set(open_lines) - started
+    assert not open_lines
+    return edges
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_wires_stand_for_the_edges(seed: int) -> None:
+    rng = random.Random(seed)
+    grown = space((32, 32, 3), 5)
+    nets = [grown.grow(grown.sample(rng)) for _ in range(3)]
+    a, b = Conv2D(4, 1, name="a"), Conv2D(4, 1, name="b", inputs=("input",))
+    nets.append(Net((4, 4, 3), (a, b, Add(inputs=("a", "b"), name="c"), Add(inputs=("a", "c"), name="d"))))
+    for net in nets:
+        place = {"input": 0} | {layer.name: i for i, layer in enumerate(net.layers, 1)}
+        edges = {(place[name], place[layer.name]) for layer in net.layers for name in layer.inputs}
+        assert _joined(report._wires(net)[0]) == edges
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (report.short(25450), "25.4\u202fk"), (report.short(4.2e6), "4.20\u202fM"), (report.short(640), "640"),
+        (report.short(None), "–"), (report.whole(25450), "25,450"), (report.percent(0.9731), "97.3\u202f%"),
+        (report.percent(None), "–"), (report.points(-0.021), "\u22122.1"), (report.points(0.021), "+2.1"),
+        (report.ms(4.3), "4.30"), (report.ms(123.4), "123"), (report.plain((3, 3)), "3, 3"),
+        (report.plain(True), "yes"), (report.sig(-0.5), "\u22120.5"),
+    ],
+)  # fmt: skip
+def test_numbers_in_words(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def test_large_images_are_reduced(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 256, 256, 3), np.uint8)
+    assert len(written(tmp_path, pixels=noise)) < 3e6
+
+
+# In a real browser ----------------------------------------------------------------------------------------
+
+
+class Seen:
+    """A page in a browser that can reach nothing: what it asked for, and what it complained of."""
+
+    def __init__(self, page: Any, path: Path) -> None:
+        self.page, self.asked, self.complaints = page, [], []
+        page.route("**/*", self._answer)
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.goto(path.as_uri())
+
+    def _answer(self, route: Any) -> None:
+        url = route.request.url
+        if url.startswith("data:"):
+            return route.continue_()
+        self.asked.append(url)
+        return route.continue_() if len(self.asked) == 1 else route.abort()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_in_a_browser(browser: Any, whole: Path, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    seen = Seen(page, whole)
+    page.wait_for_load_state("load")
+    assert seen.asked == [whole.as_uri()]
+    assert not seen.complaints
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.querySelectorAll('section')].every(s => s.offsetHeight > 40)")
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    ratios = page.evaluate(CONTRAST)
+    assert len(ratios) > 50
+    assert min(ratios) > 4.5
+    page.close()
+
+
+# Words and lines of every plot must stand out from the page: relative luminance as WCAG 2.1 defines it.
+CONTRAST = """() => {
+  const rgb = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = c => { const [r, g, b] = rgb(c).slice(0, 3).map(v => (v /= 255) <= 0.03928 ? v / 12.92
+    : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const page = light(getComputedStyle(document.body).backgroundColor);
+  const ratio = c => { const l = light(c); return (Math.max(l, page) + 0.05) / (Math.min(l, page) + 0.05); };
+  return [...document.querySelectorAll('figure svg .role-axis-label text, figure svg .role-axis-title text')]
+    .map(e => ratio(getComputedStyle(e).fill));
+}"""
+
+
+@pytest.mark.parametrize("name", ["bare", "a hundred classes", "two classes, small and gray"])
+def test_odd_cases_in_a_browser(browser: Any, odd: dict[str, Path], name: str) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    seen = Seen(page, odd[name])
+    assert len(seen.asked) == 1
+    assert not seen.complaints
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.close()
+
+
+def test_a_chart_keeps_the_size_of_its_words_on_a_phone(browser: Any, whole: Path) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    Seen(page, whole)
+    heights = page.evaluate(
+        "[...document.querySelectorAll('figure svg .role-axis-label text')].filter(e => e.textContent)"
+        ".map(e => e.getBoundingClientRect().height)"
+    )
+    assert len(heights) > 50
+    assert min(heights) > 9
+    page.close()
+
+
+def test_the_code_can_be_copied(browser: Any, whole: Path) -> None:
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    seen = Seen(context.new_page(), whole)
+    seen.page.locator("summary").first.click()
+    seen.page.locator("details .code button").first.click()
+    seen.page.wait_for_function("document.querySelector('details .code button').textContent === 'Copied'")
+    assert seen.page.evaluate("navigator.clipboard.readText()") == evidence().code["model_keras.py"]
+    assert not seen.complaints
+    context.close()

@@ -1,0 +1,396 @@
+"""The ladder: its rungs, the order in which they are tried, what is chosen, and a whole study that goes down it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from convwise import study, verbs
+from convwise.core.calculus import analyse
+from convwise.core.clock import Clock
+from convwise.core.goal import parse_goal
+from convwise.core.records import Engine, Recipe, Result, Trial, Verdict
+from convwise.output import deliver
+from convwise.search.ladder import STAGE, TEACHER, TIMES_CHEAPER, Ladder, amount, planned, rungs
+from convwise.settings import Settings
+from convwise.study import Study
+from convwise.training import batches, train
+from convwise.training.tasks import TASKS, classify
+from imagesets import striped, write_folder
+from studies import advice, answers, scored
+
+GIVEN = advice(goal="macs where accuracy>=best-0.3%", shape=(28, 28, 1))
+JUDGED = Verdict(scored(GIVEN.sample, GIVEN.net, 0.5), (), (), (), 0.1)
+
+
+def result(given_, sample, score: float | None, stage: str = STAGE, **trial) -> Result:
+    """A made-up training of `sample`; it failed where there is no score."""
+    space = given_.space
+    net = space.grow(sample)
+    run = Trial(f"{stage}-{net.id}", stage, space.fit(sample), net, space.trained(sample), epochs=8, **trial)
+    if score is None:
+        return Result(run, "failed", reason="made up")
+    return Result(run, "done", score, answers(score, 1000), space.cost(net), images_per_second=1e4)
+
+
+def ladder(scores=(), given_=GIVEN, top: float = 0.99) -> Ladder:
+    """Below a made-up teacher; scores: {rung: accuracy, or None where it failed}."""
+    below = made(given_.space.goal.text, given_)
+    tried = [result(given_, below[i], score) for i, score in dict(scores).items()]
+    return Ladder(given_.space, result(given_, given_.sample, top, TEACHER), tried)
+
+
+MADE: dict[str, list] = {}
+
+
+def made(goal: str, given_) -> list:
+    """The rungs below the advised net, made once."""
+    if goal not in MADE:
+        MADE[goal] = rungs(given_.space, given_.sample, given_.space.goal.cheapest.metric)
+    return MADE[goal]
+
+
+# --- the rungs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["macs", "params", "activation_bytes"])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (12, 12, 1)])
+def test_each_rung_is_about_half_as_dear_as_the_one_above(metric, shape):
+    given_ = advice(goal=f"{metric} where accuracy>=0.9", shape=shape)
+    cost = [given_.space.cost(given_.space.grow(s))[metric] for s in rungs(given_.space, given_.sample, metric)]
+    dearest = given_.space.cost(given_.net)[metric]
+    times = [dearest / each for each in cost]
+    assert times == sorted(times)
+    assert times[0] >= TIMES_CHEAPER[0]
+    assert times[-1] < 2 * TIMES_CHEAPER[-1]
+    assert all(sum(low <= t < 2 * low for t in times) <= 1 for low in TIMES_CHEAPER)
+
+
+def test_latency_is_measured_so_macs_make_the_ladder():
+    assert rungs(GIVEN.space, GIVEN.sample, "latency_ms") == rungs(GIVEN.space, GIVEN.sample, "macs")
+
+
+def test_rungs_keep_the_limits_of_the_goal():
+    given_ = advice(goal="macs where accuracy>=0.9 and params<30k", shape=(28, 28, 1))
+    assert all(analyse(given_.space.grow(s)).total.params < 30_000 for s in rungs(given_.space, given_.sample, "macs"))
+
+
+def test_the_teacher_that_is_small_already_has_no_rungs():
+    assert (
+        rungs(GIVEN.space, {**GIVEN.sample, "stage.filters": 4, "stem.strides": 2, "block": "separable"}, "macs") == []
+    )
+
+
+# --- the order -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+@pytest.mark.parametrize("last_good", range(-1, len(TIMES_CHEAPER)))
+def test_the_last_good_rung_is_found_in_the_waves_that_are_planned(last_good, workers, monkeypatch):
+    down, scores = ladder(), {}
+    monkeypatch.setattr(Ladder, "rungs", down.rungs)  # they stay the same, and take a while
+    waves, seconds = planned(len(down.rungs), workers, 100.0, 1.0)
+    assert seconds == pytest.approx(100 / waves - 1)
+    for _ in range(waves):
+        samples = ladder(scores).wave(workers)
+        assert len(samples) <= workers
+        for sample in samples:
+            rung = down.rungs.index(sample)
+            assert rung not in scores
+            scores[rung] = 0.99 if rung <= last_good else 0.9
+    assert ladder(scores).wave(workers) == []
+    chosen = ladder(scores).verdict(JUDGED).chosen.trial
+    assert chosen.sample == (down.rungs[last_good] if last_good >= 0 else GIVEN.sample)
+
+
+def test_it_begins_in_the_middle():
+    below = ladder().rungs
+    assert len(below) == 7
+    assert ladder().wave(1) == [below[3]]
+    assert ladder().wave(2) == [below[1], below[4]]
+    assert ladder({3: 0.99}).wave(1) == [below[5]]
+    assert ladder({3: 0.9}).wave(1) == [below[1]]
+    assert ladder({3: None}).wave(1) == [below[1]]
+
+
+def test_little_time_makes_fewer_waves():
+    assert planned(5, 2, 100.0, 1.0)[0] == 2
+    assert planned(5, 2, 6.0, 1.0) == (1, 5.0)
+    assert planned(5, 2, 2.0, 1.0) == (0, 0.0)
+    assert planned(0, 2, 100.0, 1.0) == (0, 0.0)
+
+
+# --- the choice ----------------------------------------------------------------------------------
+
+
+def test_the_cheapest_that_keeps_the_accuracy_is_taken():
+    verdict = ladder({1: 0.989, 3: 0.988, 4: 0.95}).verdict(JUDGED)
+    assert verdict.chosen.trial.sample == ladder().rungs[3]
+    assert [r.score for r in verdict.alternatives] == [0.95, 0.988, 0.989, 0.99]
+    assert verdict.notes == ()
+    assert verdict.standard_error == pytest.approx(math.sqrt(0.988 * 0.012 / 1000))
+    (reason,) = verdict.reasons
+    assert "the teacher reached 99.0 %" in reason.because
+    assert amount("macs", verdict.chosen) in reason.because
+
+
+def test_a_rung_may_lack_what_longer_training_will_bring():
+    floor = ladder().floor
+    assert floor == pytest.approx(0.987)
+    nearly = 1 - (1 - floor) * 1.1
+    verdict = ladder({3: nearly}).verdict(JUDGED)
+    assert verdict.chosen.score == nearly
+    assert "trained for longer" in verdict.reasons[0].because
+    assert ladder({3: 1 - (1 - floor) * 1.2}).verdict(JUDGED).chosen.trial.stage == TEACHER
+
+
+def test_the_best_found_may_be_a_rung():
+    better = ladder({1: 0.998, 3: 0.99})
+    assert better.floor == pytest.approx(0.995)
+    assert better.verdict(JUDGED).chosen.score == 0.998
+
+
+def test_where_no_cheaper_one_keeps_it_the_teacher_is_handed_over():
+    verdict = ladder({1: 0.9, 0: 0.95}).verdict(JUDGED)
+    assert verdict.chosen.trial.stage == TEACHER
+    assert "none of the 2 cheaper networks tried keeps" in verdict.reasons[0].because
+    assert verdict.notes == ()
+
+
+def test_where_none_keeps_it_the_nearest_is_taken_and_the_note_says_by_how_much():
+    given_ = advice(goal="macs where accuracy>=97%", shape=(28, 28, 1))
+    verdict = ladder({1: 0.951, 3: 0.94}, given_, top=0.95).verdict(JUDGED)
+    assert verdict.chosen.score == 0.951
+    (note,) = verdict.notes
+    assert "97.0 %" in note
+    assert "1.9 points" in note
+    assert "95.0 %" in note
+
+
+def test_a_net_over_a_measured_limit_is_not_taken():
+    given_ = advice(goal="latency where accuracy>=90%", shape=(28, 28, 1))
+    below = ladder({}, given_).rungs
+    slow, quick = (replace(result(given_, s, 0.95), cost={"macs": 1.0, "latency_ms": ms})
+                   for s, ms in ((below[3], 3.0), (below[1], 1.0)))  # fmt: skip
+    teacher = replace(result(given_, given_.sample, 0.97, TEACHER), cost={"macs": 9.0, "latency_ms": 5.0})
+    assert Ladder(given_.space, teacher, [slow, quick]).verdict(JUDGED).chosen.cost["latency_ms"] == 1.0
+    limited = replace(given_.space, goal=parse_goal("macs where accuracy>=90% and latency<2ms"))
+    quick = replace(quick, cost={"macs": 2.0, "latency_ms": 1.0})
+    assert Ladder(limited, teacher, [slow, quick]).verdict(JUDGED).chosen.cost["latency_ms"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [("macs", 82_310_000, "82.3M macs"), ("params", 999, "999 parameters"), ("latency_ms", 0.1234, "0.123 ms")],
+)
+def test_amounts_as_people_say_them(metric, value, text):
+    assert amount(metric, replace(JUDGED.chosen, cost={metric: value})) == text
+
+
+# --- learning from a teacher ---------------------------------------------------------------------
+
+
+def test_half_is_the_label_and_half_the_teachers_answer():
+    teachers = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+    targets = classify.taught(torch.tensor([0, 1]), teachers, Recipe(label_smoothing=0.3))
+    smooth = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    assert targets.numpy() == pytest.approx((smooth + teachers.numpy()) / 2, abs=1e-6)
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.3]])
+    loss = TASKS["classify"].loss(logits, targets, Recipe(label_smoothing=0.3))
+    shares = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True)
+    assert float(loss) == pytest.approx(-(targets.numpy() * np.log(shares)).sum(1).mean(), abs=1e-6)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for name, seed in (("train", 1), ("valid", 2)):
+        pixels, labels = striped(3, 24, 12, seed=seed)
+        batches.store(tmp_path, "12x12", name, SimpleNamespace(pixels=pixels, labels=labels))
+    return tmp_path
+
+
+def small(**fields) -> Trial:
+    given_ = advice(shape=(12, 12, 1))
+    sample = given_.space.fit({**given_.sample, "stage.filters": 8})
+    recipe = replace(given_.space.trained(sample), **fields.pop("recipe", {}))
+    return Trial("t", "x", sample, given_.space.grow(sample), recipe, epochs=2, **fields)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_teacher_answers_for_every_image_in_the_views_that_it_knows(folder, flip):
+    teacher = small(recipe={"flip": flip})
+    train.run(folder, Engine("cpu", "float32"), "classify", teacher)
+    train.teach(folder, teacher)
+    weights = train.load_weights(folder, "t")
+    for name in ("train", "valid"):
+        pixels = batches.load(folder, "12x12", (name,)).pixels.numpy()
+        views = [pixels, pixels[:, :, ::-1]] if flip else [pixels]
+        expected = sum(train.probabilities(teacher.net, weights, view) for view in views) / len(views)
+        assert batches.answers(folder, "t", (name,)).numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_student_learns_what_its_teacher_says(folder):
+    """A teacher that takes every class for the next one is half believed, and more than the labels if they are soft."""
+    engine, labels = Engine("cpu", "float32"), batches.load(folder, "12x12", ("train",)).labels.numpy()
+    batches.store_answers(folder, "liar", "train", np.eye(3, dtype=np.float32)[(labels + 1) % 3])
+    recipe = {"label_smoothing": 0.4}
+    alone, _ = train.train(replace(small(recipe=recipe), epochs=12), folder, engine)
+    misled, weights = train.train(replace(small(recipe=recipe, teacher="liar"), epochs=12), folder, engine)
+    assert alone.score > 0.8
+    assert misled.score < 0.3
+    valid = batches.load(folder, "12x12", ("valid",))
+    said = train.probabilities(misled.trial.net, weights, valid.pixels.numpy()).argmax(1)
+    assert (said == (valid.labels.numpy() + 1) % 3).mean() > 0.7
+
+
+# --- a whole study -------------------------------------------------------------------------------
+
+
+class Serial:
+    """A runner in this process; `stops` ends it so, before the trial of that stage."""
+
+    stops: dict[str, BaseException] = {}
+
+    def __init__(self, work, workers) -> None:
+        self.work = work
+
+    def run(self, trials):
+        for trial in trials:
+            if trial.stage in self.stops:
+                raise self.stops[trial.stage]
+            yield self.work(trial)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("images") / "stripes", ("a", "b", "c"), 24, 16, "L")
+
+
+@pytest.fixture
+def go(stripes, tmp_path, monkeypatch):
+    """go(goal) -> (the study, what it would have written); the same again continues it."""
+    found = []
+    monkeypatch.setattr(deliver, "write", lambda material: found.append(material) or material.folder)
+    monkeypatch.setattr(Serial, "stops", {})
+    monkeypatch.setitem(study.RUNNERS, "local", Serial)
+
+    def run(goal: str, trials: int = 4, out: str = "out", **fields):
+        (tmp_path / out).mkdir(exist_ok=True)
+        asked = Settings(stripes, goal=parse_goal(goal), out=tmp_path / out, workers=1, trials=trials, **fields)
+        mine = Study(asked, Clock(asked.budget, time.monotonic()))
+        mine.run()
+        return mine, found[-1]
+
+    return run
+
+
+def test_a_study_goes_down_the_ladder(go):
+    mine, material = go("cheapest")
+    stages = [r.trial.stage for r in mine.results]
+    assert stages == ["race", "race", TEACHER, STAGE, STAGE, "final"]
+    teacher = mine.results[2].trial
+    assert teacher.resumes == "race-1-1"
+    assert (teacher.part, teacher.teacher, teacher.span[1]) == ("train", "", 1.0)
+    students = [r.trial for r in mine.results[3:5]]
+    assert {t.teacher for t in students} == {TEACHER}
+    assert {t.span for t in students} == {(0.0, 1.0)}
+    chosen, final = material.verdict.chosen.trial, material.final.trial
+    assert (final.net, final.recipe, final.part) == (chosen.net, chosen.recipe, "all")
+    assert chosen.stage == STAGE
+    assert final.resumes == chosen.id
+    assert final.span == (pytest.approx(8 / 24), 1.0)
+    assert 3 * material.verdict.chosen.cost["macs"] <= mine.results[2].cost["macs"]
+    assert mine.images.test.opened == 1
+
+
+def test_counted_studies_repeat_themselves(go):
+    (one, first), (two, second) = go("cheapest", out="one"), go("cheapest", out="two")
+    assert [(r.trial.id, r.trial.net.id, r.score) for r in one.results] == [
+        (r.trial.id, r.trial.net.id, r.score) for r in two.results
+    ]
+    assert (first.probabilities == second.probabilities).all()
+
+
+def test_a_study_that_broke_off_goes_on_as_it_would_have(go):
+    whole, material = go("cheapest", out="whole")
+    for stage in (TEACHER, STAGE, "final"):
+        Serial.stops = {stage: RuntimeError("made up")}
+        with pytest.raises(RuntimeError, match="made up"):
+            go("cheapest")
+    Serial.stops = {}
+    mine, again = go("cheapest")
+    assert [r.trial.net.id for r in mine.results] == [r.trial.net.id for r in whole.results]
+    assert (again.probabilities == material.probabilities).all()
+
+
+@pytest.mark.parametrize(("stage", "taken"), [(TEACHER, "race"), (STAGE, TEACHER), ("final", STAGE)])
+def test_an_interrupt_takes_the_best_so_far(go, stage, taken):
+    Serial.stops = {stage: KeyboardInterrupt()}
+    mine, material = go("cheapest")
+    assert mine.interrupted
+    assert material.final is None
+    assert material.verdict.chosen.trial.stage == taken
+
+
+def test_one_trial_tests_nothing_cheaper_and_says_so(go):
+    _, material = go("cheapest", trials=1)
+    assert material.verdict.chosen.trial.stage == TEACHER
+    assert material.final.trial.resumes == TEACHER
+    assert material.final.trial.span == (pytest.approx(12 / 28), 1.0)  # it has 4 epochs of the race and 8 of its own
+    assert "no cheaper one was tried" in material.verdict.reasons[0].because
+
+
+def test_a_net_that_has_been_trained_goes_on_gently_where_little_time_is_left(go):
+    mine, _ = go("cheapest")
+    chosen = replace(mine.results[3], seconds=30.0)
+    assert mine.trained_share(chosen, 1.0) == pytest.approx(30 / 31)
+    assert mine.trained_share(chosen, 270.0) == pytest.approx(0.1)
+
+
+def test_what_the_teachers_answers_will_take(go):
+    mine, _ = go("cheapest")
+    teacher = replace(mine.results[2], images_per_second=10.0)
+    images = len(mine.images.train) + len(mine.images.valid)
+    assert mine.teaching_seconds(teacher) == images / 10
+    flipped = replace(teacher, trial=replace(teacher.trial, recipe=replace(teacher.trial.recipe, flip=True)))
+    assert mine.teaching_seconds(flipped) == images / 5
+
+
+def test_an_accuracy_that_is_not_reached_is_told(go):
+    _, material = go("macs where accuracy>=90%", trials=1)
+    for shown in (material, replace(material, probabilities=np.roll(material.probabilities, 1, axis=1))):
+        score = deliver.estimate(shown)
+        goal = deliver._choice(shown, {}, {}, score)["goal"]
+        assert goal == {"text": "macs where accuracy>=90%", "kept": score["accuracy"] >= 0.9}
+    assert not goal["kept"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_exit_code_says_whether_the_accuracy_is_kept(kept, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from convwise.cli import app as cli
+
+    sample = {**GIVEN.sample}
+    choice = {
+        "net": {"input_shape": [28, 28, 1]}, "sample": sample, "effects": [], "data": {}, "provenance": {},
+        "test": {"kind": "test", "accuracy": 0.9, "low": 0.8, "high": 0.95, "n": 50},
+        "cost": {"params": 9, "macs": 9, "latency_ms": 1.0},
+        "goal": {"text": "macs where accuracy>=97%", "kept": kept},
+    }  # fmt: skip
+    (tmp_path / "choice.json").write_text(json.dumps(choice))
+    monkeypatch.setattr(verbs, "choose", lambda *args, **how: tmp_path)
+    ended = CliRunner().invoke(cli.app, ["choose", "photos"])
+    assert ended.exit_code == (0 if kept else 1)
+    assert ("The goal is not reached: macs where accuracy>=97%" in ended.stdout) == (not kept)

@@ -1,0 +1,640 @@
+"""The study: its stages, what it keeps, what it opens, and how it ends when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+import convwise
+from convwise import study
+from convwise.advice.fingerprint import look
+from convwise.core.calculus import analyse
+from convwise.core.clock import Clock
+from convwise.core.goal import parse_goal
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
+from convwise.core.progress import quiet
+from convwise.core.records import Fingerprint, Point, Result
+from convwise.images.loading import read
+from convwise.ledger import NAME, Ledger
+from convwise.output import deliver
+from convwise.search import race
+from convwise.study import Settings, Study
+from convwise.training import train
+from imagesets import striped, write_folder, write_parts
+from studies import answers
+
+LIMITED = "accuracy where macs<100k"
+
+
+class Serial:
+    """A runner in this process; `stops` ends it so, after so many trials in all."""
+
+    stops: tuple[int, BaseException] | None = None
+    score = None  # sample -> a made-up score, instead of training
+    fails: tuple[str, ...] = ()
+    ended: list[str]
+
+    def __init__(self, work, workers) -> None:
+        self.work, self.ended, self.closed = work, [], False
+
+    def run(self, trials):
+        for trial in trials:
+            if self.stops and len(self.ended) >= self.stops[0]:
+                raise self.stops[1]
+            self.ended.append(trial.id)
+            yield self.result(trial)
+
+    def result(self, trial) -> Result:
+        if trial.id in self.fails:
+            return Result(trial, "failed", reason="made up")
+        if type(self).score is None:
+            return self.work(trial)
+        if trial.part == "all":
+            return Result(trial, "done", seconds=1.0, images_per_second=1e4)
+        total = analyse(trial.net).total
+        score = type(self).score(trial.sample)
+        cost = {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
+        seconds, right = trial.seconds or 1.0, answers(score, 200)
+        seen = (Point(seconds, 10 * race.LEAST_IMAGES, 0.5, score),)
+        return Result(trial, "done", score, right, cost, seen, seconds, images_per_second=1e4)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def serial(monkeypatch):
+    """Trials in this process: the class whose fields say how they go."""
+
+    class Mine(Serial):
+        pass
+
+    monkeypatch.setitem(study.RUNNERS, "local", Mine)
+    monkeypatch.setattr(study, "look_at", lambda part, *rest, **how: _looked(part, rest, how))
+    return Mine
+
+
+SEEN: dict[tuple, Fingerprint] = {}
+
+
+def _looked(part, rest, how) -> Fingerprint:
+    """`look`, once for the same images."""
+    key = hash(np.asarray(part.pixels).tobytes()), rest, how["seed"]
+    if key not in SEEN:
+        SEEN[key] = look(part, *rest, **how)
+    return SEEN[key]
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What would have been written: Material by Material, and no file."""
+    found = []
+
+    def write(material):
+        found.append(material)
+        return material.folder
+
+    monkeypatch.setattr(deliver, "write", write)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("images") / "stripes", ("a", "b", "c"), 30, 12, "L")
+
+
+def a_study(source, out: Path, trials: int | None = 4, watcher=quiet, **fields) -> Study:
+    goal = parse_goal(fields.pop("goal", LIMITED))
+    out.mkdir(exist_ok=True)
+    settings = Settings(source, goal=goal, out=out, trials=trials, **{"workers": 1, **fields})
+    return Study(settings, Clock(settings.budget, time.monotonic()), watcher)
+
+
+# --- the whole, once -----------------------------------------------------------------------------
+
+
+def test_the_folder_holds_everything(chosen):
+    assert chosen.ended.returncode == 0, chosen.ended.stderr
+    expected = {"choice.json", "report.html", "model_keras.py", "model_torch.py", "model.keras", "model.safetensors",
+                "model.onnx", "study.db"}  # fmt: skip
+    names = {path.name for path in chosen.folder.iterdir()}
+    assert expected <= names
+    assert not any(name.startswith(".") for name in names)
+    assert all(path.stat().st_size > 100 for path in chosen.folder.iterdir())
+
+
+def test_without_a_terminal_there_are_events_alone(chosen):
+    """Of --json, a line each; TensorFlow, which Keras loads, says nothing of its own."""
+    events = [json.loads(line) for line in chosen.ended.stderr.splitlines()]
+    assert {"stage", "done", "planned", "best", "seconds_left", "note"} <= set(events[0])
+
+
+def test_choice_json_keeps_the_contract(chosen):
+    text = (chosen.folder / "choice.json").read_text()
+
+    def not_json(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    choice = json.loads(text, parse_constant=not_json)
+    assert {"net", "test", "cost", "effects", "alternatives", "reasons", "data", "provenance"} <= set(choice)
+    net = Net.from_json(choice["net"])
+    total = analyse(net).total
+    assert {"accuracy", "low", "high", "n"} <= set(choice["test"])
+    assert choice["test"]["kind"] == "test"
+    assert choice["test"]["low"] <= choice["test"]["accuracy"] <= choice["test"]["high"]
+    assert choice["test"]["n"] == choice["data"]["test"] == 24
+    assert choice["cost"]["params"] == total.params
+    assert choice["cost"]["macs"] == total.macs <= 100_000
+    assert choice["cost"]["activation_bytes"] == total.activation_bytes
+    assert choice["cost"]["latency_ms"] > 0
+    effect = {"parameter", "from", "to", "accuracy_change", "low", "high", "time_ratio", "verdict"}
+    assert all(effect <= set(row) for row in choice["effects"])
+    assert choice["alternatives"]
+    assert choice["data"]["classes"] == ["4", "down", "up, or so"]
+    assert {"machine", "seed", "command"} <= set(choice["provenance"])
+    assert "choose" in choice["provenance"]["command"]
+    assert set(choice["reasons"]["layers"]) == {layer.name for layer in net.layers}
+    assert all(difference < 1e-3 for difference in choice["exports"].values())
+
+
+def test_the_sealed_accuracy_is_that_of_the_written_model(chosen):
+    """Read the images anew, take the sealed part, and ask the generated PyTorch source."""
+    choice = deliver.read_choice(chosen.folder)
+    sealed = read(chosen.images, seed=0).test.open()
+    space: dict = {"__name__": "model_torch"}
+    exec((chosen.folder / "model_torch.py").read_text(), space)
+    import torch
+
+    model = space["load"](str(chosen.folder / "model.safetensors"))
+    with torch.no_grad():
+        found = model(torch.from_numpy(np.array(sealed.pixels)).permute(0, 3, 1, 2).float()).argmax(1).numpy()
+    assert (found == sealed.labels).mean() == pytest.approx(choice["test"]["accuracy"])
+
+
+def test_optuna_opens_the_study(chosen):
+    found = optuna.load_study(study_name=NAME, storage=f"sqlite:///{chosen.folder / 'study.db'}")
+    states = [trial.state.name for trial in found.trials]
+    assert states == ["COMPLETE"] * 4 + ["PRUNED"]
+    assert [t.user_attrs["stage"] for t in found.trials] == ["race"] * 4 + ["final"]
+
+
+def test_a_finished_study_is_left_as_it_is(chosen):
+    before = (chosen.folder / "choice.json").stat().st_mtime_ns
+    notes = []
+    folder = convwise.choose(chosen.images, goal=LIMITED, trials=4, out=chosen.folder, watcher=notes.append)
+    assert folder == chosen.folder
+    assert "finished" in notes[-1].note
+    assert (chosen.folder / "choice.json").stat().st_mtime_ns == before
+
+
+# --- sealing -------------------------------------------------------------------------------------
+
+
+def test_the_test_part_is_opened_once_and_last(stripes, tmp_path, serial, written):
+    opened = []
+    mine = a_study(stripes, tmp_path / "out", watcher=lambda p: opened.append((p.stage, mine.images.test.opened)))
+    mine.run()
+    assert mine.images.test.opened == 1
+    assert opened
+    assert all(count == 0 for _, count in opened)
+    (material,) = written
+    assert material.kind == "test"
+    assert len(material.scored) == mine.images.test.size
+    assert deliver.estimate(material)["kind"] == "test"
+
+
+def test_the_sources_own_test_part_is_the_sealed_one(tmp_path, serial, written):
+    source = write_parts(tmp_path / "parts", ("train", "test"), per_class=12, size=12, mode="L")
+    a_study(source, tmp_path / "out").run()
+    assert all(name.startswith("test/") for name in written[0].scored.names)
+    assert len(written[0].scored) == 24
+
+
+def test_where_nothing_is_sealed_the_estimate_is_called_validation(stripes, tmp_path, serial, written):
+    mine = a_study(stripes, tmp_path / "out", test="none")
+    mine.run()
+    assert mine.images.test is None
+    estimate = deliver.estimate(written[0])
+    assert estimate["kind"] == "validation"
+    assert estimate["n"] == len(mine.images.valid)
+
+
+def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_path, serial, written):
+    """Nothing is sealed, so the final training holds the validation part back, and the number told is its own."""
+    mine = a_study(stripes, tmp_path / "out", test="none")
+    mine.run()
+    (material,) = written
+    final = material.final
+    assert (final.trial.stage, final.trial.part) == ("final", "train")
+    weights = train.load_weights(tmp_path / "out" / ".study", "final")
+    assert all((material.weights[key] == weights[key]).all() for key in weights)
+    expected = train.probabilities(final.trial.net, weights, np.asarray(material.scored.pixels))
+    assert material.probabilities == pytest.approx(expected)
+    assert deliver.estimate(material)["accuracy"] == pytest.approx(final.score)
+    assert final.history[-1].images <= 16 * len(mine.images.train)  # none of the validation images was learnt from
+
+
+def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path, serial, written):
+    mine = a_study(stripes, tmp_path / "out")
+    mine.run()
+    final = written[0].final
+    assert (final.trial.part, final.score) == ("all", None)
+    assert final.trial.sample == written[0].verdict.chosen.trial.sample
+    everything = len(mine.images.train) + len(mine.images.valid)
+    assert everything + mine.images.test.size == 90
+    assert final.history[-1].images >= 15 * everything - 200
+
+
+# --- the same again ------------------------------------------------------------------------------
+
+
+def test_counted_studies_repeat_themselves(stripes, tmp_path, serial, written):
+    for name in ("one", "two"):
+        a_study(stripes, tmp_path / name).run()
+    one, two = written
+    assert one.verdict.chosen.trial.net == two.verdict.chosen.trial.net
+    assert (one.probabilities == two.probabilities).all()
+    assert [(r.trial.id, r.score) for r in one.results] == [(r.trial.id, r.score) for r in two.results]
+    assert deliver.estimate(one) == deliver.estimate(two)
+
+
+def test_another_seed_is_another_study(stripes, tmp_path, serial, written):
+    for seed in (0, 1):
+        a_study(stripes, tmp_path / str(seed), seed=seed).run()
+    assert written[0].scored.names != written[1].scored.names
+
+
+# --- the race, with made-up scores ---------------------------------------------------------------
+
+
+def likes_five(sample) -> float:
+    """5x5 kernels are better; nothing else matters."""
+    return 0.9 if sample["stage.kernel_size"] == 5 else 0.6
+
+
+SMALL = "accuracy where macs<200M"  # so that every single change is inside it
+
+
+def searched(source, out, serial, score=likes_five, trials: int | None = 12, workers: int = 1, **fields) -> Study:
+    serial.score = staticmethod(score)
+    mine = a_study(source, out, trials, goal=SMALL, workers=workers, **fields)
+    mine.open()
+    mine.start()
+    mine.search()
+    return mine
+
+
+def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_path, serial, written, monkeypatch):
+    serial.score = staticmethod(likes_five)
+    monkeypatch.setattr(train, "load_weights", lambda *_: {})
+    monkeypatch.setattr(train, "probabilities", lambda net, weights, pixels: np.full((len(pixels), 3), 1 / 3))
+    mine = a_study(stripes, tmp_path / "out", 12, goal=SMALL)
+    mine.run()
+    (material,) = written
+    assert [r.trial.stage for r in material.results] == ["race"] * 12 + ["final"]
+    effects = {e.parameter: e for e in material.verdict.effects}
+    assert effects["stage.kernel_size"].verdict == "matters"
+    assert effects["stage.kernel_size"].accuracy_change == pytest.approx(0.3)
+    assert all(e.accuracy_change == pytest.approx(0) for n, e in effects.items() if n != "stage.kernel_size")
+    assert material.chosen.trial.sample["stage.kernel_size"] == 5 != mine.advice.sample["stage.kernel_size"]
+    choice = deliver._choice(material, {}, {}, {})
+    told = {reason["parameter"]: reason["value"] for reason in choice["reasons"]["choices"]}
+    assert {name: told[name] for name in choice["sample"]} == choice["sample"]
+
+
+def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes, tmp_path, serial, written):
+    a_study(stripes, tmp_path / "out", 6).run()
+    (material,) = written
+    known, trial, spans = {r.trial.id: r.trial for r in material.results}, material.final.trial, []
+    while True:
+        spans.insert(0, trial.span)
+        if not trial.resumes:
+            break
+        trial = known[trial.resumes]
+    assert spans[0][0] == 0.0
+    assert spans[-1][1] == 1.0
+    assert len(spans) >= 2
+    assert [end for _, end in spans[:-1]] == pytest.approx([begin for begin, _ in spans[1:]])
+    assert trial.sample == material.chosen.trial.sample
+
+
+def test_a_timed_race_gives_most_of_the_time_to_one_training(stripes, tmp_path, serial, monkeypatch):
+    """On a clock that goes on by the seconds of each wave; --evidence is the share of core time for the others."""
+    now = [6.0]
+    monkeypatch.setattr(Clock, "elapsed", property(lambda self: now[0]))
+    for workers in (1, 2, 8):
+        now[0] = 6.0
+        real = Serial.result
+        ends = {}
+
+        def result(self, trial, workers=workers, ends=ends, real=real):
+            wave = trial.id.rsplit("-", 1)[0]
+            now[0] += 0 if wave in ends else (trial.seconds or 0) + 0.6
+            ends[wave] = True
+            return real(self, trial)
+
+        monkeypatch.setattr(serial, "result", result)
+        mine = searched(stripes, tmp_path / str(workers), serial, trials=None, workers=workers, budget=600.0)
+        raced = mine.raced
+        beside = [r for r in raced if r.trial.sample != mine.advice.sample]
+        assert len(mine.verdict().effects) >= (2 if workers == 1 else 5)
+        spent = sum(r.trial.seconds for r in beside)
+        assert spent <= (0.1 + 0.1 * (workers == 1) + (workers - 1) * 0.1 / workers) * 600 * workers
+        assert now[0] <= 0.5 * 600  # most of it is left for the final training
+        assert all(0 <= r.trial.span[0] < r.trial.span[1] < 0.6 for r in raced)
+
+
+@pytest.mark.parametrize(("budget", "fields"), [(20.0, {}), (600.0, {"evidence": 0.0})])
+def test_where_there_is_no_time_or_no_wish_one_net_is_trained_well(stripes, tmp_path, serial, budget, fields):
+    mine = searched(stripes, tmp_path / "out", serial, trials=None, workers=2, budget=budget, **fields)
+    assert [r.trial.sample for r in mine.raced] == [mine.advice.sample]
+    assert "nothing was tested" in mine.verdict().reasons[0].because
+    assert mine.raced[0].trial.seconds <= 0.1 * budget
+
+
+def test_a_failed_trial_costs_only_itself(stripes, tmp_path, serial, written):
+    serial.fails = ("race-2-1", "race-4-1")
+    a_study(stripes, tmp_path / "out", 6).run()
+    (material,) = written
+    states = {r.trial.id: r.status for r in material.results}
+    assert states["race-2-1"] == states["race-4-1"] == "failed"
+    assert len(states) == 7
+    assert material.verdict.chosen.status == "done"
+
+
+def test_where_all_fail_the_reason_is_told(stripes, tmp_path, serial, written):
+    serial.fails = tuple(f"race-{i}-1" for i in range(9))
+    with pytest.raises(Infeasible, match="made up"):
+        a_study(stripes, tmp_path / "out").run()
+    assert not written
+
+
+def test_where_the_final_training_fails_the_search_answers(stripes, tmp_path, serial, written):
+    serial.fails = ("final",)
+    a_study(stripes, tmp_path / "out").run()
+    (material,) = written
+    assert material.final is None
+    assert material.chosen.trial.stage == "race"
+    kept = train.load_weights(tmp_path / "out" / ".study", material.chosen.trial.id)
+    assert all((material.weights[key] == kept[key]).all() for key in kept)
+
+
+# --- stopping and going on -----------------------------------------------------------------------
+
+
+ONE_FAST = [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))]
+
+
+@pytest.mark.parametrize("after", ONE_FAST)
+def test_an_interrupted_study_gives_the_best_so_far(stripes, tmp_path, serial, written, after):
+    serial.stops = (after, KeyboardInterrupt())
+    mine = a_study(stripes, tmp_path / "out")
+    mine.run()
+    (material,) = written
+    assert material.final is None
+    assert len(material.results) == after
+    assert material.chosen.score is not None
+    assert material.provenance["interrupted"]
+    assert mine.runner.closed
+
+
+def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, tmp_path, serial, written):
+    serial.stops = (0, KeyboardInterrupt())
+    mine = a_study(stripes, tmp_path / "out")
+    mine.run()
+    (material,) = written
+    assert material.chosen.trial.sample == mine.advice.sample
+    assert material.chosen.history[-1].images > 0
+    assert material.provenance["interrupted"]
+
+
+def test_interrupted_before_the_advice_there_is_no_answer(stripes, tmp_path, serial, written, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "look_at", stop)
+    with pytest.raises(Infeasible, match="while it read"):
+        a_study(stripes, tmp_path / "out").run()
+    assert not written
+
+
+def interrupts(monkeypatch, *, times: int = 1, elapsed: float) -> None:
+    """Signals while the study looks at its images, so many seconds after it began."""
+    real = study.look_at
+
+    def stop(*args, **options):
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args, **options)
+
+    monkeypatch.setattr(study, "look_at", stop)
+    monkeypatch.setattr(study.Clock, "until", lambda clock, share: share * clock.budget - elapsed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+
+
+def test_after_a_tenth_of_the_budget_an_interrupt_waits_for_the_advised_net(
+    stripes, tmp_path, serial, written, monkeypatch
+):
+    notes = []
+    mine = a_study(stripes, tmp_path / "out", watcher=lambda p: notes.append(p.note))
+    interrupts(monkeypatch, elapsed=mine.settings.budget)
+    mine.run()
+    (material,) = written
+    assert material.chosen.trial.sample == mine.advice.sample
+    assert material.provenance["interrupted"]
+    assert any("interrupted" in note for note in notes)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("times", "elapsed"), [(1, 0.0), (2, 1e9)])
+def test_an_interrupt_before_that_or_a_later_second_one_ends_at_once(
+    stripes, tmp_path, serial, written, monkeypatch, times, elapsed
+):
+    monkeypatch.setattr("convwise.interrupts.REPEATED_SECONDS", -1.0)
+    interrupts(monkeypatch, times=times, elapsed=elapsed)
+    with pytest.raises(Infeasible, match="while it read"):
+        a_study(stripes, tmp_path / "out").run()
+    assert not written
+
+
+def test_an_interrupt_while_the_answer_is_written_does_not_lose_it(stripes, tmp_path, serial, monkeypatch):
+    """Twice at once, as a shell and make may send it."""
+    whole = []
+
+    def write(material):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        whole.append(material)
+        return material.folder
+
+    monkeypatch.setattr(deliver, "write", write)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert a_study(stripes, tmp_path / "out").run() == tmp_path / "out"
+    assert not whole[0].provenance["interrupted"]
+
+
+@pytest.mark.parametrize("after", ONE_FAST)
+def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, serial, written, after):
+    a_study(stripes, tmp_path / "whole").run()
+    serial.stops = (after, SystemExit("killed"))
+    with pytest.raises(SystemExit):
+        a_study(stripes, tmp_path / "out").run()
+    serial.stops, notes = None, []
+    mine = a_study(stripes, tmp_path / "out", watcher=lambda p: notes.append(p.note))
+    mine.run()
+    whole, continued = written
+    assert any("continuing" in note and str(after) in note for note in notes)
+    assert len(mine.runner.ended) == 5 - after
+    assert [(r.trial.id, r.score) for r in continued.results] == [(r.trial.id, r.score) for r in whole.results]
+    assert (whole.probabilities == continued.probabilities).all()
+
+
+def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, serial, written):
+    """Weights are kept by name: found here, a continued race began its numbers, and files, anew."""
+    serial.stops = (3, SystemExit("killed"))
+    with pytest.raises(SystemExit):
+        a_study(stripes, tmp_path / "out", 7, workers=2).run()
+    serial.stops = None
+    a_study(stripes, tmp_path / "out", 7, workers=2).run()
+    names = [r.trial.id for r in written[0].results]
+    assert len(set(names)) == len(names) == 8
+    for result in written[0].results:
+        assert result.trial.resumes in {"", *names}
+
+
+def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripes, tmp_path, serial, written):
+    """The two seconds that answered the interrupt are no part of the schedule, and nothing goes on from them."""
+    serial.stops = (0, KeyboardInterrupt())
+    a_study(stripes, tmp_path / "out").run()
+    serial.stops = None
+    a_study(stripes, tmp_path / "out", 5).run()
+    first = [r for r in written[1].results if r.trial.stage == "race" and r.trial.span != race.WHOLE][0]
+    assert first.trial.span[0] == 0.0
+    assert first.trial.resumes == ""
+    assert written[1].final.trial.span[0] < 0.6
+
+
+@pytest.mark.parametrize("fields", [{"seed": 1}, {"goal": "accuracy where macs<90k"}])
+def test_another_study_in_the_same_folder_is_refused(stripes, tmp_path, serial, written, fields):
+    serial.stops = (1, SystemExit())
+    with pytest.raises(SystemExit):
+        a_study(stripes, tmp_path / "out").run()
+    with pytest.raises(UnusableInput, match="--out"):
+        a_study(stripes, tmp_path / "out", **fields).run()
+    assert len(Ledger(tmp_path / "out" / "study.db").results) == 1
+
+
+def stopped_after(trials: int, serial, source, out: Path) -> None:
+    serial.stops = (trials, SystemExit())
+    with pytest.raises(SystemExit):
+        a_study(source, out).run()
+    serial.stops = None
+
+
+def test_a_continued_study_keeps_its_space(stripes, tmp_path, serial, written, monkeypatch):
+    """A measure or a pace taken anew would advise other neighbours, which Optuna refuses in one study."""
+    stopped_after(1, serial, stripes, tmp_path / "out")
+    monkeypatch.setattr(study, "look_at", lambda *_, **__: pytest.fail("looked again"))
+    monkeypatch.setattr(Study, "advise", lambda self: pytest.fail("advised again"))
+    mine = a_study(stripes, tmp_path / "out", budget=1200.0)
+    mine.run()
+    assert len(mine.ledger.results) == 5
+
+
+def test_other_pictures_under_the_same_names_are_another_study(tmp_path, serial, written):
+    source = write_folder(tmp_path / "images", ("a", "b"), 12, 12, "L")
+    stopped_after(1, serial, source, tmp_path / "out")
+    first, second = source / "a", source / "b"
+    first.rename(source / "c")
+    second.rename(first)
+    (source / "c").rename(second)
+    with pytest.raises(UnusableInput, match="something else.*content"):
+        a_study(source, tmp_path / "out").run()
+
+
+def test_a_finished_folder_answers_its_own_question_only(chosen, tmp_path):
+    notes, before = [], (chosen.folder / "choice.json").read_text()
+    asked = {"goal": "accuracy where macs<100k", "out": chosen.folder, "trials": 4, "workers": 1}
+    convwise.choose(chosen.images, **asked, watcher=lambda p: notes.append(p.note))
+    assert any("holds a finished study" in note for note in notes)
+    other = write_folder(tmp_path / "other", ("a", "b"), 12, 12, "L")
+    for changed in ({"goal": "accuracy where macs<1M"}, {"seed": 7}):
+        with pytest.raises(UnusableInput, match="something else"):
+            convwise.choose(chosen.images, **{**asked, **changed})
+    with pytest.raises(UnusableInput, match="something else"):
+        convwise.choose(other, **asked)
+    assert (chosen.folder / "choice.json").read_text() == before
+    assert not (chosen.folder / ".study").exists()
+
+
+def test_a_folder_of_somebody_else_is_refused(stripes, tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(UnusableInput, match="holds report.html, but no study.db"):
+        convwise.choose(stripes, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+NONE = [("seed", -1), ("seed", 1.5), ("workers", "2"), ("trials", 0), ("evidence", 0.6), ("evidence", float("nan"))]
+
+
+@pytest.mark.parametrize(("field", "value"), NONE)
+def test_numbers_that_are_none_are_refused(stripes, tmp_path, field, value):
+    with pytest.raises(UnusableInput, match=f"--{field}: is"):
+        convwise.choose(stripes, out=tmp_path / "out", **{field: value})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_outputs_are_those_that_are_written(chosen):
+    from convwise.settings import OUTPUTS
+
+    names = {path.name for path in chosen.folder.iterdir()}
+    assert names - {"study.db"} <= set(OUTPUTS)
+
+
+def test_no_worker_stays_where_a_study_cannot_start(stripes, tmp_path):
+    before = set(multiprocessing.active_children())
+    with pytest.raises(Infeasible):
+        convwise.choose(stripes, goal="accuracy where params<5", trials=2, workers=2, out=tmp_path / "out")
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_an_unusable_source_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnusableInput):
+        convwise.choose("nothing-here")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+# --- the other verbs, and arrays ------------------------------------------------------------------
+
+
+def test_arrays_are_a_source(tmp_path, serial, written):
+    pixels, labels = striped(2, 30, 12)
+    a_study((pixels, labels), tmp_path / "out").run()
+    assert written[0].images.classes == ("0", "1")
+
+
+def test_the_verbs_are_public_and_errors_are_ours(tmp_path):
+    assert set(convwise.__all__) >= {"advise", "choose", "look", "predict", "read"}
+    with pytest.raises(AttributeError):
+        _ = convwise.nothing
+    for bad in (lambda: convwise.choose("digits", budget="soon"), lambda: convwise.choose("digits", goal="fame"),
+                lambda: convwise.look(tmp_path), lambda: convwise.predict(tmp_path, tmp_path)):  # fmt: skip
+        with pytest.raises(ConvwiseError):
+            bad()
+
+
+def test_every_verb_stays_callable():
+    assert all(callable(getattr(convwise, name)) for name in convwise.__all__)

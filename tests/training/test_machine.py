@@ -1,0 +1,183 @@
+"""The machine: its self-test sees what is wrong, its predictions grow with the work, its memory is used."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convwise.core.layers import Conv2D, Dense, GlobalAveragePooling2D
+from convwise.core.net import Net
+from convwise.core.records import Engine, Pace
+from convwise.core.space import LatencyModel
+from convwise.training import machine
+from studies import wide_space
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "convwise"
+
+
+@pytest.fixture
+def quick_probes(monkeypatch):
+    monkeypatch.setattr(machine, "PROBES", ((8, 4, 3), (12, 8, 3), (16, 8, 1)))
+
+
+# --- low precision -------------------------------------------------------------------------------
+
+
+def test_this_machine_passes_or_trains_in_float32(empty_cache, monkeypatch):
+    monkeypatch.setattr(machine, "_bf16_gain", lambda device: 2.0)
+    dtype = machine.engine().dtype
+    assert dtype == ("bfloat16" if machine.bf16_agrees() else "float32")
+
+
+def wrong_in_bf16(change):
+    real = torch.nn.functional.conv2d
+
+    def conv2d(x, weight, *args, **kwargs):
+        return change(real, x, weight, args, kwargs) if x.dtype == torch.bfloat16 else real(x, weight, *args, **kwargs)
+
+    return conv2d
+
+
+FAULTS = {
+    "a wrong channel": lambda real, x, w, a, k: real(x, w, *a, **k).roll(1, dims=1),
+    "a tenth too much": lambda real, x, w, a, k: 1.1 * real(x, w, *a, **k),
+    "a transposed kernel": lambda real, x, w, a, k: real(x, w.transpose(2, 3), *a, **k),
+    "wrong gradients only": lambda real, x, w, a, k: (y := real(x, w, *a, **k)).detach() + 0.5 * (y - y.detach()),
+    "grouped kernels only": lambda real, x, w, a, k: real(x, w, *a, **k) * (0.5 if k.get("groups", 1) > 1 else 1),
+    "strides only": lambda real, x, w, a, k: real(x, w, *a, **k) * (0.5 if k.get("stride", 1) != 1 else 1),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_wrong_convolution_is_seen(fault, monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, "conv2d", wrong_in_bf16(FAULTS[fault]))
+    assert not machine.bf16_agrees()
+
+
+def test_not_a_number_is_seen(monkeypatch):
+    nothing = wrong_in_bf16(lambda real, x, w, a, k: real(x, w, *a, **k) * float("nan"))
+    monkeypatch.setattr(torch.nn.functional, "conv2d", nothing)
+    assert not machine.bf16_agrees()
+
+
+def test_wrong_or_slow_low_precision_is_not_used(empty_cache, monkeypatch):
+    monkeypatch.setattr(machine, "bf16_agrees", lambda device: True)
+    monkeypatch.setattr(machine, "_bf16_gain", lambda device: 1.05)
+    assert machine._dtype("cpu") == "float32"
+    monkeypatch.setattr(machine, "_bf16_gain", lambda device: 1.5)
+    assert machine._dtype("cpu") == "bfloat16"
+    monkeypatch.setattr(machine, "bf16_agrees", lambda device: False)
+    assert machine._dtype("cpu") == "float32"
+
+
+# --- pace and latency ----------------------------------------------------------------------------
+
+
+def test_latency_is_measured_in_milliseconds():
+    small, large = (Net((n, n, 3), (Conv2D(f, 3), GlobalAveragePooling2D(), Dense(2))) for n, f in ((8, 2), (64, 64)))
+    fast, slow = machine.latency_ms(small, runs=9), machine.latency_ms(large, runs=9)
+    assert 0.001 < fast < 50
+    assert slow > 3 * fast
+
+
+def test_fits_find_planted_costs():
+    rows = [(float(a), float(b)) for a, b in ((1e6, 1e4), (5e6, 2e4), (2e7, 9e5), (3e5, 8e5), (1e5, 1e3))]
+    times = [3e-11 * a + 2e-10 * b for a, b in rows]
+    assert machine._fit(rows, times) == pytest.approx([3e-11, 2e-10])
+
+
+def test_a_fit_is_never_negative():
+    rows = [(1.0, 5.0), (2.0, 3.0), (3.0, 1.0)]
+    assert machine._fit(rows, [1.0, 2.0, 3.0]) == pytest.approx([1.0, 0.0])
+    assert min(machine._fit(rows, [1.0, 2.2, 3.4])) >= 0
+
+
+amounts = st.floats(1, 1e9)
+
+
+@given(amounts, amounts, st.floats(1, 10))
+def test_the_pace_is_positive_and_grows(macs, values, factor):
+    pace = Pace(per_mac=6e-12, per_byte=4e-10)
+    assert 0 < pace.seconds(macs, values) <= pace.seconds(factor * macs, values)
+    assert pace.seconds(macs, values) <= pace.seconds(macs, factor * values)
+
+
+def test_what_is_measured_here_predicts_positive_growing_times(empty_cache, quick_probes):
+    pace, model = machine.pace(Engine()), machine.latency_model()
+    assert pace.per_mac >= 0
+    assert pace.seconds(1e6, 1e5) > 0
+    assert pace.seconds(1e7, 1e6) == pytest.approx(10 * pace.seconds(1e6, 1e5))
+    base = {"input.size": "24x24", "stem.kernel_size": 3, "stem.strides": 1, "stage.count": 2, "stage.convs": 2,
+            "stage.kernel_size": 3, "block": "plain", "downsampling": "strides", "padding": "same", "dropout": 0.0,
+            "normalization": "none", "activation": "relu", "head": "GlobalAveragePooling2D"}  # fmt: skip
+    space = wide_space(latency=model)
+    times = [space.cost(space.grow({**base, "stage.filters": w}))["latency_ms"] for w in (4, 8, 12)]
+    assert 0 < times[0] <= times[1] <= times[2]
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def test_the_second_call_reads_what_the_first_measured(empty_cache, monkeypatch):
+    asked = []
+
+    def measured() -> LatencyModel:
+        asked.append(1)
+        return LatencyModel(0.002, 2e-8, 1e-9)
+
+    monkeypatch.setattr(machine, "_latency_model", measured)
+    first = machine.latency_model()
+    assert machine.latency_model() == first == LatencyModel(0.002, 2e-8, 1e-9)
+    assert len(asked) == 1
+    (file,) = empty_cache.iterdir()
+    assert file.name.startswith("latency-")
+
+
+def test_the_pace_is_remembered_so_that_the_same_images_get_the_same_advice(empty_cache, monkeypatch):
+    """Measured under other load it would be another one, and another width; an engine has one of its own."""
+    asked = []
+
+    def measured(engine: Engine) -> Pace:
+        asked.append(engine.dtype)
+        return Pace(1e-12 * len(asked), 2e-10, 3e-7)
+
+    monkeypatch.setattr(machine, "_pace", measured)
+    first = machine.pace(Engine("cpu", "float32"))
+    assert machine.pace(Engine("cpu", "float32")) == first == Pace(1e-12, 2e-10, 3e-7)
+    assert machine.pace(Engine("cpu", "bfloat16")) == Pace(2e-12, 2e-10, 3e-7)
+    assert asked == ["float32", "bfloat16"]
+
+
+def test_other_probes_or_versions_are_measured_anew(empty_cache, monkeypatch):
+    assert machine._remembered("x", lambda: 1) == 1
+    assert machine._remembered("x", lambda: 2) == 1
+    monkeypatch.setattr(machine, "PROBES", ((9, 9, 9),))
+    assert machine._remembered("x", lambda: 3) == 3
+
+
+def test_a_spoilt_or_read_only_cache_costs_only_the_memory(empty_cache, monkeypatch):
+    assert machine._remembered("x", lambda: 1) == 1
+    (file,) = empty_cache.iterdir()
+    file.write_text("{half a")
+    assert machine._remembered("x", lambda: 2) == 2
+    assert json.loads(file.read_text()) == 2
+    (empty_cache.parent / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(empty_cache.parent / "file"))
+    assert machine._remembered("x", lambda: 4) == 4
+
+
+def test_the_description_names_what_matters():
+    found = machine.describe()
+    assert found["cores"] == len(os.sched_getaffinity(0))
+    assert found["torch"] == torch.__version__
+    assert {"convwise", "numpy", "keras", "onnxruntime", "optuna", "cpu", "system", "python"} <= set(found)
+    json.dumps(found)

@@ -1,0 +1,367 @@
+"""Training: it learns, repeats itself bit by bit, keeps its time, and says why it failed."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from convwise.core.calculus import analyse
+from convwise.core.layers import (
+    Activation,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    GlobalAveragePooling2D,
+    Normalization,
+    Rescaling,
+)
+from convwise.core.net import Net
+from convwise.core.records import Engine, Recipe, Trial
+from convwise.training import batches, train
+from convwise.training.batches import Examples
+from convwise.training.runners.local import LocalRunner
+from convwise.training.tasks import TASKS
+from imagesets import striped
+
+SIZE = 12
+NET = Net(
+    (SIZE, SIZE, 1),
+    (Rescaling(1 / 255), Normalization((0.5,), (0.05,)), Conv2D(8, 5, padding="same", use_bias=False),
+     BatchNormalization(), Activation("relu"), GlobalAveragePooling2D(), Dense(2, activation="softmax")),
+)  # fmt: skip
+FP32 = Engine("cpu", "float32")
+RECIPE = Recipe(batch_size=32, learning_rate=0.02, shift_px=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Bars, upright or lying, stored as a study stores them."""
+    where = tmp_path_factory.mktemp("bars")
+    for name, per_class, seed in (("train", 96, 1), ("valid", 40, 2)):
+        pixels, labels = striped(2, per_class, SIZE, seed=seed)
+        batches.store(where, f"{SIZE}x{SIZE}", name, SimpleNamespace(pixels=pixels, labels=labels))
+    return where
+
+
+def trial(**fields) -> Trial:
+    return Trial(**{"id": "t", "stage": "race", "sample": {}, "net": NET, "recipe": RECIPE, "epochs": 6, **fields})
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_small_net_learns_bars(folder, dtype):
+    result, weights = train.train(trial(epochs=10), folder, Engine("cpu", dtype))
+    assert result.status == "done"
+    assert result.score > 0.9
+    assert result.dtype == dtype
+    assert len(result.correct) == 80
+    assert result.correct.count("1") / 80 == result.score
+    total = analyse(NET).total
+    assert result.cost == {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
+    pixels, labels = striped(2, 40, SIZE, seed=2)
+    answers = train.probabilities(NET, weights, pixels)
+    assert answers.sum(1) == pytest.approx(np.ones(80), abs=1e-5)
+    agree = (answers.argmax(1) == labels) == np.array([c == "1" for c in result.correct])
+    assert agree.mean() >= (1.0 if dtype == "float32" else 0.97)
+    points = [point.images for point in result.history]
+    assert points == sorted(points)
+    assert 6 <= len(points) <= train.CURVE_POINTS + 1
+    assert result.history[-2].loss < result.history[0].loss
+    assert result.images_per_second == pytest.approx(points[-1] / result.seconds)
+
+
+def test_nothing_is_learnt_from_shuffled_labels(folder, tmp_path):
+    pixels, labels = striped(2, 96, SIZE, seed=1)
+    labels = np.random.default_rng(0).permutation(labels)
+    batches.store(tmp_path, f"{SIZE}x{SIZE}", "train", SimpleNamespace(pixels=pixels, labels=labels))
+    pixels, labels = striped(2, 200, SIZE, seed=2)
+    batches.store(tmp_path, f"{SIZE}x{SIZE}", "valid", SimpleNamespace(pixels=pixels, labels=labels))
+    result, _ = train.train(trial(), tmp_path, FP32)
+    assert result.score < 0.75
+
+
+def test_boxes_are_paid_for_in_both_labels_until_the_last_part_of_the_schedule(folder, monkeypatch):
+    """What is mixed counts by its share; in the last part of the schedule images are whole."""
+    seen, asked = [], TASKS["classify"].loss
+
+    def loss(logits, labels, recipe):
+        seen.append(labels)
+        return asked(logits, labels, recipe)
+
+    monkeypatch.setitem(TASKS, "classify", replace(TASKS["classify"], loss=loss))
+    steps = 192 // 32
+    result, _ = train.train(trial(recipe=replace(RECIPE, cutmix=1.0), epochs=10), folder, FP32)
+    mixed = len(seen) - 10 * steps
+    assert mixed == pytest.approx(train.BOXED_UNTIL * 10 * steps, abs=2)
+    assert sorted(seen[0].tolist()) == sorted(seen[1].tolist())
+    assert seen[0].tolist() != seen[1].tolist()
+    assert result.score > 0.9
+    seen.clear()
+    train.train(trial(recipe=replace(RECIPE, cutmix=1.0), epochs=1, span=(0.9, 1.0)), folder, FP32)
+    assert len(seen) == steps + 1  # the one that finds the end
+
+
+def test_counted_runs_are_the_same_to_the_last_bit(folder):
+    recipe = replace(RECIPE, flip=True, class_weights=(0.9, 1.1))
+    for dtype in ("float32", "bfloat16"):
+        runs = [train.train(trial(recipe=recipe, epochs=2, seed=5), folder, Engine("cpu", dtype)) for _ in range(2)]
+        (one, first), (two, second) = runs
+        assert (one.score, one.correct) == (two.score, two.correct)
+        assert np.array_equal(*([p.loss for p in r.history] for r in (one, two)), equal_nan=True)
+        assert first.keys() == second.keys()
+        assert all((first[key] == second[key]).all() for key in first)
+    other, weights = train.train(trial(recipe=recipe, epochs=2, seed=6), folder, FP32)
+    assert any((weights[key] != first[key]).any() for key in first)
+
+
+def test_counted_epochs_are_counted(folder):
+    result, _ = train.train(trial(epochs=3), folder, FP32)
+    assert result.history[-1].images == 3 * 192
+
+
+def test_every_point_of_the_curve_has_a_loss(folder):
+    result, _ = train.train(trial(epochs=3), folder, FP32)
+    assert all(math.isfinite(point.loss) for point in result.history)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.5])
+def test_a_timed_run_keeps_its_time(folder, seconds):
+    begun = time.monotonic()
+    result, _ = train.train(trial(epochs=None, seconds=seconds), folder, FP32)
+    step = 32 / result.images_per_second
+    assert seconds <= result.seconds <= 1.2 * seconds + step
+    assert time.monotonic() - begun < 1.2 * seconds + 2
+
+
+def test_part_all_trains_on_both_parts_and_has_no_score(folder):
+    result, _ = train.train(trial(part="all", epochs=2), folder, FP32)
+    assert result.score is None
+    assert result.correct == ""
+    assert result.history[-1].images > 2 * (192 + 80) - 2 * 32
+    assert all(point.accuracy is None for point in result.history)
+
+
+def test_a_set_smaller_than_a_batch_is_trained_on(tmp_path):
+    for name in ("train", "valid"):
+        pixels, labels = striped(2, 3, SIZE)
+        batches.store(tmp_path, f"{SIZE}x{SIZE}", name, SimpleNamespace(pixels=pixels, labels=labels))
+    result, _ = train.train(trial(epochs=4), tmp_path, FP32)
+    assert 18 <= result.history[-1].images <= 24
+
+
+def wild(**fields) -> Trial:
+    """A run that explodes: without normalisation, with which even such a rate leaves finite numbers."""
+    conv = Conv2D(4, 3, activation="relu")
+    body = (Rescaling(1 / 255), conv, GlobalAveragePooling2D(), Dense(2, activation="softmax"))
+    return trial(id="wild", net=Net((SIZE, SIZE, 1), body), recipe=replace(RECIPE, learning_rate=1e30), **fields)
+
+
+@pytest.mark.parametrize("limit", [{"epochs": 3}, {"epochs": None, "seconds": 1.0}])
+def test_a_loss_that_is_no_number_is_an_error(folder, limit):
+    with pytest.raises(train.TrainingFailed, match="not a number"):
+        train.train(wild(**limit), folder, FP32)
+
+
+def test_a_loss_that_is_no_number_is_a_failed_result_and_its_worker_goes_on(folder):
+    with closing(LocalRunner(partial(train.run, folder, FP32, "classify"), 1)) as runner:
+        broken, good = runner.run([wild(), trial(id="good", epochs=10)])
+    assert (broken.status, broken.score, broken.correct) == ("failed", None, "")
+    assert "the loss is not a number" in broken.reason
+    assert not train.weights_path(folder, "wild").exists()
+    assert good.score > 0.9
+    here, weights = train.train(trial(id="good", epochs=10), folder, FP32)
+    kept = train.load_weights(folder, "good")
+    assert here.correct == good.correct  # a worker does what this process does, to the last bit
+    assert all((kept[key] == weights[key]).all() for key in weights)
+
+
+def test_infinite_weights_fail(folder):
+    _, weights = train.train(trial(epochs=1), folder, FP32)
+    broken = {key: np.full_like(value, np.inf) for key, value in weights.items()}
+    with pytest.raises(train.TrainingFailed):
+        train.train(trial(epochs=1), folder, FP32, initial=broken)
+
+
+def test_resumes_goes_on_from_the_weights_that_were_kept(folder):
+    first = train.run(folder, FP32, "classify", trial(id="first", epochs=10))
+    assert first.score > 0.9
+    still = replace(RECIPE, learning_rate=0.0, weight_decay=0.0)
+    kept = train.load_weights(folder, "first")
+    _, weights = train.train(trial(recipe=still, epochs=1), folder, FP32, initial=kept)
+    for key, value in kept.items():
+        if not key.rpartition("/")[2].startswith("moving"):
+            assert (weights[key] == value).all(), key
+    resumed = train.run(folder, FP32, "classify", trial(id="second", resumes="first", recipe=still, epochs=1))
+    fresh = train.run(folder, FP32, "classify", trial(id="third", recipe=still, epochs=1))
+    assert resumed.score > 0.85 > fresh.score
+
+
+def test_weights_of_other_shapes_are_refused(folder):
+    _, weights = train.train(trial(epochs=1), folder, FP32)
+    other = NET.edit("conv2d", filters=9)
+    with pytest.raises(Exception, match="conv2d"):
+        train.train(trial(net=other, epochs=1), folder, FP32, initial=weights)
+
+
+def test_validation_images_do_not_move_the_weights(folder, tmp_path):
+    """The batch statistics come from training alone: other validation images, the same weights."""
+    for name, seed in (("train", 1), ("valid", 2)):
+        pixels, labels = striped(2, 96 if name == "train" else 40, SIZE, seed=seed)
+        pixels = pixels if name == "train" else 255 - pixels
+        batches.store(tmp_path, f"{SIZE}x{SIZE}", name, SimpleNamespace(pixels=pixels, labels=labels))
+    one, two = (train.train(trial(epochs=2), where, FP32)[1] for where in (folder, tmp_path))
+    assert all((one[key] == two[key]).all() for key in one)
+
+
+# --- the schedule --------------------------------------------------------------------------------
+
+
+def test_one_cycle_rises_then_falls_to_nothing():
+    at = [train.one_cycle(i / 1000) for i in range(1001)]
+    top = int(np.argmax(at))
+    assert at[0] == pytest.approx(0.1)
+    assert top / 1000 == pytest.approx(train.WARM_UP, abs=0.002)
+    assert max(at) == pytest.approx(1.0, abs=0.01)
+    assert (np.diff(at[: top + 1]) > 0).all()
+    assert (np.diff(at[top:]) < 0).all()
+    assert at[-1] == pytest.approx(0, abs=1e-9)
+    assert np.abs(np.diff(at)).max() < 0.01  # no jump
+    half = train.WARM_UP + (1 - train.WARM_UP) / 2
+    assert train.one_cycle(half) == pytest.approx(0.5)
+
+
+def test_falling_is_a_line_to_nothing():
+    assert [train.falling(done) for done in (0.0, 0.25, 1.0)] == pytest.approx([1.0, 0.75, 0.0])
+
+
+def rates(folder, monkeypatch, span: tuple[float, float], recipe: Recipe = RECIPE, epochs: int = 1) -> list[float]:
+    """The learning rate of each step of a run, as a share of its peak."""
+    seen: list[float] = []
+    real = train._set_rate
+    monkeypatch.setattr(train, "_set_rate", lambda movers, share: (seen.append(share), real(movers, share)))
+    train.train(trial(span=span, recipe=recipe, epochs=epochs), folder, FP32)
+    monkeypatch.setattr(train, "_set_rate", real)
+    return seen
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_parts_have_the_rate_of_one_whole(folder, monkeypatch, optimizer):
+    """Two epochs in one run, and one epoch of each half of the schedule: step by step the same rate."""
+    recipe = replace(RECIPE, optimizer=optimizer)
+    whole = rates(folder, monkeypatch, (0.0, 1.0), recipe, epochs=2)
+    halves = [rate for span in ((0.0, 0.5), (0.5, 1.0)) for rate in rates(folder, monkeypatch, span, recipe)]
+    assert len(halves) == len(whole) - 1 or len(halves) == len(whole)  # the last step of a run is not taken
+    first = halves[: len(whole) // 2]
+    assert first == pytest.approx(whole[: len(first)])
+    assert halves[-1] == pytest.approx(whole[-1], abs=1e-6)
+    middle = train.falling(0.5) if optimizer == "muon" else train.one_cycle(0.5)
+    assert rates(folder, monkeypatch, (0.5, 1.0), recipe)[0] == pytest.approx(middle, abs=0.02)
+
+
+def test_a_part_of_a_run_is_one_point_of_its_curve(folder):
+    part, _ = train.train(trial(span=(0.2, 0.5)), folder, FP32)
+    assert len(part.history) == 1
+    assert part.history[0].accuracy == part.score
+
+
+def test_answers_to_mirrored_images_are_kept_where_none_were_trained_on(folder):
+    """A lying bar mirrored is a lying bar: as many right as of the images themselves, about."""
+    plain, weights = train.train(trial(epochs=10), folder, FP32)
+    assert len(plain.mirrored) == 160
+    assert plain.mirrored[:80] == plain.correct
+    pixels, labels = striped(2, 40, SIZE, seed=2)
+    found = train.probabilities(NET, weights, pixels[:, :, ::-1]).argmax(1) == labels
+    assert plain.mirrored[80:] == "".join("01"[int(right)] for right in found)
+    assert train.train(trial(recipe=replace(RECIPE, flip=True), epochs=1), folder, FP32)[0].mirrored == ""
+
+
+# --- augmentation, against loops -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "size", "count"), [(64, 32, 2), (70, 32, 2), (31, 32, 1), (32, 32, 1)])
+def test_an_epoch_sees_each_image_once(n, size, count):
+    pixels = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 2, 2, 1).contiguous()
+    examples = Examples(pixels, torch.arange(n))
+    stream = batches.batches(examples, Recipe(batch_size=size, shift_px=0), torch.Generator().manual_seed(1))
+    found = list(islice(stream, 2 * count))
+    first, second = (torch.cat([y for _, y in epoch]).tolist() for epoch in (found[:count], found[count:]))
+    for seen in (first, second):
+        assert len(set(seen)) == len(seen) == count * min(n, size)
+        assert seen != sorted(seen)
+    assert first != second
+    for x, y in found:
+        assert x.shape[1:] == (1, 2, 2)
+        assert x.dtype == torch.float32
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        assert (x[:, 0, 0, 0] == y).all()  # images keep their labels
+    assert [len(y) for _, y in batches.in_order(examples, 30)] == [len(c) for c in torch.arange(n).split(30)]
+
+
+def test_over_two_epochs_every_image_is_seen_once_each_way():
+    """Images that are not their own mirror image, without shifts: what comes is one or the other."""
+    pixels = torch.randint(0, 256, (40, 3, 4, 1), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    examples = Examples(pixels, torch.arange(40))
+    stream = batches.batches(examples, Recipe(batch_size=8, shift_px=0, flip=True), torch.Generator().manual_seed(0))
+    seen: dict[int, list[bool]] = {i: [] for i in range(40)}
+    for _ in range(4 * 5):
+        x, y = next(stream)
+        for image, label in zip(x, y.tolist(), strict=True):
+            as_is, mirrored = (torch.equal(image[0], p[..., 0].float()) for p in (pixels[label], pixels[label].flip(1)))
+            assert as_is != mirrored
+            seen[label].append(mirrored)
+    assert all(len(turns) == 4 and turns[0] != turns[1] and turns[:2] == turns[2:] for turns in seen.values())
+    assert 10 < sum(turns[0] for turns in seen.values()) < 30  # half of them in the first epoch, about
+
+
+def test_without_flips_no_image_is_mirrored():
+    pixels = torch.arange(12, dtype=torch.uint8).reshape(1, 3, 4, 1).expand(8, 3, 4, 1).contiguous()
+    stream = batches.batches(Examples(pixels, torch.arange(8)), Recipe(8, shift_px=0), torch.Generator())
+    for _ in range(3):
+        assert (next(stream)[0] == pixels[0].permute(2, 0, 1).float()).all()
+
+
+def test_stored_parts_come_back_one_after_the_other(tmp_path):
+    parts = {name: SimpleNamespace(pixels=np.full((k, 4, 6, 3), k, np.uint8), labels=np.full(k, k)) for name, k in (("train", 3), ("valid", 2))}  # noqa: E501  # fmt: skip
+    assert not batches.is_stored(tmp_path, "4x6", "train")
+    for name, part in parts.items():
+        batches.store(tmp_path, "4x6", name, part)
+    assert batches.is_stored(tmp_path, "4x6", "valid")
+    both = batches.load(tmp_path, "4x6", ("train", "valid"))
+    assert both.labels.tolist() == [3, 3, 3, 2, 2]
+    assert both.pixels[:, 0, 0, 0].tolist() == [3, 3, 3, 2, 2]
+    assert len(both) == 5
+
+
+# --- tasks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_has_a_loss_a_metric_and_a_baseline(name):
+    task, labels = TASKS[name], torch.tensor([0, 1, 2, 1])
+    right = 20.0 * torch.nn.functional.one_hot(labels, 3).float()
+    wrong = right.roll(1, dims=1)
+    for recipe in (Recipe(), Recipe(label_smoothing=0.0, class_weights=(1.0, 2.0, 0.5))):
+        assert task.loss(right, labels, recipe) < task.loss(wrong, labels, recipe)
+    assert task.correct(right, labels).tolist() == [True] * 4
+    assert not task.correct(wrong, labels).any()
+    assert task.baseline(labels.numpy()) == 0.5
+
+
+def test_the_loss_is_the_weighted_cross_entropy():
+    logits, labels, weights = torch.tensor([[1.0, 2.0], [0.5, -1.0]]), [1, 0], (0.5, 1.5)
+    found = TASKS["classify"].loss(logits, torch.tensor(labels), Recipe(label_smoothing=0.0, class_weights=weights))
+    terms = [-math.log(math.exp(row[y]) / sum(math.exp(v) for v in row)) for row, y in zip(logits.tolist(), labels, strict=True)]  # noqa: E501  # fmt: skip
+    expected = (1.5 * terms[0] + 0.5 * terms[1]) / 2.0
+    assert float(found) == pytest.approx(expected, rel=1e-5)
