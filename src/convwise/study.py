@@ -12,20 +12,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from convwise.advice.advising import advise as advise_from
 from convwise.advice.fingerprint import look as look_at
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
-from convwise.core.goal import Goal
 from convwise.core.problems import Infeasible, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Engine, Fingerprint, Pace, Result, Trial, Verdict, from_json, to_json
-from convwise.core.space import LatencyModel, Sample
+from convwise.core.space import Sample
 from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
 from convwise.output import deliver
+from convwise.plan import (
+    ANSWER_SHARE,
+    MINIMUM_TRIAL_SECONDS,
+    TRAINING_SHARE,
+    WRITE_SECONDS,
+    Plan,
+    needed,
+    within_latency,
+)
 from convwise.search import ladder, race
 from convwise.search.judge import judge
 from convwise.settings import Settings
@@ -38,16 +45,9 @@ NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 # Notes in the ledger: what was asked, the time spent, how often the sealed part was opened.
 SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwise:test_opened"
 FACTS, ADVICE = "convwise:facts", "convwise:advice"
-MINIMUM_TRIAL_SECONDS = 1.5
 FIRST_ANSWER_SECONDS = 2.0
-TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is trained for, about
-ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
-WAVES = 7  # of the race, at most: two for mirroring, five for the parameters of the question
-LEAST_SECONDS = 3.0  # of a part of the race
 COUNTED_EPOCHS = {"race": 4, "teacher": 8, "ladder": 8, "final": 16}
-TEAM_GAIN = 0.9  # of a further worker, where several train one net
 MOST_SLOWNESS = 2.0
-WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
 
 
 @dataclass
@@ -185,7 +185,9 @@ class Study:
 
     def search(self) -> None:
         """Wave after wave of the race: the leader trains on, others take its first steps."""
-        waves, seconds = self.waves()
+        waves, seconds = self.plan.waves() if self.settings.trials is None else (0, None)
+        if seconds:
+            self.tell("race", note=str(self.plan))
         left = self.settings.trials or 0
         if self.settings.goal.cheapest:
             left -= left // 2  # the others are for the ladder
@@ -200,31 +202,14 @@ class Study:
                 return  # slower than was predicted: what there is goes into one network
             left, number = left - len(entries), number + 1
 
-    def waves(self) -> tuple[int, float | None]:
-        """(waves of the race, seconds of each); a counted study has as many as its trials fill, and no seconds.
-
-        At least one, which is the first answer: its training goes on to the end. Where the budget is too short
-        for more, one network is trained well, and nothing else is tested.
-        """
-        if self.settings.trials is not None:
-            return 0, None
-        beside = max(self.workers - 1, 1)
-        until = ANSWER_SHARE + self.settings.evidence * self.workers / beside
-        left, overhead = self.clock.until(min(until, 0.6 * self.goes_until)), self.overhead_seconds()
-        least = max(LEAST_SECONDS, race.LEAST_IMAGES * self.image_seconds()) + overhead
-        waves = min(int(left / least), WAVES)
-        if waves <= race.FLIP_SEGMENTS or not self.settings.evidence:  # nothing could, or shall, be compared
-            waves, left = 1, min(left, self.clock.until(ANSWER_SHARE))
-        return waves, max(left / waves - overhead, MINIMUM_TRIAL_SECONDS)
-
-    def image_seconds(self) -> float:
-        """Predicted seconds of one training image of the advised net, on one worker."""
+    @property
+    def plan(self) -> Plan:
+        """How the time is shared out, as far as it is known by now."""
         total = analyse(self.advice.net).total
-        return self.pace.seconds(total.macs, total.activation_bytes)
-
-    def overhead_seconds(self) -> float:
-        """Of one trial beside its training: loading, handing over, and validation at a third of a training step."""
-        return train.OVERHEAD_SECONDS + len(self.images.valid) * self.image_seconds() / 3
+        image_seconds = self.pace.seconds(total.macs, total.activation_bytes)
+        until = ladder.TEACHER_UNTIL if self.settings.goal.cheapest else 1.0
+        sizes = len(self.images.train), len(self.images.valid)
+        return Plan(self.clock, self.workers, image_seconds, sizes, self.settings.evidence, until)
 
     @property
     def raced(self) -> tuple[Result, ...]:
@@ -257,22 +242,10 @@ class Study:
 
     def part_share(self, waves: int, seconds: float | None) -> float:
         """Which share of the leader's whole training one part of the race is."""
-        if seconds is None:
-            rest: float = COUNTED_EPOCHS[ladder.TEACHER if self.settings.goal.cheapest else "final"]
-            return COUNTED_EPOCHS["race"] / (COUNTED_EPOCHS["race"] * race.FLIP_SEGMENTS + rest)
-        ours = waves * seconds if self.workers > 1 else race.FLIP_SEGMENTS * seconds
-        rest = self.clock.until(self.goes_until) - WRITE_SECONDS - waves * (seconds + self.overhead_seconds())
-        return seconds / (ours + max(rest, 1.0) * self.team_speed)
-
-    @property
-    def goes_until(self) -> float:
-        """The share of the budget by which the training of the race's leader has come to its end."""
-        return ladder.TEACHER_UNTIL if self.settings.goal.cheapest else 1.0
-
-    @property
-    def team_speed(self) -> float:
-        """Images a second of the final training over those of one worker."""
-        return 1 + TEAM_GAIN * (self.workers - 1)
+        if seconds is not None:
+            return self.plan.part_share(waves, seconds)
+        rest: float = COUNTED_EPOCHS[ladder.TEACHER if self.settings.goal.cheapest else "final"]
+        return COUNTED_EPOCHS["race"] / (COUNTED_EPOCHS["race"] * race.FLIP_SEGMENTS + rest)
 
     def trial(self, id: str, stage: str, sample: Sample, seconds: float | None) -> Trial:
         space = self.advice.space
@@ -316,7 +289,7 @@ class Study:
 
     def descend(self) -> None:
         """For a goal of cost: what the race has judged trains to its end, then cheaper nets learn from it."""
-        counted, overhead = self.settings.trials is not None, self.overhead_seconds()
+        counted, overhead = self.settings.trials is not None, self.plan.overhead_seconds
         if not self.tried(ladder.TEACHER):
             seconds = max(self.clock.until(ladder.TEACHER_UNTIL) - overhead, MINIMUM_TRIAL_SECONDS)
             self.train_on(self.verdict().chosen, ladder.TEACHER, None if counted else seconds)
@@ -371,7 +344,7 @@ class Study:
         """
         seconds, chosen = None, verdict.chosen
         if self.settings.trials is None:
-            busy = 1 / max(chosen.images_per_second * self.image_seconds(), 1e-3)  # 1 where nothing else runs
+            busy = 1 / max(chosen.images_per_second * self.plan.image_seconds, 1e-3)  # 1 where nothing else runs
             writing = min(max(busy, 1.0), MOST_SLOWNESS) * WRITE_SECONDS
             ending = writing + train.OVERHEAD_SECONDS + self.scoring_seconds(chosen)
             seconds = max(self.clock.until(1.0) - ending, 2.0)
@@ -407,9 +380,9 @@ class Study:
         if seconds is None:
             behind = sum(r.trial.epochs or 0 for r in (*parts, chosen))
             return behind / (behind + COUNTED_EPOCHS["final"]) if ended else chosen.trial.span[1]
-        speed = self.team_speed if chosen.trial.threads > 1 else 1.0
+        speed = self.plan.team_speed if chosen.trial.threads > 1 else 1.0
         worked = sum(r.seconds for r in parts) + (chosen.seconds * speed if ended else 0.0)
-        return worked / (worked + seconds * self.team_speed)
+        return worked / (worked + seconds * self.plan.team_speed)
 
     def scoring_seconds(self, chosen: Result) -> float:
         """Predicted seconds of answering the sealed part in float32: about a third of as many training steps."""
@@ -418,29 +391,42 @@ class Study:
 
     def material(self, verdict: Verdict, final: Result | None) -> deliver.Material:
         """Everything that is written; the sealed part is opened here, once."""
-        verdict = replace(verdict, notes=(*verdict.notes, *self.caveats(final)))
+        task, notes = TASKS[self.settings.task], (*verdict.notes, *self.caveats(final))
         net = verdict.chosen.trial.net
         weights = train.load_weights(self.work, (final or verdict.chosen).trial.id)
         kind = "test" if self.images.test else "validation"
         scored = self.images.test.open() if self.images.test else self.images.valid
         part = scored.at(*net.input_shape[:2])
         probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
+        better = task.better(probabilities.argmax(1) == part.labels, np.asarray(part.labels))
+        notes = notes if better else (self.learnt_nothing(final or verdict.chosen), *notes)
         return deliver.Material(
             folder=self.settings.out,
             images=self.images,
             facts=self.facts,
             advice=self.advice,
-            verdict=verdict,
+            verdict=replace(verdict, notes=notes),
             final=final,
             results=self.ledger.results,
             weights=weights,
             scored=part,
             kind=kind,
             probabilities=probabilities,
-            baseline=TASKS[self.settings.task].baseline(part.labels),
+            baseline=task.baseline(part.labels),
+            better=better,
             provenance=self.provenance(),
             clock=self.clock,
         )
+
+    def learnt_nothing(self, handed_over: Result) -> str:
+        """What is said of a network that is not shown to be better than knowing nothing, and what would help."""
+        parts = {r.trial.id: r for r in (*self.ledger.results, handed_over)}
+        chain = [handed_over]
+        while (before := parts.get(chain[-1].trial.resumes)) is not None:
+            chain.append(before)
+        views = sum(r.history[-1].images for r in chain if r.history) / len(self.images.train)
+        said = "This network is not shown to be better than always answering the largest class"
+        return f"{said}: {needed(views, len(self.images.train), self.settings.budget)}."
 
     def caveats(self, final: Result | None) -> list[str]:
         """What the report must say beside the choice."""
@@ -480,21 +466,5 @@ class Study:
         scored = [r for r in self.results if r.score is not None]
         best = max(scored, key=lambda r: r.score or 0, default=None)
         left = None if self.settings.trials is not None else max(self.settings.budget - self.clock.elapsed, 0)
-        self.watcher(Progress(stage, done, planned, best, left, note))
-
-
-def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float, threads: int) -> Advice:
-    """The advice whose first net keeps a latency limit as *measured*: the prediction is corrected by what is seen."""
-    limit = next((limit.at_most for limit in goal.limits if limit.metric == "latency_ms"), None)
-    if limit is None:
-        return advise_from(facts, goal, pace, final_seconds, threads)
-    model: LatencyModel = machine.latency_model()
-    for _ in range(6):
-        advice = advise_from(facts, goal, pace, final_seconds, threads, model)
-        measured = machine.latency_ms(advice.net)
-        if measured <= limit:
-            return advice
-        predicted = advice.space.cost(advice.net)["latency_ms"]
-        model = replace(model, margin=model.margin * 1.1 * measured / predicted)
-    what = f"the smallest network tried takes {measured:.3g} ms, {measured / limit:.1f} times its limit"
-    raise Infeasible("goal", what, goal.text, "raise the limit, or shrink the images")
+        baseline = TASKS[self.settings.task].baseline(np.asarray(self.images.valid.labels)) if best else None
+        self.watcher(Progress(stage, done, planned, best, left, note, baseline))

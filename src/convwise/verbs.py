@@ -17,8 +17,9 @@ from convwise.core.records import Advice, Fingerprint
 from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
 from convwise.output import deliver
+from convwise.plan import TRAINING_SHARE, within_latency
 from convwise.settings import Settings, checked, folder_for
-from convwise.study import TRAINING_SHARE, Study, within_latency
+from convwise.study import Study
 from convwise.training import machine
 
 

@@ -184,10 +184,12 @@ def test_mirrored_training_images_mislead_only_where_left_and_right_tell() -> No
     labels = two_classes(400)
     ramp = np.linspace(-12, 12, 16)
     handed = noise(400, 16, 16) + np.where(labels, 1, -1)[:, None, None] * ramp[None, None, :]
-    assert read("flip_gain", handed, labels).high < -0.05
+    told = read("flip_gain", handed, labels)
+    assert told.high < -0.05
+    assert "they mislead" in told.meaning
     upright = read("flip_gain", handed.transpose(0, 2, 1), labels)
     assert upright.low <= 0.01 <= upright.high + 0.05
-    assert "train with them" in upright.meaning
+    assert "they mislead" not in upright.meaning
 
 
 def test_shift_cost_is_high_only_where_place_tells() -> None:

@@ -241,6 +241,26 @@ def test_export_of_an_unknown_format(chosen, run):
     is_one_clear_message(*run("export", chosen.folder, "--to", "mp3"), "mp3", "onnx")
 
 
+def test_a_network_no_better_than_guessing_exits_1_and_is_not_called_chosen(
+    run, chosen, stripes, tmp_path, monkeypatch
+):
+    from convwise import verbs
+
+    choice = json.loads((chosen.folder / "choice.json").read_text())
+    choice["test"] |= {"better_than_guessing": False, "accuracy": 0.3, "baseline": 0.34}
+    choice["notes"] = ["The budget was too short: about 20m are needed here.", *choice["notes"]]
+    (tmp_path / "choice.json").write_text(json.dumps(choice))
+    monkeypatch.setattr(verbs, "choose", lambda *given, **options: tmp_path)
+    code, out, _ = run("choose", stripes)
+    assert code == 1
+    first, second, third, *_ = out.splitlines()
+    assert first == f"No network was chosen. {choice['notes'][0]}"
+    assert second.startswith("Written all the same: ")
+    assert "Accuracy: 30.0 %" in third
+    assert third.endswith("; always the largest class: 34.0 %")
+    assert "Chosen:" not in out
+
+
 def test_the_summary_says_what_was_not_resolved_and_reads_a_folder_of_the_first_version(chosen):
     choice = json.loads((chosen.folder / "choice.json").read_text())
     words = {"activation": "matters", "padding": "no difference", "stage.filters": "not resolved"}

@@ -212,6 +212,18 @@ CASES: dict[str, dict[str, Any]] = {
         "verdict": replace(evidence().verdict, effects=()),
         "estimate": {"kind": "validation", "accuracy": 0.9, "low": 0.85, "high": 0.94, "n": 240},
     },
+    "no better than guessing": {
+        "verdict": replace(evidence().verdict, notes=("The budget was too short.", "It was interrupted.")),
+        "estimate": {
+            "kind": "test",
+            "accuracy": 0.21,
+            "low": 0.16,
+            "high": 0.27,
+            "n": 240,
+            "baseline": 0.2,
+            "better_than_guessing": False,
+        },
+    },
     "not finite": {
         "verdict": replace(
             evidence().verdict,
@@ -246,6 +258,16 @@ def test_a_validation_estimate_is_called_so(odd: dict[str, Path]) -> None:
     assert "sealed test" not in text
     assert "No effect of a single parameter was measured" in text
     assert "No other value was trained beside the advised network" in text
+
+
+def test_a_network_no_better_than_guessing_is_not_called_the_choice(odd: dict[str, Path]) -> None:
+    text = Page(odd["no better than guessing"].read_text(encoding="utf-8")).text
+    assert "No network was chosen. The budget was too short." in text
+    assert text.index("No network was chosen") < text.index("Multiply-accumulates")
+    assert text.count("The budget was too short.") == 1
+    assert "It was interrupted." in text
+    assert "always the largest class" in text
+    assert "No network was chosen" not in Page(odd["no effects, no test"].read_text(encoding="utf-8")).text
 
 
 def test_a_value_that_the_trials_overruled_is_named() -> None:

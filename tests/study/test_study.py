@@ -119,6 +119,16 @@ def a_study(source, out: Path, trials: int | None = 4, watcher=quiet, **fields) 
     return Study(settings, Clock(settings.budget, time.monotonic()), watcher)
 
 
+def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, serial, written):
+    """Noise without a meaning: nothing can be learnt of it."""
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (90, 12, 12, 1), dtype=np.uint8), rng.permutation(np.arange(90) % 3)
+    a_study((pixels, labels), tmp_path / "out", trials=2).run()
+    assert not written[0].better
+    assert written[0].verdict.notes[0].startswith("This network is not shown to be better than always answering")
+    assert "needed here" in written[0].verdict.notes[0] or "check the labels" in written[0].verdict.notes[0]
+
+
 # --- the whole, once -----------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from convwise.core.calculus import analyse
 from convwise.core.layers import (
@@ -357,6 +358,32 @@ def test_every_task_has_a_loss_a_metric_and_a_baseline(name):
     assert task.correct(right, labels).tolist() == [True] * 4
     assert not task.correct(wrong, labels).any()
     assert task.baseline(labels.numpy()) == 0.5
+    assert task.better(np.ones(40, bool), np.arange(40) % 4)
+    assert not task.better(np.zeros(40, bool), np.arange(40) % 4)
+
+
+def test_better_than_guessing_is_shown_by_pairs_of_answers():
+    """On few images of a small class the interval of the accuracy says nothing, the pairs do."""
+    better, labels = TASKS["classify"].better, np.repeat([0, 1], (976, 24))
+    right = labels == 0  # what always answering the largest class gets
+    assert not better(right, labels)
+    found = right.copy()
+    found[976:996], found[:2] = True, False  # 20 of the small class, for 2 of the other
+    assert better(found, labels)
+    for won, lost in ((5, 0), (4, 0), (9, 2), (8, 2), (20, 12)):
+        some = right.copy()
+        some[976 : 976 + won], some[:lost] = True, False
+        assert better(some, labels) == (stats.binomtest(won, won + lost, alternative="greater").pvalue < 0.05)
+    assert not better(np.zeros(0, bool), np.zeros(0, int))
+
+
+def test_guessing_is_seldom_called_better():
+    rng = np.random.default_rng(0)
+    alarms = []
+    for _ in range(400):
+        labels = rng.integers(0, 5, 200)
+        alarms.append(TASKS["classify"].better(rng.integers(0, 5, 200) == labels, labels))
+    assert np.mean(alarms) <= 0.05
 
 
 def test_the_loss_is_the_weighted_cross_entropy():

@@ -217,7 +217,7 @@ def _lost(loss: Interval) -> str:
 
 def _cost(loss: Interval, probe: str, safe: str, unsafe: str) -> Reading:
     """The reading of a probe that lost `loss`: more than a point for sure, less than two for sure, or open."""
-    verdict = unsafe if loss.low > TOLERANCE else safe if loss.high < 2 * TOLERANCE else "the case is open"
+    verdict = unsafe if loss.low > TOLERANCE else safe if loss.high < 2 * TOLERANCE else "too uncertain to say"
     return Reading(loss.value, "accuracy", f"{probe} {_lost(loss)}: {verdict}.", loss.low, loss.high)
 
 
@@ -240,8 +240,8 @@ def _f95(bench: Bench) -> Reading | None:
     total = np.cumsum(power[order])
     f95 = float(frequency[order][np.searchsorted(total, 0.95 * total[-1])])
     stride = int(0.5 / f95 + 1e-6)
-    what = f"of {min(stride, 4)} in the first layer loses little" if stride > 1 else "in the first layer loses some"
-    meaning = f"95 % of the image energy lies below {f95:.2f} cycles/px, so a stride {what}."
+    what = f"of {min(stride, 4)} in the first layer would drop little of it" if stride > 1 else "would drop some of it"
+    meaning = f"95 % of the image energy lies below {f95:.2f} cycles/px: a stride {what}, if the map is large enough."
     return Reading(f95, "cycles/px", meaning, curve=curve)
 
 
@@ -265,7 +265,9 @@ def _autocorrelation_length(bench: Bench) -> Reading | None:
     (r0, v0), (r1, v1) = curve[below[0] - 1], curve[below[0]]
     length = r0 + (r1 - r0) * (v0 - 1 / np.e) / (v0 - v1)
     kernel = min(7, max(3, 2 * round(length / 2) + 1))
-    meaning = f"Pixels are alike up to {length:.1f} px apart, so a first kernel of about {kernel} px sees a change."
+    meaning = (
+        f"Pixels are alike up to {length:.1f} px apart, so the first layers together should see about {kernel} px."
+    )
     return Reading(float(length), "px", meaning, curve=tuple(curve))
 
 
@@ -350,7 +352,8 @@ def _colour_gain(bench: Bench) -> Reading | None:
     best, size = bench.best(), (bench.work.shape[1], bench.work.shape[2])
     assert best.bank is not None
     gain = paired_loss(best.correct, bench.probe(size, best.bank.patch, in_gray=True).correct)
-    verdict = "keep the three channels" if gain.low > 0 else "gray images would do"
+    little = "gray images would do" if gain.high < TOLERANCE else "not shown to matter; the three channels stay"
+    verdict = "keep the three channels" if gain.low > 0 else little
     meaning = f"Colour is worth {_points(gain.value)} points of accuracy to a probe ({_range(gain)}): {verdict}."
     return Reading(gain.value, "accuracy", meaning, gain.low, gain.high)
 
@@ -365,7 +368,8 @@ def _flip_gain(bench: Bench) -> Reading:
     """Two-fold, paired: what mirrored copies of its training images are worth to a probe on images as they are."""
     plain, taught = bench.taught(bench.work[:, :, ::-1])
     gain = paired_loss(taught, plain)
-    verdict = "train with them" if gain.value > -0.005 else "they mislead: do not train with them"
+    clear = "they mislead" if gain.high < 0 else "they help" if gain.low > 0 else "too uncertain to say"
+    verdict = f"{clear}; `choose` decides by a trial"
     meaning = f"Mirrored training images are worth {_points(gain.value)} points to a probe ({_range(gain)}): {verdict}."
     return Reading(gain.value, "accuracy", meaning, gain.low, gain.high)
 

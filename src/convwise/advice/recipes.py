@@ -6,7 +6,7 @@ from math import sqrt
 
 from convwise.advice.rules import Rule, Situation, always
 
-BOXED_FROM = 15  # epochs from which images with a box of another are worth their while
+BOXED_FROM = 15  # epochs from which images with a box of another help
 
 
 def batch_size(s: Situation) -> int:
@@ -62,7 +62,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         filter_rate,
         lambda s: (
             f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller its share, the noisier a "
-            "step, and the smaller it must be; on few images a high rate keeps the net from learning them by heart"
+            "step, and the smaller it must be; on few images a high rate keeps the network from memorising them"
         ),
         "Jordan 2024, Muon; ours: docs/findings.md, 'many images want a smaller rate'",
         "images",
@@ -71,7 +71,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "average",
         always,
         lambda s: True,
-        lambda s: "the weights become their own running average every five steps, which calms a high rate",
+        lambda s: "the weights become their own running average every five steps, which smooths out a high rate",
         "Zhang et al. 2019; airbench94 (Jordan 2024)",
         "literature",
     ),
@@ -79,7 +79,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "label_smoothing",
         always,
         lambda s: 0.2,
-        lambda s: "keeps the net from growing sure of single images",
+        lambda s: "keeps the network from becoming too sure of single images",
         "Szegedy et al. 2016; airbench94 (Jordan 2024)",
         "literature",
     ),
@@ -97,7 +97,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         lambda s: 0.5,
         lambda s: (
             f"each image is seen about {views(s):.0f} times: in half of the batches a box of each comes from another "
-            "image, so that the net cannot rely on one place alone"
+            "image, so that the network cannot rely on a single place"
         ),
         "Yun et al. 2019, CutMix; ours: docs/findings.md, 'boxes of other images'",
         "findings",
@@ -107,8 +107,8 @@ RECIPE_RULES: tuple[Rule, ...] = (
         always,
         lambda s: 0.0,
         lambda s: (
-            f"each image is seen about {views(s):.0f} times, too seldom to be learnt by heart: boxes of other images "
-            f"pay from about {BOXED_FROM} times on"
+            f"each image is seen about {views(s):.0f} times, too rarely to be memorised: boxes of other images "
+            f"help from about {BOXED_FROM} times on"
         ),
         "ours: docs/findings.md, 'boxes of other images'",
         "findings",

@@ -223,7 +223,7 @@ RULES: tuple[Rule, ...] = (
         "stem.strides",
         always,
         lambda s: 1,
-        lambda s: f"the images are only {s.chosen['input.size']} px: a stride would throw detail away",
+        lambda s: f"the images are only {s.chosen['input.size']} px: a stride would leave the stages too small a map",
         "nnU-Net (Isensee et al. 2021): axes under twice the target are not pooled early",
         "input_shape",
         lambda s: (2,) if min(s.size) >= 16 else (),
@@ -332,7 +332,9 @@ RULES: tuple[Rule, ...] = (
         "padding",
         always,
         lambda s: "same",
-        lambda s: "keeps the border in play and the map's size a power of two times the input's",
+        lambda s: (
+            "pixels at the border count as much as the others, and the map keeps its size, so that it halves evenly"
+        ),
         "Keras guide; TensorFlow 'same'",
         "literature",
         lambda s: ("valid",),
@@ -378,8 +380,8 @@ RULES: tuple[Rule, ...] = (
         aligned,
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
-            f"position tells something here (alignment {s.facts['alignment']:.2f}), so a Flatten head is worth "
-            "testing; pooling starts as the smaller one"
+            f"the mean over places needs far fewer weights than a Flatten head; position does carry information here "
+            f"(alignment {s.facts['alignment']:.2f}), so Flatten is tested against it"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",
@@ -410,7 +412,9 @@ RULES: tuple[Rule, ...] = (
         "training.flip",
         always,
         lambda s: False,
-        lambda s: "begins unmirrored: some images (letters, digits, signs) become another class; a trial decides",
+        lambda s: (
+            "starts without mirroring, because letters, digits or signs can turn into another class; a trial decides"
+        ),
         "Simard, Steinkraus & Platt 2003: transformations that keep the class",
         "literature",
         lambda s: (True,),
@@ -428,7 +432,7 @@ RULES: tuple[Rule, ...] = (
         "dropout",
         lambda s: s.images < 5000,
         lambda s: 0.2,
-        lambda s: f"only {s.images:,} training images: a little noise before the last layer against memorising them",
+        lambda s: f"only {s.images:,} training images: some noise before the last layer guards against memorising",
         "Srivastava et al. 2014",
         "images",
         lambda s: (0.0, 0.5),

@@ -55,7 +55,7 @@ TestOption = Annotated[
     str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
-JSON_HELP = "Print JSON for programs on standard output; progress, where there is some, a JSON line each on stderr."
+JSON_HELP = "Print JSON on standard output, for programs; progress comes as JSON lines on stderr."
 JsonOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 BUDGET_HELP = "Wall clock from start to the written folder: 90s, 10m, 1h30m; at least 20s."
 BudgetOption = Annotated[str, typer.Option(help=BUDGET_HELP)]
@@ -75,13 +75,14 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Chooses the parameters of 2D conv networks from your own images, with evidence.
 
     Exit codes: 0 done; 1 the answer is no (a finding that is an error, a limit that cannot be
-    met); 2 wrong usage or unusable input; 130 interrupted before there was anything to write.
+    met, a network no better than guessing); 2 wrong usage or unusable input; 130 interrupted
+    before there was anything to write.
     """
 
 
@@ -90,21 +91,24 @@ def choose(
     images: ImagesArgument,
     budget: BudgetOption = "10m",
     goal: GoalOption = "accuracy",
-    task: Annotated[str, typer.Option(help="What is learnt: classify.")] = "classify",
+    task: Annotated[str, typer.Option(help="The task to learn: classify.")] = "classify",
     test: TestOption = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; default convwise-NAME of the images.")
     ] = None,
     seed: SeedOption = 0,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that train side by side; default one a core, 8 at most.")
+        int | None, typer.Option(help="Processes that train side by side; by default one per core, at most 8.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help="Count trials instead of timing them: the same choice again with one worker.")
+        int | None,
+        typer.Option(
+            help="Run this many trials instead of going by the clock: with one worker, the same choice each time."
+        ),
     ] = None,
     evidence: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0: none."),
+        typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0 for none."),
     ] = 0.1,
     runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
     as_json: JsonOption = False,
@@ -114,7 +118,8 @@ def choose(
     Writes choice.json, report.html, model_keras.py, model_torch.py, model.keras,
     model.safetensors, model.onnx and study.db. Ctrl-C takes the best so far; running the same
     command again continues an unfinished study. Where the accuracy that the goal wants to be kept
-    is not reached, the network that comes nearest is written, and the exit code is 1.
+    is not reached, the network that comes nearest is written, and the exit code is 1; also where
+    no network is better than always answering the largest class.
     """
     from convwise import verbs
 
@@ -131,7 +136,7 @@ def choose(
 
 @app.command()
 def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
-    """Say what IMAGES are like, in numbers that bear on a network.
+    """Describe IMAGES in the numbers that matter for a network.
 
     Facts, problems, and measures, each with its meaning, and its interval where it is uncertain.
     """
@@ -178,15 +183,18 @@ def advise(
     A network as Keras code, and a reason for every parameter. Exit code 1 where no network can
     meet the goal.
     """
-    from convwise import verbs
+    from convwise import plan, verbs
     from convwise.advice.advising import layer_reasons
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
 
-    advice = verbs.advise(images, goal=goal, budget=parse_duration(budget), seed=seed)
+    read = verbs.read(images, seed=seed)
+    advice = verbs.advise(read, goal=goal, budget=parse_duration(budget), seed=seed)
+    planned = str(plan.planned(advice, (len(read.train), len(read.valid)), parse_duration(budget)))
     if as_json:
         layers = layer_reasons(advice.net, advice.reasons)
-        print(json.dumps({**to_json(advice), "cost": advice.space.cost(advice.net), "layers": layers}))
+        cost = advice.space.cost(advice.net)
+        print(json.dumps({**to_json(advice), "cost": cost, "layers": layers, "plan": planned}))
         return
     from convwise.formats import keras
 
@@ -197,6 +205,7 @@ def advise(
     out().print(rows)
     costs = "; ".join(f"{name} {value:,.6g}" for name, value in advice.space.cost(advice.net).items())
     out().print(f"Cost: {costs}", highlight=False)
+    out().print(f"Time: {planned}", highlight=False)
 
 
 @app.command()
@@ -286,7 +295,12 @@ def _tell_choice(folder: Path, as_json: bool) -> bool:
     else:
         for line in summary(choice, folder):
             out().print(line, highlight=False, soft_wrap=True)
-    return bool(choice.get("goal", {}).get("kept", True))
+    return bool(choice.get("goal", {}).get("kept", True)) and chosen(choice)
+
+
+def chosen(choice: dict[str, Any]) -> bool:
+    """Whether there is a choice: a network that is better than guessing."""
+    return bool(choice["test"].get("better_than_guessing", True))  # a folder of version 0.1.0 does not say
 
 
 def summary(choice: dict[str, Any], folder: Path) -> list[str]:
@@ -296,14 +310,19 @@ def summary(choice: dict[str, Any], folder: Path) -> list[str]:
     kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
     told = {word: dict.fromkeys(e["parameter"] for e in choice["effects"] if e["verdict"] == word)
             for word in ("matters", "no difference", "not resolved")}  # fmt: skip
-    lines = [
-        f"Chosen: {sample['block']} network on {height}x{width}x{channels}: {sample.get('stem', 'learned')} stem "
-        f"{sample['stem.kernel_size']}x{sample['stem.kernel_size']} stride {sample['stem.strides']}, "
-        f"{sample['stage.count']} stages of {sample['stage.convs']} convolutions "
-        f"{sample['stage.kernel_size']}x{sample['stage.kernel_size']} from {sample['stage.filters']} filters, "
-        f"{sample['activation']}, {sample['head']}",
+    guessing = f"; always the largest class: {100 * test['baseline']:.1f} %" if "baseline" in test else ""
+    kernels = [f"{size}x{size}" for size in (sample["stem.kernel_size"], sample["stage.kernel_size"])]
+    net = (
+        f"{sample['block']} network on {height}x{width}x{channels}: {sample.get('stem', 'learned')} stem {kernels[0]} "
+        f"stride {sample['stem.strides']}, {sample['stage.count']} stages of {sample['stage.convs']} convolutions "
+        f"{kernels[1]} from {sample['stage.filters']} filters, {sample['activation']}, {sample['head']}"
+    )
+    lines = [f"Chosen: {net}"]
+    if not chosen(choice):
+        lines = [f"No network was chosen. {choice['notes'][0]}", f"Written all the same: {net}"]
+    lines += [
         f"Accuracy: {100 * test['accuracy']:.1f} % ({100 * test['low']:.1f} to {100 * test['high']:.1f} % at 95 %) on "
-        f"{test['n']} {kind} images",
+        f"{test['n']} {kind} images{guessing}",
         f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
     ]
     if choice["effects"]:

@@ -69,7 +69,7 @@ class watching:
 
 def _event(progress: Any) -> dict[str, Any]:
     best = progress.best
-    found = {"accuracy": best.score, **best.cost} if best else None
+    found = {"accuracy": best.score, "baseline": progress.baseline, **best.cost} if best else None
     return {"stage": progress.stage, "done": progress.done, "planned": progress.planned, "best": found,
             "seconds_left": progress.seconds_left, "note": progress.note}  # fmt: skip
 
@@ -79,9 +79,10 @@ def _line(progress: Any) -> str:
     if progress.planned:
         parts.append(f"{progress.done}/{progress.planned}")
     if progress.best:
-        cost = progress.best.cost
+        cost, guessing = progress.best.cost, progress.baseline
+        beside = f", always the largest class {100 * guessing:.1f} %" if guessing is not None else ""
         parts.append(
-            f"best so far {100 * progress.best.score:.1f} % (validation), {cost['params'] / 1e3:,.1f}k params, "
+            f"best so far {100 * progress.best.score:.1f} % (validation{beside}), {cost['params'] / 1e3:,.1f}k params, "
             f"{cost['macs'] / 1e6:,.2f}M macs"
         )
     if progress.seconds_left is not None:

@@ -10,7 +10,10 @@ from convwise.core.records import Result
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher is told: the stage, trials done in it and planned, the best so far, seconds left."""
+    """What a watcher is told: the stage, trials done in it and planned, the best so far, seconds left.
+
+    baseline: what knowing nothing of the images scores, beside the best.
+    """
 
     stage: str
     done: int
@@ -18,6 +21,7 @@ class Progress:
     best: Result | None
     seconds_left: float | None
     note: str = ""
+    baseline: float | None = None
 
 
 Watcher = Callable[[Progress], None]

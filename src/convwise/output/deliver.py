@@ -41,7 +41,7 @@ class Material:
     """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
 
     kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
-    baseline: the score of knowing nothing of the images.
+    baseline: the score of knowing nothing of the images; better: whether the choice is surely better than that.
     """
 
     folder: Path
@@ -56,6 +56,7 @@ class Material:
     kind: str
     probabilities: np.ndarray
     baseline: float
+    better: bool
     provenance: Mapping[str, Any]
     clock: Clock
 
@@ -90,7 +91,7 @@ def write(material: Material) -> Path:
 
 
 def estimate(material: Material) -> dict[str, Any]:
-    """The accuracy on the scored images with its 95 % interval: {kind, accuracy, low, high, n}."""
+    """The accuracy on the scored images with its 95 % interval, and what knowing nothing of them scores."""
     labels = np.asarray(material.scored.labels)
     right = int((material.probabilities.argmax(1) == labels).sum()) if len(labels) else 0
     low, high = wilson(right, len(labels))
@@ -104,6 +105,7 @@ def estimate(material: Material) -> dict[str, Any]:
         "n": len(labels),
         "balanced_accuracy": float(np.mean(recalls)) if recalls else 0.0,
         "baseline": material.baseline,
+        "better_than_guessing": material.better,
     }
 
 

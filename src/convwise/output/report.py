@@ -181,7 +181,7 @@ def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[
     return [
         ("Accuracy", _accuracy(evidence.estimate)),
         ("Network", _network_line(evidence.net, cost)),
-        ("Choice", _choice_line(evidence)),
+        ("Choice" if evidence.estimate.get("better_than_guessing", True) else "What was tried", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
     ]
 

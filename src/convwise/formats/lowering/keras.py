@@ -366,7 +366,7 @@ def _adaptive(layer: Adaptive, shape: Shape, not_negative: bool) -> Calls:
         kind = layer.op.removeprefix("Adaptive")
         return (Call(kind, (one((shape[0] // outputs[0], shape[1] // outputs[1])),)),)
     if any(_misplaced(n, out) for n, out in zip(shape, outputs, strict=False)):
-        what = f"{outputs} windows on a map of {shape[:2]} give numbers that are none with Keras on JAX"
+        what = f"{outputs} windows on a map of {shape[:2]} give NaN with Keras on JAX"
         raise Unsupported("keras", layer.name, what, "output_size that divides the map")
     return (same_terms(layer),)
 

@@ -16,12 +16,15 @@ from convwise.training.tasks import classify
 class Task:
     """loss(logits, labels, recipe) -> a number; taught(labels, answers, recipe) -> labels of which a
     teacher's answers are a part; correct(logits, labels) -> bool per example; baseline(labels) -> the
-    score of knowing nothing of the images."""
+    score of knowing nothing of the images; better(right, labels) -> whether answers are surely better than that."""
 
     loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     taught: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     baseline: Callable[[np.ndarray], float]
+    better: Callable[[np.ndarray, np.ndarray], bool]
 
 
-TASKS: dict[str, Task] = {"classify": Task(classify.loss, classify.taught, classify.correct, classify.baseline)}
+TASKS: dict[str, Task] = {
+    "classify": Task(classify.loss, classify.taught, classify.correct, classify.baseline, classify.better),
+}

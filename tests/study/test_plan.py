@@ -1,0 +1,52 @@
+"""plan.py: what a budget can do, and the sentence that says it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from convwise.core.clock import Clock
+from convwise.plan import QUESTION, Plan, needed
+
+
+def plan(budget: float, image_seconds: float, workers: int = 2, images: int = 4000, evidence: float = 0.1) -> Plan:
+    return Plan(Clock(budget, time.monotonic()), workers, image_seconds, (images, images // 5), evidence)
+
+
+def test_a_short_budget_trains_one_network_and_says_so():
+    short = plan(120, 1e-2)
+    assert short.waves()[0] == 1
+    assert short.changes() == 0
+    epochs = 0.8 * 120 * 1.9 / (1e-2 * 4000)
+    assert str(short).startswith(f"in 2m this machine can train one network for about {epochs:.0f} epochs and test no")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("image_seconds", [2e-4, 1e-3, 5e-3])
+def test_the_budget_that_is_named_is_enough(workers, image_seconds):
+    told = plan(120, image_seconds, workers)
+    assert plan(1.02 * told.enough(), image_seconds, workers).changes() >= QUESTION
+    if told.changes() < QUESTION:
+        assert plan(0.9 * told.enough(), image_seconds, workers).changes() < QUESTION
+
+
+def test_more_time_and_faster_machines_test_more():
+    counts = [plan(budget, 1e-3).changes() for budget in (20, 60, 120, 300, 600)]
+    assert counts == sorted(counts)
+    assert counts[0] == 0
+    assert plan(120, 1e-4).changes() >= plan(120, 2e-3).changes()
+    assert str(plan(600, 1e-4)).endswith("test about 5 changes of it")
+
+
+def test_where_no_evidence_is_wanted_none_is_offered():
+    assert plan(600, 1e-4, evidence=0.0).waves()[0] == 1
+    assert str(plan(600, 1e-4, evidence=0.0)).endswith(" epochs")
+
+
+def test_what_helps_where_nothing_was_learnt():
+    assert (
+        needed(2.0, 4000, 60.0) == "the budget was too short: each image was seen 2.0 times; about 20m are needed here"
+    )
+    assert needed(0.0, 4000, 60.0).startswith("the budget was too short")
+    assert "check the labels" in needed(45.0, 4000, 60.0)
