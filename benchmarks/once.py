@@ -41,6 +41,7 @@ def main() -> None:
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         options=rival.options,
         keep=given.keep,
+        wanted=sets.SETS[given.set].wanted,
     )
     print(json.dumps(row(rival, job)))
 

@@ -219,6 +219,7 @@ def section(machine: str, budget: float, cells: list[Cell], earlier: list[str]) 
         f"## {budget:g} s, {machine}\n",
         f"{len(rows)} runs of {dates[0]} to {dates[-1]}; newest row: {told}; ours at {ours_at(rows)}.\n",
         *summary(cells),
+        *cheapest(cells),
         *earlier,
         f"![error against macs](results/{path.name}.svg)\n",
         "Spread: smallest to largest accuracy over the seeds. Load: mean 1-minute average at the end.\n",
@@ -233,6 +234,33 @@ def ours_at(rows: Iterable[Row]) -> str:
     """The commits that our own methods ran at."""
     found = {row["revision"] for row in rows if RIVALS[row["method"]].ours}
     return ", ".join(sorted(found)) or "no commit: none ran"
+
+
+def cheapest(cells: list[Cell]) -> list[str]:
+    """What the goals of cost save beside the best fixed net of each set, and what of its accuracy they give up."""
+    bars, lines = best_fixed(cells), []
+    for method in ("choose-wanted", "choose-cheapest"):
+        mine = [(cell, bars[cell.set]) for cell in cells if cell.method == method and cell.set in bars]
+        if not mine:
+            continue
+        shares = [[share(cell, bar, name) for name in ("macs", "latency_ms")] for cell, bar in mine]
+        for (cell, bar), (macs, latency) in zip(mine, shares, strict=True):
+            points = 100 * (bar.error - cell.error)
+            lines.append(f"| `{method}` | {cell.set} | {macs:.2f} | {latency:.2f} | {points:+.1f} | {bar.method} |")
+        macs, latency = (median(column) for column in zip(*shares, strict=True))
+        lines.append(f"| `{method}` | median of {len(mine)} | {macs:.2f} | {latency:.2f} | | |")
+    head = (
+        "Cost over that of the best fixed net: `choose-wanted` asks for the fewest macs at its accuracy less 0.3 points"
+    )
+    head += " (`wanted` in `benchmarks/sets.py`), `choose-cheapest` at that of the best net found less 0.3 points.\n"
+    columns = ["| method | set | macs | latency | points of accuracy | best fixed |", "|---|---|---|---|---|---|"]
+    return [head, *columns, *lines, ""] if lines else []
+
+
+def share(cell: Cell, bar: Cell, name: str) -> float:
+    """A column of a cell over the same of its bar; not a number where one is not known."""
+    ours, theirs = cell.mean(name), bar.mean(name)
+    return ours / theirs if ours and theirs else math.nan
 
 
 def summary(cells: list[Cell]) -> list[str]:

@@ -12,14 +12,20 @@ from rivals.job import Job, Told
 
 
 def run(job: Job) -> Told:
-    """options: arguments, more words of the command line."""
+    """options: arguments, more words of the command line; wanted, whether to ask for the cheapest net that reaches
+    the accuracy wanted of the set. Exit code 1, where it is not reached, is an answer as well.
+    """
+    words = list(job.options.get("arguments", ()))
+    if job.options.get("wanted"):
+        if job.wanted is None:
+            raise RuntimeError("no accuracy is wanted of this set")
+        words += ["--goal", f"macs where accuracy>={100 * job.wanted:g}%"]
     with tempfile.TemporaryDirectory() as passing:
         folder = Path(job.keep or passing)
         command = [sys.executable, "-m", "convwise", "choose", str(job.source), "--seed", str(job.seed),
-                   "--budget", f"{job.left:.1f}s", "--out", str(folder),
-                   *job.options.get("arguments", ())]  # fmt: skip
+                   "--budget", f"{job.left:.1f}s", "--out", str(folder), *words]  # fmt: skip
         ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if ended.returncode:
+        if ended.returncode not in (0, 1) or not (folder / "choice.json").exists():
             raise RuntimeError((ended.stderr.strip().splitlines() or ["no word on stderr"])[-1])
         choice = json.loads((folder / "choice.json").read_text())
     scored = {name: choice["test"][name] for name in ("accuracy", "n")}

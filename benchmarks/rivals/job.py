@@ -18,7 +18,7 @@ class Job:
 
     source: what convwise.read takes; deadline: time.monotonic() at which everything, the
     scoring too, shall have ended; mirror: whether mirroring does no harm on this set; options: of
-    the rival's row in RIVALS; threads: cores that the run may use.
+    the rival's row in RIVALS; threads: cores that the run may use; wanted: see sets.Set.
     """
 
     source: Any
@@ -28,6 +28,7 @@ class Job:
     threads: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     keep: Path | None = None
+    wanted: float | None = None
 
     @property
     def left(self) -> float:

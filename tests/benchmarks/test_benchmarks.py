@@ -313,6 +313,16 @@ def test_only_the_newest_source_of_ours_counts_for_a_set():
     }  # fmt: skip
 
 
+def test_what_a_goal_of_cost_saves_is_told_beside_the_best_fixed_net():
+    rows = [{**row("expert-16", 0, 0.9), "macs": 8e6, "latency_ms": 0.4}, {**row("record-1", 0, 0.8), "macs": 1e3}]
+    rows += [{**row("choose-wanted", 0, 0.898), "macs": 1e6, "latency_ms": 0.1}]
+    (cells,) = table.tables(rows).values()
+    said = table.cheapest(cells)
+    assert "| `choose-wanted` | digits | 0.12 | 0.25 | -0.2 | expert-16 |" in said
+    assert "| `choose-wanted` | median of 1 | 0.12 | 0.25 | | |" in said
+    assert table.cheapest([cell for cell in cells if cell.method != "choose-wanted"]) == []
+
+
 def test_the_interval_of_a_median_holds_it():
     assert table.median_interval(range(5)) is None
     rng = np.random.default_rng(0)
