@@ -96,7 +96,7 @@ def test_the_id_does_not_depend_on_how_a_net_is_written():
 def test_the_id_is_the_same_in_another_process_and_in_every_version():
     """Ledgers and choices name nets by it: a change here is a change of format."""
     source = "from test_net import SMALL; print(SMALL.id)"
-    path = [str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1])]
+    path = [str(Path(__file__).parents[2] / "src"), *map(str, Path(__file__).parents[:2])]
     done = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {path}; {source}"],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert done.stdout.strip() == SMALL.id == "84fa9012225d"

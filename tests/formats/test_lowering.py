@@ -62,7 +62,7 @@ def test_our_own_modules_are_known_by_name():
 
 def test_no_framework_is_loaded():
     code = (
-        "import sys; import convwise.lowering.lines\n"
+        "import sys; import convwise.formats.lowering.lines\n"
         "assert not {'numpy', 'torch', 'keras'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

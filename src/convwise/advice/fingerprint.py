@@ -368,8 +368,7 @@ def _flip_gain(bench: Bench) -> Reading:
     """Two-fold, paired: what mirrored copies of its training images are worth to a probe on images as they are."""
     plain, taught = bench.taught(bench.work[:, :, ::-1])
     gain = paired_loss(taught, plain)
-    clear = "they mislead" if gain.high < 0 else "they help" if gain.low > 0 else "too uncertain to say"
-    verdict = f"{clear}; `choose` decides by a trial"
+    verdict = "they mislead" if gain.high < 0 else "they help" if gain.low > 0 else "too uncertain to say"
     meaning = f"Mirrored training images are worth {_points(gain.value)} points to a probe ({_range(gain)}): {verdict}."
     return Reading(gain.value, "accuracy", meaning, gain.low, gain.high)
 
