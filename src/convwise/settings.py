@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from convwise.core.goal import Goal
 from convwise.core.problems import UnusableInput
+from convwise.formats import WRITTEN
 from convwise.training.runners import RUNNERS
 from convwise.training.tasks import TASKS
 
 # What a study writes: a folder that holds one of these without a ledger holds somebody else's.
-OUTPUTS = ("choice.json", "report.html", "model_keras.py", "model_torch.py", "model.keras", "model.safetensors",
-           "model.onnx", "net.json")  # fmt: skip
+OUTPUTS = ("choice.json", "report.html", *WRITTEN)
 MOST_EVIDENCE = 0.5  # the rest trains the network that is handed over
 
 

@@ -179,7 +179,7 @@ def test_every_format_writes_every_layer(form, case, tmp_path):
         return
     differences = formats.write(tmp_path, net, random_weights(net, 1), CLASSES, random_pixels(net), (form,))
     assert differences[form] < 1e-4
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(formats.format_module(form).FILES)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(FORMATS[form].files)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -1,6 +1,6 @@
-"""Formats: what a chosen net is handed over as. Each is a module with FILES, `save` and `run`, imported on use.
+"""Formats: what a chosen net is handed over as. Each is a module with `save` and `run`, imported on use.
 
-`save(folder, net, weights, classes)` writes the FILES; `run(folder, pixels)` gives what each of them
+`save(folder, net, weights, classes)` writes the files of its row; `run(folder, pixels)` gives what each of them
 answers by that framework's own forward. No file appears before all of them agree with ours.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -24,12 +25,23 @@ if TYPE_CHECKING:  # `layer` writes its source lines without them, and answers s
     from convwise.formats.weights import Weights
 
 __all__ = ["json", "keras", "lifted", "lowering", "onnx", "torch", "weights"]
-FORMATS: dict[str, str] = {
-    "keras": "convwise.formats.keras",
-    "torch": "convwise.formats.torch",
-    "onnx": "convwise.formats.onnx",
-    "json": "convwise.formats.json",
+
+
+@dataclass(frozen=True)
+class Format:
+    """module: where it is done; files: what it writes into a folder, source code first."""
+
+    module: str
+    files: tuple[str, ...]
+
+
+FORMATS: dict[str, Format] = {
+    "keras": Format("convwise.formats.keras", ("model_keras.py", "model.keras")),
+    "torch": Format("convwise.formats.torch", ("model_torch.py", "model.safetensors")),
+    "onnx": Format("convwise.formats.onnx", ("model.onnx",)),
+    "json": Format("convwise.formats.json", ("net.json",)),
 }
+WRITTEN = tuple(file for row in FORMATS.values() for file in row.files)
 TOLERANCE = 1e-3  # largest difference of a probability between a framework's forward and ours
 
 
@@ -37,7 +49,7 @@ def format_module(name: str) -> ModuleType:
     """The module of a format. UnusableInput where there is none of this name."""
     if name not in FORMATS:
         raise UnusableInput("format", f"is {name!r}", "one of " + ", ".join(FORMATS))
-    return import_module(FORMATS[name])
+    return import_module(FORMATS[name].module)
 
 
 def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
@@ -53,7 +65,7 @@ def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str]
     with tempfile.TemporaryDirectory(dir=target, prefix=".writing-") as name:
         differences = {form: _checked(form, Path(name), net, weights, classes, pixels, expected) for form in formats}
         for form in formats:
-            for file in format_module(form).FILES:
+            for file in FORMATS[form].files:
                 os.replace(Path(name) / file, target / file)
     return differences
 
@@ -65,11 +77,11 @@ def export(folder: str | Path, to: str, out: str | Path | None = None) -> list[P
     """
     import numpy as np
 
-    files = format_module(to).FILES
+    format_module(to)  # so that an unknown name is refused before anything is read
     net, weights, classes = read(folder)
     noise = np.random.default_rng(0).integers(0, 256, (8, *net.input_shape), dtype=np.uint8)
     write(out or folder, net, weights, classes, noise, (to,))
-    return [Path(out or folder) / file for file in files]
+    return [Path(out or folder) / file for file in FORMATS[to].files]
 
 
 def read(folder: str | Path) -> tuple[Net, Weights, tuple[str, ...]]:

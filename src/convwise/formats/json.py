@@ -14,7 +14,6 @@ from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.formats.weights import Weights
 
-FILES = ("net.json",)
 MOST_BYTES = 16 << 20  # of a text that is parsed, which takes 40 times as much: a net of 1,000 layers has 0.1 MB
 
 

@@ -32,7 +32,6 @@ from convwise.output import report
 from convwise.training import machine
 
 CHECKED_IMAGES = 64
-CODE = ("model_keras.py", "model_torch.py")
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
 
 
@@ -204,7 +203,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         labels=np.asarray(material.scored.labels),
         probabilities=material.probabilities,
         names=material.scored.names,
-        code={name: (material.folder / name).read_text() for name in CODE},
+        code={name: (material.folder / name).read_text() for name in formats.WRITTEN if name.endswith(".py")},
         cost=cost,
         differences=differences,
         provenance=material.provenance,

@@ -38,7 +38,6 @@ from convwise.formats.lowering.calls import Call, Step, free, identifiers, liter
 from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
 
-FILES = ("model_keras.py", "model.keras")
 MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
 
 # Zero padding before max pooling is Keras's only explicit one; it is right where nothing is below 0.

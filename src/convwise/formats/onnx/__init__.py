@@ -22,7 +22,6 @@ from convwise.formats.lowering.calls import consumed, shapes_of
 from convwise.formats.onnx.lowering import Op, Tensor, lower
 from convwise.formats.weights import Weights, checked
 
-FILES = ("model.onnx",)
 OPSET = 20
 IR_VERSION = 10  # the newest that ONNX Runtime 1.18 reads
 

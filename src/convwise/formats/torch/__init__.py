@@ -31,8 +31,7 @@ from convwise.formats.lowering.torch import STATEFUL, lower
 from convwise.formats.torch.modules import OWN, Graph
 from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
 
-__all__ = ["FILES", "build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
-FILES = ("model_torch.py", "model.safetensors")
+__all__ = ["build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
 _KEYS = {
     "kernel": "weight",
     "depthwise_kernel": "weight",
