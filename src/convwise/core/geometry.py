@@ -12,49 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.field import Steps
-from convwise.core.layers import (
-    GLU,
-    Activation,
-    AdaptiveAveragePooling2D,
-    AdaptiveMaxPooling2D,
-    Add,
-    AlphaDropout,
-    Average,
-    AveragePooling2D,
-    BatchNormalization,
-    Concatenate,
-    Conv2D,
-    Conv2DTranspose,
-    Cropping2D,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    Flatten,
-    GaussianDropout,
-    GaussianNoise,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    LayerScale,
-    Maximum,
-    MaxPooling2D,
-    Minimum,
-    Multiply,
-    Normalization,
-    Opaque,
-    PReLU,
-    Rescaling,
-    Reshape,
-    SeparableConv2D,
-    SpatialDropout2D,
-    StochasticDepth,
-    Subtract,
-    UpSampling2D,
-    ZeroPadding2D,
-)
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import ShapeError
 from convwise.core.windows import (
@@ -71,8 +30,8 @@ from convwise.core.windows import (
     spread,
 )
 
-Windowed = Conv2D | DepthwiseConv2D | SeparableConv2D
-Pool = MaxPooling2D | AveragePooling2D
+Windowed = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D
+Pool = L.MaxPooling2D | L.AveragePooling2D
 
 
 Moves = tuple[Steps, Steps]
@@ -114,16 +73,16 @@ def _pool_window(layer: Pool, shape: Shape) -> Window:
     return Window(layer.pool_size, layer.strides, (1, 1), (top, bottom, left, right))
 
 
-def _pad_window(layer: ZeroPadding2D, shape: Shape) -> Window:
+def _pad_window(layer: L.ZeroPadding2D, shape: Shape) -> Window:
     return Window((1, 1), (1, 1), (1, 1), layer.padding)
 
 
-def _crop_window(layer: Cropping2D, shape: Shape) -> Window:
+def _crop_window(layer: L.Cropping2D, shape: Shape) -> Window:
     top, bottom, left, right = layer.cropping
     return Window((1, 1), (1, 1), (1, 1), (-top, -bottom, -left, -right))
 
 
-def transposed_crops(layer: Conv2DTranspose) -> Pads:
+def transposed_crops(layer: L.Conv2DTranspose) -> Pads:
     """(top, bottom, left, right) taken from the full output, (n - 1) s + k_e; negative where it is padded instead."""
     padding, extra = layer.padding, layer.output_padding
     sides = padding if isinstance(padding, tuple) else (padding,) * 4
@@ -137,7 +96,7 @@ def _number(side: str | int) -> int:
     return 0 if isinstance(side, str) else side
 
 
-def _transposed_moves(layer: Conv2DTranspose, given: Shape, output: Shape) -> Moves:
+def _transposed_moves(layer: L.Conv2DTranspose, given: Shape, output: Shape) -> Moves:
     before = transposed_crops(layer)[::2]
     rows, columns = (
         spread(*each) for each in zip(layer.kernel_size, layer.strides, layer.dilation_rate, before, strict=True)
@@ -145,19 +104,19 @@ def _transposed_moves(layer: Conv2DTranspose, given: Shape, output: Shape) -> Mo
     return rows, columns
 
 
-def _whole_moves(layer: Layer, given: Shape, output: Shape) -> Moves | None:
+def _whole_moves(layer: L.Layer, given: Shape, output: Shape) -> Moves | None:
     return (everything(given[0]), everything(given[1])) if len(given) == 3 else None
 
 
-def _adaptive_moves(layer: AdaptiveAveragePooling2D | AdaptiveMaxPooling2D, given: Shape, output: Shape) -> Moves:
+def _adaptive_moves(layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, given: Shape, output: Shape) -> Moves:
     return adaptive(given[0], output[0]), adaptive(given[1], output[1])
 
 
-def _enlarging_moves(layer: UpSampling2D, given: Shape, output: Shape) -> Moves:
+def _enlarging_moves(layer: L.UpSampling2D, given: Shape, output: Shape) -> Moves:
     return enlarge(layer.size[0], layer.interpolation), enlarge(layer.size[1], layer.interpolation)
 
 
-def _reshape_moves(layer: Reshape, given: Shape, output: Shape) -> Moves | None:
+def _reshape_moves(layer: L.Reshape, given: Shape, output: Shape) -> Moves | None:
     """Numbers of a map change their places."""
     return None if len(given) != 3 or given == output else _whole_moves(layer, given, output)
 
@@ -165,7 +124,7 @@ def _reshape_moves(layer: Reshape, given: Shape, output: Shape) -> Moves | None:
 # --- shapes ---------------------------------------------------------------------------------
 
 
-def _slid(layer: Layer, shape: Shape, window: Window) -> Pair:
+def _slid(layer: L.Layer, shape: Shape, window: Window) -> Pair:
     """The map that a window leaves; ShapeError where it fits nowhere."""
     top, bottom, left, right = window.pads
     rows = outputs_of(shape[0], top, bottom, window.reach[0], window.strides[0])
@@ -178,28 +137,28 @@ def _slid(layer: Layer, shape: Shape, window: Window) -> Pair:
     return rows, columns
 
 
-def _grouped(layer: Conv2D | Conv2DTranspose, channels: int) -> None:
+def _grouped(layer: L.Conv2D | L.Conv2DTranspose, channels: int) -> None:
     for label, number in (("input channels", channels), ("filters", layer.filters)):
         if number % layer.groups:
             what = f"has {number} {label} in {layer.groups} groups"
             raise ShapeError(f"layer {layer.name}", what, f"{label} divisible by groups", "change groups or filters")
 
 
-def _conv_shape(layer: Conv2D, shapes: Sequence[Shape]) -> Shape:
+def _conv_shape(layer: L.Conv2D, shapes: Sequence[Shape]) -> Shape:
     _grouped(layer, shapes[0][2])
     return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), layer.filters)
 
 
-def _separable_shape(layer: SeparableConv2D, shapes: Sequence[Shape]) -> Shape:
+def _separable_shape(layer: L.SeparableConv2D, shapes: Sequence[Shape]) -> Shape:
     return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), layer.filters)
 
 
-def _depthwise_shape(layer: DepthwiseConv2D, shapes: Sequence[Shape]) -> Shape:
+def _depthwise_shape(layer: L.DepthwiseConv2D, shapes: Sequence[Shape]) -> Shape:
     channels = shapes[0][2] * layer.depth_multiplier
     return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), channels)
 
 
-def _transposed_shape(layer: Conv2DTranspose, shapes: Sequence[Shape]) -> Shape:
+def _transposed_shape(layer: L.Conv2DTranspose, shapes: Sequence[Shape]) -> Shape:
     _grouped(layer, shapes[0][2])
     top, bottom, left, right = transposed_crops(layer)
     rows, columns = (
@@ -216,24 +175,24 @@ def _pool_shape(layer: Pool, shapes: Sequence[Shape]) -> Shape:
     return (*_slid(layer, shapes[0], _pool_window(layer, shapes[0])), shapes[0][2])
 
 
-def _padded_shape(layer: ZeroPadding2D, shapes: Sequence[Shape]) -> Shape:
+def _padded_shape(layer: L.ZeroPadding2D, shapes: Sequence[Shape]) -> Shape:
     return (*_slid(layer, shapes[0], _pad_window(layer, shapes[0])), shapes[0][2])
 
 
-def _cropped_shape(layer: Cropping2D, shapes: Sequence[Shape]) -> Shape:
+def _cropped_shape(layer: L.Cropping2D, shapes: Sequence[Shape]) -> Shape:
     return (*_slid(layer, shapes[0], _crop_window(layer, shapes[0])), shapes[0][2])
 
 
-def _global_shape(layer: GlobalAveragePooling2D | GlobalMaxPooling2D, shapes: Sequence[Shape]) -> Shape:
+def _global_shape(layer: L.GlobalAveragePooling2D | L.GlobalMaxPooling2D, shapes: Sequence[Shape]) -> Shape:
     return (1, 1, shapes[0][2]) if layer.keepdims else (shapes[0][2],)
 
 
-def _unchanged(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+def _unchanged(layer: L.Layer, shapes: Sequence[Shape]) -> Shape:
     return shapes[0]
 
 
-def _normalized(layer: Normalization | Rescaling, shapes: Sequence[Shape]) -> Shape:
-    both = (layer.mean, layer.variance) if isinstance(layer, Normalization) else (layer.scale, layer.offset)
+def _normalized(layer: L.Normalization | L.Rescaling, shapes: Sequence[Shape]) -> Shape:
+    both = (layer.mean, layer.variance) if isinstance(layer, L.Normalization) else (layer.scale, layer.offset)
     for numbers in both:
         if len(numbers) not in (1, shapes[0][-1]):
             what = f"has {len(numbers)} numbers for {shapes[0][-1]} channels"
@@ -241,19 +200,19 @@ def _normalized(layer: Normalization | Rescaling, shapes: Sequence[Shape]) -> Sh
     return shapes[0]
 
 
-def _group_normalized(layer: GroupNormalization, shapes: Sequence[Shape]) -> Shape:
+def _group_normalized(layer: L.GroupNormalization, shapes: Sequence[Shape]) -> Shape:
     if shapes[0][-1] % layer.groups:
         what = f"splits {shapes[0][-1]} channels into {layer.groups} groups"
         raise ShapeError(f"layer {layer.name}", what, "channels divisible by groups", "change groups")
     return shapes[0]
 
 
-def _layer_normalized(layer: LayerNormalization, shapes: Sequence[Shape]) -> Shape:
+def _layer_normalized(layer: L.LayerNormalization, shapes: Sequence[Shape]) -> Shape:
     normalized_sides(layer, shapes[0])
     return shapes[0]
 
 
-def normalized_sides(layer: LayerNormalization, shape: Shape) -> Shape:
+def normalized_sides(layer: L.LayerNormalization, shape: Shape) -> Shape:
     """The sizes of the axes that are normalised over, in Keras's numbers: -1 the last, 0 the batch."""
     places = sorted(axis - 1 if axis > 0 else len(shape) + axis for axis in layer.axis)
     if not places or not all(0 <= place < len(shape) for place in places) or 0 in layer.axis:
@@ -262,13 +221,13 @@ def normalized_sides(layer: LayerNormalization, shape: Shape) -> Shape:
     return tuple(shape[place] for place in places)
 
 
-def _halved(layer: GLU, shapes: Sequence[Shape]) -> Shape:
+def _halved(layer: L.GLU, shapes: Sequence[Shape]) -> Shape:
     if shapes[0][-1] % 2:
         raise ShapeError(f"layer {layer.name}", f"halves {shapes[0][-1]} channels", "an even number of channels")
     return (*shapes[0][:-1], shapes[0][-1] // 2)
 
 
-def _reshaped(layer: Reshape, shapes: Sequence[Shape]) -> Shape:
+def _reshaped(layer: L.Reshape, shapes: Sequence[Shape]) -> Shape:
     known = prod(n for n in layer.target_shape if n != -1)
     left, rest = divmod(prod(shapes[0]), known) if known > 0 else (0, 1)
     shape = tuple(left if n == -1 else n for n in layer.target_shape)
@@ -278,14 +237,14 @@ def _reshaped(layer: Reshape, shapes: Sequence[Shape]) -> Shape:
     return shape
 
 
-def _combined(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+def _combined(layer: L.Layer, shapes: Sequence[Shape]) -> Shape:
     sides = [set(side) - {1} for side in zip(*shapes, strict=False)]
     if len({len(shape) for shape in shapes}) > 1 or any(len(side) > 1 for side in sides):
         raise ShapeError(f"layer {layer.name}", f"combines maps of shapes {list(shapes)}", "one shape, or sides of 1")
     return tuple(max(side, default=1) for side in sides)
 
 
-def _joined(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+def _joined(layer: L.Layer, shapes: Sequence[Shape]) -> Shape:
     if len({shape[:-1] for shape in shapes}) != 1:
         raise ShapeError(f"layer {layer.name}", f"joins maps of shapes {list(shapes)}", "one height and width")
     return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
@@ -296,12 +255,12 @@ def _joined(layer: Layer, shapes: Sequence[Shape]) -> Shape:
 FIXED = ("moving_mean", "moving_variance")  # the weights that no gradient changes
 
 
-def layer_weights(layer: Layer, given: Shape) -> dict[str, Shape]:
+def layer_weights(layer: L.Layer, given: Shape) -> dict[str, Shape]:
     """Key and shape of each weight of a layer that reads `given`, in Keras's order; none where it shares another's."""
     return {} if layer.shares else GEOMETRY[type(layer)].weights(layer, given)
 
 
-def params_of(layer: Layer, given: Shape) -> tuple[int, int]:
+def params_of(layer: L.Layer, given: Shape) -> tuple[int, int]:
     """(numbers that a layer of its type needs on `given`, those of them that learn), its own or shared ones."""
     rule = GEOMETRY[type(layer)]
     sizes = {key: prod(shape) for key, shape in rule.weights(layer, given).items()}
@@ -309,28 +268,28 @@ def params_of(layer: Layer, given: Shape) -> tuple[int, int]:
     return stored + sum(sizes.values()), trainable + sum(n for key, n in sizes.items() if key not in FIXED)
 
 
-def _conv_weights(layer: Conv2D, shape: Shape) -> dict[str, Shape]:
+def _conv_weights(layer: L.Conv2D, shape: Shape) -> dict[str, Shape]:
     kernel = (*layer.kernel_size, shape[2] // layer.groups, layer.filters)
     return {"kernel": kernel, **_bias(layer, layer.filters)}
 
 
-def _transposed_weights(layer: Conv2DTranspose, shape: Shape) -> dict[str, Shape]:
+def _transposed_weights(layer: L.Conv2DTranspose, shape: Shape) -> dict[str, Shape]:
     kernel = (*layer.kernel_size, layer.filters // layer.groups, shape[2])
     return {"kernel": kernel, **_bias(layer, layer.filters)}
 
 
-def _depthwise_weights(layer: DepthwiseConv2D, shape: Shape) -> dict[str, Shape]:
+def _depthwise_weights(layer: L.DepthwiseConv2D, shape: Shape) -> dict[str, Shape]:
     kernel = (*layer.kernel_size, shape[2], layer.depth_multiplier)
     return {"kernel": kernel, **_bias(layer, shape[2] * layer.depth_multiplier)}
 
 
-def _separable_weights(layer: SeparableConv2D, shape: Shape) -> dict[str, Shape]:
+def _separable_weights(layer: L.SeparableConv2D, shape: Shape) -> dict[str, Shape]:
     depthwise = (*layer.kernel_size, shape[2], layer.depth_multiplier)
     pointwise = (1, 1, shape[2] * layer.depth_multiplier, layer.filters)
     return {"depthwise_kernel": depthwise, "pointwise_kernel": pointwise, **_bias(layer, layer.filters)}
 
 
-def _dense_weights(layer: Dense, shape: Shape) -> dict[str, Shape]:
+def _dense_weights(layer: L.Dense, shape: Shape) -> dict[str, Shape]:
     return {"kernel": (shape[-1], layer.units), **_bias(layer, layer.units)}
 
 
@@ -338,20 +297,22 @@ def _bias(layer: Any, outputs: int) -> dict[str, Shape]:
     return {"bias": (outputs,)} if layer.use_bias else {}
 
 
-def _learnt(layer: BatchNormalization | GroupNormalization | LayerNormalization, shape: Shape) -> dict[str, Shape]:
+def _learnt(
+    layer: L.BatchNormalization | L.GroupNormalization | L.LayerNormalization, shape: Shape
+) -> dict[str, Shape]:
     return {key: shape for key, present in (("gamma", layer.scale), ("beta", layer.center)) if present}
 
 
-def _batch_weights(layer: BatchNormalization, shape: Shape) -> dict[str, Shape]:
+def _batch_weights(layer: L.BatchNormalization, shape: Shape) -> dict[str, Shape]:
     return {**_learnt(layer, shape[-1:]), **dict.fromkeys(FIXED, shape[-1:])}
 
 
-def prelu_shape(layer: PReLU, shape: Shape) -> Shape:
+def prelu_shape(layer: L.PReLU, shape: Shape) -> Shape:
     """The shape of the learnt slopes: 1 along the shared axes."""
     return tuple(1 if axis in layer.shared_axes else n for axis, n in enumerate(shape, 1))
 
 
-def _adapted(layer: Normalization) -> tuple[int, int]:
+def _adapted(layer: L.Normalization) -> tuple[int, int]:
     """Mean, variance, and the count of what was seen."""
     return layer.adapted * (len(layer.mean) + len(layer.variance) + 1), 0
 
@@ -384,22 +345,22 @@ def _joining() -> Geometry:
     return Geometry(_combined, elementwise=_each(1))
 
 
-GEOMETRY: dict[type[Layer], Geometry] = {
-    Conv2D: Geometry(
+GEOMETRY: dict[type[L.Layer], Geometry] = {
+    L.Conv2D: Geometry(
         _conv_shape,
         _conv_window,
         weights=_conv_weights,
         macs=lambda layer, given, out: prod(out) * prod(layer.kernel_size) * (given[2] // layer.groups),
         elementwise=_after,
     ),
-    DepthwiseConv2D: Geometry(
+    L.DepthwiseConv2D: Geometry(
         _depthwise_shape,
         _conv_window,
         weights=_depthwise_weights,
         macs=lambda layer, given, out: prod(out) * prod(layer.kernel_size),
         elementwise=_after,
     ),
-    SeparableConv2D: Geometry(
+    L.SeparableConv2D: Geometry(
         _separable_shape,
         _conv_window,
         weights=_separable_weights,
@@ -408,81 +369,85 @@ GEOMETRY: dict[type[Layer], Geometry] = {
         ),
         elementwise=_after,
     ),
-    Conv2DTranspose: Geometry(
+    L.Conv2DTranspose: Geometry(
         _transposed_shape,
         moves=_transposed_moves,
         weights=_transposed_weights,
         macs=lambda layer, given, out: prod(given) * prod(layer.kernel_size) * (layer.filters // layer.groups),
         elementwise=_after,
     ),
-    MaxPooling2D: Geometry(_pool_shape, _pool_window, elementwise=_pool_work),
-    AveragePooling2D: Geometry(_pool_shape, _pool_window, elementwise=_pool_work),
-    GlobalAveragePooling2D: Geometry(_global_shape, moves=_whole_moves, elementwise=_read),
-    GlobalMaxPooling2D: Geometry(_global_shape, moves=_whole_moves, elementwise=_read),
-    AdaptiveAveragePooling2D: Geometry(
+    L.MaxPooling2D: Geometry(_pool_shape, _pool_window, elementwise=_pool_work),
+    L.AveragePooling2D: Geometry(_pool_shape, _pool_window, elementwise=_pool_work),
+    L.GlobalAveragePooling2D: Geometry(_global_shape, moves=_whole_moves, elementwise=_read),
+    L.GlobalMaxPooling2D: Geometry(_global_shape, moves=_whole_moves, elementwise=_read),
+    L.AdaptiveAveragePooling2D: Geometry(
         lambda layer, shapes: (*layer.output_size, shapes[0][2]), moves=_adaptive_moves, elementwise=_read
     ),
-    AdaptiveMaxPooling2D: Geometry(
+    L.AdaptiveMaxPooling2D: Geometry(
         lambda layer, shapes: (*layer.output_size, shapes[0][2]), moves=_adaptive_moves, elementwise=_read
     ),
-    BatchNormalization: Geometry(_unchanged, weights=_batch_weights, elementwise=_each(2)),
-    GroupNormalization: Geometry(
+    L.BatchNormalization: Geometry(_unchanged, weights=_batch_weights, elementwise=_each(2)),
+    L.GroupNormalization: Geometry(
         _group_normalized, weights=lambda layer, shape: _learnt(layer, shape[-1:]), elementwise=_each(5)
     ),
-    LayerNormalization: Geometry(
+    L.LayerNormalization: Geometry(
         _layer_normalized,
         weights=lambda layer, shape: _learnt(layer, normalized_sides(layer, shape)),
         elementwise=_each(5),
     ),
-    Activation: Geometry(_unchanged, elementwise=lambda layer, given, out: prod(out) * (layer.activation != "linear")),
-    PReLU: Geometry(
+    L.Activation: Geometry(
+        _unchanged, elementwise=lambda layer, given, out: prod(out) * (layer.activation != "linear")
+    ),
+    L.PReLU: Geometry(
         _unchanged, weights=lambda layer, shape: {"alpha": prelu_shape(layer, shape)}, elementwise=_each(1)
     ),
-    GLU: Geometry(_halved, elementwise=_each(2)),
-    LayerScale: Geometry(_unchanged, weights=lambda layer, shape: {"gamma": shape[-1:]}, elementwise=_each(1)),
-    Dropout: _dropping(),
-    SpatialDropout2D: _dropping(),
-    AlphaDropout: _dropping(),
-    GaussianDropout: _dropping(),
-    GaussianNoise: _dropping(),
-    StochasticDepth: _dropping(),
-    Flatten: Geometry(lambda layer, shapes: (prod(shapes[0]),), moves=_whole_moves, view=True),
-    Reshape: Geometry(_reshaped, moves=_reshape_moves, view=True),
-    Dense: Geometry(
+    L.GLU: Geometry(_halved, elementwise=_each(2)),
+    L.LayerScale: Geometry(_unchanged, weights=lambda layer, shape: {"gamma": shape[-1:]}, elementwise=_each(1)),
+    L.Dropout: _dropping(),
+    L.SpatialDropout2D: _dropping(),
+    L.AlphaDropout: _dropping(),
+    L.GaussianDropout: _dropping(),
+    L.GaussianNoise: _dropping(),
+    L.StochasticDepth: _dropping(),
+    L.Flatten: Geometry(lambda layer, shapes: (prod(shapes[0]),), moves=_whole_moves, view=True),
+    L.Reshape: Geometry(_reshaped, moves=_reshape_moves, view=True),
+    L.Dense: Geometry(
         lambda layer, shapes: (*shapes[0][:-1], layer.units),
         weights=_dense_weights,
         macs=lambda layer, given, out: prod(out) * given[-1],
         elementwise=_after,
     ),
-    Add: _joining(),
-    Subtract: _joining(),
-    Multiply: _joining(),
-    Average: _joining(),
-    Maximum: _joining(),
-    Minimum: _joining(),
-    Concatenate: Geometry(_joined),
-    ZeroPadding2D: Geometry(_padded_shape, _pad_window),
-    Cropping2D: Geometry(_cropped_shape, _crop_window),
-    UpSampling2D: Geometry(
+    L.Add: _joining(),
+    L.Subtract: _joining(),
+    L.Multiply: _joining(),
+    L.Average: _joining(),
+    L.Maximum: _joining(),
+    L.Minimum: _joining(),
+    L.Concatenate: Geometry(_joined),
+    L.ZeroPadding2D: Geometry(_padded_shape, _pad_window),
+    L.Cropping2D: Geometry(_cropped_shape, _crop_window),
+    L.UpSampling2D: Geometry(
         lambda layer, shapes: (shapes[0][0] * layer.size[0], shapes[0][1] * layer.size[1], shapes[0][2]),
         moves=_enlarging_moves,
         elementwise=_each(1),
     ),
-    Rescaling: Geometry(_normalized, elementwise=_each(2)),
-    Normalization: Geometry(_normalized, besides=_adapted, elementwise=_each(2)),
-    Opaque: Geometry(lambda layer, shapes: layer.output_shape, besides=lambda layer: (max(layer.params, 0),) * 2),
+    L.Rescaling: Geometry(_normalized, elementwise=_each(2)),
+    L.Normalization: Geometry(_normalized, besides=_adapted, elementwise=_each(2)),
+    L.Opaque: Geometry(lambda layer, shapes: layer.output_shape, besides=lambda layer: (max(layer.params, 0),) * 2),
 }
 
 # Layers that read a map: (height, width, channels), not a row of numbers.
-SPATIAL = (Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose, MaxPooling2D, AveragePooling2D,
-           GlobalAveragePooling2D, GlobalMaxPooling2D, AdaptiveAveragePooling2D, AdaptiveMaxPooling2D, ZeroPadding2D,
-           Cropping2D, UpSampling2D, SpatialDropout2D)  # fmt: skip
-COMBINING = (Add, Subtract, Multiply, Average, Maximum, Minimum)
-JOINS = (*COMBINING, Concatenate)
-CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)
+SPATIAL = (
+    L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D, L.Conv2DTranspose, L.MaxPooling2D, L.AveragePooling2D,
+    L.GlobalAveragePooling2D, L.GlobalMaxPooling2D, L.AdaptiveAveragePooling2D, L.AdaptiveMaxPooling2D,
+    L.ZeroPadding2D, L.Cropping2D, L.UpSampling2D, L.SpatialDropout2D,
+)  # fmt: skip
+COMBINING = (L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum)
+JOINS = (*COMBINING, L.Concatenate)
+CONVOLUTIONS = (L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D)
 
 
-def window_of(layer: Layer, shape: Shape) -> Window:
+def window_of(layer: L.Layer, shape: Shape) -> Window:
     """The moving window of a layer that has one, on maps of `shape`."""
     window = GEOMETRY[type(layer)].window(layer, shape)
     assert window is not None

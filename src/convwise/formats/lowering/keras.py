@@ -14,58 +14,17 @@ from itertools import zip_longest
 from math import ceil, floor, prod
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.activations import INFINITY, Activated, activation
 from convwise.core.geometry import transposed_crops, window_of
-from convwise.core.layers import (
-    GLU,
-    Activation,
-    AdaptiveAveragePooling2D,
-    AdaptiveMaxPooling2D,
-    Add,
-    AlphaDropout,
-    Average,
-    AveragePooling2D,
-    BatchNormalization,
-    Concatenate,
-    Conv2D,
-    Conv2DTranspose,
-    Cropping2D,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    Flatten,
-    GaussianDropout,
-    GaussianNoise,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    LayerScale,
-    Maximum,
-    MaxPooling2D,
-    Minimum,
-    Multiply,
-    Normalization,
-    PReLU,
-    Rescaling,
-    Reshape,
-    SeparableConv2D,
-    SpatialDropout2D,
-    StochasticDepth,
-    Subtract,
-    UpSampling2D,
-    ZeroPadding2D,
-    parameters,
-)
 from convwise.core.net import Net
 from convwise.core.parameters import REQUIRED, Pads, Pair
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, outputs_of, pads_of
 from convwise.formats.lowering.calls import Call, consumed, free, one, shapes_of, short
 
-Pool = MaxPooling2D | AveragePooling2D
-Adaptive = AdaptiveAveragePooling2D | AdaptiveMaxPooling2D
+Pool = L.MaxPooling2D | L.AveragePooling2D
+Adaptive = L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D
 Calls = tuple[Call, ...]
 _SIDES = ((0, 1), (2, 3))  # of (top, bottom, left, right), per axis
 # The parameters that Keras's layers have under the same names: no other is handed on.
@@ -88,7 +47,7 @@ DIFFERENT: dict[tuple[str, str], Any] = {
 }
 
 
-def lower(layer: Layer, shapes: Sequence[Shape], *, not_negative: bool = False) -> Calls:
+def lower(layer: L.Layer, shapes: Sequence[Shape], *, not_negative: bool = False) -> Calls:
     """The keras.layers classes that do what the layer does on maps of `shapes`. Unsupported where there are none.
 
     not_negative: whether the layer's input is known to hold no number below 0.
@@ -104,19 +63,19 @@ def lower(layer: Layer, shapes: Sequence[Shape], *, not_negative: bool = False) 
 # --- terms ----------------------------------------------------------------------------------
 
 
-def same_terms(layer: Layer, **changes: Any) -> Call:
+def same_terms(layer: L.Layer, **changes: Any) -> Call:
     """The Keras layer of the same name with the same parameters, apart from `changes`."""
-    shared = [p for p in parameters(layer) if p.name in TERMS]
+    shared = [p for p in L.parameters(layer) if p.name in TERMS]
     declared = {p.name: changes.get(p.name, getattr(layer, p.name)) for p in shared}
     first = [p.name for p in shared if p.default is REQUIRED]
-    apart = [*first, "groups"] if isinstance(layer, Conv2DTranspose) else first
+    apart = [*first, "groups"] if isinstance(layer, L.Conv2DTranspose) else first
     rest = {name: _plain(name, value) for name, value in declared.items() if name not in apart}
     return short(layer.op, tuple(one(declared[name]) for name in first), rest, defaults(type(layer)))
 
 
-def defaults(kind: type[Layer]) -> dict[str, Any]:
+def defaults(kind: type[L.Layer]) -> dict[str, Any]:
     """Keras's defaults of the parameters that its layer of the same name shares with ours."""
-    shared = [p for p in parameters(kind) if p.name in TERMS]
+    shared = [p for p in L.parameters(kind) if p.name in TERMS]
     return {p.name: DIFFERENT.get((kind.__name__, p.name), _plain(p.name, p.default)) for p in shared}
 
 
@@ -128,7 +87,7 @@ def _plain(name: str, value: Any) -> Any:
     return None if (name, value) == ("activation", "linear") else one(value)
 
 
-def _as_it_is(layer: Layer, shape: Shape, not_negative: bool) -> Calls:
+def _as_it_is(layer: L.Layer, shape: Shape, not_negative: bool) -> Calls:
     return (same_terms(layer),)
 
 
@@ -151,7 +110,7 @@ _SCALED: dict[str, Callable[[Mapping[str, float]], float]] = {
 }
 
 
-def _function(layer: Layer, given: Activated) -> Calls:
+def _function(layer: L.Layer, given: Activated) -> Calls:
     """An activation with arguments as layers; nothing where Keras has it by its name."""
     if not given.row.keras:
         raise Unsupported("keras", layer.name, f"keras.activations lacks {given.name}", "gelu, relu, or softmax")
@@ -171,7 +130,7 @@ def _function(layer: Layer, given: Activated) -> Calls:
     return _scaled(layer, given)
 
 
-def _clipped(layer: Layer, low: float, high: float) -> Calls:
+def _clipped(layer: L.Layer, low: float, high: float) -> Calls:
     """low + min(max(x - low, 0), high - low)."""
     if not -INFINITY < low < high:
         raise Unsupported("keras", layer.name, f"hard_tanh from {low} to {high} has no form in Keras", "other ends")
@@ -183,23 +142,23 @@ def _moved(scale: float = 1.0, offset: float = 0.0) -> Call:
     return _call("Rescaling", scale, offset=offset)
 
 
-def _scaled(layer: Layer, given: Activated) -> Calls:
+def _scaled(layer: L.Layer, given: Activated) -> Calls:
     by = _SCALED[given.name](given.arguments)
     if not 0 < by < INFINITY:
         raise Unsupported("keras", layer.name, f"{given} has no form in Keras", "arguments above 0")
     return _moved(1 / by), Call("Activation", (given.name,)), _moved(by)
 
 
-def _activation(layer: Activation, shape: Shape, not_negative: bool) -> Calls:
+def _activation(layer: L.Activation, shape: Shape, not_negative: bool) -> Calls:
     return _function(layer, activation(layer.activation)) or (same_terms(layer),)
 
 
 # --- convolutions ---------------------------------------------------------------------------
 
 
-def _windowed(layer: Conv2D | DepthwiseConv2D | SeparableConv2D, shape: Shape, not_negative: bool) -> Calls:
+def _windowed(layer: L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D, shape: Shape, not_negative: bool) -> Calls:
     """Strides that Keras refuses (with dilation, or uneven and depthwise on TensorFlow) follow as a layer of picks."""
-    uneven = not isinstance(layer, Conv2D) and layer.strides[0] != layer.strides[1]
+    uneven = not isinstance(layer, L.Conv2D) and layer.strides[0] != layer.strides[1]
     if max(layer.strides) > 1 and (uneven or max(layer.dilation_rate) > 1):
         pads = window_of(layer, shape).pads
         return (*_zeros(pads), *_activated(layer, padding="valid", strides=(1, 1)), _picked(layer.strides))
@@ -236,7 +195,7 @@ def _cropped(crops: Pads) -> Calls:
     return (Call("Cropping2D", (_sides(crops),)),) if any(crops) else ()
 
 
-def _transposed(layer: Conv2DTranspose, shape: Shape, not_negative: bool) -> Calls:
+def _transposed(layer: L.Conv2DTranspose, shape: Shape, not_negative: bool) -> Calls:
     _check_transposed(layer)
     if isinstance(layer.padding, str) and layer.output_padding == (0, 0):
         return _activated(layer, output_padding=None)
@@ -251,7 +210,7 @@ def _transposed(layer: Conv2DTranspose, shape: Shape, not_negative: bool) -> Cal
     return *made, *_cropped((top, max(bottom, 0), left, max(right, 0)))
 
 
-def _check_transposed(layer: Conv2DTranspose) -> None:
+def _check_transposed(layer: L.Conv2DTranspose) -> None:
     if layer.groups > 1:
         what = f"groups={layer.groups} of Conv2DTranspose has no form in Keras"
         raise Unsupported("keras", layer.name, what, "groups=1")
@@ -291,7 +250,7 @@ def _pool_by_word(layer: Pool, shape: Shape, window: Window, reached: Sequence[P
         pads = pads_of(word, shape, layer.pool_size, layer.strides)
         there = [_reached(shape, Window(window.kernel, window.strides, (1, 1), pads), axis) for axis in (0, 1)]
         # Keras 3.15 on PyTorch averages copies of the edge where 'same' is uneven, on TensorFlow it does not.
-        fair = not isinstance(layer, AveragePooling2D) or pads[::2] == pads[1::2]
+        fair = not isinstance(layer, L.AveragePooling2D) or pads[::2] == pads[1::2]
         counted = getattr(layer, "count_include_pad", False) and any(pads)
         if list(reached) == there and fair and not counted:
             return (pool_call(layer, word),)
@@ -306,7 +265,7 @@ def pool_call(layer: Pool, padding: str) -> Call:
 
 def _pool_of_zeros(layer: Pool, window: Window, not_negative: bool) -> Calls:
     """Zeros around the map, where they count, or where no number is below them."""
-    if isinstance(layer, AveragePooling2D):
+    if isinstance(layer, L.AveragePooling2D):
         fits = layer.count_include_pad and window.pads == layer.padding  # what ceil_mode adds does not count
     else:
         fits = not_negative
@@ -330,10 +289,10 @@ def _pool_of_picks(layer: Pool, shape: Shape, window: Window, reached: Sequence[
 def _pools_for(layer: Pool, size: int, sides: Pair) -> tuple[list[int], int] | None:
     """Sizes of pools in a row that together reach at least `sides` around the map, and what they reach before it."""
     before = (size - 1) // 2
-    if sides[0] <= before and sides[1] <= size - 1 - before and (size % 2 or isinstance(layer, MaxPooling2D)):
+    if sides[0] <= before and sides[1] <= size - 1 - before and (size % 2 or isinstance(layer, L.MaxPooling2D)):
         return [size], before
     before = size - 1 - max(sides[1], 0)
-    if isinstance(layer, AveragePooling2D) or sides[0] > before or 2 * before > size - 1:
+    if isinstance(layer, L.AveragePooling2D) or sides[0] > before or 2 * before > size - 1:
         return None
     twos = [2] * (size - 1 - 2 * before)
     return ([2 * before + 1, *twos] if before else twos), before
@@ -354,7 +313,7 @@ def _crops_of_picks(shape: Shape, window: Window, starts: Sequence[int]) -> Pads
 # --- the others -----------------------------------------------------------------------------
 
 
-def _normalization(layer: Normalization, shape: Shape, not_negative: bool) -> Calls:
+def _normalization(layer: L.Normalization, shape: Shape, not_negative: bool) -> Calls:
     mean, variance = (list(n) if len(n) > 1 else list(n) * shape[-1] for n in (layer.mean, layer.variance))
     return (Call("Normalization", (), {"mean": mean, "variance": variance}),)
 
@@ -382,23 +341,23 @@ def _float32(number: float) -> float:
     return float(struct.unpack("f", struct.pack("f", number))[0])
 
 
-def _upsampling(layer: UpSampling2D, shape: Shape, not_negative: bool) -> Calls:
+def _upsampling(layer: L.UpSampling2D, shape: Shape, not_negative: bool) -> Calls:
     if layer.interpolation == "bicubic":
         what = "bicubic interpolation gives other numbers on other Keras backends"
         raise Unsupported("keras", layer.name, what, "interpolation='bilinear'")
     return (same_terms(layer),)
 
 
-def _rescaling(layer: Rescaling, shape: Shape, not_negative: bool) -> Calls:
+def _rescaling(layer: L.Rescaling, shape: Shape, not_negative: bool) -> Calls:
     scale, offset = (list(n) if len(n) > 1 else n[0] for n in (layer.scale, layer.offset))
     return (_call("Rescaling", scale, offset=offset),)
 
 
-def _prelu(layer: PReLU, shape: Shape, not_negative: bool) -> Calls:
+def _prelu(layer: L.PReLU, shape: Shape, not_negative: bool) -> Calls:
     return (_call("PReLU", shared_axes=list(layer.shared_axes) or None),)
 
 
-def _layer_norm(layer: LayerNormalization, shape: Shape, not_negative: bool) -> Calls:
+def _layer_norm(layer: L.LayerNormalization, shape: Shape, not_negative: bool) -> Calls:
     axes = sorted(axis % (len(shape) + 1) for axis in layer.axis)
     if axes[-1] < len(shape) and axes == list(range(axes[0], axes[-1] + 1)):
         # Keras 3.15 on PyTorch normalises the last axes instead, on TensorFlow and JAX those that are meant.
@@ -407,53 +366,53 @@ def _layer_norm(layer: LayerNormalization, shape: Shape, not_negative: bool) -> 
     return _as_it_is(layer, shape, not_negative)
 
 
-def _layer_scale(layer: LayerScale, shape: Shape, not_negative: bool) -> Calls:
+def _layer_scale(layer: L.LayerScale, shape: Shape, not_negative: bool) -> Calls:
     axes = "abcdefgh"[: len(shape) + 1]
     return (Call("EinsumDense", (f"{axes},{axes[-1]}->{axes}", shape)),)
 
 
-def _stochastic(layer: StochasticDepth, shape: Shape, not_negative: bool) -> Calls:
+def _stochastic(layer: L.StochasticDepth, shape: Shape, not_negative: bool) -> Calls:
     return (Call("Dropout", (layer.rate,), {"noise_shape": (None, *(1 for _ in shape))}),)
 
 
-LOWER: dict[type[Layer], Callable[[Any, Shape, bool], Calls]] = {
-    Conv2D: _windowed,
-    DepthwiseConv2D: _windowed,
-    SeparableConv2D: _windowed,
-    Conv2DTranspose: _transposed,
-    MaxPooling2D: _pool,
-    AveragePooling2D: _pool,
-    GlobalAveragePooling2D: _as_it_is,
-    GlobalMaxPooling2D: _as_it_is,
-    AdaptiveAveragePooling2D: _adaptive,
-    AdaptiveMaxPooling2D: _adaptive,
-    BatchNormalization: _as_it_is,
-    GroupNormalization: _as_it_is,
-    LayerNormalization: _layer_norm,
-    Activation: _activation,
-    PReLU: _prelu,
-    LayerScale: _layer_scale,
-    Dropout: _as_it_is,
-    SpatialDropout2D: _as_it_is,
-    AlphaDropout: _as_it_is,
-    GaussianDropout: _as_it_is,
-    GaussianNoise: _as_it_is,
-    StochasticDepth: _stochastic,
-    Flatten: _as_it_is,
-    Reshape: lambda layer, shape, not_negative: (Call("Reshape", (layer.target_shape,)),),
-    Dense: lambda layer, shape, not_negative: _activated(layer),
-    Add: _as_it_is,
-    Subtract: _as_it_is,
-    Multiply: _as_it_is,
-    Average: _as_it_is,
-    Maximum: _as_it_is,
-    Minimum: _as_it_is,
-    Concatenate: _as_it_is,
-    ZeroPadding2D: lambda layer, shape, not_negative: (Call("ZeroPadding2D", (_sides(layer.padding),)),),
-    Cropping2D: lambda layer, shape, not_negative: (Call("Cropping2D", (_sides(layer.cropping),)),),
-    UpSampling2D: _upsampling,
-    Rescaling: _rescaling,
-    Normalization: _normalization,
+LOWER: dict[type[L.Layer], Callable[[Any, Shape, bool], Calls]] = {
+    L.Conv2D: _windowed,
+    L.DepthwiseConv2D: _windowed,
+    L.SeparableConv2D: _windowed,
+    L.Conv2DTranspose: _transposed,
+    L.MaxPooling2D: _pool,
+    L.AveragePooling2D: _pool,
+    L.GlobalAveragePooling2D: _as_it_is,
+    L.GlobalMaxPooling2D: _as_it_is,
+    L.AdaptiveAveragePooling2D: _adaptive,
+    L.AdaptiveMaxPooling2D: _adaptive,
+    L.BatchNormalization: _as_it_is,
+    L.GroupNormalization: _as_it_is,
+    L.LayerNormalization: _layer_norm,
+    L.Activation: _activation,
+    L.PReLU: _prelu,
+    L.LayerScale: _layer_scale,
+    L.Dropout: _as_it_is,
+    L.SpatialDropout2D: _as_it_is,
+    L.AlphaDropout: _as_it_is,
+    L.GaussianDropout: _as_it_is,
+    L.GaussianNoise: _as_it_is,
+    L.StochasticDepth: _stochastic,
+    L.Flatten: _as_it_is,
+    L.Reshape: lambda layer, shape, not_negative: (Call("Reshape", (layer.target_shape,)),),
+    L.Dense: lambda layer, shape, not_negative: _activated(layer),
+    L.Add: _as_it_is,
+    L.Subtract: _as_it_is,
+    L.Multiply: _as_it_is,
+    L.Average: _as_it_is,
+    L.Maximum: _as_it_is,
+    L.Minimum: _as_it_is,
+    L.Concatenate: _as_it_is,
+    L.ZeroPadding2D: lambda layer, shape, not_negative: (Call("ZeroPadding2D", (_sides(layer.padding),)),),
+    L.Cropping2D: lambda layer, shape, not_negative: (Call("Cropping2D", (_sides(layer.cropping),)),),
+    L.UpSampling2D: _upsampling,
+    L.Rescaling: _rescaling,
+    L.Normalization: _normalization,
 }
 
 
@@ -462,16 +421,16 @@ LOWER: dict[type[Layer], Callable[[Any, Shape, bool], Calls]] = {
 
 def expanded(net: Net) -> Net:
     """The net with each GLU in terms of other layers: Keras has no layer that splits channels."""
-    if not any(isinstance(layer, GLU) for layer in net.layers):
+    if not any(isinstance(layer, L.GLU) for layer in net.layers):
         return net
     shapes, taken = shapes_of(net), {layer.name for layer in net.layers}
-    made: list[Layer] = []
+    made: list[L.Layer] = []
     for layer in net.layers:
-        made += _halves(layer, shapes[layer.inputs[0]], taken) if isinstance(layer, GLU) else [layer]
+        made += _halves(layer, shapes[layer.inputs[0]], taken) if isinstance(layer, L.GLU) else [layer]
     return Net(net.input_shape, tuple(made))
 
 
-def _halves(layer: GLU, shape: Shape, taken: set[str]) -> list[Layer]:
+def _halves(layer: L.GLU, shape: Shape, taken: set[str]) -> list[L.Layer]:
     """The channels as columns (first half, second half), one of which is cropped away."""
     columns, values, first, gates, second, gate = (
         free(f"{layer.name}_{word}", taken) for word in ("halves", "left", "values", "right", "gates", "sigmoid")
@@ -479,11 +438,11 @@ def _halves(layer: GLU, shape: Shape, taken: set[str]) -> list[Layer]:
     half = shape[-1] // 2
     target = (*shape[:-1], half)
     return [
-        Reshape((prod(shape[:-1]), 2, half), name=columns, inputs=layer.inputs),
-        Cropping2D((0, 0, 0, 1), name=values, inputs=(columns,)),
-        Reshape(target, name=first, inputs=(values,)),
-        Cropping2D((0, 0, 1, 0), name=gates, inputs=(columns,)),
-        Reshape(target, name=second, inputs=(gates,)),
-        Activation("sigmoid", name=gate, inputs=(second,)),
-        Multiply(name=layer.name, inputs=(first, gate)),
+        L.Reshape((prod(shape[:-1]), 2, half), name=columns, inputs=layer.inputs),
+        L.Cropping2D((0, 0, 0, 1), name=values, inputs=(columns,)),
+        L.Reshape(target, name=first, inputs=(values,)),
+        L.Cropping2D((0, 0, 1, 0), name=gates, inputs=(columns,)),
+        L.Reshape(target, name=second, inputs=(gates,)),
+        L.Activation("sigmoid", name=gate, inputs=(second,)),
+        L.Multiply(name=layer.name, inputs=(first, gate)),
     ]

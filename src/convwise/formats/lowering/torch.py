@@ -10,57 +10,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.activations import activation
 from convwise.core.geometry import GEOMETRY, normalized_sides, prelu_shape, transposed_crops, window_of
-from convwise.core.layers import (
-    GLU,
-    Activation,
-    AdaptiveAveragePooling2D,
-    AdaptiveMaxPooling2D,
-    Add,
-    AlphaDropout,
-    Average,
-    AveragePooling2D,
-    BatchNormalization,
-    Concatenate,
-    Conv2D,
-    Conv2DTranspose,
-    Cropping2D,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    Flatten,
-    GaussianDropout,
-    GaussianNoise,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    LayerScale,
-    Maximum,
-    MaxPooling2D,
-    Minimum,
-    Multiply,
-    Normalization,
-    PReLU,
-    Rescaling,
-    Reshape,
-    SeparableConv2D,
-    SpatialDropout2D,
-    StochasticDepth,
-    Subtract,
-    UpSampling2D,
-    ZeroPadding2D,
-)
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, pads_of, symmetric
 from convwise.formats.lowering.calls import Call, consumed, one, short
 
 Calls = tuple[Call, ...]
-Convolution = Conv2D | DepthwiseConv2D | SeparableConv2D
-Pool = MaxPooling2D | AveragePooling2D
+Convolution = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D
+Pool = L.MaxPooling2D | L.AveragePooling2D
 # The calls that hold weights: a layer that shares another's must make the same ones.
 STATEFUL = frozenset({"Conv2d", "ConvTranspose2d", "Linear", "BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm",
                       "OrderedLayerNorm", "PReLU", "PlacedPReLU", "Scale", "Shift"})  # fmt: skip
@@ -89,7 +49,7 @@ DEFAULTS: dict[str, Mapping[str, Any]] = {
 }
 
 
-def lower(layer: Layer, shapes: Sequence[Shape]) -> Calls:
+def lower(layer: L.Layer, shapes: Sequence[Shape]) -> Calls:
     """The torch.nn classes (or those of formats/torch/modules.py) that do what the layer does on maps of `shapes`."""
     rule = LOWER.get(type(layer))
     if rule is None:
@@ -103,7 +63,7 @@ def _call(kind: str, *args: Any, **kwargs: Any) -> Call:
     return short(kind, args, kwargs, DEFAULTS[kind])
 
 
-def _as_keras(layer: Layer, shape: Shape) -> None:
+def _as_keras(layer: L.Layer, shape: Shape) -> None:
     """PyTorch looks for the channels behind the batch, which is where they are in a map and in a row."""
     if len(shape) not in (1, 3):
         what = f"{layer.op} on a shape of {len(shape)} sides reads other channels in PyTorch"
@@ -130,32 +90,32 @@ def _activation(name: str, shape: Shape) -> Calls:
     return (Call(tree.func.id, (), words),)
 
 
-def _prelu(layer: PReLU, shape: Shape) -> Calls:
+def _prelu(layer: L.PReLU, shape: Shape) -> Calls:
     alphas = prelu_shape(layer, shape)
     if len(shape) in (1, 3) and alphas[:-1] in ((), (1, 1)):
         return (_call("PReLU", num_parameters=alphas[-1]),)
     return (Call("PlacedPReLU", alphas[2:] + alphas[:2] if len(alphas) == 3 else alphas),)
 
 
-def _glu(layer: GLU, shape: Shape) -> Calls:
+def _glu(layer: L.GLU, shape: Shape) -> Calls:
     return (Call("GLU", (), {"dim": 1} if len(shape) == 3 else {}),)
 
 
 # --- convolutions ---------------------------------------------------------------------------
 
 
-def _conv(layer: Conv2D, shape: Shape) -> Calls:
+def _conv(layer: L.Conv2D, shape: Shape) -> Calls:
     made = _call("Conv2d", shape[2], layer.filters, one(layer.kernel_size), groups=layer.groups, **_common(layer))
     return _padded_conv(layer, shape, made)
 
 
-def _depthwise(layer: DepthwiseConv2D, shape: Shape) -> Calls:
+def _depthwise(layer: L.DepthwiseConv2D, shape: Shape) -> Calls:
     outputs = shape[2] * layer.depth_multiplier
     made = _call("Conv2d", shape[2], outputs, one(layer.kernel_size), groups=shape[2], **_common(layer))
     return _padded_conv(layer, shape, made)
 
 
-def _separable(layer: SeparableConv2D, shape: Shape) -> Calls:
+def _separable(layer: L.SeparableConv2D, shape: Shape) -> Calls:
     channels = shape[2] * layer.depth_multiplier
     common = {**_common(layer), "bias": False}
     depthwise = _call("Conv2d", shape[2], channels, one(layer.kernel_size), groups=shape[2], **common)
@@ -167,7 +127,7 @@ def _common(layer: Convolution) -> dict[str, Any]:
     return {"stride": one(layer.strides), "dilation": one(layer.dilation_rate), "bias": layer.use_bias}
 
 
-def _padded_conv(layer: Conv2D | DepthwiseConv2D, shape: Shape, made: Call) -> Calls:
+def _padded_conv(layer: L.Conv2D | L.DepthwiseConv2D, shape: Shape, made: Call) -> Calls:
     return *_padded(layer, shape, made), *_activation(layer.activation, shape)
 
 
@@ -186,7 +146,7 @@ def _ordered(padding: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, A
     return {**{k: v for k, v in rest.items() if k == "stride"}, **padding, **rest}
 
 
-def _transposed(layer: Conv2DTranspose, shape: Shape) -> Calls:
+def _transposed(layer: L.Conv2DTranspose, shape: Shape) -> Calls:
     """PyTorch takes `padding` from both sides and adds `output_padding` after; a negative pad takes what is left."""
     top, bottom, left, right = transposed_crops(layer)
     rows = _taken(layer, top, bottom, max(layer.strides[0], layer.dilation_rate[0]))
@@ -199,7 +159,7 @@ def _transposed(layer: Conv2DTranspose, shape: Shape) -> Calls:
     return made, *crop, *_activation(layer.activation, shape)
 
 
-def _taken(layer: Conv2DTranspose, before: int, after: int, limit: int) -> Pads:
+def _taken(layer: L.Conv2DTranspose, before: int, after: int, limit: int) -> Pads:
     """Padding, output padding (below `limit`), and what is cropped before and after, on one axis."""
     if before <= after:
         return before, 0, 0, after - before
@@ -222,14 +182,14 @@ def _pad(kind: str, pads: Pads) -> Call:
 # --- pooling --------------------------------------------------------------------------------
 
 
-def _max_pool(layer: MaxPooling2D, shape: Shape) -> Calls:
+def _max_pool(layer: L.MaxPooling2D, shape: Shape) -> Calls:
     native = _native_pool(layer, shape, "MaxPool2d")
     if native is not None:
         return (native,)
     return _pad("ConstantPad2d", window_of(layer, shape).pads), _pool("MaxPool2d", layer)
 
 
-def _average_pool(layer: AveragePooling2D, shape: Shape) -> Calls:
+def _average_pool(layer: L.AveragePooling2D, shape: Shape) -> Calls:
     if layer.count_include_pad:
         return _padded_average(layer, shape)
     native = _native_pool(layer, shape, "AvgPool2d")
@@ -240,7 +200,7 @@ def _average_pool(layer: AveragePooling2D, shape: Shape) -> Calls:
     return (Call("AveragePool", (one(layer.pool_size), stride, (left, right, top, bottom))),)
 
 
-def _padded_average(layer: AveragePooling2D, shape: Shape) -> Calls:
+def _padded_average(layer: L.AveragePooling2D, shape: Shape) -> Calls:
     """Padding counts as zeros, but what ceil_mode adds to it counts nowhere."""
     window = window_of(layer, shape)
     pads = pads_of(layer.padding, shape, layer.pool_size, layer.strides)
@@ -287,7 +247,7 @@ def _pool(kind: str, layer: Pool, **more: Any) -> Call:
 
 
 def _global(kind: str) -> Callable[[Any, Shape], Calls]:
-    def rule(layer: GlobalAveragePooling2D | GlobalMaxPooling2D, shape: Shape) -> Calls:
+    def rule(layer: L.GlobalAveragePooling2D | L.GlobalMaxPooling2D, shape: Shape) -> Calls:
         return (Call(kind, (1,)),) if layer.keepdims else (Call(kind, (1,)), Call("Flatten"))
 
     return rule
@@ -296,7 +256,7 @@ def _global(kind: str) -> Callable[[Any, Shape], Calls]:
 # --- normalisation --------------------------------------------------------------------------
 
 
-def _batch_norm(layer: BatchNormalization, shape: Shape) -> Calls:
+def _batch_norm(layer: L.BatchNormalization, shape: Shape) -> Calls:
     _as_keras(layer, shape)
     kind = "BatchNorm2d" if len(shape) == 3 else "BatchNorm1d"
     both = layer.scale and layer.center
@@ -305,14 +265,14 @@ def _batch_norm(layer: BatchNormalization, shape: Shape) -> Calls:
     return made, *_learnt(layer, both, shape[-1:])
 
 
-def _group_norm(layer: GroupNormalization, shape: Shape) -> Calls:
+def _group_norm(layer: L.GroupNormalization, shape: Shape) -> Calls:
     _as_keras(layer, shape)
     both = layer.scale and layer.center
     made = _call("GroupNorm", layer.groups, shape[-1], eps=layer.epsilon, affine=both)
     return made, *_learnt(layer, both, shape[-1:])
 
 
-def _layer_norm(layer: LayerNormalization, shape: Shape) -> Calls:
+def _layer_norm(layer: L.LayerNormalization, shape: Shape) -> Calls:
     """The axes stay in our order, and so do the weights."""
     sides: Any = normalized_sides(layer, shape)
     sides, order = sides[0] if len(sides) == 1 else sides, _normalized_last(layer, shape)
@@ -322,7 +282,7 @@ def _layer_norm(layer: LayerNormalization, shape: Shape) -> Calls:
     return (_call("OrderedLayerNorm", sides, order=order, eps=layer.epsilon, **learnt),)
 
 
-def _normalized_last(layer: LayerNormalization, shape: Shape) -> tuple[int, ...]:
+def _normalized_last(layer: L.LayerNormalization, shape: Shape) -> tuple[int, ...]:
     """PyTorch's axes, those that are normalised over last and in our order."""
     ours = {1: 2, 2: 3, 3: 1} if len(shape) == 3 else {}
     axes = sorted(axis % (len(shape) + 1) for axis in layer.axis)
@@ -330,14 +290,14 @@ def _normalized_last(layer: LayerNormalization, shape: Shape) -> tuple[int, ...]
     return *(axis for axis in range(len(shape) + 1) if axis not in places), *places
 
 
-def _learnt(layer: BatchNormalization | GroupNormalization, both: bool, shape: Shape) -> Calls:
+def _learnt(layer: L.BatchNormalization | L.GroupNormalization, both: bool, shape: Shape) -> Calls:
     """The one of scale and shift that is learnt, where PyTorch has both or none."""
     if both:
         return ()
     return tuple(Call(kind, shape) for kind, present in (("Scale", layer.scale), ("Shift", layer.center)) if present)
 
 
-def _rescaling(layer: Rescaling, shape: Shape) -> Calls:
+def _rescaling(layer: L.Rescaling, shape: Shape) -> Calls:
     scale, offset = one(layer.scale), one(layer.offset)
     if isinstance(scale, float) and isinstance(offset, float):
         return (_call("Rescaling", scale, offset=offset),)
@@ -347,7 +307,7 @@ def _rescaling(layer: Rescaling, shape: Shape) -> Calls:
 # --- shapes ---------------------------------------------------------------------------------
 
 
-def _flatten(layer: Layer, shape: Shape) -> Calls:
+def _flatten(layer: L.Layer, shape: Shape) -> Calls:
     return (Call("FlattenLast" if _ordered_channels(shape) else "Flatten"),)
 
 
@@ -356,8 +316,8 @@ def _ordered_channels(shape: Shape) -> bool:
     return len(shape) == 3 and shape[2] > 1 and shape[0] * shape[1] > 1
 
 
-def _reshape(layer: Reshape, shape: Shape) -> Calls:
-    target = GEOMETRY[Reshape].shape(layer, [shape])
+def _reshape(layer: L.Reshape, shape: Shape) -> Calls:
+    target = GEOMETRY[L.Reshape].shape(layer, [shape])
     if target == shape:
         return (Call("Identity"),)
     if len(target) == 1:
@@ -367,23 +327,23 @@ def _reshape(layer: Reshape, shape: Shape) -> Calls:
     return (Call("Reshape", target),)
 
 
-def _dense(layer: Dense, shape: Shape) -> Calls:
+def _dense(layer: L.Dense, shape: Shape) -> Calls:
     after = _activation(layer.activation, shape)
     if len(shape) == 3:  # Keras applies Dense at every position of a map, which is a 1x1 convolution.
         return (_call("Conv2d", shape[2], layer.units, 1, bias=layer.use_bias), *after)
     return (_call("Linear", shape[-1], layer.units, bias=layer.use_bias), *after)
 
 
-def _concatenate(layer: Concatenate, shape: Shape) -> Calls:
+def _concatenate(layer: L.Concatenate, shape: Shape) -> Calls:
     _as_keras(layer, shape)
     return (Call("Concatenate"),)
 
 
-def _cropping(layer: Cropping2D, shape: Shape) -> Calls:
+def _cropping(layer: L.Cropping2D, shape: Shape) -> Calls:
     return (_pad("ZeroPad2d", _less(NO_PADS, layer.cropping)),)
 
 
-def _up_sampling(layer: UpSampling2D, shape: Shape) -> Calls:
+def _up_sampling(layer: L.UpSampling2D, shape: Shape) -> Calls:
     if layer.interpolation == "bicubic":
         what = "bicubic weighs neighbours otherwise in PyTorch than in Keras"
         raise Unsupported("torch", layer.name, what, "interpolation='bilinear'")
@@ -398,43 +358,43 @@ def _dropping(kind: str) -> Callable[[Any, Shape], Calls]:
     return lambda layer, shape: (Call(kind, (layer.rate,)),)
 
 
-LOWER: dict[type[Layer], Callable[[Any, Shape], Calls]] = {
-    Conv2D: _conv,
-    DepthwiseConv2D: _depthwise,
-    SeparableConv2D: _separable,
-    Conv2DTranspose: _transposed,
-    MaxPooling2D: _max_pool,
-    AveragePooling2D: _average_pool,
-    GlobalAveragePooling2D: _global("AdaptiveAvgPool2d"),
-    GlobalMaxPooling2D: _global("AdaptiveMaxPool2d"),
-    AdaptiveAveragePooling2D: lambda layer, shape: (Call("AdaptiveAvgPool2d", (one(layer.output_size),)),),
-    AdaptiveMaxPooling2D: lambda layer, shape: (Call("AdaptiveMaxPool2d", (one(layer.output_size),)),),
-    BatchNormalization: _batch_norm,
-    GroupNormalization: _group_norm,
-    LayerNormalization: _layer_norm,
-    Activation: lambda layer, shape: _activation(layer.activation, shape) or (Call("Identity"),),
-    PReLU: _prelu,
-    GLU: _glu,
-    LayerScale: lambda layer, shape: (Call("Scale", shape[-1:]),),
-    Dropout: _dropping("Dropout"),
-    SpatialDropout2D: _dropping("Dropout2d"),
-    AlphaDropout: _dropping("AlphaDropout"),
-    GaussianDropout: _dropping("GaussianDropout"),
-    GaussianNoise: lambda layer, shape: (Call("GaussianNoise", (layer.stddev,)),),
-    StochasticDepth: _dropping("StochasticDepth"),
-    Flatten: _flatten,
-    Reshape: _reshape,
-    Dense: _dense,
-    Add: _plain("Add"),
-    Subtract: _plain("Subtract"),
-    Multiply: _plain("Multiply"),
-    Average: _plain("Average"),
-    Maximum: _plain("Maximum"),
-    Minimum: _plain("Minimum"),
-    Concatenate: _concatenate,
-    ZeroPadding2D: lambda layer, shape: (_pad("ZeroPad2d", window_of(layer, shape).pads),),
-    Cropping2D: _cropping,
-    UpSampling2D: _up_sampling,
-    Rescaling: _rescaling,
-    Normalization: lambda layer, shape: (Call("Normalization", (list(layer.mean), list(layer.variance))),),
+LOWER: dict[type[L.Layer], Callable[[Any, Shape], Calls]] = {
+    L.Conv2D: _conv,
+    L.DepthwiseConv2D: _depthwise,
+    L.SeparableConv2D: _separable,
+    L.Conv2DTranspose: _transposed,
+    L.MaxPooling2D: _max_pool,
+    L.AveragePooling2D: _average_pool,
+    L.GlobalAveragePooling2D: _global("AdaptiveAvgPool2d"),
+    L.GlobalMaxPooling2D: _global("AdaptiveMaxPool2d"),
+    L.AdaptiveAveragePooling2D: lambda layer, shape: (Call("AdaptiveAvgPool2d", (one(layer.output_size),)),),
+    L.AdaptiveMaxPooling2D: lambda layer, shape: (Call("AdaptiveMaxPool2d", (one(layer.output_size),)),),
+    L.BatchNormalization: _batch_norm,
+    L.GroupNormalization: _group_norm,
+    L.LayerNormalization: _layer_norm,
+    L.Activation: lambda layer, shape: _activation(layer.activation, shape) or (Call("Identity"),),
+    L.PReLU: _prelu,
+    L.GLU: _glu,
+    L.LayerScale: lambda layer, shape: (Call("Scale", shape[-1:]),),
+    L.Dropout: _dropping("Dropout"),
+    L.SpatialDropout2D: _dropping("Dropout2d"),
+    L.AlphaDropout: _dropping("AlphaDropout"),
+    L.GaussianDropout: _dropping("GaussianDropout"),
+    L.GaussianNoise: lambda layer, shape: (Call("GaussianNoise", (layer.stddev,)),),
+    L.StochasticDepth: _dropping("StochasticDepth"),
+    L.Flatten: _flatten,
+    L.Reshape: _reshape,
+    L.Dense: _dense,
+    L.Add: _plain("Add"),
+    L.Subtract: _plain("Subtract"),
+    L.Multiply: _plain("Multiply"),
+    L.Average: _plain("Average"),
+    L.Maximum: _plain("Maximum"),
+    L.Minimum: _plain("Minimum"),
+    L.Concatenate: _concatenate,
+    L.ZeroPadding2D: lambda layer, shape: (_pad("ZeroPad2d", window_of(layer, shape).pads),),
+    L.Cropping2D: _cropping,
+    L.UpSampling2D: _up_sampling,
+    L.Rescaling: _rescaling,
+    L.Normalization: lambda layer, shape: (Call("Normalization", (list(layer.mean), list(layer.variance))),),
 }

@@ -9,49 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convwise.core import layers as L
 from convwise.core.activations import INFINITY, activation
 from convwise.core.geometry import GEOMETRY, normalized_sides, transposed_crops, window_of
-from convwise.core.layers import (
-    GLU,
-    Activation,
-    AdaptiveAveragePooling2D,
-    AdaptiveMaxPooling2D,
-    Add,
-    AlphaDropout,
-    Average,
-    AveragePooling2D,
-    BatchNormalization,
-    Concatenate,
-    Conv2D,
-    Conv2DTranspose,
-    Cropping2D,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    Flatten,
-    GaussianDropout,
-    GaussianNoise,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    LayerScale,
-    Maximum,
-    MaxPooling2D,
-    Minimum,
-    Multiply,
-    Normalization,
-    PReLU,
-    Rescaling,
-    Reshape,
-    SeparableConv2D,
-    SpatialDropout2D,
-    StochasticDepth,
-    Subtract,
-    UpSampling2D,
-    ZeroPadding2D,
-)
 from convwise.core.parameters import Pads
 from convwise.core.problems import Unsupported
 from convwise.core.windows import Shape, Window, pads_of
@@ -80,7 +40,7 @@ class Op:
 Ops = tuple[Op, ...]
 
 
-def lower(layer: Layer, shapes: Sequence[Shape], weights: Kernels) -> Ops:
+def lower(layer: L.Layer, shapes: Sequence[Shape], weights: Kernels) -> Ops:
     """The operators that do what the layer does on maps of `shapes`; weights by 'kernel', 'bias', ..."""
     rule = LOWER.get(type(layer))
     if rule is None:
@@ -201,25 +161,25 @@ def _moves(window: Window) -> dict[str, Any]:
     return {"kernel_shape": window.kernel, "strides": window.strides, "pads": _sides(window.pads)}
 
 
-def _convolved(layer: Layer, shape: Shape, weights: Kernels, key: str, outputs: int, groups: int) -> Op:
+def _convolved(layer: L.Layer, shape: Shape, weights: Kernels, key: str, outputs: int, groups: int) -> Op:
     window = window_of(layer, shape)
     turned = channels_first(layer, weights[key], (outputs, shape[2] // groups, *window.kernel), key)
     bias = {"bias": weights["bias"]} if "bias" in weights else {}
     return Op("Conv", {key: turned, **bias}, {**_moves(window), "dilations": window.dilation, "group": groups})
 
 
-def _conv(layer: Conv2D, shape: Shape, weights: Kernels) -> Ops:
+def _conv(layer: L.Conv2D, shape: Shape, weights: Kernels) -> Ops:
     made = _convolved(layer, shape, weights, "kernel", layer.filters, layer.groups)
     return (made, *_activation(layer.activation, (1, 1, layer.filters)))
 
 
-def _depthwise(layer: DepthwiseConv2D, shape: Shape, weights: Kernels) -> Ops:
+def _depthwise(layer: L.DepthwiseConv2D, shape: Shape, weights: Kernels) -> Ops:
     outputs = shape[2] * layer.depth_multiplier
     made = _convolved(layer, shape, weights, "kernel", outputs, shape[2])
     return (made, *_activation(layer.activation, (1, 1, outputs)))
 
 
-def _separable(layer: SeparableConv2D, shape: Shape, weights: Kernels) -> Ops:
+def _separable(layer: L.SeparableConv2D, shape: Shape, weights: Kernels) -> Ops:
     between, key = shape[2] * layer.depth_multiplier, "pointwise_kernel"
     depthwise = {"depthwise_kernel": weights["depthwise_kernel"]}
     first = _convolved(layer, shape, depthwise, "depthwise_kernel", between, shape[2])
@@ -229,7 +189,7 @@ def _separable(layer: SeparableConv2D, shape: Shape, weights: Kernels) -> Ops:
     return (first, Op("Conv", {key: turned, **bias}, {"kernel_shape": (1, 1)}), *after)
 
 
-def _transposed(layer: Conv2DTranspose, shape: Shape, weights: Kernels) -> Ops:
+def _transposed(layer: L.Conv2DTranspose, shape: Shape, weights: Kernels) -> Ops:
     top, bottom, left, right = transposed_crops(layer)
     turned = channels_first(layer, weights["kernel"], (shape[2], layer.filters // layer.groups, *layer.kernel_size))
     attributes = {
@@ -245,7 +205,7 @@ def _transposed(layer: Conv2DTranspose, shape: Shape, weights: Kernels) -> Ops:
     return (Op("ConvTranspose", {"kernel": turned}, attributes), _pad((0, extra[0], 0, extra[1])), *bias, *after)
 
 
-def _dense(layer: Dense, shape: Shape, weights: Kernels) -> Ops:
+def _dense(layer: L.Dense, shape: Shape, weights: Kernels) -> Ops:
     after = _activation(layer.activation, (*shape[:-1], layer.units))
     if len(shape) == 1:
         return (Op("Gemm", weights), *after)
@@ -257,11 +217,11 @@ def _dense(layer: Dense, shape: Shape, weights: Kernels) -> Ops:
 # --- pooling --------------------------------------------------------------------------------
 
 
-def _max_pool(layer: MaxPooling2D, shape: Shape, weights: Kernels) -> Ops:
+def _max_pool(layer: L.MaxPooling2D, shape: Shape, weights: Kernels) -> Ops:
     return (_pool("MaxPool", layer, window_of(layer, shape)),)
 
 
-def _average_pool(layer: AveragePooling2D, shape: Shape, weights: Kernels) -> Ops:
+def _average_pool(layer: L.AveragePooling2D, shape: Shape, weights: Kernels) -> Ops:
     window = window_of(layer, shape)
     if not layer.count_include_pad:  # which is ONNX's default
         return (_pool("AveragePool", layer, window),)
@@ -274,7 +234,7 @@ def _average_pool(layer: AveragePooling2D, shape: Shape, weights: Kernels) -> Op
     return _pad(counted), _pool("AveragePool", layer, inside)
 
 
-def _pool(kind: str, layer: Layer, window: Window, **more: int) -> Op:
+def _pool(kind: str, layer: L.Layer, window: Window, **more: int) -> Op:
     (rows, columns), (top, bottom, left, right) = window.kernel, window.pads
     if max(top, bottom) >= rows or max(left, right) >= columns:
         what = f"padding {window.pads} makes windows of {window.kernel} that hold nothing"
@@ -286,7 +246,7 @@ def _global(kind: str) -> Callable[[Any, Shape, Kernels], Ops]:
     return lambda layer, shape, weights: (Op(kind), *(() if layer.keepdims else (Op("Flatten", {}, {"axis": 1}),)))
 
 
-def _adaptive_windows(layer: AdaptiveAveragePooling2D | AdaptiveMaxPooling2D, shape: Shape) -> list[list[range]]:
+def _adaptive_windows(layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, shape: Shape) -> list[list[range]]:
     """The rows, and the columns, that each output reads."""
     moves = GEOMETRY[type(layer)].moves(layer, shape, (*layer.output_size, shape[2]))
     assert moves is not None
@@ -306,10 +266,10 @@ def _regular(windows: Sequence[range]) -> tuple[int, int] | None:
     return (sizes.pop(), steps.pop()) if len(sizes) == len(steps) == 1 and 0 not in steps else None
 
 
-def _adaptive(layer: AdaptiveAveragePooling2D | AdaptiveMaxPooling2D, shape: Shape, weights: Kernels) -> Ops:
+def _adaptive(layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, shape: Shape, weights: Kernels) -> Ops:
     """One pool where the windows move evenly; else one axis after the other, as windows are rectangles."""
     windows = _adaptive_windows(layer, shape)
-    mean = isinstance(layer, AdaptiveAveragePooling2D)
+    mean = isinstance(layer, L.AdaptiveAveragePooling2D)
     rows, columns = (_regular(each) for each in windows)
     if rows and columns:
         even = Window((rows[0], columns[0]), (rows[1], columns[1]), (1, 1), (0, 0, 0, 0))
@@ -332,12 +292,12 @@ def _largest(windows: Sequence[range], axis: int) -> Ops:
 # --- normalisation --------------------------------------------------------------------------
 
 
-def _batch_norm(layer: BatchNormalization, shape: Shape, weights: Kernels) -> Ops:
+def _batch_norm(layer: L.BatchNormalization, shape: Shape, weights: Kernels) -> Ops:
     ones, zeros = np.ones(shape[-1], np.float32), np.zeros(shape[-1], np.float32)
     return (Op("BatchNormalization", {"gamma": ones, "beta": zeros, **weights}, {"epsilon": layer.epsilon}),)
 
 
-def _group_norm(layer: GroupNormalization, shape: Shape, weights: Kernels) -> Ops:
+def _group_norm(layer: L.GroupNormalization, shape: Shape, weights: Kernels) -> Ops:
     """GroupNormalization means another thing from opset 21 on; this does not."""
     grouped = Op("Reshape", {"groups": _whole(0, layer.groups, -1)})
     ones, zeros = np.ones(layer.groups, np.float32), np.zeros(layer.groups, np.float32)
@@ -351,7 +311,7 @@ def _learnt(weights: Kernels, rank: int) -> Ops:
     return tuple(Op(kinds[key], {key: _first(value, rank)}) for key, value in weights.items())
 
 
-def _layer_norm(layer: LayerNormalization, shape: Shape, weights: Kernels) -> Ops:
+def _layer_norm(layer: L.LayerNormalization, shape: Shape, weights: Kernels) -> Ops:
     rank, sides = len(shape), normalized_sides(layer, shape)
     axes = sorted(axis if axis > 0 else rank + 1 + axis for axis in layer.axis)
     if axes == list(range(rank + 1 - len(axes), rank + 1)):
@@ -366,11 +326,11 @@ def _layer_norm(layer: LayerNormalization, shape: Shape, weights: Kernels) -> Op
     return (*centred, *deviation, Op("Sqrt"), Op("Div", reads=(-5, -1)), *_learnt(spread, rank))
 
 
-def _prelu(layer: PReLU, shape: Shape, weights: Kernels) -> Ops:
+def _prelu(layer: L.PReLU, shape: Shape, weights: Kernels) -> Ops:
     return (Op("PRelu", {"alpha": _first(weights["alpha"], len(shape))}),)
 
 
-def _glu(layer: GLU, shape: Shape, weights: Kernels) -> Ops:
+def _glu(layer: L.GLU, shape: Shape, weights: Kernels) -> Ops:
     half, whole, axis = _whole(shape[-1] // 2), _whole(shape[-1]), _whole(1)
     first = Op("Slice", {"starts": _whole(0), "ends": half, "axes": axis})
     second = Op("Slice", {"starts": half, "ends": whole, "axes": axis}, reads=(-2,))
@@ -381,12 +341,12 @@ def _per_channel(numbers: Sequence[float], shape: Shape) -> Tensor:
     return np.array(numbers, np.float32).reshape(-1, *(1 for _ in shape[:-1]))
 
 
-def _rescaling(layer: Rescaling, shape: Shape, weights: Kernels) -> Ops:
+def _rescaling(layer: L.Rescaling, shape: Shape, weights: Kernels) -> Ops:
     scale, offset = (_per_channel(numbers, shape) for numbers in (layer.scale, layer.offset))
     return Op("Mul", {"scale": scale}), Op("Add", {"offset": offset})
 
 
-def _normalization(layer: Normalization, shape: Shape, weights: Kernels) -> Ops:
+def _normalization(layer: L.Normalization, shape: Shape, weights: Kernels) -> Ops:
     mean, variance = (_per_channel(numbers, shape) for numbers in (layer.mean, layer.variance))
     deviation = np.maximum(np.sqrt(variance), np.float32(1e-7))  # as Keras
     return Op("Sub", {"mean": mean}), Op("Div", {"deviation": deviation})
@@ -395,12 +355,12 @@ def _normalization(layer: Normalization, shape: Shape, weights: Kernels) -> Ops:
 # --- shapes ---------------------------------------------------------------------------------
 
 
-def _flatten(layer: Flatten, shape: Shape, weights: Kernels) -> Ops:
+def _flatten(layer: L.Flatten, shape: Shape, weights: Kernels) -> Ops:
     return (*_turn_last(len(shape)), Op("Flatten", {}, {"axis": 1}))
 
 
-def _reshape(layer: Reshape, shape: Shape, weights: Kernels) -> Ops:
-    target = GEOMETRY[Reshape].shape(layer, [shape])
+def _reshape(layer: L.Reshape, shape: Shape, weights: Kernels) -> Ops:
+    target = GEOMETRY[L.Reshape].shape(layer, [shape])
     return (*_turn_last(len(shape)), Op("Reshape", {"shape": _whole(-1, *target)}), *_turn_first(len(target)))
 
 
@@ -409,7 +369,7 @@ def _pad(pads: Pads) -> Op:
     return Op("Pad", {"pads": _whole(0, 0, top, left, 0, 0, bottom, right)})
 
 
-def _cropping(layer: Cropping2D, shape: Shape, weights: Kernels) -> Ops:
+def _cropping(layer: L.Cropping2D, shape: Shape, weights: Kernels) -> Ops:
     top, bottom, left, right = layer.cropping
     ends = _whole(shape[0] - bottom, shape[1] - right)
     return (Op("Slice", {"starts": _whole(top, left), "ends": ends, "axes": _whole(2, 3)}),)
@@ -421,7 +381,7 @@ _RESIZE: dict[str, dict[str, Any]] = {
 }
 
 
-def _upsampling(layer: UpSampling2D, shape: Shape, weights: Kernels) -> Ops:
+def _upsampling(layer: L.UpSampling2D, shape: Shape, weights: Kernels) -> Ops:
     if layer.interpolation not in _RESIZE:
         what = f"{layer.interpolation} interpolation has another kernel in each framework"
         raise Unsupported("onnx", layer.name, what, "bilinear")
@@ -429,13 +389,13 @@ def _upsampling(layer: UpSampling2D, shape: Shape, weights: Kernels) -> Ops:
     return (Op("Resize", sizes, _RESIZE[layer.interpolation]),)
 
 
-def _product(layer: Multiply, shape: Shape, weights: Kernels) -> Ops:
+def _product(layer: L.Multiply, shape: Shape, weights: Kernels) -> Ops:
     """Mul takes two."""
     more = (Op("Mul", reads=(-1, -3 - 2 * i)) for i in range(1, len(layer.inputs) - 1))
     return (Op("Mul", reads=(-2, -3)), *more)
 
 
-def _nothing(layer: Layer, shape: Shape, weights: Kernels) -> Ops:
+def _nothing(layer: L.Layer, shape: Shape, weights: Kernels) -> Ops:
     return ()
 
 
@@ -443,43 +403,43 @@ def _one(kind: str, **attributes: Any) -> Callable[[Any, Shape, Kernels], Ops]:
     return lambda layer, shape, weights: (Op(kind, {}, attributes),)
 
 
-LOWER: dict[type[Layer], Callable[[Any, Shape, Kernels], Ops]] = {
-    Conv2D: _conv,
-    DepthwiseConv2D: _depthwise,
-    SeparableConv2D: _separable,
-    Conv2DTranspose: _transposed,
-    MaxPooling2D: _max_pool,
-    AveragePooling2D: _average_pool,
-    GlobalAveragePooling2D: _global("GlobalAveragePool"),
-    GlobalMaxPooling2D: _global("GlobalMaxPool"),
-    AdaptiveAveragePooling2D: _adaptive,
-    AdaptiveMaxPooling2D: _adaptive,
-    BatchNormalization: _batch_norm,
-    GroupNormalization: _group_norm,
-    LayerNormalization: _layer_norm,
-    Activation: lambda layer, shape, weights: _activation(layer.activation, shape),
-    PReLU: _prelu,
-    GLU: _glu,
-    LayerScale: lambda layer, shape, weights: _learnt(weights, len(shape)),
-    Dropout: _nothing,
-    SpatialDropout2D: _nothing,
-    AlphaDropout: _nothing,
-    GaussianDropout: _nothing,
-    GaussianNoise: _nothing,
-    StochasticDepth: _nothing,
-    Flatten: _flatten,
-    Reshape: _reshape,
-    Dense: _dense,
-    Add: _one("Sum"),
-    Subtract: _one("Sub"),
-    Multiply: _product,
-    Average: _one("Mean"),
-    Maximum: _one("Max"),
-    Minimum: _one("Min"),
-    Concatenate: _one("Concat", axis=1),
-    ZeroPadding2D: lambda layer, shape, weights: (_pad(layer.padding),),
-    Cropping2D: _cropping,
-    UpSampling2D: _upsampling,
-    Rescaling: _rescaling,
-    Normalization: _normalization,
+LOWER: dict[type[L.Layer], Callable[[Any, Shape, Kernels], Ops]] = {
+    L.Conv2D: _conv,
+    L.DepthwiseConv2D: _depthwise,
+    L.SeparableConv2D: _separable,
+    L.Conv2DTranspose: _transposed,
+    L.MaxPooling2D: _max_pool,
+    L.AveragePooling2D: _average_pool,
+    L.GlobalAveragePooling2D: _global("GlobalAveragePool"),
+    L.GlobalMaxPooling2D: _global("GlobalMaxPool"),
+    L.AdaptiveAveragePooling2D: _adaptive,
+    L.AdaptiveMaxPooling2D: _adaptive,
+    L.BatchNormalization: _batch_norm,
+    L.GroupNormalization: _group_norm,
+    L.LayerNormalization: _layer_norm,
+    L.Activation: lambda layer, shape, weights: _activation(layer.activation, shape),
+    L.PReLU: _prelu,
+    L.GLU: _glu,
+    L.LayerScale: lambda layer, shape, weights: _learnt(weights, len(shape)),
+    L.Dropout: _nothing,
+    L.SpatialDropout2D: _nothing,
+    L.AlphaDropout: _nothing,
+    L.GaussianDropout: _nothing,
+    L.GaussianNoise: _nothing,
+    L.StochasticDepth: _nothing,
+    L.Flatten: _flatten,
+    L.Reshape: _reshape,
+    L.Dense: _dense,
+    L.Add: _one("Sum"),
+    L.Subtract: _one("Sub"),
+    L.Multiply: _product,
+    L.Average: _one("Mean"),
+    L.Maximum: _one("Max"),
+    L.Minimum: _one("Min"),
+    L.Concatenate: _one("Concat", axis=1),
+    L.ZeroPadding2D: lambda layer, shape, weights: (_pad(layer.padding),),
+    L.Cropping2D: _cropping,
+    L.UpSampling2D: _upsampling,
+    L.Rescaling: _rescaling,
+    L.Normalization: _normalization,
 }
