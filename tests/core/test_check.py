@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
-from convwise.core.check import CHECKS, SEVERITIES, Finding, check, edited, findings
+from convwise.core.check import CHECKS, SEVERITIES, Finding, check, findings
 from convwise.core.checks.view import View
 from convwise.core.checks.windows import readings
 from convwise.core.net import Net
 from convwise.core.parameters import MOST_SIZE
 from convwise.core.problems import ShapeError, UnusableInput
 from convwise.core.windows import Window
+from convwise.evidence.fixes import edited
 from nets import nets
 
 LOOSE = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -87,9 +87,9 @@ class Applied:
 
 def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied | None:
     """Every fix tried, the gravest first; None where there is none. A budget that is too short is told, not raised."""
-    from convwise.core.check import edited
     from convwise.evidence.bench import measure_on
     from convwise.evidence.experiment import Base, Edit, Terms, TooShort
+    from convwise.evidence.fixes import edited
 
     net, terms = found.lifted.net, Terms(parse_duration(budget), started=STARTED, name="apply")
     nets = [(finding.problem, edited(net, finding)) for finding in found.findings]  # the gravest first

@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from convwise.core.calculus import analyse
 from convwise.core.checks import parts, stacks, windows
 from convwise.core.checks.view import Case, Edit, View
-from convwise.core.layers import Layer
 from convwise.core.net import Net
-from convwise.core.problems import Problem, Severity, ShapeError, UnusableInput
+from convwise.core.problems import Problem, Severity
 
 NAMED = 3  # layers that a merged finding names
 
@@ -251,53 +249,3 @@ def _fixes(cases: Sequence[Case]) -> str:
         return cases[0].fix
     said = "; ".join(f"{case.layers[0]}: {case.fix}" for case in cases[:NAMED])
     return said + ("; ..." if len(cases) > NAMED else "")
-
-
-# --- fixes ----------------------------------------------------------------------------------
-
-
-def edited(net: Net, finding: Finding) -> Net | None:
-    """The net with a finding's fix; None where it has no edits, or where the net would not fit together."""
-    layers = list(net.layers)
-    try:
-        for edit in finding.edits:
-            layers = _edit(layers, edit)
-        changed = Net(net.input_shape, tuple(layers))
-        analyse(changed)
-    except (ShapeError, UnusableInput):
-        return None
-    return changed if changed.layers and changed.id != net.id else None
-
-
-def _edit(layers: list[Layer], edit: Edit) -> list[Layer]:
-    place = next(number for number, layer in enumerate(layers) if layer.name == edit.layer)
-    before, layer, after = layers[:place], layers[place], layers[place + 1 :]
-    if edit.reads:
-        return [*before, *_redirected(after, edit.layer, edit.reads)]
-    if not edit.instead:
-        return [*before, replace(layer, **edit.changes), *after]
-    chain = _chain(layer, edit.instead, {each.name for each in layers})
-    return [*before, *chain, *_redirected(after, edit.layer, chain[-1].name)]
-
-
-def _chain(layer: Layer, instead: Sequence[Layer], taken: set[str]) -> list[Layer]:
-    """New layers, each reading the one before, the first what `layer` reads; the layer's own kind keeps its name."""
-    chain: list[Layer] = []
-    keeper = next((each for each in instead if each.op == layer.op), instead[0])
-    for new in instead:
-        name = layer.name if new is keeper else _fresh(f"{layer.name}_{new.op.lower()}", taken)
-        inputs = (chain[-1].name,) if chain else layer.inputs
-        chain.append(replace(new, name=name, inputs=inputs))
-    return chain
-
-
-def _fresh(base: str, taken: set[str]) -> str:
-    name, number = base, 1
-    while name in taken:
-        name, number = f"{base}_{number}", number + 1
-    taken.add(name)
-    return name
-
-
-def _redirected(layers: Sequence[Layer], old: str, new: str) -> list[Layer]:
-    return [replace(layer, inputs=tuple(new if name == old else name for name in layer.inputs)) for layer in layers]

@@ -95,7 +95,7 @@ def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
     """The layers with their names and inputs filled in, checked."""
     known, before = {INPUT: Layer()}, INPUT
     for layer in layers:
-        name = layer.name or _fresh(layer.op.lower(), known)
+        name = layer.name or fresh(layer.op.lower(), known)
         if name in known or not _NAME.fullmatch(name):
             raise UnusableInput(f"layer {name!r}", "has a name that is taken or not a word", "a new name")
         inputs = tuple(layer.inputs) or (before,)
@@ -109,9 +109,10 @@ def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
         yield replace(layer, name=name, inputs=inputs)
 
 
-def _fresh(base: str, known: Container[str]) -> str:
+def fresh(base: str, taken: Container[str]) -> str:
+    """The name, or the first of 'name_1', 'name_2', ... that is not taken."""
     number = 0
-    while (name := f"{base}_{number}" if number else base) in known:
+    while (name := f"{base}_{number}" if number else base) in taken:
         number += 1
     return name
 

@@ -28,7 +28,7 @@ from convwise.core.layers import (
     Reshape,
     SpatialDropout2D,
 )
-from convwise.core.net import INPUT, Net
+from convwise.core.net import INPUT, Net, fresh
 from convwise.core.problems import UnusableInput
 
 # Layers between the one that makes a net's numbers and its end: they keep how many there are.
@@ -76,7 +76,8 @@ def _headed(net: Net, units: int, classes: int) -> tuple[Net, list[str]]:
     notes = []
     if head is None and units != classes:
         notes.append(f"a Dense with an output for each of the {classes} classes was put at its end")
-        dense = Dense(classes, activation="softmax", name=_fresh("classes", net), inputs=(net.layers[-1].name,))
+        name = fresh("classes", {layer.name for layer in net.layers})
+        dense = Dense(classes, activation="softmax", name=name, inputs=(net.layers[-1].name,))
         return Net(net.input_shape, (*net.layers, dense)), notes
     if units != classes:
         notes.append(f"{head.name} has {classes} outputs instead of {units}: one for each class")  # type: ignore[union-attr]
@@ -117,8 +118,9 @@ def _resized(layer: Layer, units: int, classes: int) -> Layer:
 def _scaled(net: Net, mean: Sequence[float], variance: Sequence[float]) -> tuple[Net, list[str]]:
     if any(INPUT in layer.inputs and isinstance(layer, (Rescaling, Normalization)) for layer in net.layers):
         return net, []
-    first = Rescaling(1 / 255, name=_fresh("pixels", net), inputs=(INPUT,))
-    second = Normalization(tuple(mean), tuple(variance), name=_fresh("scaled", net), inputs=(first.name,))
+    taken = {layer.name for layer in net.layers}
+    first = Rescaling(1 / 255, name=fresh("pixels", taken), inputs=(INPUT,))
+    second = Normalization(tuple(mean), tuple(variance), name=fresh("scaled", taken), inputs=(first.name,))
     rest = [_reading(layer, second.name) for layer in net.layers]
     note = "it has no scaling of its own: pixels are brought to mean 0 and deviation 1 in front of it"
     return Net(net.input_shape, (first, second, *rest)), [note]
@@ -126,10 +128,3 @@ def _scaled(net: Net, mean: Sequence[float], variance: Sequence[float]) -> tuple
 
 def _reading(layer: Layer, name: str) -> Layer:
     return replace(layer, inputs=tuple(name if read == INPUT else read for read in layer.inputs))
-
-
-def _fresh(name: str, net: Net) -> str:
-    taken = {layer.name for layer in net.layers}
-    while name in taken:
-        name += "_"
-    return name

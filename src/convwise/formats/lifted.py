@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.layers import Layer, Opaque
-from convwise.core.net import INPUT, Net
+from convwise.core.net import INPUT, Net, fresh
 from convwise.core.problems import Problem, UnusableInput
 from convwise.formats.weights import Weights, checked
 
@@ -74,9 +74,7 @@ class Draft:
     def fresh(self, name: str) -> str:
         """The name as a word that is not taken yet: 'block1/conv.2' gives 'block1_conv_2'."""
         word = re.sub(r"\W+", "_", name).strip("_") or "layer"
-        word, number = word if word[0].isalpha() else f"layer_{word}", 0
-        while (found := f"{word}_{number}" if number else word) in self._taken:
-            number += 1
+        found = fresh(word if word[0].isalpha() else f"layer_{word}", self._taken)
         self._taken.add(found)
         return found
 

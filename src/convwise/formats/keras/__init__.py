@@ -31,10 +31,10 @@ from convwise.core.layers import (  # noqa: E402
     Reshape,
     ZeroPadding2D,
 )
-from convwise.core.net import INPUT, Net  # noqa: E402
+from convwise.core.net import INPUT, Net, fresh  # noqa: E402
 from convwise.core.problems import Unsupported  # noqa: E402
 from convwise.core.windows import Shape  # noqa: E402
-from convwise.formats.lowering.calls import Call, Step, free, identifiers, literal, plan, variables  # noqa: E402
+from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables  # noqa: E402
 from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
 
@@ -159,7 +159,7 @@ def _graph(net: Net, steps: Mapping[str, Step]) -> list[str]:
     used = ("x", "image", "keras", "layers", "CLASSES", "INPUT_SHAPE")
     words = identifiers((layer.name for layer in net.layers), used.__contains__)
     names, owners = {**variables(net, words), INPUT: "image"}, _owners(net, steps)
-    twice = {owner: free(f"{words[owner]}_layer", words.values()) for name, owner in owners.items() if owner != name}
+    twice = {owner: fresh(f"{words[owner]}_layer", words.values()) for name, owner in owners.items() if owner != name}
     values, lines = {INPUT: "image"}, ["image = keras.Input(INPUT_SHAPE)"]
     for step in steps.values():
         read = [values[name] for name in step.inputs]

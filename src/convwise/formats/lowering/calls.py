@@ -11,7 +11,7 @@ from typing import Any
 
 from convwise.core.calculus import analyse
 from convwise.core.layers import Layer, parameters
-from convwise.core.net import INPUT, Net
+from convwise.core.net import INPUT, Net, fresh
 from convwise.core.parameters import REQUIRED, Concern, reading
 from convwise.core.problems import Unsupported
 from convwise.core.windows import Shape
@@ -118,16 +118,9 @@ def _step_names(name: str, calls: Sequence[Call], taken: set[str]) -> list[str]:
     suffixes = ["pad" if i < main else each.kind.lower() for i, each in enumerate(calls)]
     names = []
     for i, suffix in enumerate(suffixes):
-        names.append(name if i == main else free(f"{name}_{suffix}", taken))
+        names.append(name if i == main else fresh(f"{name}_{suffix}", taken))
         taken.add(names[-1])
     return names
-
-
-def free(name: str, taken: Iterable[str]) -> str:
-    """The name, with underscores until it is not taken."""
-    while name in taken:
-        name += "_"
-    return name
 
 
 def identifiers(names: Iterable[str], reserved: Callable[[str], bool]) -> dict[str, str]:
@@ -136,7 +129,7 @@ def identifiers(names: Iterable[str], reserved: Callable[[str], bool]) -> dict[s
     left = list(names)
     for name in left:
         bad = keyword.iskeyword(name) or reserved(name)
-        words[name] = free(f"{name}_", [*left, *words.values()]) if bad else name
+        words[name] = fresh(f"{name}_", [*left, *words.values()]) if bad else name
     return words
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from convwise.core import layers as L
 from convwise.core.activations import INFINITY, Activated, activation
 from convwise.core.geometry import transposed_crops, window_of
-from convwise.core.net import Net
+from convwise.core.net import Net, fresh
 from convwise.core.parameters import REQUIRED, Pads, Pair
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, outputs_of, pads_of
-from convwise.formats.lowering.calls import Call, consumed, free, one, shapes_of, short
+from convwise.formats.lowering.calls import Call, consumed, one, shapes_of, short
 
 Pool = L.MaxPooling2D | L.AveragePooling2D
 Adaptive = L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D
@@ -433,7 +433,7 @@ def expanded(net: Net) -> Net:
 def _halves(layer: L.GLU, shape: Shape, taken: set[str]) -> list[L.Layer]:
     """The channels as columns (first half, second half), one of which is cropped away."""
     columns, values, first, gates, second, gate = (
-        free(f"{layer.name}_{word}", taken) for word in ("halves", "left", "values", "right", "gates", "sigmoid")
+        fresh(f"{layer.name}_{word}", taken) for word in ("halves", "left", "values", "right", "gates", "sigmoid")
     )
     half = shape[-1] // 2
     target = (*shape[:-1], half)
