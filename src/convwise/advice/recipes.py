@@ -14,6 +14,11 @@ def batch_size(s: Situation) -> int:
     return min(max(16 * round(s.images / 20 / 16), 32), 256)
 
 
+def shift_px(size: tuple[int, int]) -> int:
+    """7 % of the shorter side, one pixel at least."""
+    return max(1, round(0.07 * min(size)))
+
+
 def filter_rate(s: Situation) -> float:
     """Muon's 0.24 for twenty steps an epoch; where a batch is a smaller share of the images, by the root of it less."""
     share = 20 * batch_size(s) / s.images
@@ -86,7 +91,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
     Rule(
         "shift_px",
         always,
-        lambda s: max(1, round(0.07 * min(s.size))),
+        lambda s: shift_px(s.size),
         lambda s: "objects may move a little: 7 % of the shorter side",
         "airbench94 (Jordan 2024): translate 2 of 32 px",
         "input_shape",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from convwise.advice.advising import advise
+from convwise.advice.recipes import shift_px
 from convwise.advice.fingerprint import look
 from convwise.core.calculus import analyse
 from convwise.core.goal import Goal
@@ -216,7 +217,7 @@ def _advised(images: Images, net: Net, pace: Pace, terms: Terms) -> Recipe:
     """
     facts = look(images.train, images.classes, seed=terms.seed, seconds=min(4.0, 0.05 * terms.seconds))
     advised = advise(facts, Goal(), pace, terms.seconds, 1).recipe
-    shift = max(1, round(0.07 * min(net.input_shape[:2])))
+    shift = shift_px(net.input_shape[:2])
     batch = min(advised.batch_size, 128)
     return Recipe(batch_size=batch, shift_px=shift, class_weights=advised.class_weights)
 
