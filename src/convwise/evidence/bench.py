@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from convwise.advice.advising import advise
-from convwise.advice.recipes import shift_px
 from convwise.advice.fingerprint import look
+from convwise.advice.recipes import shift_px
 from convwise.core.calculus import analyse
 from convwise.core.goal import Goal
 from convwise.core.net import Net
