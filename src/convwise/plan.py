@@ -103,7 +103,7 @@ class Plan:
     def __str__(self) -> str:
         """What the budget is enough for, in a sentence."""
         changes = self.changes()
-        budget, epochs = duration(self.clock.budget), f"{max(self.epochs(), 1):.0f}"
+        budget, epochs = duration(self.clock.budget), f"{max(self.epochs(), 1):,.0f}"
         said = f"in {budget} this machine can train one network for about {epochs} epochs"
         if not self.evidence:
             return said

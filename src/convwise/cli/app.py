@@ -197,14 +197,18 @@ def advise(
         print(json.dumps({**to_json(advice), "cost": cost, "layers": layers, "plan": planned}))
         return
     from convwise.formats import keras
+    from convwise.output.words import short
 
     out().print(keras.render(advice.net), highlight=False)
     rows = table("parameter", "value", "because", "source")
     for reason in advice.reasons:
         rows.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
     out().print(rows)
-    costs = "; ".join(f"{name} {value:,.6g}" for name, value in advice.space.cost(advice.net).items())
-    out().print(f"Cost: {costs}", highlight=False)
+    cost = advice.space.cost(advice.net)
+    costs = [f"{short(cost['params'])} parameters", f"{short(cost['macs'])} macs"]
+    costs += [f"{short(cost['activation_bytes'])}B of activations"]
+    costs += [f"{cost['latency_ms']:.3g} ms an image (predicted)"] if "latency_ms" in cost else []
+    out().print(f"Cost: {', '.join(costs)}".replace("\u202f", " "), highlight=False)
     out().print(f"Time: {planned}", highlight=False)
 
 
