@@ -122,9 +122,9 @@ def needed(views: float, images: int, budget: float) -> str:
     """What to do where nothing was learnt: the budget that shows each image often enough, or what else to look at."""
     wanted = wanted_epochs(images)
     if views >= wanted:
-        return f"each image was seen {views:.0f} times, so more time will hardly help: check the labels and the classes"
+        return f"Each image was seen {views:.0f} times, so more time will hardly help: check the labels and the classes"
     more = duration(budget * wanted / max(views, 0.1))
-    return f"the budget was too short: each image was seen {views:.1f} times; about {more} are needed here"
+    return f"The budget was too short: each image was seen {views:.1f} times; about {more} are needed here"
 
 
 def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float, threads: int) -> Advice:

@@ -425,8 +425,8 @@ class Study:
         while (before := parts.get(chain[-1].trial.resumes)) is not None:
             chain.append(before)
         views = sum(r.history[-1].images for r in chain if r.history) / len(self.images.train)
-        said = "This network is not shown to be better than always answering the largest class"
-        return f"{said}: {needed(views, len(self.images.train), self.settings.budget)}."
+        said = "This network is not shown to be better than always answering the largest class."
+        return f"{said} {needed(views, len(self.images.train), self.settings.budget)}."
 
     def caveats(self, final: Result | None) -> list[str]:
         """What the report must say beside the choice."""

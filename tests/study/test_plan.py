@@ -46,7 +46,7 @@ def test_where_no_evidence_is_wanted_none_is_offered():
 
 def test_what_helps_where_nothing_was_learnt():
     assert (
-        needed(2.0, 4000, 60.0) == "the budget was too short: each image was seen 2.0 times; about 20m are needed here"
+        needed(2.0, 4000, 60.0) == "The budget was too short: each image was seen 2.0 times; about 20m are needed here"
     )
-    assert needed(0.0, 4000, 60.0).startswith("the budget was too short")
+    assert needed(0.0, 4000, 60.0).startswith("The budget was too short")
     assert "check the labels" in needed(45.0, 4000, 60.0)
