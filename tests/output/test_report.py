@@ -19,7 +19,7 @@ from convwise.advice.fingerprint import look
 from convwise.core.layers import Add, Conv2D, Dense, Flatten
 from convwise.core.net import Net
 from convwise.core.records import Effect, Verdict
-from convwise.output import plots, report
+from convwise.output import plots, report, words
 from made_evidence import HOSTILE, evidence, space
 
 SECTIONS = ["choice", "network", "tradeoff", "effects", "reasons", "fingerprint", "learning", "mistakes", "problems",
@@ -258,6 +258,19 @@ def test_a_validation_estimate_is_called_so(odd: dict[str, Path]) -> None:
     assert "sealed test" not in text
     assert "No effect of a single parameter was measured" in text
     assert "No other value was trained beside the advised network" in text
+
+
+@pytest.mark.parametrize(
+    ("provenance", "told"),
+    [({"wall_seconds": 297.6, "budget_seconds": 300.0, "trials": None}, "298 s of 300"),
+     ({"wall_seconds": 41.2, "budget_seconds": 600.0, "trials": 4}, "41 s"), ({}, "")],
+)  # fmt: skip
+def test_the_time_spent_is_told(provenance: dict[str, Any], told: str, tmp_path: Path) -> None:
+    assert words.spent(provenance) == told
+    written(tmp_path, provenance=provenance)
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert ("up to this report" in text) == bool(told)
+    assert told in text
 
 
 def test_a_network_no_better_than_guessing_is_not_called_the_choice(odd: dict[str, Path]) -> None:

@@ -309,6 +309,8 @@ def chosen(choice: dict[str, Any]) -> bool:
 
 def summary(choice: dict[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
+    from convwise.output.words import spent
+
     sample, test, cost = choice["sample"], choice["test"], choice["cost"]
     height, width, channels = choice["net"]["input_shape"]
     kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
@@ -336,6 +338,7 @@ def summary(choice: dict[str, Any], folder: Path) -> list[str]:
         lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
     if not choice.get("goal", {}).get("kept", True):
         lines.append(f"The goal is not reached: {choice['goal']['text']}")
+    lines += [f"Time: {time}"] if (time := spent(choice["provenance"])) else []
     return [*lines, f"Report: {folder / 'report.html'}"]
 
 

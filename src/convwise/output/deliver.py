@@ -206,7 +206,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         code={name: (material.folder / name).read_text() for name in formats.WRITTEN if name.endswith(".py")},
         cost=cost,
         differences=differences,
-        provenance=material.provenance,
+        provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
         sight=_sight(material),
         advised=material.advice.sample,
     )  # fmt: skip

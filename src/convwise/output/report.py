@@ -22,7 +22,7 @@ from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Verdict
 from convwise.core.space import MEANING, Sample
 from convwise.inspect.sight import EffectiveField
-from convwise.output import plots, views
+from convwise.output import plots, views, words
 from convwise.output.views import by
 from convwise.output.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole, worth
 
@@ -183,6 +183,7 @@ def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[
         ("Network", _network_line(evidence.net, cost)),
         ("Choice" if evidence.estimate.get("better_than_guessing", True) else "What was tried", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
+        *([("Time", f"{time}, up to this report.")] if (time := words.spent(evidence.provenance)) else []),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convwise.core.records import Effect
@@ -46,6 +46,15 @@ def sig(number: float | None) -> str:
 def ms(number: float | None) -> str:
     """Milliseconds, always three digits, so that a column of them can be compared: 4.3 -> '4.30'."""
     return "–" if number is None or not math.isfinite(number) else f"{number:#.3g}".rstrip(".")
+
+
+def spent(provenance: Mapping[str, Any]) -> str:
+    """'298 s of 300', or '41 s' where trials were counted; '' where it is not known."""
+    if "wall_seconds" not in provenance:
+        return ""
+    asked = provenance.get("budget_seconds")
+    of = f" of {whole(asked)}" if asked and not provenance.get("trials") else ""
+    return f"{whole(provenance['wall_seconds'])} s{of}"
 
 
 def plain(value: Any) -> str:
