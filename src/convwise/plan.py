@@ -118,13 +118,13 @@ def planned(advice: Advice, sizes: tuple[int, int], budget: float) -> Plan:
     return Plan(Clock(budget, time.monotonic()), machine.workers(engine), image_seconds, sizes, Settings.evidence)
 
 
-def needed(views: float, images: int, budget: float) -> str:
-    """What to do where nothing was learnt: the budget that shows each image often enough, or what else to look at."""
+def needed(views: float, images: int, seconds: float, short: str = "The budget was too short") -> str:
+    """What to do where nothing was learnt in so many seconds: how many show each image often enough, or what else."""
     wanted = wanted_epochs(images)
     if views >= wanted:
         return f"Each image was seen {views:.0f} times, so more time will hardly help: check the labels and the classes"
-    more = duration(budget * wanted / max(views, 0.1))
-    return f"The budget was too short: each image was seen {views:.1f} times; about {more} are needed here"
+    more = duration(seconds * wanted / max(views, 0.1))
+    return f"{short}: each image was seen {views:.1f} times; about {more} are needed here"
 
 
 def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float, threads: int) -> Advice:

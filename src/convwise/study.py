@@ -426,7 +426,9 @@ class Study:
             chain.append(before)
         views = sum(r.history[-1].images for r in chain if r.history) / len(self.images.train)
         said = "This network is not shown to be better than always answering the largest class."
-        return f"{said} {needed(views, len(self.images.train), self.settings.budget)}."
+        short = "The trainings were too short" if self.settings.trials else "The budget was too short"
+        short = "It was interrupted too early" if self.interrupted else short
+        return f"{said} {needed(views, len(self.images.train), self.clock.elapsed, short)}."
 
     def caveats(self, final: Result | None) -> list[str]:
         """What the report must say beside the choice."""

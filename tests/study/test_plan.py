@@ -48,5 +48,7 @@ def test_what_helps_where_nothing_was_learnt():
     assert (
         needed(2.0, 4000, 60.0) == "The budget was too short: each image was seen 2.0 times; about 20m are needed here"
     )
+    assert needed(1.0, 4000, 5.0, "It was interrupted too early").startswith("It was interrupted too early: each image")
+    assert needed(1.0, 4000, 5.0).endswith("about 4m are needed here")  # of what was spent, not of a budget
     assert needed(0.0, 4000, 60.0).startswith("The budget was too short")
     assert "check the labels" in needed(45.0, 4000, 60.0)
