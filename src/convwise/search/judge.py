@@ -46,7 +46,7 @@ def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: 
     if better:
         horizon = f"after {better.seconds:.0f} s" if better.seconds else "after as many epochs"
         change = f"{better.parameter} {better.after} instead of {better.before}"
-        ahead = f"{100 * better.accuracy_change:.1f} points ahead {horizon}, although its steps are not cheaper"
+        ahead = f"{100 * better.accuracy_change:.1f} points ahead {horizon}: the advised one hardly learns"
         return f"the advised network with {change}, which was {ahead}"
     changed = {name: value for name, value in chosen.trial.sample.items() if value != advice.sample.get(name)}
     net = "the advised network"

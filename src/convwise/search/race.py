@@ -1,8 +1,8 @@
 """The race: one net trains on without a break; beside it others take its first steps, and are compared at equal time.
 
 What is ahead after a few seconds need not be ahead at the end: nets whose steps are cheap lead early and lose late
-(docs/findings.md, 'judging early turns effects round'). So the advised net keeps its place unless something
-is ahead of it that will not lose that way, and most of the time goes into one training.
+(docs/findings.md, 'judging early turns effects round'). So the advised net keeps its place unless it hardly learns
+at all, and most of the time goes into one training.
 """
 
 from __future__ import annotations
@@ -124,6 +124,6 @@ def tells(result: Result) -> bool:
 
 
 def adopted(effects: Sequence[Effect]) -> Effect | None:
-    """The change that takes the leader's place: surely better already, and by more than cheaper steps explain."""
+    """The change that takes the leader's place: surely better at the end, so that the leader hardly learns at all."""
     better = [e for e in effects if e.verdict == "matters" and e.low > 0 and e.time_ratio >= SLOWER]
     return max((e for e in better if e.parameter != FLIP), key=lambda e: e.low, default=None)
