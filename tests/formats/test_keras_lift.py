@@ -172,7 +172,9 @@ for case, layers in cases.items():
 
 def run_on(backend: str, code: str) -> None:
     pytest.importorskip(backend, reason="another Keras backend")
-    path = os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")))
+    path = os.pathsep.join(
+        (str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests" / "formats"), os.environ.get("PYTHONPATH", ""))
+    )
     told = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

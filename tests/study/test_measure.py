@@ -336,6 +336,6 @@ def test_an_interrupt_before_there_is_anything_goes_on(made, folder):
 @pytest.mark.slow
 def test_digits_chosen_then_measured(tmp_path):
     folder = verbs.choose("digits", out=tmp_path / "digits", trials=2, workers=1)
-    found = measure(folder, parameter={"stage.filters": 4, "stem.kernel_size": 1}, budget=30)
+    found = measure(folder, parameter={"stage.filters": 4, "stem.kernel_size": 1}, budget=60)
     assert len(found.effects) == 2
     assert {row.get("by") for row in deliver.read_choice(folder)["effects"]} >= {"measure"}
