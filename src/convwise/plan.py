@@ -89,8 +89,11 @@ class Plan:
         return max((waves - race.FLIP_SEGMENTS) * max(self.workers - 1, 1), 0)
 
     def epochs(self) -> float:
-        """How often the network handed over sees each image, about."""
-        return TRAINING_SHARE * self.clock.budget * self.team_speed / (self.image_seconds * self.sizes[0])
+        """How often the network handed over sees each image, about: in its parts of the race, and in the rest."""
+        waves, seconds = self.waves()
+        left = self.clock.until(1.0) - WRITE_SECONDS - waves * (seconds + self.overhead_seconds)
+        own = (waves if self.workers > 1 else min(waves, race.FLIP_SEGMENTS)) * seconds
+        return (own + max(left, 0.0) * self.team_speed) / (self.image_seconds * self.sizes[0])
 
     def enough(self) -> float:
         """Seconds of a budget in which the race tests every parameter of the question, about."""
