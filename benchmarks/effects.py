@@ -53,7 +53,7 @@ HEAD = """# Effects, early and at the end
 
 Written by `benchmarks/effects.py report` from the rows in `benchmarks/results/effects.jsonl`: single changes of the
 advised network, trained for a short part as the race compares them, and to the end of a whole training under another
-seed. One thread a training, two side by side.
+seed. On a 2-core machine, one thread a training, or, in rows that name a pace, on a GPU in as many images.
 """.splitlines()
 
 

@@ -79,9 +79,13 @@ class Plan:
 
     def part_share(self, waves: int, seconds: float) -> float:
         """Which share of the leader's whole training one part of the race is."""
-        ours = waves * seconds if self.workers > 1 else race.FLIP_SEGMENTS * seconds
+        return seconds / self.leader_seconds(waves, seconds)
+
+    def leader_seconds(self, waves: int, seconds: float) -> float:
+        """Of one worker, for the leader's whole training: its parts of the race, and the rest by all together."""
+        ours = (waves if self.workers > 1 else min(waves, race.FLIP_SEGMENTS)) * seconds
         rest = self.clock.until(self.goes_until) - WRITE_SECONDS - waves * (seconds + self.overhead_seconds)
-        return seconds / (ours + max(rest, 1.0) * self.team_speed)
+        return ours + max(rest, 1.0) * self.team_speed
 
     def changes(self) -> int:
         """Single changes of the advised network that the race has time for, beside its mirrored twin."""
@@ -89,11 +93,8 @@ class Plan:
         return max((waves - race.FLIP_SEGMENTS) * max(self.workers - 1, 1), 0)
 
     def epochs(self) -> float:
-        """How often the network handed over sees each image, about: in its parts of the race, and in the rest."""
-        waves, seconds = self.waves()
-        left = self.clock.until(1.0) - WRITE_SECONDS - waves * (seconds + self.overhead_seconds)
-        own = (waves if self.workers > 1 else min(waves, race.FLIP_SEGMENTS)) * seconds
-        return (own + max(left, 0.0) * self.team_speed) / (self.image_seconds * self.sizes[0])
+        """How often the leader sees each image in its whole training, about."""
+        return self.leader_seconds(*self.waves()) / (self.image_seconds * self.sizes[0])
 
     def enough(self) -> float:
         """Seconds of a budget in which the race tests every parameter of the question, about."""

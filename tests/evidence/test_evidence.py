@@ -284,7 +284,7 @@ def test_the_interval_told_for_the_end_holds_what_comes_out(mistakes, share):
         left = max(1 - rng.normal(evidence.FADES, evidence.FADES_SPREAD) * length, 0)
         end = left * true + rng.normal(0, evidence.DRIFT * length * mistakes)
         held.append(told.expected_low <= end <= told.expected_high)
-    assert np.mean(held) >= 0.94
+    assert 0.94 <= np.mean(held) <= (0.98 if mistakes > 0.1 else 0.995)  # few mistakes: at least as many as the error
 
 
 def test_an_early_lead_is_told_to_matter_only_where_little_is_left_to_come():

@@ -241,7 +241,7 @@ def _f95(bench: Bench) -> Reading | None:
     f95 = float(frequency[order][np.searchsorted(total, 0.95 * total[-1])])
     stride = int(0.5 / f95 + 1e-6)
     what = f"of {min(stride, 4)} in the first layer would drop little of it" if stride > 1 else "would drop some of it"
-    meaning = f"95 % of the image energy lies below {f95:.2f} cycles/px: a stride {what}, if the map is large enough."
+    meaning = f"95 % of the image energy lies below {f95:.2f} cycles/px: a stride {what}."
     return Reading(f95, "cycles/px", meaning, curve=curve)
 
 
@@ -265,9 +265,7 @@ def _autocorrelation_length(bench: Bench) -> Reading | None:
     (r0, v0), (r1, v1) = curve[below[0] - 1], curve[below[0]]
     length = r0 + (r1 - r0) * (v0 - 1 / np.e) / (v0 - v1)
     kernel = min(7, max(3, 2 * round(length / 2) + 1))
-    meaning = (
-        f"Pixels are alike up to {length:.1f} px apart, so the first layers together should see about {kernel} px."
-    )
+    meaning = f"Pixels are alike up to {length:.1f} px apart: the first layers together should see about {kernel} px."
     return Reading(float(length), "px", meaning, curve=tuple(curve))
 
 

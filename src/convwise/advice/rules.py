@@ -333,7 +333,7 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: "same",
         lambda s: (
-            "pixels at the border count as much as the others, and the map keeps its size, so that it halves evenly"
+            "more windows read the pixels at the border, and the map keeps its size: only strides and pools shrink it"
         ),
         "Keras guide; TensorFlow 'same'",
         "literature",
