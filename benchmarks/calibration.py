@@ -111,7 +111,7 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
         for part in ("train", "valid"):
-            batches.store(folder, f"{height}x{width}", part, getattr(images, part).at(height, width))
+            batches.store(folder, f"{height}x{width}", part, *getattr(images, part).ways(height, width))
         runner = RUNNERS["local"](partial(train.run, folder, engine, "classify"), workers)
         warm = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1) for n in range(workers)]
         try:

@@ -135,7 +135,7 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
         folder = Path(passing)
         for size in {trial.net.input_shape[:2] for trial, _ in trials.values()}:
             for part in ("train", "valid"):
-                batches.store(folder, f"{size[0]}x{size[1]}", part, getattr(images, part).at(*size))
+                batches.store(folder, f"{size[0]}x{size[1]}", part, *getattr(images, part).ways(*size))
         runner = RUNNERS["local"](partial(train.run, folder, engine, "classify"), workers)
         try:
             list(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def arrays(row: Set, base: str) -> dict[str, Any]:
     found = {}
     for name, (part, count) in parts.items():
         index = drawn(part.labels, count)
-        some = replace(part, pixels=np.asarray(part.pixels[index]), labels=part.labels[index])
+        some = part[index]
         some = some.at(row.px, row.px) if row.px else some
         found[f"x_{name}"] = with_channels(some.pixels, row.channels or some.pixels.shape[3])
         found[f"y_{name}"] = np.array(images.classes)[some.labels]

@@ -99,7 +99,7 @@ class Workshop:
         name = f"{size[0]}x{size[1]}"
         if not batches.is_stored(self.folder, name, "valid"):
             for part in ("train", "valid"):
-                batches.store(self.folder, name, part, getattr(self.job.images, part).at(*size))
+                batches.store(self.folder, name, part, *getattr(self.job.images, part).ways(*size))
 
     def final(self, net: Any, recipe: Any, sample: Mapping[str, Any]) -> Learnt:
         """The net trained on everything unsealed, by all workers, until the time for scoring."""

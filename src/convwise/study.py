@@ -128,9 +128,8 @@ class Study:
     def look(self) -> None:
         """Facts and advice, kept for a study that is continued."""
         self.tell("look")
-        counted = self.settings.trials is not None
-        seconds = 60.0 if counted else min(8.0, 0.04 * self.settings.budget)
-        self.facts = look_at(self.images.train, self.images.classes, seed=self.settings.seed, seconds=seconds)
+        how = {} if self.settings.trials is not None else {"budget": self.settings.budget}
+        self.facts = look_at(self.images.train, self.images.classes, seed=self.settings.seed, **how)
         self.advice = self.advise()
         self.ledger.note(FACTS, to_json(self.facts))
         self.ledger.note(ADVICE, to_json(self.advice))
@@ -260,7 +259,7 @@ class Study:
         if not batches.is_stored(self.work, size, "valid"):
             rows, columns = (int(n) for n in size.split("x"))
             for name in ("train", "valid"):
-                batches.store(self.work, size, name, getattr(self.images, name).at(rows, columns))
+                batches.store(self.work, size, name, *getattr(self.images, name).ways(rows, columns))
 
     def measure_latency(self, trials: Sequence[Trial]) -> None:
         """Where the goal names it, measured before the trials start: beside them it would be too long."""

@@ -308,6 +308,53 @@ def test_part_at_resizes_every_image():
     assert part.at(12, 12) is part
 
 
+def test_no_picture_is_resized_twice(tmp_path):
+    """At any size, of any part of the set: what load_image and one resize give, though the base is smaller."""
+    images = read(write_folder(tmp_path / "set", "ab", 6, (24, 30)), limit_px=20)
+    parts = (images.train, images.valid, images.test.at(6, 7).open(), images.unsealed(), images.at(9, 8).unsealed())
+    for part in (*parts, images.train[np.array([2, 0])], images.train.at(9, 8)[np.array([2, 0])]):
+        small = part.at(6, 7)
+        for pixels, name in zip(small.pixels, small.names, strict=True):
+            np.testing.assert_array_equal(pixels, resize(load_image(tmp_path / "set" / name, 3), 6, 7))
+    assert images.train.at(6, 7).at(*images.base_shape[:2]) is images.train
+
+
+def test_neither_are_arrays_nor_zips(tmp_path):
+    pixels, labels = striped(2, 10, 40)
+    whole = read((pixels, labels), test="none", limit_px=20)
+    for row, name in enumerate(whole.train.names):
+        picture = pixels[int(name.partition("/")[2])]
+        np.testing.assert_array_equal(whole.train.at(6, 7).pixels[row], resize(picture, 6, 7))
+    folder = write_folder(tmp_path / "set", "ab", 6, (24, 30))
+    zipped = read(write_zip(tmp_path / "set.zip", folder), limit_px=20).train
+    np.testing.assert_array_equal(zipped.at(6, 7).pixels, read(folder, limit_px=20).train.at(6, 7).pixels)
+
+
+def test_without_antialiasing_every_pixel_is_one_of_the_picture():
+    pixels, labels = striped(2, 10, 40)
+    part = read((pixels, labels), test="none", limit_px=20).train
+    smooth, rough = part.ways(10, 10)
+    np.testing.assert_array_equal(smooth.pixels, part.at(10, 10).pixels)
+    for row, name in enumerate(part.names):
+        picture = pixels[int(name.partition("/")[2])].reshape(40, 40)
+        np.testing.assert_array_equal(rough.pixels[row, ..., 0], picture[2::4, 2::4])  # the middle of each 4 x 4
+    assert read((pixels, labels), test="none").train.ways(40, 40)[1] is None
+
+
+def test_a_file_that_changes_meanwhile_is_named(tmp_path):
+    images = read(write_folder(tmp_path, "ab", 5, (24, 30)), limit_px=20)
+    (tmp_path / images.train.names[3]).write_bytes((tmp_path / images.train.names[2]).read_bytes())
+    with pytest.raises(UnusableInput, match=f"{images.train.names[3]}: was changed while it was learnt from"):
+        images.train.at(6, 7)
+
+
+def test_channels_are_made_before_the_size(tmp_path):
+    images = read(write_folder(tmp_path, "ab", 5, (24, 30)), limit_px=20)
+    gray = images.train.with_channels(1).at(6, 7)
+    for pixels, name in zip(gray.pixels, gray.names, strict=True):
+        np.testing.assert_array_equal(pixels, resize(load_image(tmp_path / name, 1), 6, 7))
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1", "I;16", "LA"])
 def test_sets_of_one_mode(mode, tmp_path):
     suffix = ".tif" if mode == "CMYK" else ".png"

@@ -166,16 +166,15 @@ class _Store:
         height, width = (int(n) for n in size.split("x"))
         for name, most in zip(("train", "valid"), self.most, strict=True):
             rng = np.random.default_rng(self.seed)
-            part = _chosen(getattr(self.images, name), most, rng).at(height, width)
-            part = replace(part, pixels=with_channels(np.asarray(part.pixels), self.channels))
-            batches.store(self.folder, size, name, part)
+            part = _chosen(getattr(self.images, name), most, rng).with_channels(self.channels)
+            batches.store(self.folder, size, name, *part.ways(height, width))
 
 
 def _chosen(part: Part, count: int, rng: np.random.Generator) -> Part:
     if count >= len(part):
         return part
     rows = np.sort(rng.permutation(len(part))[:count])
-    return Part(np.asarray(part.pixels[rows]), part.labels[rows], tuple(part.names[row] for row in rows))
+    return part[rows]
 
 
 def _bench(store: _Store, runner: Runner, workers: int, pace: Pace, terms: Terms, slowest: Net) -> Bench:
@@ -215,7 +214,7 @@ def _advised(images: Images, net: Net, pace: Pace, terms: Terms) -> Recipe:
 
     The optimizer is AdamW: Muon, whitening and identity start are for nets that the Space grows.
     """
-    facts = look(images.train, images.classes, seed=terms.seed, seconds=min(4.0, 0.05 * terms.seconds))
+    facts = look(images.train, images.classes, seed=terms.seed, budget=terms.seconds)
     advised = advise(facts, Goal(), pace, terms.seconds, 1).recipe
     shift = shift_px(net.input_shape[:2])
     batch = min(advised.batch_size, 128)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # `layer` writes its source lines without them, and answers s
 
     from convwise.formats.weights import Weights
 
-__all__ = ["json", "keras", "lifted", "lowering", "onnx", "torch", "weights"]
+__all__ = ["json", "keras", "lifted", "lowering", "onnx", "torch", "weights", "written"]
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,18 @@ def format_module(name: str) -> ModuleType:
 
 
 def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
-          formats: Sequence[str] = tuple(FORMATS)) -> dict[str, float]:  # fmt: skip
+          formats: Sequence[str] = tuple(FORMATS), reasons: Sequence[str] = ()) -> dict[str, float]:  # fmt: skip
     """Write the net in every format, checked on pixels (n, height, width, channels).
 
-    Returns the largest absolute difference to ours per format. ExportMismatch, and no file
-    written, where one exceeds TOLERANCE; Unsupported where a format lacks a layer.
+    reasons: lines that ride in the source code as comments. Returns the largest absolute difference to
+    ours per format. ExportMismatch, and no file written, where one exceeds TOLERANCE; Unsupported where
+    a format lacks a layer.
     """
-    target = Path(folder)
+    target, content = Path(folder), (net, weights, classes, reasons)
     target.mkdir(parents=True, exist_ok=True)
     expected = _ours(net, weights, pixels)
     with tempfile.TemporaryDirectory(dir=target, prefix=".writing-") as name:
-        differences = {form: _checked(form, Path(name), net, weights, classes, pixels, expected) for form in formats}
+        differences = {form: _checked(form, Path(name), content, pixels, expected) for form in formats}
         for form in formats:
             for file in FORMATS[form].files:
                 os.replace(Path(name) / file, target / file)
@@ -101,10 +102,10 @@ def _ours(net: Net, weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.f
     return answer
 
 
-def _checked(form: str, folder: Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
-             expected: NDArray[np.float32]) -> float:  # fmt: skip
+def _checked(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str], Sequence[str]],
+             pixels: NDArray[np.uint8], expected: NDArray[np.float32]) -> float:  # fmt: skip
     """Save one format, run it, and compare."""
-    format_module(form).save(folder, net, weights, classes)
+    format_module(form).save(folder, *content)
     difference = max((_difference(given, expected) for given in _answers(form, folder, pixels)), default=0.0)
     if not difference <= TOLERANCE:  # not a number is a mismatch as well
         what = f"gives probabilities that differ by {difference:.3g} from the trained net"

@@ -22,8 +22,8 @@ def render(net: Net, classes: Sequence[str] = ()) -> str:
     return json.dumps({**net.to_json(), "classes": list(classes)}, indent=2, ensure_ascii=False) + "\n"
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str]) -> None:
-    """Write net.json."""
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], reasons: Sequence[str] = ()) -> None:
+    """Write net.json; reasons stand in the formats that are source code."""
     (folder / "net.json").write_text(render(net, classes), encoding="utf-8")
 
 

@@ -22,11 +22,14 @@ from PIL import Image, UnidentifiedImageError
 from convwise.core.problems import UnusableInput
 
 Pixels = NDArray[np.uint8]
+Way = Image.Resampling
 File = str | Path | bytes | BinaryIO
 
 # Only these decoders run: others of Pillow's start programs (EPS) or are rarely tested.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 MAX_PIXELS = 100_000_000
+SMOOTH = Way.BILINEAR  # the one way in which pictures are resized: antialiased where they shrink
+ROUGH = Way.NEAREST  # what others do, Keras's load_img among them: training meets it, nothing else
 # Pillow's own limit is double this and kept; its warning below that would only repeat ours.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Remarks on odd metadata, one for each file: the pixels are either read or the file is reported.
@@ -122,12 +125,12 @@ def with_channels(pixels: Pixels, channels: int) -> Pixels:
     return ((pixels @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
-def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """One image (h, w, 1 or 3) as (height, width, same): bilinear, antialiased when it shrinks (Pillow)."""
+def resize(pixels: Pixels, height: int, width: int, way: Way = SMOOTH) -> Pixels:
+    """One image (h, w, 1 or 3) as (height, width, same), by Pillow."""
     if pixels.shape[:2] == (height, width):
         return pixels
     flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-    small = Image.fromarray(np.ascontiguousarray(flat)).resize((width, height), Image.Resampling.BILINEAR)
+    small = Image.fromarray(np.ascontiguousarray(flat)).resize((width, height), way)
     return np.asarray(small).reshape(height, width, pixels.shape[2])
 
 

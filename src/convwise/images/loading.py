@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, UnusableInput
-from convwise.images import sources, stack
+from convwise.images import decode, sources, stack
 from convwise.images.decode import Pixels, load_image, resize, with_channels
 from convwise.images.sources.folder import find_images
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
@@ -40,23 +41,54 @@ class Part:
     """Images of one side of the split.
 
     pixels: uint8 (n, height, width, channels), mapped from disk where read() had a cache;
-    labels: (n,) index into Images.classes; names: the path inside the source, or part/index.
+    labels: (n,) index into Images.classes; names: the path inside the source, or part/index;
+    origins: what gives each picture as it was decoded, or none where `pixels` holds them all so;
+    base: of a part made by `at`, the one that it was made from.
     """
 
     pixels: Pixels
     labels: Labels
     names: tuple[str, ...]
+    origins: tuple[stack.Origin, ...] = ()
+    base: Part | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def at(self, height: int, width: int) -> Part:
-        """The same images resized (antialiased, as resize()); itself where the size is the same."""
-        if self.pixels.shape[1:3] == (height, width):
+    def __getitem__(self, rows: NDArray[np.int64]) -> Part:
+        """Some of the images, by their positions."""
+        names, origins = (tuple(each[row] for row in rows) if each else () for each in (self.names, self.origins))
+        return Part(np.asarray(self.pixels[rows]), self.labels[rows], names, origins, self.base and self.base[rows])
+
+    def with_channels(self, channels: int) -> Part:
+        """The same images with 1 or 3 channels."""
+        if self.pixels.shape[3] == channels:
             return self
+
+        def converted(origin: stack.Origin) -> stack.Origin:
+            return origin and (lambda: with_channels(origin(), channels))
+
+        pixels, origins = with_channels(np.asarray(self.pixels), channels), tuple(map(converted, self.origins))
+        return replace(self, pixels=pixels, origins=origins, base=self.base and self.base.with_channels(channels))
+
+    def at(self, height: int, width: int) -> Part:
+        """The same images at another size, each resized once, from what was decoded."""
+        whole = self.base or self
+        return whole if whole.pixels.shape[1:3] == (height, width) else whole._resized(height, width, decode.SMOOTH)
+
+    def ways(self, height: int, width: int) -> tuple[Part, Part | None]:
+        """What is trained on at a size: `at`, and the same without antialiasing, or None where nothing is resized.
+
+        Others resize without it (Keras's load_img, tf.image.resize): so the network learns to answer both alike.
+        """
+        whole = self.base or self
+        same = whole.pixels.shape[1:3] == (height, width) and not whole.origins
+        return self.at(height, width), None if same else whole._resized(height, width, decode.ROUGH)
+
+    def _resized(self, height: int, width: int, way: decode.Way) -> Part:
         file = _file_of(self.pixels)
-        beside = file and file.with_name(f"{file.stem}-{height}x{width}.npy")
-        return replace(self, pixels=stack.resized(self.pixels, height, width, beside))
+        beside = file and file.with_name(f"{file.stem}-{height}x{width}-{way.name.lower()}.npy")
+        return replace(self, pixels=stack.resized(self.pixels, height, width, beside, self.origins, way), base=self)
 
 
 class Sealed:
@@ -81,10 +113,10 @@ class Sealed:
 
     def at(self, height: int, width: int) -> Sealed:
         """The same part at another size, still sealed; opening it counts here too."""
-        return self if self._part.pixels.shape[1:3] == (height, width) else _Resized(self, height, width)
+        return self if self._part.pixels.shape[1:3] == (height, width) else _SealedAt(self, height, width)
 
 
-class _Resized(Sealed):
+class _SealedAt(Sealed):
     """A sealed part that is resized when it is opened."""
 
     def __init__(self, inner: Sealed, height: int, width: int) -> None:
@@ -131,10 +163,14 @@ class Images:
             np.concatenate(pixels, out=out)
 
         shape = (len(self.train) + len(self.valid), *self.train.pixels.shape[1:])
+        origins = [part.origins or (None,) * len(part) for part in both]
+        train, valid = self.train.base, self.valid.base
         return Part(
             stack.filled(shape, fill, file and file.with_name(f"unsealed-{file.name}")),
             np.concatenate([part.labels for part in both]),
             tuple(name for part in both for name in part.names),
+            tuple(chain(*origins)) if any(part.origins for part in both) else (),
+            replace(self, train=train, valid=valid).unsealed() if train and valid else None,
         )
 
     def at(self, height: int, width: int) -> Images:
@@ -176,7 +212,10 @@ def read(
             found = _without_test(found)
         _check_found(found)
         everything = stack.stacked(found, limit_px, cache and cache / "all.npy")
-    finally:
+    except BaseException:
+        found.close()
+        raise
+    if not everything.origins:
         found.close()
     images = _images(found.name, everything, share, valid, seed, cache)
     if cache:
@@ -321,7 +360,8 @@ def _part(all_: Stack, labels: Labels, rows: Labels, cache: Path | None, name: s
             out[some] = all_.pixels[rows[some]]
 
     pixels = stack.filled((len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy")
-    return Part(pixels, labels[rows], tuple(all_.names[row] for row in rows))
+    names, origins = (tuple(each[row] for row in rows) if each else () for each in (all_.names, all_.origins))
+    return Part(pixels, labels[rows], names, origins)
 
 
 def _file_of(pixels: Pixels) -> Path | None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ DARK = 4096  # 16-bit pictures whose values all stay below this use 12 bits or f
 
 A = TypeVar("A")
 B = TypeVar("B")
+Origin = Callable[[], Pixels] | None  # gives a picture as it was decoded; None where the stack holds it as it was
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Stack:
 
     groups (n,): the same number where the pixels, as decoded, are the same; sizes, modes: how
     many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
-    scale: what brought the source's values to 0..255.
+    scale: what brought the source's values to 0..255; origins (n,), or none where no picture was
+    resized: from them other sizes are made, so that no picture is ever resized twice.
     """
 
     pixels: Pixels
@@ -65,6 +68,7 @@ class Stack:
     problems: tuple[Problem, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     scale: Scale = Scale(0, 1)
+    origins: tuple[Origin, ...] = ()
 
 
 def stacked(found: Found, limit_px: int, scratch: Path | None) -> Stack:
@@ -89,13 +93,15 @@ def filled(shape: Sequence[int], fill: Callable[[Pixels], None], file: Path | No
     return loaded
 
 
-def resized(pixels: Pixels, height: int, width: int, file: Path | None = None) -> Pixels:
-    """All images (n, h, w, c) as (n, height, width, c), with decode.resize."""
+def resized(pixels: Pixels, height: int, width: int, file: Path | None = None, origins: Sequence[Origin] = (),
+            way: decode.Way = decode.SMOOTH) -> Pixels:  # fmt: skip
+    """All images (n, h, w, c) as (n, height, width, c), with decode.resize, each from its origin where it has one."""
 
     def fill(out: Pixels) -> None:
         def some(rows: slice) -> None:
             for row in range(rows.start, rows.stop):
-                out[row] = decode.resize(pixels[row], height, width)
+                origin = origins[row] if origins else None
+                out[row] = decode.resize(origin() if origin else pixels[row], height, width, way)
 
         each(some, chunks(len(pixels)))
 
@@ -173,7 +179,28 @@ def _stack_of(found: Found, files: Sequence[_File], pixels: Pixels, unreadable: 
         Counter(file.header.mode for file in files),
         (*found.problems, *_file_problems(found.name, files, pixels.shape[3])),
         unreadable,
+        origins=_origins(files, pixels.shape),
     )
+
+
+def _origins(files: Sequence[_File], shape: tuple[int, ...]) -> tuple[Origin, ...]:
+    whole = [(file.header.height, file.header.width) == shape[1:3] for file in files]
+    if all(whole):
+        return ()
+    return tuple(None if as_is else partial(_again, file, shape[3]) for as_is, file in zip(whole, files, strict=True))
+
+
+def _again(file: _File, channels: int) -> Pixels:
+    """The picture as it was decoded first; UnusableInput where the file is another by now."""
+    try:
+        with file.item.open() as stream:
+            picture = decode.decode(stream.read())
+        changed = picture.digest() != file.digest
+    except Exception:  # decoders fail in many ways; what could be read before is another file now
+        changed = True
+    if changed:
+        raise UnusableInput(file.item.name, "was changed while it was learnt from", "the same file", "start again")
+    return decode.with_channels(picture.pixels, channels)
 
 
 def _opened(item: Item) -> _File | str:
@@ -189,7 +216,7 @@ def _decoded(file: _File, row: Pixels) -> _File | str:
     try:
         with file.item.open() as stream:
             picture = decode.decode(stream.read())
-        row[:] = decode.with_channels(decode.resize(picture.pixels, *row.shape[:2]), row.shape[2])
+        row[:] = decode.resize(decode.with_channels(picture.pixels, row.shape[2]), *row.shape[:2])
         return replace(file, digest=picture.digest(), gray=picture.pixels.shape[2] == 1, peak=picture.peak)
     except Exception as error:
         return decode.explain(error)
@@ -264,7 +291,15 @@ def _from_blocks(found: Found, limit_px: int, scratch: Path | None) -> Stack:
         modes,
         (*found.problems, *problems),
         scale=scale,
+        origins=_origins_of(arrays, (height, width)),
     )
+
+
+def _origins_of(arrays: Sequence[Pixels], size: tuple[int, int]) -> tuple[Origin, ...]:
+    if all(array.shape[1:3] == size for array in arrays):
+        return ()
+    rows = [(array, row) for array in arrays for row in range(len(array))]
+    return tuple(None if array.shape[1:3] == size else partial(array.__getitem__, row) for array, row in rows)
 
 
 def as_learnt(where: str, images: Any, scale: Scale) -> Pixels:

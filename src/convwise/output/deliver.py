@@ -26,6 +26,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
 from convwise.formats.weights import Weights
+from convwise.formats.written import preparation
 from convwise.images.loading import Images, Part, Scale, as_learnt, find_images, load_image, resize, with_channels
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
@@ -74,7 +75,8 @@ def write(material: Material) -> Path:
     """Write everything; choice.json last, so that its presence says the folder is whole."""
     folder, net = material.folder, material.chosen.trial.net
     pixels = np.ascontiguousarray(material.scored.pixels[:CHECKED_IMAGES])
-    differences = formats.write(folder, net, material.weights, material.images.classes, pixels)
+    why = [f"{reason.parameter} = {reason.value}: {reason.because}" for reason in material.reasons]
+    differences = formats.write(folder, net, material.weights, material.images.classes, pixels, reasons=why)
     total = analyse(net).total
     cost = {
         "params": total.params,
@@ -132,6 +134,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
             "valid": len(images.valid),
             "test": images.test.size if images.test else 0,
             "base_shape": list(images.base_shape),
+            "preparation": preparation(chosen.trial.net),
             "problems": to_json(images.problems),
             "facts": to_json(images.facts),
         },
@@ -262,8 +265,8 @@ def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
 
     images: an image file, a folder, or an array (n, height, width, channels) with values in the
     range that was learnt from; the path of an array's image is its index. Images go the way that
-    the training images went: decoded, brought to the base size, then to the network's input
-    size. One that cannot be read has the label '' and an 'error'.
+    the training images went: decoded, then resized once to the network's input size. One that
+    cannot be read has the label '' and an 'error'.
     """
     choice = read_choice(folder)
     session = _session(Path(folder) / "model.onnx")
@@ -329,7 +332,9 @@ def _row(path: str, answer: np.ndarray, classes: Sequence[str]) -> dict[str, Any
 
 def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
     base, net = choice["data"]["base_shape"], choice["net"]["input_shape"]
-    return resize(resize(pixels, base[0], base[1]), net[0], net[1])
+    if "preparation" not in choice["data"]:  # written by 0.1.0, whose training images were resized twice
+        pixels = resize(pixels, base[0], base[1])
+    return resize(pixels, net[0], net[1])
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:

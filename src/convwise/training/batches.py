@@ -12,6 +12,9 @@ import torch
 
 from convwise.core.records import Recipe
 
+# Share of the training images that are shown resized without antialiasing: so a net answers those alike.
+ROUGH = 0.25
+
 
 class Part(Protocol):
     """Images with labels: uint8 (n, height, width, channels) and int64 (n,)."""
@@ -27,7 +30,8 @@ class Part(Protocol):
 class Examples:
     """Images as a tensor: uint8 (n, height, width, channels), labels int64 (n,), on one device.
 
-    Where a net learns from a teacher, labels are float32 (n, classes): what a task makes of both.
+    To train on, pixels may be (2n, ...): the same images once more, resized without antialiasing. Where a net
+    learns from a teacher, labels are float32 (n, classes): what a task makes of both.
     """
 
     pixels: torch.Tensor
@@ -40,10 +44,12 @@ class Examples:
         return Examples(self.pixels.to(device), self.labels.to(device))
 
 
-def store(folder: Path, size: str, name: str, part: Part) -> None:
-    """Write one part at one input size, for workers in other processes."""
+def store(folder: Path, size: str, name: str, part: Part, rough: Part | None = None) -> None:
+    """Write one part at one input size, for workers in other processes; rough: the same without antialiasing."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(_file(folder, size, name, "pixels"), part.pixels)
+    if rough is not None:
+        np.save(_file(folder, size, name, "rough"), rough.pixels)
     np.save(_file(folder, size, name, "labels"), part.labels)
 
 
@@ -56,9 +62,10 @@ def is_stored(folder: Path, size: str, name: str) -> bool:
     return _file(folder, size, name, "labels").exists()
 
 
-def load(folder: Path, size: str, names: tuple[str, ...]) -> Examples:
-    """The stored parts, one after the other."""
-    pixels = [np.load(_file(folder, size, name, "pixels"), mmap_mode="r") for name in names]
+def load(folder: Path, size: str, names: tuple[str, ...], *, training: bool = False) -> Examples:
+    """The stored parts, one after the other; with `training` also as they are without antialiasing, where stored."""
+    ways = ("pixels", "rough") if training and _file(folder, size, names[0], "rough").exists() else ("pixels",)
+    pixels = [np.load(_file(folder, size, name, way), mmap_mode="r") for way in ways for name in names]
     labels = [np.load(_file(folder, size, name, "labels")) for name in names]
     return Examples(torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(labels)))
 
@@ -97,8 +104,11 @@ def batches(
         order = torch.randperm(len(examples), generator=generator).to(device)
         for start in range(0, len(order) - size + 1, size):
             index = order[start : start + size]
-            flips = mirrored[index] if recipe.flip else None
-            yield _as_input(augment(examples.pixels, index, recipe.shift_px, generator, flips)), examples.labels[index]
+            flips, rows = mirrored[index] if recipe.flip else None, index
+            if len(examples.pixels) > len(examples):
+                rough = torch.rand(len(index), generator=generator).to(device) < ROUGH
+                rows = index + len(examples) * rough
+            yield _as_input(augment(examples.pixels, rows, recipe.shift_px, generator, flips)), examples.labels[index]
         mirrored = ~mirrored
 
 

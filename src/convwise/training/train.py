@@ -78,7 +78,8 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     height, width, _ = trial.net.input_shape
     size = f"{height}x{width}"
     names = ("train", "valid") if trial.part == "all" else ("train",)
-    examples = _taught(trial, folder, names, batches.load(folder, size, names), TASKS[task]).to(engine.device)
+    stored = batches.load(folder, size, names, training=True)
+    examples = _taught(trial, folder, names, stored, TASKS[task]).to(engine.device)
     held_out = None if trial.part == "all" else batches.load(folder, size, ("valid",)).to(engine.device)
     model = _model(trial, engine, initial, examples)
     run = _fit(model, trial, examples, held_out, engine, TASKS[task], team)

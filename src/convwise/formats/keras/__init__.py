@@ -37,6 +37,7 @@ from convwise.core.windows import Shape  # noqa: E402
 from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables  # noqa: E402
 from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
+from convwise.formats.written import PREPARE, about, comments, reads_pictures  # noqa: E402
 
 MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
 
@@ -113,9 +114,9 @@ def _functional(net: Net, steps: Mapping[str, Step], made: Mapping[str, keras.la
 
 # --- source ---------------------------------------------------------------------------------
 
-_HEAD = '''"""A network chosen by convwise: raw pixels 0 to 255, shaped (n, height, width, channels), to {output}."""
+_HEAD = '''"""A network chosen by convwise: pixels 0 to 255, shaped (n, height, width, channels), to {output}.{usage}"""
 
-import keras
+{imports}import keras
 from keras import layers
 
 CLASSES = {classes}
@@ -125,29 +126,75 @@ INPUT_SHAPE = {shape}  # height, width, channels
 def build_model():
 '''
 
-_TAIL = '''
+_USAGE = """
 
-def load(path="model.keras"):
-    """The network with its trained weights, ready to predict."""
+    python model_keras.py cat.jpg        prints the most probable class; needs keras, its backend, numpy and pillow
+"""
+
+_LOAD = '''def load(path=None):
+    """The network with its trained weights, by default of the file beside this one, ready to predict."""
     model = build_model()
-    model.load_weights(path)
+    model.load_weights(path or Path(__file__).with_name("model.keras"))
     return model
+'''
+
+_LOGITS = '''def load_logits(path=None):
+    """The same without its softmax: for a loss with from_logits=True, which applies one itself."""
+    model = load(path)
+    model.layers[-1].activation = keras.activations.linear
+    return model
+'''
+
+_PREDICT = '''def predict(picture, model=None):
+    """What the network gives for a picture, a file or a PIL image: one number for each of CLASSES."""
+    return keras.ops.convert_to_numpy((model or load())(prepare(picture), training=False))[0]
 
 
 if __name__ == "__main__":
-    build_model().summary()
+    import sys
+
+    names = sys.argv[1:] or sys.exit(__doc__)
+    network = load()
+    for name in names:
+        answer = predict(name, network)
+        best = int(answer.argmax())
+        print(CLASSES[best] if CLASSES else best, f"{float(answer[best]):.2f}")
 '''
 
+_PREPARE = PREPARE.format(gives="float32 (1, height, width, channels)", returned='pixels.astype("float32")')
 
-def render(net: Net, classes: Sequence[str] = ()) -> str:
-    """model_keras.py: the source of `build(net, ...)`, needing only Keras."""
+_BACKEND = """import os
+from importlib.util import find_spec
+from pathlib import Path
+
+if not find_spec("tensorflow"):
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+
+"""
+
+
+def render(net: Net, classes: Sequence[str] = (), reasons: Sequence[str] = (), *, trained: bool = False) -> str:
+    """model_keras.py: the source of `build(net, ...)`.
+
+    reasons: comments in build_model. trained: there are weights beside it, which `load` reads; where a picture can be
+    its input, `prepare` and `predict` make it one.
+    """
     net = expanded(net)
     steps = steps_of(net)
-    last = net.layers[-1]
-    output = "class probabilities" if getattr(last, "activation", "") in ("softmax", "sigmoid") else "numbers"
-    head = _HEAD.format(classes=literal(list(classes)), shape=net.input_shape, output=output)
+    activation = getattr(net.layers[-1], "activation", "")
+    tail = [] if not trained else [_LOAD, *([_LOGITS] if activation == "softmax" else [])]
+    pictures = trained and activation == "softmax" and reads_pictures(net)
+    head = _HEAD.format(
+        classes=literal(list(classes)),
+        shape=net.input_shape,
+        output="class probabilities" if activation in ("softmax", "sigmoid") else "numbers",
+        usage=_USAGE if pictures else "",
+        imports=_BACKEND if trained else "",
+    )
     lines = _graph(net, steps) if _branches(net) else _chain(list(steps.values()))
-    return head + "\n".join(f"    {line}" for line in lines) + "\n" + _TAIL
+    built = head + "\n".join([*comments(reasons), *(f"    {line}" for line in lines)])
+    parts = [built, *tail, *([_PREPARE, _PREDICT] if pictures else [])]
+    return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
 def _chain(steps: Sequence[Step]) -> list[str]:
@@ -180,13 +227,12 @@ def _source(step: Step) -> str:
 # --- files ----------------------------------------------------------------------------------
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str]) -> None:
-    """Write model_keras.py and model.keras; the archive carries the net, the classes and the input shape besides."""
-    (folder / "model_keras.py").write_text(render(net, classes), encoding="utf-8")
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], reasons: Sequence[str] = ()) -> None:
+    """Write model_keras.py, reasons as comments, and model.keras; the archive says what `about` says besides."""
+    (folder / "model_keras.py").write_text(render(net, classes, reasons, trained=True), encoding="utf-8")
     build(net, weights).save(folder / "model.keras")
-    about = {"net": net.to_json(), "classes": list(classes), "input_shape": net.input_shape}
     with zipfile.ZipFile(folder / "model.keras", "a") as archive:
-        archive.writestr(MEMBER, json.dumps(about))
+        archive.writestr(MEMBER, json.dumps(about(net, classes)))
 
 
 def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -21,6 +21,7 @@ from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import consumed, shapes_of
 from convwise.formats.onnx.lowering import Op, Tensor, lower
 from convwise.formats.weights import Weights, checked
+from convwise.formats.written import about
 
 OPSET = 20
 IR_VERSION = 10  # the newest that ONNX Runtime 1.18 reads
@@ -101,8 +102,7 @@ def _model(net: Net, written: _Written, output: Shape, classes: Sequence[str]) -
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="convwise"
     )
-    about = {"net": net.to_json(), "classes": list(classes), "input_shape": net.input_shape}
-    helper.set_model_props(model, {key: json.dumps(value) for key, value in about.items()})
+    helper.set_model_props(model, {key: json.dumps(value) for key, value in about(net, classes).items()})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -110,8 +110,8 @@ def _model(net: Net, written: _Written, output: Shape, classes: Sequence[str]) -
 # --- files ----------------------------------------------------------------------------------
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str]) -> None:
-    """Write model.onnx."""
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], reasons: Sequence[str] = ()) -> None:
+    """Write model.onnx; reasons stand in the formats that are source code."""
     (folder / "model.onnx").write_bytes(build(net, weights, classes).SerializeToString())
 
 

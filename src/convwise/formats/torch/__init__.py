@@ -30,6 +30,7 @@ from convwise.formats.lowering.calls import Call, Step, identifiers, literal, pl
 from convwise.formats.lowering.torch import STATEFUL, lower
 from convwise.formats.torch.modules import OWN, Graph
 from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
+from convwise.formats.written import PREPARE, about, comments, reads_pictures
 
 __all__ = ["build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
 _KEYS = {
@@ -142,7 +143,7 @@ def _made(call: Call) -> nn.Module:
 
 # --- source ---------------------------------------------------------------------------------
 
-_HEAD = '''"""A network chosen by convwise: raw pixels 0 to 255, shaped (n, channels, height, width), to {output}."""
+_HEAD = '''"""A network chosen by convwise: pixels 0 to 255, shaped (n, channels, height, width), to {output}.{usage}"""
 
 {imports}
 
@@ -150,45 +151,88 @@ CLASSES = {classes}
 INPUT_SHAPE = {shape}  # height, width, channels
 '''
 
-_TAIL = '''def load(path="model.safetensors"):
-    """The network with its trained weights, ready to predict."""
+_USAGE = """
+
+    python model_torch.py cat.jpg        prints the most probable class; needs torch, numpy, pillow and safetensors
+"""
+
+_LOAD = '''def load(path=None):
+    """The network with its trained weights, by default of the file beside this one, ready to predict."""
     from safetensors.torch import load_file  # pip install safetensors
 
     model = build_model()
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(load_file(path or Path(__file__).with_name("model.safetensors")))
     return model.eval()
+'''
+
+_LOGITS = '''def load_logits(path=None):
+    """The same without its softmax: for a loss that applies one itself, as nn.CrossEntropyLoss does."""
+    model = load(path)
+    model.{last} = nn.Identity()
+    return model
+'''
+
+_PREDICT = '''def predict(picture, model=None):
+    """What the network gives for a picture, a file or a PIL image: one number for each of CLASSES."""
+    with torch.no_grad():
+        return (model or load())(prepare(picture))[0]
 
 
 if __name__ == "__main__":
-    height, width, channels = INPUT_SHAPE
-    image = torch.randint(0, 256, (1, channels, height, width)).float()
-    with torch.no_grad():
-        print(build_model().eval()(image))  # load() instead of build_model() for the trained weights
+    import sys
+
+    names = sys.argv[1:] or sys.exit(__doc__)
+    network = load()
+    for name in names:
+        answer = predict(name, network)
+        best = int(answer.argmax())
+        print(CLASSES[best] if CLASSES else best, f"{float(answer[best]):.2f}")
 '''
 
+_PREPARE = PREPARE.format(
+    gives="float (1, channels, height, width)", returned="torch.from_numpy(pixels).permute(0, 3, 1, 2).float()"
+)
 
-def render(net: Net, classes: Sequence[str] = ()) -> str:
-    """model_torch.py: the source of `build(net)`, with the same state-dict names, needing only PyTorch."""
+
+def render(net: Net, classes: Sequence[str] = (), reasons: Sequence[str] = (), *, trained: bool = False) -> str:
+    """model_torch.py: the source of `build(net)`, with the same state-dict names.
+
+    reasons: comments in build_model. trained: there are weights beside it, which `load` reads; where a picture can be
+    its input, `prepare` and `predict` make it one.
+    """
     steps = steps_of(net)
     kinds = [kind for kind in dict.fromkeys(step.call.kind for step in steps) if kind in OWN and kind not in _INFIX]
-    body = _chain(steps) if _sequential(net) else _graph(net, steps)
-    head = _head(net, classes, steps[-1], bool(kinds))
-    parts = [head, *(inspect.getsource(OWN[kind]) for kind in kinds), body, _TAIL]
+    body = _chain(steps, reasons) if _sequential(net) else _graph(net, steps, reasons)
+    head = _head(net, classes, steps[-1], bool(kinds), trained)
+    parts = [head, *(inspect.getsource(OWN[kind]) for kind in kinds), body, *_tail(net, steps[-1], trained)]
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _head(net: Net, classes: Sequence[str], last: Step, typed: bool) -> str:
-    imports = ["from collections import OrderedDict", ""] if _sequential(net) else []
+def _tail(net: Net, last: Step, trained: bool) -> list[str]:
+    if not trained:
+        return []
+    logits = [_LOGITS.format(last=last.name)] if last.call.kind == "Softmax" else []
+    return [_LOAD, *logits, *([_PREPARE, _PREDICT] if reads_pictures(net) and last.call.kind == "Softmax" else [])]
+
+
+def _head(net: Net, classes: Sequence[str], last: Step, typed: bool, trained: bool) -> str:
+    imports = ["from collections import OrderedDict"] if _sequential(net) else []
+    imports += ["from pathlib import Path"] if trained else []
+    imports += [""] if imports else []
     imports += ["import torch", "from torch import Tensor, nn" if typed else "from torch import nn"]
-    output = "class probabilities" if last.call.kind in ("Softmax", "Sigmoid") else "numbers"
     return _HEAD.format(
-        imports="\n".join(imports), classes=literal(list(classes)), shape=net.input_shape, output=output
+        imports="\n".join(imports),
+        classes=literal(list(classes)),
+        shape=net.input_shape,
+        output="class probabilities" if last.call.kind in ("Softmax", "Sigmoid") else "numbers",
+        usage=_USAGE if trained and reads_pictures(net) and last.call.kind == "Softmax" else "",
     )
 
 
-def _chain(steps: Sequence[Step]) -> str:
+def _chain(steps: Sequence[Step], reasons: Sequence[str]) -> str:
     lines = [f'        ("{step.name}", {_source(step.call)}),' for step in steps]
-    return "\n".join(["def build_model():", "    return nn.Sequential(OrderedDict([", *lines, "    ]))"])
+    begin = ["def build_model():", *comments(reasons), "    return nn.Sequential(OrderedDict(["]
+    return "\n".join([*begin, *lines, "    ]))"])
 
 
 def _nested(function: str) -> Callable[[Sequence[str]], str]:
@@ -206,7 +250,7 @@ _INFIX: dict[str, Callable[[Sequence[str]], str]] = {
 }
 
 
-def _graph(net: Net, steps: Sequence[Step]) -> str:
+def _graph(net: Net, steps: Sequence[Step], reasons: Sequence[str]) -> str:
     called = _called(net, steps)
     own = [step for step in steps if called[step.name] == step.name and step.call.kind not in _INFIX]
     made = [f"        self.{step.name} = {_source(step.call)}" for step in own]
@@ -214,7 +258,7 @@ def _graph(net: Net, steps: Sequence[Step]) -> str:
     lines = [f"        {names[layer.name]} = {_expression(layer, steps, called, names)}" for layer in net.layers]
     lines.append(f"        return {names[net.layers[-1].name]}")
     init = ["class Model(nn.Module):", "    def __init__(self):", "        super().__init__()", *made, ""]
-    end = ["", "", "def build_model():", "    return Model()"]
+    end = ["", "", "def build_model():", *comments(reasons), "    return Model()"]
     return "\n".join([*init, f"    def forward(self, {names[INPUT]}):", *lines, *end])
 
 
@@ -236,13 +280,12 @@ def _source(call: Call) -> str:
 # --- files ----------------------------------------------------------------------------------
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str]) -> None:
-    """Write model_torch.py and model.safetensors, whose header carries the net, the classes and the input shape."""
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], reasons: Sequence[str] = ()) -> None:
+    """Write model_torch.py, reasons as comments, and model.safetensors, whose header says what `about` says."""
     module = build(net)
     load(module, net, weights)
-    (folder / "model_torch.py").write_text(render(net, classes), encoding="utf-8")
-    header = {"net": json.dumps(net.to_json()), "classes": json.dumps(list(classes)), "format": "pt",
-              "input_shape": json.dumps(net.input_shape)}  # fmt: skip
+    (folder / "model_torch.py").write_text(render(net, classes, reasons, trained=True), encoding="utf-8")
+    header = {"format": "pt", **{key: json.dumps(value) for key, value in about(net, classes).items()}}
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     save_file(state, folder / "model.safetensors", header)
 

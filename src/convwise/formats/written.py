@@ -1,0 +1,65 @@
+"""What files of several formats share: what they say of the net, and how the sources make an input of a picture."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from convwise.core.net import Net
+
+# The same step as convwise.images.decode: load_image, then resize. Tests hold the two together.
+PREPARE = '''
+def prepare(picture):
+    """What the network was trained on, of a file or a PIL image: {gives}, values 0 to 255."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if not isinstance(picture, Image.Image):
+        with Image.open(picture) as opened:
+            return prepare(opened)
+    height, width, channels = INPUT_SHAPE
+    image = ImageOps.exif_transpose(picture)
+    if image.mode.startswith(("I", "F")):  # more than 8 bits: 65535 is white; floats from 0 to 1, or as they are
+        values = np.asarray(image).astype(float)
+        scale = 1 / 257 if image.mode[0] == "I" else 255 if 0 <= values.min() <= values.max() <= 1 else 1
+        image = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype("uint8"))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.array(image).reshape(1, height, width, channels)
+    return {returned}
+'''
+
+
+def reads_pictures(net: Net) -> bool:
+    """Whether a picture can be made its input: 1 or 3 channels."""
+    return net.input_shape[2] in (1, 3)
+
+
+def about(net: Net, classes: Sequence[str]) -> dict[str, Any]:
+    """What rides in the metadata of each file, as JSON."""
+    return {
+        "net": net.to_json(),
+        "classes": list(classes),
+        "input_shape": net.input_shape,
+        "preparation": preparation(net),
+    }
+
+
+def preparation(net: Net) -> str:
+    """From a picture to the net's input, in words."""
+    height, width, channels = net.input_shape
+    kind = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
+    return (
+        f"upright by its EXIF tag, transparency over white, {kind}, one bilinear antialiased resize (Pillow) to "
+        f"{height} rows and {width} columns, values 0 to 255"
+    )
+
+
+def comments(reasons: Sequence[str], indent: str = "    ") -> list[str]:
+    """Reasons as lines of comment."""
+    lines = [textwrap.wrap(reason, 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   ")
+             for reason in reasons]  # fmt: skip
+    return [line for each in lines for line in each]
