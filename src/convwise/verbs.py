@@ -57,16 +57,19 @@ def read(source: Any, **options: Any) -> Images:
     return read_images(source, **options)
 
 
-def look(source: Any, *, seed: int = 0, **options: Any) -> Fingerprint:
-    """The fingerprint of the images of `source` (or of Images already read), without their test part."""
+def look(source: Any, *, budget: str | float = "10m", seed: int = 0, **options: Any) -> Fingerprint:
+    """The fingerprint of the images of `source` (or of Images already read), without their test part.
+
+    budget: of the study that it is for; a short one looks at fewer images.
+    """
     images = source if isinstance(source, Images) else read_images(source, seed=seed, **options)
-    return look_at(images.train, images.classes, seed=seed)
+    return look_at(images.train, images.classes, seed=seed, budget=parse_duration(budget))
 
 
 def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0) -> Advice:
     """What to start with for the images of `source`, without training."""
     wanted = parse_goal(goal)
-    facts = look(source, seed=seed)
+    facts = look(source, budget=budget, seed=seed)
     return within_latency(
         facts, wanted, machine.pace(machine.engine()), TRAINING_SHARE * parse_duration(budget), machine.cores()
     )

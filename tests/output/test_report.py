@@ -156,19 +156,12 @@ def test_a_learning_curve_ends_at_the_score() -> None:
     assert points[:-1] == [(p.seconds, p.accuracy) for p in run.history[:-1]]
 
 
-def test_what_was_not_measured_is_listed(tmp_path: Path) -> None:
-    facts = replace(evidence().fingerprint, skipped=("colour_gain", "shift_cost"))
-    text = Page(written(tmp_path, fingerprint=facts)).text
-    assert "Not measured in this budget: colour_gain, shift_cost." in text
-    assert "Not measured in this budget" not in Page(written(tmp_path)).text
-
-
 def test_every_curve_of_a_measure_has_axes() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     pixels = rng.integers(0, 200, (200, 16, 16, 1)) + 9 * labels[:, None, None, None] * (np.arange(16) > 8)[:, None]
     part = SimpleNamespace(pixels=pixels.astype(np.uint8), labels=labels)
-    found = look(part, ("a", "b"), seconds=600.0)
+    found = look(part, ("a", "b"))
     assert set(report.AXES) == {m.name for m in found.measures if m.curve}
     drawn = report.fingerprint(found)["curves"]
     assert all(">probe accuracy<" in svg for name, svg in drawn if name == "data_sufficiency")

@@ -2,8 +2,8 @@
 
 MEASURES is the table: a name, a function, and the choices it informs; those that decide something
 come first. A function takes the Bench (the sampled images and their probes, see probes.py) and
-gives a Reading, or None where the measure does not apply to these images. A measure for which
-there is no time is skipped, and named. Frequencies are in cycles/px and lengths in px of the images as read.
+gives a Reading, or None where the measure does not apply to these images. Frequencies are in
+cycles/px and lengths in px of the images as read.
 
 Where a Reading has low and high they are a 95 % interval over the held-out images: Wilson's for an
 accuracy, Bonett & Price's for a paired difference, the percentile bootstrap for a fit. They do not
@@ -25,7 +25,6 @@ from convwise.advice.probes import (
     Flags,
     Interval,
     LeaveOneOut,
-    OutOfTime,
     dimension_of,
     f_ratio,
     gray,
@@ -35,8 +34,8 @@ from convwise.advice.probes import (
 )
 from convwise.core.records import Fingerprint, Measure
 
-MOST_IMAGES = 2000
-IMAGES_A_SECOND = 300  # of the time there is: in half of it, half as many images answer the same questions
+MOST_IMAGES, FEWEST_IMAGES = 2000, 500  # that are looked at
+IMAGES_A_SECOND = 12  # of the budget: half as many images answer the same questions in half the time
 MOST_VALUES = 40_000_000  # pixel values in the sample: bounds time and memory on large images
 PATCHES = (3, 5, 7, 9, 13)
 NATIVE_UP_TO = 48  # px: such images are small enough to keep
@@ -76,31 +75,30 @@ class Row(NamedTuple):
     probe: bool = False
 
 
-def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, seconds: float = 8.0) -> Fingerprint:
-    """The fingerprint of labelled images.
+def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, budget: float = 600.0) -> Fingerprint:
+    """The fingerprint of labelled images: a matter of seconds, the same on every machine.
 
     At most 2,000 of them are read, each class in proportion, chosen by `seed`; fewer of images over
-    80x80x3, and in under 7 seconds. A measure that would probably end after `seconds` (processor time) is
-    skipped.
-    mean and variance are those of pixels / 255, for each channel of the proposed input.
+    80x80x3, and where the whole `budget` is under 167 seconds, but at least 500. mean and variance are
+    those of pixels / 255, for each channel of the proposed input.
     """
     with threadpool_limits(1, "blas"):  # its threads wait by spinning: several times slower on a busy machine
-        return _look(part, classes, seed, seconds)
+        return _look(part, classes, seed, budget)
 
 
-def _look(part: Labelled, classes: tuple[str, ...], seed: int, seconds: float) -> Fingerprint:
+def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float) -> Fingerprint:
     start = perf_counter()
     height, width, channels = part.pixels.shape[1:]
-    timely = max(MOST_IMAGES // 4, round(IMAGES_A_SECOND * seconds))
+    timely = max(FEWEST_IMAGES, round(IMAGES_A_SECOND * budget))
     most = min(MOST_IMAGES, timely, max(64, MOST_VALUES // max(1, height * width * channels)))
     chosen = stratified(np.asarray(part.labels), most, np.random.default_rng(seed))
     pixels = _in_order_of_file(part.pixels, chosen)
     if channels == 3 and not _coloured(pixels):
         pixels = gray(pixels)
-    bench = Bench(pixels, np.asarray(part.labels)[chosen], seed=seed, seconds=seconds)
+    bench = Bench(pixels, np.asarray(part.labels)[chosen], seed=seed)
     counts = np.bincount(part.labels, minlength=len(classes)).tolist()
-    measures, skipped = _readings(bench)
-    input_shape, reason = _proposal(bench, "resolution_sensitivity" in skipped)
+    measures = _readings(bench)
+    input_shape, reason = _proposal(bench)
     mean, variance = _moments(bench.pixels[: bench.few])
     return Fingerprint(
         shape=(height, width, channels),
@@ -112,7 +110,6 @@ def _look(part: Labelled, classes: tuple[str, ...], seed: int, seconds: float) -
         input_shape=input_shape,
         input_reason=reason,
         seconds=perf_counter() - start,
-        skipped=skipped,
     )
 
 
@@ -138,35 +135,29 @@ def _moments(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float,
     return tuple(means), tuple(variances)
 
 
-def _readings(bench: Bench) -> tuple[list[Measure], tuple[str, ...]]:
-    """Every measure of the table that applies and for which there is time, in order; the names of those without."""
-    found, skipped = [], []
+def _readings(bench: Bench) -> list[Measure]:
+    """Every measure of the table that applies, in order."""
+    found = []
     for row in MEASURES:
         if min(bench.size) < 4 or (row.probe and bench.classes < 2):
             continue
-        try:
-            bench.must_be_in_time(row.probe)
-            reading = row.read(bench)
-        except OutOfTime:
-            skipped.append(row.name)
-            continue
+        reading = row.read(bench)
         if reading is not None:
             found.append(Measure(name=row.name, informs=row.informs, **reading._asdict()))
-    return found, tuple(skipped)
+    return found
 
 
-def _proposal(bench: Bench, unmeasured: bool) -> tuple[tuple[int, int, int], str]:
-    """One input shape for the network, and why; unmeasured: whether there was no time for the probe of resolution."""
+def _proposal(bench: Bench) -> tuple[tuple[int, int, int], str]:
+    """One input shape for the network, and why."""
     (height, width), channels = bench.size, bench.pixels.shape[-1]
     if max(height, width) <= NATIVE_UP_TO:
         why = f"{height}x{width} is small already: every pixel is kept."
         return (height, width, channels), why
     capped = _eighths(height, width, min(1.0, LONGEST / max(height, width)))
-    smaller = "whether a smaller size is enough was not measured in this budget"
     size, why = _enough(bench, capped) or (
         capped,
         f"with {LONGEST} px on the longer side a step is quick enough that a CPU-size budget gains more by steps "
-        f"than by detail, and {smaller if unmeasured else 'no smaller size was shown to be enough'}.",
+        f"than by detail, and no smaller size was shown to be enough.",
     )
     return (*size, channels), f"{size[0]}x{size[1]} instead of {height}x{width}: {why}" if size != bench.size else why
 
@@ -182,10 +173,7 @@ def _enough(bench: Bench, capped: tuple[int, int]) -> tuple[tuple[int, int], str
     """The smallest size at which the resolution probe loses nothing that matters, and why."""
     for factor in (4, 2):
         size = min(_eighths(*bench.size, 1 / factor), capped)
-        try:
-            loss = _resolution_loss(bench, factor)
-        except OutOfTime:
-            continue
+        loss = _resolution_loss(bench, factor)
         if loss is None or min(size) < SHORTEST or bench.pyramid(1).accuracy < TRUSTED:
             continue
         if loss.low <= 0 or loss.value < TOLERANCE:

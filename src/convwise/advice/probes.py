@@ -12,11 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from time import thread_time
 from typing import NamedTuple
 
 import numpy as np
@@ -37,10 +35,6 @@ GRID = 14  # patch positions per axis at most: what makes a probe quick on large
 PENALTIES = (1e-2, 1e-1, 1.0, 10.0)  # of the ridge, per image
 INTERCEPT = 3.0  # the constant feature: large, so that its penalty is slight
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
-class OutOfTime(Exception):
-    """The next probe would not end in time."""
 
 
 RIDGES = (1e1, 1e2, 1e3, 1e4, 1e5)  # penalties that `taught` picks from
@@ -358,14 +352,13 @@ class Bench:
     """The sampled images, and the probes already made of them.
 
     pixels: (n, h, w, c); labels: (n,). Images whose longer side exceeds 64 px are probed at a
-    whole fraction of their size (`zoom` native px a work px), except where resolution itself is asked. Raises OutOfTime
-    where a new probe would end after `seconds` of this thread's own time: other load must not change the advice.
+    whole fraction of their size (`zoom` native px a work px), except where resolution itself is asked. No clock
+    decides what is probed: the same images get the same advice on every machine, busy or not.
     """
 
-    def __init__(self, pixels: Pixels, labels: NDArray[np.int64], *, seed: int, seconds: float) -> None:
+    def __init__(self, pixels: Pixels, labels: NDArray[np.int64], *, seed: int) -> None:
         self.pixels, self.labels, self.seed = pixels, labels, seed
         self.zoom = -(-max(self.size) // 64)
-        self._end, self._longest = thread_time() + seconds, 0.0
         self._probes: dict[tuple[int, int, int, bool], Probe] = {}
         self._pyramids: dict[int, Probe] = {}
         self._resized: dict[tuple[int, int], Pixels] = {}
@@ -417,19 +410,13 @@ class Bench:
             self._resized[size] = resize(self.pixels, size)
         return self._resized[size]
 
-    def must_be_in_time(self, probe: bool = True) -> None:
-        """OutOfTime where the time is over, or as long a probe as the longest so far would not end."""
-        if thread_time() + probe * self._longest >= self._end:
-            raise OutOfTime
-
     def probe(self, size: tuple[int, int], patch: int, *, in_gray: bool = False) -> Probe:
         """The probe with patches of `patch` px on images brought to `size`."""
         key = (*size, patch, in_gray)
         if key not in self._probes:
-            with self._timed():
-                pixels = gray(self.at(size)) if in_gray else self.at(size)
-                bank = learn_filters(pixels, patch, np.random.default_rng(self.seed))
-                self._probes[key] = Probe(bank.features(pixels), self.labels, bank)
+            pixels = gray(self.at(size)) if in_gray else self.at(size)
+            bank = learn_filters(pixels, patch, np.random.default_rng(self.seed))
+            self._probes[key] = Probe(bank.features(pixels), self.labels, bank)
         return self._probes[key]
 
     def pyramid(self, factor: int) -> Probe:
@@ -442,20 +429,10 @@ class Bench:
         if factor not in self._pyramids:
             sizes = [self.shrunk(step) for step in self.factors if step >= factor]
             levels = [self.probe(size, min(9 if max(size) > 64 else 5, min(size) - 1)).features for size in sizes]
-            with self._timed():
-                weights = [np.full(len(level.T), 2 ** (-i / 2), np.float32) for i, level in enumerate(levels[::-1])]
-                together = np.concatenate(levels[::-1], axis=1)
-                self._pyramids[factor] = Probe(together, self.labels, weights=np.concatenate(weights))
-                self._pyramids[factor].fit  # noqa: B018  the slow part, timed here
+            weights = [np.full(len(level.T), 2 ** (-i / 2), np.float32) for i, level in enumerate(levels[::-1])]
+            together = np.concatenate(levels[::-1], axis=1)
+            self._pyramids[factor] = Probe(together, self.labels, weights=np.concatenate(weights))
         return self._pyramids[factor]
-
-    @contextmanager
-    def _timed(self, typical: bool = True) -> Iterator[None]:
-        self.must_be_in_time()
-        start = thread_time()
-        yield
-        if typical:  # what takes longer than any probe says nothing of the next one
-            self._longest = max(self._longest, thread_time() - start)
 
     def made(self) -> list[Probe]:
         """Every probe made so far."""
@@ -471,23 +448,21 @@ class Bench:
         """Which of the work images, changed into `pixels`, the best probe still recognises."""
         probe = self.best()
         assert probe.bank is not None
-        with self._timed():
-            return probe.fit.correct(probe.bank.features(pixels))
+        return probe.fit.correct(probe.bank.features(pixels))
 
     def taught(self, pixels: Pixels) -> tuple[Flags, Flags]:
         """Which images a two-fold ridge recognises without, and with, `pixels` of its training half besides."""
         best = self.best()
         assert best.bank is not None
-        with self._timed(typical=False):
-            more = best.bank.features(pixels)
-            fold = np.random.default_rng(self.seed).permutation(len(self.labels)) % 2
-            plain, taught = np.zeros((2, len(fold)), bool)
-            for half in (0, 1):
-                here, there = fold == half, fold != half
-                for out, rows in ((plain, ()), (taught, (more[there],))):
-                    seen = np.concatenate([best.features[there], *rows])
-                    fit = RidgeClassifierCV(RIDGES).fit(_scaled(seen), np.tile(self.labels[there], 1 + len(rows)))
-                    out[here] = fit.predict(_scaled(best.features[here], seen)) == self.labels[here]
+        more = best.bank.features(pixels)
+        fold = np.random.default_rng(self.seed).permutation(len(self.labels)) % 2
+        plain, taught = np.zeros((2, len(fold)), bool)
+        for half in (0, 1):
+            here, there = fold == half, fold != half
+            for out, rows in ((plain, ()), (taught, (more[there],))):
+                seen = np.concatenate([best.features[there], *rows])
+                fit = RidgeClassifierCV(RIDGES).fit(_scaled(seen), np.tile(self.labels[there], 1 + len(rows)))
+                out[here] = fit.predict(_scaled(best.features[here], seen)) == self.labels[here]
         return plain, taught
 
 

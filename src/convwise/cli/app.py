@@ -135,18 +135,26 @@ def choose(
 
 
 @app.command()
-def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+def look(
+    images: ImagesArgument,
+    budget: BudgetOption = "10m",
+    test: TestOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
     """Describe IMAGES in the numbers that matter for a network.
 
-    Facts, problems, and measures, each with its meaning, and its interval where it is uncertain.
+    Facts, problems, and measures, each with its meaning, and its interval where it is uncertain. It takes some
+    seconds; of the budget of the study to come depends how many images are looked at, as `choose` does.
     """
     # Not through study, which loads the training engine: that takes longer than looking.
     from convwise.advice import fingerprint
+    from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
     from convwise.images import loading as reading
 
     read = reading.read(images, test=_test(test), seed=seed)
-    facts = fingerprint.look(read.train, read.classes, seed=seed)
+    facts = fingerprint.look(read.train, read.classes, seed=seed, budget=parse_duration(budget))
     if as_json:
         print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
         return
@@ -156,8 +164,6 @@ def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, 
     height, width, channels = facts.input_shape
     out().print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
     out().print(_measures(facts))
-    if facts.skipped:
-        out().print(f"Not measured in this time: {', '.join(facts.skipped)}", highlight=False)
     for problem in read.problems:
         out().print(f"- {problem}", highlight=False)
 

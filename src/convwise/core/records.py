@@ -41,8 +41,7 @@ class Fingerprint:
     """What a set of images is like: facts about the files, and measures of the pixels.
 
     shape: (height, width, channels) of the images as read; classes: name -> train images;
-    input_shape: the proposed network input; input_reason: why; skipped: the measures for which there
-    was no time.
+    input_shape: the proposed network input; input_reason: why.
     """
 
     shape: tuple[int, int, int]
@@ -54,7 +53,6 @@ class Fingerprint:
     input_shape: tuple[int, int, int]
     input_reason: str
     seconds: float = 0.0
-    skipped: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> float:
         """The value of the measure called `name`; KeyError where it was not taken."""
