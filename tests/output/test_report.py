@@ -19,11 +19,11 @@ from convwise.advice.fingerprint import look
 from convwise.core.layers import Add, Conv2D, Dense, Flatten
 from convwise.core.net import Net
 from convwise.core.records import Effect, Verdict
-from convwise.output import plots, report, words
+from convwise.output import plots, report, views, words
 from made_evidence import HOSTILE, evidence, space
 
 SECTIONS = ["choice", "network", "tradeoff", "effects", "reasons", "fingerprint", "learning", "mistakes", "problems",
-            "code", "reproduce"]  # fmt: skip
+            "code", "reproduce", "words"]  # fmt: skip
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run"]  # fmt: skip
@@ -438,7 +438,7 @@ def test_wires_stand_for_the_edges(seed: int) -> None:
     for net in nets:
         place = {"input": 0} | {layer.name: i for i, layer in enumerate(net.layers, 1)}
         edges = {(place[name], place[layer.name]) for layer in net.layers for name in layer.inputs}
-        assert _joined(report._wires(net)[0]) == edges
+        assert _joined(views._wires(net)[0]) == edges
 
 
 @pytest.mark.parametrize(
@@ -507,6 +507,14 @@ def test_in_a_browser(browser: Any, whole: Path, width: int, scheme: str) -> Non
     assert len(ratios) > 50
     assert min(ratios) > 4.5
     page.close()
+
+
+def test_on_paper_it_is_at_most_five_pages(browser: Any, whole: Path) -> None:
+    page = browser.new_page()
+    page.goto(whole.as_uri())
+    sheets = re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))
+    page.close()
+    assert 1 <= len(sheets) <= 5
 
 
 # Words and lines of every plot must stand out from the page: relative luminance as WCAG 2.1 defines it.

@@ -30,6 +30,7 @@ from convwise.formats.written import preparation
 from convwise.images.loading import Images, Part, Scale, as_learnt, find_images, load_image, resize, with_channels
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
+from convwise.output.answers import second_thoughts
 from convwise.training import machine
 
 CHECKED_IMAGES = 64
@@ -139,6 +140,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
             "facts": to_json(images.facts),
         },
         "training": {"recipe": to_json(chosen.trial.recipe), "seconds": chosen.seconds, "dtype": chosen.dtype},
+        "check": second_thoughts(chosen.trial.net, material.verdict.effects, chosen.trial.sample),
         "exports": dict(differences),
         "provenance": {**material.provenance, "wall_seconds": round(material.clock.elapsed, 2)},
     }

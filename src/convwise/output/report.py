@@ -6,7 +6,6 @@ template only lays them out, and escapes everything.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from convwise.core.calculus import LayerCost, analyse
-from convwise.core.layers import Conv2D, DepthwiseConv2D, Layer, parameters
-from convwise.core.net import INPUT, Net
+from convwise.core.calculus import analyse
+from convwise.core.layers import Conv2D, DepthwiseConv2D
+from convwise.core.net import Net
 from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Verdict
 from convwise.core.space import MEANING, Sample
 from convwise.inspect.sight import EffectiveField
-from convwise.output import plots, views, words
+from convwise.output import answers, plots, views, words
 from convwise.output.views import by
 from convwise.output.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole, worth
 
@@ -30,8 +29,6 @@ TEMPLATES = Path(__file__).with_name("templates")
 MAP_CLASSES = 25  # up to so many classes a heat map can be read
 MOST_PAIRS, MOST_MISTAKES = 20, 24
 THUMBNAIL_PX = 112
-# Parameters that are shown even at their default: what people ask about.
-ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
 # The axes of the curve behind a measure.
 AXES: dict[str, tuple[str, str]] = {
     "f95": ("cycles/px", "mean power"),
@@ -124,7 +121,12 @@ def renewed(text: str, told: Sequence[Effect], given: Sequence[Reason], chosen: 
 
     chosen: the sample. The rest of a report rests on images that were sealed, and are not opened again.
     """
-    written = {"effects": effects(told), "same": same_line(told), "reasons": reasons(given, told, chosen)}
+    written = {
+        "cards": answers.cards(given, told, chosen),
+        "effects": effects(told),
+        "same": same_line(told),
+        "reasons": reasons(given, told, chosen),
+    }
     for name in written:
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, opened, rest = text.partition(start)
@@ -139,7 +141,8 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     page = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {word.__name__: word for word in (percent, points, short, whole, sig, ms, plain)}
+    page.filters |= {word.__name__: word for word in (percent, points, short, whole, sig, ms, plain, words.explained)}
+    page.globals["glossary"] = words.GLOSSARY
     return page.get_template(template).render(values)
 
 
@@ -147,18 +150,22 @@ def sections(evidence: Evidence) -> dict[str, Any]:
     """What the template shows, section by section, as plain values; plots as SVG."""
     total = analyse(evidence.net).total
     cost = {"params": total.params, "macs": total.macs, "latency_ms": None, **evidence.cost}
+    told, chosen = evidence.verdict.effects, evidence.verdict.chosen.trial.sample
     return {
         "title": evidence.title,
         "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0, **evidence.estimate},
         "cost": cost,
+        "cards": answers.cards(evidence.verdict.reasons, told, chosen),
+        "bars": bars(evidence),
         "lines": summary(evidence, cost),
         "notes": evidence.verdict.notes,
-        "network": network(evidence.net),
+        "network": views.network(evidence.net),
+        "thoughts": answers.second_thoughts(evidence.net, told, chosen),
         "field": fields(evidence),
         "tradeoff": tradeoff(evidence),
-        "effects": effects(evidence.verdict.effects),
-        "same": same_line(evidence.verdict.effects),
-        "reasons": reasons(evidence.verdict.reasons, evidence.verdict.effects, evidence.verdict.chosen.trial.sample),
+        "effects": effects(told),
+        "same": same_line(told),
+        "reasons": reasons(evidence.verdict.reasons, told, chosen),
         "fingerprint": fingerprint(evidence.fingerprint),
         "learning": learning(evidence),
         "mistakes": mistakes(evidence),
@@ -167,13 +174,27 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "differences": evidence.differences,
         "command": str(evidence.provenance.get("command", "")),
         "provenance": list(flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
-        "chosen": evidence.verdict.chosen.trial.sample,
+        "chosen": chosen,
         "trials": trials(evidence),
         "timed": any("latency_ms" in r.cost for r in evidence.results),
     }
 
 
 # 1 The choice ---------------------------------------------------------------------------------------------
+
+
+def bars(evidence: Evidence) -> list[dict[str, Any]]:
+    """Accuracies side by side: knowing nothing, the probe, the network; shares, with their 95 % intervals."""
+    found, facts = evidence.estimate, evidence.fingerprint
+    rows = []
+    if found.get("baseline") is not None:
+        rows.append({"name": "always the largest class", "share": found["baseline"]})
+    if "probe_accuracy" in facts:
+        probe = facts.measure("probe_accuracy")
+        rows.append({"name": "a probe without training", "share": probe.value, "low": probe.low, "high": probe.high})
+    if found.get("n"):
+        rows.append({**{k: found[k] for k in ("low", "high")}, "name": "this network", "share": found["accuracy"]})
+    return rows
 
 
 def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[str, str]]:
@@ -260,74 +281,6 @@ def same_line(told: Sequence[Effect]) -> str:
 
 
 # 2 The network --------------------------------------------------------------------------------------------
-
-
-def network(net: Net) -> dict[str, Any]:
-    """The layers as rows with their shapes and costs, and the wires between them."""
-    costs = analyse(net)
-    wires, lanes = _wires(net)
-    top: dict[str, Any] = {"name": INPUT, "shape": by(net.input_shape), "block": _block(net.input_shape, net)}
-    rows = [top] + [_layer_row(net, layer, row) for layer, row in zip(net.layers, costs.layers, strict=True)]
-    for row, paths in zip(rows, wires, strict=True):
-        row["wires"] = paths
-    return {"rows": rows, "total": costs.total, "width": 20 + 14 * lanes, "branches": not net.is_chain}
-
-
-def _layer_row(net: Net, layer: Layer, cost: LayerCost) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "op": layer.op,
-        "settings": [text for p in parameters(layer) if (text := _setting(layer, p.name, p.default, cost))],
-        "shape": by(cost.output_shape),
-        "block": _block(cost.output_shape, net),
-        "params": cost.params,
-        "macs": cost.macs,
-        "field": by(cost.field.size),
-        "light": not cost.params and not cost.macs,
-    }
-
-
-def _setting(layer: Layer, name: str, default: Any, cost: LayerCost) -> str:
-    """One parameter as text, '' where it is at its default and nobody asks about it."""
-    value = getattr(layer, name)
-    if value == default and (name not in ALWAYS or value == "linear"):
-        return ""
-    if name == "padding":
-        around = dict.fromkeys(cost.pads) if len(set(cost.pads)) == 1 else cost.pads
-        return f"padding {plain(value)}" + (f" ({plain(tuple(around))})" if value == "same" and any(cost.pads) else "")
-    pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) for n in value)
-    return f"{name} {by(value) if pair else plain(value)}"
-
-
-def _block(shape: Sequence[int], net: Net) -> tuple[float, float]:
-    """(width, height) in px: the width tells the channels, on a log scale; the height the map's rows."""
-    width = 3 + 4 * math.log2(shape[-1] + 1)
-    height = 4 + 24 * math.sqrt(min(shape[0] / net.input_shape[0], 1)) if len(shape) == 3 else 4
-    return round(min(width, 48), 1), round(height, 1)
-
-
-def _wires(net: Net) -> tuple[list[list[str]], int]:
-    """SVG paths for each row (100 high, lane 0 at x = 10), and the number of side lanes.
-
-    A layer that reads the row above it hangs on lane 0; every other edge runs in a lane beside.
-    """
-    place = {INPUT: 0} | {layer.name: i for i, layer in enumerate(net.layers, 1)}
-    edges = [(place[name], i) for i, layer in enumerate(net.layers, 1) for name in layer.inputs]
-    paths: list[list[str]] = [[] for _ in place]
-    busy: list[int] = []  # the row at which each lane is free again
-    for start, end in sorted(edges):
-        if end == start + 1:
-            paths[start].append("M10 50V100")
-            paths[end].append("M10 0V50")
-            continue
-        lane = next((i for i, free in enumerate(busy) if free <= start), len(busy))
-        busy[lane : lane + 1] = [end]
-        x = 24 + 14 * lane
-        paths[start].append(f"M10 50Q{x} 50 {x} 100")
-        paths[end].append(f"M{x} 0Q{x} 50 10 50")
-        for row in range(start + 1, end):
-            paths[row].append(f"M{x} 0V100")
-    return paths, len(busy)
 
 
 def fields(evidence: Evidence) -> dict[str, Any]:

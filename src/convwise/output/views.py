@@ -1,18 +1,23 @@
-"""The report's pictures of receptive fields: what an output could see, and what it really uses."""
+"""The report's network: a table with its branches, and what an output could see of an image, and really uses."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from convwise.core.calculus import Analysis, LayerCost, analyse
-from convwise.core.net import Net
+from convwise.core.layers import Layer, parameters
+from convwise.core.net import INPUT, Net
 from convwise.inspect.sight import EffectiveField
 from convwise.output import plots
+from convwise.output.words import plain
 
 MOST_FIELDS = 5
+# Parameters that are shown even at their default: what people ask about.
+ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
 PICTURE_PX = 224
 
 
@@ -77,3 +82,71 @@ def _used(sight: EffectiveField, pixels: np.ndarray) -> dict[str, Any]:
         "all": by([min(most, side) for side in sight.map.shape]),
         "images": sight.images,
     }
+
+
+def network(net: Net) -> dict[str, Any]:
+    """The layers as rows with their shapes and costs, and the wires between them."""
+    costs = analyse(net)
+    wires, lanes = _wires(net)
+    top: dict[str, Any] = {"name": INPUT, "shape": by(net.input_shape), "block": _block(net.input_shape, net)}
+    rows = [top] + [_layer_row(net, layer, row) for layer, row in zip(net.layers, costs.layers, strict=True)]
+    for row, paths in zip(rows, wires, strict=True):
+        row["wires"] = paths
+    return {"rows": rows, "total": costs.total, "width": 20 + 14 * lanes, "branches": not net.is_chain}
+
+
+def _layer_row(net: Net, layer: Layer, cost: LayerCost) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "settings": [text for p in parameters(layer) if (text := _setting(layer, p.name, p.default, cost))],
+        "shape": by(cost.output_shape),
+        "block": _block(cost.output_shape, net),
+        "params": cost.params,
+        "macs": cost.macs,
+        "field": by(cost.field.size),
+        "light": not cost.params and not cost.macs,
+    }
+
+
+def _setting(layer: Layer, name: str, default: Any, cost: LayerCost) -> str:
+    """One parameter as text, '' where it is at its default and nobody asks about it."""
+    value = getattr(layer, name)
+    if value == default and (name not in ALWAYS or value == "linear"):
+        return ""
+    if name == "padding":
+        around = dict.fromkeys(cost.pads) if len(set(cost.pads)) == 1 else cost.pads
+        return f"padding {plain(value)}" + (f" ({plain(tuple(around))})" if value == "same" and any(cost.pads) else "")
+    pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) for n in value)
+    return f"{name} {by(value) if pair else plain(value)}"
+
+
+def _block(shape: Sequence[int], net: Net) -> tuple[float, float]:
+    """(width, height) in px: the width tells the channels, on a log scale; the height the map's rows."""
+    width = 3 + 4 * math.log2(shape[-1] + 1)
+    height = 4 + 24 * math.sqrt(min(shape[0] / net.input_shape[0], 1)) if len(shape) == 3 else 4
+    return round(min(width, 48), 1), round(height, 1)
+
+
+def _wires(net: Net) -> tuple[list[list[str]], int]:
+    """SVG paths for each row (100 high, lane 0 at x = 10), and the number of side lanes.
+
+    A layer that reads the row above it hangs on lane 0; every other edge runs in a lane beside.
+    """
+    place = {INPUT: 0} | {layer.name: i for i, layer in enumerate(net.layers, 1)}
+    edges = [(place[name], i) for i, layer in enumerate(net.layers, 1) for name in layer.inputs]
+    paths: list[list[str]] = [[] for _ in place]
+    busy: list[int] = []  # the row at which each lane is free again
+    for start, end in sorted(edges):
+        if end == start + 1:
+            paths[start].append("M10 50V100")
+            paths[end].append("M10 0V50")
+            continue
+        lane = next((i for i, free in enumerate(busy) if free <= start), len(busy))
+        busy[lane : lane + 1] = [end]
+        x = 24 + 14 * lane
+        paths[start].append(f"M10 50Q{x} 50 {x} 100")
+        paths[end].append(f"M{x} 0Q{x} 50 10 50")
+        for row in range(start + 1, end):
+            paths[row].append(f"M{x} 0V100")
+    return paths, len(busy)

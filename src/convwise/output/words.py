@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from convwise.core.records import Effect
+
+# Words of the report that a reader may not know; each is explained where it stands, and all of them at its end.
+GLOSSARY: Mapping[str, str] = {
+    "stem": "the first convolution of the network, the one that reads the image itself",
+    "stage": "the layers between two halvings of the map: one or more convolutions on maps of one size",
+    "probe": "a quick classifier on simple filters, made in a second without training a network; what it gets right, "
+    "a network should beat",
+    "sealed": "set aside before anything was looked at, and opened once, after the choice, to score it",
+    "macs": "multiply-accumulates: multiplications of a weight and a value, for one image; the usual count of a "
+    "network's work",
+    "field": "the receptive field: the part of the image that one output can see",
+    "kernel": "the window of weights that a convolution moves over the map",
+    "race": "the part of a study in which other values are trained beside the advised network, to be compared with it",
+}
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -46,6 +63,17 @@ def sig(number: float | None) -> str:
 def ms(number: float | None) -> str:
     """Milliseconds, always three digits, so that a column of them can be compared: 4.3 -> '4.30'."""
     return "–" if number is None or not math.isfinite(number) else f"{number:#.3g}".rstrip(".")
+
+
+def explained(text: str) -> Markup:
+    """HTML of `text`, escaped; the first of each word of the glossary tells its meaning when it is pointed at."""
+    known, parts, rest = list(GLOSSARY), [], text
+    while known and (found := re.search(rf"\b({'|'.join(known)})s?\b", rest)):
+        known.remove(found[1])
+        marked = Markup('<abbr title="{}">{}</abbr>').format(GLOSSARY[found[1]], found[0])
+        parts += [escape(rest[: found.start()]), marked]
+        rest = rest[found.end() :]
+    return Markup("").join([*parts, escape(rest)])
 
 
 def spent(provenance: Mapping[str, Any]) -> str:

@@ -11,4 +11,3 @@ for (const button of document.querySelectorAll(".code button")) {
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));

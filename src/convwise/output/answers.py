@@ -1,0 +1,141 @@
+"""The answer: a card for each parameter that people ask about, and what `check` says of the choice, answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from convwise.core.check import findings
+from convwise.core.net import Net
+from convwise.core.records import Effect, Reason
+from convwise.core.space import Sample
+from convwise.output.words import horizon, plain, points
+
+Tag = Literal["tested", "measured", "convention"]
+TAGS: Mapping[Tag, str] = {
+    "tested": "tested on your images",
+    "measured": "measured on your images",
+    "convention": "convention, not tested",
+}
+ELSEWHERE = ("literature", "findings", "goal", "trials")  # deciders that are not read off these images
+
+
+@dataclass(frozen=True)
+class Question:
+    """title; the parameters that answer it, the one whose reason is told first; how their values are said."""
+
+    title: str
+    parameters: tuple[str, ...]
+    value: Callable[[Sample], str]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One question answered. tried: what each tested value was worth."""
+
+    title: str
+    value: str
+    because: str
+    tag: Tag
+    tried: tuple[str, ...]
+
+    @property
+    def tagged(self) -> str:
+        """The tag in words."""
+        return TAGS[self.tag]
+
+
+def _kernel(sample: Sample) -> str:
+    inside, stem = (f"{sample[name]}×{sample[name]}" for name in ("stage.kernel_size", "stem.kernel_size"))
+    return inside if inside == stem else f"{inside}, stem {stem}"
+
+
+def _filters(sample: Sample) -> str:
+    later = sample.get("stage.widening", 2)
+    return f"{sample['stage.filters']}" + (f", later stages {later} times that" if later == 4 else ", doubled by stage")
+
+
+def _strides(sample: Sample) -> str:
+    return "1" if sample["stem.strides"] == 1 else f"{sample['stem.strides']} in the stem, then 1"
+
+
+def _depth(sample: Sample) -> str:
+    stages, convs = int(sample["stage.count"]), int(sample["stage.convs"])
+    each = f"{convs} convolution{'s' * (convs != 1)}"
+    return f"{stages} stages of {each}" if stages > 1 else f"1 stage of {each}"
+
+
+def _of(name: str) -> Callable[[Sample], str]:
+    return lambda sample: plain(sample[name])
+
+
+QUESTIONS: tuple[Question, ...] = (
+    Question("Kernel size", ("stage.kernel_size", "stem.kernel_size"), _kernel),
+    Question("Filters", ("stage.filters", "stage.widening"), _filters),
+    Question("Stride", ("stem.strides",), _strides),
+    Question("Padding", ("padding",), _of("padding")),
+    Question("Activation", ("activation",), _of("activation")),
+    Question("Depth", ("stage.count", "stage.convs"), _depth),
+    Question("Pooling", ("downsampling",), _of("downsampling")),
+    Question("Normalisation", ("normalization",), _of("normalization")),
+    Question("Head", ("head",), _of("head")),
+)
+
+
+def cards(given: Sequence[Reason], told: Sequence[Effect], chosen: Sample) -> list[Card]:
+    """The questions that the sample answers, those that people ask most first."""
+    reasons = {reason.parameter: reason for reason in given}
+    return [
+        _card(question, reasons[question.parameters[0]], told, chosen)
+        for question in QUESTIONS
+        if all(name in chosen or name == "stage.widening" for name in question.parameters)
+        and question.parameters[0] in reasons
+    ]
+
+
+def _card(question: Question, reason: Reason, told: Sequence[Effect], chosen: Sample) -> Card:
+    tried = tuple(_tried(e) for e in _about(question.parameters, told, chosen))
+    tag: Tag = "tested" if tried else "convention" if reason.measure in ELSEWHERE else "measured"
+    because = reason.because.rstrip(".")
+    return Card(question.title, question.value(chosen), f"{because[:1].upper()}{because[1:]}.", tag, tried)
+
+
+def _about(parameters: Sequence[str], told: Sequence[Effect], chosen: Sample) -> list[Effect]:
+    """The last word on each change from or to the chosen value of these parameters."""
+    last = {(e.parameter, e.before, e.after): e for e in told if e.parameter in parameters}
+    return [e for e in last.values() if chosen.get(e.parameter) in (e.before, e.after)]
+
+
+def _tried(effect: Effect) -> str:
+    """'5 instead of 3: -0.3 points (-1.7 to +1.0) after 12 s of training, no difference'"""
+    change = f"{plain(effect.after)} instead of {plain(effect.before)}"
+    change += f" ({effect.parameter})" if effect.parameter.startswith("stem.kernel") else ""
+    interval = f"{points(effect.low)} to {points(effect.high)}"
+    return f"{change}: {points(effect.accuracy_change)} points ({interval}) {horizon(effect)}, {effect.verdict}"
+
+
+# What `check` may say of a net that the Space grows: rule -> (the parameter that would mend it, what others say).
+KNOWN: Mapping[str, tuple[str, str]] = {
+    "past the border layer": (
+        "stage.convs",
+        "with one convolution a stage instead of two, clothing lost 2.4 and infrared modules 4.0 points at the end of "
+        "a five-minute training; on six easier sets it made no difference (benchmarks/effects.md)",
+    ),
+    "kernel larger than its map": ("stage.count", "one stage fewer would mend it; that was not tested here"),
+    "border lost": ("", "each window lies whole inside its map; padding the pools instead was not tested"),
+}
+UNKNOWN = "not tested; `convwise measure` can tell what a change is worth"
+
+
+def second_thoughts(net: Net, told: Sequence[Effect], chosen: Sample) -> list[dict[str, Any]]:
+    """Every warning that `check` has for the chosen net, with what trials say of it, or what is known elsewhere."""
+    rows = []
+    for finding in findings(net):
+        if finding.problem.severity == "note":
+            continue
+        parameter, known = KNOWN.get(finding.rule, ("", UNKNOWN))
+        tried = [_tried(e) for e in _about([parameter], told, chosen)]
+        answer = f"tested on these images: {parameter} {'; '.join(tried)}" if tried else known
+        rows.append({"where": finding.problem.where, "what": finding.problem.what, "answer": answer})
+    return rows
