@@ -20,6 +20,7 @@ from convwise.core.net import Net
 from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Verdict
 from convwise.core.space import MEANING, Sample
+from convwise.formats.written import preparation
 from convwise.inspect.sight import EffectiveField
 from convwise.output import answers, plots, views, words
 from convwise.output.views import by
@@ -171,6 +172,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "mistakes": mistakes(evidence),
         "problems": evidence.problems,
         "code": evidence.code,
+        "preparation": preparation(evidence.net),
         "differences": evidence.differences,
         "command": str(evidence.provenance.get("command", "")),
         "provenance": list(flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
