@@ -1,4 +1,4 @@
-"""How far a trained network agrees with itself where other programs resize its pictures. Writes nothing, prints a table.
+"""How far a trained network agrees with itself where other programs resize its pictures: prints a table.
 
     python benchmarks/ways.py clothing-10 sign-digits --epochs 25 --shares 0 0.25 0.5
 
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sets
 from PIL import Image
+
+import sets
 
 WAYS = ("BILINEAR", "NEAREST", "BOX", "BICUBIC", "LANCZOS")
 
@@ -33,13 +34,10 @@ def main() -> None:
         for share in given.shares:
             answers, labels = answered(name, share, given)
             ours = answers["Pillow BILINEAR"]
-            print(
-                f"{name}, {given.epochs:g} epochs, {share:g} without antialiasing: {100 * (ours == labels).mean():.1f} %"
-            )
+            print(f"{name}, {given.epochs:g} epochs, {share:g} without antialiasing:")
             for way, told in answers.items():
-                print(
-                    f"  {way:28} agrees {100 * (told == ours).mean():5.1f} %, right {100 * (told == labels).mean():5.1f} %"
-                )
+                agrees, right = (100 * (told == other).mean() for other in (ours, labels))
+                print(f"  {way:28} agrees {agrees:5.1f} %, right {right:5.1f} %")
 
 
 def answered(name: str, share: float, given: argparse.Namespace) -> tuple[dict[str, np.ndarray], np.ndarray]:
