@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from convwise.core.clock import parse_duration
-from convwise.training import machine
+from convwise.training.machine import ThisMachine
 
 RESULTS = Path(__file__).parent / "results" / "budgets.jsonl"
 
@@ -41,7 +41,7 @@ def measured(budget: str) -> dict[str, object]:
     seconds = parse_duration(budget)
     return {"budget_seconds": seconds, "wall_seconds": wall, "over": wall / seconds - 1,
             "accuracy": choice["test"]["accuracy"], "load_1m": os.getloadavg()[0],
-            "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine.describe()}  # fmt: skip
+            "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": ThisMachine().describe()}  # fmt: skip
 
 
 if __name__ == "__main__":

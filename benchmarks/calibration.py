@@ -90,7 +90,8 @@ def _arguments() -> argparse.Namespace:
 def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     """Train what is missing of one set and length; the net and recipe are those of the bank's first row."""
     from convwise.images.loading import read
-    from convwise.training import batches, machine, train
+    from convwise.training import batches, train
+    from convwise.training.machine import ThisMachine
     from convwise.training.runners import RUNNERS
 
     asked = (name, seconds, arguments.of)
@@ -99,20 +100,17 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     if not seeds:
         return
     source = SETS[name] if name == "digits" else arguments.data / SETS[name]
-    images, engine = read(source, seed=0), machine.engine()
-    workers = arguments.workers or machine.cores()
-    net, recipe = (
-        _kept(rows) if rows else _advised(images, arguments.pace or machine.pace(engine), arguments.of or seconds)
-    )
+    images, host = read(source, seed=0), ThisMachine()
+    workers = arguments.workers or host.cores
+    net, recipe = _kept(rows) if rows else _advised(images, arguments.pace or host.pace, arguments.of or seconds)
     height, width, _ = net.input_shape
     span = (0.0, seconds / arguments.of if arguments.of else 1.0)
     trials = [Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed, span=span) for seed in seeds]
     trials = [paces.counted(trial, arguments.pace, len(images.train)) for trial in trials]
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
-        for part in ("train", "valid"):
-            batches.store(folder, f"{height}x{width}", part, *getattr(images, part).ways(height, width))
-        runner = RUNNERS["local"](partial(train.run, folder, engine, "classify"), workers)
+        batches.Store(folder, images).ensure(height, width)
+        runner = RUNNERS["local"](partial(train.run, folder, host.engine, "classify"), host, workers)
         warm = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1) for n in range(workers)]
         try:
             list(runner.run(warm))  # counted epochs are never ended for taking long: then all workers have started
@@ -144,7 +142,7 @@ def _kept(rows: Sequence[dict[str, Any]]) -> tuple[Net, Recipe]:
 
 def _append(arguments: argparse.Namespace, name: str, seconds: float, result: Result, first: bool) -> dict[str, Any]:
     """The row written; the first of a set and length holds the net, the recipe and the machine as well."""
-    from convwise.training import machine
+    from convwise.training.machine import ThisMachine
 
     every = -(-len(result.correct) // arguments.examples)  # the images may be in the order of their classes
     row: dict[str, Any] = {
@@ -161,7 +159,7 @@ def _append(arguments: argparse.Namespace, name: str, seconds: float, result: Re
     if first:
         row |= {"net": to_json(result.trial.net), "recipe": to_json(result.trial.recipe)}
         row |= {"pace": arguments.pace and astuple(arguments.pace), "epochs": result.trial.epochs}
-        row |= {"dtype": result.dtype, "machine": machine.describe()}
+        row |= {"dtype": result.dtype, "machine": ThisMachine().describe()}
     arguments.bank.parent.mkdir(parents=True, exist_ok=True)
     with arguments.bank.open("a") as file:
         file.write(json.dumps(row) + "\n")

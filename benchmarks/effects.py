@@ -110,13 +110,14 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
     from convwise.advice.fingerprint import look
     from convwise.core.goal import Goal
     from convwise.images.loading import read
-    from convwise.training import batches, machine, train
+    from convwise.training import batches, train
+    from convwise.training.machine import ThisMachine
     from convwise.training.runners import RUNNERS
 
-    images, engine = read(sets.source(name, given.data), seed=0), machine.engine()
-    workers = given.workers or machine.cores()
+    images, host = read(sets.source(name, given.data), seed=0), ThisMachine()
+    workers = given.workers or host.cores
     facts = look(images.train, images.classes, seed=0)
-    advice = advise(facts, Goal(), given.pace or machine.pace(engine), given.final, 1)
+    advice = advise(facts, Goal(), given.pace or host.pace, given.final, 1)
     lengths = {"part": given.part, "final": given.final}
     stands = {(r["parameter"], r["to"], r["role"], r["seconds"]) for r in matrix.rows_of(given.results)
               if (r["set"], r["seed"], r["final_seconds"]) == (name, seed, given.final)}  # fmt: skip
@@ -134,9 +135,8 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
         for size in {trial.net.input_shape[:2] for trial, _ in trials.values()}:
-            for part in ("train", "valid"):
-                batches.store(folder, f"{size[0]}x{size[1]}", part, *getattr(images, part).ways(*size))
-        runner = RUNNERS["local"](partial(train.run, folder, engine, "classify"), workers)
+            batches.Store(folder, images).ensure(*size)
+        runner = RUNNERS["local"](partial(train.run, folder, host.engine, "classify"), host, workers)
         try:
             list(
                 runner.run([Trial(f"warm{n}", "warm", {}, advice.net, advice.recipe, epochs=1) for n in range(workers)])
@@ -149,7 +149,7 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
                     pixels = np.asarray(opened.at(*trial.net.input_shape[:2]).pixels)
                     right = train.probabilities(trial.net, weights, pixels).argmax(1) == opened.labels
                     sealed = "".join("01"[int(each)] for each in right)
-                _append(given, name, seed, engine.device, change, result, sealed)
+                _append(given, name, seed, host.engine.device, change, result, sealed)
         finally:
             runner.close()
 

@@ -224,9 +224,9 @@ def revision() -> str:
 
 def versions() -> dict[str, str]:
     """Of the packages that matter, and of Python."""
-    from convwise.training import machine
+    from convwise.training.machine import ThisMachine
 
-    return {k: v for k, v in machine.describe().items() if k not in ("cpu", "cores", "system")}
+    return {k: v for k, v in ThisMachine().describe().items() if k not in ("cpu", "cores", "system")}
 
 
 def duration(seconds: float) -> str:

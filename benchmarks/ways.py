@@ -51,12 +51,11 @@ def answered(name: str, share: float, given: argparse.Namespace) -> tuple[dict[s
 
     batches.ROUGH = share
     images, engine = read(sets.source(name, given.data), seed=0), Engine("cpu", "bfloat16")
-    advice = advise(look(images.train, images.classes), Goal(), machine.pace(engine), 240.0, 2)
+    advice = advise(look(images.train, images.classes), Goal(), machine.ThisMachine().pace, 240.0, 2)
     height, width, _ = advice.net.input_shape
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
-        for part in ("train", "valid"):
-            batches.store(folder, f"{height}x{width}", part, *getattr(images, part).ways(height, width))
+        batches.Store(folder, images).ensure(height, width)
         trial = Trial("ways", "final", advice.sample, advice.net, advice.recipe, epochs=given.epochs, part="all")
         _, weights = train.train(trial, folder, engine)
     test = images.test.open()

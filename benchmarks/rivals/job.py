@@ -45,9 +45,9 @@ class Job:
     @cached_property
     def dtype(self) -> str:
         """'bfloat16' where this machine's passes its self-test and is faster, else 'float32'."""
-        from convwise.training import machine
+        from convwise.training.machine import ThisMachine
 
-        return machine.engine().dtype
+        return ThisMachine().engine.dtype
 
 
 class Answer(Protocol):

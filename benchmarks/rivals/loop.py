@@ -228,9 +228,9 @@ def latency_ms(model: nn.Module, shape: Sequence[int]) -> float | None:
     the module."""
     from convwise.core.problems import ConvwiseError
     from convwise.formats.torch.lift import lift
-    from convwise.training import machine
+    from convwise.training.machine import ThisMachine
 
     try:
-        return machine.latency_ms(lift(model, tuple(shape)).net)
+        return ThisMachine().latency_ms(lift(model, tuple(shape)).net)
     except (ConvwiseError, RuntimeError):
         return None

@@ -22,7 +22,8 @@ from convwise.core.problems import ConvwiseError
 from convwise.core.records import Trial
 from convwise.core.space import Choice, Space
 from convwise.formats import torch as torch_format
-from convwise.training import batches, machine, train
+from convwise.training import batches, train
+from convwise.training.machine import ThisMachine
 from convwise.training.runners import RUNNERS
 from rivals.job import Job, Learnt
 from rivals.loop import scoring
@@ -89,22 +90,15 @@ class Workshop:
     """Workers, as `choose` has them, and a folder of images at the sizes that nets read."""
 
     def __init__(self, job: Job, folder: Path) -> None:
-        self.job, self.folder, self.engine = job, folder, machine.engine()
+        self.job, self.folder, self.host = job, folder, ThisMachine()
         self.workers = min(job.threads, 8)
-        work = partial(train.run, folder, self.engine, "classify")
-        self.runner = RUNNERS["local"](work, self.workers)
-
-    def stored(self, size: tuple[int, int]) -> None:
-        """Write train and valid at this size, once."""
-        name = f"{size[0]}x{size[1]}"
-        if not batches.is_stored(self.folder, name, "valid"):
-            for part in ("train", "valid"):
-                batches.store(self.folder, name, part, *getattr(self.job.images, part).ways(*size))
+        work = partial(train.run, folder, self.host.engine, "classify")
+        self.runner = RUNNERS["local"](work, self.host, self.workers)
 
     def final(self, net: Any, recipe: Any, sample: Mapping[str, Any]) -> Learnt:
         """The net trained on everything unsealed, by all workers, until the time for scoring."""
         size = net.input_shape[:2]
-        self.stored(size)
+        batches.Store(self.folder, self.job.images).ensure(*size)
         model = torch_format.build(net)
         reserve, scorers = scoring(model, net.input_shape, self.job.images.test.size, self.workers)
         torch.set_num_threads(scorers)
@@ -123,7 +117,7 @@ class Workshop:
         seen = result.history[-1].images
         return {
             **result.cost,
-            "latency_ms": machine.latency_ms(result.trial.net),
+            "latency_ms": self.host.latency_ms(result.trial.net),
             "images_seen": seen,
             "epochs": seen / images,
             "train_seconds": result.seconds,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convwise.core.clock import parse_duration
+from convwise.core.clock import Clock, parse_duration
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
@@ -23,8 +23,10 @@ from convwise.inspect.checking import InputShape, load
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
 from convwise.output import deliver
-from convwise.study import ADVICE
-from convwise.training import machine
+from convwise.session import ADVICE
+from convwise.training.host import Host
+from convwise.training.lab import Lab
+from convwise.training.machine import ThisMachine
 
 BY = "measure"  # what made an effect, in choice.json; and the stage of its trials
 WRITE_SECONDS = 3.0  # kept for what is written into a choice folder
@@ -77,26 +79,31 @@ def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budge
     started: when the budget began (time.monotonic). KeyboardInterrupt gives what is measured so
     far; it goes on to the caller where that is nothing.
     """
-    begun = time.monotonic() if started is None else started
-    seconds = parse_duration(budget)
+    clock = Clock(parse_duration(budget), time.monotonic() if started is None else started)
+    return measure_in(Lab(ThisMachine(), clock, watcher), model, images, parameter, input_shape)
+
+
+def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters = (),
+               input_shape: InputShape | None = None) -> Measurement:  # fmt: skip
+    """The same in a lab, whose clock is the budget."""
     chosen = _Chosen.read(model)
     subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
     asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())
     found_images, notes = _images(model, images, chosen)
-    terms = Terms(seconds, started=begun, name=BY)
+    terms, clock = Terms(name=BY), lab.clock
     record: Record = Memory()
     if chosen:
-        terms = replace(terms, seconds=seconds - WRITE_SECONDS, most_seconds=chosen.most_seconds,
-                        name=f"{BY}-{_conditions(found_images)}")  # fmt: skip
+        clock = replace(clock, budget=clock.budget - WRITE_SECONDS)
+        terms = Terms(most_seconds=chosen.most_seconds, name=f"{BY}-{_conditions(found_images, lab.host)}")
         record, kept = chosen.record()
         notes += kept
 
     def stopping() -> None:
-        watcher(Progress(BY, 0, 0, None, None, "interrupted: what was measured is being written"))
+        lab.watcher(Progress(BY, 0, 0, None, None, "interrupted: what was measured is being written"))
 
     with Interrupts(stopping) as interrupts:
         base = Base(subject.net, subject.recipe, subject.sample)
-        found = measure_on(found_images, base, asked, terms, record, watcher)
+        found = measure_on(found_images, base, asked, terms, replace(lab, clock=clock), record)
         if found.interrupted and not found.effects:
             raise KeyboardInterrupt
         with interrupts.waiting():
@@ -124,10 +131,10 @@ def _images(model: Any, images: Any, chosen: _Chosen | None) -> tuple[Images, li
     return chosen.images()
 
 
-def _conditions(images: Images) -> str:
+def _conditions(images: Images, host: Host) -> str:
     """Stands for the images and the machine: results are used again only where both are the same."""
-    about = machine.describe()
-    said = (images.content(), about["cpu"], about["cores"], machine.engine())
+    about = host.describe()
+    said = (images.content(), about["cpu"], about["cores"], host.engine)
     return f"{zlib.crc32(repr(said).encode()):08x}"
 
 

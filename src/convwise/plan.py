@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -12,20 +12,22 @@ from convwise.core.calculus import analyse
 from convwise.core.clock import Clock, duration
 from convwise.core.goal import Goal
 from convwise.core.problems import Infeasible
-from convwise.core.records import Advice, Fingerprint, Pace
+from convwise.core.records import Advice, Fingerprint, Pace, Result
 from convwise.core.space import LatencyModel
-from convwise.search import race
-from convwise.settings import Settings
-from convwise.training import machine, train
+from convwise.search import ladder, race
+from convwise.search.stages import FINAL, LADDER, RACE, TEACHER, Allowed
+from convwise.settings import ANSWER_SHARE, Settings
+from convwise.training import train
+from convwise.training.host import Host
 
-TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is trained for, about
-ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
 QUESTION = 5  # parameters that people ask about: kernel size, filters, strides, padding, activation
 WAVES = race.FLIP_SEGMENTS + QUESTION  # of the race, at most: for mirroring, and for the question
 LEAST_SECONDS = 3.0  # of a part of the race
 MINIMUM_TRIAL_SECONDS = 1.5
+MINIMUM_FINAL_SECONDS = 2.0
 TEAM_GAIN = 0.9  # of a further worker, where several train one net
 WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
+MOST_SLOWNESS = 2.0  # that writing is given more time for, where the machine is busy
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Plan:
 
     image_seconds: predicted, of one training image of the advised net on one worker; sizes: images to
     train on, and to validate; evidence: share of the core time for comparisons; goes_until: the share
-    of the budget by which the training of the race's leader has come to its end.
+    of the budget by which the training of the race's leader has come to its end; threads: of a training
+    that has the machine to itself.
     """
 
     clock: Clock
@@ -43,6 +46,7 @@ class Plan:
     sizes: tuple[int, int]
     evidence: float
     goes_until: float = 1.0
+    threads: int = 1
 
     @property
     def overhead_seconds(self) -> float:
@@ -63,7 +67,7 @@ class Plan:
     def race_until(self) -> float:
         """The share of the budget by which the race has ended, where it compares at all."""
         beside = max(self.workers - 1, 1)
-        return min(ANSWER_SHARE + self.evidence * self.workers / beside, 0.6 * self.goes_until)
+        return min(ANSWER_SHARE + self.evidence * self.workers / beside, RACE.until * self.goes_until)
 
     def waves(self) -> tuple[int, float]:
         """(waves of the race, seconds of training in each).
@@ -77,9 +81,40 @@ class Plan:
             waves, left = 1, min(left, self.clock.until(ANSWER_SHARE))
         return waves, max(left / waves - self.overhead_seconds, MINIMUM_TRIAL_SECONDS)
 
-    def part_share(self, waves: int, seconds: float) -> float:
-        """Which share of the leader's whole training one part of the race is."""
-        return seconds / self.leader_seconds(waves, seconds)
+    # What the stages of a search ask: see search/stages.py.
+
+    def race(self, kept: int) -> Allowed:
+        waves, seconds = self.waves()
+        return Allowed(waves, 1 if waves == 1 else None, seconds)  # a single wave compares nothing
+
+    def part_share(self, allowed: Allowed) -> float:
+        seconds = allowed.seconds or 0.0
+        return seconds / self.leader_seconds(allowed.waves, seconds)
+
+    def teacher_seconds(self) -> float:
+        return max(self.clock.until(TEACHER.until) - self.overhead_seconds, MINIMUM_TRIAL_SECONDS)
+
+    def teaches(self, teacher: Result) -> bool:
+        return ladder.answering_seconds(teacher, sum(self.sizes)) <= ladder.TEACHING_SHARE * self.clock.budget
+
+    def ladder(self, rungs: int, kept: int) -> Allowed:
+        waves, seconds = ladder.planned(rungs, self.workers, self.clock.until(LADDER.until), self.overhead_seconds)
+        return Allowed(waves, None, seconds)
+
+    def final_seconds(self, chosen: Result, scored: int) -> float:
+        """What is left beside writing, which takes longer on a busy machine, and scoring, a third of training."""
+        speed = chosen.images_per_second
+        busy = 1 / max(speed * self.image_seconds, 1e-3)  # 1 where nothing else runs
+        writing = min(max(busy, 1.0), MOST_SLOWNESS) * WRITE_SECONDS
+        ending = writing + train.OVERHEAD_SECONDS + scored / max(speed, 1.0)
+        return max(self.clock.until(FINAL.until) - ending, MINIMUM_FINAL_SECONDS)
+
+    def trained_share(self, chosen: Result, parts: Sequence[Result], seconds: float | None) -> float:
+        speed = self.team_speed if chosen.trial.threads > 1 else 1.0
+        worked = sum(r.seconds for r in parts) + (chosen.seconds * speed if chosen.trial.span[1] == 1 else 0.0)
+        return worked / (worked + (seconds or 0.0) * self.team_speed)
+
+    # What it is enough for -------------------------------------------------------------------
 
     def leader_seconds(self, waves: int, seconds: float) -> float:
         """Of one worker, for the leader's whole training: its parts of the race, and the rest by all together."""
@@ -115,11 +150,51 @@ class Plan:
         return said if changes >= QUESTION else f"{said}; {duration(self.enough())} would test {QUESTION}"
 
 
-def planned(advice: Advice, sizes: tuple[int, int], budget: float) -> Plan:
-    """What a study on this machine would do with a budget that begins now; sizes as a Plan has them."""
-    engine, total = machine.engine(), analyse(advice.net).total
-    image_seconds = machine.pace(engine).seconds(total.macs, total.activation_bytes)
-    return Plan(Clock(budget, time.monotonic()), machine.workers(engine), image_seconds, sizes, Settings.evidence)
+@dataclass(frozen=True)
+class Counted:
+    """A number of trials, each of its stage's epochs: with one worker, the same choice each time.
+
+    cheapest: half of them are for the ladder.
+    """
+
+    trials: int
+    workers: int
+    cheapest: bool = False
+    threads: int = 1
+
+    def race(self, kept: int) -> Allowed:
+        return Allowed(0, self.trials - (self.trials // 2 if self.cheapest else 0) - kept, None)
+
+    def part_share(self, allowed: Allowed) -> float:
+        rest = (TEACHER if self.cheapest else FINAL).epochs
+        return RACE.epochs / (RACE.epochs * race.FLIP_SEGMENTS + rest)
+
+    def teacher_seconds(self) -> None:
+        return None
+
+    def teaches(self, teacher: Result) -> bool:
+        return True
+
+    def ladder(self, rungs: int, kept: int) -> Allowed:
+        return Allowed(ladder.needed(rungs, self.workers), self.trials // 2 - kept, None)
+
+    def final_seconds(self, chosen: Result, scored: int) -> None:
+        return None
+
+    def trained_share(self, chosen: Result, parts: Sequence[Result], seconds: float | None) -> float:
+        if chosen.trial.span[1] < 1:
+            return chosen.trial.span[1]
+        behind = sum(r.trial.epochs or 0 for r in (*parts, chosen))
+        return behind / (behind + FINAL.epochs)
+
+
+def planned(advice: Advice, sizes: tuple[int, int], clock: Clock, host: Host, workers: int | None = None,
+            evidence: float = Settings.evidence) -> Plan:  # fmt: skip
+    """How a study on this host shares out its time; sizes and evidence as a Plan has them."""
+    total = analyse(advice.net).total
+    image_seconds = host.pace.seconds(total.macs, total.activation_bytes)
+    until = TEACHER.until if advice.space.goal.cheapest else FINAL.until
+    return Plan(clock, workers or host.workers, image_seconds, sizes, evidence, until, host.cores)
 
 
 def needed(views: float, images: int, seconds: float, short: str = "The budget was too short") -> str:
@@ -131,15 +206,15 @@ def needed(views: float, images: int, seconds: float, short: str = "The budget w
     return f"{short}: each image was seen {views:.1f} times; about {more} are needed here"
 
 
-def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float, threads: int) -> Advice:
+def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float, host: Host) -> Advice:
     """The advice whose first net keeps a latency limit as *measured*: the prediction is corrected by what is seen."""
     limit = next((limit.at_most for limit in goal.limits if limit.metric == "latency_ms"), None)
     if limit is None:
-        return advise(facts, goal, pace, final_seconds, threads)
-    model: LatencyModel = machine.latency_model()
+        return advise(facts, goal, pace, final_seconds, host.cores)
+    model: LatencyModel = host.latency
     for _ in range(6):
-        advice = advise(facts, goal, pace, final_seconds, threads, model)
-        measured = machine.latency_ms(advice.net)
+        advice = advise(facts, goal, pace, final_seconds, host.cores, model)
+        measured = host.latency_ms(advice.net)
         if measured <= limit:
             return advice
         predicted = advice.space.cost(advice.net)["latency_ms"]

@@ -14,6 +14,9 @@ from convwise.training.tasks import TASKS
 
 # What a study writes: a folder that holds one of these without a ledger holds somebody else's.
 OUTPUTS = ("choice.json", "report.html", *WRITTEN)
+TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is trained for, about
+ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
+COUNTED_SECONDS = 300.0  # that a study of counted trials is advised for, on any machine
 MOST_EVIDENCE = 0.5  # the rest trains the network that is handed over
 
 
@@ -34,6 +37,26 @@ class Settings:
     runner: str = "local"
     command: str = ""
 
+    @property
+    def work(self) -> Path:
+        """What only an unfinished study needs: images at their input sizes, weights of the trials."""
+        return self.out / ".study"
+
+    @property
+    def ledger(self) -> Path:
+        """Where every result is kept."""
+        return self.out / "study.db"
+
+    @property
+    def look_budget(self) -> float:
+        """The budget that the look at the images is for: how many are looked at hangs on it."""
+        return self.budget if self.trials is None else COUNTED_SECONDS
+
+    @property
+    def training_seconds(self) -> float:
+        """Of core time that the network handed over is advised for."""
+        return TRAINING_SHARE * (self.budget if self.trials is None else COUNTED_SECONDS)
+
 
 def checked(settings: Settings) -> None:
     """UnusableInput where a name is in no table, a number is none, or the folder cannot be written or is another's."""
@@ -50,15 +73,16 @@ def checked(settings: Settings) -> None:
     if not 0 <= settings.evidence <= MOST_EVIDENCE:  # also where it is no number
         what, fix = f"is {settings.evidence!r}", "0 tests nothing beside the advised network, 0.1 is the usual share"
         raise UnusableInput("--evidence", what, f"a share from 0 to {MOST_EVIDENCE}", fix)
-    _check_folder(settings.out)
+    _check_folder(settings)
 
 
-def _check_folder(out: Path) -> None:
-    if not (out / "study.db").exists() and (others := [name for name in OUTPUTS if (out / name).exists()]):
+def _check_folder(settings: Settings) -> None:
+    out = settings.out
+    if not settings.ledger.exists() and (others := [name for name in OUTPUTS if (out / name).exists()]):
         what = f"{out} holds {', '.join(others)}, but no study.db beside: convwise did not write that"
         raise UnusableInput("--out", what, "a new folder, or one of an unfinished study", "choose another --out")
     try:
-        (out / ".study").mkdir(parents=True, exist_ok=True)
+        settings.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UnusableInput("--out", f"{out} cannot be written ({error})", "a folder to write") from error
 

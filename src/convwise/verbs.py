@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from convwise import study
 from convwise.advice.fingerprint import look as look_at
 from convwise.core.clock import Clock, parse_duration
 from convwise.core.goal import parse_goal
-from convwise.core.problems import ConvwiseError
 from convwise.core.progress import Watcher, quiet
 from convwise.core.records import Advice, Fingerprint
 from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
 from convwise.output import deliver
-from convwise.plan import TRAINING_SHARE, within_latency
-from convwise.settings import Settings, checked, folder_for
-from convwise.study import Study
-from convwise.training import machine
+from convwise.plan import within_latency
+from convwise.session import tidied
+from convwise.settings import TRAINING_SHARE, Settings, checked, folder_for
+from convwise.training.lab import Lab
+from convwise.training.machine import ThisMachine
+from convwise.training.runners import RUNNERS
 
 
 def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", out: str | Path | None = None,
@@ -33,23 +33,9 @@ def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", 
     begun = time.monotonic() if started is None else started
     settings = Settings(source, parse_duration(budget), parse_goal(goal), out=folder_for(source, out), **options)
     checked(settings)
-    study = Study(settings, Clock(settings.budget, begun), watcher)
-    ledger = settings.out / "study.db"
-    fresh = not ledger.exists()
-    try:
-        written = study.run()
-    except (ConvwiseError, KeyboardInterrupt):
-        if fresh and not study.results:  # nothing was begun: leave nothing
-            shutil.rmtree(study.work, ignore_errors=True)
-            ledger.unlink(missing_ok=True)
-            with suppress(OSError):
-                settings.out.rmdir()
-        elif deliver.is_finished(settings.out):
-            shutil.rmtree(study.work, ignore_errors=True)
-        raise
-    if not study.interrupted:
-        shutil.rmtree(study.work, ignore_errors=True)
-    return written
+    lab = Lab(ThisMachine(), Clock(settings.budget, begun), watcher, RUNNERS[settings.runner])
+    with tidied(settings):
+        return study.run(settings, lab)
 
 
 def read(source: Any, **options: Any) -> Images:
@@ -68,11 +54,8 @@ def look(source: Any, *, budget: str | float = "10m", seed: int = 0, **options: 
 
 def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0) -> Advice:
     """What to start with for the images of `source`, without training."""
-    wanted = parse_goal(goal)
-    facts = look(source, budget=budget, seed=seed)
-    return within_latency(
-        facts, wanted, machine.pace(machine.engine()), TRAINING_SHARE * parse_duration(budget), machine.cores()
-    )
+    facts, host = look(source, budget=budget, seed=seed), ThisMachine()
+    return within_latency(facts, parse_goal(goal), host.pace, TRAINING_SHARE * parse_duration(budget), host)
 
 
 def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:

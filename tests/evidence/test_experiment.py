@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from convwise.core.calculus import analyse
-from convwise.core.clock import parse_duration
+from convwise.core.clock import Clock, parse_duration
 from convwise.core.layers import (
     Activation,
     Add,
@@ -28,16 +29,19 @@ from convwise.core.layers import (
 )
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
-from convwise.core.progress import Progress
-from convwise.core.records import Engine, Pace, Recipe, Result, Trial
+from convwise.core.progress import Progress, quiet
+from convwise.core.records import Pace, Recipe, Result, Trial
 from convwise.evidence import bench, experiment
 from convwise.evidence.bench import measure_on
 from convwise.evidence.effects import repeated_effect
 from convwise.evidence.experiment import Base, Bench, Edit, Found, Memory, Terms, TooShort
 from convwise.evidence.fitting import fitted
 from convwise.images.loading import Images, read
-from convwise.training import batches, machine, train
+from convwise.training import batches, train
+from convwise.training.lab import Lab
+from convwise.training.machine import ThisMachine
 from imagesets import striped
+from labs import MadeHost, Serial
 from studies import answers, nth_net
 
 SIZE = 12
@@ -163,43 +167,27 @@ def test_the_interval_holds_what_it_says():
 # --- an experiment on a bench of its own ---------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """One worker, and no self-test of the machine: its time is no part of these tests."""
-    monkeypatch.setattr(machine, "pace", lambda engine: FAST)
-    monkeypatch.setattr(machine, "workers", lambda engine: 1)
-
-
 def edits_of(*pairs: tuple[str, Net]) -> list[Edit]:
     return [Edit(label, edited) for label, edited in pairs]
 
 
-def tried(given: Net, edits: Sequence[tuple[str, Net]], images: Images, seconds: float = 12.0, record=None,
-          watcher=lambda progress: None, **terms) -> Found:  # fmt: skip
-    asked = Terms(seconds, **{"seeds": 1, "name": "apply", **terms})
-    return measure_on(images, Base(given, RECIPE), edits_of(*edits), asked, record, watcher)
+def lab_of(runner, seconds: float, watcher=quiet, **host) -> Lab:
+    """A lab whose budget begins now, by the runner's own clock where it has one."""
+    now = getattr(runner, "now", time.monotonic)
+    return Lab(MadeHost(**host), Clock(seconds, now(), now), watcher, runner)
 
 
-class Here:
-    """A runner that trains in this process: no worker has to start."""
-
-    def __init__(self, work, workers) -> None:
-        self.work, self.workers = work, workers
-
-    def run(self, trials):
-        return map(self.work, trials)
-
-    def close(self) -> None:
-        pass
+def tried(runner, given: Net, edits: Sequence[tuple[str, Net]], images: Images, seconds: float = 12.0, record=None,
+          watcher=quiet, host=(), **terms) -> Found:  # fmt: skip
+    asked, lab = Terms(**{"seeds": 1, "name": "apply", **terms}), lab_of(runner, seconds, watcher, **dict(host))
+    return measure_on(images, Base(given, RECIPE), edits_of(*edits), asked, lab, record)
 
 
-def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself(monkeypatch):
-    monkeypatch.setitem(bench.RUNNERS, "local", Here)
-    monkeypatch.setattr(experiment, "MOST_SEEDS", 1)
+def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself():
     told: list[Progress] = []
     broken = SEEING.edit("conv", kernel_size=99, padding="valid")
     given = [("no shape", broken), ("sees", SEEING)]
-    found = tried(BLIND, given, stripes(), 60.0, watcher=told.append, most_seconds=4.0)
+    found = tried(Serial(), BLIND, given, stripes(), 60.0, watcher=told.append, most_seconds=4.0, most_seeds=1)
     bad, good = found.measured
     assert bad.effect is None
     assert "not measured: the edited network cannot be trained" in str(bad)
@@ -219,10 +207,13 @@ class Recorded:
 
     trials: list[Trial]
 
-    def __init__(self, answer, clock: list[float]) -> None:
-        self.answer, self.trials, self.clock = answer, [], clock
+    def __init__(self, answer=lambda trial: replace(run("01" * 72), trial=trial)) -> None:
+        self.answer, self.trials, self.clock = answer, [], [1000.0]
 
-    def __call__(self, work, workers):
+    def now(self) -> float:
+        return self.clock[0]
+
+    def __call__(self, work, host, workers):
         self.folder, self.workers = work.args[0], workers
         return self
 
@@ -238,22 +229,11 @@ class Recorded:
         self.closed = True
 
 
-@pytest.fixture
-def recorded(monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr(experiment.time, "monotonic", lambda: clock[0])
-
-    def start(answer=lambda trial: replace(run("01" * 72), trial=trial)) -> Recorded:
-        runner = Recorded(answer, clock)
-        monkeypatch.setitem(bench.RUNNERS, "local", runner)
-        return runner
-
-    return start
-
-
-def test_pairs_share_their_seed_and_the_time_is_equal(recorded):
-    runner = recorded()
-    tried(BLIND, [("a", SEEING), ("b", SEEING.edit("conv", filters=4))], stripes(), seconds=90.0, seeds=3, seed=7)
+def test_pairs_share_their_seed_and_the_time_is_equal():
+    runner = Recorded()
+    tried(
+        runner, BLIND, [("a", SEEING), ("b", SEEING.edit("conv", filters=4))], stripes(), seconds=90.0, seeds=3, seed=7
+    )
     seeds = {(t.net.id, t.seed) for t in runner.trials}
     assert len(runner.trials) == len(seeds) == 9
     assert {seed for _, seed in seeds} == {7000, 7001, 7002}
@@ -265,37 +245,37 @@ def test_pairs_share_their_seed_and_the_time_is_equal(recorded):
 
 
 @pytest.mark.parametrize(("channels", "reads"), [(1, 3), (3, 1), (3, 3)])
-def test_images_are_brought_to_the_nets_channels_size_and_classes(recorded, channels, reads):
-    runner, images = recorded(), stripes(channels=channels)
+def test_images_are_brought_to_the_nets_channels_size_and_classes(channels, reads):
+    runner, images = Recorded(), stripes(channels=channels)
     given = net(Conv2D(8, 5, name="conv"), units=1000, shape=(20, 16, reads))
-    found = tried(given, [("wider", given.edit("conv", filters=9))], images)
+    found = tried(runner, given, [("wider", given.edit("conv", filters=9))], images)
     assert runner.stored["20x16-train-pixels.npy"].shape == (len(images.train), 20, 16, reads)
     assert {t.net.input_shape for t in runner.trials} == {(20, 16, reads)}
     assert {t.net["out"].units for t in runner.trials} == {3}
     assert "out has 3 outputs instead of 1000: one for each class" in found.notes
 
 
-def test_an_edit_may_read_another_size(recorded):
-    runner = recorded()
-    tried(SEEING, [("smaller", Net((8, 8, 1), SEEING.layers))], stripes())
+def test_an_edit_may_read_another_size():
+    runner = Recorded()
+    tried(runner, SEEING, [("smaller", Net((8, 8, 1), SEEING.layers))], stripes())
     assert {"12x12-valid-pixels.npy", "8x8-valid-pixels.npy"} <= set(runner.stored)
-    (refused,) = tried(SEEING, [("colour", Net((12, 12, 3), SEEING.layers))], stripes()).measured
+    (refused,) = tried(runner, SEEING, [("colour", Net((12, 12, 3), SEEING.layers))], stripes()).measured
     assert "reads 3 channels" in str(refused)
 
 
-def test_an_edit_may_be_of_the_recipe_alone(recorded):
-    runner, flipped = recorded(), replace(RECIPE, flip=True)
-    terms = Terms(12.0, seeds=1, name="apply")
-    measure_on(stripes(), Base(SEEING, RECIPE), [Edit("training.flip", SEEING, False, True, flipped)], terms)
+def test_an_edit_may_be_of_the_recipe_alone():
+    runner, flipped = Recorded(), replace(RECIPE, flip=True)
+    terms, edit = Terms(seeds=1, name="apply"), Edit("training.flip", SEEING, False, True, flipped)
+    measure_on(stripes(), Base(SEEING, RECIPE), [edit], terms, lab_of(runner, 12.0))
     assert [t.recipe for t in runner.trials] == [RECIPE, flipped]
     assert len({t.id for t in runner.trials}) == 2
 
 
-def test_large_nets_get_smaller_batches_and_fewer_images(recorded, monkeypatch):
-    runner, images = recorded(), stripes()
+def test_large_nets_get_smaller_batches_and_fewer_images(monkeypatch):
+    runner, images = Recorded(), stripes()
     monkeypatch.setattr(bench, "MOST_BYTES", 100 * SIZE * SIZE)
     monkeypatch.setattr(bench, "STEP_BYTES", 2 * 9 * analyse(fitted(SEEING, 3, *SCALE).net).total.activation_bytes)
-    tried(SEEING, [("fewer", SEEING.edit("conv", filters=4))], images)
+    tried(runner, SEEING, [("fewer", SEEING.edit("conv", filters=4))], images)
     assert runner.stored[f"{SIZE}x{SIZE}-train-labels.npy"].shape == (100,)
     recipe = runner.trials[0].recipe
     assert recipe.batch_size == 8
@@ -307,9 +287,9 @@ def test_large_nets_get_smaller_batches_and_fewer_images(recorded, monkeypatch):
 MANY = [(f"filters {n}", SEEING.edit("conv", filters=n)) for n in range(1, 8)]
 
 
-def test_what_the_budget_does_not_afford_is_left_out_and_said_with_a_budget_that_does(recorded):
-    runner = recorded()
-    found = tried(SEEING, MANY, stripes(), seconds=10.0)
+def test_what_the_budget_does_not_afford_is_left_out_and_said_with_a_budget_that_does():
+    runner = Recorded()
+    found = tried(runner, SEEING, MANY, stripes(), seconds=10.0)
     left_out = [m.edit.parameter for m in found.measured if m.effect is None]
     assert [m.edit.parameter for m in found.measured] == [label for label, _ in MANY]
     assert 0 < len(left_out) < len(MANY)
@@ -318,79 +298,78 @@ def test_what_the_budget_does_not_afford_is_left_out_and_said_with_a_budget_that
     assert str(found.measured[-1]) == "not measured: there was no time for it"
     (said,) = [note for note in found.notes if note.startswith(f"not enough time for the last {len(left_out)}: about")]
     assert said.endswith(" tests all")
-    again = tried(SEEING, MANY, stripes(), seconds=parse_duration(said.split("--budget ")[1].split()[0]))
+    again = tried(runner, SEEING, MANY, stripes(), seconds=parse_duration(said.split("--budget ")[1].split()[0]))
     assert all(m.effect for m in again.measured)
 
 
-def test_few_seeds_before_few_edits(recorded):
-    runner = recorded()
-    found = tried(SEEING, MANY, stripes(), seconds=60.0, seeds=3)
+def test_few_seeds_before_few_edits():
+    runner = Recorded()
+    found = tried(runner, SEEING, MANY, stripes(), seconds=60.0, seeds=3)
     assert all(m.effect for m in found.measured)
     assert len(runner.trials) == 16  # two seeds instead of three
 
 
-def test_a_budget_too_short_for_one_answer_says_what_it_costs_and_what_to_type(recorded):
+def test_a_budget_too_short_for_one_answer_says_what_it_costs_and_what_to_type():
     slow = lambda trial: replace(run("01" * 72), trial=trial, images_per_second=20.0)  # noqa: E731
-    runner = recorded(slow)
+    runner = Recorded(slow)
     with pytest.raises(TooShort, match=r"one answer takes about \d+ s of training on this machine") as refused:
-        tried(SEEING, MANY, stripes(), seconds=20.0, seeds=3)
+        tried(runner, SEEING, MANY, stripes(), seconds=20.0, seeds=3)
     assert runner.trials == []
     flag, budget = refused.value.problem.fix.split()
     assert flag == "--budget"
-    found = tried(SEEING, MANY, stripes(), seconds=parse_duration(budget), seeds=3)
+    found = tried(runner, SEEING, MANY, stripes(), seconds=parse_duration(budget), seeds=3)
     assert found.measured[0].effect
 
 
-def test_a_hopeless_budget_is_refused_before_any_training(recorded, monkeypatch):
-    monkeypatch.setattr(machine, "pace", lambda engine: Pace(1.0, 1.0, 1.0))
+def test_a_hopeless_budget_is_refused_before_any_training():
     started = []
-    recorded(lambda trial: started.append(trial))
+    runner = Recorded(lambda trial: started.append(trial))
     with pytest.raises(TooShort, match="--budget"):
-        tried(SEEING, MANY, stripes())
+        tried(runner, SEEING, MANY, stripes(), host={"pace": Pace(1.0, 1.0, 1.0)})
     assert started == []
 
 
-def test_trainings_that_take_longer_than_planned_do_not_break_the_budget(recorded):
+def test_trainings_that_take_longer_than_planned_do_not_break_the_budget():
     def answer(trial: Trial) -> Result:
         runner.clock[0] += 2 * (trial.seconds or 0.0)
         return replace(run("01" * 72), trial=trial)
 
-    runner = recorded(answer)
+    runner = Recorded(answer)
     begun = runner.clock[0]
-    found = tried(SEEING, MANY, stripes(), seconds=100.0)
+    found = tried(runner, SEEING, MANY, stripes(), seconds=100.0)
     assert runner.clock[0] - begun <= 100.0
     assert any("longer than planned" in note for note in found.notes)
     assert found.measured[0].effect
 
 
-def test_time_that_is_left_goes_into_what_was_left_out_and_then_into_seeds(recorded):
+def test_time_that_is_left_goes_into_what_was_left_out_and_then_into_seeds():
     def answer(trial: Trial) -> Result:
         runner.clock[0] -= trial.seconds or 0.0  # faster than planned
         return replace(run("01" * 72), trial=trial)
 
-    runner = recorded(answer)
-    found = tried(SEEING, MANY, stripes(), seconds=12.0)
+    runner = Recorded(answer)
+    found = tried(runner, SEEING, MANY, stripes(), seconds=12.0)
     assert all(m.effect for m in found.measured)
     assert found.measured[0].effect.runs > 2
     assert not any("not enough time" in note for note in found.notes)
 
 
-def test_no_training_is_longer_than_it_may_be_and_the_rest_goes_into_seeds(recorded):
-    runner = recorded()
-    tried(SEEING, MANY[:1], stripes(), seconds=200.0, seeds=3, most_seconds=5.0)
+def test_no_training_is_longer_than_it_may_be_and_the_rest_goes_into_seeds():
+    runner = Recorded()
+    tried(runner, SEEING, MANY[:1], stripes(), seconds=200.0, seeds=3, most_seconds=5.0)
     assert {t.seconds for t in runner.trials} == {5.0}
     assert len(runner.trials) == 2 * experiment.MOST_SEEDS
 
 
-def test_more_edits_than_can_be_looked_at_do_not_eat_the_time(recorded, monkeypatch):
-    runner, prepare = recorded(), bench._prepared
+def test_more_edits_than_can_be_looked_at_do_not_eat_the_time(monkeypatch):
+    runner, prepare = Recorded(), bench._prepared
 
     def slow(*how):
         runner.clock[0] += 3.0
         return prepare(*how)
 
     monkeypatch.setattr(bench, "_prepared", slow)
-    found = tried(SEEING, MANY, stripes(), seconds=100.0)
+    found = tried(runner, SEEING, MANY, stripes(), seconds=100.0)
     assert found.measured[0].effect
     assert found.measured[-1].effect is None
     assert any("no time to look at the last" in note for note in found.notes)
@@ -399,14 +378,14 @@ def test_more_edits_than_can_be_looked_at_do_not_eat_the_time(recorded, monkeypa
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
-def test_an_interrupt_gives_what_there_is(recorded):
+def test_an_interrupt_gives_what_there_is():
     def answer(trial: Trial) -> Result:
         if trial.id.startswith("apply-02"):
             raise KeyboardInterrupt
         return replace(run("1" * 72 + "01" * 36), trial=trial)
 
-    recorded(answer)
-    found = tried(BLIND, [("a", SEEING), ("b", SEEING)], stripes(), seconds=60.0, seeds=3)
+    runner = Recorded(answer)
+    found = tried(runner, BLIND, [("a", SEEING), ("b", SEEING)], stripes(), seconds=60.0, seeds=3)
     one, two = found.measured
     assert found.interrupted
     assert one.effect.runs == 2
@@ -414,33 +393,33 @@ def test_an_interrupt_gives_what_there_is(recorded):
     assert any("interrupted" in note for note in found.notes)
 
 
-def test_an_interrupt_before_the_first_training_is_no_answer_and_no_error(recorded):
+def test_an_interrupt_before_the_first_training_is_no_answer_and_no_error():
     def answer(trial: Trial) -> Result:
         raise KeyboardInterrupt
 
-    recorded(answer)
-    found = tried(BLIND, [("a", SEEING)], stripes())
+    runner = Recorded(answer)
+    found = tried(runner, BLIND, [("a", SEEING)], stripes())
     assert (found.interrupted, found.effects) == (True, ())
 
 
-def test_failed_trainings_are_told(recorded):
+def test_failed_trainings_are_told():
     def answer(trial: Trial) -> Result:
         worse = (trial.id[:8], trial.seed) in (("apply-01", 1), ("apply-00", 2))
         return Result(trial, "failed", reason="out of memory") if worse else replace(run("01" * 72), trial=trial)
 
-    recorded(answer)
-    (found,) = tried(BLIND, [("a", SEEING)], stripes(), seconds=60.0, seeds=3).measured
+    runner = Recorded(answer)
+    (found,) = tried(runner, BLIND, [("a", SEEING)], stripes(), seconds=60.0, seeds=3).measured
     assert found.effect.runs == 2
     assert "1 of 3 trainings of the edited network failed: out of memory" in str(found)
     assert "1 of 3 trainings of the network as it is failed: out of memory" in str(found)
 
 
-def test_nets_that_learnt_nothing_are_no_evidence(recorded):
+def test_nets_that_learnt_nothing_are_no_evidence():
     """One always gives one answer, the other none that is right: that they differ says nothing of the edit."""
     images = stripes()
     first = "".join("01"[int(label == 0)] for label in images.valid.labels)
-    recorded(lambda trial: replace(run("0" * len(first) if "apply-01" in trial.id else first), trial=trial))
-    (found,) = tried(BLIND, [("a", SEEING)], images, seconds=60.0, seeds=3).measured
+    runner = Recorded(lambda trial: replace(run("0" * len(first) if "apply-01" in trial.id else first), trial=trial))
+    (found,) = tried(runner, BLIND, [("a", SEEING)], images, seconds=60.0, seeds=3).measured
     assert found.effect.verdict == "not resolved"
     assert "neither network beats" in str(found)
 
@@ -456,53 +435,53 @@ def test_nets_that_learnt_nothing_are_no_evidence(recorded):
 )
 def test_a_net_that_cannot_be_tried_is_refused(given, words):
     with pytest.raises(ConvwiseError, match=words):
-        tried(given, [("same", given)], stripes())
+        tried(Recorded(), given, [("same", given)], stripes())
 
 
 # --- a record that is continued, a bench that is lent --------------------------------------------
 
 
-def test_a_second_experiment_continues_with_more_seeds(recorded):
+def test_a_second_experiment_continues_with_more_seeds():
     images, record = stripes(), Memory()
-    runner = recorded(lambda trial: replace(run("01" * 72), trial=trial))
+    runner = Recorded(lambda trial: replace(run("01" * 72), trial=trial))
     one, other = MANY[:2]
-    first = tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record)
+    first = tried(runner, SEEING, [one], images, seconds=30.0, seeds=2, record=record)
     assert first.measured[0].effect.runs == 4
     assert len(runner.trials) == 4
-    second = tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record)
+    second = tried(runner, SEEING, [one], images, seconds=30.0, seeds=2, record=record)
     assert second.measured[0].effect.runs >= 8
     assert len({(t.net.id, t.seed, t.seconds) for t in runner.trials}) == len(runner.trials)
     before = len(runner.trials)
-    third = tried(SEEING, [other], images, seconds=30.0, seeds=2, record=record)
+    third = tried(runner, SEEING, [other], images, seconds=30.0, seeds=2, record=record)
     assert third.measured[0].effect.runs >= 4
     assert {t.net["conv"].filters for t in runner.trials[before:]} >= {2}
     before = len(runner.trials)
-    tried(SEEING, [one], images, seconds=30.0, seeds=2, record=record, name="apply-others")
+    tried(runner, SEEING, [one], images, seconds=30.0, seeds=2, record=record, name="apply-others")
     assert {t.seed for t in runner.trials[before:]} == {0, 1}  # nothing is taken over under another name
 
 
-def test_the_base_is_not_trained_again_for_another_edit(recorded):
+def test_the_base_is_not_trained_again_for_another_edit():
     images, record = stripes(), Memory()
-    runner = recorded()
-    tried(SEEING, MANY[:1], images, seconds=30.0, seeds=2, record=record, most_seconds=4.0)
+    runner = Recorded()
+    tried(runner, SEEING, MANY[:1], images, seconds=30.0, seeds=2, record=record, most_seconds=4.0)
     before = len(runner.trials)
-    (other,) = tried(SEEING, MANY[1:2], images, seconds=30.0, seeds=1, record=record, most_seconds=4.0).measured
+    (other,) = tried(runner, SEEING, MANY[1:2], images, seconds=30.0, seeds=1, record=record, most_seconds=4.0).measured
     again = [t for t in runner.trials[before:] if t.net["conv"].filters == 8]
     assert other.effect
     assert {t.seed for t in again}.isdisjoint({0, 1})
 
 
-def test_a_study_lends_its_folder_and_runner(tmp_path, monkeypatch):
+def test_a_study_lends_its_folder_and_runner(tmp_path):
     """No fitting, no warming, nothing stored: only the trainings."""
-    monkeypatch.setattr(experiment, "MOST_SEEDS", 1)
     images = stripes()
     for name in ("train", "valid"):
         batches.store(tmp_path, f"{SIZE}x{SIZE}", name, getattr(images, name))
-    runner = Here(lambda trial: train.run(tmp_path, Engine(), "classify", trial), 1)
+    lab = lab_of(Serial(), 20.0)
+    runner = lab.start(tmp_path, "classify", 1)
     asked: list[str] = []
-    lent = Bench(tmp_path, runner, 1, FAST, len(images.train), images.valid.labels, asked.append)
+    lent = Bench(tmp_path, runner, 1, FAST, len(images.train), images.valid.labels, asked.append, lab.clock)
     scaled = Net(SEEING.input_shape, (Rescaling(1 / 255), Normalization((0.5,), (0.05,)), *SEEING.layers))
-    terms = Terms(20.0, seeds=1, most_seconds=2.0, name="evidence")
+    terms = Terms(seeds=1, most_seconds=2.0, most_seeds=1, name="evidence")
     edit = Edit("strides", scaled.edit("conv", kernel_size=1, strides=4), 1, 4)
     found = experiment.experiment(Base(scaled, RECIPE), [edit], lent, terms)
     (effect,) = found.effects
@@ -513,17 +492,15 @@ def test_a_study_lends_its_folder_and_runner(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_identical_net_never_matters(monkeypatch):
-    monkeypatch.setitem(bench.RUNNERS, "local", Here)
-    (found,) = tried(SEEING, [("nothing", SEEING)], stripes(), seconds=30.0, seeds=3).measured
+def test_an_identical_net_never_matters():
+    (found,) = tried(Serial(), SEEING, [("nothing", SEEING)], stripes(), seconds=30.0, seeds=3).measured
     assert found.effect.verdict != "matters"
     assert abs(found.effect.accuracy_change) < 0.05
 
 
 @pytest.mark.slow
-def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe(monkeypatch):
+def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe():
     """A chain of linear convolutions against the same with relu between, on digits, recipe and pace as found."""
-    monkeypatch.undo()
     images = read("digits")
     body = [Conv2D(8, 3, padding="same", name=f"conv{i}") for i in range(3)]
     linear = net(*body, units=1000, shape=(8, 8, 3), last="linear")
@@ -531,7 +508,7 @@ def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe(monke
     for i in range(3):
         active = active.edit(f"conv{i}", activation="relu")
     edits = edits_of(("activation", active), ("nothing", linear))
-    found = measure_on(images, Base(linear), edits, Terms(120.0, seeds=3))
+    found = measure_on(images, Base(linear), edits, Terms(seeds=3), Lab(ThisMachine(), Clock(120.0, time.monotonic())))
     one, same = found.measured
     assert one.effect, found
     assert (one.effect.verdict, one.effect.low > 0) == ("matters", True), found

@@ -363,8 +363,8 @@ def test_apply_tries_what_a_program_can_edit(written, monkeypatch):
     """The fix of each problem ends with its measured effect; what has no edit is not tried."""
     asked = {}
 
-    def measure_on(images, base, edits, terms, watcher):
-        asked.update(net=base.net, edits=edits, images=images, seconds=terms.seconds)
+    def measure_on(images, base, edits, terms, lab):
+        asked.update(net=base.net, edits=edits, images=images, seconds=lab.clock.budget)
         measured = tuple(experiment.Measured(edit, notes=("no time",)) for edit in edits)
         return experiment.Found(measured, 0.5, notes=("n",))
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from convwise.core.intervals import wilson
+from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Point, Result
 from convwise.evidence.paired import known_run_variance, paired_difference
 from convwise.search import race
@@ -113,7 +114,7 @@ def test_limits_as_measured_are_never_broken():
     assert verdict.alternatives == (mine[0],)
     assert "none of the 1 changes" in verdict.reasons[0].because
     assert judge(limited, [replace(mine[0], cost=slow), replace(over, cost=fast)]).chosen.trial.sample == sample
-    with pytest.raises(ValueError):
+    with pytest.raises(Infeasible):
         judge(limited, [over])
 
 
@@ -122,7 +123,7 @@ def test_the_final_training_and_failures_are_no_rivals():
     mine = leader(1)
     assert judge(GIVEN, [*mine, final, failed(TWIN, GIVEN.net)]).chosen is mine[0]
     for results in ([], [final], [failed(GIVEN.sample, GIVEN.net)]):
-        with pytest.raises(ValueError):
+        with pytest.raises(Infeasible):
             judge(GIVEN, results)
 
 

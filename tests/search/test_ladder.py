@@ -13,20 +13,23 @@ import numpy as np
 import pytest
 import torch
 
-from convwise import study, verbs
+from convwise import verbs
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
 from convwise.core.records import Engine, Recipe, Result, Trial, Verdict
 from convwise.output import deliver
-from convwise.search.ladder import STAGE, TEACHER, TIMES_CHEAPER, Ladder, amount, planned, rungs
-from convwise.settings import Settings
-from convwise.study import Study
+from convwise.output.deliver import Material
+from convwise.plan import Plan
+from convwise.search import stages as of_search
+from convwise.search.ladder import TIMES_CHEAPER, Ladder, amount, answering_seconds, planned, rungs
 from convwise.training import batches, train
 from convwise.training.tasks import TASKS, classify
 from imagesets import striped, write_folder
+from labs import Serial, ask
 from studies import advice, answers, scored
 
+TEACHER, STAGE = of_search.TEACHER.name, of_search.LADDER.name
 GIVEN = advice(goal="macs where accuracy>=best-0.3%", shape=(28, 28, 1))
 JUDGED = Verdict(scored(GIVEN.sample, GIVEN.net, 0.5), (), (), (), 0.1)
 
@@ -254,55 +257,37 @@ def test_a_student_learns_what_its_teacher_says(folder):
 # --- a whole study -------------------------------------------------------------------------------
 
 
-class Serial:
-    """A runner in this process; `stops` ends it so, before the trial of that stage."""
-
-    stops: dict[str, BaseException] = {}
-
-    def __init__(self, work, workers) -> None:
-        self.work = work
-
-    def run(self, trials):
-        for trial in trials:
-            if trial.stage in self.stops:
-                raise self.stops[trial.stage]
-            yield self.work(trial)
-
-    def close(self) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def stripes(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images") / "stripes", ("a", "b", "c"), 24, 16, "L")
 
 
 @pytest.fixture
-def go(stripes, tmp_path, monkeypatch):
-    """go(goal) -> (the study, what it would have written); the same again continues it."""
-    found = []
-    monkeypatch.setattr(deliver, "write", lambda material: found.append(material) or material.folder)
-    monkeypatch.setattr(Serial, "stops", {})
-    monkeypatch.setitem(study.RUNNERS, "local", Serial)
+def serial() -> Serial:
+    return Serial()
 
-    def run(goal: str, trials: int = 4, out: str = "out", **fields):
-        (tmp_path / out).mkdir(exist_ok=True)
-        asked = Settings(stripes, goal=parse_goal(goal), out=tmp_path / out, workers=1, trials=trials, **fields)
-        mine = Study(asked, Clock(asked.budget, time.monotonic()))
-        mine.run()
-        return mine, found[-1]
+
+@pytest.fixture
+def go(stripes, tmp_path, serial):
+    """go(goal) -> what a study would have written; the same again continues it."""
+
+    def run(goal: str, trials: int = 4, out: str = "out") -> Material:
+        written: list[Material] = []
+        ask(stripes, tmp_path / out, serial, written, trials=trials, goal=goal).run()
+        return written[0]
 
     return run
 
 
 def test_a_study_goes_down_the_ladder(go):
-    mine, material = go("cheapest")
-    stages = [r.trial.stage for r in mine.results]
+    material = go("cheapest")
+    results = material.results
+    stages = [r.trial.stage for r in results]
     assert stages == ["race", "race", TEACHER, STAGE, STAGE, "final"]
-    teacher = mine.results[2].trial
+    teacher = results[2].trial
     assert teacher.resumes == "race-1-1"
     assert (teacher.part, teacher.teacher, teacher.span[1]) == ("train", "", 1.0)
-    students = [r.trial for r in mine.results[3:5]]
+    students = [r.trial for r in results[3:5]]
     assert {t.teacher for t in students} == {TEACHER}
     assert {t.span for t in students} == {(0.0, 1.0)}
     chosen, final = material.verdict.chosen.trial, material.final.trial
@@ -310,65 +295,66 @@ def test_a_study_goes_down_the_ladder(go):
     assert chosen.stage == STAGE
     assert final.resumes == chosen.id
     assert final.span == (pytest.approx(8 / 24), 1.0)
-    assert 3 * material.verdict.chosen.cost["macs"] <= mine.results[2].cost["macs"]
-    assert mine.images.test.opened == 1
+    assert 3 * material.verdict.chosen.cost["macs"] <= results[2].cost["macs"]
+    assert material.images.test.opened == 1
 
 
 def test_counted_studies_repeat_themselves(go):
-    (one, first), (two, second) = go("cheapest", out="one"), go("cheapest", out="two")
+    one, two = go("cheapest", out="one"), go("cheapest", out="two")
     assert [(r.trial.id, r.trial.net.id, r.score) for r in one.results] == [
         (r.trial.id, r.trial.net.id, r.score) for r in two.results
     ]
-    assert (first.probabilities == second.probabilities).all()
+    assert (one.probabilities == two.probabilities).all()
 
 
-def test_a_study_that_broke_off_goes_on_as_it_would_have(go):
-    whole, material = go("cheapest", out="whole")
+def test_a_study_that_broke_off_goes_on_as_it_would_have(go, serial):
+    whole = go("cheapest", out="whole")
     for stage in (TEACHER, STAGE, "final"):
-        Serial.stops = {stage: RuntimeError("made up")}
+        serial.before = {stage: RuntimeError("made up")}
         with pytest.raises(RuntimeError, match="made up"):
             go("cheapest")
-    Serial.stops = {}
-    mine, again = go("cheapest")
-    assert [r.trial.net.id for r in mine.results] == [r.trial.net.id for r in whole.results]
-    assert (again.probabilities == material.probabilities).all()
+    serial.before = {}
+    again = go("cheapest")
+    assert [r.trial.net.id for r in again.results] == [r.trial.net.id for r in whole.results]
+    assert (again.probabilities == whole.probabilities).all()
 
 
 @pytest.mark.parametrize(("stage", "taken"), [(TEACHER, "race"), (STAGE, TEACHER), ("final", STAGE)])
-def test_an_interrupt_takes_the_best_so_far(go, stage, taken):
-    Serial.stops = {stage: KeyboardInterrupt()}
-    mine, material = go("cheapest")
-    assert mine.interrupted
+def test_an_interrupt_takes_the_best_so_far(go, serial, stage, taken):
+    serial.before = {stage: KeyboardInterrupt()}
+    material = go("cheapest")
+    assert material.provenance["interrupted"]
     assert material.final is None
     assert material.verdict.chosen.trial.stage == taken
 
 
 def test_one_trial_tests_nothing_cheaper_and_says_so(go):
-    _, material = go("cheapest", trials=1)
+    material = go("cheapest", trials=1)
     assert material.verdict.chosen.trial.stage == TEACHER
     assert material.final.trial.resumes == TEACHER
     assert material.final.trial.span == (pytest.approx(12 / 28), 1.0)  # it has 4 epochs of the race and 8 of its own
     assert "no cheaper one was tried" in material.verdict.reasons[0].because
 
 
-def test_a_net_that_has_been_trained_goes_on_gently_where_little_time_is_left(go):
-    mine, _ = go("cheapest")
-    chosen = replace(mine.results[3], seconds=30.0)
-    assert mine.trained_share(chosen, 1.0) == pytest.approx(30 / 31)
-    assert mine.trained_share(chosen, 270.0) == pytest.approx(0.1)
+def test_a_net_that_has_been_trained_goes_on_gently_where_little_time_is_left():
+    plan = Plan(Clock(300.0, time.monotonic()), 1, 1e-4, (100, 20), 0.1)
+    chosen = replace(result(GIVEN, GIVEN.sample, 0.9), seconds=30.0)
+    assert plan.trained_share(chosen, [], 1.0) == pytest.approx(30 / 31)
+    assert plan.trained_share(chosen, [], 270.0) == pytest.approx(0.1)
 
 
-def test_what_the_teachers_answers_will_take(go):
-    mine, _ = go("cheapest")
-    teacher = replace(mine.results[2], images_per_second=10.0)
-    images = len(mine.images.train) + len(mine.images.valid)
-    assert mine.teaching_seconds(teacher) == images / 10
+def test_what_the_teachers_answers_will_take():
+    teacher = replace(result(GIVEN, GIVEN.sample, 0.9), images_per_second=10.0)
+    assert answering_seconds(teacher, 120) == 12
     flipped = replace(teacher, trial=replace(teacher.trial, recipe=replace(teacher.trial.recipe, flip=True)))
-    assert mine.teaching_seconds(flipped) == images / 5
+    assert answering_seconds(flipped, 120) == 24
+    roomy, tight = (Plan(Clock(budget, time.monotonic()), 1, 1e-4, (100, 20), 0.1) for budget in (121.0, 119.0))
+    assert roomy.teaches(teacher)
+    assert not tight.teaches(teacher)
 
 
 def test_an_accuracy_that_is_not_reached_is_told(go):
-    _, material = go("macs where accuracy>=90%", trials=1)
+    material = go("macs where accuracy>=90%", trials=1)
     for shown in (material, replace(material, probabilities=np.roll(material.probabilities, 1, axis=1))):
         score = deliver.estimate(shown)
         goal = deliver._choice(shown, {}, {}, score)["goal"]

@@ -153,7 +153,7 @@ results = st.builds(
     Result, trials, st.sampled_from(("done", "failed")), st.none() | numbers, st.text("01", max_size=30),
     st.dictionaries(st.sampled_from(("macs", "params", "latency_ms")), st.integers(0, 10**9) | numbers),
     st.lists(points, max_size=3).map(tuple), numbers, numbers,
-    st.sampled_from(("float32", "bfloat16")), st.text(max_size=30), st.text("01", max_size=20),
+    st.sampled_from(("float32", "bfloat16")), st.text(max_size=30), st.text("01", max_size=20), st.text(max_size=9),
 )  # fmt: skip
 
 

@@ -18,20 +18,23 @@ import convwise
 from convwise import measuring, verbs
 from convwise.cli import console
 from convwise.cli import measure as cli_measure
+from convwise.core.clock import Clock, parse_duration
 from convwise.core.layers import Conv2D, Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
-from convwise.core.records import Pace, Result, Trial
-from convwise.evidence import bench, experiment
+from convwise.core.progress import quiet
+from convwise.core.records import Result, Trial
 from convwise.ledger import Ledger
 from convwise.measuring import measure
 from convwise.output import deliver, report
-from convwise.training import machine, train
+from convwise.training import train
+from convwise.training.lab import Lab
 from imagesets import striped, write_folder
+from labs import MadeHost
 
 NET = Net((12, 12, 1), (Conv2D(8, 3, padding="same", activation="relu", name="conv"), GlobalAveragePooling2D(),
                         Dense(2, activation="softmax", name="out")))  # fmt: skip
-FAST = Pace(2e-11, 1e-9, 1e-5)
+HOST = MadeHost()
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +60,14 @@ class Made:
         self.clock, self.trials, self.answer = clock, [], self.right
         self.n = 0
 
-    def __call__(self, work, workers):
+    def __call__(self, work, host, workers):
         self.folder = work.args[0]
         return self
+
+    def measure(self, model, images=None, *, budget=30, watcher=quiet, host=HOST, **how):
+        """`convwise.measure` in a lab of this runner, its clock and that host."""
+        clock = Clock(parse_duration(budget), self.clock[0], lambda: self.clock[0])
+        return measuring.measure_in(Lab(host, clock, watcher, self), model, images, **how)
 
     def right(self, trial: Trial) -> Result:
         """The net as it is has three quarters right, another kernel all but one."""
@@ -86,15 +94,8 @@ class Made:
 
 
 @pytest.fixture
-def made(monkeypatch) -> Made:
-    clock = [1000.0]
-    runner = Made(clock)
-    monkeypatch.setattr(experiment.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(machine, "pace", lambda engine: FAST)
-    monkeypatch.setattr(machine, "workers", lambda engine: 1)
-    monkeypatch.setattr(measuring.machine, "describe", lambda: {"cpu": "a", "cores": 1})
-    monkeypatch.setitem(bench.RUNNERS, "local", runner)
-    return runner
+def made() -> Made:
+    return Made([1000.0])
 
 
 def kernel(folder: Path) -> int:
@@ -108,7 +109,7 @@ def kernel(folder: Path) -> int:
 def test_a_choice_folder_has_its_images_recipe_and_space_and_keeps_the_effects(made, folder):
     before = deliver.read_choice(folder)
     trials = len(Ledger(folder / "study.db").results)
-    found = measure(folder, parameter=f"stage.kernel_size={kernel(folder)}", budget=30)
+    found = made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     (effect,) = found.effects
     assert effect.verdict == "matters"
     assert effect.seconds == found.seconds > 0
@@ -128,9 +129,9 @@ def test_a_choice_folder_has_its_images_recipe_and_space_and_keeps_the_effects(m
 
 def test_a_second_call_continues_and_replaces_its_own_effect(made, folder):
     asked = {"stage.kernel_size": kernel(folder)}
-    (first,) = measure(folder, parameter=asked, budget=40).effects
+    (first,) = made.measure(folder, parameter=asked, budget=40).effects
     before = list(made.trials)
-    (second,) = measure(folder, parameter=asked, budget=40).effects
+    (second,) = made.measure(folder, parameter=asked, budget=40).effects
     assert second.seconds == first.seconds
     assert second.runs > first.runs
     assert not {(t.net.id, t.seed) for t in before} & {(t.net.id, t.seed) for t in made.trials[len(before) :]}
@@ -138,18 +139,18 @@ def test_a_second_call_continues_and_replaces_its_own_effect(made, folder):
     assert [row["runs"] for row in rows] == [second.runs]
 
 
-def test_other_images_or_another_machine_start_over(made, folder, tmp_path, monkeypatch):
+def test_other_images_or_another_machine_start_over(made, folder, tmp_path):
     asked = {"stage.kernel_size": kernel(folder)}
-    (first,) = measure(folder, parameter=asked, budget=40).effects
+    (first,) = made.measure(folder, parameter=asked, budget=40).effects
     others = write_folder(tmp_path / "others", ("a", "b"), 60, 12, "L", seed=5)
-    assert measure(folder, str(others), parameter=asked, budget=40).effects[0].runs == first.runs
-    monkeypatch.setattr(measuring.machine, "describe", lambda: {"cpu": "b", "cores": 1})
-    assert measure(folder, parameter=asked, budget=40).effects[0].runs == first.runs
+    assert made.measure(folder, str(others), parameter=asked, budget=40).effects[0].runs == first.runs
+    other = replace(HOST, name="another")
+    assert made.measure(folder, parameter=asked, budget=40, host=other).effects[0].runs == first.runs
 
 
 def test_the_report_tells_the_effects_and_keeps_the_rest(made, folder):
     before = (folder / "report.html").read_text()
-    measure(folder, parameter=f"stage.kernel_size={kernel(folder)}", budget=30)
+    made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     after = (folder / "report.html").read_text()
     rest = [text.split("<!-- effects -->")[0].split("<!-- same -->")[0] for text in (before, after)]
     assert rest[0] == rest[1]
@@ -170,17 +171,17 @@ def test_the_report_tells_the_effects_and_keeps_the_rest(made, folder):
 
 def test_a_report_of_an_older_version_is_left_and_said(made, folder):
     (folder / "report.html").write_text("<html>old</html>")
-    found = measure(folder, parameter=f"stage.kernel_size={kernel(folder)}", budget=30)
+    found = made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     assert (folder / "report.html").read_text() == "<html>old</html>"
     assert any("of an older convwise" in note for note in found.notes)
 
 
 def test_unasked_the_most_doubtful_come_first_and_the_next_call_goes_on(made, folder):
-    first = measure(folder, budget=30)
+    first = made.measure(folder)
     assert first.effects
     told = {(e.parameter, str(e.after)) for e in first.effects if e.verdict != "not resolved"}
     made.trials.clear()
-    second = measure(folder, budget=30)
+    second = made.measure(folder)
     assert not told & {(e.parameter, str(e.after)) for e in second.effects[:1]}
 
 
@@ -189,7 +190,7 @@ def test_an_unfinished_study_keeps_its_ledger_to_itself(made, folder):
     data["provenance"]["interrupted"] = True
     (folder / "choice.json").write_text(json.dumps(data))
     trials = len(Ledger(folder / "study.db").results)
-    found = measure(folder, parameter=f"stage.kernel_size={kernel(folder)}", budget=30)
+    found = made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     assert len(Ledger(folder / "study.db").results) == trials
     assert any("can be continued" in note for note in found.notes)
 
@@ -197,13 +198,13 @@ def test_an_unfinished_study_keeps_its_ledger_to_itself(made, folder):
 def test_without_its_ledger_layers_can_still_be_measured(made, folder):
     (folder / "study.db").unlink()
     with pytest.raises(UnusableInput, match="stage"):
-        measure(folder, parameter="stage.kernel_size=5", budget=30)
+        made.measure(folder, parameter="stage.kernel_size=5")
     name = next(
         row["name"]
         for row in deliver.read_choice(folder)["net"]["layers"]
         if row.get("op", row.get("type")) == "Conv2D"
     )
-    found = measure(folder, parameter=f"{name}.kernel_size=7", budget=30)
+    found = made.measure(folder, parameter=f"{name}.kernel_size=7")
     assert found.effects
     assert any("study.db is missing" in note for note in found.notes)
 
@@ -213,11 +214,11 @@ def test_images_that_are_gone_are_named(made, folder):
     data["data"]["source"] = "gone/for/good"
     (folder / "choice.json").write_text(json.dumps(data))
     with pytest.raises(UnusableInput, match=r"gone/for/good, cannot be read any more.*--images IMAGES"):
-        measure(folder, budget=30)
+        made.measure(folder)
 
 
 def test_the_choice_is_still_a_finished_study(made, folder, images):
-    measure(folder, parameter=f"stage.kernel_size={kernel(folder)}", budget=30)
+    made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     told = []
     again = verbs.choose(str(images), out=folder, trials=2, workers=1, watcher=lambda p: told.append(p.note))
     assert again == folder
@@ -229,16 +230,16 @@ def test_the_choice_is_still_a_finished_study(made, folder, images):
 
 def test_a_model_needs_images_and_gets_no_files(made, images, tmp_path):
     with pytest.raises(UnusableInput, match="--images IMAGES"):
-        measure(NET, parameter="conv.kernel_size=5", budget=30)
-    found = convwise.measure(NET, str(images), parameter=["conv.kernel_size=5", "conv.filters=4"], budget=30)
+        convwise.measure(NET, parameter="conv.kernel_size=5", budget=30)
+    found = made.measure(NET, str(images), parameter=["conv.kernel_size=5", "conv.filters=4"])
     assert [e.parameter for e in found.effects] == ["conv.kernel_size", "conv.filters"]
     pixels, labels = striped(2, 60, 12, 1)
-    assert measure(NET, convwise.read((pixels, labels)), parameter="conv.kernel_size=5", budget=30).effects
+    assert made.measure(NET, convwise.read((pixels, labels)), parameter="conv.kernel_size=5").effects
 
 
 def test_a_wrong_name_is_refused_before_the_images_are_read(made):
     with pytest.raises(UnusableInput, match=r"conv\.kernel_size"):
-        measure(NET, "no/such/images", parameter="conv.kernel=5", budget=30)
+        made.measure(NET, "no/such/images", parameter="conv.kernel=5")
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ app.command()(cli_measure.measure)
 @pytest.fixture
 def run(monkeypatch, made):
     """`convwise measure WORDS`: (exit code, stdout, what it raised)."""
-    monkeypatch.setattr(cli_measure, "STARTED", 1000.0)
+    monkeypatch.setattr(measuring, "measure", lambda *given, started, **how: made.measure(*given, **how))
     monkeypatch.setattr(cli_measure, "out", lambda: Console(width=200, markup=False))
     monkeypatch.setattr(console, "out", lambda: Console(width=200, markup=False))
 
@@ -329,7 +330,7 @@ def test_an_interrupt_before_there_is_anything_goes_on(made, folder):
     before = (folder / "choice.json").read_text()
     made.answer = answer
     with pytest.raises(KeyboardInterrupt):
-        measure(folder, budget=30)
+        made.measure(folder)
     assert (folder / "choice.json").read_text() == before
 
 

@@ -7,104 +7,61 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 
 import convwise
-from convwise import study
-from convwise.advice.fingerprint import look
+from convwise.advice.advising import advise
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
-from convwise.core.progress import quiet
-from convwise.core.records import Fingerprint, Point, Result
+from convwise.core.records import Engine
+from convwise.evidence.experiment import Memory
 from convwise.images.loading import read
+from convwise.interrupts import REPEATED_SECONDS
 from convwise.ledger import NAME, Ledger
 from convwise.output import deliver
+from convwise.output.deliver import Material
+from convwise.plan import planned
 from convwise.search import race
-from convwise.study import Settings, Study
+from convwise.search.searching import verdict
+from convwise.search.stages import RACE, Search
 from convwise.training import train
 from imagesets import striped, write_folder, write_parts
-from studies import answers
+from labs import Asked, MadeHost, Serial, ask, looked, made_up
+from studies import PACE
 
 LIMITED = "accuracy where macs<100k"
 
 
-class Serial:
-    """A runner in this process; `stops` ends it so, after so many trials in all."""
-
-    stops: tuple[int, BaseException] | None = None
-    score = None  # sample -> a made-up score, instead of training
-    fails: tuple[str, ...] = ()
-    ended: list[str]
-
-    def __init__(self, work, workers) -> None:
-        self.work, self.ended, self.closed = work, [], False
-
-    def run(self, trials):
-        for trial in trials:
-            if self.stops and len(self.ended) >= self.stops[0]:
-                raise self.stops[1]
-            self.ended.append(trial.id)
-            yield self.result(trial)
-
-    def result(self, trial) -> Result:
-        if trial.id in self.fails:
-            return Result(trial, "failed", reason="made up")
-        if type(self).score is None:
-            return self.work(trial)
-        if trial.part == "all":
-            return Result(trial, "done", seconds=1.0, images_per_second=1e4)
-        total = analyse(trial.net).total
-        score = type(self).score(trial.sample)
-        cost = {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
-        seconds, right = trial.seconds or 1.0, answers(score, 200)
-        seen = (Point(seconds, 10 * race.LEAST_IMAGES, 0.5, score),)
-        return Result(trial, "done", score, right, cost, seen, seconds, images_per_second=1e4)
-
-    def close(self) -> None:
-        self.closed = True
+@pytest.fixture
+def serial() -> Serial:
+    """Trials in this process: its fields say how they go."""
+    return Serial()
 
 
 @pytest.fixture
-def serial(monkeypatch):
-    """Trials in this process: the class whose fields say how they go."""
-
-    class Mine(Serial):
-        pass
-
-    monkeypatch.setitem(study.RUNNERS, "local", Mine)
-    monkeypatch.setattr(study, "look_at", lambda part, *rest, **how: _looked(part, rest, how))
-    return Mine
-
-
-SEEN: dict[tuple, Fingerprint] = {}
-
-
-def _looked(part, rest, how) -> Fingerprint:
-    """`look`, once for the same images."""
-    key = hash(np.asarray(part.pixels).tobytes()), rest, how["seed"]
-    if key not in SEEN:
-        SEEN[key] = look(part, *rest, **how)
-    return SEEN[key]
-
-
-@pytest.fixture
-def written(monkeypatch):
+def written() -> list[Material]:
     """What would have been written: Material by Material, and no file."""
-    found = []
+    return []
 
-    def write(material):
-        found.append(material)
-        return material.folder
 
-    monkeypatch.setattr(deliver, "write", write)
-    return found
+@pytest.fixture
+def a_study(serial, written) -> Callable[..., Asked]:
+    """A counted study, of four trials unless more are asked for."""
+
+    def make(source, out: Path, trials: int | None = 4, **fields) -> Asked:
+        return ask(source, out, serial, written, trials=trials, **{"goal": LIMITED, **fields})
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +69,7 @@ def stripes(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images") / "stripes", ("a", "b", "c"), 30, 12, "L")
 
 
-def a_study(source, out: Path, trials: int | None = 4, watcher=quiet, **fields) -> Study:
-    goal = parse_goal(fields.pop("goal", LIMITED))
-    out.mkdir(exist_ok=True)
-    settings = Settings(source, goal=goal, out=out, trials=trials, **{"workers": 1, **fields})
-    return Study(settings, Clock(settings.budget, time.monotonic()), watcher)
-
-
-def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, serial, written):
+def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, a_study, written):
     """Noise without a meaning: nothing can be learnt of it."""
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (90, 12, 12, 1), dtype=np.uint8), rng.permutation(np.arange(90) % 3)
@@ -209,39 +159,44 @@ def test_a_finished_study_is_left_as_it_is(chosen):
 # --- sealing -------------------------------------------------------------------------------------
 
 
-def test_the_test_part_is_opened_once_and_last(stripes, tmp_path, serial, written):
-    opened = []
-    mine = a_study(stripes, tmp_path / "out", watcher=lambda p: opened.append((p.stage, mine.images.test.opened)))
-    mine.run()
-    assert mine.images.test.opened == 1
+def test_the_test_part_is_opened_once_and_last(stripes, tmp_path, a_study, written):
+    opened, images = [], []
+
+    def reading(*how, **options):
+        images.append(read(*how, **options))
+        return images[-1]
+
+    def told(progress):
+        opened.append((progress.stage, images[0].test.opened))
+
+    a_study(stripes, tmp_path / "out", read=reading, watcher=told).run()
+    assert images[0].test.opened == 1
     assert opened
     assert all(count == 0 for _, count in opened)
     (material,) = written
     assert material.kind == "test"
-    assert len(material.scored) == mine.images.test.size
+    assert len(material.scored) == images[0].test.size
     assert deliver.estimate(material)["kind"] == "test"
 
 
-def test_the_sources_own_test_part_is_the_sealed_one(tmp_path, serial, written):
+def test_the_sources_own_test_part_is_the_sealed_one(tmp_path, a_study, written):
     source = write_parts(tmp_path / "parts", ("train", "test"), per_class=12, size=12, mode="L")
     a_study(source, tmp_path / "out").run()
     assert all(name.startswith("test/") for name in written[0].scored.names)
     assert len(written[0].scored) == 24
 
 
-def test_where_nothing_is_sealed_the_estimate_is_called_validation(stripes, tmp_path, serial, written):
-    mine = a_study(stripes, tmp_path / "out", test="none")
-    mine.run()
-    assert mine.images.test is None
+def test_where_nothing_is_sealed_the_estimate_is_called_validation(stripes, tmp_path, a_study, written):
+    a_study(stripes, tmp_path / "out", test="none").run()
+    assert written[0].images.test is None
     estimate = deliver.estimate(written[0])
     assert estimate["kind"] == "validation"
-    assert estimate["n"] == len(mine.images.valid)
+    assert estimate["n"] == len(written[0].images.valid)
 
 
-def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_path, serial, written):
+def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_path, a_study, written):
     """Nothing is sealed, so the final training holds the validation part back, and the number told is its own."""
-    mine = a_study(stripes, tmp_path / "out", test="none")
-    mine.run()
+    a_study(stripes, tmp_path / "out", test="none").run()
     (material,) = written
     final = material.final
     assert (final.trial.stage, final.trial.part) == ("final", "train")
@@ -250,24 +205,23 @@ def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_p
     expected = train.probabilities(final.trial.net, weights, np.asarray(material.scored.pixels))
     assert material.probabilities == pytest.approx(expected)
     assert deliver.estimate(material)["accuracy"] == pytest.approx(final.score)
-    assert final.history[-1].images <= 16 * len(mine.images.train)  # none of the validation images was learnt from
+    assert final.history[-1].images <= 16 * len(material.images.train)  # none of the validation images was learnt from
 
 
-def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path, serial, written):
-    mine = a_study(stripes, tmp_path / "out")
-    mine.run()
-    final = written[0].final
+def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path, a_study, written):
+    a_study(stripes, tmp_path / "out").run()
+    final, images = written[0].final, written[0].images
     assert (final.trial.part, final.score) == ("all", None)
     assert final.trial.sample == written[0].verdict.chosen.trial.sample
-    everything = len(mine.images.train) + len(mine.images.valid)
-    assert everything + mine.images.test.size == 90
+    everything = len(images.train) + len(images.valid)
+    assert everything + images.test.size == 90
     assert final.history[-1].images >= 15 * everything - 200
 
 
 # --- the same again ------------------------------------------------------------------------------
 
 
-def test_counted_studies_repeat_themselves(stripes, tmp_path, serial, written):
+def test_counted_studies_repeat_themselves(stripes, tmp_path, a_study, written):
     for name in ("one", "two"):
         a_study(stripes, tmp_path / name).run()
     one, two = written
@@ -277,7 +231,7 @@ def test_counted_studies_repeat_themselves(stripes, tmp_path, serial, written):
     assert deliver.estimate(one) == deliver.estimate(two)
 
 
-def test_another_seed_is_another_study(stripes, tmp_path, serial, written):
+def test_another_seed_is_another_study(stripes, tmp_path, a_study, written):
     for seed in (0, 1):
         a_study(stripes, tmp_path / str(seed), seed=seed).run()
     assert written[0].scored.names != written[1].scored.names
@@ -294,34 +248,39 @@ def likes_five(sample) -> float:
 SMALL = "accuracy where macs<200M"  # so that every single change is inside it
 
 
-def searched(source, out, serial, score=likes_five, trials: int | None = 12, workers: int = 1, **fields) -> Study:
-    serial.score = staticmethod(score)
-    mine = a_study(source, out, trials, goal=SMALL, workers=workers, **fields)
-    mine.open()
-    mine.start()
-    mine.search()
-    return mine
+def raced(source, score=likes_five, workers: int = 1, clock: Clock | None = None, after=lambda trial: None,
+          **fields) -> Search:  # fmt: skip
+    """The race of a study by the clock, its trainings made up; after: is told of each as it ends."""
+    images = read(source, seed=0)
+    host = MadeHost(workers=workers, cores=workers, pace=PACE)
+    facts = looked(images.train, images.classes, seed=0, seconds=8.0)
+    clock = clock or Clock(600.0, time.monotonic())
+    advice = advise(facts, parse_goal(SMALL), host.pace, 0.8 * clock.budget, workers)
+    budget = planned(advice, (len(images.train), len(images.valid)), clock, host, **fields)
+    search = Search(advice, Memory(), budget)
+    for wave in race.waves(search):
+        for trial in wave.trials:
+            after(trial)
+            search.record.append(made_up(trial, score(trial.sample)))
+    return search
 
 
-def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_path, serial, written, monkeypatch):
-    serial.score = staticmethod(likes_five)
-    monkeypatch.setattr(train, "load_weights", lambda *_: {})
-    monkeypatch.setattr(train, "probabilities", lambda net, weights, pixels: np.full((len(pixels), 3), 1 / 3))
-    mine = a_study(stripes, tmp_path / "out", 12, goal=SMALL)
-    mine.run()
+def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_path, a_study, serial, written):
+    serial.score = likes_five
+    a_study(stripes, tmp_path / "out", 12, goal=SMALL).run()
     (material,) = written
     assert [r.trial.stage for r in material.results] == ["race"] * 12 + ["final"]
     effects = {e.parameter: e for e in material.verdict.effects}
     assert effects["stage.kernel_size"].verdict == "matters"
     assert effects["stage.kernel_size"].accuracy_change == pytest.approx(0.6)
     assert all(e.accuracy_change == pytest.approx(0) for n, e in effects.items() if n != "stage.kernel_size")
-    assert material.chosen.trial.sample["stage.kernel_size"] == 5 != mine.advice.sample["stage.kernel_size"]
+    assert material.chosen.trial.sample["stage.kernel_size"] == 5 != material.advice.sample["stage.kernel_size"]
     choice = deliver._choice(material, {}, {}, {})
     told = {reason["parameter"]: reason["value"] for reason in choice["reasons"]["choices"]}
     assert {name: told[name] for name in choice["sample"]} == choice["sample"]
 
 
-def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes, tmp_path, serial, written):
+def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes, tmp_path, a_study, written):
     a_study(stripes, tmp_path / "out", 6).run()
     (material,) = written
     known, trial, spans = {r.trial.id: r.trial for r in material.results}, material.final.trial, []
@@ -337,41 +296,36 @@ def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes,
     assert trial.sample == material.chosen.trial.sample
 
 
-def test_a_timed_race_gives_most_of_the_time_to_one_training(stripes, tmp_path, serial, monkeypatch):
-    """On a clock that goes on by the seconds of each wave; --evidence is the share of core time for the others."""
-    now = [6.0]
-    monkeypatch.setattr(Clock, "elapsed", property(lambda self: now[0]))
-    for workers in (1, 2, 8):
-        now[0] = 6.0
-        real = Serial.result
-        ends = {}
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_a_timed_race_gives_most_of_the_time_to_one_training(stripes, workers):
+    """On a clock that goes on by the seconds of each wave; evidence is the share of core time for the others."""
+    now, ended = [6.0], set()
 
-        def result(self, trial, workers=workers, ends=ends, real=real):
-            wave = trial.id.rsplit("-", 1)[0]
-            now[0] += 0 if wave in ends else (trial.seconds or 0) + 0.6
-            ends[wave] = True
-            return real(self, trial)
+    def after(trial):
+        wave = trial.id.rsplit("-", 1)[0]
+        now[0] += 0 if wave in ended else trial.seconds + 0.6
+        ended.add(wave)
 
-        monkeypatch.setattr(serial, "result", result)
-        mine = searched(stripes, tmp_path / str(workers), serial, trials=None, workers=workers, budget=600.0)
-        raced = mine.raced
-        beside = [r for r in raced if r.trial.sample != mine.advice.sample]
-        assert len(mine.verdict().effects) >= (2 if workers == 1 else 5)
-        spent = sum(r.trial.seconds for r in beside)
-        assert spent <= (0.1 + 0.1 * (workers == 1) + (workers - 1) * 0.1 / workers) * 600 * workers
-        assert now[0] <= 0.5 * 600  # most of it is left for the final training
-        assert all(0 <= r.trial.span[0] < r.trial.span[1] < 0.6 for r in raced)
+    search = raced(stripes, workers=workers, clock=Clock(600.0, 0.0, lambda: now[0]), after=after)
+    ran = search.tried(RACE)
+    beside = [r for r in ran if r.trial.sample != search.advice.sample]
+    assert len(verdict(search.advice, ran).effects) >= (2 if workers == 1 else 5)
+    spent = sum(r.trial.seconds for r in beside)
+    assert spent <= (0.1 + 0.1 * (workers == 1) + (workers - 1) * 0.1 / workers) * 600 * workers
+    assert now[0] <= 0.5 * 600  # most of it is left for the final training
+    assert all(0 <= r.trial.span[0] < r.trial.span[1] < 0.6 for r in ran)
 
 
 @pytest.mark.parametrize(("budget", "fields"), [(20.0, {}), (600.0, {"evidence": 0.0})])
-def test_where_there_is_no_time_or_no_wish_one_net_is_trained_well(stripes, tmp_path, serial, budget, fields):
-    mine = searched(stripes, tmp_path / "out", serial, trials=None, workers=2, budget=budget, **fields)
-    assert [r.trial.sample for r in mine.raced] == [mine.advice.sample]
-    assert "nothing was tested" in mine.verdict().reasons[0].because
-    assert mine.raced[0].trial.seconds <= 0.1 * budget
+def test_where_there_is_no_time_or_no_wish_one_net_is_trained_well(stripes, budget, fields):
+    search = raced(stripes, workers=2, clock=Clock(budget, time.monotonic()), **fields)
+    (only,) = search.tried(RACE)
+    assert only.trial.sample == search.advice.sample
+    assert "nothing was tested" in verdict(search.advice, [only]).reasons[0].because
+    assert only.trial.seconds <= 0.1 * budget
 
 
-def test_a_failed_trial_costs_only_itself(stripes, tmp_path, serial, written):
+def test_a_failed_trial_costs_only_itself(stripes, tmp_path, a_study, serial, written):
     serial.fails = ("race-2-1", "race-4-1")
     a_study(stripes, tmp_path / "out", 6).run()
     (material,) = written
@@ -381,14 +335,14 @@ def test_a_failed_trial_costs_only_itself(stripes, tmp_path, serial, written):
     assert material.verdict.chosen.status == "done"
 
 
-def test_where_all_fail_the_reason_is_told(stripes, tmp_path, serial, written):
+def test_where_all_fail_the_reason_is_told(stripes, tmp_path, a_study, serial, written):
     serial.fails = tuple(f"race-{i}-1" for i in range(9))
     with pytest.raises(Infeasible, match="made up"):
         a_study(stripes, tmp_path / "out").run()
     assert not written
 
 
-def test_where_the_final_training_fails_the_search_answers(stripes, tmp_path, serial, written):
+def test_where_the_final_training_fails_the_search_answers(stripes, tmp_path, a_study, serial, written):
     serial.fails = ("final",)
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
@@ -405,61 +359,54 @@ ONE_FAST = [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))]
 
 
 @pytest.mark.parametrize("after", ONE_FAST)
-def test_an_interrupted_study_gives_the_best_so_far(stripes, tmp_path, serial, written, after):
+def test_an_interrupted_study_gives_the_best_so_far(stripes, tmp_path, a_study, serial, written, after):
     serial.stops = (after, KeyboardInterrupt())
-    mine = a_study(stripes, tmp_path / "out")
-    mine.run()
+    a_study(stripes, tmp_path / "out").run()
     (material,) = written
     assert material.final is None
     assert len(material.results) == after
     assert material.chosen.score is not None
     assert material.provenance["interrupted"]
-    assert mine.runner.closed
+    assert serial.closed
 
 
-def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, tmp_path, serial, written):
+def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, tmp_path, a_study, serial, written):
     serial.stops = (0, KeyboardInterrupt())
-    mine = a_study(stripes, tmp_path / "out")
-    mine.run()
+    a_study(stripes, tmp_path / "out").run()
     (material,) = written
-    assert material.chosen.trial.sample == mine.advice.sample
+    assert material.chosen.trial.sample == material.advice.sample
     assert material.chosen.history[-1].images > 0
+    assert material.chosen.host == MadeHost().name
     assert material.provenance["interrupted"]
 
 
-def test_interrupted_before_the_advice_there_is_no_answer(stripes, tmp_path, serial, written, monkeypatch):
+def test_interrupted_before_the_advice_there_is_no_answer(stripes, tmp_path, a_study, written):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "look_at", stop)
     with pytest.raises(Infeasible, match="while it read"):
-        a_study(stripes, tmp_path / "out").run()
+        a_study(stripes, tmp_path / "out", look=stop).run()
     assert not written
 
 
-def interrupts(monkeypatch, *, times: int = 1, elapsed: float) -> None:
-    """Signals while the study looks at its images, so many seconds after it began."""
-    real = study.look_at
-
-    def stop(*args, **options):
-        for _ in range(times):
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*args, **options)
-
-    monkeypatch.setattr(study, "look_at", stop)
-    monkeypatch.setattr(study.Clock, "until", lambda clock, share: share * clock.budget - elapsed)
+def interrupted(elapsed: float, times: int = 1, notes: list[str] | None = None) -> dict[str, Any]:
+    """Of a study that gets signals when it begins to look at its images, so many seconds after it began."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
 
+    def watcher(progress):
+        (notes if notes is not None else []).append(progress.note)
+        for number in range(times if progress.stage == "look" else 0):
+            time.sleep(1.1 * REPEATED_SECONDS if number else 0)  # at once, it would be the same wish
+            os.kill(os.getpid(), signal.SIGINT)
 
-def test_after_a_tenth_of_the_budget_an_interrupt_waits_for_the_advised_net(
-    stripes, tmp_path, serial, written, monkeypatch
-):
-    notes = []
-    mine = a_study(stripes, tmp_path / "out", watcher=lambda p: notes.append(p.note))
-    interrupts(monkeypatch, elapsed=mine.settings.budget)
-    mine.run()
+    return {"watcher": watcher, "clock": Clock(600.0, time.monotonic() - elapsed)}
+
+
+def test_after_a_tenth_of_the_budget_an_interrupt_waits_for_the_advised_net(stripes, tmp_path, a_study, written):
+    notes: list[str] = []
+    a_study(stripes, tmp_path / "out", **interrupted(600.0, notes=notes)).run()
     (material,) = written
-    assert material.chosen.trial.sample == mine.advice.sample
+    assert material.chosen.trial.sample == material.advice.sample
     assert material.provenance["interrupted"]
     assert any("interrupted" in note for note in notes)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -467,16 +414,14 @@ def test_after_a_tenth_of_the_budget_an_interrupt_waits_for_the_advised_net(
 
 @pytest.mark.parametrize(("times", "elapsed"), [(1, 0.0), (2, 1e9)])
 def test_an_interrupt_before_that_or_a_later_second_one_ends_at_once(
-    stripes, tmp_path, serial, written, monkeypatch, times, elapsed
+    stripes, tmp_path, a_study, written, times, elapsed
 ):
-    monkeypatch.setattr("convwise.interrupts.REPEATED_SECONDS", -1.0)
-    interrupts(monkeypatch, times=times, elapsed=elapsed)
     with pytest.raises(Infeasible, match="while it read"):
-        a_study(stripes, tmp_path / "out").run()
+        a_study(stripes, tmp_path / "out", **interrupted(elapsed, times)).run()
     assert not written
 
 
-def test_an_interrupt_while_the_answer_is_written_does_not_lose_it(stripes, tmp_path, serial, monkeypatch):
+def test_an_interrupt_while_the_answer_is_written_does_not_lose_it(stripes, tmp_path, a_study):
     """Twice at once, as a shell and make may send it."""
     whole = []
 
@@ -486,29 +431,27 @@ def test_an_interrupt_while_the_answer_is_written_does_not_lose_it(stripes, tmp_
         whole.append(material)
         return material.folder
 
-    monkeypatch.setattr(deliver, "write", write)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert a_study(stripes, tmp_path / "out").run() == tmp_path / "out"
+    assert a_study(stripes, tmp_path / "out").run(write) == tmp_path / "out"
     assert not whole[0].provenance["interrupted"]
 
 
 @pytest.mark.parametrize("after", ONE_FAST)
-def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, serial, written, after):
+def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, a_study, serial, written, after):
     a_study(stripes, tmp_path / "whole").run()
     serial.stops = (after, SystemExit("killed"))
     with pytest.raises(SystemExit):
         a_study(stripes, tmp_path / "out").run()
     serial.stops, notes = None, []
-    mine = a_study(stripes, tmp_path / "out", watcher=lambda p: notes.append(p.note))
-    mine.run()
+    a_study(stripes, tmp_path / "out", watcher=lambda p: notes.append(p.note)).run()
     whole, continued = written
     assert any("continuing" in note and str(after) in note for note in notes)
-    assert len(mine.runner.ended) == 5 - after
+    assert len(serial.ended) == 5 - after
     assert [(r.trial.id, r.score) for r in continued.results] == [(r.trial.id, r.score) for r in whole.results]
     assert (whole.probabilities == continued.probabilities).all()
 
 
-def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, serial, written):
+def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, a_study, serial, written):
     """Weights are kept by name: found here, a continued race began its numbers, and files, anew."""
     serial.stops = (3, SystemExit("killed"))
     with pytest.raises(SystemExit):
@@ -521,7 +464,7 @@ def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, serial, w
         assert result.trial.resumes in {"", *names}
 
 
-def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripes, tmp_path, serial, written):
+def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripes, tmp_path, a_study, serial, written):
     """The two seconds that answered the interrupt are no part of the schedule, and nothing goes on from them."""
     serial.stops = (0, KeyboardInterrupt())
     a_study(stripes, tmp_path / "out").run()
@@ -534,7 +477,7 @@ def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripe
 
 
 @pytest.mark.parametrize("fields", [{"seed": 1}, {"goal": "accuracy where macs<90k"}])
-def test_another_study_in_the_same_folder_is_refused(stripes, tmp_path, serial, written, fields):
+def test_another_study_in_the_same_folder_is_refused(stripes, tmp_path, a_study, serial, fields):
     serial.stops = (1, SystemExit())
     with pytest.raises(SystemExit):
         a_study(stripes, tmp_path / "out").run()
@@ -543,26 +486,25 @@ def test_another_study_in_the_same_folder_is_refused(stripes, tmp_path, serial, 
     assert len(Ledger(tmp_path / "out" / "study.db").results) == 1
 
 
-def stopped_after(trials: int, serial, source, out: Path) -> None:
+def stopped_after(trials: int, serial: Serial, asked: Asked) -> None:
     serial.stops = (trials, SystemExit())
     with pytest.raises(SystemExit):
-        a_study(source, out).run()
+        asked.run()
     serial.stops = None
 
 
-def test_a_continued_study_keeps_its_space(stripes, tmp_path, serial, written, monkeypatch):
+def test_a_continued_study_keeps_its_space(stripes, tmp_path, a_study, serial, written):
     """A measure or a pace taken anew would advise other neighbours, which Optuna refuses in one study."""
-    stopped_after(1, serial, stripes, tmp_path / "out")
-    monkeypatch.setattr(study, "look_at", lambda *_, **__: pytest.fail("looked again"))
-    monkeypatch.setattr(Study, "advise", lambda self: pytest.fail("advised again"))
-    mine = a_study(stripes, tmp_path / "out", budget=1200.0)
-    mine.run()
-    assert len(mine.ledger.results) == 5
+    out = tmp_path / "out"
+    stopped_after(1, serial, a_study(stripes, out))
+    host = SimpleNamespace(name="made up", engine=Engine(), workers=1, describe=dict)  # knows no pace, no cores
+    a_study(stripes, out, budget=1200.0, look=lambda *_, **__: pytest.fail("looked again"), host=host).run()
+    assert len(written[0].results) == 5
 
 
-def test_other_pictures_under_the_same_names_are_another_study(tmp_path, serial, written):
+def test_other_pictures_under_the_same_names_are_another_study(tmp_path, a_study, serial):
     source = write_folder(tmp_path / "images", ("a", "b"), 12, 12, "L")
-    stopped_after(1, serial, source, tmp_path / "out")
+    stopped_after(1, serial, a_study(source, tmp_path / "out"))
     first, second = source / "a", source / "b"
     first.rename(source / "c")
     second.rename(first)
@@ -630,7 +572,7 @@ def test_an_unusable_source_leaves_no_folder(tmp_path, monkeypatch):
 # --- the other verbs, and arrays ------------------------------------------------------------------
 
 
-def test_arrays_are_a_source(tmp_path, serial, written):
+def test_arrays_are_a_source(tmp_path, a_study, written):
     pixels, labels = striped(2, 30, 12)
     a_study((pixels, labels), tmp_path / "out").run()
     assert written[0].images.classes == ("0", "1")

@@ -34,7 +34,7 @@ def quick_probes(monkeypatch):
 
 def test_this_machine_passes_or_trains_in_float32(empty_cache, monkeypatch):
     monkeypatch.setattr(machine, "_bf16_gain", lambda device: 2.0)
-    dtype = machine.engine().dtype
+    dtype = machine.ThisMachine().engine.dtype
     assert dtype == ("bfloat16" if machine.bf16_agrees() else "float32")
 
 
@@ -112,7 +112,8 @@ def test_the_pace_is_positive_and_grows(macs, values, factor):
 
 
 def test_what_is_measured_here_predicts_positive_growing_times(empty_cache, quick_probes):
-    pace, model = machine.pace(Engine()), machine.latency_model()
+    host = machine.ThisMachine()
+    pace, model = host.pace, host.latency
     assert pace.per_mac >= 0
     assert pace.seconds(1e6, 1e5) > 0
     assert pace.seconds(1e7, 1e6) == pytest.approx(10 * pace.seconds(1e6, 1e5))
@@ -176,8 +177,10 @@ def test_a_spoilt_or_read_only_cache_costs_only_the_memory(empty_cache, monkeypa
 
 
 def test_the_description_names_what_matters():
-    found = machine.describe()
-    assert found["cores"] == len(os.sched_getaffinity(0))
+    host = machine.ThisMachine()
+    found = host.describe()
+    assert found["cores"] == host.cores == len(os.sched_getaffinity(0))
+    assert found["cpu"] in host.name
     assert found["torch"] == torch.__version__
     assert {"convwise", "numpy", "keras", "onnxruntime", "optuna", "cpu", "system", "python"} <= set(found)
     json.dumps(found)

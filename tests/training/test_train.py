@@ -33,6 +33,7 @@ from convwise.training.batches import Examples
 from convwise.training.runners.local import LocalRunner
 from convwise.training.tasks import TASKS
 from imagesets import striped
+from labs import MadeHost
 
 SIZE = 12
 NET = Net(
@@ -176,7 +177,7 @@ def test_a_loss_that_is_no_number_is_an_error(folder, limit):
 
 
 def test_a_loss_that_is_no_number_is_a_failed_result_and_its_worker_goes_on(folder):
-    with closing(LocalRunner(partial(train.run, folder, FP32, "classify"), 1)) as runner:
+    with closing(LocalRunner(partial(train.run, folder, FP32, "classify"), MadeHost(), 1)) as runner:
         broken, good = runner.run([wild(), trial(id="good", epochs=10)])
     assert (broken.status, broken.score, broken.correct) == ("failed", None, "")
     assert "the loss is not a number" in broken.reason

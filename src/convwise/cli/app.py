@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -191,12 +192,14 @@ def advise(
     """
     from convwise import plan, verbs
     from convwise.advice.advising import layer_reasons
-    from convwise.core.clock import parse_duration
+    from convwise.core.clock import Clock, parse_duration
     from convwise.core.records import to_json
+    from convwise.training.machine import ThisMachine
 
     read = verbs.read(images, seed=seed)
     advice = verbs.advise(read, goal=goal, budget=parse_duration(budget), seed=seed)
-    planned = str(plan.planned(advice, (len(read.train), len(read.valid)), parse_duration(budget)))
+    sizes, clock = (len(read.train), len(read.valid)), Clock(parse_duration(budget), time.monotonic())
+    planned = str(plan.planned(advice, sizes, clock, ThisMachine()))
     if as_json:
         layers = layer_reasons(advice.net, advice.reasons)
         cost = advice.space.cost(advice.net)

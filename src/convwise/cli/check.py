@@ -12,7 +12,7 @@ import typer
 
 from convwise.cli.console import out, table, watching
 from convwise.core.calculus import Analysis, LayerCost
-from convwise.core.clock import STARTED, parse_duration
+from convwise.core.clock import STARTED, Clock, parse_duration
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT
 from convwise.core.problems import UnusableInput
@@ -90,8 +90,10 @@ def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied |
     from convwise.evidence.bench import measure_on
     from convwise.evidence.experiment import Base, Edit, Terms, TooShort
     from convwise.evidence.fixes import edited
+    from convwise.training.lab import Lab
+    from convwise.training.machine import ThisMachine
 
-    net, terms = found.lifted.net, Terms(parse_duration(budget), started=STARTED, name="apply")
+    net, clock = found.lifted.net, Clock(parse_duration(budget), STARTED)
     nets = [(finding.problem, edited(net, finding)) for finding in found.findings]  # the gravest first
     tried = [(problem, other) for problem, other in nets if other is not None]
     if not tried:
@@ -99,7 +101,7 @@ def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied |
     try:
         with watching(as_json) as watcher:
             edits = [Edit(problem.fix, other) for problem, other in tried]
-            answer = measure_on(images, Base(net), edits, terms, watcher=watcher)
+            answer = measure_on(images, Base(net), edits, Terms(name="apply"), Lab(ThisMachine(), clock, watcher))
     except TooShort as error:
         return Applied({}, None, (f"no fix was tried: {error}",))
     by_id = {id(problem): one for (problem, _), one in zip(tried, answer.measured, strict=True)}

@@ -201,13 +201,14 @@ def _timed(answer: Answer) -> dict[str, float | None]:
     from convwise.core.calculus import analyse
     from convwise.core.net import Net
     from convwise.core.problems import Unsupported
-    from convwise.training import machine
+    from convwise.training.machine import ThisMachine
 
+    host = ThisMachine()
     net = Net(answer.input_shape, (answer.layer,))
-    model = replace(machine.latency_model(), margin=1.0)
+    model = replace(host.latency, margin=1.0)
     measured: float | None = None
     with suppress(Unsupported):
-        measured = machine.latency_ms(net)
+        measured = host.latency_ms(net)
     return {"measured_ms": measured, "predicted_ms": model.milliseconds(analyse(net))}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -36,14 +37,20 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Clock:
-    """A budget that began at `started` (time.monotonic seconds)."""
+    """A budget that began at `started`, in the seconds that `now` tells."""
 
     budget: float
     started: float
+    now: Callable[[], float] = time.monotonic
 
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self.started
+        return self.now() - self.started
+
+    @property
+    def left(self) -> float:
+        """Seconds until the budget is spent; negative after that."""
+        return self.budget - self.elapsed
 
     def until(self, share: float) -> float:
         """Seconds until `share` of the budget is spent; 0 where it is already."""

@@ -133,7 +133,8 @@ class Result:
     score: accuracy on the validation part (None where it failed or part is 'all'); correct: one
     '0' or '1' per validation example, in their order; cost: params, macs, activation_bytes, and
     latency_ms where measured; reason: why it failed. mirrored: of a net that was not trained on mirrored
-    images, its answers on some validation examples as they are, then on the same ones mirrored.
+    images, its answers on some validation examples as they are, then on the same ones mirrored. host: what the
+    machine is called that it ran on.
     """
 
     trial: Trial
@@ -147,6 +148,7 @@ class Result:
     dtype: str = "float32"
     reason: str = ""
     mirrored: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from math import sqrt
 from pathlib import Path
 
@@ -16,10 +15,11 @@ from convwise.advice.advising import advise
 from convwise.advice.fingerprint import look
 from convwise.advice.recipes import shift_px
 from convwise.core.calculus import analyse
+from convwise.core.clock import Clock
 from convwise.core.goal import Goal
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
-from convwise.core.progress import Progress, Watcher, quiet
+from convwise.core.progress import Progress
 from convwise.core.records import Pace, Recipe, Trial
 from convwise.evidence.experiment import (
     NO_TIME,
@@ -39,8 +39,9 @@ from convwise.evidence.fitting import Fitted, fitted
 from convwise.formats import format_module
 from convwise.images.decode import with_channels
 from convwise.images.loading import Images, Part
-from convwise.training import batches, machine, train
-from convwise.training.runners import RUNNERS, Runner
+from convwise.training import batches, train
+from convwise.training.lab import Lab
+from convwise.training.runners import Runner
 
 MOST_BYTES = 2**28  # of the stored pixels of each part
 STEP_BYTES = 2**31  # of the activations of one training step
@@ -52,8 +53,8 @@ WARM_SECONDS, WARM_IMAGES = 3.0, 256  # at most, of one epoch before the plan, w
 HOPELESS = 3.0  # a budget is refused without it where even the prediction is so many times over
 
 
-def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, record: Record | None = None,
-               watcher: Watcher = quiet) -> Found:  # fmt: skip
+def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, lab: Lab,
+               record: Record | None = None) -> Found:  # fmt: skip
     """The measured effect of each edit of `base` on `images`, in a temporary folder, by workers of its own.
 
     The nets get an output for each class, and scaling in front where they have none. UnusableInput,
@@ -64,9 +65,9 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
     original = _prepared(base.net, images, scale)
     fit: list[Edit] = []
     refused: dict[int, Measured] = {}
-    until = terms.spent + PREPARING_SHARE * terms.seconds
+    until = lab.clock.elapsed + PREPARING_SHARE * lab.clock.budget
     for number, edit in enumerate(edits):
-        if fit and terms.spent > until:
+        if fit and lab.clock.elapsed > until:
             refused[number] = Measured(edit, notes=(NO_TIME,))
             continue
         try:
@@ -78,9 +79,9 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
         notes.append(f"there was no time to look at the last {late}: --parameter names the ones that matter")
     if fit:
         try:
-            with _opened(images, replace(base, net=original.net), fit, terms, watcher) as made:
+            with _opened(images, replace(base, net=original.net), fit, terms, lab) as made:
                 notes += made.notes
-                found = experiment(made.base, made.edits, made.bench, terms, record, watcher)
+                found = experiment(made.base, made.edits, made.bench, terms, record)
         except KeyboardInterrupt:
             notes.append("it was interrupted before anything was measured")
             found = Found(tuple(Measured(edit, notes=(NO_TIME,)) for edit in fit), interrupted=True)
@@ -128,28 +129,27 @@ class _Made:
 
 
 @contextmanager
-def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, watcher: Watcher) -> Iterator[_Made]:
+def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, lab: Lab) -> Iterator[_Made]:
     """A temporary folder, and workers that have started; all nets are fitted."""
-    engine = machine.engine()
-    workers, nets = machine.workers(engine), [base.net, *(edit.net for edit in edits)]
-    with tempfile.TemporaryDirectory(prefix="convwise-") as name:
-        runner = RUNNERS["local"](partial(train.run, Path(name), engine, TASK), workers)
-        try:
-            watcher(Progress("measure", 0, 0, None, max(terms.left, 0.0), "finding out how fast training is here"))
-            pace = machine.pace(engine)
-            recipe, notes = _in_memory(base.recipe or _advised(images, base.net, pace, terms), nets)
-            base = replace(base, recipe=recipe)
-            tried = [replace(edit, recipe=edit.recipe and _in_memory(edit.recipe, nets)[0]) for edit in edits]
-            slowest = max(nets, key=lambda net: _seconds(net, pace))
-            store = _Store(Path(name), images, base.net.input_shape[2], terms.seed)
-            bench = _bench(store, runner, workers, pace, terms, slowest)
-            if (seconds := least_seconds(base, tried, bench)) > HOPELESS * terms.left:
-                raise too_short(terms, seconds)
-            few = int(min(WARM_IMAGES, max(WARM_SECONDS / _seconds(slowest, pace), 16)))
-            pace = _timed(runner, replace(store, most=(few, few // 4)), base.net, recipe, workers, pace)
-            yield _Made(_bench(store, runner, workers, pace, terms, slowest), base, tuple(tried), notes)
-        finally:
-            runner.close()
+    workers, nets = lab.host.workers, [base.net, *(edit.net for edit in edits)]
+    with (
+        tempfile.TemporaryDirectory(prefix="convwise-") as name,
+        closing(lab.start(Path(name), TASK, workers)) as runner,
+    ):
+        left = max(lab.clock.left, 0.0)
+        lab.watcher(Progress("measure", 0, 0, None, left, "finding out how fast training is here"))
+        pace = lab.host.pace
+        recipe, notes = _in_memory(base.recipe or _advised(images, pace, terms, lab.clock, base.net), nets)
+        base = replace(base, recipe=recipe)
+        tried = [replace(edit, recipe=edit.recipe and _in_memory(edit.recipe, nets)[0]) for edit in edits]
+        slowest = max(nets, key=lambda net: _seconds(net, pace))
+        store = _Store(Path(name), images, base.net.input_shape[2], terms.seed)
+        bench = _bench(store, runner, workers, pace, lab, slowest)
+        if (seconds := least_seconds(base, tried, bench)) > HOPELESS * lab.clock.left:
+            raise too_short(lab.clock, seconds)
+        few = int(min(WARM_IMAGES, max(WARM_SECONDS / _seconds(slowest, pace), 16)))
+        pace = _timed(runner, replace(store, most=(few, few // 4)), base.net, recipe, workers, pace)
+        yield _Made(_bench(store, runner, workers, pace, lab, slowest), base, tuple(tried), notes)
 
 
 @dataclass(frozen=True)
@@ -177,18 +177,18 @@ def _chosen(part: Part, count: int, rng: np.random.Generator) -> Part:
     return part[rows]
 
 
-def _bench(store: _Store, runner: Runner, workers: int, pace: Pace, terms: Terms, slowest: Net) -> Bench:
+def _bench(store: _Store, runner: Runner, workers: int, pace: Pace, lab: Lab, slowest: Net) -> Bench:
     """With as many validation images as can be scored in time, and train images as can be seen and held."""
     height, width, channels = slowest.input_shape
     room = MOST_BYTES // (height * width * channels)
     image_seconds, valid = _seconds(slowest, pace), len(store.images.valid)
     scored = valid + train.CURVE_POINTS * min(valid, train.CURVE_IMAGES)
-    while valid > LEAST_VALID and scored * image_seconds / 3 > SCORING_SHARE * terms.seconds:
+    while valid > LEAST_VALID and scored * image_seconds / 3 > SCORING_SHARE * lab.clock.budget:
         valid //= 2  # by halves, so that the same budget finds the same number again
         scored = valid + train.CURVE_POINTS * min(valid, train.CURVE_IMAGES)
     some = replace(store, most=(min(len(store.images.train), room), min(valid, room)))
     labels = _chosen(store.images.valid, some.most[1], np.random.default_rng(store.seed)).labels
-    return Bench(store.folder, runner, workers, pace, some.most[0], labels, some)
+    return Bench(store.folder, runner, workers, pace, some.most[0], labels, some, lab.clock, lab.watcher)
 
 
 def _seconds(net: Net, pace: Pace) -> float:
@@ -209,13 +209,13 @@ def _timed(runner: Runner, store: _Store, net: Net, recipe: Recipe, workers: int
     return Pace(ratio * pace.per_mac, ratio * pace.per_byte, ratio * pace.per_image)
 
 
-def _advised(images: Images, net: Net, pace: Pace, terms: Terms) -> Recipe:
+def _advised(images: Images, pace: Pace, terms: Terms, clock: Clock, net: Net) -> Recipe:
     """What holds of the images for any net: the batch, the shift, the classes' weights.
 
     The optimizer is AdamW: Muon, whitening and identity start are for nets that the Space grows.
     """
-    facts = look(images.train, images.classes, seed=terms.seed, budget=terms.seconds)
-    advised = advise(facts, Goal(), pace, terms.seconds, 1).recipe
+    facts = look(images.train, images.classes, seed=terms.seed, budget=clock.budget)
+    advised = advise(facts, Goal(), pace, clock.budget, 1).recipe
     shift = shift_px(net.input_shape[:2])
     batch = min(advised.batch_size, 128)
     return Recipe(batch_size=batch, shift_px=shift, class_weights=advised.class_weights)

@@ -6,7 +6,6 @@ lends its folder and its runner.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from convwise.core.calculus import analyse
-from convwise.core.clock import duration
+from convwise.core.clock import Clock, duration
 from convwise.core.intervals import wilson
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
@@ -73,43 +72,30 @@ class Edit:
 class Terms:
     """What all trainings share.
 
-    seconds: wall clock from `started` on (of time.monotonic; now where it is None). seeds: pairs of
-    trainings for each edit, fewer where the time is short. most_seconds: no training is longer.
+    seeds: pairs of trainings for each edit, fewer where the time is short, up to most_seeds where it is
+    not. most_seconds: no training is longer.
     name: the ids of all trials begin with it; what the record holds under it is used again.
     """
 
-    seconds: float = 120.0
     seeds: int = 3
     seed: int = 0
-    started: float | None = None
     most_seconds: float = float("inf")
+    most_seeds: int = MOST_SEEDS
     name: str = "experiment"
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise UnusableInput("seeds", f"is {self.seeds}", "at least 1")
-        if self.started is None:
-            object.__setattr__(self, "started", time.monotonic())
-
-    @property
-    def spent(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - (self.started or 0.0)
-
-    @property
-    def left(self) -> float:
-        """Seconds until the end."""
-        return self.seconds - self.spent
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the trainings run, and on what.
+    """Where the trainings run, on what, and until when.
 
     folder: where `runner` and its `workers` find the stored parts and leave weights (train.run); ensure:
     stores both parts at an input size 'HxW' there, where they are not yet; pace: seconds of one training
     image, all workers busy; train: images in the stored train part; labels: of the stored valid
-    part, int64 (n,).
+    part, int64 (n,); clock: the budget of everything; watcher: hears how far the trainings are.
     """
 
     folder: Path
@@ -119,6 +105,8 @@ class Bench:
     train: int
     labels: np.ndarray
     ensure: Callable[[str], None]
+    clock: Clock
+    watcher: Watcher = quiet
 
 
 class Record(Protocol):
@@ -178,8 +166,7 @@ class Found:
         return tuple(one.effect for one in self.measured if one.effect)
 
 
-def experiment(base: Base, edits: Sequence[Edit], bench: Bench, terms: Terms, record: Record | None = None,
-               watcher: Watcher = quiet) -> Found:  # fmt: skip
+def experiment(base: Base, edits: Sequence[Edit], bench: Bench, terms: Terms, record: Record | None = None) -> Found:
     """The measured effect of each edit, on the stored validation part.
 
     Every training takes the same wall clock; an edit and the base share their seeds, and with them the
@@ -187,7 +174,7 @@ def experiment(base: Base, edits: Sequence[Edit], bench: Bench, terms: Terms, re
     notes say what is left and what it would cost. A training that fails costs only itself. Ctrl-C
     gives what is measured so far. TooShort where there is no time for one edit.
     """
-    run = _Run(base, tuple(edits), bench, terms, record or Memory(), watcher)
+    run = _Run(base, tuple(edits), bench, terms, record or Memory())
     plan = run.plan()
     if plan:
         run.carry_out(plan)
@@ -196,20 +183,20 @@ def experiment(base: Base, edits: Sequence[Edit], bench: Bench, terms: Terms, re
 
 def least_seconds(base: Base, edits: Sequence[Edit], bench: Bench) -> float:
     """Wall clock of the shortest trainings that answer for one edit, as the bench's pace predicts."""
-    run = _Run(base, tuple(edits), bench, Terms(seeds=1), Memory(), quiet)
+    run = _Run(base, tuple(edits), bench, Terms(seeds=1), Memory())
     return run.waves(1, 1) * run.slot(run.least_seconds())
 
 
-def too_short(terms: Terms, seconds: float) -> TooShort:
+def too_short(clock: Clock, seconds: float) -> TooShort:
     """The refusal where the trainings of one answer take so many seconds; its fix is a budget that has room."""
-    what = f"{terms.seconds:g} s are too short: one answer takes about {seconds:.0f} s of training on this machine"
-    fix = f"--budget {_budget(terms, seconds)}"
-    return TooShort("--budget", f"{what}, after {terms.spent:.0f} s of preparation", "time for one answer", fix)
+    what = f"{clock.budget:g} s are too short: one answer takes about {seconds:.0f} s of training on this machine"
+    fix = f"--budget {_budget(clock, seconds)}"
+    return TooShort("--budget", f"{what}, after {clock.elapsed:.0f} s of preparation", "time for one answer", fix)
 
 
-def _budget(terms: Terms, seconds: float) -> str:
+def _budget(clock: Clock, seconds: float) -> str:
     """What to type for so many seconds of trainings beside what comes before them."""
-    return duration(1.1 * (terms.spent + seconds / (1 - SPARE)))
+    return duration(1.1 * (clock.elapsed + seconds / (1 - SPARE)))
 
 
 @dataclass(frozen=True)
@@ -243,11 +230,14 @@ class _Run:
     bench: Bench
     terms: Terms
     record: Record
-    watcher: Watcher
     results: dict[Job, Result] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rest: str = ""  # what it costs to try what is left
     interrupted: bool = False
+
+    @property
+    def clock(self) -> Clock:
+        return self.bench.clock
 
     @property
     def stage(self) -> str:
@@ -275,13 +265,13 @@ class _Run:
         fixed, least = self.slot(0.0), self.least_seconds()
         fair, few, most = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds), len(self.edits)
         wishes = [(most, self.terms.seeds, fair), *((n, few, fair) for n in range(most, 0, -1))]
-        left = (1 - SPARE) * self.terms.left
+        left = (1 - SPARE) * self.clock.left
         for edits, seeds, seconds in (*wishes, (1, few, least), (1, 1, least)):
             if (waves := self.waves(edits, seeds)) * (fixed + seconds) <= left:
                 longest = min(_rounded(left / waves - fixed), self.terms.most_seconds)
                 plan = _Plan(edits, seeds, max(longest, min(seconds, self.terms.most_seconds)))
                 return self.told(self.widened(self.continued(plan)))
-        raise too_short(self.terms, self.waves(1, few) * (fixed + least))
+        raise too_short(self.clock, self.waves(1, few) * (fixed + least))
 
     def slot(self, seconds: float) -> float:
         """Wall clock of one training beside others: itself, a last step, its validation, its worker's own work."""
@@ -349,12 +339,12 @@ class _Run:
 
     def widened(self, plan: _Plan) -> _Plan:
         """With more seeds, where trainings need not be longer."""
-        while plan.seeds < MOST_SEEDS and self.fits(more := replace(plan, seeds=plan.seeds + 1)):
+        while plan.seeds < self.terms.most_seeds and self.fits(more := replace(plan, seeds=plan.seeds + 1)):
             plan = more
         return plan
 
     def fits(self, plan: _Plan) -> bool:
-        return self.waves_of(plan) * self.slot(plan.seconds) <= (1 - SPARE) * self.terms.left
+        return self.waves_of(plan) * self.slot(plan.seconds) <= (1 - SPARE) * self.clock.left
 
     def told(self, plan: _Plan) -> _Plan:
         """What one answer costs here, told before anything starts."""
@@ -363,11 +353,11 @@ class _Run:
         room = f"the budget has room for {plan.edits} of {len(self.edits)}"
         said = f"each answer takes about {each:.0f} s here: {pairs}; {room}"
         fair, few = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds)
-        enough = _budget(self.terms, self.waves(len(self.edits), few) * self.slot(fair))
+        enough = _budget(self.clock, self.waves(len(self.edits), few) * self.slot(fair))
         self.rest = f"about {few * self.slot(fair) / self.bench.workers:.0f} s each here; --budget {enough} tests all"
         if plan.seconds < 2 * self.bench.train * self.image_seconds[0]:
             self.notes.append("a training sees the images less than twice: small effects stay hidden")
-        self.watcher(Progress(self.stage, 0, len(self.jobs(plan)), None, max(self.terms.left, 0.0), said))
+        self.bench.watcher(Progress(self.stage, 0, len(self.jobs(plan)), None, max(self.clock.left, 0.0), said))
         return plan
 
     # The trainings ---------------------------------------------------------------------------
@@ -380,12 +370,12 @@ class _Run:
             for height, width in dict.fromkeys(sizes):
                 self.bench.ensure(f"{height}x{width}")
             wave = 0.0  # seconds of the longest so far
-            while (jobs := self.jobs(plan)) and wave <= self.terms.left:
+            while (jobs := self.jobs(plan)) and wave <= self.clock.left:
                 wave, left = self.work(jobs, plan.seconds, wave)
                 if left:
                     self.notes.append(f"trainings took longer than planned: {left} of {len(jobs)} were left out")
                 plan = self.further(plan)
-                if left or self.waves_of(plan) * wave > (1 - SPARE) * self.terms.left:
+                if left or self.waves_of(plan) * wave > (1 - SPARE) * self.clock.left:
                     break
         except KeyboardInterrupt:
             self.interrupted = True
@@ -394,14 +384,14 @@ class _Run:
     def work(self, jobs: Sequence[Job], seconds: float, wave: float) -> tuple[float, int]:
         """Train as many of the jobs as end in time: (seconds of the longest wave, jobs left out)."""
         done, workers = 0, self.bench.workers
-        while done < len(jobs) and wave <= max(self.terms.left, 0.0):
-            began = time.monotonic()
+        while done < len(jobs) and wave <= max(self.clock.left, 0.0):
+            began = self.clock.now()
             for job, result in self.train(jobs[done : done + workers], seconds):
                 self.results[job] = result
                 self.record.append(result)
                 done += 1
-                self.watcher(Progress(self.stage, done, len(jobs), None, max(self.terms.left, 0.0)))
-            wave = max(wave, time.monotonic() - began)
+                self.bench.watcher(Progress(self.stage, done, len(jobs), None, max(self.clock.left, 0.0)))
+            wave = max(wave, self.clock.now() - began)
         return wave, len(jobs) - done
 
     def further(self, plan: _Plan) -> _Plan:
@@ -409,7 +399,7 @@ class _Run:
         if plan.edits < len(self.edits):
             return replace(plan, edits=plan.edits + 1, first=plan.edits + 1)
         seeds = max((seed + 1 for _, seed in self.results), default=0)
-        return _Plan(plan.edits, int(seeds < MOST_SEEDS), plan.seconds)
+        return _Plan(plan.edits, int(seeds < self.terms.most_seeds), plan.seconds)
 
     def train(self, jobs: Sequence[Job], seconds: float) -> Iterator[tuple[Job, Result]]:
         """The results of one wave."""

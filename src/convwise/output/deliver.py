@@ -31,7 +31,8 @@ from convwise.images.loading import Images, Part, Scale, as_learnt, find_images,
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
 from convwise.output.answers import second_thoughts
-from convwise.training import machine
+from convwise.training.host import Host
+from convwise.training.machine import ThisMachine
 
 CHECKED_IMAGES = 64
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
@@ -60,6 +61,7 @@ class Material:
     better: bool
     provenance: Mapping[str, Any]
     clock: Clock
+    host: Host
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -83,7 +85,7 @@ def write(material: Material) -> Path:
         "params": total.params,
         "macs": total.macs,
         "activation_bytes": total.activation_bytes,
-        "latency_ms": round(machine.latency_ms(net), 4),
+        "latency_ms": round(material.host.latency_ms(net), 4),
     }
     score = estimate(material)
     report.write(folder / "report.html", _evidence(material, cost, differences, score))
@@ -299,7 +301,7 @@ def _session(model: Path) -> Any:
     from convwise.formats import onnx
 
     try:
-        return onnx.session(model, threads=machine.cores())
+        return onnx.session(model, threads=ThisMachine().cores)
     except Exception as error:  # ONNX Runtime's errors have no common base
         what = f"cannot be read ({str(error).rpartition(':')[2].strip()})" if model.exists() else "is missing"
         fix = f"convwise export {model.parent} --to onnx"

@@ -7,22 +7,26 @@ from dataclasses import replace
 from math import sqrt
 from typing import Any
 
+from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Effect, Reason, Result, Verdict
 from convwise.core.space import Sample
 from convwise.evidence.effects import RunVariance, carried, effect_of, verdicts
 from convwise.search import race
 from convwise.search.ranking import front
+from convwise.search.stages import RACE
 
 
 def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     """The choice, the effects of what was tried beside it, and what no other net beats in both accuracy and macs.
 
-    ValueError where no training of the race ended whose net keeps the goal's limits, as measured.
+    Infeasible where no training of the race ended whose net keeps the goal's limits, as measured.
     """
-    ended = [r for r in results if r.trial.stage == race.STAGE and r.status == "done" and r.score is not None]
+    ended = [r for r in results if r.trial.stage == RACE.name and r.status == "done" and r.score is not None]
     raced = [r for r in ended if not advice.space.goal.excess(r.cost)]
     if not raced:
-        raise ValueError("no training ended inside the limits")
+        failed = [r.reason for r in results if r.status == "failed"]
+        what = f"no trial gave a network that can be used: {failed[0]}" if failed else "no trial ended"
+        raise Infeasible("choose", what, "at least one finished trial", "a larger --budget, or fewer limits")
     effects = raced_effects(advice, ended)
     leading = race.leader(advice, raced)
     ours = race.parts(advice, raced, leading) or [max(raced, key=lambda r: (r.trial.span, r.score or 0))]

@@ -8,17 +8,18 @@ ladder outwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log, sqrt
 
 from convwise.core.goal import Goal
-from convwise.core.records import Reason, Result, Verdict
+from convwise.core.records import Reason, Result, Trial, Verdict
 from convwise.core.space import WIDTHS, Sample, Space
+from convwise.search import race
+from convwise.search.judge import judge
 from convwise.search.ranking import front
+from convwise.search.stages import LADDER, TEACHER, Search, Wave
 
-TEACHER, STAGE = "teacher", "ladder"
-TEACHER_UNTIL, UNTIL = 0.45, 0.68  # of the budget, when the teacher and the ladder end
 # Of the budget that the teacher's answers may take: where images are so many, each is seen seldom, and rungs learn from
 # labels alone.
 TEACHING_SHARE = 0.1
@@ -38,9 +39,45 @@ LEAST_SECONDS = 3.0  # of a rung's training
 SHORT = {"macs": "macs", "params": "parameters", "activation_bytes": "activation bytes", "latency_ms": "ms"}
 
 
+def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
+    """What the race has judged trains to its end; then cheaper nets learn from it, wave after wave.
+
+    teach: stores the answers that the cheaper nets learn from.
+    """
+    budget, space = search.budget, search.advice.space
+    if not search.tried(TEACHER):
+        chosen = judge(search.advice, search.record.results).chosen
+        yield Wave(TEACHER, (race.to_the_end(search, chosen, TEACHER, budget.teacher_seconds()),))
+    if (top := teacher(search.record.results)) is None:
+        return  # it failed: the race's own choice is trained to its end
+    if taught := budget.teaches(top):
+        teach(top.trial)
+    kept = len(search.tried(LADDER))
+    allowed = budget.ladder(len(rungs(space, top.trial.sample, _metric(space))), kept)
+    number = done = 0
+    while most := allowed.room(budget.workers, number, done):
+        samples = Ladder(space, top, search.record.results).wave(budget.workers)[:most]
+        if not samples:
+            return
+        trials = [search.trial(f"ladder-{kept + done + slot}", LADDER, sample, allowed.seconds)
+                  for slot, sample in enumerate(samples, 1)]  # fmt: skip
+        trials = [replace(trial, teacher=top.trial.id if taught else "") for trial in trials]
+        yield Wave(LADDER, tuple(trials), number, allowed.waves)
+        number, done = number + 1, done + len(samples)
+
+
+def answering_seconds(teacher: Result, images: int) -> float:
+    """Predicted seconds of the teacher's answers to so many images: about a third of as many training steps.
+
+    They are in float32, and of both views where it has learnt mirrored images.
+    """
+    views = images * (2 if teacher.trial.recipe.flip else 1)
+    return views / max(teacher.images_per_second, 1.0)
+
+
 def teacher(results: Sequence[Result]) -> Result | None:
     """The teacher, where its training has ended well."""
-    return next((r for r in results if r.trial.stage == TEACHER and r.status == "done"), None)
+    return next((r for r in results if r.trial.stage == TEACHER.name and r.status == "done"), None)
 
 
 def rungs(space: Space, top: Sample, metric: str) -> list[Sample]:
@@ -72,8 +109,7 @@ class Ladder:
 
     @property
     def metric(self) -> str:
-        assert self.goal.cheapest is not None
-        return self.goal.cheapest.metric
+        return _metric(self.space)
 
     @property
     def rungs(self) -> list[Sample]:
@@ -88,7 +124,7 @@ class Ladder:
     @property
     def tried(self) -> list[Result]:
         """The trainings of rungs that ended well."""
-        return [r for r in self.results if r.trial.stage == STAGE and r.status == "done" and r.score is not None]
+        return [r for r in self.results if r.trial.stage == LADDER.name and r.status == "done" and r.score is not None]
 
     def keeps(self, result: Result) -> bool:
         """Whether a net will have the accuracy to keep when it has been trained for long, inside all limits."""
@@ -98,7 +134,7 @@ class Ladder:
     def wave(self, workers: int) -> list[Sample]:
         """What runs next, side by side: rungs spread over those that are still in question."""
         ladder = self.rungs
-        ended = {(r.trial.net.id, r.trial.recipe): r for r in self.results if r.trial.stage == STAGE}
+        ended = {(r.trial.net.id, r.trial.recipe): r for r in self.results if r.trial.stage == LADDER.name}
         outcomes = [ended.get(self.space.key(sample)) for sample in ladder]
         kept = max((i for i, r in enumerate(outcomes) if r and r.status == "done" and self.keeps(r)), default=-1)
         missed = next((i for i, r in enumerate(outcomes) if r and i > kept), len(ladder))
@@ -146,11 +182,19 @@ def planned(rungs: int, workers: int, seconds: float, overhead: float) -> tuple[
 
     Fewer waves where there is little time.
     """
-    if not rungs:
-        return 0, 0.0
-    needed = ceil(log(rungs + 1) / log(min(workers, rungs) + 1) - 1e-9)
-    waves = min(needed, int(seconds / (LEAST_SECONDS + overhead)))
+    waves = min(needed(rungs, workers), int(seconds / (LEAST_SECONDS + overhead)))
     return waves, seconds / waves - overhead if waves else 0.0
+
+
+def needed(rungs: int, workers: int) -> int:
+    """Waves in which the last good one of so many rungs is found."""
+    return ceil(log(rungs + 1) / log(min(workers, rungs) + 1) - 1e-9) if rungs else 0
+
+
+def _metric(space: Space) -> str:
+    """What is to be cheap."""
+    assert space.goal.cheapest is not None
+    return space.goal.cheapest.metric
 
 
 def amount(metric: str, result: Result) -> str:

@@ -7,16 +7,17 @@ at all, and most of the time goes into one training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from convwise.core.records import Advice, Effect, Recipe, Result
+from convwise.core.records import Advice, Effect, Recipe, Result, Trial
 from convwise.core.space import Sample
 from convwise.evidence.paired import paired_difference
 from convwise.search import STRATEGIES
 from convwise.search.ranking import tried
+from convwise.search.stages import RACE, TEACHER, Allowed, Search, Stage, Wave
 
-STAGE = "race"
 BESIDE = "neighbours"  # the strategy that says what is trained beside the leader
 FLIP = "training.flip"
 LEAST_IMAGES = 2000  # that a part must see before two of them are compared: less tells nothing
@@ -32,6 +33,52 @@ class Entry:
 
     sample: Sample
     after: Result | None = None
+
+
+def waves(search: Search) -> Iterator[Wave]:
+    """Wave after wave, as long as the budget allows."""
+    budget, ran = search.budget, search.tried(RACE)
+    allowed = budget.race(len(ran))
+    # A continued study must not give the names of its waves, and with them its weights, away again.
+    before = max((int(result.trial.id.split("-")[1]) for result in ran), default=0)
+    number = done = 0
+    while most := allowed.room(budget.workers, number, done):
+        entries = wave(search.advice, search.tried(RACE), budget.workers)[:most]
+        if not entries:
+            return
+        name, said = f"race-{before + number + 1}", str(budget) if allowed.seconds and not number else ""
+        trials = [_entered(search, entry, f"{name}-{slot}", allowed) for slot, entry in enumerate(entries, 1)]
+        yield Wave(RACE, tuple(trials), number, allowed.waves, said)
+        if allowed.seconds and not any(tells(result) for result in search.tried(RACE)):
+            return  # slower than was predicted: what there is goes into one network
+        number, done = number + 1, done + len(entries)
+
+
+def _entered(search: Search, entry: Entry, id: str, allowed: Allowed) -> Trial:
+    """The next part of a training: as much of the schedule as its time is of the whole training's."""
+    begun = entry.after.trial.span[1] if entry.after else 0.0
+    span = (begun, min(begun + search.budget.part_share(allowed), 0.99))
+    trial = search.trial(id, RACE, entry.sample, allowed.seconds)
+    return replace(trial, span=span, resumes=entry.after.trial.id if entry.after else "")
+
+
+def to_the_end(search: Search, chosen: Result, stage: Stage, seconds: float | None,
+               part: Literal["train", "all"] = "train") -> Trial:  # fmt: skip
+    """Go on with a training to the end of its schedule, by all workers together.
+
+    One that has come to its end already goes on at the rate that a training so much longer has there: where
+    little time is left, that is a low one, and nothing is lost.
+    """
+    sample, of_race = chosen.trial.sample, chosen.trial.stage in (RACE.name, TEACHER.name)
+    behind = parts(search.advice, search.tried(RACE), sample) if of_race else []
+    return replace(
+        search.trial(stage.name, stage, sample, seconds),
+        part=part,
+        threads=search.budget.threads,
+        resumes=chosen.trial.id,
+        span=(search.budget.trained_share(chosen, behind, seconds), 1.0),
+        teacher=chosen.trial.teacher,
+    )
 
 
 def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]:
@@ -61,7 +108,7 @@ def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]
 def parts(advice: Advice, results: Sequence[Result], sample: Sample) -> list[Result]:
     """The finished parts of the training of `sample`, in their order; a short answer to an interrupt is none."""
     key = advice.space.key(sample)
-    mine = [r for r in results if r.trial.stage == STAGE and r.status == "done" and r.score is not None]
+    mine = [r for r in results if r.trial.stage == RACE.name and r.status == "done" and r.score is not None]
     mine = [r for r in mine if (r.trial.net.id, r.trial.recipe) == key and r.trial.span != WHOLE]
     return sorted(mine, key=lambda r: r.trial.span)
 

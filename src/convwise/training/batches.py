@@ -44,6 +44,37 @@ class Examples:
         return Examples(self.pixels.to(device), self.labels.to(device))
 
 
+class Parts(Protocol):
+    """Images to train on and to validate on, at any size."""
+
+    @property
+    def train(self) -> Sized: ...
+
+    @property
+    def valid(self) -> Sized: ...
+
+
+class Sized(Protocol):
+    """One part, at the size that is asked for, and the same without antialiasing where it was resized."""
+
+    def ways(self, height: int, width: int) -> tuple[Part, Part | None]: ...
+
+
+@dataclass(frozen=True)
+class Store:
+    """The parts of some images in a folder that workers read, at each input size that was asked for."""
+
+    folder: Path
+    images: Parts
+
+    def ensure(self, height: int, width: int) -> None:
+        """Write both parts at this size, once."""
+        size = f"{height}x{width}"
+        if not is_stored(self.folder, size, "valid"):
+            for name, part in (("train", self.images.train), ("valid", self.images.valid)):
+                store(self.folder, size, name, *part.ways(height, width))
+
+
 def store(folder: Path, size: str, name: str, part: Part, rough: Part | None = None) -> None:
     """Write one part at one input size, for workers in other processes; rough: the same without antialiasing."""
     folder.mkdir(parents=True, exist_ok=True)

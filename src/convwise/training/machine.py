@@ -12,7 +12,8 @@ import platform
 import statistics
 import time
 from collections.abc import Iterable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -34,26 +35,50 @@ BF16_TOLERANCE = 0.05  # largest relative error of a bf16 convolution against fp
 PROBES = ((16, 8, 3), (28, 16, 3), (28, 32, 3), (32, 32, 5), (48, 16, 3), (32, 64, 1))
 
 
-def describe() -> dict[str, Any]:
-    """The machine and the versions that matter, for provenance."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    return {
-        "cpu": _cpu(),
-        "cores": cores(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **versions,
-    }
+@dataclass(frozen=True)
+class ThisMachine:
+    """The host that this process runs on; each thing is measured when it is asked for first."""
+
+    @cached_property
+    def name(self) -> str:
+        return f"{_cpu()}, {self.cores} core{'s' if self.cores > 1 else ''}"
+
+    @cached_property
+    def engine(self) -> Engine:
+        return engine()
+
+    @cached_property
+    def cores(self) -> int:
+        return cores()
+
+    @property
+    def workers(self) -> int:
+        return min(self.cores, MOST_WORKERS) if self.engine.device == "cpu" else 1  # one training a core; on a GPU one
+
+    @cached_property
+    def pace(self) -> Pace:
+        return pace(self.engine)
+
+    @cached_property
+    def latency(self) -> LatencyModel:
+        return latency_model()
+
+    def latency_ms(self, net: Net) -> float:
+        return latency_ms(net)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "cpu": _cpu(),
+            "cores": self.cores,
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        }
 
 
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def workers(engine: Engine) -> int:
-    """Trainings side by side: one a core; on a GPU one."""
-    return min(cores(), MOST_WORKERS) if engine.device == "cpu" else 1
 
 
 def _cpu() -> str:

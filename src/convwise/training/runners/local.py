@@ -8,7 +8,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from convwise.core.calculus import analyse
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Result, Trial
+from convwise.training.host import Host
 
 Work = Callable[..., Result]  # (trial) or, for a team, (trial, member)
 CAPACITY = 4_000_000  # numbers that a team can exchange: larger nets train on one member's threads
@@ -63,7 +64,7 @@ class _Worker:
 
 
 class LocalRunner:
-    """Runs trials in `workers` processes that call `work(trial)`.
+    """Runs trials in `workers` processes of `host`, this machine, that call `work(trial)`.
 
     A trial with threads > 1 is run by all workers together, as a team: each calls `work(trial,
     member)`, and the first one's result counts. A worker that dies or hangs costs its trial
@@ -71,10 +72,10 @@ class LocalRunner:
     process that owns the study decides.
     """
 
-    def __init__(self, work: Work, workers: int = 1) -> None:
+    def __init__(self, work: Work, host: Host, workers: int = 1) -> None:
         if workers < 1:
             raise UnusableInput("--workers", f"is {workers}", "at least 1")
-        self._work = work
+        self._work, self._host = work, host
         self._context = multiprocessing.get_context("spawn")
         self._barrier = self._context.Barrier(workers)
         self._memory = self._context.RawArray("f", workers * CAPACITY if workers > 1 else 1)
@@ -129,7 +130,7 @@ class LocalRunner:
                 if result is None:
                     continue
                 if worker.member.rank == 0 or not self._is_for_all(result.trial):
-                    yield result
+                    yield replace(result, host=self._host.name)
             elif worker.overdue:
                 worker.ended = True
                 worker.process.kill()

@@ -1,0 +1,92 @@
+"""What is handed over, and what must be said beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from convwise.core.records import Advice, Fingerprint, Result, Verdict
+from convwise.output.deliver import Material
+from convwise.plan import needed
+from convwise.search.stages import FINAL
+from convwise.session import OPENED, Session
+from convwise.training import train
+from convwise.training.tasks import TASKS
+
+
+def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict, final: Result | None,
+             interrupted: bool) -> Material:  # fmt: skip
+    """Everything that is written; the sealed part is opened here, once."""
+    settings, images, chosen = session.settings, session.images, final or verdict.chosen
+    task, notes = TASKS[settings.task], (*verdict.notes, *_caveats(session, final, interrupted))
+    net = chosen.trial.net
+    weights = train.load_weights(settings.work, chosen.trial.id)
+    scored = images.test.open() if images.test else images.valid
+    part = scored.at(*net.input_shape[:2])
+    probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
+    better = task.better(probabilities.argmax(1) == part.labels, np.asarray(part.labels))
+    notes = notes if better else (_learnt_nothing(session, chosen, interrupted), *notes)
+    return Material(
+        folder=settings.out,
+        images=images,
+        facts=facts,
+        advice=advice,
+        verdict=replace(verdict, notes=notes),
+        final=final,
+        results=session.results,
+        weights=weights,
+        scored=part,
+        kind="test" if images.test else "validation",
+        probabilities=probabilities,
+        baseline=task.baseline(part.labels),
+        better=better,
+        provenance=_provenance(session, interrupted),
+        clock=session.lab.clock,
+        host=session.lab.host,
+    )
+
+
+def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) -> str:
+    """What is said of a network that is not shown to be better than knowing nothing, and what would help."""
+    parts = {r.trial.id: r for r in (*session.results, handed_over)}
+    chain, images = [handed_over], len(session.images.train)
+    while (before := parts.get(chain[-1].trial.resumes)) is not None:
+        chain.append(before)
+    views = sum(r.history[-1].images for r in chain if r.history) / images
+    said = "This network is not shown to be better than always answering the largest class."
+    short = "The trainings were too short" if session.settings.trials else "The budget was too short"
+    short = "It was interrupted too early" if interrupted else short
+    return f"{said} {needed(views, images, session.lab.clock.elapsed, short)}."
+
+
+def _caveats(session: Session, final: Result | None, interrupted: bool) -> list[str]:
+    """What the report must say beside the choice."""
+    failed = [r for r in session.results if r.trial.stage == FINAL.name and r.status == "failed"]
+    said = ["The study was interrupted: this is the best so far."] if interrupted else []
+    if final is None:
+        why = f" ({failed[-1].reason})" if failed else ""
+        said.append(
+            f"There was no final training{why}: the weights are those of the trial, without the validation part."
+        )
+    if (opened := session.ledger.notes.get(OPENED, 0)) and session.images.test:
+        said.append(f"The sealed test part was opened {opened + 1} times: the study had been interrupted before.")
+    if session.images.test:
+        session.ledger.note(OPENED, opened + 1)
+    return said
+
+
+def _provenance(session: Session, interrupted: bool) -> dict[str, Any]:
+    settings, host = session.settings, session.lab.host
+    return {
+        "command": settings.command,
+        "budget_seconds": settings.budget,
+        "trials": settings.trials,
+        "seed": settings.seed,
+        "workers": session.workers,
+        "engine": {"device": host.engine.device, "dtype": host.engine.dtype},
+        "goal": settings.goal.text,
+        "interrupted": interrupted,
+        "machine": host.describe(),
+    }

@@ -1,0 +1,28 @@
+"""The search as a whole: wave after wave of its stages, and the verdict on what they gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from convwise.core.records import Advice, Result, Trial, Verdict
+from convwise.search import ladder, race
+from convwise.search.judge import judge
+from convwise.search.stages import TEACHER, Search, Wave
+
+
+def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
+    """The race; then, for a goal of cost, the teacher and the ladder below it.
+
+    teach: stores a teacher's answers. Each wave is proposed when the results of the one before are recorded.
+    """
+    if not search.tried(TEACHER):
+        yield from race.waves(search)
+    if search.advice.space.goal.cheapest:
+        yield from ladder.waves(search, teach)
+
+
+def verdict(advice: Advice, results: Sequence[Result]) -> Verdict:
+    """What the race says or, below a teacher, the ladder. Infeasible where no trial gave a network to use."""
+    judged = judge(advice, results)
+    teacher = ladder.teacher(results)
+    return ladder.Ladder(advice.space, teacher, results).verdict(judged) if teacher else judged

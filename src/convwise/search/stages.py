@@ -1,0 +1,126 @@
+"""The stages of a search, one record each, and what they share: the advice, the results, and what is left to spend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from convwise.core.records import Advice, Result, Trial
+from convwise.core.space import Sample
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a search.
+
+    name: of its trials, in the ledger. until: the share of the budget by which it has ended. epochs: of one
+    of its trainings, where trials are counted. alone: it is one training, by all workers together.
+    """
+
+    name: str
+    until: float
+    epochs: int
+    alone: bool = False
+
+
+RACE = Stage("race", 0.6, 4)  # the leader trains on, others take its first steps; with less evidence it ends earlier
+TEACHER = Stage("teacher", 0.45, 8, alone=True)  # for a goal of cost: the leader is trained to its end
+LADDER = Stage("ladder", 0.68, 8)  # cheaper nets learn from it
+FINAL = Stage("final", 1.0, 16, alone=True)  # the rest of the chosen net's training, on everything not sealed
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Trials that run side by side: the `number`th of so many planned (0 where that is not known).
+
+    note: what is to be said before it.
+    """
+
+    stage: Stage
+    trials: tuple[Trial, ...]
+    number: int = 0
+    planned: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a stage may spend: so many waves, or so many trials where they are limited.
+
+    seconds: of each training; None where epochs are counted.
+    """
+
+    waves: int
+    trials: int | None
+    seconds: float | None
+
+    def room(self, workers: int, waves: int, trials: int) -> int:
+        """Trials of the next wave at most, after so many waves and trials."""
+        if self.trials is None:
+            return workers if waves < self.waves else 0
+        return max(min(workers, self.trials - trials), 0)
+
+
+class Budget(Protocol):
+    """What is left to spend, by the clock or in counted trials, and how it is shared out."""
+
+    @property
+    def workers(self) -> int:
+        """Trials side by side."""
+
+    @property
+    def threads(self) -> int:
+        """Of a training that has the machine to itself."""
+
+    def race(self, kept: int) -> Allowed:
+        """What the race may spend, of which so many trials have ended."""
+
+    def part_share(self, allowed: Allowed) -> float:
+        """Which share of the leader's whole training one part of the race is."""
+
+    def teacher_seconds(self) -> float | None:
+        """Of the teacher's training; None where epochs are counted, here as below."""
+
+    def teaches(self, teacher: Result) -> bool:
+        """Whether there is time for the teacher's answers to every image."""
+
+    def ladder(self, rungs: int, kept: int) -> Allowed:
+        """What a ladder of so many rungs may spend, of which so many trials have ended."""
+
+    def final_seconds(self, chosen: Result, scored: int) -> float | None:
+        """Of the final training; scored: images that are answered after it."""
+
+    def trained_share(self, chosen: Result, parts: Sequence[Result], seconds: float | None) -> float:
+        """Which share of its whole training a net has behind it that is trained for so many seconds more.
+
+        parts: of the race, of which its training consists so far.
+        """
+
+
+class Record(Protocol):
+    """Where the results are so far; a ledger is one."""
+
+    @property
+    def results(self) -> Sequence[Result]: ...
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the stages share. What they propose follows from it alone: they see neither storage nor runner."""
+
+    advice: Advice
+    record: Record
+    budget: Budget
+    seed: int = 0
+
+    def trial(self, id: str, stage: Stage, sample: Sample, seconds: float | None) -> Trial:
+        """The training of a sample, of so many seconds, or of the stage's epochs."""
+        space = self.advice.space
+        epochs = stage.epochs if seconds is None else None
+        net, recipe = space.grow(sample), space.trained(sample)
+        return Trial(id, stage.name, space.fit(sample), net, recipe, seconds, epochs, 1000 * self.seed)
+
+    def tried(self, stage: Stage) -> list[Result]:
+        """The results of one stage."""
+        return [r for r in self.record.results if r.trial.stage == stage.name]

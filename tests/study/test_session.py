@@ -1,0 +1,76 @@
+"""A study's folder: what is spent by a study that is continued, and what is left of one that ends early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from convwise.core.clock import Clock
+from convwise.core.problems import UnusableInput
+from convwise.images.loading import read
+from convwise.ledger import Ledger
+from convwise.session import SPENT, Session, tidied
+from convwise.settings import Settings
+from convwise.training.lab import Lab
+from imagesets import striped
+from labs import MadeHost
+from studies import nth_net, scored
+
+
+def session(out: Path, now: list[float], told=lambda progress: None) -> Session:
+    """Of a clock that stands at now[0], its budget of 100 s begun at 0."""
+    (out / ".study").mkdir(parents=True, exist_ok=True)
+    images = read(striped(2, 10, 8))
+    lab = Lab(MadeHost(), Clock(100.0, 0.0, lambda: now[0]), told)
+    return Session.open(Settings("stripes", 100.0, out=out), lab, images)
+
+
+@pytest.mark.parametrize(("spent", "counted"), [(30.0, 30.0), (95.0, 70.0)])
+def test_what_went_before_is_spent_but_not_all_of_it(tmp_path, spent, counted):
+    session(tmp_path, [spent]).record(scored({}, nth_net(1), 0.5))
+    notes = []
+    later = session(tmp_path, [1.0], notes.append).continued()
+    assert later.lab.clock.elapsed == pytest.approx(1.0 + counted)
+    assert [p.seconds_left for p in notes] == [pytest.approx(99.0 - counted)]
+    assert "1 trials are kept" in notes[0].note
+    assert later.ledger.notes[SPENT] == spent
+
+
+def test_where_nothing_is_kept_nothing_is_spent(tmp_path):
+    session(tmp_path, [30.0])
+    notes = []
+    assert session(tmp_path, [1.0], notes.append).continued().lab.clock.elapsed == 1.0
+    assert notes == []
+
+
+def test_what_was_found_once_is_not_made_again(tmp_path):
+    asked = []
+
+    def make():
+        asked.append(1)
+        return scored({}, nth_net(1), 0.5)
+
+    first = session(tmp_path, [0.0]).kept("convwise:made", type(make()), make)
+    again = session(tmp_path, [0.0]).kept("convwise:made", type(first), make)
+    assert again == first
+    assert len(asked) == 2  # once by this test
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_study_that_fails_leaves_what_it_has_and_else_nothing(tmp_path, begun):
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def fail():
+        with tidied(Settings("stripes", out=out)):
+            mine = session(out, [0.0])
+            if begun:
+                mine.record(scored({}, nth_net(1), 0.5))
+            raise UnusableInput("made up", "failed")
+
+    with pytest.raises(UnusableInput):
+        fail()
+    assert out.exists() == begun
+    if begun:
+        assert len(Ledger(out / "study.db").results) == 1
