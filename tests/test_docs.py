@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,15 @@ from convwise.cli.app import app
 from convwise.cli.console import out
 from convwise.core import check as core_check
 from convwise.core.activations import ACTIVATIONS
+from convwise.core.goal import parse_goal
 from convwise.core.layers import LAYERS, parameters
 from convwise.core.net import Net
 from studies import advice, part
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-sys.path.append(str(DOCS))
+sys.path += [str(DOCS), str(ROOT / "benchmarks")]
+import figures  # noqa: E402
 import hooks  # noqa: E402
 import reference  # noqa: E402
 
@@ -90,6 +93,9 @@ def test_every_command_line_is_understood(words):
         return
     known = {flag for parameter in COMMANDS[words[1]].params for flag in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
+    for flag, value in pairwise(words):
+        if flag == "--goal":
+            parse_goal(value)
 
 
 @pytest.mark.parametrize(("document", "code"), blocks("sh"), ids=lambda value: value.split("\n")[0][:40])
@@ -245,6 +251,16 @@ def test_effects_are_those_of_the_benchmark():
     (worst,) = re.findall(r"`block` \| pooled to residual \| \S+ \| (\S+) \|", hooks.effects(hooks.ALL))
     (row,) = [line for line in told.splitlines() if line.startswith("| block |")]
     assert float(worst) == min(float(cell) for cell in row.split("|")[4:-1] if cell.strip())
+
+
+def test_the_pictures_show_the_effects_as_they_are(tmp_path, monkeypatch):
+    """`python docs/figures.py` would draw the same points and intervals."""
+    monkeypatch.setattr(figures, "FOLDER", tmp_path)
+    figures.main()
+    drawn = {path.name: re.findall(r'aria-label="([^"]*)"', path.read_text()) for path in tmp_path.iterdir()}
+    kept = {path.name: re.findall(r'aria-label="([^"]*)"', path.read_text()) for path in DOCS.glob("parameters/*.svg")}
+    assert len(drawn) > 10
+    assert drawn == kept
 
 
 def test_the_reference_has_every_command_and_option():
