@@ -51,7 +51,7 @@ def figure(shown: list[dict[str, object]]) -> alt.LayerChart:
     grey = grey.encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
     title = f"{shown[0]['parameter']}, {changes[0]}" if len(changes) == 1 else str(shown[0]["parameter"])
     chart = alt.layer(grey, spread, dots).properties(width=340, height={"step": 20}, title=title)
-    padded = chart.properties(padding={"left": 20, "top": 5, "right": 15, "bottom": 5})
+    padded = chart.properties(padding={"left": 45, "top": 5, "right": 15, "bottom": 5})
     return padded.configure_axis(labelFontSize=13, titleFontSize=13).configure_title(fontSize=14, anchor="start")
 
 
