@@ -114,7 +114,13 @@ def table(columns: Row, rows: Iterable[Row]) -> str:
 
 def _lines(columns: Row, rows: Iterable[Row]) -> Iterator[str]:
     for cells in (columns, ("---",) * len(columns), *rows):
-        yield "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+        yield f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    """On one line; a bar is escaped, in backquotes it need not be."""
+    parts = " ".join(text.split()).split("`")
+    return "`".join(part if i % 2 else part.replace("|", "\\|") for i, part in enumerate(parts))
 
 
 def code(text: str) -> str:

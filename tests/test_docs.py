@@ -263,6 +263,26 @@ def test_the_pictures_show_the_effects_as_they_are(tmp_path, monkeypatch):
     assert drawn == kept
 
 
+@pytest.mark.parametrize(
+    ("px", "advised"),
+    [
+        (12, {"stem.kernel_size": 3, "stem.strides": 1, "block": "residual", "activation": "relu", "stage.widening": 2,
+              "head": "GlobalAveragePooling2D"}),
+        (32, {"stem.kernel_size": 2, "stem.strides": 1, "block": "pooled", "activation": "gelu", "stage.widening": 4,
+              "head": "GlobalMaxPooling2D", "stage.count": 3}),
+        (64, {"stem.kernel_size": 2, "stem.strides": 2, "block": "pooled", "activation": "gelu", "stage.count": 3}),
+    ],
+)  # fmt: skip
+def test_the_pages_on_parameters_say_what_is_advised(px, advised):
+    """What docs/parameters/ says of small, middle and large images; a rule that changes is told there too."""
+    usual = {"stage.kernel_size": 3, "stage.convs": 2, "padding": "same", "downsampling": "MaxPooling2D",
+             "normalization": "BatchNormalization"}  # fmt: skip
+    given = advice(shape=(px, px, 3))
+    assert {name: given.sample[name] for name in usual | advised} == usual | advised
+    assert 5 in given.space["stage.kernel_size"].values
+    assert {"strides", "AveragePooling2D"} < set(given.space["downsampling"].values)
+
+
 def test_the_reference_has_every_command_and_option():
     text = reference.commands()
     for name, command in COMMANDS.items():
