@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help setup demo lint test test-slow test-all
+.PHONY: help setup demo docs lint test test-slow test-all
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -21,6 +21,10 @@ $(VENV)/ready: requirements.txt pyproject.toml
 
 demo: setup  ## choose a network for handwritten digits in two minutes, into demo/
 	$(BIN)/convwise choose digits --budget $(BUDGET) --out demo
+
+docs: setup  ## build the documentation into site/
+	$(BIN)/pip install -qq --disable-pip-version-check -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 lint: setup
 	$(BIN)/ruff check .
