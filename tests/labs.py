@@ -140,9 +140,9 @@ def ask(source: Any, out: Path, runner: Any, written: list[Material], watcher: W
 SEEN: dict[tuple[Any, ...], Fingerprint] = {}
 
 
-def looked(part: Any, classes: Any, *, seed: int, seconds: float) -> Fingerprint:
+def looked(part: Any, classes: Any, *, seed: int, budget: float) -> Fingerprint:
     """`look`, once for the same images."""
     key = hash(np.asarray(part.pixels).tobytes()), classes, seed
     if key not in SEEN:
-        SEEN[key] = look(part, classes, seed=seed, seconds=seconds)
+        SEEN[key] = look(part, classes, seed=seed, budget=budget)
     return SEEN[key]

@@ -152,7 +152,9 @@ def test_the_report_tells_the_effects_and_keeps_the_rest(made, folder):
     before = (folder / "report.html").read_text()
     made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     after = (folder / "report.html").read_text()
-    rest = [text.split("<!-- effects -->")[0].split("<!-- same -->")[0] for text in (before, after)]
+    rest = [text.split("<!-- cards -->")[0] for text in (before, after)]
+    assert rest[0] == rest[1]
+    rest = [text.split("<!-- end of cards -->")[1].split("<!-- same -->")[0] for text in (before, after)]
     assert rest[0] == rest[1]
     rest = [text.split("<!-- end of effects -->")[1].split("<!-- reasons -->")[0] for text in (before, after)]
     assert rest[0] == rest[1]
