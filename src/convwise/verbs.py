@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from convwise import formats, notebook
 from convwise.advice.fingerprint import look as look_at
 from convwise.core.clock import Clock, parse_duration
 from convwise.core.goal import parse_goal
 from convwise.core.problems import ConvwiseError
-from convwise.core.progress import Watcher, quiet
+from convwise.core.progress import Watcher
 from convwise.core.records import Advice, Fingerprint
+from convwise.core.verb import verb
 from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
-from convwise.output import deliver
+from convwise.output import choice, deliver
+from convwise.output.choice import Choice
 from convwise.plan import TRAINING_SHARE, within_latency
 from convwise.settings import Settings, checked, folder_for
 from convwise.study import Study
 from convwise.training import machine
 
+Folder = str | os.PathLike[str]  # that `choose` wrote: its path, or a Choice
 
-def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", out: str | Path | None = None,
-           watcher: Watcher = quiet, started: float | None = None, **options: Any) -> Path:  # fmt: skip
-    """Choose a network for the images of `source` inside `budget`; returns the folder written.
+read = verb(read_images)
 
-    options: task, test, seed, workers, trials, evidence, runner, command as in Settings. started: when the
-    budget began (time.monotonic), now where it is not given.
+
+@verb
+def choose(
+    source: Any,
+    *,
+    budget: str | float = "10m",
+    goal: str = "accuracy",
+    task: str = "classify",
+    test: float | Literal["none"] | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    trials: int | None = None,
+    evidence: float = 0.1,
+    runner: str = "local",
+    command: str = "",
+    watcher: Watcher | None = None,
+    started: float | None = None,
+) -> Choice:
+    """Choose a network for the images of `source` inside `budget`, write it with its evidence, and return it.
+
+    source: a path or name as for the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
+    budget: wall clock, '90s', '10m', or seconds. goal: as for the command line. task: what is learnt.
+    test: the share to seal where the source has no test part (0.2 where it is None), or 'none'.
+    out: the folder to write, by default convwise-NAME of the images. seed: of every random draw.
+    workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
+    instead of going by the clock. evidence: the share of the core time for trials of other values, 0 to 0.5.
+    runner: where trials run. command: the command line to note, if there was one. watcher: is told what goes
+    on; by default that is shown where a notebook runs this. started: when the budget began
+    (time.monotonic), now where it is None.
     """
     begun = time.monotonic() if started is None else started
-    settings = Settings(source, parse_duration(budget), parse_goal(goal), out=folder_for(source, out), **options)
+    settings = Settings(source, parse_duration(budget), parse_goal(goal), task, test, folder_for(source, out), seed,
+                        workers, trials, evidence, runner, command)  # fmt: skip
     checked(settings)
-    study = Study(settings, Clock(settings.budget, begun), watcher)
+    study = Study(settings, Clock(settings.budget, begun), watcher or notebook.watcher())
     ledger = settings.out / "study.db"
     fresh = not ledger.exists()
     try:
@@ -49,22 +81,25 @@ def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", 
         raise
     if not study.interrupted:
         shutil.rmtree(study.work, ignore_errors=True)
-    return written
+    return choice.load(written)
 
 
-def read(source: Any, **options: Any) -> Images:
-    """The images of `source`, as `convwise choose` reads them."""
-    return read_images(source, **options)
+@verb
+def load(folder: Folder) -> Choice:
+    """The choice in a folder that `choose` wrote. UnusableInput where it is not one."""
+    return choice.load(Path(folder))
 
 
-def look(source: Any, *, seed: int = 0, **options: Any) -> Fingerprint:
+@verb
+def look(source: Any, *, test: float | Literal["none"] | None = None, seed: int = 0) -> Fingerprint:
     """The fingerprint of the images of `source` (or of Images already read), without their test part."""
-    images = source if isinstance(source, Images) else read_images(source, seed=seed, **options)
+    images = source if isinstance(source, Images) else read_images(source, test=test, seed=seed)
     return look_at(images.train, images.classes, seed=seed)
 
 
+@verb
 def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0) -> Advice:
-    """What to start with for the images of `source`, without training."""
+    """What to start with for the images of `source`, without training. budget: what `choose` would be given."""
     wanted = parse_goal(goal)
     facts = look(source, seed=seed)
     return within_latency(
@@ -72,6 +107,22 @@ def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", 
     )
 
 
-def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
+@verb
+def predict(folder: Folder, images: Any) -> list[dict[str, Any]]:
     """A row for each image: path, label, and the probability of each class."""
-    return deliver.predict(folder, images)
+    return deliver.predict(Path(folder), images)
+
+
+@verb
+def export(folder: Folder, to: str, *, out: str | Path | None = None) -> list[Path]:
+    """Write the network in `folder` in one format again, into `out` (the folder itself by default): the files written.
+
+    to: keras, torch, onnx or json. The written model is checked against the trained network.
+    """
+    return formats.export(Path(folder), to, out)
+
+
+@verb
+def report(folder: Folder) -> Path:
+    """Where the report of a chosen network is: one HTML file that needs no internet."""
+    return load(folder).report()
