@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convwise.classifier import ConvwiseClassifier
     from convwise.inspect.checking import check
     from convwise.inspect.single import layer
     from convwise.measuring import measure
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ConvwiseClassifier",
     "advise",
     "check",
     "choose",
@@ -28,6 +30,7 @@ __all__ = [
 
 # Those that are not in convwise.verbs, which loads the training engine.
 _ELSEWHERE = {
+    "ConvwiseClassifier": "convwise.classifier",
     "check": "convwise.inspect.checking",
     "layer": "convwise.inspect.single",
     "measure": "convwise.measuring",
