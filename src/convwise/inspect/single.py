@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter, Signature, signature
 from math import gcd, prod
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from convwise.core.calculus import BYTES, LayerCost, analyse
 from convwise.core.check import OF_A_LAYER, findings
@@ -141,10 +141,13 @@ def layer(input_shape: str | Sequence[int], type: str = "Conv2D", **parameters: 
 
 
 def _signed() -> Signature:
-    """The signature of `layer` with every parameter of every layer type by name, each at its type's own default."""
+    """The signature of `layer` with every parameter of every layer type by name; None is the type's own default."""
     first, second, _ = signature(layer).parameters.values()
-    names = dict.fromkeys(each.name for kind in KINDS.values() for each in parameters(kind))
-    rest = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation="Any") for name in names]
+    declared = {each.name: type(each) for kind in KINDS.values() for each in parameters(kind)}
+    rest = []
+    for name, kind in declared.items():
+        _, given = get_args(kind.__orig_bases__[0])  # type: ignore[attr-defined]  # Parameter[kept as, given as]
+        rest.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=given | None))
     return Signature([first, second, *rest], return_annotation="Answer")
 
 
