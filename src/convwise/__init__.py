@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,10 @@ _ELSEWHERE = {
 def __getattr__(name: str) -> Any:
     # On use, so that importing convwise.core loads neither numpy nor torch.
     if name in __all__:
-        return getattr(import_module(_ELSEWHERE.get(name, "convwise.verbs")), name)
+        with warnings.catch_warnings():  # of tqdm, in a notebook without widgets: nothing here draws with them
+            warnings.filterwarnings("ignore", "IProgress not found")
+            module = import_module(_ELSEWHERE.get(name, "convwise.verbs"))
+        return getattr(module, name)
     raise AttributeError(f"module 'convwise' has no attribute {name!r}")
 
 
