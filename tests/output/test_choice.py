@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -136,10 +137,12 @@ def test_what_is_missing_is_named(chosen, tmp_path):
 def test_effects_are_records_and_a_frame_where_pandas_is(choice, monkeypatch):
     assert all(isinstance(effect, Effect) for effect in choice.effects)
     assert len(choice.effects) == len(choice.record["effects"]) > 0
-    rows = []
-    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda given: rows.extend(given) or "frame"))
-    assert choice.effects_frame() == "frame"
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns)))
+    rows, columns = choice.effects_frame()
     assert {"parameter", "from", "to", "accuracy_change", "low", "high", "verdict"} <= set(rows[0])
+    assert columns is None  # those of the rows
+    rows, columns = replace(choice, record={**choice.record, "effects": []}).effects_frame()
+    assert (rows, {"parameter", "from", "to", "verdict"} <= set(columns)) == ([], True)
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UnusableInput, match="pip install pandas"):
         choice.effects_frame()

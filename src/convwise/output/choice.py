@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ class Choice(Shown):
         except ImportError as error:
             fix = "pip install pandas, or take .effects"
             raise UnusableInput("effects_frame", "needs pandas, which is not installed", "pandas", fix) from error
-        return pandas.DataFrame(self.record["effects"])
+        rows, names = self.record["effects"], [each.name for each in fields(Effect)]
+        return pandas.DataFrame(rows, columns=None if rows else [deliver.KEYS.get(name, name) for name in names])
 
     def predict(self, images: Any) -> NDArray[np.str_]:
         """The label of each image, (n,); '' for a file that cannot be read.
