@@ -1,22 +1,29 @@
-# make demo, make test: both first make .venv, which is quick when it stands.
+# make demo, make test: both first make .venv, which is quick when it stands; make test adds what only tests need.
 PYTHON ?= python3
 BUDGET ?= 2m
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help setup demo docs lint test test-slow test-all
+.PHONY: help setup setup-test demo docs lint test test-slow test-all
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 
-setup: $(VENV)/ready  ## make .venv with pinned packages
+setup: $(VENV)/ready  ## make .venv with what running needs, pinned
+
+setup-test: $(VENV)/ready-test  ## add what linting and testing need, pinned
 
 $(VENV)/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -qq --disable-pip-version-check -r requirements.txt
-	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/ready-test: requirements-test.txt $(VENV)/ready
+	$(PIP) -r requirements.txt -r requirements-test.txt
 	touch $@
 
 demo: setup  ## choose a network for handwritten digits in two minutes, into demo/
@@ -26,7 +33,7 @@ docs: setup  ## build the documentation into site/
 	$(BIN)/pip install -qq --disable-pip-version-check -r requirements-docs.txt
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
-lint: setup
+lint: setup-test  ## ruff, and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,7 +41,7 @@ lint: setup
 test: lint  ## lint, types, and the fast tests
 	$(PYTEST) -m "not slow"
 
-test-slow: setup  ## the tests that take minutes
+test-slow: setup-test  ## the tests that take minutes
 	$(PYTEST) -m slow
 
 test-all: test test-slow  ## everything, as .ci/run

@@ -274,11 +274,15 @@ def test_functions_are_short():
 
 
 def test_functions_take_few_arguments():
-    """Commands are exempt: their arguments are the flags of the command line."""
+    """Commands and verbs are exempt: their arguments are the flags of the command line."""
     many = {}
     for where, node in functions():
         arguments = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
-        if "/cli" not in where and len([a for a in arguments if a not in {"self", "cls"}]) > MAX_ARGUMENTS:
+        if (
+            "/cli" not in where
+            and "/verbs.py" not in where
+            and len([a for a in arguments if a not in {"self", "cls"}]) > MAX_ARGUMENTS
+        ):
             many[where] = arguments
     assert many == {}
 

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convwise.classifier import ConvwiseClassifier
+    from convwise.inspect.checking import check
+    from convwise.inspect.single import layer
+    from convwise.measuring import measure
+    from convwise.verbs import advise, choose, export, load, look, predict, read, report
 
 __version__ = "0.1.0"
-__all__ = ["advise", "check", "choose", "layer", "look", "measure", "predict", "read"]
+__all__ = [
+    "ConvwiseClassifier",
+    "advise",
+    "check",
+    "choose",
+    "export",
+    "layer",
+    "load",
+    "look",
+    "measure",
+    "predict",
+    "read",
+    "report",
+]
+
+# Those that are not in convwise.verbs, which loads the training engine.
+_ELSEWHERE = {
+    "ConvwiseClassifier": "convwise.classifier",
+    "check": "convwise.inspect.checking",
+    "layer": "convwise.inspect.single",
+    "measure": "convwise.measuring",
+}
 
 
 def __getattr__(name: str) -> Any:
     # On use, so that importing convwise.core loads neither numpy nor torch.
-    if name == "layer":
-        from convwise.inspect.single import layer
-
-        return layer
-    if name == "check":
-        from convwise.inspect.checking import check
-
-        return check
-    if name == "measure":
-        from convwise.measuring import measure
-
-        return measure
     if name in __all__:
-        from convwise import verbs
-
-        return getattr(verbs, name)
+        with warnings.catch_warnings():  # of tqdm, in a notebook without widgets: nothing here draws with them
+            warnings.filterwarnings("ignore", "IProgress not found")
+            module = import_module(_ELSEWHERE.get(name, "convwise.verbs"))
+        return getattr(module, name)
     raise AttributeError(f"module 'convwise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

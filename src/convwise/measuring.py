@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,8 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Effect, Recipe, from_json
+from convwise.core.shown import Screen, Shown
+from convwise.core.verb import verb
 from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
 from convwise.evidence.edits import Subject
@@ -23,6 +26,7 @@ from convwise.inspect.checking import InputShape, load
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
 from convwise.output import deliver
+from convwise.output.words import EFFECT_COLUMNS, effect_cells, percent, plain
 from convwise.session import ADVICE
 from convwise.training.host import Host
 from convwise.training.lab import Lab
@@ -33,8 +37,8 @@ WRITE_SECONDS = 3.0  # kept for what is written into a choice folder
 Parameters = str | Mapping[str, Any] | Iterable[str]
 
 
-@dataclass(frozen=True)
-class Measurement:
+@dataclass(frozen=True, repr=False)
+class Measurement(Shown):
     """What was asked of a model, and what came of it.
 
     seconds: of each training; accuracy: of the network as it is, after so long, on the validation
@@ -52,6 +56,22 @@ class Measurement:
         """Of the edits that were measured."""
         return tuple(one.effect for one in self.measured if one.effect)
 
+    def screen(self) -> Screen:
+        """A row for each effect, and what to know of them."""
+        found = [one for one in self.measured if one.effect]
+        rest = [f"{one.edit.parameter} {plain(one.edit.before)} → {plain(one.edit.after)}: {one}"
+                for one in self.measured if not one.effect]  # fmt: skip
+        accuracy = f"; as it is {percent(self.accuracy)} on the validation images" if self.accuracy else ""
+        told = f"after {self.seconds:g} s of training" if found else "nothing was measured"
+        return Screen(
+            f"{self.model}: {told}{accuracy}",
+            (),
+            EFFECT_COLUMNS,
+            [effect_cells(effect) for effect in self.effects],
+            (*(note for one in found for note in one.notes), *rest, *self.notes),
+            ".effects",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As `convwise measure --json` prints it; effects as in choice.json."""
         rest = [one for one in self.measured if one.effect is None]
@@ -68,6 +88,7 @@ class Measurement:
         }  # fmt: skip
 
 
+@verb
 def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budget: str | float = "10m",
             input_shape: InputShape | None = None, watcher: Watcher = quiet,
             started: float | None = None) -> Measurement:  # fmt: skip
@@ -86,6 +107,7 @@ def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budge
 def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters = (),
                input_shape: InputShape | None = None) -> Measurement:  # fmt: skip
     """The same in a lab, whose clock is the budget."""
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
     chosen = _Chosen.read(model)
     subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
     asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())

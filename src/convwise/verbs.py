@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from convwise import study
+from convwise import formats, notebook, study
 from convwise.advice.fingerprint import look as look_at
 from convwise.core.clock import Clock, parse_duration
 from convwise.core.goal import parse_goal
-from convwise.core.progress import Watcher, quiet
+from convwise.core.progress import Watcher
 from convwise.core.records import Advice, Fingerprint
+from convwise.core.verb import verb
 from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
-from convwise.output import deliver
+from convwise.output import choice, deliver
+from convwise.output.choice import Choice
 from convwise.plan import within_latency
 from convwise.session import tidied
 from convwise.settings import TRAINING_SHARE, Settings, checked, folder_for
@@ -22,42 +25,90 @@ from convwise.training.lab import Lab
 from convwise.training.machine import ThisMachine
 from convwise.training.runners import RUNNERS
 
+Folder = str | os.PathLike[str]  # that `choose` wrote: its path, or a Choice
 
-def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", out: str | Path | None = None,
-           watcher: Watcher = quiet, started: float | None = None, **options: Any) -> Path:  # fmt: skip
-    """Choose a network for the images of `source` inside `budget`; returns the folder written.
+read = verb(read_images)
 
-    options: task, test, seed, workers, trials, evidence, runner, command as in Settings. started: when the
-    budget began (time.monotonic), now where it is not given.
+
+@verb
+def choose(
+    source: Any,
+    *,
+    budget: str | float = "10m",
+    goal: str = "accuracy",
+    task: str = "classify",
+    test: float | Literal["none"] | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    trials: int | None = None,
+    evidence: float = 0.1,
+    runner: str = "local",
+    command: str = "",
+    watcher: Watcher | None = None,
+    started: float | None = None,
+) -> Choice:
+    """Choose a network for the images of `source` inside `budget`, write it with its evidence, and return it.
+
+    source: a path or name as for the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
+    budget: wall clock, '90s', '10m', or seconds. goal: as for the command line. task: what is learnt.
+    test: the share to seal where the source has no test part (0.2 where it is None), or 'none'.
+    out: the folder to write, by default convwise-NAME of the images. seed: of every random draw.
+    workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
+    instead of going by the clock. evidence: the share of the core time for trials of other values, 0 to 0.5.
+    runner: where trials run. command: the command line to note, if there was one. watcher: is told what goes
+    on; by default that is shown where a notebook runs this. started: when the budget began
+    (time.monotonic), now where it is None.
     """
     begun = time.monotonic() if started is None else started
-    settings = Settings(source, parse_duration(budget), parse_goal(goal), out=folder_for(source, out), **options)
+    settings = Settings(source, parse_duration(budget), parse_goal(goal), task, test, folder_for(source, out), seed,
+                        workers, trials, evidence, runner, command)  # fmt: skip
     checked(settings)
-    lab = Lab(ThisMachine(), Clock(settings.budget, begun), watcher, RUNNERS[settings.runner])
+    lab = Lab(ThisMachine(), Clock(settings.budget, begun), watcher or notebook.watcher(), RUNNERS[settings.runner])
     with tidied(settings):
-        return study.run(settings, lab)
+        return choice.load(study.run(settings, lab))
 
 
-def read(source: Any, **options: Any) -> Images:
-    """The images of `source`, as `convwise choose` reads them."""
-    return read_images(source, **options)
+@verb
+def load(folder: Folder) -> Choice:
+    """The choice in a folder that `choose` wrote. UnusableInput where it is not one."""
+    return choice.load(Path(folder))
 
 
-def look(source: Any, *, budget: str | float = "10m", seed: int = 0, **options: Any) -> Fingerprint:
+@verb
+def look(source: Any, *, budget: str | float = "10m", test: float | Literal["none"] | None = None,
+         seed: int = 0) -> Fingerprint:  # fmt: skip
     """The fingerprint of the images of `source` (or of Images already read), without their test part.
 
     budget: of the study that it is for; a short one looks at fewer images.
     """
-    images = source if isinstance(source, Images) else read_images(source, seed=seed, **options)
+    images = source if isinstance(source, Images) else read_images(source, test=test, seed=seed)
     return look_at(images.train, images.classes, seed=seed, budget=parse_duration(budget))
 
 
+@verb
 def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0) -> Advice:
-    """What to start with for the images of `source`, without training."""
+    """What to start with for the images of `source`, without training. budget: what `choose` would be given."""
     facts, host = look(source, budget=budget, seed=seed), ThisMachine()
     return within_latency(facts, parse_goal(goal), host.pace, TRAINING_SHARE * parse_duration(budget), host)
 
 
-def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
+@verb
+def predict(folder: Folder, images: Any) -> list[dict[str, Any]]:
     """A row for each image: path, label, and the probability of each class."""
-    return deliver.predict(folder, images)
+    return deliver.predict(Path(folder), images)
+
+
+@verb
+def export(folder: Folder, to: str, *, out: str | Path | None = None) -> list[Path]:
+    """Write the network in `folder` in one format again, into `out` (the folder itself by default): the files written.
+
+    to: keras, torch, onnx or json. The written model is checked against the trained network.
+    """
+    return formats.export(Path(folder), to, out)
+
+
+@verb
+def report(folder: Folder) -> Path:
+    """Where the report of a chosen network is: one HTML file that needs no internet."""
+    return load(folder).report()

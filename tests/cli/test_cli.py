@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from convwise.cli import app as cli
+from convwise.output import choice as choice_of
 from imagesets import write_folder
 from studies import command, events, own, started
 
@@ -265,12 +266,12 @@ def test_the_summary_says_what_was_not_resolved_and_reads_a_folder_of_the_first_
     choice = json.loads((chosen.folder / "choice.json").read_text())
     words = {"activation": "matters", "padding": "no difference", "stage.filters": "not resolved"}
     choice["effects"] = [{"parameter": name, "verdict": word, "seconds": 10.0} for name, word in words.items()]
-    (line,) = (line for line in cli.summary(choice, chosen.folder) if line.startswith("Measured"))
+    (line,) = (line for line in choice_of.summary(choice, chosen.folder) if line.startswith("Measured"))
     told = "matters: activation; makes no difference: padding; not resolved: stage.filters"
     assert line == f"Measured after 10 s of training or less: {told}"
     del choice["sample"]["stem"]
     choice["effects"] = [{"parameter": name, "verdict": word} for name, word in words.items()]
-    assert f"Measured: {told}" in cli.summary(choice, chosen.folder)
+    assert f"Measured: {told}" in choice_of.summary(choice, chosen.folder)
 
 
 # --- whole studies in processes of their own ------------------------------------------------------

@@ -45,7 +45,7 @@ def images(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def choice(tmp_path_factory, images) -> Path:
     """A folder that `choose` wrote, of a counted study of two trials."""
-    return verbs.choose(str(images), out=tmp_path_factory.mktemp("chosen") / "x", trials=2, workers=1)
+    return verbs.choose(str(images), out=tmp_path_factory.mktemp("chosen") / "x", trials=2, workers=1).folder
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_the_choice_is_still_a_finished_study(made, folder, images):
     made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     told = []
     again = verbs.choose(str(images), out=folder, trials=2, workers=1, watcher=lambda p: told.append(p.note))
-    assert again == folder
+    assert again.folder == folder
     assert any("holds a finished study" in note for note in told)
 
 
@@ -338,7 +338,7 @@ def test_an_interrupt_before_there_is_anything_goes_on(made, folder):
 
 @pytest.mark.slow
 def test_digits_chosen_then_measured(tmp_path):
-    folder = verbs.choose("digits", out=tmp_path / "digits", trials=2, workers=1)
+    folder = verbs.choose("digits", out=tmp_path / "digits", trials=2, workers=1).folder
     found = measure(folder, parameter={"stage.filters": 4, "stem.kernel_size": 1}, budget=60)
     assert len(found.effects) == 2
     assert {row.get("by") for row in deliver.read_choice(folder)["effects"]} >= {"measure"}

@@ -150,8 +150,8 @@ def test_optuna_opens_the_study(chosen):
 def test_a_finished_study_is_left_as_it_is(chosen):
     before = (chosen.folder / "choice.json").stat().st_mtime_ns
     notes = []
-    folder = convwise.choose(chosen.images, goal=LIMITED, trials=4, out=chosen.folder, watcher=notes.append)
-    assert folder == chosen.folder
+    found = convwise.choose(chosen.images, goal=LIMITED, trials=4, out=chosen.folder, watcher=notes.append)
+    assert found.folder == chosen.folder
     assert "finished" in notes[-1].note
     assert (chosen.folder / "choice.json").stat().st_mtime_ns == before
 

@@ -127,11 +127,11 @@ def choose(
     _on_termination()
     command = "convwise " + shlex.join(sys.argv[1:])
     with watching(as_json) as watcher:
-        folder = verbs.choose(
+        written = verbs.choose(
             images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
             trials=trials, evidence=evidence, runner=runner, command=command, watcher=watcher, started=STARTED,
         )  # fmt: skip
-    if not _tell_choice(folder, as_json):
+    if not _tell_choice(Path(written), as_json):
         raise typer.Exit(1)
 
 
@@ -300,55 +300,15 @@ def _on_termination() -> None:
 
 def _tell_choice(folder: Path, as_json: bool) -> bool:
     """Say what was chosen; returns whether it is what the goal wanted."""
-    from convwise.output import deliver
+    from convwise.output import choice
 
-    choice = deliver.read_choice(folder)
+    found = choice.load(folder)
     if as_json:
-        print(json.dumps(choice))
+        print(json.dumps(found.record))
     else:
-        for line in summary(choice, folder):
+        for line in choice.summary(found.record, folder):
             out().print(line, highlight=False, soft_wrap=True)
-    return bool(choice.get("goal", {}).get("kept", True)) and chosen(choice)
-
-
-def chosen(choice: dict[str, Any]) -> bool:
-    """Whether there is a choice: a network that is better than guessing."""
-    return bool(choice["test"].get("better_than_guessing", True))  # a folder of version 0.1.0 does not say
-
-
-def summary(choice: dict[str, Any], folder: Path) -> list[str]:
-    """What was chosen, how sure it is, and where the report is, in a few lines."""
-    from convwise.output.words import spent
-
-    sample, test, cost = choice["sample"], choice["test"], choice["cost"]
-    height, width, channels = choice["net"]["input_shape"]
-    kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
-    told = {word: dict.fromkeys(e["parameter"] for e in choice["effects"] if e["verdict"] == word)
-            for word in ("matters", "no difference", "not resolved")}  # fmt: skip
-    guessing = f"; always the largest class: {100 * test['baseline']:.1f} %" if "baseline" in test else ""
-    kernels = [f"{size}x{size}" for size in (sample["stem.kernel_size"], sample["stage.kernel_size"])]
-    net = (
-        f"{sample['block']} network on {height}x{width}x{channels}: {sample.get('stem', 'learned')} stem {kernels[0]} "
-        f"stride {sample['stem.strides']}, {sample['stage.count']} stages of {sample['stage.convs']} convolutions "
-        f"{kernels[1]} from {sample['stage.filters']} filters, {sample['activation']}, {sample['head']}"
-    )
-    lines = [f"Chosen: {net}"]
-    if not chosen(choice):
-        lines = [f"No network was chosen. {choice['notes'][0]}", f"Written all the same: {net}"]
-    lines += [
-        f"Accuracy: {100 * test['accuracy']:.1f} % ({100 * test['low']:.1f} to {100 * test['high']:.1f} % at 95 %) on "
-        f"{test['n']} {kind} images{guessing}",
-        f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
-    ]
-    if choice["effects"]:
-        seconds = max(e.get("seconds", 0) for e in choice["effects"])  # a folder of version 0.1.0 has none
-        length = f" after {seconds:.0f} s of training or less" if seconds else ""
-        matters, same, unknown = (", ".join(names) or "nothing" for names in told.values())
-        lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
-    if not choice.get("goal", {}).get("kept", True):
-        lines.append(f"The goal is not reached: {choice['goal']['text']}")
-    lines += [f"Time: {time}"] if (time := spent(choice["provenance"])) else []
-    return [*lines, f"Report: {folder / 'report.html'}"]
+    return bool(found.record.get("goal", {}).get("kept", True)) and found.is_chosen
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -11,6 +11,7 @@ from convwise.core.goal import Goal as Goal
 from convwise.core.goal import Limit as Limit
 from convwise.core.net import Net
 from convwise.core.recipe import Recipe as Recipe
+from convwise.core.shown import Screen, Shown, plain, times
 from convwise.core.space import Sample, Space
 
 VerdictWord = Literal["matters", "no difference", "not resolved"]
@@ -36,8 +37,8 @@ class Measure:
     curve: tuple[tuple[float, float], ...] = ()
 
 
-@dataclass(frozen=True)
-class Fingerprint:
+@dataclass(frozen=True, repr=False)
+class Fingerprint(Shown):
     """What a set of images is like: facts about the files, and measures of the pixels.
 
     shape: (height, width, channels) of the images as read; classes: name -> train images;
@@ -67,6 +68,18 @@ class Fingerprint:
 
     def __contains__(self, name: object) -> bool:
         return any(measure.name == name for measure in self.measures)
+
+    def screen(self) -> Screen:
+        """The counts, the proposed input, and a row for each measure."""
+        rows = [(m.name, f"{m.value:.3g} {m.unit}", m.meaning) for m in self.measures]
+        proposed = f"Proposed input {times(self.input_shape)}: {self.input_reason}"
+        return Screen(
+            f"{self.images:,} images of {times(self.shape)} px to learn from, in {len(self.classes)} classes",
+            (proposed,),
+            ("measure", "value", "meaning"),
+            rows,
+            more=".measures",
+        )
 
 
 @dataclass(frozen=True)
@@ -167,8 +180,11 @@ class Reason:
     trials: TrialsWord | None = None
 
 
-@dataclass(frozen=True)
-class Advice:
+ASKED = ("kernel_size", "filters", "strides", "padding", "activation")  # parameters that people ask about
+
+
+@dataclass(frozen=True, repr=False)
+class Advice(Shown):
     """What to start with: the space worth testing, the first sample and its net, a reason for each choice."""
 
     space: Space
@@ -180,6 +196,31 @@ class Advice:
     def recipe(self) -> Recipe:
         """How the advised net is trained."""
         return self.space.trained(self.sample)
+
+    def screen(self) -> Screen:
+        """The network in a line, its cost, and a reason for each parameter, those first that people ask about."""
+        cost = self.space.cost(self.net)
+        order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in ASKED)
+        told = f"{cost['params']:,} parameters, {cost['macs']:,} multiply-accumulates"
+        told += f", {cost['latency_ms']:.3g} ms an image (predicted)" if "latency_ms" in cost else ""
+        return Screen(
+            f"Start with: {described(self.sample, self.net.input_shape)}",
+            (f"{told}; the goal: {self.space.goal.text}",),
+            ("parameter", "value", "because"),
+            [(r.parameter, plain(r.value), r.because) for r in order],
+            ("convwise.choose tests this on your images",),
+            ".reasons",
+        )
+
+
+def described(sample: Sample, input_shape: Sequence[int]) -> str:
+    """The network of a sample in one line."""
+    stem, kernel = (f"{size}x{size}" for size in (sample["stem.kernel_size"], sample["stage.kernel_size"]))
+    return (
+        f"{sample['block']} network on {times(input_shape)}: {sample.get('stem', 'learned')} stem {stem} stride "
+        f"{sample['stem.strides']}, {sample['stage.count']} stages of {sample['stage.convs']} convolutions {kernel} "
+        f"from {sample['stage.filters']} filters, {sample['activation']}, {sample['head']}"
+    )
 
 
 @dataclass(frozen=True)

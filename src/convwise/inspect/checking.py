@@ -22,6 +22,8 @@ from convwise.core.field import Field
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
+from convwise.core.shown import Screen, Shown, times
+from convwise.core.verb import verb
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
 from convwise.images.loading import Images, read
@@ -55,7 +57,7 @@ def load(model: Any, input_shape: InputShape | None = None) -> Lifted:
     input_shape: (height, width, channels), for models whose input size is free. UnusableInput where
     it cannot be read; ShapeError where a layer does not fit.
     """
-    if not isinstance(model, (str, Path)):
+    if not isinstance(model, (str, os.PathLike)):
         return _lifted(model, input_shape, type(model).__name__)
     path = Path(model)
     if not path.exists() and _CALLABLE.fullmatch(str(model)):
@@ -217,8 +219,8 @@ def _here_first() -> Iterator[None]:
 # --- the answer -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Checked:
+@dataclass(frozen=True, repr=False)
+class Checked(Shown):
     """A model with its analysis and what was found."""
 
     lifted: Lifted
@@ -236,6 +238,27 @@ class Checked:
         """Whether anything is an error."""
         return any(problem.severity == "error" for problem in self.problems)
 
+    def screen(self) -> Screen:
+        """The total, what was found, the worst first, and the layers as far as there is room."""
+        total, problems = self.analysis.total, self.problems
+        field = f"; one output sees {times(total.field.size)} px" if total.field.known else ""
+        cost = f"{total.params:,} parameters, {total.macs:,} multiply-accumulates{field}"
+        unknown = [f"Not known: the cost of {len(total.unknown)} layers; the sums are lower bounds"]
+        rows = [_shown(row) for row in self.analysis.layers]
+        return Screen(
+            f"{len(rows)} layers on {times(self.lifted.net.input_shape)}, {len(problems) or 'no'} findings",
+            (cost, *(unknown if total.unknown else ()), *(f"{problem.severity}: {problem}" for problem in problems)),
+            ("layer", "type", "output", "parameters", "multiply-accumulates", "field"),
+            rows,
+            more=".analysis.layers",
+        )
+
+
+def _shown(row: LayerCost) -> tuple[str, ...]:
+    field = times(row.field.size) if row.field.known else "?"
+    macs = f"{row.macs:,}" if row.known else "?"
+    return row.name, row.op, times(row.output_shape), f"{row.params:,}", macs, field
+
 
 def checked(lifted: Lifted, scale_px: float | None = None, vector: int = 16) -> Checked:
     """A model, analysed and checked; scale_px and vector as in core/check.py."""
@@ -249,6 +272,7 @@ def _trained(analysis: Analysis, trainable: Mapping[str, int]) -> Analysis:
     return Analysis(rows, replace(analysis.total, trainable=sum(row.trainable for row in rows)))
 
 
+@verb
 def check(model: Any, images: Any = None, *, input_shape: InputShape | None = None) -> Checked:
     """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover."""
     lifted = load(model, input_shape)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import Parameter, Signature, signature
 from math import gcd, prod
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from convwise.core.calculus import BYTES, LayerCost, analyse
 from convwise.core.check import OF_A_LAYER, findings
@@ -28,6 +29,7 @@ from convwise.core.layers import (
 from convwise.core.net import Net
 from convwise.core.parameters import MOST_SIZE, REQUIRED, Pads, Pair
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
+from convwise.core.shown import Screen, Shown, plain
 from convwise.core.windows import Shape, Window, effective, landings
 from convwise.formats.lowering.lines import keras_crops, keras_lines, torch_lines
 
@@ -74,8 +76,8 @@ class Change:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
     """One layer on one input. Shapes are (height, width, channels), the rest as in core/calculus.py.
 
     layer: as in a Net, where Keras's output_padding is explicit padding; changes: of what was given.
@@ -102,15 +104,54 @@ class Answer:
     changes: tuple[Change, ...]
     problems: tuple[Problem, ...]
 
+    def screen(self) -> Screen:
+        """Shapes, padding, cost, the layer as code, and what one step in each parameter would make."""
+        top, bottom, left, right = self.pads
+        verb = "crops" if self.layer.op == "Conv2DTranspose" else "pads"
+        steps = [
+            (c.parameter, _value(c.before), _value(c.after))
+            + ((_x(c.output_shape), f"{c.params:,}", f"{c.macs:,}") if c.output_shape else ("does not fit", "", ""))
+            for c in self.changes
+        ]
+        return Screen(
+            f"{self.layer.op} on {_x(self.input_shape)} gives {_x(self.output_shape)}",
+            (
+                f"{verb} top {top}, bottom {bottom}, left {left}, right {right}; one output sees "
+                f"{_x(self.receptive_field)} px",
+                f"{self.params:,} parameters, {self.macs:,} multiply-accumulates, {self.activation_bytes:,} bytes out",
+                f"Keras: {'; '.join(self.keras) or 'cannot say it'}",
+                f"PyTorch: {'; '.join(self.torch) or 'cannot say it'}",
+            ),
+            ("one step in", "from", "to", "output", "parameters", "multiply-accumulates"),
+            steps,
+            [str(problem) for problem in self.problems],
+            ".changes",
+        )
+
 
 def layer(input_shape: str | Sequence[int], type: str = "Conv2D", **parameters: Any) -> Answer:
     """What one layer does to an input of (height, width, channels), or '224x224x3', in Keras's terms.
 
-    layer((224, 224, 3), filters=64, kernel_size=7, strides=2, padding="same"). ShapeError says which
-    numbers clash and what would fit; UnusableInput, which parameter is wrong.
+    layer((224, 224, 3), filters=64, kernel_size=7, strides=2, padding="same"). type: one of KINDS; the
+    parameters are those of that type in Keras, with its defaults. ShapeError says which numbers clash and
+    what would fit; UnusableInput, which parameter is wrong.
     """
     shape = _parsed(input_shape) if isinstance(input_shape, str) else tuple(input_shape)
     return answer(type, parameters, cast(tuple[int, int, int], shape))
+
+
+def _signed() -> Signature:
+    """The signature of `layer` with every parameter of every layer type by name; None is the type's own default."""
+    first, second, _ = signature(layer).parameters.values()
+    declared = {each.name: type(each) for kind in KINDS.values() for each in parameters(kind)}
+    rest = []
+    for name, kind in declared.items():
+        _, given = get_args(kind.__orig_bases__[0])  # type: ignore[attr-defined]  # Parameter[kept as, given as]
+        rest.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=given | None))
+    return Signature([first, second, *rest], return_annotation="Answer")
+
+
+layer.__signature__ = _signed()  # type: ignore[attr-defined]
 
 
 def _parsed(text: str) -> tuple[int, ...]:
@@ -385,3 +426,10 @@ def _crops_clash(layer: Conv2DTranspose, shape: Shape, where: str) -> ShapeError
 
 def _x(numbers: Sequence[int]) -> str:
     return "x".join(map(str, numbers))
+
+
+def _value(value: Any) -> str:
+    """(3, 3) -> '3', (3, 5) -> '3x5'."""
+    if isinstance(value, tuple):
+        return str(value[0]) if len(set(value)) == 1 else _x(value)
+    return plain(value)

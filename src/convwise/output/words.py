@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from convwise.core.records import Effect
+from convwise.core.shown import plain as plain
 
 # Words of the report that a reader may not know; each is explained where it stands, and all of them at its end.
 GLOSSARY: Mapping[str, str] = {
@@ -85,15 +86,6 @@ def spent(provenance: Mapping[str, Any]) -> str:
     return f"{whole(provenance['wall_seconds'])} s{of}"
 
 
-def plain(value: Any) -> str:
-    """A parameter's value as a person writes it."""
-    if isinstance(value, (tuple, list)):
-        return ", ".join(plain(v) for v in value) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def change(effect: Effect) -> str:
     """'stage.kernel_size 3 → 5'"""
     return f"{effect.parameter} {plain(effect.before)} → {plain(effect.after)}"
@@ -116,3 +108,13 @@ def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
     for effect in effects:
         groups.setdefault(horizon(effect), []).append(told(effect))
     return "; ".join(f"{when}: {'; '.join(what)}" for when, what in groups.items())
+
+
+EFFECT_COLUMNS = ("parameter", "from", "to", "points", "95 % interval", "verdict")
+
+
+def effect_cells(effect: Effect) -> tuple[str, ...]:
+    """An effect as a row of EFFECT_COLUMNS: accuracy in percentage points."""
+    interval = f"{points(effect.low)} to {points(effect.high)}"
+    named = effect.parameter, plain(effect.before), plain(effect.after)
+    return (*named, points(effect.accuracy_change), interval, effect.verdict)

@@ -1,0 +1,196 @@
+"""What `choose` hands over, to look at and to work with: the folder, and the network in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convwise import formats
+from convwise.core.net import Net
+from convwise.core.problems import UnusableInput
+from convwise.core.records import ASKED, Effect, described
+from convwise.core.shown import Screen, Shown, plain
+from convwise.output import deliver
+from convwise.output.words import spent, worth
+
+# What a value rests on, by what decided it: see advice/rules.py. All else was measured on the images.
+RESTS_ON = {
+    "literature": "convention, not tested",
+    "findings": "convention, not tested",
+    "goal": "set by your goal",
+    "pace": "measured on this machine",
+    "trials": "tested on your images",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Choice(Shown):
+    """A network that was chosen, in its folder. record: choice.json as it is."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return tuple(self.record["data"]["classes"])
+
+    @property
+    def net(self) -> Net:
+        """The chosen network."""
+        return Net.from_json(self.record["net"])
+
+    @property
+    def accuracy(self) -> float:
+        """On the sealed test images, or the validation images where nothing was sealed; `record` has its interval."""
+        return float(self.record["test"]["accuracy"])
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether there is a choice: a network that is better than always answering the largest class."""
+        return is_chosen(self.record)
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """What was measured: a record for each change, with its interval and its verdict."""
+        return tuple(deliver.effect_of(row) for row in self.record["effects"])
+
+    def effects_frame(self) -> Any:
+        """The effects as a pandas DataFrame, with the columns that they have in choice.json."""
+        try:
+            import pandas
+        except ImportError as error:
+            fix = "pip install pandas, or take .effects"
+            raise UnusableInput("effects_frame", "needs pandas, which is not installed", "pandas", fix) from error
+        rows, names = self.record["effects"], [each.name for each in fields(Effect)]
+        return pandas.DataFrame(rows, columns=None if rows else [deliver.KEYS.get(name, name) for name in names])
+
+    def predict(self, images: Any) -> NDArray[np.str_]:
+        """The label of each image, (n,); '' for a file that cannot be read.
+
+        images: a file, a folder (its files in sorted order, as `convwise.predict` names them), or an array
+        (n, height, width, channels) of values in the range that was learnt from. They are prepared as the images
+        that were trained on.
+        """
+        return np.array([row["label"] for row in deliver.predict(self.folder, images)])
+
+    def predict_proba(self, images: Any) -> NDArray[np.float64]:
+        """The probability of each class, (n, classes) in the order of `classes`; NaN where a file cannot be read."""
+        unknown = dict.fromkeys(self.classes, np.nan)
+        rows = [row.get("probabilities", unknown) for row in deliver.predict(self.folder, images)]
+        shares = np.array([[row[name] for name in self.classes] for row in rows], np.float64)
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True))  # they come rounded to six digits
+
+    def score(self, images: Any, labels: Any) -> float:
+        """The share of `images` (as in `predict`) whose label is that in `labels`, (n,): names, or whole numbers."""
+        given = np.asarray(labels)
+        found = self.predict(images)
+        if given.shape != found.shape:
+            what = f"have the shape {given.shape} for {len(found)} images"
+            raise UnusableInput("labels", what, f"one label for each image, ({len(found)},)")
+        whole = given.dtype.kind == "f" and bool((given == np.rint(given)).all())
+        return float(np.mean(found == (given.astype(np.int64) if whole else given).astype(np.str_)))
+
+    def report(self) -> Path:
+        """Where the report is, one HTML file that needs no internet."""
+        return self._file("report.html", "a folder that `convwise choose` wrote whole")
+
+    def keras(self) -> Any:
+        """The trained network as a keras.Model: raw pixels 0 to 255, (n, height, width, channels), to probabilities.
+
+        Loaded in Keras's safe mode. The backend is the one that KERAS_BACKEND names, else PyTorch.
+        """
+        formats.format_module("keras")  # which sets the backend where nothing else has
+        import keras
+
+        path = self._file("model.keras", "the model that `convwise choose` wrote", "keras")
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+    def torch(self) -> Any:
+        """The trained network as a torch.nn.Module, ready to predict; from model.safetensors, without a pickle.
+
+        float32 raw pixels 0 to 255, (n, channels, height, width), to probabilities.
+        """
+        torch = formats.format_module("torch")
+        net, weights, _ = formats.read(self.folder)
+        module = torch.build(net)
+        torch.load(module, net, weights)
+        return module.eval()
+
+    def export(self, to: str, out: str | Path | None = None) -> list[Path]:
+        """Write the network in one format again, into `out` (its own folder by default); the files written."""
+        return formats.export(self.folder, to, out)
+
+    def screen(self) -> Screen:
+        """The answer: what was chosen, how sure it is, and what stands behind each parameter that people ask about."""
+        first, *lines = summary(self.record, self.folder)
+        reasons = [row for row in self.record.get("reasons", {}).get("choices", ()) if _asked(row["parameter"])]
+        rows = [(row["parameter"], plain(self._value(row)), self._stands_on(row)) for row in reasons]
+        return Screen(first, lines, ("parameter", "value", "rests on"), rows, more="the report")
+
+    def _value(self, reason: Mapping[str, Any]) -> Any:
+        return self.record["sample"].get(reason["parameter"], reason["value"])
+
+    def _stands_on(self, reason: Mapping[str, Any]) -> str:
+        """A test, a measure or a convention."""
+        tested = [effect for effect in self.effects if effect.parameter == reason["parameter"]]
+        if tested:
+            told = "; ".join(f"{worth(effect)}, {effect.verdict}" for effect in tested)
+            return f"tested on your images: {told}"
+        return f"{RESTS_ON.get(reason['measure'], 'measured on your images')}: {reason['because']}"
+
+    def _file(self, name: str, expected: str, to: str = "") -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            fix = f"convwise export {self.folder} --to {to}" if to else ""
+            raise UnusableInput(str(path), "is missing", expected, fix)
+        return path
+
+
+def load(folder: str | Path) -> Choice:
+    """The choice in a folder that `choose` wrote. UnusableInput where it is not one."""
+    return Choice(Path(folder), deliver.read_choice(folder))
+
+
+def is_chosen(record: Mapping[str, Any]) -> bool:
+    """Whether a choice.json tells of a network that is better than guessing; one of version 0.1.0 does not say."""
+    return bool(record["test"].get("better_than_guessing", True))
+
+
+def _asked(parameter: str) -> bool:
+    return parameter.rpartition(".")[2] in ASKED
+
+
+def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
+    """What was chosen, how sure it is, and where the report is, in a few lines."""
+    test, cost = record["test"], record["cost"]
+    kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
+    told = {word: dict.fromkeys(e["parameter"] for e in record["effects"] if e["verdict"] == word)
+            for word in ("matters", "no difference", "not resolved")}  # fmt: skip
+    guessing = f"; always the largest class: {100 * test['baseline']:.1f} %" if "baseline" in test else ""
+    net = described(record["sample"], record["net"]["input_shape"])
+    lines = [f"Chosen: {net}"]
+    if not is_chosen(record):
+        lines = [f"No network was chosen. {record['notes'][0]}", f"Written all the same: {net}"]
+    lines += [
+        f"Accuracy: {100 * test['accuracy']:.1f} % ({100 * test['low']:.1f} to {100 * test['high']:.1f} % at 95 %) on "
+        f"{test['n']} {kind} images{guessing}",
+        f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
+    ]
+    if record["effects"]:
+        seconds = max(e.get("seconds", 0) for e in record["effects"])  # a folder of version 0.1.0 has none
+        length = f" after {seconds:.0f} s of training or less" if seconds else ""
+        matters, same, unknown = (", ".join(names) or "nothing" for names in told.values())
+        lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
+    if not record.get("goal", {}).get("kept", True):
+        lines.append(f"The goal is not reached: {record['goal']['text']}")
+    lines += [f"Time: {time}"] if (time := spent(record["provenance"])) else []
+    return [*lines, f"Report: {folder / 'report.html'}"]
