@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convwise.core.shown import COLUMNS, LINES, Screen
+from convwise.core.shown import BAR_PX, COLUMNS, LINES, Bar, Screen
 from screens import Reader, is_a_screen
 from studies import advice, facts
 
@@ -43,6 +45,16 @@ def test_nothing_is_taken_for_a_tag():
     page = Screen(said, (said,), (said,), [(said,)], (said,)).html()
     assert "<script" not in page
     assert Reader(page).said.count(said) == 5
+
+
+def test_bars_are_as_long_as_their_shares():
+    bars = [Bar("nothing <known>", 0.1), Bar("this network", 0.88, 0.84, 0.91)]
+    page = Screen("title", bars=bars).html()
+    assert [float(width) for width in re.findall(r"<rect width='([\d.]+)'", page)] == [0.1 * BAR_PX, 0.88 * BAR_PX]
+    (interval,) = re.findall(r"M([\d.]+) 8H([\d.]+)", page)
+    assert [float(end) for end in interval] == [pytest.approx(0.84 * BAR_PX, 1e-3), pytest.approx(0.91 * BAR_PX, 1e-3)]
+    assert Reader(page).open == 0
+    assert "nothing <known> 10.0 %" in Reader(page).said
 
 
 @pytest.mark.parametrize("classes", [2, 400])

@@ -37,9 +37,11 @@ def test_it_shows_the_answer_on_a_screen(choice):
     test = choice.record["test"]
     for said in (" ".join(shown.split()), page):
         assert said.startswith("Chosen: ")
+        assert f"{100 * test['low']:.1f} to {100 * test['high']:.1f} % at 95 %" in said
         assert f"{100 * test['accuracy']:.1f} %" in said
         assert f"always the largest class: {100 * test['baseline']:.1f} %" in said
         assert "report.html" in said
+    assert choice._repr_html_().count("<rect ") == 2  # this network, and knowing nothing
     assert ("stage.kernel_size" in shown) == any(
         row["parameter"] == "stage.kernel_size" for row in choice.record["reasons"]["choices"]
     )

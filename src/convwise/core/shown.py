@@ -13,12 +13,37 @@ ABOVE, BELOW = 8, 8  # lines of text above and below a table, at most
 LEAST_CELL = 12  # characters that a column keeps when the table is too wide
 
 STYLE = "max-width: 60em; line-height: 1.4"
+LINE = "margin: 0.2em 0"
+BAR_PX = 240
 CELL = "text-align: left; vertical-align: top; padding: 0.1em 1.5em 0.1em 0"
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A share, 0 to 1, and where it lies with 95 % certainty; drawn in HTML alone: the lines say it too."""
+
+    label: str
+    share: float
+    low: float | None = None
+    high: float | None = None
+
+    def html(self) -> str:
+        """The bar in a line of its own, with its interval as a line through its end."""
+        width, said = BAR_PX * self.share, f"{escape(self.label)} {100 * self.share:.1f} %"
+        bar = f"<rect width='{width:.1f}' height='12' y='2' fill='currentColor' opacity='0.35'></rect>"
+        if self.low is not None and self.high is not None:
+            low, high = BAR_PX * self.low, BAR_PX * self.high
+            bar += f"<path d='M{low:.1f} 8H{high:.1f}M{low:.1f} 4v8M{high:.1f} 4v8' stroke='currentColor'></path>"
+        drawn = f"<svg width='{BAR_PX}' height='16' role='img' aria-label='{said}'>{bar}</svg>"
+        return f"<p style='{LINE}'>{drawn} {said}</p>"
+
+
+@dataclass(frozen=True)
 class Screen:
-    """What is shown of a record. lines: above the table; below: after it; more: where the rest of the rows is."""
+    """What is shown of a record.
+
+    lines: above the table; below: after it; more: where the rest of the rows is; bars: over a common axis.
+    """
 
     title: str
     lines: Sequence[str] = ()
@@ -26,6 +51,7 @@ class Screen:
     rows: Sequence[Sequence[str]] = ()
     below: Sequence[str] = ()
     more: str = ""
+    bars: Sequence[Bar] = ()
 
     def text(self) -> str:
         """At most LINES lines of at most COLUMNS characters."""
@@ -44,7 +70,8 @@ class Screen:
             for row in self.rows[:fitting]
         )
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if body else ""
-        above, below = _paragraphs(self.lines, ABOVE), _paragraphs([*self._left_out(fitting), *self.below], BELOW)
+        above = "".join(bar.html() for bar in self.bars) + _paragraphs(self.lines, ABOVE)
+        below = _paragraphs([*self._left_out(fitting), *self.below], BELOW)
         return f"<div style='{STYLE}'><p><strong>{escape(self.title)}</strong></p>{above}{table}{below}</div>"
 
     def _fitting(self, lines: int) -> int:
@@ -92,7 +119,7 @@ def _wrapped(texts: Sequence[str], most: int) -> list[str]:
 
 def _paragraphs(texts: Sequence[str], most: int) -> str:
     shown = [*texts[: most - 1], f"... and {len(texts) - most + 1} more"] if len(texts) > most else texts
-    return "".join(f"<p>{escape(text)}</p>" for text in shown)
+    return "".join(f"<p style='{LINE}'>{escape(text)}</p>" for text in shown)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -14,7 +14,7 @@ from convwise import formats
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.records import ASKED, Effect, described
-from convwise.core.shown import Screen, Shown, plain
+from convwise.core.shown import Bar, Screen, Shown, plain
 from convwise.output import deliver
 from convwise.output.words import spent, worth
 
@@ -134,7 +134,13 @@ class Choice(Shown):
         first, *lines = summary(self.record, self.folder)
         reasons = [row for row in self.record.get("reasons", {}).get("choices", ()) if _asked(row["parameter"])]
         rows = [(row["parameter"], plain(self._value(row)), self._stands_on(row)) for row in reasons]
-        return Screen(first, lines, ("parameter", "value", "rests on"), rows, more="the report")
+        return Screen(first, lines, ("parameter", "value", "rests on"), rows, more="the report", bars=self._bars())
+
+    def _bars(self) -> list[Bar]:
+        """The accuracy beside that of knowing nothing; a folder of version 0.1.0 does not have the latter."""
+        test = self.record["test"]
+        nothing = [Bar("always the largest class", test["baseline"])] if "baseline" in test else []
+        return [*nothing, Bar("this network", test["accuracy"], test["low"], test["high"])]
 
     def _value(self, reason: Mapping[str, Any]) -> Any:
         return self.record["sample"].get(reason["parameter"], reason["value"])
