@@ -13,12 +13,15 @@ from convwise.core.space import Sample
 from convwise.output.words import horizon, plain, points
 
 Tag = Literal["tested", "measured", "convention"]
-TAGS: Mapping[Tag, str] = {
-    "tested": "tested on your images",
-    "measured": "measured on your images",
-    "convention": "convention, not tested",
+TESTED, MEASURED, CONVENTION = "tested on your images", "measured on your images", "convention, not tested"
+# What a value rests on that was not tested, by what decided it (advice/rules.py); all else was measured on the images.
+RESTS_ON: Mapping[str, tuple[Tag, str]] = {
+    "literature": ("convention", CONVENTION),
+    "findings": ("convention", CONVENTION),
+    "trials": ("convention", CONVENTION),
+    "goal": ("convention", "set by your goal"),
+    "pace": ("measured", "measured on this machine"),
 }
-ELSEWHERE = ("literature", "findings", "goal", "trials")  # deciders that are not read off these images
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Card:
-    """One question answered. tried: what each tested value was worth."""
+    """One question answered. tag: what the value rests on, tagged: the same in words; tried: what others were worth."""
 
     title: str
     value: str
     because: str
     tag: Tag
+    tagged: str
     tried: tuple[str, ...]
-
-    @property
-    def tagged(self) -> str:
-        """The tag in words."""
-        return TAGS[self.tag]
 
 
 def _kernel(sample: Sample) -> str:
@@ -96,9 +95,10 @@ def cards(given: Sequence[Reason], told: Sequence[Effect], chosen: Sample) -> li
 
 def _card(question: Question, reason: Reason, told: Sequence[Effect], chosen: Sample) -> Card:
     tried = tuple(_tried(e) for e in _about(question.parameters, told, chosen))
-    tag: Tag = "tested" if tried else "convention" if reason.measure in ELSEWHERE else "measured"
+    tested: tuple[Tag, str] = ("tested", TESTED)
+    tag, tagged = tested if tried else RESTS_ON.get(reason.measure, ("measured", MEASURED))
     because = reason.because.rstrip(".")
-    return Card(question.title, question.value(chosen), f"{because[:1].upper()}{because[1:]}.", tag, tried)
+    return Card(question.title, question.value(chosen), f"{because[:1].upper()}{because[1:]}.", tag, tagged, tried)
 
 
 def _about(parameters: Sequence[str], told: Sequence[Effect], chosen: Sample) -> list[Effect]:

@@ -13,19 +13,10 @@ from numpy.typing import NDArray
 from convwise import formats
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
-from convwise.core.records import ASKED, Effect, described
-from convwise.core.shown import Bar, Screen, Shown, plain
-from convwise.output import deliver
-from convwise.output.words import spent, worth
-
-# What a value rests on, by what decided it: see advice/rules.py. All else was measured on the images.
-RESTS_ON = {
-    "literature": "convention, not tested",
-    "findings": "convention, not tested",
-    "goal": "set by your goal",
-    "pace": "measured on this machine",
-    "trials": "tested on your images",
-}
+from convwise.core.records import Effect, Reason, described, from_json
+from convwise.core.shown import Bar, Screen, Shown
+from convwise.output import answers, deliver
+from convwise.output.words import spent
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,8 +123,9 @@ class Choice(Shown):
     def screen(self) -> Screen:
         """The answer: what was chosen, how sure it is, and what stands behind each parameter that people ask about."""
         first, *lines = summary(self.record, self.folder)
-        reasons = [row for row in self.record.get("reasons", {}).get("choices", ()) if _asked(row["parameter"])]
-        rows = [(row["parameter"], plain(self._value(row)), self._stands_on(row)) for row in reasons]
+        given = [from_json(Reason, row) for row in self.record.get("reasons", {}).get("choices", ())]
+        cards = answers.cards(given, self.effects, self.record["sample"])
+        rows = [(card.title, card.value, f"{card.tagged}: {'; '.join(card.tried) or card.because}") for card in cards]
         return Screen(first, lines, ("parameter", "value", "rests on"), rows, more="the report", bars=self._bars())
 
     def _bars(self) -> list[Bar]:
@@ -141,17 +133,6 @@ class Choice(Shown):
         test = self.record["test"]
         nothing = [Bar("always the largest class", test["baseline"])] if "baseline" in test else []
         return [*nothing, Bar("this network", test["accuracy"], test["low"], test["high"])]
-
-    def _value(self, reason: Mapping[str, Any]) -> Any:
-        return self.record["sample"].get(reason["parameter"], reason["value"])
-
-    def _stands_on(self, reason: Mapping[str, Any]) -> str:
-        """A test, a measure or a convention."""
-        tested = [effect for effect in self.effects if effect.parameter == reason["parameter"]]
-        if tested:
-            told = "; ".join(f"{worth(effect)}, {effect.verdict}" for effect in tested)
-            return f"tested on your images: {told}"
-        return f"{RESTS_ON.get(reason['measure'], 'measured on your images')}: {reason['because']}"
 
     def _file(self, name: str, expected: str, to: str = "") -> Path:
         path = self.folder / name
@@ -169,10 +150,6 @@ def load(folder: str | Path) -> Choice:
 def is_chosen(record: Mapping[str, Any]) -> bool:
     """Whether a choice.json tells of a network that is better than guessing; one of version 0.1.0 does not say."""
     return bool(record["test"].get("better_than_guessing", True))
-
-
-def _asked(parameter: str) -> bool:
-    return parameter.rpartition(".")[2] in ASKED
 
 
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
