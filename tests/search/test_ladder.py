@@ -97,31 +97,30 @@ def test_the_teacher_that_is_small_already_has_no_rungs():
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 @pytest.mark.parametrize("last_good", range(-1, len(TIMES_CHEAPER)))
-def test_the_last_good_rung_is_found_in_the_waves_that_are_planned(last_good, workers, monkeypatch):
-    down, scores = ladder(), {}
-    monkeypatch.setattr(Ladder, "rungs", down.rungs)  # they stay the same, and take a while
-    waves, seconds = planned(len(down.rungs), workers, 100.0, 1.0)
+def test_the_last_good_rung_is_found_in_the_waves_that_are_planned(last_good, workers):
+    below, scores = made(GIVEN.space.goal.text, GIVEN), {}
+    waves, seconds = planned(len(below), workers, 100.0, 1.0)
     assert seconds == pytest.approx(100 / waves - 1)
     for _ in range(waves):
-        samples = ladder(scores).wave(workers)
+        samples = ladder(scores).wave(below, workers)
         assert len(samples) <= workers
         for sample in samples:
-            rung = down.rungs.index(sample)
+            rung = below.index(sample)
             assert rung not in scores
             scores[rung] = 0.99 if rung <= last_good else 0.9
-    assert ladder(scores).wave(workers) == []
+    assert ladder(scores).wave(below, workers) == []
     chosen = ladder(scores).verdict(JUDGED).chosen.trial
-    assert chosen.sample == (down.rungs[last_good] if last_good >= 0 else GIVEN.sample)
+    assert chosen.sample == (below[last_good] if last_good >= 0 else GIVEN.sample)
 
 
 def test_it_begins_in_the_middle():
-    below = ladder().rungs
+    below = made(GIVEN.space.goal.text, GIVEN)
     assert len(below) == 7
-    assert ladder().wave(1) == [below[3]]
-    assert ladder().wave(2) == [below[1], below[4]]
-    assert ladder({3: 0.99}).wave(1) == [below[5]]
-    assert ladder({3: 0.9}).wave(1) == [below[1]]
-    assert ladder({3: None}).wave(1) == [below[1]]
+    assert ladder().wave(below, 1) == [below[3]]
+    assert ladder().wave(below, 2) == [below[1], below[4]]
+    assert ladder({3: 0.99}).wave(below, 1) == [below[5]]
+    assert ladder({3: 0.9}).wave(below, 1) == [below[1]]
+    assert ladder({3: None}).wave(below, 1) == [below[1]]
 
 
 def test_little_time_makes_fewer_waves():
@@ -136,7 +135,7 @@ def test_little_time_makes_fewer_waves():
 
 def test_the_cheapest_that_keeps_the_accuracy_is_taken():
     verdict = ladder({1: 0.989, 3: 0.988, 4: 0.95}).verdict(JUDGED)
-    assert verdict.chosen.trial.sample == ladder().rungs[3]
+    assert verdict.chosen.trial.sample == made(GIVEN.space.goal.text, GIVEN)[3]
     assert [r.score for r in verdict.alternatives] == [0.95, 0.988, 0.989, 0.99]
     assert verdict.notes == ()
     assert verdict.standard_error == pytest.approx(math.sqrt(0.988 * 0.012 / 1000))
@@ -180,7 +179,7 @@ def test_where_none_keeps_it_the_nearest_is_taken_and_the_note_says_by_how_much(
 
 def test_a_net_over_a_measured_limit_is_not_taken():
     given_ = advice(goal="latency where accuracy>=90%", shape=(28, 28, 1))
-    below = ladder({}, given_).rungs
+    below = made(given_.space.goal.text, given_)
     slow, quick = (replace(result(given_, s, 0.95), cost={"macs": 1.0, "latency_ms": ms})
                    for s, ms in ((below[3], 3.0), (below[1], 1.0)))  # fmt: skip
     teacher = replace(result(given_, given_.sample, 0.97, TEACHER), cost={"macs": 9.0, "latency_ms": 5.0})

@@ -52,11 +52,11 @@ def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
         return  # it failed: the race's own choice is trained to its end
     if taught := budget.teaches(top):
         teach(top.trial)
-    kept = len(search.tried(LADDER))
-    allowed = budget.ladder(len(rungs(space, top.trial.sample, _metric(space))), kept)
+    steps, kept = rungs(space, top.trial.sample, _metric(space)), len(search.tried(LADDER))
+    allowed = budget.ladder(len(steps), kept)
     number = done = 0
     while most := allowed.room(budget.workers, number, done):
-        samples = Ladder(space, top, search.record.results).wave(budget.workers)[:most]
+        samples = Ladder(space, top, search.record.results).wave(steps, budget.workers)[:most]
         if not samples:
             return
         trials = [search.trial(f"ladder-{kept + done + slot}", LADDER, sample, allowed.seconds)
@@ -97,7 +97,7 @@ def rungs(space: Space, top: Sample, metric: str) -> list[Sample]:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The rungs below a teacher, and what became of those that were tried."""
+    """A teacher, and what became of the rungs below it that were tried."""
 
     space: Space
     teacher: Result
@@ -110,10 +110,6 @@ class Ladder:
     @property
     def metric(self) -> str:
         return _metric(self.space)
-
-    @property
-    def rungs(self) -> list[Sample]:
-        return rungs(self.space, self.teacher.trial.sample, self.metric)
 
     @property
     def floor(self) -> float:
@@ -131,14 +127,13 @@ class Ladder:
         mistakes = (1 - (result.score or 0.0)) * (1 - LEARNT_LATER)
         return 1 - mistakes >= self.floor and not self.goal.excess(result.cost)
 
-    def wave(self, workers: int) -> list[Sample]:
-        """What runs next, side by side: rungs spread over those that are still in question."""
-        ladder = self.rungs
+    def wave(self, rungs: Sequence[Sample], workers: int) -> list[Sample]:
+        """What runs next, side by side: some of the rungs, spread over those that are still in question."""
         ended = {(r.trial.net.id, r.trial.recipe): r for r in self.results if r.trial.stage == LADDER.name}
-        outcomes = [ended.get(self.space.key(sample)) for sample in ladder]
+        outcomes = [ended.get(self.space.key(sample)) for sample in rungs]
         kept = max((i for i, r in enumerate(outcomes) if r and r.status == "done" and self.keeps(r)), default=-1)
-        missed = next((i for i, r in enumerate(outcomes) if r and i > kept), len(ladder))
-        question = ladder[kept + 1 : missed]
+        missed = next((i for i, r in enumerate(outcomes) if r and i > kept), len(rungs))
+        question = rungs[kept + 1 : missed]
         count = min(workers, len(question))
         return [question[(i + 1) * (len(question) + 1) // (count + 1) - 1] for i in range(count)]
 
