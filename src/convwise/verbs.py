@@ -14,6 +14,7 @@ from convwise.core.goal import parse_goal
 from convwise.core.problems import ConvwiseError
 from convwise.core.progress import Watcher, quiet
 from convwise.core.records import Advice, Fingerprint
+from convwise.feed import Feed
 from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
 from convwise.output import deliver
@@ -34,10 +35,16 @@ def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", 
     settings = Settings(source, parse_duration(budget), parse_goal(goal), out=folder_for(source, out), **options)
     checked(settings)
     study = Study(settings, Clock(settings.budget, begun), watcher)
+    about = {"source": str(source) if isinstance(source, (str, Path)) else "arrays", "goal": settings.goal.text,
+             "budget_seconds": settings.budget, "trials": settings.trials, "command": settings.command,
+             "ends": time.time() + settings.budget - (time.monotonic() - begun)}  # fmt: skip
+    feed = Feed(study.work, about, watcher)
+    study.watcher = feed.tell
     ledger = settings.out / "study.db"
     fresh = not ledger.exists()
     try:
-        written = study.run()
+        with feed:
+            written = study.run()
     except (ConvwiseError, KeyboardInterrupt):
         if fresh and not study.results:  # nothing was begun: leave nothing
             shutil.rmtree(study.work, ignore_errors=True)
