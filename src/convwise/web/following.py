@@ -19,6 +19,7 @@ from convwise.output.words import change, plain
 from convwise.search.judge import judge
 
 ADVICE, SETTINGS = "convwise:advice", "convwise:settings"  # notes of a ledger, see study.py
+MEASURED = "measure"  # the stage of trials that `convwise measure` adds to a finished study
 NOTES = 6  # of those that a study has told, the last ones are shown
 
 
@@ -107,7 +108,7 @@ class Following:
             written = mark.stat().st_mtime_ns if mark.is_file() else 0
             version = f"{len(told.events)}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
             if self._known is None or self._known.version != version:
-                results = tuple(result for _, result in self._rows)
+                results = tuple(result for _, result in self._rows if result.trial.stage != MEASURED)
                 self._known = Known(version, told, results, notes, self._choice() if written else None)
             return self._known
 
@@ -140,6 +141,7 @@ def state(known: Known) -> dict[str, Any]:
         "budget": about.get("budget_seconds") if about.get("trials") is None else None,
         "ends": _ends(last, about) if known.news.running else None,
         "best": _best(events),
+        "net": known.net.id if known.net else None,
         "trainings": trainings(known),
         "effects": [_effect(effect) for effect in known.effects],
         "choice": _chosen(known.choice) if known.choice and not known.news.running else None,

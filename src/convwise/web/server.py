@@ -111,7 +111,8 @@ class Page:
             raise UnusableInput("test", "nothing is changed", "a change of the network")
         if known.news.running or known.choice is None:
             raise UnusableInput("test", "the study runs", "a study that has ended", "wait for it, or take the best now")
-        return self.experiments.start(" & ".join(map(str, changes)), budget).to_json()
+        of_layers = " &" if len(changes) == 1 else ""  # a choice of the space may have the name of a layer's parameter
+        return self.experiments.start(" & ".join(map(str, changes)) + of_layers, budget).to_json()
 
     def stop_test(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What is measured until now is told."""

@@ -39,7 +39,9 @@ class Change:
 
     def __str__(self) -> str:
         """As `convwise measure --parameter` takes it."""
-        shown = ",".join(map(str, self.value)) if isinstance(self.value, tuple) else str(self.value)
+        same = isinstance(self.value, tuple) and len(self.value) == 2 and self.value[0] == self.value[1]
+        value = self.value[0] if same else self.value
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         return f"{self.layer}.{self.parameter}={shown}"
 
 

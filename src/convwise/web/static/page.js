@@ -186,9 +186,9 @@ async function follow() {
     show("lost", false);
     if (state) {
       const shown = study.state;
-      const fresh = !shown || shown.phase !== state.phase || (shown.trainings.length === 0) !== (state.trainings.length === 0);
+      const fresh = !shown || shown.phase !== state.phase || shown.net !== state.net || shown.source !== state.source;
       render(state);
-      if (fresh) base();
+      if (fresh) await base();
     }
   } catch (error) {
     show("lost", true);

@@ -249,7 +249,7 @@ export function renderTests(state) {
   const key = JSON.stringify(state.tests);
   if (kept === key) return;
   $("tests").dataset.key = key;
-  put("tests", ...state.tests.toReversed().map((test) => el("div", { class: "test" }, el("h3", {}, test.asked), ...result(test))));
+  put("tests", ...state.tests.toReversed().map((test) => el("div", { class: "test" }, el("h3", {}, test.asked.replace(/ &$/, "")), ...result(test))));
 }
 
 function result(test) {
@@ -297,7 +297,7 @@ $("take").addEventListener("click", async () => {
     const told = await ask("export", { changes });
     const trained = told.trained ? "with its trained weights" : "untrained: train it as you train your own, or test it here first";
     put("taken", el("div", { class: "test" }, el("h3", {}, "This one"), el("p", {}, `In ${told.folder}, ${trained}.`),
-      el("ul", { class: "columns" }, ...told.files.map((each) => el("li", {}, el("span", {}, el("a", { href: `/files/${each}`, download: true }, each)))))));
+      el("ul", { class: "columns" }, ...told.files.map((each) => el("li", {}, el("span", {}, el("a", { href: `/files/${each}`, download: true }, each.split("/").pop())))))));
   } catch (error) {
     put("taken", el("p", { class: "banner" }, error.message));
   }
