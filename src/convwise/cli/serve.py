@@ -41,10 +41,10 @@ def serve(
     server = _server()
 
     def ready(where: Any) -> None:
-        out().print(f"The page of {folder}: {where.address}", highlight=False, soft_wrap=True)
         if host not in server.LOOPBACK:
             said = f"Whoever reaches {host} on port {where.port} and has this address sees the images and can act."
             err().print(f"{said} It is not encrypted.", highlight=False, soft_wrap=True)
+        out().print(f"The page of {folder}: {where.address}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
         if show:
             webbrowser.open(where.address)

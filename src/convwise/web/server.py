@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -253,8 +254,10 @@ def serve(folder: Path, host: str, port: int | None, ready: Callable[[Door], Non
         timeout_graceful_shutdown=2,
     )  # fmt: skip
     bound.listen(128)
-    ready(where)
     try:
-        uvicorn.Server(config).run(sockets=[bound])
+        with suppress(KeyboardInterrupt):  # how it ends
+            ready(where)
+            uvicorn.Server(config).run(sockets=[bound])
     finally:
+        bound.close()
         page.experiments.close()

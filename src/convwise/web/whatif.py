@@ -91,8 +91,8 @@ def together(net: Net, changes: Sequence[Change]) -> list[dict[str, Any]]:
     """Further changes with which these can be: layers whose maps are joined have as many filters. None: no such."""
     filters = [change for change in changes if change.parameter == "filters"]
     named = {change.layer for change in filters}
-    more = [Change(name, "filters", each.value) for each in filters for name in joined(net, each.layer) - named]
     try:
+        more = [Change(name, "filters", each.value) for each in filters for name in joined(net, each.layer) - named]
         analyse(edited(net, [*changes, *more]))
     except ConvwiseError:
         return []
@@ -100,14 +100,17 @@ def together(net: Net, changes: Sequence[Change]) -> list[dict[str, Any]]:
 
 
 def joined(net: Net, name: str) -> set[str]:
-    """The layers with filters whose maps meet that of layer `name` where maps are joined, and itself."""
+    """The layers with filters whose maps meet that of layer `name` where maps are joined, and itself.
+
+    UnusableInput where there is no such layer.
+    """
     groups = {layer.name: {layer.name} for layer in net.layers}
     for layer in net.layers:
         if hasattr(layer, "filters") or isinstance(layer, (Concatenate, Dense)):
             continue  # its output has channels of its own
         group = {layer.name}.union(*(groups[each] for each in layer.inputs if each != INPUT))
         groups |= dict.fromkeys(group, group)
-    return {each for each in groups[name] if hasattr(net[each], "filters")}
+    return {each for each in groups[net[name].name] if hasattr(net[each], "filters")}
 
 
 def seen(row: LayerCost, net: Net, at: tuple[float, float] = (0.5, 0.5)) -> dict[str, Any] | None:
