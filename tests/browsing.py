@@ -33,25 +33,32 @@ def launched() -> Iterator[Any]:
 
 
 class Server:
-    """`convwise serve FOLDER` in a process of its own. address: as it was printed, with its token."""
+    """Inside `with`, `convwise serve FOLDER` in a process of its own. address: as it was printed, with its token."""
 
     def __init__(self, folder: Path, *words: object) -> None:
         self.folder, self._words = folder, words
+
+    def __enter__(self) -> Server:
         self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.stop()
 
     def start(self) -> None:
         """Begin, and wait until it listens."""
-        self._process: subprocess.Popen[str] = started("serve", self.folder, *self._words)
-        assert self._process.stdout
-        line = self._process.stdout.readline()
+        self.process: subprocess.Popen[str] = started("serve", self.folder, *self._words)
+        assert self.process.stdout
+        line = self.process.stdout.readline()
         found = re.search(r"http://\S+", line)
         if not found:
-            raise AssertionError(f"{line}\n{self._process.communicate()}")
+            raise AssertionError(f"{line}\n{self.process.communicate()}")
         self.address = found[0]
         self.root, _, self.token = self.address.partition("/?token=")
 
     def stop(self) -> int:
         """Ctrl-C; its exit code."""
-        self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=60)
-        return self._process.returncode
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=60)
+        return self.process.returncode

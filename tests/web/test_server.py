@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import signal
 import socket
 import stat
 import time
@@ -31,9 +32,8 @@ from studies import command
 def served(chosen: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served") / "study"
     shutil.copytree(chosen.folder, folder)
-    server = Server(folder)
-    yield server
-    server.stop()
+    with Server(folder) as server:
+        yield server
 
 
 def ask(server: Server, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -144,14 +144,13 @@ def test_only_what_a_study_hands_over_can_be_taken(served: Server, name: str) ->
 def test_the_token_is_for_its_owner_and_outlives_the_server(served: Server, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     shutil.copytree(served.folder, folder, ignore=shutil.ignore_patterns(".page.json"))
-    first = Server(folder)
-    assert first.token != served.token
-    assert stat.S_IMODE((folder / ".page.json").stat().st_mode) == 0o600
-    address = first.address
-    assert first.stop() == 0
-    first.start()
-    assert first.address == address
-    first.stop()
+    with Server(folder) as first:
+        assert first.token != served.token
+        assert stat.S_IMODE((folder / ".page.json").stat().st_mode) == 0o600
+        address = first.address
+        assert first.stop() == 0
+        first.start()
+        assert first.address == address
 
 
 @pytest.mark.parametrize(
@@ -192,20 +191,19 @@ def test_a_port_that_is_taken_is_named(served: Server) -> None:
 
 
 def test_an_empty_folder_awaits_its_study(tmp_path: Path) -> None:
-    server = Server(tmp_path, "--port", 0)
-    state = told(server, "/api/state")
-    assert (state["phase"], state["trainings"], state["files"], state["net"]) == ("waiting", [], [], None)
-    assert told(server, "/api/layers") == {"net": None}
-    for path in ("what-if", "stop", "test", "export"):
-        status, _, text = ask(server, f"/api/{path}", {})
-        assert (status, list(json.loads(text))) == (409, ["error"])
-    server.stop()
+    with Server(tmp_path, "--port", 0) as server:
+        state = told(server, "/api/state")
+        assert (state["phase"], state["trainings"], state["files"], state["net"]) == ("waiting", [], [], None)
+        assert told(server, "/api/layers") == {"net": None}
+        for path in ("what-if", "stop", "test", "export"):
+            status, _, text = ask(server, f"/api/{path}", {})
+            assert (status, list(json.loads(text))) == (409, ["error"])
 
 
 def test_other_machines_are_let_in_on_request_alone(served: Server, tmp_path: Path) -> None:
-    server = Server(tmp_path, "--port", 0, "--host", "0.0.0.0")
-    server._process.send_signal(2)
-    assert "Whoever reaches 0.0.0.0" in server._process.communicate(timeout=60)[1]
+    with Server(tmp_path, "--port", 0, "--host", "0.0.0.0") as server:
+        server.process.send_signal(signal.SIGINT)
+        assert "Whoever reaches 0.0.0.0" in server.process.communicate(timeout=60)[1]
 
 
 # What it says -------------------------------------------------------------------------------------

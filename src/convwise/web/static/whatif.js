@@ -41,8 +41,9 @@ export async function base() {
 }
 
 async function look() {
-  const told = await ask("pictures").catch(() => ({ pictures: [], why: "" }));
+  const told = await ask("pictures").catch((error) => ({ pictures: [], why: error.message }));
   pictures = told.pictures;
+  if (!pictures.length) return put("thumbs", el("p", { class: "note" }, `Without a picture: ${told.why}.`));
   put("thumbs", ...pictures.map((each, i) => el("button", { type: "button", "aria-pressed": String(i === picture), "aria-label": `Image ${i + 1}`, onclick: () => { picture = i; pick(); } }, el("img", { src: each, alt: "" }))));
   if (answer && !answer.problem) sight();
 }
