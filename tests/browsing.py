@@ -57,8 +57,8 @@ class Server:
         self.address = found[0]
         self.root, _, self.token = self.address.partition("/?token=")
 
-    def stop(self) -> int:
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         """Ctrl-C; its exit code."""
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(how)
         self.process.communicate(timeout=60)
         return self.process.returncode

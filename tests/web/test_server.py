@@ -19,7 +19,18 @@ import pytest
 pytest.importorskip("starlette")
 
 from browsing import Server
-from convwise.core.layers import LAYERS, Add, Conv2D, Dense, GlobalAveragePooling2D, parameters
+from convwise.core.layers import (
+    LAYERS,
+    Activation,
+    Add,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalAveragePooling2D,
+    MaxPooling2D,
+    parameters,
+)
 from convwise.core.net import Net
 from convwise.core.parameters import Named
 from convwise.core.problems import UnusableInput
@@ -151,6 +162,7 @@ def test_the_token_is_for_its_owner_and_outlives_the_server(served: Server, tmp_
         assert first.stop() == 0
         first.start()
         assert first.address == address
+        assert first.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize(
@@ -413,6 +425,14 @@ def test_controls_say_what_is_declared() -> None:
     assert isinstance(declared["activation"], Named)
     for option in words["options"]:
         assert answer(NET, [Change("first", "activation", option)], "first")["problem"] is None or option == "relu"
+
+
+def test_the_activation_of_a_convolution_is_found_behind_its_normalisation() -> None:
+    parts = (Conv2D(4, 3, name="a"), MaxPooling2D(), BatchNormalization(), Activation("relu", name="a_act"),
+             Conv2D(4, 3, name="b"), Flatten(), Activation("relu", name="far"))  # fmt: skip
+    found = {each["name"]: [c["layer"] for c in each["controls"] if c["parameter"] == "activation"]
+             for each in layers(Net((20, 20, 1), parts))}  # fmt: skip
+    assert (found["a"], found["a_act"], found["b"]) == (["a_act"], ["a_act"], ["b"])
 
 
 def test_a_change_is_written_as_measure_reads_it() -> None:

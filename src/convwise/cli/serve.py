@@ -39,6 +39,8 @@ def serve(
     your images, and writes the changed network. Ctrl-C ends the page, not the study.
     """
     server = _server()
+    for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell lets the background ignore Ctrl-C
+        signal.signal(ending, signal.default_int_handler)
 
     def ready(where: Any) -> None:
         if host not in server.LOOPBACK:
@@ -70,12 +72,14 @@ def page_beside(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "convwise", "serve", str(folder), "--open"]
     # Ctrl-C is for the study: the page shall show what is written then.
-    page = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
+    page = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         yield
         err().print("The page stays open until Ctrl-C.", highlight=False)
         with suppress(KeyboardInterrupt):
             page.wait()
     finally:
-        page.send_signal(signal.SIGINT)
+        page.terminate()
         page.wait()

@@ -9,12 +9,25 @@ from typing import Any
 from convwise.core.activations import ACTIVATIONS
 from convwise.core.calculus import Analysis, LayerCost, analyse
 from convwise.core.check import findings
-from convwise.core.layers import Activation, BatchNormalization, Concatenate, Dense, Layer, parameters
+from convwise.core.layers import (
+    Activation,
+    AveragePooling2D,
+    BatchNormalization,
+    Concatenate,
+    Dense,
+    Dropout,
+    GroupNormalization,
+    Layer,
+    LayerNormalization,
+    MaxPooling2D,
+    parameters,
+)
 from convwise.core.net import INPUT, Net
 from convwise.core.parameters import Count, Extra, Flag, Named, Number, Padding, Parameter, Size, Word
 from convwise.core.problems import ConvwiseError, UnusableInput
 
 FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about come first
+BETWEEN = (BatchNormalization, GroupNormalization, LayerNormalization, MaxPooling2D, AveragePooling2D, Dropout)
 KINDS: dict[type, str] = {
     Count: "count", Size: "pair", Extra: "pair", Padding: "padding", Flag: "flag", Named: "word", Word: "word",
     Number: "number",
@@ -210,7 +223,7 @@ def _control(layer: Layer, declared: Parameter[Any, Any], asked: bool) -> dict[s
 
 
 def _activation_of(net: Net, layer: Layer) -> Layer | None:
-    """The activation that is a layer of its own behind a convolution, with nothing but a normalisation between."""
+    """The activation that is a layer of its own behind a convolution, with nothing but BETWEEN in between."""
     while layer.name != INPUT:
         readers = [each for each in net.layers if layer.name in each.inputs]
         if len(readers) != 1:
@@ -218,6 +231,6 @@ def _activation_of(net: Net, layer: Layer) -> Layer | None:
         layer = readers[0]
         if isinstance(layer, Activation):
             return layer
-        if not isinstance(layer, BatchNormalization):
+        if not isinstance(layer, BETWEEN):
             return None
     return None
