@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "output": EVERYTHING,
     "study": EVERYTHING,  # the sentence and the verbs: the files directly in the package
     "cli": EVERYTHING,
+    "web": EVERYTHING,
 }
 TABLES: dict[str, str] = {
     "LAYERS": "core/layers.py",

@@ -14,6 +14,7 @@ from convwise.core.goal import parse_goal
 from convwise.core.progress import Watcher
 from convwise.core.records import Advice, Fingerprint
 from convwise.core.verb import verb
+from convwise.feed import Feed
 from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
 from convwise.output import choice, deliver
@@ -64,8 +65,12 @@ def choose(
     settings = Settings(source, parse_duration(budget), parse_goal(goal), task, test, folder_for(source, out), seed,
                         workers, trials, evidence, runner, command)  # fmt: skip
     checked(settings)
-    lab = Lab(ThisMachine(), Clock(settings.budget, begun), watcher or notebook.watcher(), RUNNERS[settings.runner])
-    with tidied(settings):
+    about = {"source": str(source) if isinstance(source, (str, Path)) else "arrays", "goal": settings.goal.text,
+             "budget_seconds": settings.budget, "trials": settings.trials, "command": settings.command,
+             "ends": time.time() + settings.budget - (time.monotonic() - begun)}  # fmt: skip
+    feed = Feed(settings.work, about, watcher or notebook.watcher())
+    lab = Lab(ThisMachine(), Clock(settings.budget, begun), feed.tell, RUNNERS[settings.runner])
+    with tidied(settings), feed:
         return choice.load(study.run(settings, lab))
 
 

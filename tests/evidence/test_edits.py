@@ -108,6 +108,26 @@ def test_layers_that_no_longer_fit_each_other_are_refused():
     with pytest.raises(ShapeError, match="sum"):
         named(Subject(joined), "b.filters=6")
     assert all("filters" not in edit.parameter or edit.parameter == "filters" for edit in questions(Subject(joined)))
+    together = named(Subject(joined), "b.filters=6 & a.filters=6")
+    assert together.net == joined.edit("b", filters=6).edit("a", filters=6)
+    assert (together.parameter, together.before, together.after) == ("b.filters & a.filters", "4 & 4", "6 & 6")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("first.kernel_size=5 & second.kernel_size=99", ShapeError, "needs 99x99"),
+        ("first.kernel_size=5 & second.kernal_size=5", UnusableInput, "second has no kernal_size"),
+        ("first.kernel_size=5 & second", UnusableInput, "NAME=VALUE"),
+        ("first.kernel_size=3 & second.filters=-1", UnusableInput, "at least 1"),
+        ("kernel_size=5 & second.filters=9", UnusableInput, "kernel_size"),
+        ("first.kernel_size=3 & first.kernel_size=3", UnusableInput, "is what the network has"),
+        ("&", UnusableInput, "NAME=VALUE"),
+    ],
+)
+def test_what_cannot_be_changed_together_is_refused(text, kind, words):
+    with pytest.raises(kind, match=words):
+        named(PLAIN, text)
 
 
 # --- of a space ----------------------------------------------------------------------------------
@@ -141,6 +161,14 @@ def test_a_value_that_the_space_would_change_is_refused(chosen):
         named(chosen, f"stage.filters={now}")
     other = refused.value.problem.expected.split("such as ")[1].split(",")[0]
     assert named(chosen, f"stage.filters={other}").after == int(other)
+
+
+def test_a_layer_that_is_named_as_a_choice_can_be_what_no_sample_is(chosen):
+    with pytest.raises(UnusableInput, match="is '3,5'"):
+        named(chosen, "stem.kernel_size=3,5")
+    edit = named(chosen, "stem.kernel_size=3,5 &")
+    assert edit.net == chosen.net.edit("stem", kernel_size=(3, 5))
+    assert (edit.parameter, edit.sample) == ("stem.kernel_size", {})
 
 
 def test_a_change_that_needs_others_to_keep_the_goal_is_refused():

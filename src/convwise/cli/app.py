@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 from convwise.cli import check as cli_check
 from convwise.cli import layer as cli_layer
 from convwise.cli import measure as cli_measure
+from convwise.cli import serve as cli_serve
 from convwise.cli.console import err, out, table, watching
 from convwise.core.clock import STARTED
 from convwise.core.problems import ConvwiseError, UnusableInput
@@ -112,6 +114,7 @@ def choose(
         typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0 for none."),
     ] = 0.1,
     runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
+    show: Annotated[bool, typer.Option("--open", help=cli_serve.OPEN_HELP)] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Choose a network for IMAGES by experiment, and write it with its evidence.
@@ -122,16 +125,20 @@ def choose(
     is not reached, the network that comes nearest is written, and the exit code is 1; also where
     no network is better than always answering the largest class.
     """
-    from convwise import verbs
+    from convwise import settings, verbs
 
     _on_termination()
     command = "convwise " + shlex.join(sys.argv[1:])
-    with watching(as_json) as watcher:
-        written = verbs.choose(
-            images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
-            trials=trials, evidence=evidence, runner=runner, command=command, watcher=watcher, started=STARTED,
-        )  # fmt: skip
-    if not _tell_choice(Path(written), as_json):
+    with ExitStack() as until_seen:
+        if show:
+            until_seen.enter_context(cli_serve.page_beside(settings.folder_for(images, out_dir)))
+        with watching(as_json) as watcher:
+            written = verbs.choose(
+                images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
+                trials=trials, evidence=evidence, runner=runner, command=command, watcher=watcher, started=STARTED,
+            )  # fmt: skip
+        wanted = _tell_choice(Path(written), as_json)
+    if not wanted:
         raise typer.Exit(1)
 
 
@@ -278,6 +285,7 @@ def report(folder: DirArgument) -> None:
 app.command(cls=cli_layer.Words, short_help="Say what one layer does to one input.")(cli_layer.layer)
 app.command(short_help="Say what MODEL costs and sees, and what is wrong with it.")(cli_check.check)
 app.command(short_help="Say what a change of a network is worth on IMAGES.")(cli_measure.measure)
+app.command(short_help="Show the study in DIR as a page.")(cli_serve.serve)
 
 
 def _test(text: str | None) -> Any:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 PARAMETER_HELP = (
     "What to change: of a choice folder's space (stage.kernel_size=5), of one layer (stage2_conv1.kernel_size=5; "
     "3,5 is 3 rows x 5 columns), or of all convolutions (activation=gelu, filters=x2). Several times for several "
-    "changes, each tried alone. Default: kernel size, filters, strides, padding, activation, then layer by layer; "
-    "the most doubtful first."
+    "changes, each tried alone; joined by & ('stem.filters=32 & stage1_conv2.filters=32') for layers that change "
+    "together. Default: kernel size, filters, strides, padding, activation, then layer by layer; the most doubtful "
+    "first."
 )
 
 

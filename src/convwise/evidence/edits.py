@@ -1,7 +1,9 @@
 """NAME=VALUE, or nothing said -> edits of a network, named as they can be typed again.
 
 NAME is a choice of the space that the network grew from ('stage.kernel_size'), a parameter of one
-layer ('stage2_conv1.kernel_size'), or of all convolutions at once ('kernel_size').
+layer ('stage2_conv1.kernel_size'), or of all convolutions at once ('kernel_size'). Parameters of layers can be
+changed together: 'stem.filters=32 & stage1_conv2.filters=32'. With an & all names are of layers, also the
+last: 'stem.kernel_size=5 &' is of the layer where the space has a choice of this name.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from convwise.evidence.experiment import Edit
 
 FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
 FLAG = "--parameter"
+AND = "&"
 ALTERNATIVES = 2  # values of one choice that are tried unasked
 CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)
 ENDS = ("linear", "softmax", "sigmoid")  # activations that are no choice
@@ -51,9 +54,9 @@ def named(subject: Subject, text: str) -> Edit:
     UnusableInput where there is no such name or value, or where it changes nothing; ShapeError where
     the edited layers do not fit.
     """
-    name, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not name or not value:
-        raise UnusableInput(FLAG, f"is {text!r}", "NAME=VALUE, such as " + _example(subject))
+    if AND in text:
+        return _together(subject, text)
+    name, value = _parted(subject, text)
     if name in subject.choices:
         return _of_space(subject, name, value)
     layer, _, parameter = name.rpartition(".")
@@ -62,6 +65,13 @@ def named(subject: Subject, text: str) -> Edit:
     if name in FIVE:
         return _of_all(subject, name, value)
     raise _unknown(subject, name)
+
+
+def _parted(subject: Subject, text: str) -> tuple[str, str]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name or not value:
+        raise UnusableInput(FLAG, f"is {text!r}", "NAME=VALUE, such as " + _example(subject))
+    return name, value
 
 
 def questions(subject: Subject, evidence: Sequence[Mapping[str, Any]] = ()) -> list[Edit]:
@@ -135,10 +145,32 @@ def trained(space: Space, sample: Sample, recipe: Recipe | None) -> Recipe | Non
 
 def _of_layer(subject: Subject, name: str, parameter: str, text: str) -> Edit:
     """One parameter of one layer at another value."""
+    _check_name(subject, name, parameter)
+    return _edited(subject, {name: parameter}, f"{name}.{parameter}", text)
+
+
+def _check_name(subject: Subject, name: str, parameter: str) -> None:
     layer = next((layer for layer in subject.net.layers if layer.name == name), None)
     if layer is None or parameter not in (declared := [each.name for each in parameters(layer)]):
         raise _unknown(subject, f"{name}.{parameter}", declared if layer else ())
-    return _edited(subject, {name: parameter}, f"{name}.{parameter}", text)
+
+
+def _together(subject: Subject, text: str) -> Edit:
+    """Parameters of layers at other values, all at once: one alone need not fit."""
+    net, names, before, after = subject.net, [], [], []
+    for part in list(filter(str.strip, text.split(AND))) or [text]:
+        name, value = _parted(subject, part)
+        layer, _, parameter = name.rpartition(".")
+        _check_name(subject, layer, parameter)
+        net = _set(net, layer, parameter, value, f"{FLAG} {text}")
+        names.append(name)
+        before.append(str(plain(getattr(subject.net[layer], parameter))))
+        after.append(str(plain(getattr(net[layer], parameter))))
+    if net.id == subject.net.id:
+        raise UnusableInput(f"{FLAG} {text}", "is what the network has", "other values")
+    analyse(net)
+    joint = f" {AND} "
+    return Edit(joint.join(names), net, joint.join(before), joint.join(after))
 
 
 def _of_all(subject: Subject, parameter: str, text: str) -> Edit:
@@ -164,10 +196,7 @@ def _edited(subject: Subject, which: Mapping[str, str], name: str, text: str) ->
     before = [getattr(net[layer], parameter) for layer, parameter in which.items()]
     changed = net
     for layer, parameter in which.items():
-        try:
-            changed = changed.edit(layer, **{parameter: _value(text, getattr(net[layer], parameter))})
-        except UnusableInput as error:
-            raise UnusableInput(where, f"{text} is no {parameter}", error.problem.expected) from error
+        changed = _set(changed, layer, parameter, text, where)
     if changed.id == net.id:
         raise UnusableInput(where, "is what the network has", "another value")
     analyse(changed)
@@ -175,6 +204,13 @@ def _edited(subject: Subject, which: Mapping[str, str], name: str, text: str) ->
     layer, parameter = next(iter(which.items()))
     after = text if _is_factor(text) and len(which) > 1 else plain(getattr(changed[layer], parameter))
     return Edit(name, changed, plain(before[0]) if same else "as it is", after)
+
+
+def _set(net: Net, layer: str, parameter: str, text: str, where: str) -> Net:
+    try:
+        return net.edit(layer, **{parameter: _value(text, getattr(net[layer], parameter))})
+    except UnusableInput as error:
+        raise UnusableInput(where, f"{text} is no {parameter}", error.problem.expected) from error
 
 
 def _value(text: str, now: Any) -> Any:

@@ -1,3 +1,3 @@
 """Images: any source -> decoded, upright, deduplicated, split into parts, the test part sealed."""
 
-__all__ = ["decode", "loading"]
+__all__ = ["decode", "loading", "preview"]

@@ -1,0 +1,216 @@
+"""A study's folder -> what the page shows of it, as plain JSON: read anew where something there is new."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError
+from convwise.core.records import Advice, Effect, Result, from_json, to_json
+from convwise.feed import News, news, stored
+from convwise.output import deliver, plots
+from convwise.output.words import change, plain
+from convwise.search.judge import judge
+
+ADVICE, SETTINGS = "convwise:advice", "convwise:settings"  # notes of a ledger, see study.py
+MEASURED = "measure"  # the stage of trials that `convwise measure` adds to a finished study
+NOTES = 6  # of those that a study has told, the last ones are shown
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a folder held at one moment. version: another one where anything but the time is another."""
+
+    version: str
+    news: News
+    results: tuple[Result, ...]
+    notes: Mapping[str, Any]
+    choice: Mapping[str, Any] | None
+
+    @cached_property
+    def advice(self) -> Advice | None:
+        """What the study began with, once it has looked at the images."""
+        return from_json(Advice, self.notes[ADVICE]) if ADVICE in self.notes else None
+
+    @property
+    def phase(self) -> str:
+        """'running', 'stopping', 'writing', 'finished', 'interrupted', 'stopped' or 'waiting'."""
+        if self.news.running:
+            stages = [each["stage"] for each in self.news.events]
+            return next((each for each in ("writing", "stopping") if each in stages), "running")
+        if self.choice:
+            return "interrupted" if self.choice["provenance"].get("interrupted") else "finished"
+        return "stopped" if self.notes else "waiting"
+
+    @cached_property
+    def effects(self) -> tuple[Effect, ...]:
+        """As the folder tells them, or as far as they are known by now."""
+        if self.choice and not self.news.running:
+            return tuple(deliver.effect_of(row) for row in self.choice["effects"])
+        try:
+            return judge(self.advice, self.results).effects if self.advice else ()
+        except ValueError:  # nothing ended yet
+            return ()
+
+    @cached_property
+    def plots(self) -> dict[str, str]:
+        """The report's own pictures of what is known by now, as SVG; '' where there is nothing to draw."""
+        first = [r for r in self.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.stage != "final"]
+        return {
+            "effects": plots.forest_plot(self.effects, [change(effect) for effect in self.effects]),
+            "cost": plots.cost_plot(first, [], self._marked(first)),
+        }
+
+    def _marked(self, first: Sequence[Result]) -> dict[str, str]:
+        """The one trial that is pointed out: of the chosen network, or of the advised one."""
+        sample = self.choice["sample"] if self.choice else self.advice.sample if self.advice else {}
+        word = "chosen" if self.choice else "advised"
+        return dict([(r.trial.id, word) for r in first if not differs(sample, r.trial.sample)][:1])
+
+    @property
+    def net(self) -> Net | None:
+        """What is chosen, or else what is advised."""
+        if self.choice and not self.news.running:
+            return Net.from_json(self.choice["net"])
+        return self.advice.net if self.advice else None
+
+    @property
+    def source(self) -> str:
+        """Where the images are, as they were named."""
+        held = self.choice["data"] if self.choice else self.notes.get(SETTINGS, {})
+        return str(self.news.about.get("source") or held.get("source", ""))
+
+
+class Following:
+    """One folder, looked at again and again, by several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._rows: list[tuple[int, Result]] = []
+        self._known: Known | None = None
+        self._lock = threading.Lock()
+
+    def look(self) -> Known:
+        """What the folder holds now."""
+        with self._lock:
+            rows, notes = stored(self.folder / "study.db", self._rows[-1][0] if self._rows else 0)
+            if not notes:
+                self._rows = []
+            self._rows += [(number, from_json(Result, row)) for number, row in rows]
+            told = news(self.folder)
+            mark = self.folder / "choice.json"
+            written = mark.stat().st_mtime_ns if mark.is_file() else 0
+            version = f"{len(told.events)}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
+            if self._known is None or self._known.version != version:
+                results = tuple(result for _, result in self._rows if result.trial.stage != MEASURED)
+                self._known = Known(version, told, results, notes, self._choice() if written else None)
+            return self._known
+
+    def _choice(self) -> Mapping[str, Any] | None:
+        try:
+            return deliver.read_choice(self.folder)
+        except ConvwiseError:
+            return None
+
+
+def state(known: Known) -> dict[str, Any]:
+    """Everything that is shown of a study but its plots."""
+    about, events = known.news.about, known.news.events
+    last = events[-1] if events else {}
+    begun = [each for each in events if each.get("planned")]
+    told = [each["note"] for each in events if each.get("note")]
+    return {
+        "version": known.version,
+        "phase": known.phase,
+        "title": Path(known.source).name or known.source or "convwise",
+        "source": known.source,
+        "goal": about.get("goal") or (known.choice or {}).get("goal", {}).get("text", ""),
+        "command": about.get("command") or (known.choice or {}).get("provenance", {}).get("command", ""),
+        "stoppable": bool(known.news.running and about.get("stoppable")),
+        "stage": last.get("stage", ""),
+        "done": begun[-1]["done"] if begun and begun[-1]["stage"] == last.get("stage") else 0,
+        "planned": begun[-1]["planned"] if begun and begun[-1]["stage"] == last.get("stage") else 0,
+        "live": {name: last[name] for name in last.keys() - {"stage", "done", "planned", "best", "note", "time"}},
+        "notes": list(dict.fromkeys(told))[-NOTES:],
+        "budget": about.get("budget_seconds") if about.get("trials") is None else None,
+        "ends": _ends(last, about) if known.news.running else None,
+        "best": _best(events),
+        "net": known.net.id if known.net else None,
+        "trainings": trainings(known),
+        "effects": [_effect(effect) for effect in known.effects],
+        "choice": _chosen(known.choice) if known.choice and not known.news.running else None,
+        "now": time.time(),
+    }
+
+
+def _ends(last: Mapping[str, Any], about: Mapping[str, Any]) -> float | None:
+    """When the budget is spent, in seconds of the epoch; None where trials are counted."""
+    if about.get("trials") is not None:
+        return None
+    left = last.get("seconds_left")
+    return last["time"] + left if left else about.get("ends")  # an event without time left is of an overrun
+
+
+def _best(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    told = [{**each["best"], "baseline": each.get("baseline")} for each in events if each.get("best")]
+    return told[-1] if told else None
+
+
+def _chosen(choice: Mapping[str, Any]) -> dict[str, Any]:
+    provenance = choice["provenance"]
+    return {
+        "test": choice["test"],
+        "cost": choice["cost"],
+        "notes": choice["notes"],
+        "kept": choice.get("goal", {}).get("kept", True),
+        "seconds": provenance.get("wall_seconds"),
+        "budget": provenance.get("budget_seconds") if not provenance.get("trials") else None,
+    }
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    return {**to_json(effect), "before": plain(effect.before), "after": plain(effect.after), "said": change(effect)}
+
+
+def trainings(known: Known) -> list[dict[str, Any]]:
+    """A row for each training: what it changes of the advised network, and the accuracy after each of its parts."""
+    begun: dict[str, list[Result]] = {}
+    first: dict[str, str] = {}  # trial -> the first one of its training
+    for result in known.results:
+        trial = result.trial
+        first[trial.id] = first.get(trial.resumes, trial.id)
+        begun.setdefault(first[trial.id], []).append(result)
+    advised = known.advice.space.fit(known.advice.sample) if known.advice else {}
+    chosen = known.choice["sample"] if known.choice and not known.news.running else None
+    return [
+        {**_training(parts, advised), "chosen": chosen is not None and not differs(chosen, parts[0].trial.sample)}
+        for parts in begun.values()
+    ]
+
+
+def differs(sample: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What the other sample has at other values: 'stem.kernel_size 3 → 5; ...'."""
+    changed = [name for name in sample.keys() & other.keys() if sample[name] != other[name]]
+    return "; ".join(f"{name} {plain(sample[name])} → {plain(other[name])}" for name in sorted(changed))
+
+
+def _training(parts: Sequence[Result], advised: Mapping[str, Any]) -> dict[str, Any]:
+    first, last = parts[0].trial, parts[-1]
+    scores = [part.score for part in parts if part.score is not None]
+    return {
+        "id": first.id,
+        "stage": last.trial.stage,
+        "what": differs(advised, first.sample) or "as advised",
+        "parts": scores,
+        "accuracy": scores[-1] if scores else None,
+        "params": last.cost.get("params"),
+        "macs": last.cost.get("macs"),
+        "seconds": sum(part.seconds for part in parts),
+        "failed": last.reason if last.status == "failed" else "",
+    }

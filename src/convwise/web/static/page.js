@@ -1,0 +1,201 @@
+// The page of one study: asks its server for what is new, and shows it.
+
+import { $, ask, drawn, el, minutes, percent, points, put, say, short, show, study, text, THIN, whole } from "./common.js";
+import { base, renderTests } from "./whatif.js";
+
+let offset = 0; // the server's clock minus ours, in seconds
+
+// Now ------------------------------------------------------------------------------------------------
+
+const PHASES = {
+  waiting: "waiting for a study", running: "running", stopping: "stopping", writing: "writing the folder",
+  finished: "finished", interrupted: "interrupted", stopped: "not running",
+};
+const STAGES = {
+  look: "Looking at the images", race: "Comparing networks", teacher: "Training the network that others learn from",
+  ladder: "Trying cheaper networks", final: "Training the chosen network to its end", writing: "Writing code, weights and the report",
+  stopping: "Taking the best so far", continue: "Continuing an unfinished study",
+};
+
+function render(state) {
+  const before = study.state;
+  study.state = state;
+  offset = state.now - Date.now() / 1000;
+  document.title = `${state.title} · convwise`;
+  text("title", state.title);
+  text("name", state.title);
+  text("phase", PHASES[state.phase]);
+  const alive = ["running", "stopping", "writing"].includes(state.phase);
+  $("phase").className = `phase ${alive ? "alive" : state.phase}`;
+  if (before && before.phase !== state.phase) say(`The study is ${PHASES[state.phase]}.`);
+  renderNumbers(state);
+  renderDoing(state, alive);
+  renderTrainings(state, before);
+  renderEffects(state);
+  renderTests(state);
+  renderFiles(state);
+  tick();
+}
+
+function renderNumbers(state) {
+  const { choice, best } = state;
+  const test = choice && choice.test;
+  const lost = test && test.better_than_guessing === false;
+  text("accuracy-is", !choice ? "Best so far, validation" : test.kind === "test" ? "Accuracy, sealed test" : "Accuracy, validation estimate");
+  const share = choice ? test.accuracy : best && best.accuracy;
+  const baseline = choice ? test.baseline : best && best.baseline;
+  text("accuracy", percent(share));
+  const range = choice ? `${percent(test.low)} to ${percent(test.high)}, ${whole(test.n)} images` : "";
+  put("accuracy-more", range, ...(range && baseline ? [el("br")] : []), baseline ? `always the largest class: ${percent(baseline)}` : "");
+  const cost = choice ? choice.cost : best;
+  text("params", whole(cost && cost.params));
+  text("macs", short(cost && cost.macs));
+  show("banner", Boolean(lost) || (choice && !choice.kept));
+  if (lost) put("banner", el("strong", {}, "No network was chosen. "), choice.notes[0] || "");
+  else if (choice && !choice.kept) put("banner", el("strong", {}, "The goal is not reached. "), state.goal);
+  show("against", Boolean(share && baseline));
+  const bar = (name, value, kind) => {
+    const line = el("i", { class: kind });
+    line.style.width = `${100 * value}%`;
+    return [el("span", {}, name), el("div", {}, line), el("em", {}, percent(value))];
+  };
+  if (share && baseline)
+    put("bars", ...bar("always the largest class", baseline, "nothing"), ...bar(choice ? (lost ? "the network trained" : "the chosen network") : "best so far", share, ""));
+  const notes = choice ? choice.notes.slice(lost ? 1 : 0) : state.notes;
+  show("notes", notes.length > 0);
+  put("notes", ...notes.map((note) => el("li", {}, note)));
+}
+
+function renderDoing(state, alive) {
+  const stage = STAGES[state.stage] || "";
+  const count = state.planned > 1 ? `: ${state.done} of ${state.planned}` : "";
+  const said = {
+    waiting: "No study has begun in this folder. This page shows it as soon as one does.",
+    interrupted: "It was interrupted: this is the best so far. The same command goes on from here.",
+    stopped: "It ended before there was anything to write. The same command goes on from here.",
+    finished: state.goal ? `Goal: ${state.goal}` : "",
+  };
+  text("doing", alive ? (stage ? `${stage}${count}` : "Reading the images") : said[state.phase]);
+  show("stop", alive);
+  $("stop").disabled = !state.stoppable || state.phase !== "running";
+  text("stop", state.phase === "stopping" ? "Taking the best…" : "Take the best now");
+  text("stop-note", !alive ? "" : state.stoppable ? "Ends the search as Ctrl-C does: the best so far is written." : "Can be stopped only where it was started.");
+  show("report", Boolean(state.choice) && state.files.length > 0);
+}
+
+function tick() {
+  if (!study.state) return;
+  const { phase, ends, budget, choice } = study.state;
+  const running = ["running", "stopping", "writing"].includes(phase);
+  show("track", running && Boolean(budget && ends));
+  if (running) {
+    text("clock-is", "Time left");
+    const left = ends && ends - (Date.now() / 1000 + offset);
+    text("clock", ends ? minutes(left) : "–");
+    text("clock-more", !budget ? "counted by trials" : left < -1 ? `${minutes(-left)} over` : `of ${minutes(budget)}`);
+    if (budget && ends) {
+      const spent = Math.min(100, Math.max(0, 100 * (1 - left / budget)));
+      $("track").firstElementChild.style.width = `${spent}%`;
+      $("track").setAttribute("aria-valuenow", Math.round(spent));
+    }
+  } else {
+    text("clock-is", "Time taken");
+    text("clock", choice && choice.seconds ? minutes(Math.round(choice.seconds)) : "–");
+    text("clock-more", choice && choice.budget ? `of ${minutes(choice.budget)}` : "");
+  }
+}
+
+$("stop").addEventListener("click", async () => {
+  $("stop").disabled = true;
+  try {
+    await ask("stop", {});
+    say("The best so far is taken.");
+  } catch (error) {
+    text("stop-note", error.message);
+  }
+});
+
+// Trainings and effects ---------------------------------------------------------------------------------
+
+function renderTrainings(state, before) {
+  const known = new Map(before ? before.trainings.map((each) => [each.id, each.parts.length]) : []);
+  show("no-trainings", !state.trainings.length);
+  show("trainings-table", state.trainings.length > 0);
+  const top = Math.max(0, ...state.trainings.map((each) => each.accuracy || 0));
+  put("landed", ...state.trainings.map((each) => {
+    const fresh = before && known.get(each.id) !== each.parts.length;
+    const score = el("td", { class: "n" }, each.failed ? "failed" : percent(each.accuracy));
+    const mark = state.choice ? each.chosen && "chosen" : each.accuracy === top && top && "best so far";
+    return el("tr", { class: `${fresh ? "new" : ""} ${each.failed ? "failed" : ""}` },
+      el("td", { class: "name" }, each.what, mark ? el("small", { class: "key chosen" }, mark) : null, each.failed ? el("small", {}, each.failed) : null),
+      el("td", {}, spark(each.parts, state.trainings)), score,
+      el("td", { class: "n" }, whole(each.params)), el("td", { class: "n" }, short(each.macs)), el("td", { class: "n" }, `${Math.round(each.seconds)}${THIN}s`));
+  }));
+  const landed = state.trainings.filter((each) => before && known.get(each.id) !== each.parts.length && each.accuracy);
+  if (landed.length) say(landed.map((each) => `${each.what}: ${percent(each.accuracy)}`).join(". "));
+  if (!before || state.trainings.length !== before.trainings.length) plot("cost");
+}
+
+function spark(parts, all) {
+  const scores = all.flatMap((each) => each.parts);
+  const [low, high] = [Math.min(...scores), Math.max(...scores)];
+  const most = Math.max(2, ...all.map((each) => each.parts.length));
+  const at = (score, i) => [4 + (92 * i) / (most - 1), 20 - (16 * (score - low)) / (high - low || 1)];
+  const path = parts.map((score, i) => `${i ? "L" : "M"}${at(score, i).map((n) => n.toFixed(1)).join(" ")}`).join("");
+  const said = parts.map(percent).join(", ");
+  const ends = parts.length ? at(parts.at(-1), parts.length - 1) : null;
+  return drawn("svg", { class: "spark", viewBox: "0 0 100 24", role: "img", "aria-label": said || "no part ended" },
+    drawn("title", {}, said), drawn("path", { d: path }), ends && drawn("circle", { cx: ends[0], cy: ends[1], r: 2.6 }));
+}
+
+function renderEffects(state) {
+  show("no-effects", !state.effects.length);
+  show("effects-table", state.effects.length > 0);
+  const key = JSON.stringify(state.effects.map((each) => [each.said, each.accuracy_change]));
+  if ($("measured").dataset.key === key) return;
+  $("measured").dataset.key = key;
+  put("measured", ...state.effects.map((each) => el("tr", {},
+    el("td", { class: "name" }, each.parameter), el("td", { "data-of": "From" }, each.before), el("td", { "data-of": "To" }, each.after),
+    el("td", { class: "n", "data-of": "Points" }, points(each.accuracy_change)),
+    el("td", { class: "n", "data-of": "Interval" }, `${points(each.low)} to ${points(each.high)}`),
+    el("td", { class: "n", "data-of": "After" }, each.seconds ? `${Number(each.seconds.toPrecision(3))}${THIN}s` : "equal epochs"),
+    el("td", {}, el("span", { class: `key ${each.verdict.replace(" ", "-")}` }, each.verdict)))));
+  plot("effects");
+}
+
+async function plot(name) {
+  const answer = await fetch(`/api/plots/${name}`);
+  const svg = answer.status === 200 ? await answer.text() : "";
+  show(`${name}-figure`, Boolean(svg));
+  if (svg) put(`${name}-plot`, document.importNode(new DOMParser().parseFromString(svg, "image/svg+xml").documentElement, true));
+}
+
+function renderFiles(state) {
+  show("no-files", !state.files.length);
+  put("file-list", ...state.files.map((name) => el("li", {}, el("span", {}, el("a", { href: `/files/${name}`, download: true }, name)))));
+  show("again", Boolean(state.command));
+  text("command", state.command);
+}
+
+// Asking, for as long as the page is open ---------------------------------------------------------------
+
+async function follow() {
+  try {
+    const state = await ask(`state?since=${encodeURIComponent(study.state ? study.state.version : "")}`);
+    if (!$("lost").hidden) say("Connected again.");
+    show("lost", false);
+    if (state) {
+      const shown = study.state;
+      const fresh = !shown || shown.phase !== state.phase || shown.net !== state.net || shown.source !== state.source;
+      render(state);
+      if (fresh) await base();
+    }
+  } catch (error) {
+    show("lost", true);
+  }
+  setTimeout(follow, document.hidden ? 4000 : 1000);
+}
+
+if (location.search) history.replaceState(null, "", location.pathname + location.hash); // the token is in the cookie now
+setInterval(tick, 250);
+follow();

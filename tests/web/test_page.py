@@ -1,0 +1,348 @@
+"""The page in a real browser: every control, by keyboard, on a phone, in the dark, through restarts, and live."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette")
+
+from browsing import Server, launched
+from convwise.core.calculus import analyse
+from convwise.core.net import Net
+from studies import started
+
+PATIENCE = 120_000  # ms, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with launched() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def served(chosen: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("served") / "study"
+    shutil.copytree(chosen.folder, folder)
+    with Server(folder) as server:
+        yield server
+
+
+def opened(browser: Any, server: Server, ready: str = "#thumbs img", **how: Any) -> Any:
+    """A fresh window on the page. complaints: what the browser said of it."""
+    page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **how})
+    page.set_default_timeout(PATIENCE)
+    page.complaints = []
+    page.on("console", lambda message: page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("dialog", lambda dialog: page.complaints.append(dialog.message))
+    page.goto(server.address)
+    page.wait_for_selector(ready)
+    return page
+
+
+@pytest.fixture
+def page(browser: Any, served: Server) -> Iterator[Any]:
+    window = opened(browser, served)
+    yield window
+    assert window.complaints == []
+    window.close()
+
+
+def net_of(folder: Path) -> Net:
+    return Net.from_json(json.loads((folder / "choice.json").read_text())["net"])
+
+
+def says(page: Any, selector: str, words: str, whole: bool = False) -> None:
+    """Waits until an element says so: without evaluating a string there, which the page's policy forbids."""
+    expect = pytest.importorskip("playwright.sync_api").expect(page.locator(selector))
+    (expect.to_have_text if whole else expect.to_contain_text)(words, timeout=PATIENCE)
+
+
+def total(page: Any, number: int, words: str) -> None:
+    """Waits until one of the four totals is so."""
+    says(page, f"#totals div:nth-child({number + 1}) dd", words)
+
+
+# How it looks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_is_for_everybody(browser: Any, served: Server, width: int, scheme: str) -> None:
+    """No barrier that axe knows, nothing beside the screen, nothing that the policy had to refuse."""
+    page = opened(browser, served, viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page.select_option("#stem-padding", "valid")
+    page.fill("#stem-kernel_size", "99")
+    says(page, "#problem", "needs 99x99 inputs")
+    page.click("#more summary")
+    page.click("#all-layers summary")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    names = "[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))"
+    assert page.evaluate(names)
+    axe = pytest.importorskip("axe_core_python")
+    page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text())
+    found = page.evaluate("axe.run()")
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+    assert len(found["passes"]) > 30
+    assert page.complaints == []
+    page.close()
+
+
+def test_a_finished_study_is_opened(page: Any, served: Server) -> None:
+    choice = json.loads((served.folder / "choice.json").read_text())
+    assert page.inner_text("#phase") == "finished"
+    assert page.inner_text("#accuracy") == f"{100 * choice['test']['accuracy']:.1f}\u202f%"
+    assert f"{100 * choice['test']['baseline']:.1f}\u202f%" in page.inner_text("#accuracy-more")
+    assert page.inner_text("#params") == f"{choice['cost']['params']:,}"
+    assert page.locator("#measured tr").count() == len(choice["effects"])
+    assert not page.is_visible("#stop")
+    assert "stripes" in page.title()
+    with page.expect_popup() as popup:
+        page.click("#report")
+    report = popup.value
+    report.wait_for_load_state()
+    assert "convwise report" in report.inner_text("body")
+    assert report.evaluate("origin") == "null"
+    report.close()
+
+
+# Every control ------------------------------------------------------------------------------------
+
+
+def test_each_control_is_answered_by_the_calculus(page: Any, served: Server) -> None:
+    net = net_of(served.folder)
+    now = net["stem"].kernel_size[0]  # type: ignore[attr-defined]
+    page.fill("#stem-kernel_size", str(now + 2))
+    assert page.input_value("#stem-kernel_size-columns") == str(now + 2), "a square stays one"
+    wanted = net.edit("stem", kernel_size=now + 2)
+    total(page, 0, f"{analyse(wanted).total.params:,}")
+    page.fill("#stem-kernel_size-columns", str(now))
+    wanted = net.edit("stem", kernel_size=(now + 2, now))
+    total(page, 0, f"{analyse(wanted).total.params:,}")
+    page.fill("#stem-strides", "2")
+    wanted = wanted.edit("stem", strides=2)
+    total(page, 3, "×".join(map(str, analyse(wanted)["stem"].output_shape)))
+    page.select_option("#stem-padding", "own")
+    for side, px in (("top", 3), ("bottom", 2), ("left", 1), ("right", 4)):
+        page.fill(f"#stem-padding-{side}", str(px))
+    wanted = wanted.edit("stem", padding=(3, 2, 1, 4))
+    total(page, 3, "×".join(map(str, analyse(wanted)["stem"].output_shape)))
+    page.click("#more summary")
+    page.set_checked("#stem-use_bias", not net["stem"].use_bias)  # type: ignore[attr-defined]
+    wanted = wanted.edit("stem", use_bias=not net["stem"].use_bias)  # type: ignore[attr-defined]
+    total(page, 0, f"{analyse(wanted).total.params:,}")
+    assert page.locator("#changes li").count() == 4
+    for left in (3, 2, 1, 0):
+        page.locator("#changes button").first.click()
+        page.wait_for_selector(f"#changes:not(:has(li:nth-child({left + 1})))", state="attached")
+    total(page, 0, f"{analyse(net).total.params:,}")
+    assert page.input_value("#stem-padding") == net["stem"].padding  # type: ignore[attr-defined]
+
+
+def test_the_activation_behind_a_layer_stands_with_it(page: Any) -> None:
+    label = page.locator("#parameters label", has_text="activation")
+    control = page.locator(f"#{label.get_attribute('for')}")
+    before = control.input_value()
+    control.select_option("gelu" if before != "gelu" else "relu")
+    page.wait_for_selector("#changes li")
+    assert re.match(r"stem\w*\.activation", page.inner_text("#changes li"))
+
+
+def test_the_field_moves_on_the_image(page: Any, served: Server) -> None:
+    size = page.evaluate("document.querySelector('#sight .edge').getAttribute('width')")
+    page.fill("#stem-kernel_size", "7")
+    page.wait_for_selector("#sight .was")
+    assert page.evaluate("document.querySelector('#sight .edge').getAttribute('width')") > size
+    assert "7×7 px" in page.inner_text("#sight-says")
+    before = page.get_attribute("#sight .edge", "y")
+    page.focus("#at-row")
+    page.keyboard.press("Home")
+    page.wait_for_selector(f"#sight .edge:not([y='{before}'])", state="attached")
+    shown = page.get_attribute("#sight image", "href")
+    page.locator("#thumbs button").nth(2).click()
+    assert page.get_attribute("#sight image", "href") != shown
+    assert page.locator("#thumbs [aria-pressed=true]").count() == 1
+    assert float(page.get_attribute("#bench", "data-ms")) < PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [("99", "needs 99x99 inputs"), ("0", "at least 1"), ("", "whole number"), ("2.5", "whole")]
+)
+def test_an_impossible_value_says_why(page: Any, value: str, words: str) -> None:
+    page.select_option("#stem-padding", "valid")
+    page.fill("#stem-kernel_size", value)
+    says(page, "#problem", words)
+    assert page.get_attribute("#problem", "role") == "alert"
+    assert page.get_attribute("#stem-kernel_size", "aria-invalid") == "true"
+    assert page.is_disabled("#test")
+    assert page.is_disabled("#take")
+    page.fill("#stem-kernel_size", "2")
+    page.wait_for_selector("#problem", state="hidden")
+    assert page.get_attribute("#stem-kernel_size", "aria-invalid") is None
+    assert page.is_enabled("#take")
+
+
+def test_give_me_this_one(page: Any) -> None:
+    page.fill("#stem-kernel_size", "6")
+    page.wait_for_selector("#changes li")
+    page.click("#take")
+    page.wait_for_selector("#taken a")
+    assert page.locator("#taken a").all_inner_texts() == ["model_keras.py", "model_torch.py", "net.json"]
+    with page.expect_download() as download:
+        page.locator("#taken a").last.click()
+    net = Net.from_json(json.loads(Path(download.value.path()).read_text()))
+    assert net["stem"].kernel_size == (6, 6)  # type: ignore[attr-defined]
+
+
+def test_it_works_by_keyboard(page: Any) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+        if reached[-1] == "take":
+            break
+    wanted = ["report", "layer", "stem-kernel_size", "stem-filters", "stem-strides", "stem-padding", "at-row", "take"]
+    assert [each for each in reached if each in wanted] == wanted
+    page.focus("#stem-kernel_size")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_selector("#changes li")
+    page.focus("#take")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#taken a")
+
+
+# Restarts, and strangers --------------------------------------------------------------------------
+
+
+def test_a_reload_and_a_restart_lose_nothing(browser: Any, chosen: SimpleNamespace, tmp_path: Path) -> None:
+    shutil.copytree(chosen.folder, tmp_path / "study")
+    with Server(tmp_path / "study") as server:
+        page = opened(browser, server)
+        page.fill("#stem-kernel_size", "5")
+        page.wait_for_selector("#changes li")
+        assert "token" not in page.url
+        page.reload()
+        page.wait_for_selector("#changes li")
+        assert page.input_value("#stem-kernel_size") == "5"
+        server.stop()
+        page.wait_for_selector("#lost:visible")
+        server.start()
+        page.wait_for_selector("#lost", state="hidden")
+        page.fill("#stem-kernel_size", "7")
+        says(page, "#changes", "7×7")
+        assert page.inner_text("#said") == "Connected again."
+        page.close()
+
+
+def test_names_are_never_markup(browser: Any, chosen: SimpleNamespace, tmp_path: Path) -> None:
+    shutil.copytree(chosen.folder, tmp_path / "study")
+    hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    choice = json.loads((tmp_path / "study" / "choice.json").read_text())
+    choice["data"]["source"], choice["notes"] = hostile, [hostile]
+    choice["effects"] = [{**effect, "parameter": hostile, "to": hostile} for effect in choice["effects"][:1]]
+    choice["net"]["layers"][2]["name"] = "stem"
+    (tmp_path / "study" / "choice.json").write_text(json.dumps(choice))
+    with Server(tmp_path / "study") as server:
+        page = opened(browser, server, ready="#notes li")
+        page.wait_for_selector("#thumbs p")
+        assert page.inner_text("#notes li") == hostile
+        assert page.locator("img[src=x]").count() == 0
+        assert page.locator("body script").count() == 0
+        assert page.complaints == []
+        page.close()
+
+
+# Live ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_change_is_tested_on_the_images(browser: Any, chosen: SimpleNamespace, tmp_path: Path) -> None:
+    shutil.copytree(chosen.folder, tmp_path / "study")
+    with Server(tmp_path / "study") as server:
+        page = opened(browser, server)
+        assert page.is_disabled("#test"), "nothing is changed yet"
+        page.fill("#stem-kernel_size", "6")
+        page.wait_for_selector("#test:enabled")
+        page.select_option("#budget", "1m")
+        page.click("#test")
+        page.wait_for_selector("#test-stop")
+        page.wait_for_selector("#tests .interval", timeout=3 * PATIENCE)
+        (effect,) = [e for e in json.loads((tmp_path / "study" / "choice.json").read_text())["effects"] if "by" in e]
+        assert (effect["parameter"], effect["to"]) == ("stem.kernel_size", "6")
+        sign = "−" if effect["accuracy_change"] < 0 else "+"
+        assert f"{sign}{abs(100 * effect['accuracy_change']):.1f} points" in page.inner_text("#tests")
+        says(page, "#measured", "stem.kernel_size")
+        page.click("#test")
+        page.wait_for_selector("#test-stop")
+        page.click("#test-stop")
+        page.wait_for_selector("#test-stop", state="hidden")
+        assert page.complaints == []
+        page.close()
+
+
+@pytest.mark.slow
+def test_a_study_is_followed_from_start_to_end(browser: Any, tmp_path: Path) -> None:
+    """Opened before it begins; the server restarted in the middle; stopped by the button; continued to its end."""
+    with Server(tmp_path) as server:
+        page = opened(browser, server, ready="#phase")
+        says(page, "#phase", "waiting for a study")
+        words = ("choose", "digits", "--budget", "40s", "--out", tmp_path)
+        study = started(*words)
+        says(page, "#phase", "running")
+        clock = ticking(page)
+        assert clock[0] > clock[-1], "it counts down"
+        server.stop()
+        page.wait_for_selector("#lost:visible")
+        server.start()
+        page.wait_for_selector("#lost", state="hidden")
+        page.wait_for_selector("#landed tr", timeout=2 * PATIENCE)
+        assert page.is_visible("#against"), "accuracy never stands alone"
+        page.wait_for_selector("#bench")
+        assert page.is_disabled("#test"), "both need the whole machine"
+        page.click("#stop")
+        says(page, "#phase", "interrupted")
+        study.communicate(timeout=300)
+        assert study.returncode in (0, 1)
+        shown(page, tmp_path)
+        again = started(*words)
+        says(page, "#phase", "running")
+        page.reload()
+        says(page, "#phase", "finished")
+        again.communicate(timeout=300)
+        shown(page, tmp_path)
+        assert page.is_visible("#report")
+        assert page.locator("#file-list a").count() >= 8
+        assert [each for each in page.complaints if "ERR_CONNECTION_REFUSED" not in each] == []
+        page.close()
+
+
+def ticking(page: Any) -> list[float]:
+    """Seconds left, as they are shown over four seconds."""
+    says(page, "#clock", ":")
+    seen = []
+    for _ in range(4):
+        minutes, _, seconds = page.inner_text("#clock").partition(":")
+        seen.append(60 * float(minutes) + float(seconds))
+        time.sleep(1.1)
+    return seen
+
+
+def shown(page: Any, folder: Path) -> None:
+    """What is on the screen is what was written."""
+    test = json.loads((folder / "choice.json").read_text())["test"]
+    says(page, "#accuracy", f"{100 * test['accuracy']:.1f}\u202f%", whole=True)
+    assert f"{test['n']} images" in page.inner_text("#accuracy-more")
