@@ -171,7 +171,8 @@ class _Chosen:
         share = round(data["test"] / everything, 2)
         usual = data["facts"].get("own_test") or abs(share - TEST_SHARE) < 0.02
         try:
-            images = read(data["source"], test="none" if not data["test"] else None if usual else share, seed=seed)
+            how = {"seed": seed, **data["facts"].get("reading", {})}
+            images = read(data["source"], test="none" if not data["test"] else None if usual else share, **how)
         except ConvwiseError as error:
             what = f"its images, {data['source']}, cannot be read any more ({error.problem.what})"
             fix = "--images IMAGES, or run it where they are"

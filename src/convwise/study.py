@@ -98,7 +98,10 @@ class Study:
     def open(self) -> None:
         """The images, and the ledger of a study of just these, new or unfinished."""
         settings = self.settings
-        self.images = read_images(settings.source, test=settings.test, seed=settings.seed, cache=self.work / "images")
+        cache, how = self.work / "images", settings.reading
+        self.images = read_images(settings.source, test=settings.test, seed=settings.seed, cache=cache, **how)
+        for said in self.images.said():
+            self.tell("read", note=said)
         self.ledger = Ledger(settings.out / "study.db")
         self.remember()
 

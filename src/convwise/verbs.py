@@ -27,7 +27,8 @@ def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", 
            watcher: Watcher = quiet, started: float | None = None, **options: Any) -> Path:  # fmt: skip
     """Choose a network for the images of `source` inside `budget`; returns the folder written.
 
-    options: task, test, seed, workers, trials, evidence, runner, command as in Settings. started: when the
+    options: task, test, seed, workers, trials, evidence, runner, command, and how the images are read
+    (classes_from, skip_empty_classes, follow_links), as in Settings. started: when the
     budget began (time.monotonic), now where it is not given.
     """
     begun = time.monotonic() if started is None else started
@@ -63,10 +64,12 @@ def look(source: Any, *, seed: int = 0, **options: Any) -> Fingerprint:
     return look_at(images.train, images.classes, seed=seed)
 
 
-def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0) -> Advice:
-    """What to start with for the images of `source`, without training."""
+def advise(
+    source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0, **options: Any
+) -> Advice:
+    """What to start with for the images of `source`, without training; options as in `read`."""
     wanted = parse_goal(goal)
-    facts = look(source, seed=seed)
+    facts = look(source, seed=seed, **options)
     return within_latency(
         facts, wanted, machine.pace(machine.engine()), TRAINING_SHARE * parse_duration(budget), machine.cores()
     )

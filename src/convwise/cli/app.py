@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -40,8 +41,8 @@ app = typer.Typer(
 )
 
 IMAGES_HELP = (
-    "Class folders (with or without train/ val/ test/ above them), a zip of them, an .npz "
-    "(x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or the name 'digits'."
+    "Class folders (with or without train/ val/ test/ above them), a zip or tar of them, a .csv of paths and labels, "
+    "an .npz (x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or the name 'digits'."
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
 GOAL_HELP = (
@@ -54,6 +55,14 @@ GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
     str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
 ]
+CLASSES_HELP = (
+    "Where the classes of files come from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# is "
+    "a number, * anything); 'csv', a table in the folder, or 'csv:FILE'."
+)
+ClassesOption = Annotated[str, typer.Option("--classes-from", metavar="WAY", help=CLASSES_HELP)]
+SKIP_HELP = "Leave out classes without a readable image, instead of refusing them."
+SkipOption = Annotated[bool, typer.Option("--skip-empty-classes", help=SKIP_HELP)]
+LinksOption = Annotated[bool, typer.Option("--follow-links", help="Read what links point to outside of the folder.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
 JSON_HELP = "Print JSON on standard output, for programs; progress comes as JSON lines on stderr."
 JsonOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
@@ -111,6 +120,9 @@ def choose(
         typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0 for none."),
     ] = 0.1,
     runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
+    classes_from: ClassesOption = "folder",
+    skip_empty_classes: SkipOption = False,
+    follow_links: LinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Choose a network for IMAGES by experiment, and write it with its evidence.
@@ -129,13 +141,22 @@ def choose(
         folder = verbs.choose(
             images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
             trials=trials, evidence=evidence, runner=runner, command=command, watcher=watcher, started=STARTED,
+            classes_from=classes_from, skip_empty_classes=skip_empty_classes, follow_links=follow_links,
         )  # fmt: skip
     if not _tell_choice(folder, as_json):
         raise typer.Exit(1)
 
 
 @app.command()
-def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+def look(
+    images: ImagesArgument,
+    test: TestOption = None,
+    seed: SeedOption = 0,
+    classes_from: ClassesOption = "folder",
+    skip_empty_classes: SkipOption = False,
+    follow_links: LinksOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Describe IMAGES in the numbers that matter for a network.
 
     Facts, problems, and measures, each with its meaning, and its interval where it is uncertain.
@@ -145,14 +166,13 @@ def look(images: ImagesArgument, test: TestOption = None, seed: SeedOption = 0, 
     from convwise.core.records import to_json
     from convwise.images import loading as reading
 
-    read = reading.read(images, test=_test(test), seed=seed)
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    read = reading.read(images, test=_test(test), seed=seed, classes_from=classes_from, **how)
     facts = fingerprint.look(read.train, read.classes, seed=seed)
     if as_json:
         print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
         return
-    test_n = read.test.size if read.test else 0
-    counts = f"train {len(read.train)}, valid {len(read.valid)}, sealed test {test_n}"
-    out().print(f"{read.source}: {len(read.classes)} classes; {counts}")
+    out().print(f"{read.source}: read as: {read.facts['read_as']}", highlight=False)
     height, width, channels = facts.input_shape
     out().print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
     out().print(_measures(facts))
@@ -176,6 +196,9 @@ def advise(
     goal: GoalOption = "accuracy",
     budget: PlannedOption = "10m",
     seed: SeedOption = 0,
+    classes_from: ClassesOption = "folder",
+    skip_empty_classes: SkipOption = False,
+    follow_links: LinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what to start with for IMAGES, without training.
@@ -188,7 +211,8 @@ def advise(
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
 
-    read = verbs.read(images, seed=seed)
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    read = verbs.read(images, seed=seed, classes_from=classes_from, **how)
     advice = verbs.advise(read, goal=goal, budget=parse_duration(budget), seed=seed)
     planned = str(plan.planned(advice, (len(read.train), len(read.valid)), parse_duration(budget)))
     if as_json:
@@ -215,7 +239,10 @@ def advise(
 @app.command()
 def predict(
     folder: DirArgument,
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="An image file, or a folder of them.")],
+    images: Annotated[
+        str,
+        typer.Argument(metavar="IMAGES", help="An image file, a folder of them, or what else `choose` reads."),
+    ],
     csv_file: Annotated[Path | None, typer.Option("--csv", help="File to write; default: standard output.")] = None,
 ) -> None:
     """Label IMAGES with the network in DIR, as CSV.
@@ -230,9 +257,11 @@ def predict(
     rows = deliver.predict(folder, images)
     classes = deliver.read_choice(folder)["data"]["classes"]
     if csv_file is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the locale
         deliver.write_csv(rows, classes, sys.stdout)
     else:
-        with csv_file.open("w", newline="") as file:
+        with csv_file.open("w", newline="", encoding="utf-8") as file:
             deliver.write_csv(rows, classes, file)
     broken = [row for row in rows if "error" in row]
     for row in broken:
@@ -347,6 +376,9 @@ def main() -> None:
     # Keras loads TensorFlow wherever it finds it, which chats on stderr even where it is not the backend.
     if os.environ.get("KERAS_BACKEND") != "tensorflow":
         os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0", **os.environ}
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no reason to stop
     try:
         app()
     except ConvwiseError as error:

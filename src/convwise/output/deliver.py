@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
 from convwise.formats.weights import Weights
-from convwise.images.loading import Images, Part, Scale, as_learnt, find_images, load_image, resize, with_channels
+from convwise.images.loading import Images, Part, Scale, as_learnt, pictures, resize, with_channels
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
 from convwise.training import machine
@@ -141,6 +142,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
     }
 
 
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 KEYS = {"before": "from", "after": "to"}  # field of an Effect -> its key in choice.json, where it is another
 
 
@@ -235,7 +237,7 @@ def warm_up() -> None:
 
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text)
+    beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
 
 
@@ -260,15 +262,17 @@ def is_finished(folder: Path) -> bool:
 def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
     """{path, label, probabilities {class: p}} for each image; UnusableInput where none can be read.
 
-    images: an image file, a folder, or an array (n, height, width, channels) with values in the
-    range that was learnt from; the path of an array's image is its index. Images go the way that
-    the training images went: decoded, brought to the base size, then to the network's input
-    size. One that cannot be read has the label '' and an 'error'.
+    images: an image file, a folder, whatever else `choose` reads by its name, or an array (n, height, width,
+    channels) with values in the range that was learnt from; the path of an array's image is its
+    index. Images go the way that the training images went: decoded, brought to the base size,
+    then to the network's input size. One that cannot be read has the label '' and an 'error'.
     """
     choice = read_choice(folder)
     session = _session(Path(folder) / "model.onnx")
-    pictures = _files(images, choice) if isinstance(images, (str, Path)) else _held(images, choice)
-    rows = [row for some in _chunks(pictures, 64) for row in _rows(session, choice, some)]
+    scale, channels = Scale(*choice["data"]["facts"].get("scale", (0, 1))), choice["data"]["base_shape"][2]
+    named = isinstance(images, (str, Path))
+    every = pictures(images, channels, scale) if named else _held(images, channels, scale)
+    rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
     if all("error" in row for row in rows):
         others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""
         raise UnusableInput(rows[0]["path"], f"cannot be read ({rows[0]['error']}){others}", "images to label")
@@ -278,16 +282,10 @@ def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
 Picture = tuple[str, Callable[[], np.ndarray]]  # its path, and its pixels (h, w, channels) when they are needed
 
 
-def _files(path: str | Path, choice: Mapping[str, Any]) -> list[Picture]:
-    channels = choice["data"]["base_shape"][2]
-    return [(str(file), partial(load_image, file, channels)) for file in find_images(path)]
-
-
-def _held(images: Any, choice: Mapping[str, Any]) -> list[Picture]:
-    """Images in memory; a folder written before scales were noted learnt from 0..255."""
-    data = choice["data"]
-    pixels = as_learnt("images", images, Scale(*data["facts"].get("scale", (0, 1))))
-    return [(str(index), partial(with_channels, image, data["base_shape"][2])) for index, image in enumerate(pixels)]
+def _held(images: Any, channels: int, scale: Scale) -> list[Picture]:
+    """Images in memory."""
+    pixels = as_learnt("images", images, scale)
+    return [(str(index), partial(with_channels, image, channels)) for index, image in enumerate(pixels)]
 
 
 def _session(model: Path) -> Any:
@@ -301,16 +299,16 @@ def _session(model: Path) -> Any:
         raise UnusableInput(str(model), what, "the model that `convwise choose` wrote", fix) from error
 
 
-def _chunks(pictures: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
-    return (pictures[start : start + size] for start in range(0, len(pictures), size))
+def _chunks(every: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
+    return (every[start : start + size] for start in range(0, len(every), size))
 
 
-def _rows(session: Any, choice: Mapping[str, Any], pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> list[dict[str, Any]]:
     from convwise.formats import onnx
 
     classes = choice["data"]["classes"]
     ready, broken = {}, {}
-    for path, pixels in pictures:
+    for path, pixels in some:
         try:
             ready[path] = _prepared(pixels(), choice)
         except ConvwiseError as error:
@@ -318,7 +316,7 @@ def _rows(session: Any, choice: Mapping[str, Any], pictures: Sequence[Picture]) 
     answers = iter(onnx.forward(session, np.stack(list(ready.values())))) if ready else iter(())
     return [
         {"path": path, "label": "", "error": broken[path]} if path in broken else _row(path, next(answers), classes)
-        for path, _ in pictures
+        for path, _ in some
     ]
 
 
@@ -335,11 +333,17 @@ def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
 def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:
     """The rows of `predict` as CSV: path, label, one column for each class.
 
-    A class called path or label has the column 'path (class)' or 'label (class)'.
+    A class called path or label has the column 'path (class)' or 'label (class)'. A cell that a
+    spreadsheet would take for a formula begins with an apostrophe.
     """
     writer = csv.writer(file, lineterminator="\n")
     taken = ("path", "label")
-    writer.writerow([*taken, *(f"{name} (class)" if name in taken else name for name in classes)])
+    writer.writerow([*taken, *(f"{name} (class)" if name in taken else _cell(name) for name in classes)])
     for row in rows:
         shares = row.get("probabilities", {})
-        writer.writerow([row["path"], row["label"], *(shares.get(name, "") for name in classes)])
+        writer.writerow([_cell(row["path"]), _cell(row["label"]), *(shares.get(name, "") for name in classes)])
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet runs: OWASP, CSV injection. Numbers are left as they are."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not NUMBER.fullmatch(text) else text
