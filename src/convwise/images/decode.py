@@ -127,6 +127,8 @@ def explain(error: Exception) -> str:
         return "not an image in a format that can be read"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"over the limit of {MAX_PIXELS // 10**6} million pixels"
+    if "MAX_TEXT" in str(error):
+        return f"its colour profile or texts unpack to more than {limits.size(limits.METADATA)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

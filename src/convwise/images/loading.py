@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -187,7 +188,8 @@ def read(
         everything = stack.stacked(found, limit_px, cache and cache / "all.npy")
     finally:
         found.close()
-    empty = _check_empty(found, set(np.unique(everything.labels[everything.parts == TRAIN]).tolist()), reading)
+    learnt = set(np.unique(everything.labels[everything.parts == TRAIN]).tolist())
+    empty = _check_empty(found, learnt, reading, everything.unreadable)
     images = _images(found.name, everything, share, valid, seed, cache)
     if cache:
         (cache / "all.npy").unlink(missing_ok=True)
@@ -275,18 +277,26 @@ def _check_found(found: sources.Found, reading: sources.Reading) -> None:
         raise _too_few(found.name, tuple(names))
 
 
-def _check_empty(found: sources.Found, names: set[str], reading: sources.Reading) -> list[Problem]:
+def _check_empty(
+    found: sources.Found,
+    names: set[str],
+    reading: sources.Reading,
+    unreadable: Mapping[str, str] = MappingProxyType({}),
+) -> list[Problem]:
     """Refuse classes of the source that are not among `names`, those with an image; or say that they are left out."""
-    counts = Counter(item.label for item in found.items if item.part in ("train", None))
-    broken = {label: f"none of its {count} files can be read" for label, count in counts.items()}
+    lost = [item for item in found.items if item.part in ("train", None) and item.label not in names]
+    counts, why = Counter(item.label for item in lost), {item.label: unreadable.get(item.name, "") for item in lost}
+    broken = {name: f"none of {counted(n, 'file')} can be read: {why[name]}" for name, n in counts.items()}
     empty = {label: why for label, why in {**found.empty, **broken}.items() if label not in names}
     if not empty:
         return []
-    what = f"{_classes(len(empty))} without an image: " + _some([f"{label} ({why})" for label, why in empty.items()])
+    shown = _some([f"{label} ({why})" for label, why in empty.items()])
     if not reading.skip_empty_classes:
         fix = "add images, remove what is no class, or leave these classes out with --skip-empty-classes"
+        what = f"{_classes(len(empty))} without an image: {shown}"
         raise UnusableInput(found.name, what, "images of each class", fix)
-    return [Problem(found.name, what + "; left out", "images of each class", severity="warning", count=len(empty))]
+    what = f"{_classes(len(empty))} without an image left out: {shown}"
+    return [Problem(found.name, what, "images of each class", severity="warning", count=len(empty))]
 
 
 def _classes(count: int) -> str:

@@ -134,7 +134,8 @@ def decided(where: str, parts: Mapping[str, Values]) -> tuple[Scale, Values]:
         together += values
     low, high = together.range
     if any(_apart(values, low, high) for values in parts.values()):
-        said = ", ".join(f"{part} {values.range[0]:g}..{values.range[1]:g}" for part, values in parts.items())
+        in_order = sorted(parts, key=lambda part: ("train", "valid", part).index(part))
+        said = ", ".join("{} {:g}..{:g}".format(part, *parts[part].range) for part in in_order)
         what = f"its parts are on different scales: {said}"
         raise UnusableInput(where, what, "one scale", "scale the values of all parts alike")
     return Scale(low, 255 / ((high - low) or 1.0)), together

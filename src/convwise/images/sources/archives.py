@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import shutil
 import tarfile
@@ -10,7 +13,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -52,7 +55,7 @@ class Archive:
         """UnusableInput where it would cost more to unpack than such a file may, or claims more than any may."""
         most = limits.unpacked(self.bytes)
         if unpacked > most or claimed > limits.UNPACKED:
-            what = f"unpacks to {limits.size(max(unpacked, claimed))} of images"
+            what = f"unpacks to {limits.size(max(unpacked, claimed))} or more"
             raise UnusableInput(where, what, f"at most {limits.size(most)}", "unpack it and name the folder")
         if len(self.members) > limits.FILES:
             raise UnusableInput(where, f"holds over {limits.FILES:,} files", "fewer", "unpack it and name a part of it")
@@ -203,39 +206,54 @@ def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
 # --- tar -----------------------------------------------------------------------------------------
 
 
+PACKINGS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+
+
 def _tar(source: Path) -> Archive:
     """Members as slices of the tar, or, where it is packed, of a scratch file without a name."""
-    plain = _is_plain(source)
-    file = source.open("rb") if plain else cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (the archive closes it)
+    with source.open("rb") as begin:
+        unpack = PACKINGS.get(begin.read(2))
+    file = cast(BinaryIO, tempfile.TemporaryFile()) if unpack else source.open("rb")  # noqa: SIM115 (closed below)
+    found, lock = Archive(source.stat().st_size, file.close), threading.Lock()
     try:
-        found, total, lock = Archive(source.stat().st_size, file.close), 0, threading.Lock()
-        with tarfile.open(source, "r:" if plain else "r|*", errors="surrogateescape") as archive:
-            for info in archive:
-                total += info.size
-                found.check(name_of(source), total)
-                path = PurePosixPath(decoded(os.fsencode(info.name)).replace("\\", "/"))
-                if not _safe(path):
-                    found.outside.append(shown(str(path)))
-                elif info.isdir():
-                    found.folders.append(path)
-                elif not info.isreg():
-                    found.links.append(shown(str(path)))
-                else:
-                    start = info.offset_data if plain else _copied(archive.extractfile(info), file)
-                    found.members.append(Member(path, info.size, partial(_slice, file, lock, start, info.size)))
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps a record of each
+        with unpack(source) if unpack else nullcontext(file) as stream:
+            held = _Bounded(stream, found, name_of(source)) if unpack else stream
+            with tarfile.open(fileobj=held, mode="r|" if unpack else "r:", errors="surrogateescape") as archive:
+                for info in archive:
+                    _take(found, archive, info, partial(_slice, file, lock), file if unpack else None)
+                    archive.members = []  # type: ignore[attr-defined]  # else it keeps a record of each
+                    found.check(name_of(source), 0)
     except BaseException:
         file.close()
         raise
     return found
 
 
-def _is_plain(source: Path) -> bool:
-    try:
-        with tarfile.open(source, "r:"):
-            return True
-    except tarfile.ReadError:
-        return False
+def _take(found: Archive, archive: tarfile.TarFile, info: tarfile.TarInfo, part: Callable[..., BinaryIO],
+          scratch: BinaryIO | None) -> None:  # fmt: skip
+    path = PurePosixPath(decoded(os.fsencode(info.name)).replace("\\", "/"))
+    if not _safe(path):
+        found.outside.append(shown(str(path)))
+    elif info.isdir():
+        found.folders.append(path)
+    elif not info.isreg():
+        found.links.append(shown(str(path)))
+    else:
+        start = _copied(archive.extractfile(info), scratch) if scratch else info.offset_data
+        found.members.append(Member(path, info.size, partial(part, start, info.size)))
+
+
+class _Bounded(io.RawIOBase):
+    """What is unpacked, up to the limit for an archive of this size: names and other headers count too."""
+
+    def __init__(self, stream: BinaryIO, archive: Archive, where: str) -> None:
+        self._stream, self._archive, self._where, self._read = stream, archive, where, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._read += len(data)
+        self._archive.check(self._where, self._read)
+        return data
 
 
 def _copied(member: Any, scratch: BinaryIO) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import limits
 from convwise.images.sources.found import PartName, Reading, decoded, label_of, shown
-from convwise.images.sources.layout import BY_CSV, Arranged, Listing, Place, arrange, nothing, role
+from convwise.images.sources.layout import BY_CSV, Arranged, Listing, Place, arrange, class_before_number, nothing, role
 
 ReadTable = Callable[[PurePosixPath], bytes]
 WAYS = "folder, name, name:PATTERN, csv or csv:FILE"
@@ -80,7 +80,7 @@ def _nameless(where: str, paths: Sequence[PurePosixPath]) -> Iterator[Problem]:
 def _compiled(pattern: str) -> re.Pattern[str]:
     if pattern.count("{class}") != 1:
         raise UnusableInput("--classes-from", f"the pattern {pattern!r} does not say once where the class is", PATTERN)
-    pieces = {"*": ".*?", "#": r"\d+", "{class}": "(?P<label>.+?)"}
+    pieces = {"*": ".*", "#": r"\d+", "{class}": "(?P<label>.+?)"}
     parts = re.split(r"(\*|#|\{class\})", pattern)
     return re.compile("".join(pieces.get(part, re.escape(part)) for part in parts))
 
@@ -90,11 +90,7 @@ def _class_in(stem: str, pattern: re.Pattern[str] | None) -> str | None:
     if pattern:
         match = pattern.fullmatch(stem)
         return match["label"] if match else None
-    number = r"[(\[]?\d+[)\]]?"
-    label = re.sub(rf"([\s._-]+{number})+$", "", stem)
-    if label == stem:
-        label = re.sub(rf"{number}$", "", stem)  # cat12: only where no separated number, as in type1_12
-    return label.strip(" ._-") or None
+    return class_before_number(stem)
 
 
 def _part_of(path: PurePosixPath) -> PartName | None:
@@ -141,7 +137,8 @@ def _by_table(where: str, listing: Listing, name: str, table: ReadTable) -> Arra
     known = {place.label for place in found.places}
     lost = Counter(label_of(row.label) for row in gone)
     found.empty = {name: f"none of its {n} files is there" for name, n in lost.items() if name not in known}
-    found.problems += _told(about, found, unlabelled, gone, len(listing.pictures) - len(labels))
+    rest = index.paths - labels.keys() - set(map(index.find, unlabelled))
+    found.problems += _told(about, found, unlabelled, gone, len(rest))
     if not found.places:
         what = f"names {len(gone)} images, such as {gone[0].path}, and none is there" if gone else "names no image"
         raise UnusableInput(about, what, "paths of images below the folder", "correct the paths")
@@ -154,7 +151,7 @@ def _table_in(where: str, listing: Listing, name: str) -> PurePosixPath:
     if len(top) == 1:
         return top[0]
     if not top:
-        raise UnusableInput(where, f"holds no {name or '.csv file'}", f"a table with {COLUMNS}", f"{BY_CSV}:FILE")
+        raise UnusableInput(where, f"holds no {name or '.csv file'}", f"a table with {COLUMNS}", "put one into it")
     some = ", ".join(shown(str(path)) for path in top[:5])
     raise UnusableInput(where, f"holds {len(top)} tables: {some}", "one", f"name it: {BY_CSV}:{shown(str(top[0]))}")
 
@@ -165,13 +162,13 @@ def _told(where: str, found: Arranged, unlabelled: list[_Row], gone: list[_Row],
 
     yield Problem(where, f"classes from this table: {len(found.places)} images", severity="note")
     if unlabelled:
-        what = f"{len(unlabelled)} lines have no label and were left out: {shown_of(unlabelled)}"
+        what = f"without a label, and left out: {len(unlabelled)} images, {shown_of(unlabelled)}"
         yield Problem(where, what, "a class for each image", severity="warning", count=len(unlabelled))
     if gone:
-        what = f"{len(gone)} images that it names are not there: {shown_of(gone)}"
+        what = f"of the images that it names, {len(gone)} are not there: {shown_of(gone)}"
         yield Problem(where, what, "paths of images below the folder", "correct the paths", "warning", len(gone))
     if rest:
-        what = f"{rest} images are not in the table and were left out"
+        what = f"{rest} of the images in the folder are not in the table and were left out"
         yield Problem(where, what, "a line for each image", severity="warning", count=rest)
 
 
@@ -219,8 +216,12 @@ def _rows(where: str, data: bytes, index: _Index) -> Iterator[_Row]:
     for number, cells in lines:
         if any(cell.strip() for cell in cells):
             if len(cells) <= max(wanted):
-                raise UnusableInput(where, f"line {number} has {len(cells)} cells", f"at least {max(wanted) + 1}")
-            yield _Row(number, *(cells[column].strip() for column in wanted))
+                raise UnusableInput(where, f"line {number} has too few cells", f"at least {max(wanted) + 1}")
+            row = _Row(number, *(cells[column].strip() for column in wanted))
+            if len(row.label) > limits.LABEL:
+                what = f"line {number}: a label of {len(row.label):,} characters"
+                raise UnusableInput(where, what, f"at most {limits.LABEL:,}", "give names of classes")
+            yield row
 
 
 def _cells(where: str, data: bytes) -> Iterator[tuple[int, list[str]]]:

@@ -203,7 +203,7 @@ def _by_parts(where: str, level: Tree, parts: Mapping[PartName, Tree], arranged:
         _take_classes(tree, part, arranged)
     for name, tree in level.folders.items():
         if role(name) and not tree.below:
-            what = f"{tree.path}/ holds no image"
+            what = f"{tree.path}/ holds no image: the {role(name)} part is drawn from train, if there is one"
             arranged.problems.append(Problem(where, what, severity="warning"))
         elif tree.below and tree not in parts.values():
             what = f"{tree.path}/ is not the train, validation or test part: its {tree.below} images were left out"
@@ -280,8 +280,10 @@ def _refuse_doubled(where: str, level: Tree) -> None:
 def loose(where: str, names: Sequence[str], folders: Sequence[str] = ()) -> UnusableInput:
     """What is said of images without class folders: in `folders`, or in the source itself."""
     holds = f"{' and '.join(folders)} hold" + "s" * (len(folders) == 1) if folders else "there are"
-    by_name = f", or give {BY_NAME} where the names of the files tell the class (such as {names[0]})" if names else ""
-    fix = f"put each class in a folder{by_name}, or {BY_CSV} where a table does"
+    told = {label: name for name in names if (label := class_before_number(PurePosixPath(name).stem))}
+    example = next(iter(told.items()), ("", ""))
+    by_name = f", give {BY_NAME} (which takes {example[0]} from {shown(example[1])})" if len(told) > 1 else ""
+    fix = f"put each class in a folder{by_name}, or give {BY_CSV} where a table tells the classes"
     return UnusableInput(where, f"{holds} {len(names)} images, but no class folders", LAYOUT, fix)
 
 
@@ -296,6 +298,15 @@ def _left_out(where: str, others: Counter[str], homeless: Sequence[PurePosixPath
         names = ", ".join(shown(str(path)) for path in homeless[:5]) + (", ..." if len(homeless) > 5 else "")
         what = f"{len(homeless)} images are in no class folder and were ignored: {names}"
         yield Problem(where, what, LAYOUT, severity="warning", count=len(homeless))
+
+
+def class_before_number(stem: str) -> str | None:
+    """'cat' of cat.12, cat_003, cat (1) or cat12; 'type1' of type1_12; None where the name is a number."""
+    number = r"[(\[]?\d+[)\]]?"
+    label = re.sub(rf"([\s._-]+{number})+$", "", stem)
+    if label == stem:
+        label = re.sub(rf"{number}$", "", stem)
+    return label.strip(" ._-") or None
 
 
 def nothing(listing: Listing) -> str:
