@@ -68,21 +68,21 @@ class Measurement:
 
 def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budget: str | float = "10m",
             input_shape: InputShape | None = None, watcher: Watcher = quiet,
-            started: float | None = None) -> Measurement:  # fmt: skip
+            started: float | None = None, **how: Any) -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
     and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
     of them, or a mapping; without it the parameters that people ask about, the most doubtful first.
-    started: when the budget began (time.monotonic). KeyboardInterrupt gives what is measured so
-    far; it goes on to the caller where that is nothing.
+    how: how images are read, as in `read`. started: when the budget began (time.monotonic).
+    KeyboardInterrupt gives what is measured so far; it goes on to the caller where that is nothing.
     """
     begun = time.monotonic() if started is None else started
     seconds = parse_duration(budget)
     chosen = _Chosen.read(model)
     subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
     asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())
-    found_images, notes = _images(model, images, chosen)
+    found_images, notes = _images(model, images, chosen, how)
     terms = Terms(seconds, started=begun, name=BY)
     record: Record = Memory()
     if chosen:
@@ -115,10 +115,10 @@ def _edits(subject: Subject, parameter: Parameters, evidence: Sequence[Mapping[s
     return found
 
 
-def _images(model: Any, images: Any, chosen: _Chosen | None) -> tuple[Images, list[str]]:
+def _images(model: Any, images: Any, chosen: _Chosen | None, how: Mapping[str, Any]) -> tuple[Images, list[str]]:
     """The images to train and score on, and what is to be said of them."""
     if images is not None:
-        return images if isinstance(images, Images) else read(images), []
+        return images if isinstance(images, Images) else read(images, **how), []
     if chosen is None:
         raise UnusableInput(str(model), "is a network without images", "images to train it on", "--images IMAGES")
     return chosen.images()

@@ -75,6 +75,6 @@ def advise(
     )
 
 
-def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
+def predict(folder: str | Path, images: Any, *, follow_links: bool = False) -> list[dict[str, Any]]:
     """A row for each image: path, label, and the probability of each class."""
-    return deliver.predict(folder, images)
+    return deliver.predict(folder, images, follow_links=follow_links)

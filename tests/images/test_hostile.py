@@ -238,6 +238,10 @@ def test_a_file_over_the_limit_is_named_and_not_read(tmp_path, monkeypatch):
     images = read(tmp_path)
     assert list(images.facts["unreadable_files"]) == ["a/0000.png"]
     assert "the limit for one image" in said(images)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for file in tmp_path.rglob("*.png"):
+            archive.write(file, file.relative_to(tmp_path))
+    assert list(read(tmp_path / "set.zip").facts["unreadable_files"]) == ["a/0000.png"]
 
 
 @pytest.mark.parametrize("what", ["profile", "text"])
@@ -274,10 +278,11 @@ def test_links_that_leave_the_folder_are_refused_by_name(tmp_path):
     assert "c -> " in message
     assert "--follow-links" in message
     assert read(tmp_path / "set", follow_links=True).classes == ("a", "b", "c")
-    with pytest.raises(UnusableInput, match="links lead out"):
-        pictures(tmp_path / "set", 3, Scale(0, 1))
+    with pytest.raises(UnusableInput, match="links lead out"), pictures(tmp_path / "set", 3, Scale(0, 1)):
+        pass
     (tmp_path / "door").symlink_to(tmp_path / "elsewhere")  # the source itself may be a link
-    assert len(pictures(tmp_path / "door", 3, Scale(0, 1))) == 6
+    with pictures(tmp_path / "door", 3, Scale(0, 1)) as every:
+        assert len(every) == 6
 
 
 EVIL = "a\x1b]0;owned\x07\u202e"

@@ -661,7 +661,8 @@ def test_with_a_cache_the_same_images_are_mapped_from_disk(kind, tmp_path):
 
 
 def names(source) -> list[str]:
-    return [name for name, _ in pictures(source, 3, Scale(0, 1))]
+    with pictures(source, 3, Scale(0, 1)) as every:
+        return [name for name, _ in every]
 
 
 def test_pictures_of_a_folder_or_of_one_file(tmp_path):

@@ -134,10 +134,10 @@ def test_every_kind_of_number_fills_the_range(values, expected, tmp_path):
 def test_files_are_labelled_by_the_scale_that_was_learnt_from(tmp_path):
     twelve = (FULL.astype(np.uint16) * 16)[:, :, :]
     images = read(files(tmp_path, twelve, "png"), test="none")
-    taken = dict(pictures(tmp_path / "a", 1, Scale(*images.facts["scale"])))
-    for name, give in taken.items():
-        row = [str(tmp_path / each) for each in images.unsealed().names].index(name)
-        np.testing.assert_array_equal(give(), images.unsealed().pixels[row])
+    names = [str(tmp_path / name) for name in images.unsealed().names]
+    with pictures(tmp_path / "a", 1, Scale(*images.facts["scale"])) as every:
+        for name, give in every:
+            np.testing.assert_array_equal(give(), images.unsealed().pixels[names.index(name)])
 
 
 def test_wide_and_narrow_files_together_are_told(tmp_path):

@@ -216,8 +216,8 @@ def test_a_folder_that_cannot_be_listed_does_not_vanish(tmp_path, monkeypatch):
     message = refused(tmp_path / "set")
     assert str(tmp_path / "set" / "b") in message
     assert "Permission denied" in message
-    with pytest.raises(UnusableInput, match="Permission denied"):
-        pictures(tmp_path / "set", 3, Scale(0, 1))
+    with pytest.raises(UnusableInput, match="Permission denied"), pictures(tmp_path / "set", 3, Scale(0, 1)):
+        pass
 
 
 def test_a_source_that_cannot_be_listed(tmp_path, monkeypatch):

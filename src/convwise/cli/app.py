@@ -18,6 +18,7 @@ from convwise.cli import check as cli_check
 from convwise.cli import layer as cli_layer
 from convwise.cli import measure as cli_measure
 from convwise.cli.console import err, out, table, watching
+from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
 from convwise.core.clock import STARTED
 from convwise.core.problems import ConvwiseError, UnusableInput
 
@@ -55,14 +56,6 @@ GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
     str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
 ]
-CLASSES_HELP = (
-    "Where the classes of files come from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# is "
-    "a number, * anything); 'csv', a table in the folder, or 'csv:FILE'."
-)
-ClassesOption = Annotated[str, typer.Option("--classes-from", metavar="WAY", help=CLASSES_HELP)]
-SKIP_HELP = "Leave out classes without a readable image, instead of refusing them."
-SkipOption = Annotated[bool, typer.Option("--skip-empty-classes", help=SKIP_HELP)]
-LinksOption = Annotated[bool, typer.Option("--follow-links", help="Read what links point to outside of the folder.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
 JSON_HELP = "Print JSON on standard output, for programs; progress comes as JSON lines on stderr."
 JsonOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
@@ -244,6 +237,7 @@ def predict(
         typer.Argument(metavar="IMAGES", help="An image file, a folder of them, or what else `choose` reads."),
     ],
     csv_file: Annotated[Path | None, typer.Option("--csv", help="File to write; default: standard output.")] = None,
+    follow_links: LinksOption = False,
 ) -> None:
     """Label IMAGES with the network in DIR, as CSV.
 
@@ -254,7 +248,7 @@ def predict(
 
     if csv_file and not _writable(csv_file):  # before all the work
         raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file, in a folder that can be written")
-    rows = deliver.predict(folder, images)
+    rows = deliver.predict(folder, images, follow_links=follow_links)
     classes = deliver.read_choice(folder)["data"]["classes"]
     if csv_file is None:
         if isinstance(sys.stdout, io.TextIOWrapper):

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import sources, stack
-from convwise.images.decode import Pixels, load_image, resize, with_channels
-from convwise.images.labelling import pictures
+from convwise.images.decode import Pixels, load_image, resize
+from convwise.images.labelling import Picture, pictures
 from convwise.images.scale import Scale
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
-from convwise.images.stack import Stack, as_learnt, counted
+from convwise.images.stack import Stack, counted
 
 __all__ = [
-    "Images", "Part", "Scale", "Sealed", "as_learnt", "load_image", "pictures", "read", "resize", "with_channels",
+    "Images", "Part", "Picture", "Scale", "Sealed", "load_image", "pictures", "read", "resize",
 ]  # fmt: skip
 
 TEST_SHARE = 0.2

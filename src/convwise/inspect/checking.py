@@ -255,9 +255,9 @@ def check(model: Any, images: Any = None, *, input_shape: InputShape | None = No
     return checked(lifted, scale_px(read_images(images), lifted.net.input_shape) if images is not None else None)
 
 
-def read_images(images: Any) -> Images:
-    """The images of a source, or Images as they are."""
-    return images if isinstance(images, Images) else read(images)
+def read_images(images: Any, **how: Any) -> Images:
+    """The images of a source, read as `how` says; or Images as they are."""
+    return images if isinstance(images, Images) else read(images, **how)
 
 
 def scale_px(images: Images, input_shape: InputShape) -> float | None:

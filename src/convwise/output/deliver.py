@@ -7,10 +7,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
 from convwise.formats.weights import Weights
-from convwise.images.loading import Images, Part, Scale, as_learnt, pictures, resize, with_channels
+from convwise.images.loading import Images, Part, Picture, Scale, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
 from convwise.training import machine
@@ -172,7 +171,7 @@ def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
         row["trials"] = said_by(told, row["parameter"], row["value"]) or row.get("trials")
     _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     page, given = folder / "report.html", [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
-    renewed = report.renewed(page.read_text(), told, given, choice["sample"]) if page.exists() else None
+    renewed = report.renewed(page.read_text(encoding="utf-8"), told, given, choice["sample"]) if page.exists() else None
     if renewed is None:
         return f"{page} is missing or of an older convwise: the effects are in choice.json alone"
     _replace(page, renewed)
@@ -205,7 +204,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         labels=np.asarray(material.scored.labels),
         probabilities=material.probabilities,
         names=material.scored.names,
-        code={name: (material.folder / name).read_text() for name in formats.WRITTEN if name.endswith(".py")},
+        code={name: (material.folder / name).read_text("utf-8") for name in formats.WRITTEN if name.endswith(".py")},
         cost=cost,
         differences=differences,
         provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
@@ -245,7 +244,7 @@ def read_choice(folder: str | Path) -> dict[str, Any]:
     """choice.json of a folder that `choose` wrote. UnusableInput where it is not one."""
     expected, fix = "a folder that `convwise choose` wrote", "run `convwise choose`"
     try:
-        choice = json.loads((Path(folder) / "choice.json").read_text())
+        choice = json.loads((Path(folder) / "choice.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UnusableInput(str(folder), f"holds no choice ({type(error).__name__})", expected, fix) from error
     missing = [key for key in WRITTEN if not (isinstance(choice, dict) and key in choice)]
@@ -259,7 +258,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / "choice.json").exists() and not read_choice(folder)["provenance"]["interrupted"]
 
 
-def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
+def predict(folder: str | Path, images: Any, *, follow_links: bool = False) -> list[dict[str, Any]]:
     """{path, label, probabilities {class: p}} for each image; UnusableInput where none can be read.
 
     images: an image file, a folder, whatever else `choose` reads by its name, or an array (n, height, width,
@@ -270,22 +269,12 @@ def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
     choice = read_choice(folder)
     session = _session(Path(folder) / "model.onnx")
     scale, channels = Scale(*choice["data"]["facts"].get("scale", (0, 1))), choice["data"]["base_shape"][2]
-    named = isinstance(images, (str, Path))
-    every = pictures(images, channels, scale) if named else _held(images, channels, scale)
-    rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
+    with pictures(images, channels, scale, follow_links) as every:
+        rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
     if all("error" in row for row in rows):
         others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""
         raise UnusableInput(rows[0]["path"], f"cannot be read ({rows[0]['error']}){others}", "images to label")
     return rows
-
-
-Picture = tuple[str, Callable[[], np.ndarray]]  # its path, and its pixels (h, w, channels) when they are needed
-
-
-def _held(images: Any, channels: int, scale: Scale) -> list[Picture]:
-    """Images in memory."""
-    pixels = as_learnt("images", images, scale)
-    return [(str(index), partial(with_channels, image, channels)) for index, image in enumerate(pixels)]
 
 
 def _session(model: Path) -> Any:

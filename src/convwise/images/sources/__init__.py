@@ -27,7 +27,7 @@ class Source:
     takes: str
     recognises: Callable[[Any], bool]
     find: Callable[..., Found]
-    pictures: Callable[[Any], Found] | None = None
+    pictures: Callable[..., Found] | None = None
 
 
 # In this order: a folder of IDX files is a folder too, an .npz is a zip too, and a path goes before a name.
@@ -61,13 +61,14 @@ def find(source: Any, reading: Reading = AS_USUAL) -> Found:
         raise UnusableInput(shown_source(source), what, "a file or folder to read") from error
 
 
-def pictures(source: Any) -> Found:
+def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
     """Every picture that `source` holds, whether or not it tells classes: one image file does as well."""
     if isinstance(source, (str, Path)) and Path(source).is_file() and not any(r.recognises(source) for r in SOURCES):
         return folder.pictures(source)
     try:
         row = _row(source)
-        return (row.pictures or row.find)(source)
+        give = row.pictures or row.find
+        return give(source, reading) if row.name in OF_FILES else give(source)
     except OSError as error:
         what = f"cannot be read ({error.strerror or error})"
         raise UnusableInput(shown_source(source), what, "a file or folder to read") from error

@@ -81,12 +81,12 @@ def find_tar(source: Any, reading: Reading = AS_USUAL) -> Found:
     return _found(source, _tar, lambda archive, where: _arranged(archive, where, reading))
 
 
-def zip_pictures(source: Any) -> Found:
+def zip_pictures(source: Any, _: Reading = AS_USUAL) -> Found:
     """Every picture in the zip, without classes."""
     return _found(source, _zip, _unarranged)
 
 
-def tar_pictures(source: Any) -> Found:
+def tar_pictures(source: Any, _: Reading = AS_USUAL) -> Found:
     """Every picture in the tar, without classes."""
     return _found(source, _tar, _unarranged)
 

@@ -76,6 +76,8 @@ def find_pair(source: Any) -> Found:
 
 def block(where: str, images: Any, labels: Any, part: PartName | None) -> Block:
     """Images (n, h, w[, channels]) and labels (n,), (n, 1) or one-hot (n, classes), checked, as a Block."""
+    if isinstance(labels, list) and any(isinstance(label, str) for label in labels):
+        labels = np.array(labels, object)  # else numpy would write NaN as the word
     pixels, names = pixels_of(where, images), _labels(where, array_of(where, labels))
     if len(pixels) != len(names):
         what = f"{len(pixels)} images but {len(names)} labels"
@@ -91,8 +93,6 @@ def pixels_of(where: str, images: Any) -> NDArray[Any]:
 def array_of(where: str, thing: Any) -> NDArray[Any]:
     """What numpy makes of it; a tensor first leaves its gradients and its device."""
     try:
-        if isinstance(thing, list) and any(isinstance(each, str) for each in thing):
-            return np.array(thing, object)  # else numpy would write NaN as the word
         return np.asarray(thing.detach().cpu() if hasattr(thing, "detach") else thing)
     except Exception as error:  # whose array this is, is not known: it may raise anything
         what = f"{type(thing).__name__} is no array ({error})"

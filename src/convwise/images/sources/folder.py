@@ -36,12 +36,12 @@ def find(source: Any, reading: Reading = AS_USUAL) -> Found:
     return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles)
 
 
-def pictures(source: Any) -> Found:
+def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
     """Every picture below the folder, or the one file, without classes; names are whole paths."""
     root = Path(source)
     if root.is_file():
-        return Found(name_of(root), (Item(None, "", name_of(root), partial(_open, root)),))
-    files = _Files(root, False)
+        return Found(name_of(root), (Item(None, "", name_of(root), partial(_open_picture, root)),))
+    files = _Files(root, reading.follow_links)
     if not files.listing.pictures:
         what, expected = nothing(files.listing), f"image files: {', '.join(sorted(kinds.READ))}"
         raise UnusableInput(name_of(root), what, expected)
@@ -90,7 +90,7 @@ class _Files:
             return False
 
     def opener(self, path: PurePosixPath) -> partial[BinaryIO]:
-        return partial(_open, self.at[path])
+        return partial(_open_picture, self.at[path])
 
     def problems(self, where: str) -> Iterator[Problem]:
         named = sorted(shown(name) for name in self.machines if not name.startswith("."))
@@ -134,6 +134,14 @@ def _refuse(error: OSError) -> None:
 def _open(path: Path) -> BinaryIO:
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")  # to open a pipe would wait for ever
+    return path.open("rb")
+
+
+def _open_picture(path: Path) -> BinaryIO:
     if refusal := kinds.refusal(path.name):
         raise ValueError(refusal)
-    return path.open("rb")
+    stream = _open(path)
+    if (size := os.fstat(stream.fileno()).st_size) > limits.FILE:  # some decoders read all of it to see the size
+        stream.close()
+        raise ValueError(f"{limits.size(size)}, over the limit for one image")
+    return stream

@@ -31,11 +31,13 @@ class Reading:
     cat.12.jpg, or by a pattern, 'name:*_{class}'; 'csv' from a table in the folder, or 'csv:FILE'.
     skip_empty_classes: leave out a class without a readable image, instead of refusing.
     follow_links: read what links in the folder point to outside of it.
+    labelled: False where classes are not asked for, since the images are to be labelled.
     """
 
     classes_from: str = "folder"
     skip_empty_classes: bool = False
     follow_links: bool = False
+    labelled: bool = True
 
 
 AS_USUAL = Reading()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,7 @@ def arranged_by(reading: Reading, where: str, listing: Listing, table: ReadTable
     if way == "name":
         return _by_name(where, listing, how)
     if way == "csv":
-        return _by_table(where, listing, how, table)
+        return _by_table(where, listing, how, table, reading.labelled)
     raise UnusableInput("--classes-from", f"is {reading.classes_from!r}", WAYS)
 
 
@@ -113,7 +114,7 @@ class _Row:
     part: str = ""
 
 
-def _by_table(where: str, listing: Listing, name: str, table: ReadTable) -> Arranged:
+def _by_table(where: str, listing: Listing, name: str, table: ReadTable, labelled: bool) -> Arranged:
     file = _table_in(where, listing, name)
     about = f"{where}, {shown(str(file))}"
     data = table(file)
@@ -123,7 +124,7 @@ def _by_table(where: str, listing: Listing, name: str, table: ReadTable) -> Arra
     found = Arranged()
     labels: dict[PurePosixPath, _Row] = {}
     unlabelled, gone = [], []
-    for row in _rows(about, data, index):
+    for row in _rows(about, data, index, labelled):
         path = index.find(row)
         if row.label in MISSING:
             unlabelled.append(row)
@@ -196,7 +197,8 @@ class _Index:
         return found[0] if found else None
 
 
-def _rows(where: str, data: bytes, index: _Index) -> Iterator[_Row]:
+def _rows(where: str, data: bytes, index: _Index, labelled: bool) -> Iterator[_Row]:
+    """labelled: False takes the path for the label as well, where classes are not asked for."""
     lines = _cells(where, data)
     first = next(lines, None)
     if first is None:
@@ -210,7 +212,9 @@ def _rows(where: str, data: bytes, index: _Index) -> Iterator[_Row]:
         yield _Row(number, *(cell.strip() for cell in cells))
     elif columns["label"] is None and len(cells) == 2 and columns["path"] is not None:
         columns["label"] = 1 - columns["path"]
-    if columns["path"] is None or columns["label"] is None or columns["path"] == columns["label"]:
+    if not labelled:
+        columns["label"] = columns["path"]
+    if columns["path"] is None or columns["label"] is None:
         raise UnusableInput(where, f"has the columns {', '.join(map(shown, cells))}", COLUMNS, "rename them")
     wanted = [column for column in columns.values() if column is not None]
     for number, cells in lines:
@@ -231,7 +235,7 @@ def _cells(where: str, data: bytes) -> Iterator[tuple[int, list[str]]]:
     if "\0" in text[:10_000]:
         raise UnusableInput(where, "is no text", f"a table with {COLUMNS}")
     head = text.partition("\n")[0]
-    reader: Any = csv.reader(text.splitlines(keepends=True), delimiter=max(",;\t", key=head.count))
+    reader: Any = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     try:
         for cells in reader:
             yield reader.line_num, cells
