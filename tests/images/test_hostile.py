@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from convwise.core.problems import UnusableInput
 from convwise.images import decode, limits
@@ -223,6 +223,15 @@ def test_large_pictures_are_not_decoded_all_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "decode", counted)
     assert read(write_folder(tmp_path, "ab", 8, 64)).facts["read"] == 16
     assert most == 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".gif", ".bmp"])
+def test_the_size_is_read_without_the_pixels(suffix, tmp_path, monkeypatch):
+    """All threads read sizes at once, whatever the size."""
+    file = next(write_folder(tmp_path, "a", 1, 64, suffix=suffix).rglob("*.*"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("it was decoded"))
+    found = decode.header(file)
+    assert (found.height, found.width) == (64, 64)
 
 
 def test_a_picture_larger_than_the_whole_budget_is_still_read(tmp_path, monkeypatch):

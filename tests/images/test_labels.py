@@ -104,7 +104,7 @@ def lines(*rows: str, cells=",") -> str:
         lines("file,label").replace(",a", ",b x"),
         lines("image,anything"),
         lines("file,label").replace("\n", "\r\n"),
-        lines("file,label").replace("0", "nowhere\\0", 1).replace("nowhere\\0", "0"),
+        lines("path,label").replace("\n", "\nC:\\data\\"),
     ],
 )
 def test_tables_in_every_form(tmp_path, text):
@@ -128,6 +128,15 @@ def test_parts_and_folders_in_a_table(tmp_path):
     )
     assert read(tmp_path / "set" / "labels.csv").test.size == 3
     assert read(write_zip(tmp_path / "set.zip", tmp_path / "set"), classes_from="csv").test.size == 3
+
+
+def test_folders_that_a_table_names_tell_files_of_one_name_apart(tmp_path):
+    rows = [f"/elsewhere/set/{folder}/{index}.png,{folder}" for folder in ("x", "y") for index in range(5)]
+    names = [f"{folder}/{index}.png" for folder in ("x", "y") for index in range(5)]
+    (flat(tmp_path, names) / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    images = read(tmp_path, classes_from="csv")
+    assert counts(images) == {"x": 5, "y": 5}
+    assert [name[0] for name in images.train.names] == [images.classes[label] for label in images.train.labels]
 
 
 def test_missing_labels_images_and_lines_are_told(tmp_path):

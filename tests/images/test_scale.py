@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -140,6 +143,24 @@ def test_files_are_labelled_by_the_scale_that_was_learnt_from(tmp_path):
             np.testing.assert_array_equal(give(), images.unsealed().pixels[names.index(name)])
 
 
+def png_of_16_bits(colour: np.ndarray) -> bytes:
+    """PNG 1.2, chapters 4 and 5: Pillow writes no colour of 16 bits. colour: uint16 (h, w, 3)."""
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colour)
+    header = struct.pack(">IIBBBBB", colour.shape[1], colour.shape[0], 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize(("factor", "message"), [(16, "become very dark"), (257, "of 16 bits a channel reduced to 8")])
+def test_colour_of_16_bits_is_told_and_whether_it_is_dark(factor, message, tmp_path):
+    colour = striped(2, 8, 12, channels=3)[0].astype(np.uint16) * factor
+    for index, (image, label) in enumerate(zip(colour, LABELS, strict=True)):
+        (tmp_path / "ab"[label]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[label] / f"{index}.png").write_bytes(png_of_16_bits(image))
+    assert message in said(read(tmp_path))
+
+
 def test_wide_and_narrow_files_together_are_told(tmp_path):
     files(tmp_path, FULL, "png")
     files(tmp_path, FULL.astype(np.uint16) * 257 + 1, "tif")
@@ -201,6 +222,28 @@ def test_missing_labels_are_no_classes(gone, form):
         read((GRAY, form(labels)))
     with pytest.raises(UnusableInput, match="labels are missing"):
         read((GRAY, np.array([0.0, 1.0] * 7 + [0.0, np.nan])))
+
+
+def test_missing_labels_in_masked_arrays_and_data_sets():
+    with pytest.raises(UnusableInput, match="1 of 16 labels are missing"):
+        read((GRAY, np.ma.array(LABELS, mask=np.arange(16) == 3)))
+    for gone in (None, float("nan")):
+        items = list(zip(GRAY, ["a", "b"] * 7 + ["a", gone], strict=True))
+        with pytest.raises(UnusableInput, match="1 of 16 labels are missing"):
+            read(Dataset(items))
+
+
+class Dataset:
+    """Like a torch Dataset."""
+
+    def __init__(self, items) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int):
+        return self.items[index]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])

@@ -52,13 +52,17 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a file say. height, width: of the upright picture, px; mode: Pillow's word."""
+    """What the first bytes of a file say. height, width: of the upright picture, px; mode: Pillow's word.
+
+    deep: of 16 bits a channel, of which Pillow gives the upper 8.
+    """
 
     height: int
     width: int
     mode: str
     alpha: bool
     several_frames: bool
+    deep: bool
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,14 @@ def header(file: File) -> Header:
     """Size and mode, read without decoding the pixels."""
     with _open(file) as image:
         width, height = image.size
-        # Pillow already turns the size of a TIFF.
-        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        # The plain method: that of a PNG decodes all pixels, to see what stands behind them.
+        exif = Image.Image.getexif(image)
+        turned = image.format != "TIFF" and exif.get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)  # Pillow turns that of a TIFF
         # To count frames can mean to walk through all of them: 60,000 pages of a TIFF.
         several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
         size = (width, height) if turned else (height, width)
-        return Header(*size, image.mode, image.has_transparency_data, several)
+        deep = image.mode not in WIDE_MODES and ";16" in str(getattr(image, "tile", ""))
+        return Header(*size, image.mode, image.has_transparency_data, several, deep)
 
 
 def decode(file: File, scale: Scale | None = None) -> Decoded:

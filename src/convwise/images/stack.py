@@ -30,6 +30,7 @@ from convwise.images.splits import TEST, TRAIN, VALID
 
 PART_CODES = {None: TRAIN, "train": TRAIN, "valid": VALID, "test": TEST}
 THREADS = min(32, os.cpu_count() or 1)
+DARK = 16  # 8 bits of pictures of 16 that use 12 of them or fewer
 CHUNK = 256  # rows that one thread takes at a time
 
 A = TypeVar("A")
@@ -127,6 +128,7 @@ class _File:
     header: decode.Header
     digest: bytes = b""
     gray: bool = False
+    peak: int = 0  # of its pixels
     scale: Scale | None = None  # of its set, where it has values of more than 8 bits
 
     @property
@@ -261,7 +263,8 @@ def _decoded(file: _File, row: Pixels) -> _File | str:
         with _BUDGET.of(file.header):
             picture = decode.decode(encoded(file.item), file.scale)
             row[:] = decode.with_channels(decode.resize(picture.pixels, *row.shape[:2]), row.shape[2])
-        return replace(file, digest=picture.digest(), gray=picture.pixels.shape[2] == 1)
+        gray, peak = picture.pixels.shape[2] == 1, int(picture.pixels.max()) if file.header.deep else 0
+        return replace(file, digest=picture.digest(), gray=gray, peak=peak)
     except Exception as error:
         return decode.explain(error)
 
@@ -274,15 +277,21 @@ def _refuse_empty(where: str, files: Sequence[_File], unreadable: dict[str, str]
 
 
 def _file_problems(where: str, files: Sequence[_File], channels: int) -> Iterator[Problem]:
-    def note(those: Sequence[_File], what: str) -> Iterator[Problem]:
+    def note(those: Sequence[_File], what: str, fix: str = "", severity: Severity = "note") -> Iterator[Problem]:
         if those:
             names = ", ".join(file.item.name for file in those[:3]) + (", ..." if len(those) > 3 else "")
             text = f"{counted(len(those), 'image')} {what} ({names})"
-            yield Problem(where, text, severity="note", count=len(those))
+            yield Problem(where, text, fix=fix, severity=severity, count=len(those))
 
     yield from note([f for f in files if f.header.alpha], "with transparency laid over white")
     yield from note([f for f in files if f.header.several_frames], "with several frames: the first was taken")
     yield from note([f for f in files if f.header.mode == "CMYK"], "in CMYK turned into RGB without a colour profile")
+    deep = [file for file in files if file.header.deep]
+    if deep and max(file.peak for file in deep) < DARK:
+        fix = "scale the values to 0..65535, or save as 8 bits"
+        yield from note(deep, "of 16 bits a channel use 12 of them or fewer, and become very dark", fix, "warning")
+    else:
+        yield from note(deep, "of 16 bits a channel reduced to 8")
     if channels == 1:
         colour = [file for file in files if file.header.mode not in decode.GRAY_MODES]
         yield from note(colour, "stored in colour hold only gray, as all others: one channel is used")

@@ -76,6 +76,8 @@ def find_pair(source: Any) -> Found:
 
 def block(where: str, images: Any, labels: Any, part: PartName | None) -> Block:
     """Images (n, h, w[, channels]) and labels (n,), (n, 1) or one-hot (n, classes), checked, as a Block."""
+    if np.ma.isMaskedArray(labels):
+        labels = np.array(labels.tolist(), object)  # None where it is masked
     if isinstance(labels, list) and any(isinstance(label, str) for label in labels):
         labels = np.array(labels, object)  # else numpy would write NaN as the word
     pixels, names = pixels_of(where, images), _labels(where, array_of(where, labels))

@@ -190,11 +190,17 @@ class _Index:
         for whole in (self.beside / path, path):
             if whole in self.paths:
                 return whole
-        found = self.called.get(path.name, [])
+        found = [each for each in self.called.get(path.name, []) if _same_folders(each.parent, path.parent)]
         if len(found) > 1:
             what = f"{row.path} (line {row.line}) can be {' or '.join(shown(str(each)) for each in found[:3])}"
             raise UnusableInput(self.where, what, "paths that tell them apart", "write the folder before the name")
         return found[0] if found else None
+
+
+def _same_folders(one: PurePosixPath, other: PurePosixPath) -> bool:
+    """Whether the longer path ends as the shorter one: tables are written elsewhere, with other folders above."""
+    depth = min(len(one.parts), len(other.parts))
+    return depth == 0 or one.parts[-depth:] == other.parts[-depth:]
 
 
 def _rows(where: str, data: bytes, index: _Index, labelled: bool) -> Iterator[_Row]:

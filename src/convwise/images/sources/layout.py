@@ -80,6 +80,9 @@ class Tree:
     others: Counter[str] = field(default_factory=Counter)
     below: int = 0  # pictures, in folders inside this one too
 
+    def __str__(self) -> str:
+        return f"{shown(str(self.path))}/"
+
     def add(self, path: PurePosixPath, what: str) -> None:
         """Put a 'picture', an 'other' file or a 'folder' where its path says."""
         here, inside = self, path.parts if what == "folder" else path.parts[:-1]
@@ -163,17 +166,17 @@ def _parts(where: str, level: Tree) -> dict[PartName, Tree]:
     if "train" not in map(role, level.nested):
         all_parts = named and not rest and not level.images
         if all_parts and "train" not in roles and any(tree.full for _, tree in named):
-            only = ", ".join(sorted(tree.path.name for _, tree in named))
+            only = ", ".join(sorted(shown(tree.path.name) for _, tree in named))
             fix = "add train/, or name the folder of classes itself"
             raise UnusableInput(where, f"has {only} but no train", LAYOUT, fix)
         if all_parts and len(roles) == len(named) and (len(roles) > 1 or "train" in roles):
-            raise loose(where, [path.name for path in level.everything()], [f"{tree.path}/" for _, tree in named])
+            raise loose(where, [path.name for path in level.everything()], sorted(str(tree) for _, tree in named))
         return {}
     found = {part: _one_of(where, part, [tree for other, tree in named if other == part]) for part in sorted(roles)}
     _refuse_doubled(where, level)
     if rest and len(roles) == 1:
-        beside = ", ".join(sorted(f"{tree.path.name}/" for tree in rest)[:5])
-        what = f"{found['train'].path}/ looks like the part to train on, but {beside} beside it"
+        beside = ", ".join(sorted(map(str, rest))[:5])
+        what = f"{found['train']} looks like the part to train on, but {beside} beside it"
         fix = "move what is no class away, or rename train/ if it is a class"
         raise UnusableInput(where, f"{what} can be read as classes", LAYOUT, fix)
     return found
@@ -183,7 +186,7 @@ def _one_of(where: str, part: PartName, trees: Sequence[Tree]) -> Tree:
     """The folder of a part: the only one, or the only one with class folders."""
     nested = [tree for tree in trees if tree.full] or trees
     if len(nested) > 1:
-        what = f"{' and '.join(sorted(f'{tree.path}/' for tree in nested))} could each be the {part} part"
+        what = f"{' and '.join(sorted(map(str, nested)))} could each be the {part} part"
         raise UnusableInput(where, what, f"one folder for {part}", "move the other one away, or put them together")
     return nested[0]
 
@@ -195,18 +198,18 @@ def _by_parts(where: str, level: Tree, parts: Mapping[PartName, Tree], arranged:
         _refuse_doubled(where, tree)
         if not tree.full or (len(tree.full) == 1 and not tree.nested and _only(tree).lower() in WRAPPERS):
             if part == "train":
-                raise loose(where, [path.name for path in tree.everything()], [f"{tree.path}/"])
-            what = f"{tree.path}/ holds {tree.below} images, but no class folders: they were left out"
+                raise loose(where, [path.name for path in tree.everything()], [str(tree)])
+            what = f"{tree} holds {tree.below} images, but no class folders: they were left out"
             arranged.problems.append(Problem(where, what, LAYOUT, severity="warning", count=tree.below))
             continue
-        arranged.roles[part] = str(tree.path)
+        arranged.roles[part] = shown(str(tree.path))
         _take_classes(tree, part, arranged)
     for name, tree in level.folders.items():
         if role(name) and not tree.below:
-            what = f"{tree.path}/ holds no image: the {role(name)} part is drawn from train, if there is one"
+            what = f"{tree} holds no image: the {role(name)} part is drawn from train, if there is one"
             arranged.problems.append(Problem(where, what, severity="warning"))
         elif tree.below and tree not in parts.values():
-            what = f"{tree.path}/ is not the train, validation or test part: its {tree.below} images were left out"
+            what = f"{tree} is not the train, validation or test part: its {tree.below} images were left out"
             fix = "give it such a name if it is one of them"
             arranged.problems.append(Problem(where, what, LAYOUT, fix, "warning", tree.below))
 
@@ -242,7 +245,7 @@ def _by_classes(where: str, level: Tree, arranged: Arranged) -> None:
 def _parts_in_classes(where: str, level: Tree, arranged: Arranged) -> None:
     """cats/train/1.jpg, cats/test/2.jpg, dogs/train/..."""
     if any(inner.full for tree in level.full.values() for inner in tree.full.values()):
-        some = ", ".join(f"{tree.path}/" for tree in list(level.full.values())[:3])
+        some = ", ".join(map(str, list(level.full.values())[:3]))
         what = f"each of {some} has a train part and classes of its own"
         raise UnusableInput(where, what, "one set of images", f"name one of them: {some}")
     arranged.homeless += [path for tree in (level, *level.full.values()) for path in tree.images]
@@ -250,7 +253,7 @@ def _parts_in_classes(where: str, level: Tree, arranged: Arranged) -> None:
         for inner_name, inner in tree.full.items():
             part = role(inner_name)
             arranged.places += [Place(path, part, label_of(name)) for path in inner.images]
-            arranged.roles |= {part: f"*/{inner_name}"} if part else {}
+            arranged.roles |= {part: f"*/{shown(inner_name)}"} if part else {}
     _note_empty(level, arranged)
 
 
@@ -265,7 +268,7 @@ def _note_empty(level: Tree, arranged: Arranged) -> None:
     for name, tree in level.folders.items():
         if not tree.below:
             holds = f"only {files}" if (files := _counted(tree.files())) else "no file"
-            arranged.empty.setdefault(label_of(name), f"{shown(str(tree.path))}/ holds {holds}")
+            arranged.empty.setdefault(label_of(name), f"{tree} holds {holds}")
 
 
 def _refuse_doubled(where: str, level: Tree) -> None:
@@ -273,8 +276,8 @@ def _refuse_doubled(where: str, level: Tree) -> None:
     for name, tree in level.nested.items():
         others = set(level.full) - {name}
         if len(others) > 1 and others <= set(tree.full):
-            what = f"holds {', '.join(sorted(others)[:5])} twice: here, and once more in {tree.path}/"
-            raise UnusableInput(where, what, "each image once", f"move {tree.path}/ away, or name it instead")
+            what = f"holds {', '.join(map(shown, sorted(others)[:5]))} twice: here, and once more in {tree}"
+            raise UnusableInput(where, what, "each image once", f"move {tree} away, or name it instead")
 
 
 def loose(where: str, names: Sequence[str], folders: Sequence[str] = ()) -> UnusableInput:
