@@ -22,7 +22,7 @@ from convwise.evidence.bench import measure_on
 from convwise.evidence.edits import Subject
 from convwise.evidence.experiment import Base, Edit, Found, Measured, Memory, Record, Terms
 from convwise.images.loading import TEST_SHARE, Images, read
-from convwise.inspect.checking import InputShape, load
+from convwise.inspect.checking import InputShape, load, read_images
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
 from convwise.output import deliver
@@ -91,16 +91,21 @@ class Measurement(Shown):
 @verb
 def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budget: str | float = "10m",
             input_shape: InputShape | None = None, watcher: Watcher = quiet,
-            started: float | None = None) -> Measurement:  # fmt: skip
+            started: float | None = None, classes_from: str = "folder", skip_empty_classes: bool = False,
+            follow_links: bool = False) -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
     and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
     of them, or a mapping; without it the parameters that people ask about, the most doubtful first.
-    started: when the budget began (time.monotonic). KeyboardInterrupt gives what is measured so
-    far; it goes on to the caller where that is nothing.
+    classes_from, skip_empty_classes, follow_links: how images are read, as in `read`. started: when the budget
+    began (time.monotonic).
+    KeyboardInterrupt gives what is measured so far; it goes on to the caller where that is nothing.
     """
     clock = Clock(parse_duration(budget), time.monotonic() if started is None else started)
+    if images is not None:
+        how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+        images = read_images(images, classes_from=classes_from, **how)
     return measure_in(Lab(ThisMachine(), clock, watcher), model, images, parameter, input_shape)
 
 
@@ -147,7 +152,7 @@ def _edits(subject: Subject, parameter: Parameters, evidence: Sequence[Mapping[s
 def _images(model: Any, images: Any, chosen: _Chosen | None) -> tuple[Images, list[str]]:
     """The images to train and score on, and what is to be said of them."""
     if images is not None:
-        return images if isinstance(images, Images) else read(images), []
+        return read_images(images), []
     if chosen is None:
         raise UnusableInput(str(model), "is a network without images", "images to train it on", "--images IMAGES")
     return chosen.images()
@@ -200,7 +205,8 @@ class _Chosen:
         share = round(data["test"] / everything, 2)
         usual = data["facts"].get("own_test") or abs(share - TEST_SHARE) < 0.02
         try:
-            images = read(data["source"], test="none" if not data["test"] else None if usual else share, seed=seed)
+            how = {"seed": seed, **data["facts"].get("reading", {})}
+            images = read(data["source"], test="none" if not data["test"] else None if usual else share, **how)
         except ConvwiseError as error:
             what = f"its images, {data['source']}, cannot be read any more ({error.problem.what})"
             fix = "--images IMAGES, or run it where they are"

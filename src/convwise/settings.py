@@ -36,6 +36,14 @@ class Settings:
     evidence: float = 0.1  # share of the core time for trials beside the leader
     runner: str = "local"
     command: str = ""
+    classes_from: str = "folder"  # this and the next two: how the images are read, see images.sources.Reading
+    skip_empty_classes: bool = False
+    follow_links: bool = False
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the images are to be read."""
+        return {name: getattr(self, name) for name in ("classes_from", "skip_empty_classes", "follow_links")}
 
     @property
     def work(self) -> Path:

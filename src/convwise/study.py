@@ -45,11 +45,14 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
     """
     with Interrupts(lambda: _stopping(settings, lab)) as interrupts, ExitStack() as working:
         with _preparing(interrupts, lab.clock):
-            images = read(settings.source, test=settings.test, seed=settings.seed, cache=settings.work / "images")
+            how = {"test": settings.test, "seed": settings.seed, "cache": settings.work / "images"}
+            images = read(settings.source, **how, **settings.reading)
             session = Session.open(settings, lab, images)
             if deliver.is_finished(settings.out):
                 return _finished(session)
             session = session.continued()
+            for said in images.said():
+                session.tell("read", note=said)
             interrupts.tell = lambda: session.tell("stopping", note=STOPPING)
             crew = working.enter_context(_crew(session))
             facts = session.kept(FACTS, Fingerprint, lambda: _look(session, look))

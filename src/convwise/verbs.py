@@ -28,7 +28,27 @@ from convwise.training.runners import RUNNERS
 
 Folder = str | os.PathLike[str]  # that `choose` wrote: its path, or a Choice
 
-read = verb(read_images)
+
+@verb
+def read(
+    source: Any,
+    *,
+    test: float | Literal["none"] | None = None,
+    valid: float = 0.2,
+    seed: int = 0,
+    classes_from: str = "folder",
+    skip_empty_classes: bool = False,
+    follow_links: bool = False,
+) -> Images:
+    """The images of `source`, decoded, checked and split as `choose` does it, the test part sealed.
+
+    test, valid: the shares to seal and to validate on, where the source has no such part; 'none' seals nothing.
+    classes_from: what tells the class of a file: 'folder', its 'name', or a 'csv'. skip_empty_classes: leave out
+    classes without a readable image, instead of refusing. follow_links: read what links point to outside of
+    the folder. (All of them: images.sources.Reading.)
+    """
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    return read_images(source, test=test, valid=valid, seed=seed, classes_from=classes_from, **how)
 
 
 @verb
@@ -48,6 +68,9 @@ def choose(
     command: str = "",
     watcher: Watcher | None = None,
     started: float | None = None,
+    classes_from: str = "folder",
+    skip_empty_classes: bool = False,
+    follow_links: bool = False,
 ) -> Choice:
     """Choose a network for the images of `source` inside `budget`, write it with its evidence, and return it.
 
@@ -59,11 +82,12 @@ def choose(
     instead of going by the clock. evidence: the share of the core time for trials of other values, 0 to 0.5.
     runner: where trials run. command: the command line to note, if there was one. watcher: is told what goes
     on; by default that is shown where a notebook runs this. started: when the budget began
-    (time.monotonic), now where it is None.
+    (time.monotonic), now where it is None. classes_from, skip_empty_classes, follow_links: as in `read`.
     """
     begun = time.monotonic() if started is None else started
     settings = Settings(source, parse_duration(budget), parse_goal(goal), task, test, folder_for(source, out), seed,
-                        workers, trials, evidence, runner, command)  # fmt: skip
+                        workers, trials, evidence, runner, command, classes_from, skip_empty_classes,
+                        follow_links)  # fmt: skip
     checked(settings)
     about = {"source": str(source) if isinstance(source, (str, Path)) else "arrays", "goal": settings.goal.text,
              "budget_seconds": settings.budget, "trials": settings.trials, "command": settings.command,
@@ -81,27 +105,50 @@ def load(folder: Folder) -> Choice:
 
 
 @verb
-def look(source: Any, *, budget: str | float = "10m", test: float | Literal["none"] | None = None,
-         seed: int = 0) -> Fingerprint:  # fmt: skip
+def look(
+    source: Any,
+    *,
+    budget: str | float = "10m",
+    test: float | Literal["none"] | None = None,
+    seed: int = 0,
+    classes_from: str = "folder",
+    skip_empty_classes: bool = False,
+    follow_links: bool = False,
+) -> Fingerprint:
     """The fingerprint of the images of `source` (or of Images already read), without their test part.
 
-    budget: of the study that it is for; a short one looks at fewer images.
+    budget: of the study that it is for; a short one looks at fewer images. The rest: as in `read`.
     """
-    images = source if isinstance(source, Images) else read_images(source, test=test, seed=seed)
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    given = isinstance(source, Images)
+    images = source if given else read(source, test=test, seed=seed, classes_from=classes_from, **how)
     return look_at(images.train, images.classes, seed=seed, budget=parse_duration(budget))
 
 
 @verb
-def advise(source: Any, *, goal: str = "accuracy", budget: str | float = "10m", seed: int = 0) -> Advice:
-    """What to start with for the images of `source`, without training. budget: what `choose` would be given."""
-    facts, host = look(source, budget=budget, seed=seed), ThisMachine()
+def advise(
+    source: Any,
+    *,
+    goal: str = "accuracy",
+    budget: str | float = "10m",
+    seed: int = 0,
+    classes_from: str = "folder",
+    skip_empty_classes: bool = False,
+    follow_links: bool = False,
+) -> Advice:
+    """What to start with for the images of `source`, without training.
+
+    budget: what `choose` would be given. classes_from, skip_empty_classes, follow_links: as in `read`.
+    """
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    facts, host = look(source, budget=budget, seed=seed, classes_from=classes_from, **how), ThisMachine()
     return within_latency(facts, parse_goal(goal), host.pace, TRAINING_SHARE * parse_duration(budget), host)
 
 
 @verb
-def predict(folder: Folder, images: Any) -> list[dict[str, Any]]:
-    """A row for each image: path, label, and the probability of each class."""
-    return deliver.predict(Path(folder), images)
+def predict(folder: Folder, images: Any, *, follow_links: bool = False) -> list[dict[str, Any]]:
+    """A row for each image: path, label, and the probability of each class. follow_links: as in `read`."""
+    return deliver.predict(Path(folder), images, follow_links=follow_links)
 
 
 @verb

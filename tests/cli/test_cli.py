@@ -49,6 +49,30 @@ def stripes(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images") / "stripes", ("a", "b"), 30, 12, "L")
 
 
+def test_how_images_are_read_can_be_said(run, tmp_path):
+    """What the messages propose works when typed; names cannot steer the terminal."""
+    write_folder(tmp_path / "set", ("a", "b"), 12, 12, "L")
+    (tmp_path / "set" / "birds\x1b[2J").mkdir()
+    code, out, err = run("look", "set")
+    is_one_clear_message(code, out, err, "birds", "--skip-empty-classes")
+    assert "\x1b" not in err
+    code, out, _ = run("look", "set", "--skip-empty-classes")
+    assert code == 0
+    assert "read as: 24 images, 2 classes; split into train 16, valid 4, sealed test 4" in out
+    (tmp_path / "flat").mkdir()
+    for file in (tmp_path / "set").rglob("*.png"):
+        file.rename(tmp_path / "flat" / f"{file.parent.name}.{file.name}")
+    is_one_clear_message(*run("look", "flat"), "--classes-from name")
+    code, out, _ = run("look", "flat", "--classes-from", "name")
+    assert code == 0
+    assert "24 images, 2 classes" in out
+    assert run("advise", "flat", "--classes-from", "name", "--json")[0] == 0
+    (tmp_path / "linked").mkdir()
+    for name in "ab":
+        (tmp_path / "linked" / name).symlink_to(tmp_path / "set" / name)
+    is_one_clear_message(*run("look", "linked"), "--follow-links")
+
+
 # --- help ----------------------------------------------------------------------------------------
 
 
@@ -210,7 +234,8 @@ def test_choose_prints_one_json_on_stdout_and_events_on_stderr(chosen):
     choice = json.loads(chosen.ended.stdout)
     assert choice == json.loads((chosen.folder / "choice.json").read_text())
     told = events(chosen.ended.stderr)
-    assert [e["stage"] for e in told][0] == "look"
+    assert told[0]["note"].startswith(f"{chosen.images}: read as: 120 images, 3 classes; split into train ")
+    assert [e["stage"] for e in told if e["stage"] != "read"][0] == "look"
     assert [e["stage"] for e in told][-1] == "writing"
     assert all({"stage", "done", "planned", "best", "seconds_left"} <= set(event) for event in told)
     assert len(told) == len(own(chosen.ended.stderr).splitlines())  # and nothing else

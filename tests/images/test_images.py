@@ -18,7 +18,8 @@ from PIL import Image
 
 from convwise.core.problems import UnusableInput
 from convwise.images.decode import MAX_PIXELS, with_channels
-from convwise.images.loading import find_images, load_image, read, resize
+from convwise.images.loading import load_image, pictures, read, resize
+from convwise.images.scale import Scale
 from convwise.images.splits import TEST, TRAIN, VALID, draw, leaks
 from imagesets import blobs, picture, striped, write_folder, write_idx, write_parts, write_zip
 
@@ -202,7 +203,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 
 BAD_FILES["bomb.png"] = (png_that_claims(10_001, 10_000), "over the limit of 100 million pixels")
 BAD_FILES["huge.png"] = (png_that_claims(60_000, 60_000), "over the limit of 100 million pixels")
-BAD_FILES["script.png"] = (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "not an image")
+BAD_FILES["script.png"] = (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "EPS, which is not read")
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
@@ -706,24 +707,23 @@ def test_with_a_cache_the_same_images_are_mapped_from_disk(kind, tmp_path):
     assert not any(file.suffix != ".npy" or file.name == "all.npy" for file in cache.iterdir())
 
 
-def test_find_images(tmp_path):
+def names(source) -> list[str]:
+    with pictures(source, 3, Scale(0, 1)) as every:
+        return [name for name, _ in every]
+
+
+def test_pictures_of_a_folder_or_of_one_file(tmp_path):
     write_folder(tmp_path / "x", "ab", 2)
     (tmp_path / "x" / "a" / "notes.txt").write_text("x")
     (tmp_path / "x" / ".hidden.png").write_bytes(b"")
-    found = find_images(tmp_path / "x")
-    assert [str(file.relative_to(tmp_path / "x")) for file in found] == [
-        "a/0000.png",
-        "a/0001.png",
-        "b/0002.png",
-        "b/0003.png",
-    ]
-    assert find_images(str(found[0])) == [found[0]]
-    for bad in (tmp_path / "no", tmp_path):
-        if bad == tmp_path:
-            bad = tmp_path / "empty"
-            bad.mkdir()
+    expected = ["a/0000.png", "a/0001.png", "b/0002.png", "b/0003.png"]
+    assert names(tmp_path / "x") == [str(tmp_path / "x" / name) for name in expected]
+    one = tmp_path / "x" / expected[0]
+    assert names(str(one)) == [str(one)]
+    (tmp_path / "empty").mkdir()
+    for bad in (tmp_path / "no", tmp_path / "empty"):
         with pytest.raises(UnusableInput):
-            find_images(bad)
+            names(bad)
 
 
 @pytest.mark.skipif(not (DATA / "breastmnist").is_dir(), reason="the shared data sets are not here")

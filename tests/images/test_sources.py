@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from PIL import Image
 
 from convwise.core.problems import UnusableInput
 from convwise.images import sources
-from convwise.images.loading import find_images, load_image, read
+from convwise.images.loading import load_image, pictures, read
+from convwise.images.scale import Scale
 from convwise.images.sources import SOURCES
 from imagesets import striped, write_folder, write_idx, write_parts, write_zip
 from studies import ENVIRONMENT
@@ -46,6 +48,22 @@ def zip_example(tmp_path):
     return write_zip(tmp_path / "set.zip", folder_example(tmp_path))
 
 
+def tar_example(tmp_path):
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as archive:
+        archive.add(folder_example(tmp_path), "set")
+    return tmp_path / "set.tar.gz"
+
+
+def table_example(tmp_path):
+    """Loose images, and their classes in a table."""
+    files = sorted(folder_example(tmp_path).rglob("*.png"))
+    lines = [f"{file.name},{file.parent.name}" for file in files]
+    for file in files:
+        file.rename(tmp_path / "set" / file.name)
+    (tmp_path / "set" / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    return tmp_path / "set" / "labels.csv"
+
+
 def npz_example(tmp_path):
     np.savez(tmp_path / "set.npz", x=X, y=Y)
     return tmp_path / "set.npz"
@@ -54,6 +72,8 @@ def npz_example(tmp_path):
 EXAMPLES = {
     "folder": folder_example,
     "zip": zip_example,
+    "tar": tar_example,
+    "table": table_example,
     "npz": npz_example,
     "idx": lambda tmp_path: write_idx(tmp_path / "set", "train", X[..., 0], Y),
     "named": lambda tmp_path: "digits",
@@ -108,7 +128,7 @@ class TestConformance:
         assert row.takes in refused(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("name", ["folder", "zip", "npz", "idx", "arrays"])
+@pytest.mark.parametrize("name", ["folder", "zip", "tar", "table", "npz", "idx", "arrays"])
 def test_the_same_images_come_out_of_every_source(name, tmp_path):
     images = read(EXAMPLES[name](tmp_path), test="none")
     got = sorted(image.tobytes() for image in images.unsealed().pixels)
@@ -179,7 +199,7 @@ def test_linked_folders_are_followed_once(tmp_path):
     for name in "ab":
         (tmp_path / "set" / name).symlink_to(tmp_path / "real" / "x" / name)
         (tmp_path / "real" / "x" / name / "loop").symlink_to(tmp_path / "real" / "x" / name)
-    assert read(tmp_path / "set").facts["read"] == 12
+    assert read(tmp_path / "set", follow_links=True).facts["read"] == 12
 
 
 def test_a_folder_that_cannot_be_listed_does_not_vanish(tmp_path, monkeypatch):
@@ -196,8 +216,8 @@ def test_a_folder_that_cannot_be_listed_does_not_vanish(tmp_path, monkeypatch):
     message = refused(tmp_path / "set")
     assert str(tmp_path / "set" / "b") in message
     assert "Permission denied" in message
-    with pytest.raises(UnusableInput, match="Permission denied"):
-        find_images(tmp_path / "set")
+    with pytest.raises(UnusableInput, match="Permission denied"), pictures(tmp_path / "set", 3, Scale(0, 1)):
+        pass
 
 
 def test_a_source_that_cannot_be_listed(tmp_path, monkeypatch):

@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -16,8 +20,8 @@ from convwise.cli import app as cli
 from convwise.core.problems import UnusableInput
 from convwise.images.loading import read
 from convwise.output import deliver
-from imagesets import striped, write_folder
-from studies import command
+from imagesets import striped, write_folder, write_zip
+from studies import ENVIRONMENT, command
 
 X, Y = striped(2, 12, size=12)
 X[0, 0, :2] = [[0], [255]]  # both ends of the range
@@ -96,6 +100,65 @@ def test_other_sizes_and_modes_are_brought_to_the_input(chosen, tmp_path):
     found = convwise.predict(chosen.folder, tmp_path / "large")
     assert len(found) == 3
     assert all(row["label"] in ("4", "down", "up, or so") for row in found)
+
+
+def test_everything_that_choose_reads_is_labelled_the_same(chosen, rows, tmp_path):
+    """A zip, a tar, an .npz, and a table: the same pictures, the same answers."""
+    by_name = {"/".join(row["path"].split("/")[-2:]): row["label"] for row in rows}
+    write_zip(tmp_path / "set.zip", chosen.images)
+    with tarfile.open(tmp_path / "set.tgz", "w:gz") as archive:
+        archive.add(chosen.images, ".")
+    for source in (tmp_path / "set.zip", tmp_path / "set.tgz"):
+        found = convwise.predict(chosen.folder, source)
+        assert {row["path"].removeprefix("./"): row["label"] for row in found} == by_name
+    np.savez(tmp_path / "set.npz", x=np.stack([np.asarray(Image.open(row["path"])) for row in rows]))
+    found = convwise.predict(chosen.folder, tmp_path / "set.npz")
+    assert [row["path"] for row in found[:2]] == ["images/0", "images/1"]
+    assert [row["label"] for row in found] == [row["label"] for row in rows]
+    table = tmp_path / "set" / "t.csv"
+    shutil.copytree(chosen.images, tmp_path / "set")
+    for text in ("path,label\n{},\n{},", "file\n{}\n{}", "id,width\n{},7\n{},8"):
+        table.write_text(text.format(*by_name))
+        found = convwise.predict(chosen.folder, table)
+        assert {row["path"]: row["label"] for row in found} == dict(list(by_name.items())[:2])
+
+
+def test_pictures_that_are_not_read_are_named_with_their_kind(chosen, tmp_path):
+    good = next(chosen.images.rglob("*.png"))
+    shutil.copy(good, tmp_path / "fine.jfif")
+    shutil.copy(good, tmp_path / "without")
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+    (tmp_path / "notes.txt").write_text("none")
+    found = {row["path"].split("/")[-1]: row for row in convwise.predict(chosen.folder, tmp_path)}
+    assert set(found) == {"fine.jfif", "without", "IMG_1.HEIC"}
+    assert found["IMG_1.HEIC"]["error"] == "HEIC, which is not read: save it as PNG or JPEG"
+    assert found["fine.jfif"]["label"] == found["without"]["label"] != ""
+
+
+def test_no_cell_is_a_formula():
+    """Numbers may begin with a sign; anything else of that kind gets an apostrophe."""
+    rows = [{"path": "=cmd|' /C calc'!A0", "label": "-1", "probabilities": {"@x": 0.5, "-1": 0.5}}]
+    rows += [{"path": name, "label": "+a"} for name in ("-2.png", "\t=1", "a=b.png")]
+    file = io.StringIO()
+    deliver.write_csv(rows, ["@x", "-1"], file)
+    written = list(csv.reader(io.StringIO(file.getvalue())))
+    assert written[0] == ["path", "label", "'@x", "-1"]
+    assert written[1] == ["'=cmd|' /C calc'!A0", "-1", "0.5", "0.5"]
+    assert [row[:2] for row in written[2:]] == [["'-2.png", "'+a"], ["'\t=1", "'+a"], ["a=b.png", "'+a"]]
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_csv_is_utf8_whatever_the_locale(chosen, tmp_path, locale, monkeypatch):
+    (tmp_path / "\u732b").mkdir()
+    shutil.copy(next(chosen.images.rglob("*.png")), tmp_path / "\u732b" / "1.png")
+    for name, value in (("LC_ALL", locale), ("PYTHONCOERCECLOCALE", "0"), ("PYTHONUTF8", "0")):
+        monkeypatch.setenv(name, value)
+    done = subprocess.run(
+        [sys.executable, "-m", "convwise", "predict", chosen.folder, tmp_path, "--csv", tmp_path / "a.csv"],
+        env={**os.environ, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"]}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert b"1 images labelled" in done.stderr
+    assert "\u732b/1.png" in (tmp_path / "a.csv").read_text(encoding="utf-8")
 
 
 def test_what_is_no_image_at_all(chosen, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -20,6 +21,7 @@ from convwise.cli import layer as cli_layer
 from convwise.cli import measure as cli_measure
 from convwise.cli import serve as cli_serve
 from convwise.cli.console import err, out, table, watching
+from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
 from convwise.core.clock import STARTED
 from convwise.core.problems import ConvwiseError, UnusableInput
 
@@ -43,8 +45,8 @@ app = typer.Typer(
 )
 
 IMAGES_HELP = (
-    "Class folders (with or without train/ val/ test/ above them), a zip of them, an .npz "
-    "(x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or the name 'digits'."
+    "Class folders (with or without train/ val/ test/ above them), a zip or tar of them, a .csv of paths and labels, "
+    "an .npz (x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or the name 'digits'."
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
 GOAL_HELP = (
@@ -114,6 +116,9 @@ def choose(
         typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0 for none."),
     ] = 0.1,
     runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
+    classes_from: ClassesOption = "folder",
+    skip_empty_classes: SkipOption = False,
+    follow_links: LinksOption = False,
     show: Annotated[bool, typer.Option("--open", help=cli_serve.OPEN_HELP)] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,6 +141,7 @@ def choose(
             written = verbs.choose(
                 images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
                 trials=trials, evidence=evidence, runner=runner, command=command, watcher=watcher, started=STARTED,
+                classes_from=classes_from, skip_empty_classes=skip_empty_classes, follow_links=follow_links,
             )  # fmt: skip
         wanted = _tell_choice(Path(written), as_json)
     if not wanted:
@@ -148,6 +154,9 @@ def look(
     budget: BudgetOption = "10m",
     test: TestOption = None,
     seed: SeedOption = 0,
+    classes_from: ClassesOption = "folder",
+    skip_empty_classes: SkipOption = False,
+    follow_links: LinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Describe IMAGES in the numbers that matter for a network.
@@ -161,14 +170,13 @@ def look(
     from convwise.core.records import to_json
     from convwise.images import loading as reading
 
-    read = reading.read(images, test=_test(test), seed=seed)
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    read = reading.read(images, test=_test(test), seed=seed, classes_from=classes_from, **how)
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=parse_duration(budget))
     if as_json:
         print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
         return
-    test_n = read.test.size if read.test else 0
-    counts = f"train {len(read.train)}, valid {len(read.valid)}, sealed test {test_n}"
-    out().print(f"{read.source}: {len(read.classes)} classes; {counts}")
+    out().print(f"{read.source}: read as: {read.facts['read_as']}", highlight=False)
     height, width, channels = facts.input_shape
     out().print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
     out().print(_measures(facts))
@@ -190,6 +198,9 @@ def advise(
     goal: GoalOption = "accuracy",
     budget: PlannedOption = "10m",
     seed: SeedOption = 0,
+    classes_from: ClassesOption = "folder",
+    skip_empty_classes: SkipOption = False,
+    follow_links: LinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what to start with for IMAGES, without training.
@@ -203,7 +214,8 @@ def advise(
     from convwise.core.records import to_json
     from convwise.training.machine import ThisMachine
 
-    read = verbs.read(images, seed=seed)
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    read = verbs.read(images, seed=seed, classes_from=classes_from, **how)
     advice = verbs.advise(read, goal=goal, budget=parse_duration(budget), seed=seed)
     sizes, clock = (len(read.train), len(read.valid)), Clock(parse_duration(budget), time.monotonic())
     planned = str(plan.planned(advice, sizes, clock, ThisMachine()))
@@ -231,8 +243,12 @@ def advise(
 @app.command()
 def predict(
     folder: DirArgument,
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="An image file, or a folder of them.")],
+    images: Annotated[
+        str,
+        typer.Argument(metavar="IMAGES", help="An image file, a folder of them, or what else `choose` reads."),
+    ],
     csv_file: Annotated[Path | None, typer.Option("--csv", help="File to write; default: standard output.")] = None,
+    follow_links: LinksOption = False,
 ) -> None:
     """Label IMAGES with the network in DIR, as CSV.
 
@@ -243,12 +259,14 @@ def predict(
 
     if csv_file and not _writable(csv_file):  # before all the work
         raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file, in a folder that can be written")
-    rows = deliver.predict(folder, images)
+    rows = deliver.predict(folder, images, follow_links=follow_links)
     classes = deliver.read_choice(folder)["data"]["classes"]
     if csv_file is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the locale
         deliver.write_csv(rows, classes, sys.stdout)
     else:
-        with csv_file.open("w", newline="") as file:
+        with csv_file.open("w", newline="", encoding="utf-8") as file:
             deliver.write_csv(rows, classes, file)
     broken = [row for row in rows if "error" in row]
     for row in broken:
@@ -324,6 +342,9 @@ def main() -> None:
     # Keras loads TensorFlow wherever it finds it, which chats on stderr even where it is not the backend.
     if os.environ.get("KERAS_BACKEND") != "tensorflow":
         os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0", **os.environ}
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no reason to stop
     try:
         app()
     except ConvwiseError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convwise.cli.console import out, table, watching
+from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
 from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.clock import STARTED, Clock, parse_duration
 from convwise.core.layers import Layer, Opaque
@@ -42,6 +43,9 @@ def check(
         bool, typer.Option("--apply", help="Try each fix on --images: train the model as it is and edited.")
     ] = False,
     budget: Annotated[str, typer.Option(help="Wall clock of --apply: 90s, 10m.")] = "2m",
+    classes_from: ClassesOption = "folder",
+    skip_empty_classes: SkipOption = False,
+    follow_links: LinksOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what MODEL costs and sees, layer by layer, and what is wrong with it.
@@ -54,7 +58,8 @@ def check(
     if apply and not images:
         raise UnusableInput("--apply", "has nothing to train on", "--images with it")
     lifted = load(model, shape)
-    read = read_images(images) if images else None
+    how = {"classes_from": classes_from, "skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    read = read_images(images, **how) if images else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
     applied = _apply(found, read, budget, as_json) if apply and read else None
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -12,25 +13,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # all but tab and line feed
 WIDE = 180  # columns where the output is no terminal, so that tables are whole
 
 
 @cache
 def out() -> Console:
     """Standard output."""
-    from rich.console import Console
-
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
-    return Console(width=width, markup=False, emoji=False)  # names of files and layers are printed as they are
+    return _console()(width=width, markup=False, emoji=False)  # names of files and layers are not taken for markup
 
 
 @cache
 def err() -> Console:
     """Standard error."""
+    return _console()(stderr=True, markup=False, emoji=False)
+
+
+@cache
+def _console() -> type[Console]:
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, emoji=False)
+    class Plain(Console):
+        """A console on which no name can steer the terminal: control characters are written as escapes."""
+
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(CONTROL.sub(lambda found: repr(found[0])[1:-1], text), **how)
+
+    return Plain
 
 
 def table(*columns: str) -> Table:

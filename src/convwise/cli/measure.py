@@ -9,6 +9,7 @@ import typer
 
 from convwise.cli.check import MODEL_HELP, parse_shape
 from convwise.cli.console import out, table, watching
+from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
 from convwise.core.clock import STARTED
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def measure(
     input_shape: Annotated[
         str | None, typer.Option(metavar="HxWxC", help="Input of a model with a free input size: 224x224x3.")
     ] = None,
+    classes_from: ClassesOption = "folder",
+    skip_empty_classes: SkipOption = False,
+    follow_links: LinksOption = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON for programs on standard output; progress as lines on stderr.")
     ] = False,
@@ -50,10 +54,12 @@ def measure(
     from convwise import measuring
 
     shape = parse_shape(input_shape) if input_shape else None
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     with watching(as_json) as watcher:
         found = measuring.measure(
-            model, images, parameter=parameter or (), budget=budget, input_shape=shape, watcher=watcher, started=STARTED
-        )
+            model, images, parameter=parameter or (), budget=budget, input_shape=shape, watcher=watcher,
+            started=STARTED, classes_from=classes_from, **how,
+        )  # fmt: skip
     if as_json:
         print(json.dumps(found.to_json()))
     else:

@@ -1,9 +1,9 @@
 """One file or array -> uint8 pixels. Every picture that convwise sees, to train or to predict, passes here.
 
-Decisions: EXIF and TIFF orientation is applied; transparent pixels are laid over white; 16-bit
-gray is divided by 257 (65535 -> 255), whatever part of the range a picture uses; CMYK and the
-like become RGB by Pillow's plain formulas, colour profiles are not applied; of several frames
-the first is taken.
+Decisions: EXIF and TIFF orientation is applied; transparent pixels are laid over white; values of more
+than 8 bits are brought to 0..255 by the scale of their set (a picture without a set: 16-bit gray is
+divided by 257); CMYK and the like become RGB by Pillow's plain formulas, colour profiles are not
+applied; of several frames the first is taken.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from convwise.core.problems import UnusableInput
+from convwise.images import kinds, limits
+from convwise.images.scale import Scale
 
 Pixels = NDArray[np.uint8]
 Way = Image.Resampling
 File = str | Path | bytes | BinaryIO
 
 # Only these decoders run: others of Pillow's start programs (EPS) or are rarely tested.
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
-MAX_PIXELS = 100_000_000
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
+MAX_PIXELS = limits.PICTURE
 SMOOTH = Way.BILINEAR  # the one way in which pictures are resized: antialiased where they shrink
 ROUGH = Way.NEAREST  # what others do, Keras's load_img among them: training meets it, nothing else
+# Pillow's own limit refuses sound pictures with a large colour profile.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = limits.METADATA
 # Pillow's own limit is double this and kept; its warning below that would only repeat ours.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Remarks on odd metadata, one for each file: the pixels are either read or the file is reported.
@@ -51,31 +55,34 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a file say. height, width: of the upright picture, px; mode: Pillow's word."""
+    """What the first bytes of a file say. height, width: of the upright picture, px; mode: Pillow's word.
+
+    deep: of 16 bits a channel, of which Pillow gives the upper 8.
+    """
 
     height: int
     width: int
     mode: str
     alpha: bool
-    frames: int
+    several_frames: bool
+    deep: bool
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: (h, w, 1) where the content is gray, else (h, w, 3); peak: the largest value before scaling."""
+    """pixels: (h, w, 1) where the content is gray, else (h, w, 3)."""
 
     pixels: Pixels
-    peak: float
 
     def digest(self) -> bytes:
         """16 bytes, the same only for the same picture: size, gray or colour, and every value."""
         return digest(self.pixels)
 
 
-def load_image(file: File, channels: int) -> Pixels:
+def load_image(file: File, channels: int, scale: Scale | None = None) -> Pixels:
     """The picture as (h, w, channels), channels 1 or 3; raises UnusableInput where it cannot be read."""
     try:
-        return with_channels(decode(file).pixels, channels)
+        return with_channels(decode(file, scale).pixels, channels)
     except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
         where = str(file) if isinstance(file, (str, Path)) else "image"
         raise UnusableInput(where, explain(error), f"an image file ({', '.join(FORMATS)})") from None
@@ -85,23 +92,42 @@ def header(file: File) -> Header:
     """Size and mode, read without decoding the pixels."""
     with _open(file) as image:
         width, height = image.size
-        # Pillow already turns the size of a TIFF.
-        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        # The plain method: that of a PNG decodes all pixels, to see what stands behind them.
+        exif = Image.Image.getexif(image)
+        turned = image.format != "TIFF" and exif.get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)  # Pillow turns that of a TIFF
+        # To count frames can mean to walk through all of them: 60,000 pages of a TIFF.
+        several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
         size = (width, height) if turned else (height, width)
-        return Header(*size, image.mode, image.has_transparency_data, frames)
+        deep = image.mode not in WIDE_MODES and ";16" in str(getattr(image, "tile", ""))
+        return Header(*size, image.mode, image.has_transparency_data, several, deep)
 
 
-def decode(file: File) -> Decoded:
-    """Upright 8-bit pixels of a file; raises whatever the decoder raises."""
+def decode(file: File, scale: Scale | None = None) -> Decoded:
+    """Upright 8-bit pixels of a file; raises whatever the decoder raises.
+
+    scale: what brings values of more than 8 bits to 0..255; of other pictures it changes nothing.
+    """
     with _open(file) as image:
-        image.load()
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
-        upright = image if turn is None else image.transpose(turn)
+        upright = _upright(image)
         if upright.mode in WIDE_MODES:
             values = np.asarray(upright)
-            return Decoded(_narrowed(values)[..., None], float(values.max()))
-        return Decoded(_gray_or_colour(upright), 255.0)
+            return Decoded((scale.eight_bits(values) if scale else _narrowed(values))[..., None])
+        return Decoded(_gray_or_colour(upright))
+
+
+def wide_values(file: File) -> NDArray[Any]:
+    """The values (h, w) of a picture of one of the WIDE_MODES, as they are; ValueError where they are not finite."""
+    with _open(file) as image:
+        values = np.asarray(_upright(image))
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("holds NaN or infinite values")
+    return values
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def explain(error: Exception) -> str:
@@ -110,6 +136,8 @@ def explain(error: Exception) -> str:
         return "not an image in a format that can be read"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"over the limit of {MAX_PIXELS // 10**6} million pixels"
+    if "MAX_TEXT" in str(error):
+        return f"its colour profile or texts unpack to more than {limits.size(limits.METADATA)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
@@ -160,7 +188,12 @@ def _open(file: File) -> Image.Image:
     stream = BytesIO(file) if isinstance(file, bytes) else file
     if _is_empty(stream):
         raise ValueError("empty file")
-    image = Image.open(stream, formats=FORMATS)
+    try:
+        image = Image.open(stream, formats=FORMATS)
+    except UnidentifiedImageError:
+        if kind := kinds.kind(_head(stream)):
+            raise ValueError(kinds.unread(kind)) from None
+        raise
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(f"{image.width}x{image.height}, over the limit of {MAX_PIXELS // 10**6} million pixels")
@@ -173,6 +206,14 @@ def _is_empty(file: str | Path | BinaryIO) -> bool:
     empty = not file.read(1)
     file.seek(0)
     return empty
+
+
+def _head(file: str | Path | BinaryIO) -> bytes:
+    if isinstance(file, (str, Path)):
+        with open(file, "rb") as stream:
+            return stream.read(kinds.HEAD)
+    file.seek(0)
+    return file.read(kinds.HEAD)
 
 
 def _gray_or_colour(image: Image.Image) -> Pixels:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -21,12 +23,13 @@ from numpy.typing import NDArray
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import decode, sources, stack
 from convwise.images.decode import Pixels, load_image, resize, with_channels
-from convwise.images.sources.folder import find_images
+from convwise.images.labelling import Picture, pictures
+from convwise.images.scale import Scale
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
-from convwise.images.stack import Scale, Stack, as_learnt, counted
+from convwise.images.stack import Stack, counted
 
 __all__ = [
-    "Images", "Part", "Scale", "Sealed", "as_learnt", "find_images", "load_image", "read", "resize", "with_channels",
+    "Images", "Part", "Picture", "Scale", "Sealed", "load_image", "pictures", "read", "resize",
 ]  # fmt: skip
 
 TEST_SHARE = 0.2
@@ -141,7 +144,8 @@ class Images:
     test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
     images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
     whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
-    before any `at`), scale (of arrays: (value - scale[0]) * scale[1] is 0..255), unreadable_files {name: reason}.
+    before any `at`), scale (of arrays, and of files of more than 8 bits: (value - scale[0]) * scale[1] is
+    0..255), unreadable_files {name: reason}, read_as (in words: parts, where they were, classes), reading.
     """
 
     source: str
@@ -180,6 +184,11 @@ class Images:
         train, valid = self.train.at(height, width), self.valid.at(height, width)
         return replace(self, train=train, valid=valid, test=test, base_shape=shape)
 
+    def said(self) -> list[str]:
+        """What to know before anything is learnt: how the source was read, and the warnings."""
+        warnings = [str(problem) for problem in self.problems if problem.severity != "note"]
+        return [f"{self.source}: read as: {self.facts['read_as']}", *warnings]
+
     def content(self) -> str:
         """What is learnt from and scored, as a checksum: another picture, label or split is another one."""
         sums = [zlib.crc32("/".join(self.classes).encode()), self.test.size if self.test else 0]
@@ -196,6 +205,7 @@ def read(
     seed: int = 0,
     cache: Path | None = None,
     limit_px: int = 128,
+    **how: Any,
 ) -> Images:
     """Read a source (see sources.SOURCES) as Images; raises UnusableInput where it cannot be learnt from.
 
@@ -203,24 +213,27 @@ def read(
     seals nothing, and an own test part is then left aside, unread. valid: the share of what is
     not sealed, at most 10,000 images, where there is no own valid part. seed: of both draws.
     cache: a folder for the pixels, which are then mapped from there. limit_px: the longer side
-    of the base size is at most this.
+    of the base size is at most this. how: classes_from, skip_empty_classes, follow_links, as in Reading.
     """
-    share, valid = _share(test), _fraction("valid", valid)
-    found = sources.find(source)
+    share, valid, reading = _share(test), _fraction("valid", valid), sources.Reading(**how)
+    found = sources.find(source, reading)
     try:
         if share == 0:
             found = _without_test(found)
-        _check_found(found)
+        _check_found(found, reading)
         everything = stack.stacked(found, limit_px, cache and cache / "all.npy")
     except BaseException:
         found.close()
         raise
     if not everything.origins:
         found.close()
+    learnt = set(np.unique(everything.labels[everything.parts == TRAIN]).tolist())
+    empty = _check_empty(found, learnt, reading, everything.unreadable)
     images = _images(found.name, everything, share, valid, seed, cache)
     if cache:
         (cache / "all.npy").unlink(missing_ok=True)
-    return images
+    facts = {**images.facts, "read_as": _read_as(images, everything, found.roles), "reading": asdict(reading)}
+    return replace(images, problems=(*images.problems, *empty), facts=facts)
 
 
 def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cache: Path | None) -> Images:
@@ -293,13 +306,50 @@ def _codes(names: NDArray[np.str_], classes: Sequence[str]) -> Labels:
     return np.array([index.get(name, -1) for name in distinct.tolist()], np.int64)[which]
 
 
-def _check_found(found: sources.Found) -> None:
-    """Refuse a single class before anything is decoded."""
+def _check_found(found: sources.Found, reading: sources.Reading) -> None:
+    """Refuse a class without any file, and a single class, before anything is decoded."""
     names = {item.label for item in found.items if item.part in ("train", None)}
     for block in found.blocks:
         names |= set(np.unique(block.labels).tolist()) if block.part in ("train", None) else set()
+    _check_empty(found, names, reading)
     if len(names) == 1:
         raise _too_few(found.name, tuple(names))
+
+
+def _check_empty(
+    found: sources.Found,
+    names: set[str],
+    reading: sources.Reading,
+    unreadable: Mapping[str, str] = MappingProxyType({}),
+) -> list[Problem]:
+    """Refuse classes of the source that are not among `names`, those with an image; or say that they are left out."""
+    lost = [item for item in found.items if item.part in ("train", None) and item.label not in names]
+    counts, why = Counter(item.label for item in lost), {item.label: unreadable.get(item.name, "") for item in lost}
+    broken = {name: f"none of {counted(n, 'file')} can be read: {why[name]}" for name, n in counts.items()}
+    empty = {label: why for label, why in {**found.empty, **broken}.items() if label not in names}
+    if not empty:
+        return []
+    shown = _some([f"{label} ({why})" for label, why in empty.items()])
+    if not reading.skip_empty_classes:
+        fix = "add images, remove what is no class, or leave these classes out with --skip-empty-classes"
+        what = f"{_classes(len(empty))} without an image: {shown}"
+        raise UnusableInput(found.name, what, "images of each class", fix)
+    what = f"{_classes(len(empty))} without an image left out: {shown}"
+    return [Problem(found.name, what, "images of each class", severity="warning", count=len(empty))]
+
+
+def _classes(count: int) -> str:
+    return f"{count} class" + "es" * (count != 1)
+
+
+def _read_as(images: Images, all_: Stack, roles: Mapping[Any, str]) -> str:
+    """'train 800 (Training/), test 200 (Testing/), 10 classes; split into train 640, valid 160, sealed test 200'."""
+    split = {"train": len(images.train), "valid": len(images.valid), "test": images.test.size if images.test else 0}
+    there = {name: int((all_.parts == code).sum()) for code, name in SIDES.items()}
+    named = [f"{name} {n}" + (f" ({roles[name]}/)" if name in roles else "") for name, n in there.items() if n]
+    found = named if len(named) > 1 or roles else [f"{len(all_.labels)} images"]
+    became = ", ".join(f"{'sealed ' * (name == 'test')}{name} {n}" for name, n in split.items() if n)
+    return f"{', '.join([*found, _classes(len(images.classes))])}; split into {became}"
 
 
 def _too_few(where: str, classes: Sequence[str]) -> UnusableInput:

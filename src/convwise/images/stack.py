@@ -7,10 +7,12 @@ row; whole arrays are brought to 0..255 together.
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,32 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, Severity, UnusableInput
-from convwise.images import decode
+from convwise.images import decode, limits, scale
 from convwise.images.decode import Pixels
+from convwise.images.scale import Scale, Values
 from convwise.images.sources import Block, Found, Item
 from convwise.images.sources.arrays import pixels_of
 from convwise.images.splits import TEST, TRAIN, VALID
 
 PART_CODES = {None: TRAIN, "train": TRAIN, "valid": VALID, "test": TEST}
 THREADS = min(32, os.cpu_count() or 1)
+DARK = 16  # 8 bits of pictures of 16 that use 12 of them or fewer
 CHUNK = 256  # rows that one thread takes at a time
-DARK = 4096  # 16-bit pictures whose values all stay below this use 12 bits or fewer
 
 A = TypeVar("A")
 B = TypeVar("B")
 Origin = Callable[[], Pixels] | None  # gives a picture as it was decoded; None where the stack holds it as it was
-
-
-@dataclass(frozen=True)
-class Scale:
-    """uint8 = round((value - offset) * factor), cut to 0..255."""
-
-    offset: float
-    factor: float
-
-    def back(self, value: float) -> float:
-        """The source's value that became `value`."""
-        return value / self.factor + self.offset
 
 
 @dataclass(frozen=True)
@@ -143,7 +134,12 @@ class _File:
     header: decode.Header
     digest: bytes = b""
     gray: bool = False
-    peak: float = 0.0
+    peak: int = 0  # of its pixels
+    scale: Scale | None = None  # of its set, where it has values of more than 8 bits
+
+    @property
+    def wide(self) -> bool:
+        return self.header.mode in decode.WIDE_MODES
 
 
 def _from_files(found: Found, limit_px: int, scratch: Path | None) -> Stack:
@@ -151,6 +147,7 @@ def _from_files(found: Found, limit_px: int, scratch: Path | None) -> Stack:
     unreadable = {item.name: file for item, file in zip(found.items, opened, strict=True) if isinstance(file, str)}
     files = [file for file in opened if isinstance(file, _File)]
     _refuse_empty(found.name, files, unreadable)
+    files, scales = _scaled(found.name, files)
     base = _base(Counter((file.header.height, file.header.width) for file in files), limit_px)
     channels = 1 if all(file.header.mode in decode.GRAY_MODES for file in files) else 3
     read: list[_File | str] = []
@@ -165,7 +162,9 @@ def _from_files(found: Found, limit_px: int, scratch: Path | None) -> Stack:
     _refuse_empty(found.name, files, unreadable)
     pixels = pixels if len(good) == len(pixels) else pixels[good]
     pixels = pixels[..., :1] if all(file.gray for file in files) else pixels
-    return _stack_of(found, files, pixels, unreadable)
+    stack = _stack_of(found, files, pixels, unreadable)
+    chosen = next((file.scale for file in files if file.scale), Scale(0, 1))
+    return replace(stack, scale=chosen, problems=(*stack.problems, *scales))
 
 
 def _stack_of(found: Found, files: Sequence[_File], pixels: Pixels, unreadable: dict[str, str]) -> Stack:
@@ -193,8 +192,8 @@ def _origins(files: Sequence[_File], shape: tuple[int, ...]) -> tuple[Origin, ..
 def _again(file: _File, channels: int) -> Pixels:
     """The picture as it was decoded first; UnusableInput where the file is another by now."""
     try:
-        with file.item.open() as stream:
-            picture = decode.decode(stream.read())
+        with _BUDGET.of(file.header):
+            picture = decode.decode(encoded(file.item), file.scale)
         changed = picture.digest() != file.digest
     except Exception:  # decoders fail in many ways; what could be read before is another file now
         changed = True
@@ -211,13 +210,88 @@ def _opened(item: Item) -> _File | str:
         return decode.explain(error)
 
 
+def _scaled(where: str, files: Sequence[_File]) -> tuple[list[_File], list[Problem]]:
+    """The files with the one scale of all that have more than 8 bits, and what is said of it."""
+    wide = [file for file in files if file.wide]
+    parts: dict[str, Values] = {}
+    for file, values in zip(wide, each(_values, wide), strict=True):
+        part = file.item.part or "train"
+        if values:
+            parts[part] = parts[part] + values if part in parts else values
+    if not parts:
+        return list(files), []
+    chosen, together = scale.decided(where, parts)
+    problems = _scale_problems(where, wide, len(files), together)
+    return [replace(file, scale=chosen) if file.wide else file for file in files], problems
+
+
+def _values(file: _File) -> Values | None:
+    try:
+        with _BUDGET.of(file.header):
+            return Values.of(decode.wide_values(encoded(file.item)))
+    except Exception:  # told of when it is decoded
+        return None
+
+
+def _scale_problems(where: str, wide: Sequence[_File], count: int, values: Values) -> list[Problem]:
+    (low, high), names = values.range, ", ".join(file.item.name for file in wide[:3]) + ", ..." * (len(wide) > 3)
+    cut = f"; {values.count_outside} values outside of it were cut" if values.count_outside else ""
+    problems = []
+    if len(wide) < count:
+        what = f"{len(wide)} images of more than 8 bits among {count} ({names})"
+        problems.append(Problem(where, what, "all of one kind", "save all alike", "warning", len(wide)))
+    kind = "of 16 bits" if values.whole else "with float values"
+    severity: Severity = "warning"
+    how = f"{low:g}..{high:g} was brought to 0..255, for all alike{cut}"
+    if (low, high) == (0, 2**16 - 1):
+        how, severity = f"reduced to 8{cut}", "note"
+    elif values.whole and low == 0 and values.range in scale.WHOLE:
+        how = f"use only {int(high).bit_length()} bits and would become very dark: {how}"
+    what = f"{counted(len(wide), 'image')} {kind} {how} ({names})"
+    return [*problems, Problem(where, what, severity=severity, count=len(wide))]
+
+
+def encoded(item: Item) -> bytes:
+    """The bytes of a file; ValueError where they are too many for one image."""
+    with item.open() as stream:
+        data = stream.read(limits.FILE + 1)
+    if len(data) > limits.FILE:
+        raise ValueError(f"over {limits.size(limits.FILE)}, the limit for one image")
+    return data
+
+
+class _Budget:
+    """Lets so many pixels be decoded at once, by all threads together; one picture always may."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._used, self._freed = most, 0, threading.Condition()
+
+    @contextmanager
+    def of(self, header: decode.Header) -> Iterator[None]:
+        """Waits until there is room for a picture of this size."""
+        pixels = min(header.height * header.width, self._most)
+        with self._freed:
+            self._freed.wait_for(lambda: self._used + pixels <= self._most)
+            self._used += pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._used -= pixels
+                self._freed.notify_all()
+
+
+_BUDGET = _Budget(limits.AT_ONCE)
+
+
 def _decoded(file: _File, row: Pixels) -> _File | str:
     """Decode into `row` (height, width, channels of the stack)."""
     try:
-        with file.item.open() as stream:
-            picture = decode.decode(stream.read())
-        row[:] = decode.resize(decode.with_channels(picture.pixels, row.shape[2]), *row.shape[:2])
-        return replace(file, digest=picture.digest(), gray=picture.pixels.shape[2] == 1, peak=picture.peak)
+        with _BUDGET.of(file.header):
+            picture = decode.decode(encoded(file.item), file.scale)
+            row[:] = decode.resize(decode.with_channels(picture.pixels, row.shape[2]), *row.shape[:2])
+        gray, peak = picture.pixels.shape[2] == 1, int(picture.pixels.max()) if file.header.deep else 0
+        return replace(file, digest=picture.digest(), gray=gray, peak=peak)
     except Exception as error:
         return decode.explain(error)
 
@@ -236,17 +310,15 @@ def _file_problems(where: str, files: Sequence[_File], channels: int) -> Iterato
             text = f"{counted(len(those), 'image')} {what} ({names})"
             yield Problem(where, text, fix=fix, severity=severity, count=len(those))
 
-    wide = [file for file in files if file.header.mode in decode.WIDE_MODES and file.header.mode != "F"]
-    floats = [file for file in files if file.header.mode == "F"]
     yield from note([f for f in files if f.header.alpha], "with transparency laid over white")
-    yield from note([f for f in files if f.header.frames > 1], "with several frames: the first was taken")
+    yield from note([f for f in files if f.header.several_frames], "with several frames: the first was taken")
     yield from note([f for f in files if f.header.mode == "CMYK"], "in CMYK turned into RGB without a colour profile")
-    yield from note(floats, "with float values: 0..1 multiplied by 255, other values cut to 0..255", severity="warning")
-    if wide and max(file.peak for file in wide) < DARK:
-        what = f"of 16 bits use only values up to {max(file.peak for file in wide):.0f} and become very dark"
-        yield from note(wide, what, "scale the values to 0..65535, or save as 8 bits", "warning")
+    deep = [file for file in files if file.header.deep]
+    if deep and max(file.peak for file in deep) < DARK:
+        fix = "scale the values to 0..65535, or save as 8 bits"
+        yield from note(deep, "of 16 bits a channel use 12 of them or fewer, and become very dark", fix, "warning")
     else:
-        yield from note(wide, "of 16 bits reduced to 8")
+        yield from note(deep, "of 16 bits a channel reduced to 8")
     if channels == 1:
         colour = [file for file in files if file.header.mode not in decode.GRAY_MODES]
         yield from note(colour, "stored in colour hold only gray, as all others: one channel is used")
@@ -269,8 +341,8 @@ def _from_blocks(found: Found, limit_px: int, scratch: Path | None) -> Stack:
     blocks = [block for block in found.blocks if len(block.labels)]
     if not blocks:
         raise UnusableInput(found.name, "the arrays hold no image", "at least two classes of images")
-    scale, problems = _scale(found.name, blocks)
-    arrays = [_eight_bits(block.pixels, scale) for block in blocks]
+    chosen, problems = _scale(found.name, blocks)
+    arrays = [_eight_bits(block.pixels, chosen) for block in blocks]
     arrays = _same_channels(arrays)
     sizes = Counter({array.shape[1:3]: 0 for array in arrays})
     for array in arrays:
@@ -290,7 +362,7 @@ def _from_blocks(found: Found, limit_px: int, scratch: Path | None) -> Stack:
         sizes,
         modes,
         (*found.problems, *problems),
-        scale=scale,
+        scale=chosen,
         origins=_origins_of(arrays, (height, width)),
     )
 
@@ -302,7 +374,7 @@ def _origins_of(arrays: Sequence[Pixels], size: tuple[int, int]) -> tuple[Origin
     return tuple(None if array.shape[1:3] == size else partial(array.__getitem__, row) for array, row in rows)
 
 
-def as_learnt(where: str, images: Any, scale: Scale) -> Pixels:
+def as_learnt(where: str, images: Any, learnt: Scale) -> Pixels:
     """Images in memory as uint8 (n, h, w, 1 or 3), by the scale of the images that were learnt from.
 
     UnusableInput where their values are plainly on another scale.
@@ -313,25 +385,20 @@ def as_learnt(where: str, images: Any, scale: Scale) -> Pixels:
         raise UnusableInput(where, f"holds {shown}", "(n, height, width, channels)", "one image is images[None]")
     _refuse_gaps(where, array)
     low, high = float(array.min()), float(array.max())
-    faint = scale == Scale(0, 1) and array.dtype.kind in "bf" and 0 < high <= 1
-    if faint or low < scale.back(-255) or high > scale.back(2 * 255):
-        expected = f"the range of the images it learnt from, {scale.back(0):g} to {scale.back(255):g}"
+    top = learnt.back(255)
+    faint = (array.dtype.kind in "bf" and 0 < high <= 1 < top) or (array.dtype == np.uint8 and top > scale.APART * 255)
+    if faint or low < learnt.back(-255) or high > learnt.back(2 * 255):
+        expected = f"the range of the images it learnt from, {learnt.back(0):g} to {top:g}"
         raise UnusableInput(where, f"values from {low:g} to {high:g}", expected, "scale them as those were")
-    return _eight_bits(array, scale)
+    return _eight_bits(array, learnt)
 
 
 def _scale(where: str, blocks: Sequence[Block]) -> tuple[Scale, list[Problem]]:
-    """One scale for all parts, from the range of what is not test; raises UnusableInput for NaN."""
+    """One scale for all parts; raises UnusableInput for NaN, and for parts that are on different ones."""
     for block in blocks:
         _refuse_gaps(where, block.pixels)
-    seen = [block.pixels for block in blocks if block.part != "test"] or [block.pixels for block in blocks]
-    low, high = float(min(array.min() for array in seen)), float(max(array.max() for array in seen))
-    whole = all(array.dtype.kind in "bui" for array in seen)
-    scale, how, severity = _scale_for(low, high, whole)
-    if not how:
-        return scale, []
-    what = f"values from {low:g} to {high:g}: {how}"
-    return scale, [Problem(where, what, "0..255", severity=severity)]
+    chosen, values = scale.decided(where, {block.part or "images": Values.of(block.pixels) for block in blocks})
+    return chosen, scale.told(where, values)
 
 
 def _refuse_gaps(where: str, array: NDArray[Any]) -> None:
@@ -340,27 +407,13 @@ def _refuse_gaps(where: str, array: NDArray[Any]) -> None:
         raise UnusableInput(where, f"{bad} pixel values are NaN or infinite", "finite numbers", "remove those images")
 
 
-def _scale_for(low: float, high: float, whole: bool) -> tuple[Scale, str, Severity]:
-    """(scale, what to say of it, how loud) for values of the range low..high."""
-    if low >= 0 and high <= 1:
-        return Scale(0, 255), "" if not whole else "taken for off and on, multiplied by 255", "note"
-    if low >= 0 and high <= 255:
-        return Scale(0, 1), "" if whole else "rounded to whole numbers", "note"
-    if low >= 0 and whole and high <= 65535:
-        top = 2 ** int(high).bit_length() - 1
-        return Scale(0, 255 / top), f"taken for {top.bit_length()} bits, 0..{top} brought to 0..255", "note"
-    if low >= -1 and high <= 1:
-        return Scale(-1, 127.5), "taken for -1..1, brought to 0..255", "warning"
-    return Scale(low, 255 / (high - low or 1.0)), "this range was brought to 0..255", "warning"
-
-
 def _eight_bits(array: NDArray[Any], scale: Scale) -> Pixels:
     """(n, h, w[, 1 to 4]) of any number type as uint8 (n, h, w, 1 or 3)."""
     array = array if array.ndim == 4 else array[..., None]
     if array.dtype != np.uint8 or scale != Scale(0, 1):
         out = np.empty(array.shape, np.uint8)
         for rows in chunks(len(array)):  # float copies of all images at once could fill the memory
-            out[rows] = np.clip(np.rint((array[rows].astype(float) - scale.offset) * scale.factor), 0, 255)
+            out[rows] = scale.eight_bits(array[rows])
         array = out
     return decode.without_alpha(array)
 

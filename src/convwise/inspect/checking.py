@@ -273,15 +273,30 @@ def _trained(analysis: Analysis, trainable: Mapping[str, int]) -> Analysis:
 
 
 @verb
-def check(model: Any, images: Any = None, *, input_shape: InputShape | None = None) -> Checked:
-    """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover."""
+def check(
+    model: Any,
+    images: Any = None,
+    *,
+    input_shape: InputShape | None = None,
+    classes_from: str = "folder",
+    skip_empty_classes: bool = False,
+    follow_links: bool = False,
+) -> Checked:
+    """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover.
+
+    classes_from, skip_empty_classes, follow_links: how images are read, as in `convwise.read`.
+    """
     lifted = load(model, input_shape)
-    return checked(lifted, scale_px(read_images(images), lifted.net.input_shape) if images is not None else None)
+    if images is None:
+        return checked(lifted)
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    found = read_images(images, classes_from=classes_from, **how)
+    return checked(lifted, scale_px(found, lifted.net.input_shape))
 
 
-def read_images(images: Any) -> Images:
-    """The images of a source, or Images as they are."""
-    return images if isinstance(images, Images) else read(images)
+def read_images(images: Any, **how: Any) -> Images:
+    """The images of a source, read as `how` says; or Images as they are."""
+    return images if isinstance(images, Images) else read(images, **how)
 
 
 def scale_px(images: Images, input_shape: InputShape) -> float | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
 from convwise.formats.weights import Weights
 from convwise.formats.written import preparation
-from convwise.images.loading import Images, Part, Scale, as_learnt, find_images, load_image, resize, with_channels
+from convwise.images.loading import Images, Part, Picture, Scale, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
 from convwise.output.answers import second_thoughts
@@ -148,6 +148,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
     }
 
 
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 KEYS = {"before": "from", "after": "to"}  # field of an Effect -> its key in choice.json, where it is another
 
 
@@ -177,7 +178,7 @@ def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
         row["trials"] = said_by(told, row["parameter"], row["value"]) or row.get("trials")
     _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     page, given = folder / "report.html", [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
-    renewed = report.renewed(page.read_text(), told, given, choice["sample"]) if page.exists() else None
+    renewed = report.renewed(page.read_text(encoding="utf-8"), told, given, choice["sample"]) if page.exists() else None
     if renewed is None:
         return f"{page} is missing or of an older convwise: the effects are in choice.json alone"
     _replace(page, renewed)
@@ -210,7 +211,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         labels=np.asarray(material.scored.labels),
         probabilities=material.probabilities,
         names=material.scored.names,
-        code={name: (material.folder / name).read_text() for name in formats.WRITTEN if name.endswith(".py")},
+        code={name: (material.folder / name).read_text("utf-8") for name in formats.WRITTEN if name.endswith(".py")},
         cost=cost,
         differences=differences,
         provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
@@ -242,7 +243,7 @@ def warm_up() -> None:
 
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text)
+    beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
 
 
@@ -250,7 +251,7 @@ def read_choice(folder: str | Path) -> dict[str, Any]:
     """choice.json of a folder that `choose` wrote. UnusableInput where it is not one."""
     expected, fix = "a folder that `convwise choose` wrote", "run `convwise choose`"
     try:
-        choice = json.loads((Path(folder) / "choice.json").read_text())
+        choice = json.loads((Path(folder) / "choice.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UnusableInput(str(folder), f"holds no choice ({type(error).__name__})", expected, fix) from error
     missing = [key for key in WRITTEN if not (isinstance(choice, dict) and key in choice)]
@@ -264,37 +265,23 @@ def is_finished(folder: Path) -> bool:
     return (folder / "choice.json").exists() and not read_choice(folder)["provenance"]["interrupted"]
 
 
-def predict(folder: str | Path, images: Any) -> list[dict[str, Any]]:
+def predict(folder: str | Path, images: Any, *, follow_links: bool = False) -> list[dict[str, Any]]:
     """{path, label, probabilities {class: p}} for each image; UnusableInput where none can be read.
 
-    images: an image file, a folder, or an array (n, height, width, channels) with values in the
-    range that was learnt from; the path of an array's image is its index. Images go the way that
-    the training images went: decoded, then resized once to the network's input size. One that
-    cannot be read has the label '' and an 'error'.
+    images: an image file, a folder, whatever else `choose` reads by its name, or an array (n, height, width,
+    channels) with values in the range that was learnt from; the path of an array's image is its
+    index. Images go the way that the training images went: decoded, then resized once to the
+    network's input size. One that cannot be read has the label '' and an 'error'.
     """
     choice = read_choice(folder)
     session = _session(Path(folder) / "model.onnx")
-    pictures = _files(images, choice) if isinstance(images, (str, Path)) else _held(images, choice)
-    rows = [row for some in _chunks(pictures, 64) for row in _rows(session, choice, some)]
+    scale, channels = Scale(*choice["data"]["facts"].get("scale", (0, 1))), choice["data"]["base_shape"][2]
+    with pictures(images, channels, scale, follow_links) as every:
+        rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
     if all("error" in row for row in rows):
         others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""
         raise UnusableInput(rows[0]["path"], f"cannot be read ({rows[0]['error']}){others}", "images to label")
     return rows
-
-
-Picture = tuple[str, Callable[[], np.ndarray]]  # its path, and its pixels (h, w, channels) when they are needed
-
-
-def _files(path: str | Path, choice: Mapping[str, Any]) -> list[Picture]:
-    channels = choice["data"]["base_shape"][2]
-    return [(str(file), partial(load_image, file, channels)) for file in find_images(path)]
-
-
-def _held(images: Any, choice: Mapping[str, Any]) -> list[Picture]:
-    """Images in memory; a folder written before scales were noted learnt from 0..255."""
-    data = choice["data"]
-    pixels = as_learnt("images", images, Scale(*data["facts"].get("scale", (0, 1))))
-    return [(str(index), partial(with_channels, image, data["base_shape"][2])) for index, image in enumerate(pixels)]
 
 
 def _session(model: Path) -> Any:
@@ -308,16 +295,16 @@ def _session(model: Path) -> Any:
         raise UnusableInput(str(model), what, "the model that `convwise choose` wrote", fix) from error
 
 
-def _chunks(pictures: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
-    return (pictures[start : start + size] for start in range(0, len(pictures), size))
+def _chunks(every: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
+    return (every[start : start + size] for start in range(0, len(every), size))
 
 
-def _rows(session: Any, choice: Mapping[str, Any], pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> list[dict[str, Any]]:
     from convwise.formats import onnx
 
     classes = choice["data"]["classes"]
     ready, broken = {}, {}
-    for path, pixels in pictures:
+    for path, pixels in some:
         try:
             ready[path] = _prepared(pixels(), choice)
         except ConvwiseError as error:
@@ -325,7 +312,7 @@ def _rows(session: Any, choice: Mapping[str, Any], pictures: Sequence[Picture]) 
     answers = iter(onnx.forward(session, np.stack(list(ready.values())))) if ready else iter(())
     return [
         {"path": path, "label": "", "error": broken[path]} if path in broken else _row(path, next(answers), classes)
-        for path, _ in pictures
+        for path, _ in some
     ]
 
 
@@ -344,11 +331,17 @@ def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
 def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:
     """The rows of `predict` as CSV: path, label, one column for each class.
 
-    A class called path or label has the column 'path (class)' or 'label (class)'.
+    A class called path or label has the column 'path (class)' or 'label (class)'. A cell that a
+    spreadsheet would take for a formula begins with an apostrophe.
     """
     writer = csv.writer(file, lineterminator="\n")
     taken = ("path", "label")
-    writer.writerow([*taken, *(f"{name} (class)" if name in taken else name for name in classes)])
+    writer.writerow([*taken, *(f"{name} (class)" if name in taken else _cell(name) for name in classes)])
     for row in rows:
         shares = row.get("probabilities", {})
-        writer.writerow([row["path"], row["label"], *(shares.get(name, "") for name in classes)])
+        writer.writerow([_cell(row["path"]), _cell(row["label"]), *(shares.get(name, "") for name in classes)])
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet runs: OWASP, CSV injection. Numbers are left as they are."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not NUMBER.fullmatch(text) else text

@@ -8,47 +8,82 @@ from pathlib import Path
 from typing import Any
 
 from convwise.core.problems import UnusableInput
-from convwise.images.sources import arrays, datasets, folder, idx, named, zipped
-from convwise.images.sources.found import Block, Found, Item
+from convwise.images import kinds
+from convwise.images.sources import archives, arrays, datasets, folder, idx, labels, layout, named, tables
+from convwise.images.sources.found import AS_USUAL, Block, Found, Item, Reading
 
-__all__ = ["SOURCES", "Block", "Found", "Item", "Source", "find"]
+__all__ = ["SOURCES", "Block", "Found", "Item", "Reading", "Source", "find", "pictures"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of source. takes: what it reads, in words; find: (source) -> Found, not yet decoded."""
+    """One kind of source. takes: what it reads, in words; find: (source) -> Found, not yet decoded.
+
+    find takes a Reading too where the source holds files. pictures: (source) -> Found of
+    everything in it, to be labelled, whether or not it tells classes; None where that is what `find` gives.
+    """
 
     name: str
     takes: str
     recognises: Callable[[Any], bool]
-    find: Callable[[Any], Found]
+    find: Callable[..., Found]
+    pictures: Callable[..., Found] | None = None
 
 
 # In this order: a folder of IDX files is a folder too, an .npz is a zip too, and a path goes before a name.
 SOURCES: tuple[Source, ...] = (
-    Source("idx", f"a folder of IDX files or one of them: {idx.NAMING}", idx.recognises, idx.find),
-    Source("folder", f"a folder: {folder.LAYOUT}", folder.recognises, folder.find),
-    Source("npz", f"an .npz file with {arrays.NAMING}", arrays.recognises_npz, arrays.find_npz),
-    Source("zip", "a .zip of such a folder", zipped.recognises, zipped.find),
+    Source("idx", f"a folder of IDX files or one of them: {idx.NAMING}", idx.recognises, idx.find, idx.pictures),
+    Source("folder", f"a folder: {layout.LAYOUT}", folder.recognises, folder.find, folder.pictures),
+    Source("npz", f"an .npz file with {arrays.NAMING}", arrays.recognises_npz, arrays.find_npz, arrays.npz_pictures),
+    Source("zip", "a .zip of such a folder", archives.recognises_zip, archives.find_zip, archives.zip_pictures),
+    Source("tar", "a .tar, .tar.gz, .tar.bz2 or .tar.xz of such a folder",
+           archives.recognises_tar, archives.find_tar, archives.tar_pictures),
+    Source("table", f"a .csv with {labels.COLUMNS}", tables.recognises, tables.find),
     Source("named", f"one of the names {', '.join(named.NAMED)}", named.recognises, named.find),
     Source("arrays", "arrays (x, y), from Python", arrays.recognises_pair, arrays.find_pair),
     Source("datasets", "a torch Dataset or tf.data.Dataset of (image, label)", datasets.recognises, datasets.find),
-)
+)  # fmt: skip
+OF_FILES = ("folder", "zip", "tar", "table")  # what a Reading concerns
 
 
-def find(source: Any) -> Found:
+def find(source: Any, reading: Reading = AS_USUAL) -> Found:
     """What `source` holds, by the first row that recognises it; UnusableInput lists the rows where none does."""
     try:
-        for row in SOURCES:
-            if row.recognises(source):
-                return row.find(source)
+        row = _row(source)
+        if row.name in OF_FILES:
+            return row.find(source, reading)
+        if reading.classes_from != Reading.classes_from:
+            what, fix = f"{shown_source(source)} holds no files with names or tables", "leave it out"
+            raise UnusableInput("--classes-from", what, f"a source of the kind {', '.join(OF_FILES)}", fix)
+        return row.find(source)
     except OSError as error:
-        raise UnusableInput(_shown(source), f"cannot be read ({error.strerror})", "a file or folder to read") from error
-    raise UnusableInput(_shown(source), _unknown(source), "; or ".join(row.takes for row in SOURCES))
+        what = f"cannot be read ({error.strerror or error})"
+        raise UnusableInput(shown_source(source), what, "a file or folder to read") from error
 
 
-def _shown(source: Any) -> str:
-    return str(source) if isinstance(source, (str, Path)) else type(source).__name__
+def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
+    """Every picture that `source` holds, whether or not it tells classes: one image file does as well."""
+    if isinstance(source, (str, Path)) and Path(source).is_file() and not any(r.recognises(source) for r in SOURCES):
+        return folder.pictures(source)
+    try:
+        row = _row(source)
+        give = row.pictures or row.find
+        return give(source, reading) if row.name in OF_FILES else give(source)
+    except OSError as error:
+        what = f"cannot be read ({error.strerror or error})"
+        raise UnusableInput(shown_source(source), what, "a file or folder to read") from error
+
+
+def _row(source: Any) -> Source:
+    for row in SOURCES:
+        if row.recognises(source):
+            return row
+    raise UnusableInput(shown_source(source), _unknown(source), "; or ".join(row.takes for row in SOURCES))
+
+
+def shown_source(source: Any) -> str:
+    """What a source is called in a message."""
+    return folder.name_of(Path(source)) if isinstance(source, (str, Path)) else type(source).__name__
 
 
 def _unknown(source: Any) -> str:
@@ -56,4 +91,4 @@ def _unknown(source: Any) -> str:
         return "not a source of images"
     if not Path(source).exists():
         return "no such file or folder, and not the name of a data set"
-    return "a single image, not a set of them" if folder.is_image(str(source)) else "a file of unknown kind"
+    return "a single image, not a set of them" if kinds.is_picture(str(source)) else "a file of unknown kind"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import UnusableInput
-from convwise.images.sources.found import MAX_BYTES, Block, Found, PartName
+from convwise.images import limits
+from convwise.images.sources.folder import name_of
+from convwise.images.sources.found import Block, Found, PartName, decoded, label_of, shown
 
 # (images, labels, part), in lower case; the names of Keras, of MedMNIST, and plain ones.
 KEYS: tuple[tuple[str, str, PartName | None], ...] = (
@@ -40,8 +43,8 @@ def recognises_pair(source: Any) -> bool:
 
 def find_npz(source: Any) -> Found:
     """The arrays of an .npz file; nothing pickled is ever loaded."""
-    where = str(source)
-    arrays = _load(where)
+    where = name_of(Path(source))
+    arrays = _load(Path(source), where)
     pairs = [(x, y, part) for x, y, part in KEYS if x in arrays]
     if not any(part != "test" for _, _, part in pairs):
         raise UnusableInput(where, f"holds the arrays {', '.join(sorted(arrays)) or '(none)'}", NAMING, "rename them")
@@ -50,6 +53,16 @@ def find_npz(source: Any) -> Found:
         raise UnusableInput(where, f"has images but no {', '.join(missing)}", NAMING, "add the labels")
     blocks = tuple(block(f"{where}, {x}", arrays[x], arrays[y], part) for x, y, part in pairs)
     return Found(where, blocks=tuple(b for b in blocks if len(b.labels)))
+
+
+def npz_pictures(source: Any) -> Found:
+    """The arrays of images in an .npz file, with or without labels beside them."""
+    where = name_of(Path(source))
+    arrays = _load(Path(source), where)
+    found = [(pixels_of(f"{where}, {x}", arrays[x]), part) for x, _, part in KEYS if x in arrays]
+    if not found:
+        raise UnusableInput(where, f"holds the arrays {', '.join(sorted(arrays)) or '(none)'}", NAMING, "rename them")
+    return Found(where, blocks=tuple(Block(part, pixels, np.full(len(pixels), "")) for pixels, part in found))
 
 
 def find_pair(source: Any) -> Found:
@@ -63,6 +76,10 @@ def find_pair(source: Any) -> Found:
 
 def block(where: str, images: Any, labels: Any, part: PartName | None) -> Block:
     """Images (n, h, w[, channels]) and labels (n,), (n, 1) or one-hot (n, classes), checked, as a Block."""
+    if np.ma.isMaskedArray(labels):
+        labels = np.array(labels.tolist(), object)  # None where it is masked
+    if isinstance(labels, list) and any(isinstance(label, str) for label in labels):
+        labels = np.array(labels, object)  # else numpy would write NaN as the word
     pixels, names = pixels_of(where, images), _labels(where, array_of(where, labels))
     if len(pixels) != len(names):
         what = f"{len(pixels)} images but {len(names)} labels"
@@ -84,24 +101,40 @@ def array_of(where: str, thing: Any) -> NDArray[Any]:
         raise UnusableInput(where, what, "numpy arrays, or what numpy makes one of", "convert it") from error
 
 
-def _load(where: str) -> Mapping[str, NDArray[Any]]:
+def _load(path: Path, where: str) -> Mapping[str, NDArray[Any]]:
     try:
-        with zipfile.ZipFile(where) as archive:
-            total = sum(info.file_size for info in archive.infolist())
-        if total > MAX_BYTES:
-            raise UnusableInput(where, f"unpacks to {total / 2**30:.1f} GiB", f"at most {MAX_BYTES / 2**30:.0f} GiB")
-        with np.load(where, allow_pickle=False) as file:
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as file:
             wanted = {name for row in KEYS for name in row[:2]}
+            taken = [key for key in file.files if key.lower() in wanted]
+            total = sum(_claimed(archive, key) for key in taken)
+            if total > (most := limits.unpacked(path.stat().st_size)):
+                raise UnusableInput(where, f"unpacks to {limits.size(total)}", f"at most {limits.size(most)}")
             # Other arrays in the file are not unpacked: only their names are needed, for the message.
-            return {key.lower(): file[key] if key.lower() in wanted else np.empty(0) for key in file.files}
+            return {shown(key.lower()): file[key] if key in taken else np.empty(0) for key in file.files}
     except UnusableInput:
         raise
     except Exception as error:  # a damaged archive fails in many ways: zip, zlib, header, size
         fix = "save plain arrays: np.savez(file, x_train=..., y_train=...)"
-        raise UnusableInput(where, f"not a readable .npz ({error})", "arrays of numbers, none pickled", fix) from None
+        what = f"not a readable .npz ({shown(str(error))})"
+        raise UnusableInput(where, what, "arrays of numbers, none pickled", fix) from None
+
+
+def _claimed(archive: zipfile.ZipFile, key: str) -> int:
+    """Bytes of an array by its header, where that agrees with the file; numpy takes so much memory at once."""
+    name = key if key in archive.namelist() else f"{key}.npy"
+    with archive.open(name) as stream:
+        version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call, unused-ignore]
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)  # type: ignore[no-untyped-call, unused-ignore]
+        claimed, there = math.prod(shape) * dtype.itemsize, archive.getinfo(name).file_size - stream.tell()
+    if claimed != there and not dtype.hasobject:  # objects are refused by numpy, in better words
+        raise ValueError(f"{key} should have {claimed} bytes and has {there}")
+    return int(claimed)
 
 
 def _labels(where: str, labels: NDArray[Any]) -> NDArray[np.str_]:
+    if labels.dtype.kind not in "biufUSO":
+        raise UnusableInput(where, f"labels of type {labels.dtype}", "class numbers or names", "convert them")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
@@ -109,16 +142,45 @@ def _labels(where: str, labels: NDArray[Any]) -> NDArray[np.str_]:
     if labels.ndim != 1:
         what = f"labels of shape {labels.shape}, not one class for each image"
         raise UnusableInput(where, what, "labels (n,), (n, 1) or one-hot (n, classes)")
+    _refuse_missing(where, labels)
     if labels.dtype.kind == "f":
         labels = _whole(where, labels)
-    if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8")
-    return labels.astype(np.str_)
+    if labels.dtype.kind in "US" and labels.dtype.itemsize > 4 * limits.LABEL:
+        labels = labels.astype(object)  # as wide as its longest: each is looked at alone
+    distinct, which = np.unique(np.array([_text(label) for label in labels.tolist()], object), return_inverse=True)
+    longest = max(distinct.tolist(), key=len, default="")
+    if len(longest) > limits.LABEL:
+        what = f"a label of {len(longest):,} characters ({longest[:20]}...)"
+        raise UnusableInput(where, what, f"at most {limits.LABEL:,}", "give class names or numbers")
+    return np.array([label_of(name) for name in distinct.tolist()], np.str_)[which]
+
+
+def _text(label: Any) -> str:
+    return decoded(label) if isinstance(label, bytes) else str(label)
+
+
+def _refuse_missing(where: str, labels: NDArray[Any]) -> None:
+    """None, NaN, and pandas's NA and NaT are no classes: of them all, only None is equal to itself."""
+    if labels.dtype.kind == "O":
+        gone = [row for row, label in enumerate(labels.tolist()) if label is None or not _is_itself(label)]
+    else:
+        gone = np.flatnonzero(labels != labels).tolist() if labels.dtype.kind == "f" else []
+    if gone:
+        some = ", ".join(map(str, gone[:5])) + (", ..." if len(gone) > 5 else "")
+        what = f"{len(gone)} of {len(labels)} labels are missing (None or NaN), at {some}"
+        raise UnusableInput(where, what, "a class for each image", "leave those images out")
+
+
+def _is_itself(label: Any) -> bool:
+    try:
+        return bool(label == label)
+    except (TypeError, ValueError):  # pandas.NA
+        return False
 
 
 def _whole(where: str, labels: NDArray[Any]) -> NDArray[np.int64]:
     if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
-        what = "labels that are fractions or NaN"
+        what = "labels that are fractions or infinite"
         raise UnusableInput(where, what, "class numbers or names", "this may be regression")
     return labels.astype(np.int64)
 

@@ -32,7 +32,7 @@ def find(source: Any) -> Found:
     for item in _items(where, source):
         some, theirs = _batch(where, item)
         images += [_picture(where, image) for image in some]
-        labels += [array_of(where, label) for label in theirs]
+        labels += [_plain_label(array_of(where, label)) for label in theirs]
         _check(where, images)
     if not images:
         raise UnusableInput(where, "holds no image", PAIRS)
@@ -65,6 +65,11 @@ def _check(where: str, images: Sequence[NDArray[Any]]) -> None:
     if len(images) * first.nbytes > MOST_BYTES:
         what = f"holds over {MOST_BYTES / 2**30:.0f} GiB of images"
         raise UnusableInput(where, what, "what fits into memory", "name the folder of the images instead")
+
+
+def _plain_label(label: NDArray[Any]) -> Any:
+    """A single label as Python has it: among arrays of text, numpy would write NaN as the word."""
+    return label.item() if label.ndim == 0 else label
 
 
 def _picture(where: str, image: Any) -> NDArray[Any]:

@@ -1,21 +1,18 @@
-"""Class folders on disk, with or without train/, valid/ and test/ above them."""
+"""Folders on disk: class folders, with or without train/, valid/ and test/ above them; or as `Reading` says."""
 
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from convwise.core.problems import Problem, UnusableInput
-from convwise.images.sources.found import PART_NAMES, Found, Item, PartName
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
-LAYOUT = "one folder of images per class (cats/1.jpg, dogs/2.jpg), with or without train/, valid/ and test/ above"
+from convwise.images import kinds, limits
+from convwise.images.sources.found import AS_USUAL, Found, Item, Reading, decoded, shown
+from convwise.images.sources.labels import arranged_by
+from convwise.images.sources.layout import Listing, nothing, visible
 
 
 def recognises(source: Any) -> bool:
@@ -23,132 +20,128 @@ def recognises(source: Any) -> bool:
     return isinstance(source, (str, Path)) and Path(source).is_dir()
 
 
-def find(source: Any) -> Found:
-    """All images below the folder; raises UnusableInput where there are none, or no class folders."""
+def find(source: Any, reading: Reading = AS_USUAL) -> Found:
+    """All images below the folder; raises UnusableInput where there are none, or no classes."""
     root = Path(source)
-    files = sorted(_walk(root))
-    places, problems = arrange(str(root), [PurePosixPath(file.relative_to(root).as_posix()) for file in files])
-    items = tuple(Item(p.part, p.label, str(p.path), partial(_open, root / p.path)) for p in places)
-    return Found(str(root), items=items, problems=problems)
+    files = _Files(root, reading.follow_links)
+    where = name_of(root)
+
+    def table(name: PurePosixPath) -> bytes:
+        with _open(files.at[name]) as stream:
+            return stream.read(limits.MANIFEST + 1)
+
+    arranged = arranged_by(reading, where, files.listing, table)
+    items = tuple(Item(p.part, p.label, shown(str(p.path)), files.opener(p.path)) for p in arranged.places)
+    problems = (*arranged.problems, *files.problems(where))
+    return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles)
 
 
-def find_images(path: str | Path) -> list[Path]:
-    """The image files to predict: the file itself, or all images below the folder, sorted."""
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UnusableInput(str(path), "no such file or folder", "an image file or a folder of images")
-    shown = (file for file in _walk(path) if visible(PurePosixPath(file.relative_to(path))))
-    images = sorted(file for file in shown if is_image(file.name))
-    if not images:
-        raise UnusableInput(str(path), "the folder holds no image", _kinds())
-    return images
+def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
+    """Every picture below the folder, or the one file, without classes; names are whole paths."""
+    root = Path(source)
+    if root.is_file():
+        return Found(name_of(root), (Item(None, "", name_of(root), partial(_open_picture, root)),))
+    files = _Files(root, reading.follow_links)
+    if not files.listing.pictures:
+        what, expected = nothing(files.listing), f"image files: {', '.join(sorted(kinds.READ))}"
+        raise UnusableInput(name_of(root), what, expected)
+    items = [Item(None, "", name_of(files.at[path]), files.opener(path)) for path in files.listing.pictures]
+    return Found(name_of(root), tuple(items), problems=tuple(files.problems(name_of(root))))
 
 
-def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image, by its suffix."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+def name_of(path: Path) -> str:
+    """A path as text that can be printed."""
+    return shown(decoded(os.fsencode(path)))
 
 
-def visible(path: PurePosixPath) -> bool:
-    """False for hidden files and for what macOS adds to archives."""
-    return not any(piece.startswith(".") or piece == "__MACOSX" for piece in path.parts)
+class _Files:
+    """What is below a folder. listing: by paths inside it, as text; at: where each is on the disk."""
+
+    def __init__(self, root: Path, follow_links: bool) -> None:
+        self.at: dict[PurePosixPath, Path] = {}
+        self.machines: set[str] = set()
+        folders: list[PurePosixPath] = []
+        outside: list[str] = []
+        for path, is_folder in _walk(root, follow_links, outside):
+            inside = PurePosixPath(decoded(os.fsencode(path.relative_to(root))))
+            if not visible(inside):
+                self.machines |= {part for part in inside.parts if not visible(PurePosixPath(part))}
+            elif is_folder:
+                folders.append(inside)
+            else:
+                self.at[inside if inside not in self.at else PurePosixPath(f"{inside} (2)")] = path
+            if len(self.at) > limits.FILES:
+                raise UnusableInput(name_of(root), f"holds over {limits.FILES:,} files", "fewer", "name a part of it")
+        if outside:
+            links = ", ".join(outside[:5]) + (", ..." if len(outside) > 5 else "")
+            what = f"{len(outside)} links lead out of the folder: {links}"
+            fix = "copy what they point to into it, or give --follow-links where you trust them"
+            raise UnusableInput(name_of(root), what, "files of the folder itself", fix)
+        taken = {path: self._is_picture(path) for path in sorted(self.at)}
+        self.listing = Listing([p for p, it in taken.items() if it], [p for p, it in taken.items() if not it], folders)
+
+    def _is_picture(self, path: PurePosixPath) -> bool:
+        if kinds.is_picture(path.name):
+            return True
+        try:
+            with _open(self.at[path]) as stream:
+                return kinds.looks_like_picture(stream.read(kinds.HEAD))
+        except (OSError, ValueError):
+            return False
+
+    def opener(self, path: PurePosixPath) -> partial[BinaryIO]:
+        return partial(_open_picture, self.at[path])
+
+    def problems(self, where: str) -> Iterator[Problem]:
+        named = sorted(shown(name) for name in self.machines if not name.startswith("."))
+        if named:
+            what = f"folders that machines add, such as thumbnails, were ignored: {', '.join(named)}"
+            yield Problem(where, what, severity="note", count=len(named))
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where an image stands: its path in the source, its part and its class."""
-
-    path: PurePosixPath
-    part: PartName | None
-    label: str
-
-
-def arrange(where: str, paths: Sequence[PurePosixPath]) -> tuple[list[Place], tuple[Problem, ...]]:
-    """Part and class of every image among `paths`, and what was left out; the same for a folder and a zip."""
-    shown = [path for path in paths if visible(path)]
-    images = [path for path in shown if is_image(path.name)]
-    others = Counter(path.suffix.lower() or "(no suffix)" for path in shown if not is_image(path.name))
-    if not images:
-        raise UnusableInput(where, _nothing(others), LAYOUT, _kinds())
-    places = _placed(where, images)
-    if not places:
-        raise UnusableInput(where, f"{len(images)} images, but no class folders", LAYOUT, "put each class in a folder")
-    homeless = sorted(set(images) - {place.path for place in places})
-    return places, tuple(_left_out(where, others, homeless))
-
-
-def _placed(where: str, images: Sequence[PurePosixPath]) -> list[Place]:
-    skip = _wrapping(images)
-    tops = {path.parts[skip] for path in images if len(path.parts) >= skip + 3}
-    parts = {top for top in tops if top.lower() in PART_NAMES}
-    if any(PART_NAMES[part.lower()] == "train" for part in parts):
-        below = [path for path in images if path.parts[skip] in parts and len(path.parts) >= skip + 3]
-        return [Place(p, PART_NAMES[p.parts[skip].lower()], _label(p.parts[skip + 1])) for p in below]
-    if parts and parts == {path.parts[skip] for path in images}:
-        only = ", ".join(sorted(parts))
-        fix = "add train/, or name the folder of classes itself"
-        raise UnusableInput(where, f"has {only} but no train", LAYOUT, fix)
-    return [Place(p, None, _label(p.parts[skip])) for p in images if len(p.parts) >= skip + 2]
-
-
-def _wrapping(images: Sequence[PurePosixPath]) -> int:
-    """How many folders, one inside the other, wrap everything and are neither a part nor a class."""
-    skip = 0
-    while all(len(path.parts) >= skip + 3 for path in images):
-        tops = {path.parts[skip] for path in images}
-        if len(tops) > 1 or min(tops).lower() in PART_NAMES:
-            break
-        skip += 1
-    return skip
-
-
-def _label(name: str) -> str:
-    # macOS stores accents decomposed: without this one class can look like two.
-    return unicodedata.normalize("NFC", name)
-
-
-def _left_out(where: str, others: Counter[str], homeless: Sequence[PurePosixPath]) -> Iterator[Problem]:
-    if others:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        yield Problem(where, f"files that are not images were ignored: {kinds}", severity="note", count=others.total())
-    if homeless:
-        names = ", ".join(map(str, homeless[:5])) + (", ..." if len(homeless) > 5 else "")
-        what = f"{len(homeless)} images are in no class folder and were ignored: {names}"
-        yield Problem(where, what, LAYOUT, severity="warning", count=len(homeless))
-
-
-def _nothing(others: Counter[str]) -> str:
-    if not others:
-        return "holds no file"
-    return "holds no image, only " + ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-
-
-def _kinds() -> str:
-    return "image files are " + ", ".join(sorted(SUFFIXES))
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """Every file below root, through links to folders, each real folder once."""
+def _walk(root: Path, follow_links: bool, outside: list[str]) -> Iterator[tuple[Path, bool]]:
+    """Everything below root with whether it is a folder, each real folder once; links out of it go to `outside`."""
     seen: set[str] = set()
+    home = os.path.realpath(root)
+
+    def leaves(path: str) -> bool:
+        if follow_links or not os.path.islink(path):
+            return False
+        real = os.path.realpath(path)
+        if real == home or real.startswith(home + os.sep):
+            return False
+        outside.append(f"{name_of(Path(path).relative_to(root))} -> {name_of(Path(real))}")
+        return True
+
     for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in files)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and not leaves(os.path.join(folder, n)))
+        yield from ((Path(folder, name), True) for name in folders)
+        yield from ((Path(folder, name), False) for name in files if not leaves(os.path.join(folder, name)))
 
 
 def _refuse(error: OSError) -> None:
     """A folder that cannot be listed may be a whole class: it must not vanish."""
     what = f"cannot be read ({error.strerror})"
-    raise UnusableInput(str(error.filename), what, "a folder that can be listed", "grant access, or take it out")
+    where = shown(decoded(os.fsencode(error.filename)))
+    raise UnusableInput(where, what, "a folder that can be listed", "grant access, or take it out")
 
 
 def _open(path: Path) -> BinaryIO:
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")  # to open a pipe would wait for ever
     return path.open("rb")
+
+
+def _open_picture(path: Path) -> BinaryIO:
+    if refusal := kinds.refusal(path.name):
+        raise ValueError(refusal)
+    stream = _open(path)
+    if (size := os.fstat(stream.fileno()).st_size) > limits.FILE:  # some decoders read all of it to see the size
+        stream.close()
+        raise ValueError(f"{limits.size(size)}, over the limit for one image")
+    return stream

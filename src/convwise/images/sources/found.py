@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -15,13 +16,31 @@ PartName = Literal["train", "valid", "test"]
 
 # How people call the parts of a data set; compared in lower case.
 PART_NAMES: dict[str, PartName] = {
-    "train": "train", "training": "train",
-    "val": "valid", "valid": "valid", "validation": "valid",
-    "test": "test", "testing": "test", "t10k": "test",
+    "train": "train", "training": "train", "trn": "train",
+    "val": "valid", "valid": "valid", "validation": "valid", "validate": "valid", "dev": "valid",
+    "development": "valid", "eval": "valid", "evaluation": "valid",
+    "test": "test", "testing": "test", "tst": "test", "t10k": "test",
 }  # fmt: skip
 
-# More than this, unpacked, is taken for a decompression bomb and refused.
-MAX_BYTES = 16 * 2**30
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is to be read, where it can be read in several ways.
+
+    classes_from: 'folder' names the classes; 'name' takes them from the names of the files, as in
+    cat.12.jpg, or by a pattern, 'name:*_{class}'; 'csv' from a table in the folder, or 'csv:FILE'.
+    skip_empty_classes: leave out a class without a readable image, instead of refusing.
+    follow_links: read what links in the folder point to outside of it.
+    labelled: False where classes are not asked for, since the images are to be labelled.
+    """
+
+    classes_from: str = "folder"
+    skip_empty_classes: bool = False
+    follow_links: bool = False
+    labelled: bool = True
+
+
+AS_USUAL = Reading()
 
 
 @dataclass(frozen=True)
@@ -45,10 +64,42 @@ class Block:
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds, not yet decoded. name: what to call it; close: gives back what `open` needs."""
+    """What a source holds, not yet decoded. name: what to call it; close: gives back what `open` needs.
+
+    empty: class -> why it has no image, where the source names a class without one; roles: which
+    folder was taken for which part.
+    """
 
     name: str
     items: tuple[Item, ...] = ()
     blocks: tuple[Block, ...] = ()
     problems: tuple[Problem, ...] = ()
     close: Callable[[], None] = lambda: None
+    empty: Mapping[str, str] = field(default_factory=dict)
+    roles: Mapping[PartName, str] = field(default_factory=dict)
+
+
+def decoded(name: bytes) -> str:
+    """A name as a file system, an archive or an array keeps it: UTF-8, or else Latin-1, which reads any bytes."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
+
+
+def shown(name: str) -> str:
+    """A name as it may be printed: control characters, and those that turn the direction of text, are escaped."""
+    return name if name.isprintable() else "".join(map(_visible, name))
+
+
+def label_of(name: str) -> str:
+    """The class that a name says, printable. macOS stores accents apart: composed, one class does not look like two."""
+    return shown(unicodedata.normalize("NFC", name))
+
+
+JOINERS = "\u200c\u200d"  # parts of words in Persian and Hindi, and of emoji
+
+
+def _visible(character: str) -> str:
+    steers = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
+    return character.encode("unicode_escape").decode() if steers else character

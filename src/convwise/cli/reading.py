@@ -1,0 +1,16 @@
+"""The options that say how images are read: the same for every command that learns from some."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+CLASSES_HELP = (
+    "Where the classes of files come from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# is "
+    "a number, * anything); 'csv', a table in the folder, or 'csv:FILE'."
+)
+SKIP_HELP = "Leave out classes without a readable image, instead of refusing them."
+ClassesOption = Annotated[str, typer.Option("--classes-from", metavar="WAY", help=CLASSES_HELP)]
+SkipOption = Annotated[bool, typer.Option("--skip-empty-classes", help=SKIP_HELP)]
+LinksOption = Annotated[bool, typer.Option("--follow-links", help="Read what links point to outside of the folder.")]

@@ -1,0 +1,257 @@
+"""Where classes come from, if not from folders: the names of the files, or a table beside them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from convwise.core.problems import Problem, UnusableInput
+from convwise.images import limits
+from convwise.images.sources.found import PartName, Reading, decoded, label_of, shown
+from convwise.images.sources.layout import BY_CSV, Arranged, Listing, Place, arrange, class_before_number, nothing, role
+
+ReadTable = Callable[[PurePosixPath], bytes]
+WAYS = "folder, name, name:PATTERN, csv or csv:FILE"
+PATTERN = "'name:*_{class}' or 'name:{class}-#': {class} is the class, # a number, * anything; without the suffix"
+TABLES = (".csv", ".tsv")
+# How columns are called, in lower case, the surest name first.
+PATH_COLUMNS = (
+    "path", "filepath", "file_path", "image_path", "img_path", "filename", "file_name", "file", "image_name", "image",
+    "img", "image_id", "img_id", "name", "id",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed", "diagnosis", "y",
+)  # fmt: skip
+PART_COLUMNS = ("split", "part", "subset", "set", "partition")
+COLUMNS = "columns called path and label, and split where there are parts"
+# What pandas takes for a missing value (pandas.read_csv, na_values); 'none' in small letters can be a class.
+MISSING = frozenset(
+    ["", "#N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
+)
+
+
+def arranged_by(reading: Reading, where: str, listing: Listing, table: ReadTable) -> Arranged:
+    """Part and class of every picture, as `reading` wants; `table` gives the bytes of a file of the listing."""
+    way, _, how = reading.classes_from.partition(":")
+    if way == "folder" and not how:
+        return arrange(where, listing)
+    if way == "name":
+        return _by_name(where, listing, how)
+    if way == "csv":
+        return _by_table(where, listing, how, table, reading.labelled)
+    raise UnusableInput("--classes-from", f"is {reading.classes_from!r}", WAYS)
+
+
+# --- names of files ------------------------------------------------------------------------------
+
+
+def _by_name(where: str, listing: Listing, pattern: str) -> Arranged:
+    wanted = _compiled(pattern) if pattern else None
+    labels = {path: _class_in(path.stem, wanted) for path in listing.pictures}
+    places = [Place(path, _part_of(path), label_of(label)) for path, label in labels.items() if label]
+    if not places:
+        what = f"no name of {len(listing.pictures)} images tells a class" if labels else nothing(listing)
+        raise UnusableInput(where, what, "names such as cat.12.jpg or dog_003.png", f"give a pattern: {PATTERN}")
+    counts = Counter(place.label for place in places)
+    if len(counts) == 1:
+        what = f"the names of the files tell only one class, {places[0].label!r} (such as {places[0].path.name})"
+        raise UnusableInput(where, what, "at least two", f"give a pattern: {PATTERN}")
+    some = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
+    more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    first = places[0]
+    what = f"classes from the names of the files, as {first.label} from {shown(first.path.name)}: {some}{more}"
+    nameless = [path for path, label in labels.items() if not label]
+    problems = [Problem(where, what, severity="note"), *_nameless(where, nameless)]
+    return Arranged(places, problems, roles=_roles(places))
+
+
+def _nameless(where: str, paths: Sequence[PurePosixPath]) -> Iterator[Problem]:
+    if paths:
+        names = ", ".join(shown(str(path)) for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
+        what = f"{len(paths)} images whose names tell no class were left out: {names}"
+        yield Problem(where, what, severity="warning", count=len(paths))
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    if pattern.count("{class}") != 1:
+        raise UnusableInput("--classes-from", f"the pattern {pattern!r} does not say once where the class is", PATTERN)
+    pieces = {"*": ".*", "#": r"\d+", "{class}": "(?P<label>.+?)"}
+    parts = re.split(r"(\*|#|\{class\})", pattern)
+    return re.compile("".join(pieces.get(part, re.escape(part)) for part in parts))
+
+
+def _class_in(stem: str, pattern: re.Pattern[str] | None) -> str | None:
+    """The class in a file's name: what stands before its number, or where the pattern says."""
+    if pattern:
+        match = pattern.fullmatch(stem)
+        return match["label"] if match else None
+    return class_before_number(stem)
+
+
+def _part_of(path: PurePosixPath) -> PartName | None:
+    return next((part for name in path.parts[:-1] if (part := role(name))), None)
+
+
+def _roles(places: Sequence[Place]) -> dict[PartName, str]:
+    found = {place.part: next(name for name in place.path.parts if role(name)) for place in places if place.part}
+    return dict(sorted(found.items()))
+
+
+# --- a table -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: str
+    label: str
+    part: str = ""
+
+
+def _by_table(where: str, listing: Listing, name: str, table: ReadTable, labelled: bool) -> Arranged:
+    file = _table_in(where, listing, name)
+    about = f"{where}, {shown(str(file))}"
+    data = table(file)
+    if len(data) > limits.MANIFEST:
+        raise UnusableInput(about, "is too large", f"at most {limits.size(limits.MANIFEST)}", "split it")
+    index = _Index(about, listing.pictures, file.parent)
+    found = Arranged()
+    labels: dict[PurePosixPath, _Row] = {}
+    unlabelled, gone = [], []
+    for row in _rows(about, data, index, labelled):
+        path = index.find(row)
+        if row.label in MISSING:
+            unlabelled.append(row)
+        elif path is None:
+            gone.append(row)
+        elif labels.setdefault(path, row).label != row.label:
+            what = f"{row.path} is of two classes, {labels[path].label} (line {labels[path].line}) and {row.label}"
+            raise UnusableInput(about, f"{what} (line {row.line})", "one class for each image", "keep one of the lines")
+    found.places = [Place(path, _part(about, row), label_of(row.label)) for path, row in labels.items()]
+    found.places.sort(key=lambda place: place.path.parts)
+    known = {place.label for place in found.places}
+    lost = Counter(label_of(row.label) for row in gone)
+    found.empty = {name: f"none of its {n} files is there" for name, n in lost.items() if name not in known}
+    rest = index.paths - labels.keys() - set(map(index.find, unlabelled))
+    found.problems += _told(about, found, unlabelled, gone, len(rest))
+    if not found.places:
+        what = f"names {len(gone)} images, such as {gone[0].path}, and none is there" if gone else "names no image"
+        raise UnusableInput(about, what, "paths of images below the folder", "correct the paths")
+    return found
+
+
+def _table_in(where: str, listing: Listing, name: str) -> PurePosixPath:
+    tables = [path for path in listing.others if path.suffix.lower() in TABLES and (not name or str(path) == name)]
+    top = [path for path in tables if len(path.parts) == min(len(path.parts) for path in tables)]
+    if len(top) == 1:
+        return top[0]
+    if not top:
+        raise UnusableInput(where, f"holds no {name or '.csv file'}", f"a table with {COLUMNS}", "put one into it")
+    some = ", ".join(shown(str(path)) for path in top[:5])
+    raise UnusableInput(where, f"holds {len(top)} tables: {some}", "one", f"name it: {BY_CSV}:{shown(str(top[0]))}")
+
+
+def _told(where: str, found: Arranged, unlabelled: list[_Row], gone: list[_Row], rest: int) -> Iterator[Problem]:
+    def shown_of(rows: list[_Row]) -> str:
+        return ", ".join(f"{shown(row.path)} (line {row.line})" for row in rows[:5]) + ", ..." * (len(rows) > 5)
+
+    yield Problem(where, f"classes from this table: {len(found.places)} images", severity="note")
+    if unlabelled:
+        what = f"without a label, and left out: {len(unlabelled)} images, {shown_of(unlabelled)}"
+        yield Problem(where, what, "a class for each image", severity="warning", count=len(unlabelled))
+    if gone:
+        what = f"of the images that it names, {len(gone)} are not there: {shown_of(gone)}"
+        yield Problem(where, what, "paths of images below the folder", "correct the paths", "warning", len(gone))
+    if rest:
+        what = f"{rest} of the images in the folder are not in the table and were left out"
+        yield Problem(where, what, "a line for each image", severity="warning", count=rest)
+
+
+class _Index:
+    """Pictures by what a table may call them: the path, the name, or the name without its suffix."""
+
+    def __init__(self, where: str, pictures: Sequence[PurePosixPath], beside: PurePosixPath) -> None:
+        self.where, self.beside = where, beside
+        self.paths = set(pictures)
+        self.called: dict[str, list[PurePosixPath]] = {}
+        for path in pictures:
+            for name in {path.name, path.stem}:
+                self.called.setdefault(name, []).append(path)
+
+    def find(self, row: _Row) -> PurePosixPath | None:
+        """The picture that a row means; UnusableInput where it can mean several."""
+        path = PurePosixPath(row.path.replace("\\", "/"))
+        for whole in (self.beside / path, path):
+            if whole in self.paths:
+                return whole
+        found = [each for each in self.called.get(path.name, []) if _same_folders(each.parent, path.parent)]
+        if len(found) > 1:
+            what = f"{row.path} (line {row.line}) can be {' or '.join(shown(str(each)) for each in found[:3])}"
+            raise UnusableInput(self.where, what, "paths that tell them apart", "write the folder before the name")
+        return found[0] if found else None
+
+
+def _same_folders(one: PurePosixPath, other: PurePosixPath) -> bool:
+    """Whether the longer path ends as the shorter one: tables are written elsewhere, with other folders above."""
+    depth = min(len(one.parts), len(other.parts))
+    return depth == 0 or one.parts[-depth:] == other.parts[-depth:]
+
+
+def _rows(where: str, data: bytes, index: _Index, labelled: bool) -> Iterator[_Row]:
+    """labelled: False takes the path for the label as well, where classes are not asked for."""
+    lines = _cells(where, data)
+    first = next(lines, None)
+    if first is None:
+        raise UnusableInput(where, "holds no line", f"a table with {COLUMNS}")
+    number, cells = first
+    named = [cell.strip().lower() for cell in cells]
+    known = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "part": PART_COLUMNS}
+    columns = {kind: next(map(named.index, filter(named.__contains__, names)), None) for kind, names in known.items()}
+    if columns["path"] is None and len(cells) == 2 and index.find(_Row(1, cells[0], "")):
+        columns = {"path": 0, "label": 1, "part": None}  # no line of names
+        yield _Row(number, *(cell.strip() for cell in cells))
+    elif columns["label"] is None and len(cells) == 2 and columns["path"] is not None:
+        columns["label"] = 1 - columns["path"]
+    if not labelled:
+        columns["label"] = columns["path"]
+    if columns["path"] is None or columns["label"] is None:
+        raise UnusableInput(where, f"has the columns {', '.join(map(shown, cells))}", COLUMNS, "rename them")
+    wanted = [column for column in columns.values() if column is not None]
+    for number, cells in lines:
+        if any(cell.strip() for cell in cells):
+            if len(cells) <= max(wanted):
+                raise UnusableInput(where, f"line {number} has too few cells", f"at least {max(wanted) + 1}")
+            row = _Row(number, *(cells[column].strip() for column in wanted))
+            if len(row.label) > limits.LABEL:
+                what = f"line {number}: a label of {len(row.label):,} characters"
+                raise UnusableInput(where, what, f"at most {limits.LABEL:,}", "give names of classes")
+            yield row
+
+
+def _cells(where: str, data: bytes) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells), divided by comma, semicolon or tab; UTF-8 whatever the locale, with or without a mark."""
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # as Excel saves 'Unicode text'
+    text = data.decode("utf-16", "replace") if wide else decoded(data.removeprefix(b"\xef\xbb\xbf"))
+    if "\0" in text[:10_000]:
+        raise UnusableInput(where, "is no text", f"a table with {COLUMNS}")
+    head = text.partition("\n")[0]
+    reader: Any = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        what = f"line {reader.line_num} cannot be read ({error})"
+        raise UnusableInput(where, what, f"a table with {COLUMNS}") from None
+
+
+def _part(where: str, row: _Row) -> PartName | None:
+    part = role(row.part)
+    if row.part and part is None:
+        raise UnusableInput(where, f"line {row.line}: {row.part!r} is no part", "train, valid or test")
+    return part

@@ -1,0 +1,23 @@
+"""A CSV that names images and their classes, beside the images or above their folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from convwise.images.sources import folder
+from convwise.images.sources.found import AS_USUAL, Found, Reading
+from convwise.images.sources.labels import TABLES
+
+
+def recognises(source: Any) -> bool:
+    """Whether source is the path of a .csv or .tsv file."""
+    return isinstance(source, (str, Path)) and Path(source).is_file() and Path(source).suffix.lower() in TABLES
+
+
+def find(source: Any, reading: Reading = AS_USUAL) -> Found:
+    """The images that the table names, below its folder."""
+    file = Path(source)
+    found = folder.find(file.parent, replace(reading, classes_from=f"csv:{file.name}"))
+    return replace(found, name=folder.name_of(file))
