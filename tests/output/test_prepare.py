@@ -13,8 +13,8 @@ from PIL import Image
 from convwise import formats
 from convwise.core import layers as L
 from convwise.core.net import Net
-from convwise.formats.written import preparation
-from convwise.images.loading import load_image, resize
+from convwise.formats.written import Beside, preparation
+from convwise.images.loading import Scale, load_image, resize
 from nets import random_weights
 
 CLASSES = ("cat", "dog", "hare")
@@ -55,7 +55,8 @@ def net_for(channels: int) -> Net:
 def written(request, tmp_path_factory) -> tuple[Path, Net]:
     folder, net = tmp_path_factory.mktemp("choice"), net_for(request.param)
     pixels = RNG.integers(0, 256, (4, *net.input_shape), np.uint8)
-    formats.write(folder, net, random_weights(net, 1), CLASSES, pixels, ("keras", "torch"), ["kernel_size = 3: enough"])
+    formats.write(folder, net, random_weights(net, 1), CLASSES, pixels, ("keras", "torch"), 
+                  Beside(("kernel_size = 3: enough",)))  # fmt: skip
     return folder, net
 
 
@@ -79,6 +80,21 @@ def test_the_sources_prepare_as_training_does(name, written, tmp_path):
     np.testing.assert_array_equal(torch_input.numpy(), expected.transpose(2, 0, 1)[None])
     with Image.open(tmp_path / name) as opened:
         np.testing.assert_array_equal(space_of(folder, "keras")["prepare"](opened), expected[None])
+
+
+@pytest.mark.parametrize(("offset", "factor"), [(0.0, 255 / 4095), (-100.0, 0.5)])
+def test_the_sources_know_the_scale_of_a_set_of_more_than_8_bits(offset, factor, tmp_path):
+    """12 bits in a file of 16, and any other range: as training took them."""
+    net, values = net_for(1), RNG.integers(0, 4096, (16, 12)).astype(np.uint16)
+    formats.write(tmp_path, net, random_weights(net, 1), CLASSES, np.zeros((1, *net.input_shape), np.uint8), ("torch",),
+                  Beside(wide=(offset, factor)))  # fmt: skip
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    expected = load_image(tmp_path / "deep.png", 1, Scale(offset, factor))
+    given = space_of(tmp_path, "torch")["prepare"](tmp_path / "deep.png")
+    np.testing.assert_array_equal(given.numpy()[0, 0], expected[..., 0])
+    formats.export(tmp_path, "keras")
+    again = space_of(tmp_path, "keras")["prepare"](tmp_path / "deep.png")
+    np.testing.assert_array_equal(again[0], expected)
 
 
 def test_logits_and_probabilities_are_both_there(written):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from convwise.core.net import Net
 from convwise.core.problems import ExportMismatch, UnusableInput
+from convwise.formats.written import Beside
 
 if TYPE_CHECKING:  # `layer` writes its source lines without them, and answers sooner
     import numpy as np
@@ -53,14 +54,14 @@ def format_module(name: str) -> ModuleType:
 
 
 def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
-          formats: Sequence[str] = tuple(FORMATS), reasons: Sequence[str] = ()) -> dict[str, float]:  # fmt: skip
+          formats: Sequence[str] = tuple(FORMATS), beside: Beside | None = None) -> dict[str, float]:  # fmt: skip
     """Write the net in every format, checked on pixels (n, height, width, channels).
 
-    reasons: lines that ride in the source code as comments. Returns the largest absolute difference to
+    beside: what is told beside it, in sources and metadata. Returns the largest absolute difference to
     ours per format. ExportMismatch, and no file written, where one exceeds TOLERANCE; Unsupported where
     a format lacks a layer.
     """
-    target, content = Path(folder), (net, weights, classes, reasons)
+    target, content = Path(folder), (net, weights, classes, beside or Beside())
     target.mkdir(parents=True, exist_ok=True)
     expected = _ours(net, weights, pixels)
     with tempfile.TemporaryDirectory(dir=target, prefix=".writing-") as name:
@@ -74,14 +75,15 @@ def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str]
 def export(folder: str | Path, to: str, out: str | Path | None = None) -> list[Path]:
     """Write the choice in `folder` in one more format, into `out` (the folder itself by default).
 
-    Reads model.safetensors; checked on noise, since the images may be elsewhere.
+    Reads model.safetensors, and what it tells beside the net; checked on noise, since the images may be elsewhere.
     """
     import numpy as np
 
     format_module(to)  # so that an unknown name is refused before anything is read
     net, weights, classes = read(folder)
+    beside = format_module("torch").beside(Path(folder) / "model.safetensors")
     noise = np.random.default_rng(0).integers(0, 256, (8, *net.input_shape), dtype=np.uint8)
-    write(out or folder, net, weights, classes, noise, (to,))
+    write(out or folder, net, weights, classes, noise, (to,), beside)
     return [Path(out or folder) / file for file in FORMATS[to].files]
 
 
@@ -102,7 +104,7 @@ def _ours(net: Net, weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.f
     return answer
 
 
-def _checked(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str], Sequence[str]],
+def _checked(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str], Beside],
              pixels: NDArray[np.uint8], expected: NDArray[np.float32]) -> float:  # fmt: skip
     """Save one format, run it, and compare."""
     format_module(form).save(folder, *content)

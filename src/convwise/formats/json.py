@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.formats.weights import Weights
+from convwise.formats.written import NOTHING, Beside
 
 MOST_BYTES = 16 << 20  # of a text that is parsed, which takes 40 times as much: a net of 1,000 layers has 0.1 MB
 
@@ -22,8 +23,8 @@ def render(net: Net, classes: Sequence[str] = ()) -> str:
     return json.dumps({**net.to_json(), "classes": list(classes)}, indent=2, ensure_ascii=False) + "\n"
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], reasons: Sequence[str] = ()) -> None:
-    """Write net.json; reasons stand in the formats that are source code."""
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING) -> None:
+    """Write net.json; what stands beside it is in the formats that carry weights."""
     (folder / "net.json").write_text(render(net, classes), encoding="utf-8")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from convwise.core.net import Net
 
 # The same step as convwise.images.decode: load_image, then resize. Tests hold the two together.
-PREPARE = '''
+_PREPARE = '''
 def prepare(picture):
     """What the network was trained on, of a file or a PIL image: {gives}, values 0 to 255."""
     import numpy as np
@@ -20,10 +21,10 @@ def prepare(picture):
             return prepare(opened)
     height, width, channels = INPUT_SHAPE
     image = ImageOps.exif_transpose(picture)
-    if image.mode.startswith(("I", "F")):  # more than 8 bits: 65535 is white; floats from 0 to 1, or as they are
+    if image.mode.startswith(("I", "F")):  # more than 8 bits: {range}
         values = np.asarray(image).astype(float)
-        scale = 1 / 257 if image.mode[0] == "I" else 255 if 0 <= values.min() <= values.max() <= 1 else 1
-        image = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype("uint8"))
+        {scaled}
+        image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype("uint8"))
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -38,9 +39,43 @@ def reads_pictures(net: Net) -> bool:
     return net.input_shape[2] in (1, 3)
 
 
-def about(net: Net, classes: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Beside:
+    """What is told beside a net. reasons: lines that ride in the sources as comments; wide: of a set whose pictures had
+
+    more than 8 bits, (offset, factor): (value - offset) * factor is 0 to 255.
+    """
+
+    reasons: tuple[str, ...] = ()
+    wide: tuple[float, float] | None = None
+
+    @staticmethod
+    def of(told: Mapping[str, Any]) -> Beside:
+        """The inverse of what `about` says."""
+        wide = told.get("wide")
+        return Beside(tuple(told.get("reasons", ())), (wide[0], wide[1]) if wide else None)
+
+
+NOTHING = Beside()
+
+
+def prepare(beside: Beside, gives: str, returned: str) -> str:
+    """The source of `prepare`, which returns an expression of `pixels`, uint8 (1, height, width, channels)."""
+    usual = 'values *= 1 / 257 if image.mode[0] == "I" else 255 if 0 <= values.min() <= values.max() <= 1 else 1'
+    known, scaled = "65535 is white; floats from 0 to 1, or as they are", usual
+    if beside.wide:
+        offset, factor = beside.wide
+        known, scaled = (
+            f"{offset:g} is black, {offset + 255 / factor:g} white",
+            f"values = (values - {offset!r}) * {factor!r}",
+        )
+    return _PREPARE.format(gives=gives, returned=returned, range=known, scaled=scaled)
+
+
+def about(net: Net, classes: Sequence[str], beside: Beside = NOTHING) -> dict[str, Any]:
     """What rides in the metadata of each file, as JSON."""
     return {
+        **asdict(beside),
         "net": net.to_json(),
         "classes": list(classes),
         "input_shape": net.input_shape,

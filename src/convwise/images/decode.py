@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -113,6 +114,11 @@ def decode(file: File, scale: Scale | None = None) -> Decoded:
             values = np.asarray(upright)
             return Decoded((scale.eight_bits(values) if scale else _narrowed(values))[..., None])
         return Decoded(_gray_or_colour(upright))
+
+
+def has_wide(modes: Iterable[str]) -> bool:
+    """Whether any of Pillow's modes holds more than 8 bits."""
+    return not WIDE_MODES.isdisjoint(modes)
 
 
 def wide_values(file: File) -> NDArray[Any]:

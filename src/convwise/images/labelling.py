@@ -19,10 +19,13 @@ Picture = tuple[str, Callable[[], Pixels]]  # its name, and its pixels (h, w, ch
 
 
 @contextmanager
-def pictures(source: Any, channels: int, scale: Scale, follow_links: bool = False) -> Iterator[list[Picture]]:
+def pictures(
+    source: Any, channels: int, scale: Scale, follow_links: bool = False, wide: bool = True
+) -> Iterator[list[Picture]]:
     """All pictures of whatever `read` reads by its name, of a loose folder, of one file, of a data set, or of an array.
 
-    scale: of the set that was learnt from; follow_links: as in Reading. Classes are not asked for.
+    scale: of the set that was learnt from; wide: whether its files had more than 8 bits, so that it holds for
+    such files; follow_links: as in Reading. Classes are not asked for.
     UnusableInput where there is none; a picture that cannot be read raises UnusableInput when its pixels
     are asked for. The picture of an array is called by its index.
     """
@@ -32,7 +35,8 @@ def pictures(source: Any, channels: int, scale: Scale, follow_links: bool = Fals
         return
     found = sources.pictures(source, sources.Reading(follow_links=follow_links, labelled=False))
     try:
-        files: list[Picture] = [(item.name, partial(_of_file, item, channels, scale)) for item in found.items]
+        theirs = scale if wide else None
+        files: list[Picture] = [(item.name, partial(_of_file, item, channels, theirs)) for item in found.items]
         held: list[Picture] = [
             (f"{block.part or 'images'}/{index}", partial(decode.with_channels, image, channels))
             for block in found.blocks
@@ -43,7 +47,7 @@ def pictures(source: Any, channels: int, scale: Scale, follow_links: bool = Fals
         found.close()
 
 
-def _of_file(item: Item, channels: int, scale: Scale) -> Pixels:
+def _of_file(item: Item, channels: int, scale: Scale | None) -> Pixels:
     try:
         data = encoded(item)
     except Exception as error:  # what an archive or a file system raises has no common base

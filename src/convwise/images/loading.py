@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import sources, stack
-from convwise.images.decode import Pixels, load_image, resize
+from convwise.images.decode import Pixels, has_wide, load_image, resize
 from convwise.images.labelling import Picture, pictures
 from convwise.images.parts import Part, Sealed, file_of
 from convwise.images.scale import Scale
@@ -30,7 +30,7 @@ from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
 from convwise.images.stack import Stack, counted
 
 __all__ = [
-    "Images", "Part", "Picture", "Scale", "Sealed", "load_image", "pictures", "read", "resize",
+    "Images", "Part", "Picture", "Scale", "Sealed", "has_wide", "load_image", "pictures", "read", "resize",
 ]  # fmt: skip
 
 TEST_SHARE = 0.2

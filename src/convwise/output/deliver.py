@@ -26,8 +26,8 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
 from convwise.formats.weights import Weights
-from convwise.formats.written import preparation
-from convwise.images.loading import Images, Part, Picture, Scale, pictures, resize
+from convwise.formats.written import Beside, preparation
+from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
 from convwise.output.answers import second_thoughts
@@ -78,8 +78,10 @@ def write(material: Material) -> Path:
     """Write everything; choice.json last, so that its presence says the folder is whole."""
     folder, net = material.folder, material.chosen.trial.net
     pixels = np.ascontiguousarray(material.scored.pixels[:CHECKED_IMAGES])
-    why = [f"{reason.parameter} = {reason.value}: {reason.because}" for reason in material.reasons]
-    differences = formats.write(folder, net, material.weights, material.images.classes, pixels, reasons=why)
+    why = tuple(f"{reason.parameter} = {reason.value}: {reason.because}" for reason in material.reasons)
+    facts = material.images.facts
+    beside = Beside(why, tuple(facts["scale"]) if has_wide(facts.get("modes", {})) else None)
+    differences = formats.write(folder, net, material.weights, material.images.classes, pixels, beside=beside)
     total = analyse(net).total
     cost = {
         "params": total.params,
@@ -275,8 +277,9 @@ def predict(folder: str | Path, images: Any, *, follow_links: bool = False) -> l
     """
     choice = read_choice(folder)
     session = _session(Path(folder) / "model.onnx")
-    scale, channels = Scale(*choice["data"]["facts"].get("scale", (0, 1))), choice["data"]["base_shape"][2]
-    with pictures(images, channels, scale, follow_links) as every:
+    facts, channels = choice["data"]["facts"], choice["data"]["base_shape"][2]
+    scale = Scale(*facts.get("scale", (0, 1)))
+    with pictures(images, channels, scale, follow_links, has_wide(facts.get("modes", {}))) as every:
         rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
     if all("error" in row for row in rows):
         others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""

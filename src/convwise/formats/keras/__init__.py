@@ -37,7 +37,7 @@ from convwise.core.windows import Shape  # noqa: E402
 from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables  # noqa: E402
 from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
-from convwise.formats.written import PREPARE, about, comments, reads_pictures  # noqa: E402
+from convwise.formats.written import NOTHING, Beside, about, comments, prepare, reads_pictures  # noqa: E402
 
 MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
 
@@ -161,7 +161,7 @@ if __name__ == "__main__":
         print(CLASSES[best] if CLASSES else best, f"{float(answer[best]):.2f}")
 '''
 
-_PREPARE = PREPARE.format(gives="float32 (1, height, width, channels)", returned='pixels.astype("float32")')
+_PREPARED = ("float32 (1, height, width, channels)", 'pixels.astype("float32")')
 
 _BACKEND = """import os
 from importlib.util import find_spec
@@ -173,11 +173,11 @@ if not find_spec("tensorflow"):
 """
 
 
-def render(net: Net, classes: Sequence[str] = (), reasons: Sequence[str] = (), *, trained: bool = False) -> str:
+def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, trained: bool = False) -> str:
     """model_keras.py: the source of `build(net, ...)`.
 
-    reasons: comments in build_model. trained: there are weights beside it, which `load` reads; where a picture can be
-    its input, `prepare` and `predict` make it one.
+    beside: its reasons are comments in build_model. trained: there are weights beside it, which `load` reads;
+    where a picture can be its input, `prepare` and `predict` make it one.
     """
     net = expanded(net)
     steps = steps_of(net)
@@ -192,8 +192,8 @@ def render(net: Net, classes: Sequence[str] = (), reasons: Sequence[str] = (), *
         imports=_BACKEND if trained else "",
     )
     lines = _graph(net, steps) if _branches(net) else _chain(list(steps.values()))
-    built = head + "\n".join([*comments(reasons), *(f"    {line}" for line in lines)])
-    parts = [built, *tail, *([_PREPARE, _PREDICT] if pictures else [])]
+    built = head + "\n".join([*comments(beside.reasons), *(f"    {line}" for line in lines)])
+    parts = [built, *tail, *([prepare(beside, *_PREPARED), _PREDICT] if pictures else [])]
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -227,12 +227,12 @@ def _source(step: Step) -> str:
 # --- files ----------------------------------------------------------------------------------
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], reasons: Sequence[str] = ()) -> None:
-    """Write model_keras.py, reasons as comments, and model.keras; the archive says what `about` says besides."""
-    (folder / "model_keras.py").write_text(render(net, classes, reasons, trained=True), encoding="utf-8")
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING) -> None:
+    """Write model_keras.py, and model.keras; the archive says what `about` says besides."""
+    (folder / "model_keras.py").write_text(render(net, classes, beside, trained=True), encoding="utf-8")
     build(net, weights).save(folder / "model.keras")
     with zipfile.ZipFile(folder / "model.keras", "a") as archive:
-        archive.writestr(MEMBER, json.dumps(about(net, classes)))
+        archive.writestr(MEMBER, json.dumps(about(net, classes, beside)))
 
 
 def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,13 +22,13 @@ from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import consumed, shapes_of
 from convwise.formats.onnx.lowering import Op, Tensor, lower
 from convwise.formats.weights import Weights, checked
-from convwise.formats.written import about
+from convwise.formats.written import NOTHING, Beside, about
 
 OPSET = 20
 IR_VERSION = 10  # the newest that ONNX Runtime 1.18 reads
 
 
-def build(net: Net, weights: Weights, classes: Sequence[str] = ()) -> onnx.ModelProto:
+def build(net: Net, weights: Weights, classes: Sequence[str] = (), beside: Beside = NOTHING) -> onnx.ModelProto:
     """The net with these weights as a checked ONNX model; its metadata carry net, classes and input shape."""
     checked(net, weights)
     shapes, written = shapes_of(net), _Written()
@@ -42,7 +43,7 @@ def build(net: Net, weights: Weights, classes: Sequence[str] = ()) -> onnx.Model
         written.add(layer.name, operators, layer.inputs, owner.name)
     output = written.values[net.layers[-1].name]
     written.nodes.append(helper.make_node("Identity", [output], ["probabilities"], "probabilities"))
-    return _model(net, written, shapes[net.layers[-1].name], classes)
+    return _model(net, written, shapes[net.layers[-1].name], about(net, classes, beside))
 
 
 def session(model_or_path: onnx.ModelProto | str | Path, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -93,7 +94,7 @@ def _read(place: int, labels: Sequence[str], read: Sequence[str]) -> Sequence[st
     return read if place == -1 else [read[-2 - place]]
 
 
-def _model(net: Net, written: _Written, output: Shape, classes: Sequence[str]) -> onnx.ModelProto:
+def _model(net: Net, written: _Written, output: Shape, told: Mapping[str, Any]) -> onnx.ModelProto:
     height, width, channels = net.input_shape
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, height, width])
     last = [output[-1], *output[:-1]]
@@ -102,7 +103,7 @@ def _model(net: Net, written: _Written, output: Shape, classes: Sequence[str]) -
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="convwise"
     )
-    helper.set_model_props(model, {key: json.dumps(value) for key, value in about(net, classes).items()})
+    helper.set_model_props(model, {key: json.dumps(value) for key, value in told.items()})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -110,9 +111,9 @@ def _model(net: Net, written: _Written, output: Shape, classes: Sequence[str]) -
 # --- files ----------------------------------------------------------------------------------
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], reasons: Sequence[str] = ()) -> None:
-    """Write model.onnx; reasons stand in the formats that are source code."""
-    (folder / "model.onnx").write_bytes(build(net, weights, classes).SerializeToString())
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING) -> None:
+    """Write model.onnx; its metadata say what `about` says."""
+    (folder / "model.onnx").write_bytes(build(net, weights, classes, beside).SerializeToString())
 
 
 def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -30,7 +30,7 @@ from convwise.formats.lowering.calls import Call, Step, identifiers, literal, pl
 from convwise.formats.lowering.torch import STATEFUL, lower
 from convwise.formats.torch.modules import OWN, Graph
 from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
-from convwise.formats.written import PREPARE, about, comments, reads_pictures
+from convwise.formats.written import NOTHING, Beside, about, comments, prepare, reads_pictures
 
 __all__ = ["build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
 _KEYS = {
@@ -189,30 +189,32 @@ if __name__ == "__main__":
         print(CLASSES[best] if CLASSES else best, f"{float(answer[best]):.2f}")
 '''
 
-_PREPARE = PREPARE.format(
-    gives="float (1, channels, height, width)", returned="torch.from_numpy(pixels).permute(0, 3, 1, 2).float()"
-)
+_PREPARED = ("float (1, channels, height, width)", "torch.from_numpy(pixels).permute(0, 3, 1, 2).float()")
 
 
-def render(net: Net, classes: Sequence[str] = (), reasons: Sequence[str] = (), *, trained: bool = False) -> str:
+def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, trained: bool = False) -> str:
     """model_torch.py: the source of `build(net)`, with the same state-dict names.
 
-    reasons: comments in build_model. trained: there are weights beside it, which `load` reads; where a picture can be
-    its input, `prepare` and `predict` make it one.
+    beside: its reasons are comments in build_model. trained: there are weights beside it, which `load` reads;
+    where a picture can be its input, `prepare` and `predict` make it one.
     """
     steps = steps_of(net)
     kinds = [kind for kind in dict.fromkeys(step.call.kind for step in steps) if kind in OWN and kind not in _INFIX]
-    body = _chain(steps, reasons) if _sequential(net) else _graph(net, steps, reasons)
+    body = _chain(steps, beside.reasons) if _sequential(net) else _graph(net, steps, beside.reasons)
     head = _head(net, classes, steps[-1], bool(kinds), trained)
-    parts = [head, *(inspect.getsource(OWN[kind]) for kind in kinds), body, *_tail(net, steps[-1], trained)]
+    parts = [head, *(inspect.getsource(OWN[kind]) for kind in kinds), body, *_tail(net, steps[-1], beside, trained)]
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _tail(net: Net, last: Step, trained: bool) -> list[str]:
+def _tail(net: Net, last: Step, beside: Beside, trained: bool) -> list[str]:
     if not trained:
         return []
     logits = [_LOGITS.format(last=last.name)] if last.call.kind == "Softmax" else []
-    return [_LOAD, *logits, *([_PREPARE, _PREDICT] if reads_pictures(net) and last.call.kind == "Softmax" else [])]
+    return [
+        _LOAD,
+        *logits,
+        *([prepare(beside, *_PREPARED), _PREDICT] if reads_pictures(net) and last.call.kind == "Softmax" else []),
+    ]
 
 
 def _head(net: Net, classes: Sequence[str], last: Step, typed: bool, trained: bool) -> str:
@@ -280,12 +282,12 @@ def _source(call: Call) -> str:
 # --- files ----------------------------------------------------------------------------------
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], reasons: Sequence[str] = ()) -> None:
-    """Write model_torch.py, reasons as comments, and model.safetensors, whose header says what `about` says."""
+def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING) -> None:
+    """Write model_torch.py, and model.safetensors, whose header says what `about` says."""
     module = build(net)
     load(module, net, weights)
-    (folder / "model_torch.py").write_text(render(net, classes, reasons, trained=True), encoding="utf-8")
-    header = {"format": "pt", **{key: json.dumps(value) for key, value in about(net, classes).items()}}
+    (folder / "model_torch.py").write_text(render(net, classes, beside, trained=True), encoding="utf-8")
+    header = {"format": "pt", **{key: json.dumps(value) for key, value in about(net, classes, beside).items()}}
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     save_file(state, folder / "model.safetensors", header)
 
@@ -307,6 +309,13 @@ def read(path: Path) -> tuple[Net, Weights, tuple[str, ...]]:
     module = build(net)
     module.load_state_dict(load_file(path))
     return net, weights(module, net), tuple(json.loads(header["classes"]))
+
+
+def beside(path: Path) -> Beside:
+    """What a model.safetensors that `save` wrote tells beside the net."""
+    with safetensors.safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+    return Beside.of({name: json.loads(header[name]) for name in ("reasons", "wide") if name in header})
 
 
 def forward(module: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
