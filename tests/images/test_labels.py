@@ -139,6 +139,13 @@ def test_folders_that_a_table_names_tell_files_of_one_name_apart(tmp_path):
     assert [name[0] for name in images.train.names] == [images.classes[label] for label in images.train.labels]
 
 
+def test_a_table_that_an_archive_cannot_give(tmp_path):
+    (flat(tmp_path / "set", TEN) / "labels.csv").write_text(lines("file,label"))
+    path = write_zip(tmp_path / "set.zip", tmp_path / "set")
+    path.write_bytes(path.read_bytes().replace(b"labels.csv", b"other!.csv", 1))  # in its own header, not in the list
+    assert "labels.csv: cannot be read (File name in directory" in refused(path, classes_from="csv")
+
+
 def test_missing_labels_images_and_lines_are_told(tmp_path):
     text = lines("file,label").replace("00.png,a", "00.png,").replace("01.png,b", "01.png,NaN") + "\ngone.png,a\n"
     (flat(tmp_path, [*TEN, "more.png"]) / "labels.csv").write_text(text)

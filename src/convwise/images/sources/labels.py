@@ -117,7 +117,10 @@ class _Row:
 def _by_table(where: str, listing: Listing, name: str, table: ReadTable, labelled: bool) -> Arranged:
     file = _table_in(where, listing, name)
     about = f"{where}, {shown(str(file))}"
-    data = table(file)
+    try:
+        data = table(file)
+    except Exception as error:  # what an archive or a file system raises has no common base
+        raise UnusableInput(about, f"cannot be read ({shown(str(error))})", "a table", "save it again") from None
     if len(data) > limits.MANIFEST:
         raise UnusableInput(about, "is too large", f"at most {limits.size(limits.MANIFEST)}", "split it")
     index = _Index(about, listing.pictures, file.parent)
