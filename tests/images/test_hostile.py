@@ -154,6 +154,13 @@ def test_a_tampered_zip_or_tar_never_ends_in_a_traceback(tmp_path):
                     read(tmp_path / f"set{name[5:]}")
 
 
+def test_folders_nested_thousands_deep_are_refused(tmp_path):
+    archive = write_zip(tmp_path / "set.zip", write_folder(tmp_path / "set"))
+    with zipfile.ZipFile(archive, "a") as more:
+        more.writestr("x/" * 20_000 + "1.png", b"")
+    assert "is nested 20001 folders deep; expected at most 100" in refused(archive)
+
+
 def test_zip_members_without_a_name_are_told(tmp_path):
     archive = write_zip(tmp_path / "set.zip", write_folder(tmp_path / "set"))
     with zipfile.ZipFile(archive, "a") as more:
