@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -352,6 +353,20 @@ def test_zip_names_without_the_flag_for_utf8(tmp_path, encoding, name):
         data.replace(b"x" * len(name.encode(encoding)) + b"/", name.encode(encoding) + b"/")
     )
     assert read(tmp_path / "set.zip").classes == ("b", name)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_zip_names_with_the_utf8_name_beside(tmp_path, stale):
+    """APPNOTE 4.6.9: version, CRC-32 of the plain name, the name; another CRC says: renamed since."""
+    folder = write_folder(tmp_path / "set", ("n_me", "b"))
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            info = zipfile.ZipInfo(file.relative_to(folder).as_posix())
+            crc = zlib.crc32(info.filename.encode()) ^ stale
+            field = b"\1" + struct.pack("<I", crc) + info.filename.replace("n_me", "n\u0101me").encode()
+            info.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            archive.writestr(info, file.read_bytes())
+    assert read(tmp_path / "set.zip").classes == ("b", "n_me" if stale else "n\u0101me")
 
 
 def test_links_and_pipes_in_a_tar_are_named_and_not_followed(tmp_path):
