@@ -103,6 +103,7 @@ def lines(*rows: str, cells=",") -> str:
         lines("id,breed").replace(".png", ""),
         lines("file,label").replace(",a", ",b x"),
         lines("image,anything"),
+        lines("Where it is,What it is"),
         lines("file,label").replace("\n", "\r\n"),
         lines("path,label").replace("\n", "\nC:\\data\\"),
     ],
@@ -137,6 +138,21 @@ def test_folders_that_a_table_names_tell_files_of_one_name_apart(tmp_path):
     images = read(tmp_path, classes_from="csv")
     assert counts(images) == {"x": 5, "y": 5}
     assert [name[0] for name in images.train.names] == [images.classes[label] for label in images.train.labels]
+
+
+def test_a_table_with_a_column_for_each_class(tmp_path):
+    rows = [f"{name[:-4]},{1 - index % 2}.0,{index % 2}.0" for index, name in enumerate(TEN)]
+    (flat(tmp_path, TEN) / "labels.csv").write_text("\n".join(["image,MEL,NV", *rows]))
+    assert counts(read(tmp_path / "labels.csv")) == {"MEL": 5, "NV": 5}
+    (tmp_path / "labels.csv").write_text("\n".join(["image,MEL,NV", *rows, f"{TEN[0]},1.0,1.0"]))
+    assert "line 12 is of several classes: MEL, NV" in refused(tmp_path / "labels.csv")
+
+
+def test_a_table_that_an_archive_cannot_give(tmp_path):
+    (flat(tmp_path / "set", TEN) / "labels.csv").write_text(lines("file,label"))
+    path = write_zip(tmp_path / "set.zip", tmp_path / "set")
+    path.write_bytes(path.read_bytes().replace(b"labels.csv", b"other!.csv", 1))  # in its own header, not in the list
+    assert "labels.csv: cannot be read (File name in directory" in refused(path, classes_from="csv")
 
 
 def test_missing_labels_images_and_lines_are_told(tmp_path):

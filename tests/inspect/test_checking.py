@@ -352,7 +352,7 @@ def test_images_set_the_scale(written, monkeypatch):
     class Facts(dict):
         shape = (32, 32, 3)
 
-    monkeypatch.setattr(checking, "read_images", lambda images: SimpleNamespace(train=0, classes=()))
+    monkeypatch.setattr(checking, "read_images", lambda images, **how: SimpleNamespace(train=0, classes=()))
     monkeypatch.setattr(checking, "look", lambda train, classes: Facts(discriminative_scale=18.0))
     answer = json.loads(run(written(SOUND), "--images", "some", "--json").out)
     (row,) = [row for row in answer["problems"] if row["rule"] == "field too small"]
@@ -369,7 +369,7 @@ def test_apply_tries_what_a_program_can_edit(written, monkeypatch):
         return experiment.Found(measured, 0.5, notes=("n",))
 
     monkeypatch.setattr(bench, "measure_on", measure_on)
-    monkeypatch.setattr(checking, "read_images", lambda images: "images")
+    monkeypatch.setattr(checking, "read_images", lambda images, **how: "images")
     monkeypatch.setattr(checking, "scale_px", lambda images, shape: None)
     wrong = Net((16, 16, 3), (L.Conv2D(16, 3, padding="same", activation="relu"), L.Dropout(0.0, name="drop"),
                 L.Conv2D(16, 1, 2), *SOUND.layers[2:]))  # fmt: skip

@@ -42,6 +42,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 ORIENTATION_TAG = 0x0112
+# Pillow's blocks of 16 MiB stay with the thread that freed them; what is larger than 32 goes back to the system.
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined, unused-ignore]
 # EXIF 2.3, tag Orientation: what makes the picture upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -23,12 +23,15 @@ LIMITS: dict[str, Limit] = {
     "unpacked by": Limit(200, "times", "deflate reaches 1,000 on zeros alone; masks stay under 100"),
     "unpacked free": Limit(256 * 2**20, "bytes", "so much may be unpacked by any factor: small sets of flat pictures"),
     "files": Limit(2_000_000, "files", "each costs about 1 kB before a picture is read"),
+    "depth": Limit(100, "folders", "one inside the other: each costs a call, and Python allows 1,000"),
     "label": Limit(1000, "characters", "each label takes the room of the longest; file systems stop at 255"),
-    "manifest": Limit(2**30, "bytes", "a CSV of 2,000,000 rows is 200 MB"),
+    "manifest": Limit(2**27, "bytes", "a CSV of 2,000,000 rows; in memory it takes ten times as much"),
 }  # fmt: skip
 
 PICTURE, AT_ONCE, FILE, METADATA = (LIMITS[name].most for name in ("picture", "at once", "file", "metadata"))
-FILES, LABEL, MANIFEST, UNPACKED = (LIMITS[name].most for name in ("files", "label", "manifest", "unpacked"))
+FILES, DEPTH, LABEL, MANIFEST, UNPACKED = (
+    LIMITS[name].most for name in ("files", "depth", "label", "manifest", "unpacked")
+)
 
 
 def unpacked(packed: int) -> int:

@@ -290,8 +290,10 @@ def _decoded(file: _File, row: Pixels) -> _File | str:
         with _BUDGET.of(file.header):
             picture = decode.decode(encoded(file.item), file.scale)
             row[:] = decode.resize(decode.with_channels(picture.pixels, row.shape[2]), *row.shape[:2])
-        gray, peak = picture.pixels.shape[2] == 1, int(picture.pixels.max()) if file.header.deep else 0
-        return replace(file, digest=picture.digest(), gray=gray, peak=peak)
+            gray, peak = picture.pixels.shape[2] == 1, int(picture.pixels.max()) if file.header.deep else 0
+            digest = picture.digest()
+            del picture  # before another thread takes its place
+        return replace(file, digest=digest, gray=gray, peak=peak)
     except Exception as error:
         return decode.explain(error)
 

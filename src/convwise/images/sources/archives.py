@@ -8,10 +8,12 @@ import io
 import lzma
 import os
 import shutil
+import struct
 import tarfile
 import tempfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from convwise.images.sources.layout import LAYOUT, Listing, nothing, visible
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 UTF8_NAME = 0x800  # the flag of a zip's member whose name is UTF-8
+UNICODE_PATH = 0x7075  # an extra field
 ENCRYPTED = 0x1
 
 
@@ -191,12 +194,25 @@ def _zip(source: Path) -> Archive:
 
 
 def _path_in_zip(info: zipfile.ZipInfo) -> PurePosixPath:
-    """The path of a member: names without the flag are code page 437 by the standard, and UTF-8 from macOS."""
+    """The path of a member: names without the flag are code page 437 by the standard, and UTF-8 from macOS.
+
+    Where the member says its UTF-8 name beside (APPNOTE 4.6.9), as Info-ZIP and WinZip write it, it is that.
+    """
     name = info.orig_filename.partition("\0")[0]
     if not info.flag_bits & UTF8_NAME:
         with suppress(UnicodeError):
-            name = name.encode("cp437").decode()
+            name = (_unicode_name(info.extra, name.encode("cp437")) or name.encode("cp437")).decode()
     return PurePosixPath(name.replace("\\", "/"))  # some Windows programs write backslashes
+
+
+def _unicode_name(extra: bytes, name: bytes) -> bytes | None:
+    """The name in a Unicode Path field, where that was written for `name`."""
+    while len(extra) >= 4:
+        tag, size = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if tag == UNICODE_PATH and field[1:5] == struct.pack("<I", zlib.crc32(name)):
+            return field[5:]
+    return None
 
 
 def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:

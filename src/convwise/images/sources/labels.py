@@ -30,6 +30,7 @@ LABEL_COLUMNS = (
 )  # fmt: skip
 PART_COLUMNS = ("split", "part", "subset", "set", "partition")
 COLUMNS = "columns called path and label, and split where there are parts"
+ONE, ZERO = ("1", "1.0"), ("0", "0.0")  # cells of a table with a column for each class
 # What pandas takes for a missing value (pandas.read_csv, na_values); 'none' in small letters can be a class.
 MISSING = frozenset(
     ["", "#N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
@@ -117,7 +118,10 @@ class _Row:
 def _by_table(where: str, listing: Listing, name: str, table: ReadTable, labelled: bool) -> Arranged:
     file = _table_in(where, listing, name)
     about = f"{where}, {shown(str(file))}"
-    data = table(file)
+    try:
+        data = table(file)
+    except Exception as error:  # what an archive or a file system raises has no common base
+        raise UnusableInput(about, f"cannot be read ({shown(str(error))})", "a table", "save it again") from None
     if len(data) > limits.MANIFEST:
         raise UnusableInput(about, "is too large", f"at most {limits.size(limits.MANIFEST)}", "split it")
     index = _Index(about, listing.pictures, file.parent)
@@ -203,35 +207,64 @@ def _same_folders(one: PurePosixPath, other: PurePosixPath) -> bool:
     return depth == 0 or one.parts[-depth:] == other.parts[-depth:]
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """Where the path, the label and the part stand in a line. labels: one column, or one of 0 and 1 for each class."""
+
+    path: int
+    labels: dict[int, str]
+    part: int | None
+
+    def row(self, where: str, number: int, cells: list[str]) -> _Row:
+        """The row that a line says; UnusableInput where it says none."""
+        if len(cells) <= max(self.path, *self.labels, self.part or 0):
+            raise UnusableInput(where, f"line {number} has too few cells", "a cell for each column", "complete it")
+        label = cells[min(self.labels)].strip()
+        if len(self.labels) > 1:
+            of = [name for column, name in self.labels.items() if cells[column].strip() in ONE]
+            if len(of) > 1:
+                what = f"line {number} is of several classes: {', '.join(map(shown, of))}"
+                raise UnusableInput(where, what, "one class for each image", "keep one of them")
+            label = of[0] if of else ""
+        if len(label) > limits.LABEL:
+            what = f"line {number}: a label of {len(label):,} characters"
+            raise UnusableInput(where, what, f"at most {limits.LABEL:,}", "give names of classes")
+        part = cells[self.part].strip() if self.part is not None else ""
+        return _Row(number, cells[self.path].strip(), label, part)
+
+
 def _rows(where: str, data: bytes, index: _Index, labelled: bool) -> Iterator[_Row]:
     """labelled: False takes the path for the label as well, where classes are not asked for."""
-    lines = _cells(where, data)
-    first = next(lines, None)
-    if first is None:
+    lines = [(number, cells) for number, cells in _cells(where, data) if any(cell.strip() for cell in cells)]
+    if not lines:
         raise UnusableInput(where, "holds no line", f"a table with {COLUMNS}")
-    number, cells = first
-    named = [cell.strip().lower() for cell in cells]
+    head = lines[0][1]
+    if len(head) == 2 and index.find(_Row(1, head[0], "")):  # no line of names
+        columns = _Columns(0, {1: ""}, None)
+    else:
+        columns, lines = _named(where, head, [cells for _, cells in lines[1:2]], index, labelled), lines[1:]
+    yield from (columns.row(where, number, cells) for number, cells in lines)
+
+
+def _named(where: str, head: list[str], first: list[list[str]], index: _Index, labelled: bool) -> _Columns:
+    """The columns by their names; where these tell nothing, by what stands in the first line."""
+    names = [cell.strip().lower() for cell in head]
+    cells = first[0] if first and len(first[0]) == len(head) else []
     known = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "part": PART_COLUMNS}
-    columns = {kind: next(map(named.index, filter(named.__contains__, names)), None) for kind, names in known.items()}
-    if columns["path"] is None and len(cells) == 2 and index.find(_Row(1, cells[0], "")):
-        columns = {"path": 0, "label": 1, "part": None}  # no line of names
-        yield _Row(number, *(cell.strip() for cell in cells))
-    elif columns["label"] is None and len(cells) == 2 and columns["path"] is not None:
-        columns["label"] = 1 - columns["path"]
-    if not labelled:
-        columns["label"] = columns["path"]
-    if columns["path"] is None or columns["label"] is None:
-        raise UnusableInput(where, f"has the columns {', '.join(map(shown, cells))}", COLUMNS, "rename them")
-    wanted = [column for column in columns.values() if column is not None]
-    for number, cells in lines:
-        if any(cell.strip() for cell in cells):
-            if len(cells) <= max(wanted):
-                raise UnusableInput(where, f"line {number} has too few cells", f"at least {max(wanted) + 1}")
-            row = _Row(number, *(cells[column].strip() for column in wanted))
-            if len(row.label) > limits.LABEL:
-                what = f"line {number}: a label of {len(row.label):,} characters"
-                raise UnusableInput(where, what, f"at most {limits.LABEL:,}", "give names of classes")
-            yield row
+    by_name = {kind: next(map(names.index, filter(names.__contains__, some)), None) for kind, some in known.items()}
+    path, label, part = by_name["path"], by_name["label"], by_name["part"]
+    if path is None:
+        path = next((place for place, cell in enumerate(cells) if index.find(_Row(2, cell.strip(), ""))), None)
+    rest = [place for place in range(len(head)) if place not in (path, part)]
+    if path is not None and not labelled:
+        return _Columns(path, {path: ""}, part)
+    if label is None and len(rest) == 1:
+        label = rest[0]
+    if path is not None and label is not None and path != label:
+        return _Columns(path, {label: ""}, part)
+    if path is not None and len(rest) > 1 and cells and all(cells[place].strip() in (*ONE, *ZERO) for place in rest):
+        return _Columns(path, {place: head[place].strip() for place in rest}, part)
+    raise UnusableInput(where, f"has the columns {', '.join(map(shown, head))}", COLUMNS, "rename them")
 
 
 def _cells(where: str, data: bytes) -> Iterator[tuple[int, list[str]]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from convwise.core.problems import Problem, UnusableInput
-from convwise.images import kinds
+from convwise.images import kinds, limits
 from convwise.images.sources.found import PART_NAMES, PartName, label_of, shown
 
 LAYOUT = "one folder of images per class (cats/1.jpg, dogs/2.jpg), with or without train/, valid/ and test/ above"
@@ -70,7 +70,7 @@ def role(name: str) -> PartName | None:
     return min(found) if len(found) == 1 else None
 
 
-@dataclass
+@dataclass(eq=False)
 class Tree:
     """A folder: what is in it, and how much below it. path: inside the source."""
 
@@ -116,18 +116,21 @@ class Tree:
         return sum((tree.files() for tree in self.folders.values()), self.others.copy())
 
 
-def tree_of(listing: Listing) -> Tree:
-    """The listing as nested folders."""
+def tree_of(where: str, listing: Listing) -> Tree:
+    """The listing as nested folders; UnusableInput where they are nested too deep."""
     root = Tree(PurePosixPath())
     for what, paths in (("folder", listing.folders), ("other", listing.others), ("picture", listing.pictures)):
         for path in paths:
+            if len(path.parts) > limits.DEPTH:
+                told = f"{shown(str(path))[:40]}... is nested {len(path.parts)} folders deep"
+                raise UnusableInput(where, told, f"at most {limits.DEPTH}", "move it up")
             root.add(path, what)
     return root
 
 
 def arrange(where: str, listing: Listing) -> Arranged:
     """Part and class of every image, and what was left out; UnusableInput where that is not plain."""
-    tree = tree_of(listing)
+    tree = tree_of(where, listing)
     if not tree.below:
         raise UnusableInput(where, nothing(listing), LAYOUT, f"image files are {', '.join(sorted(kinds.READ))}")
     level = _below_wrappers(tree)
