@@ -34,16 +34,13 @@ def choose(source: Any, *, budget: str | float = "10m", goal: str = "accuracy", 
     begun = time.monotonic() if started is None else started
     settings = Settings(source, parse_duration(budget), parse_goal(goal), out=folder_for(source, out), **options)
     checked(settings)
-    study = Study(settings, Clock(settings.budget, begun), watcher)
-    about = {"source": str(source) if isinstance(source, (str, Path)) else "arrays", "goal": settings.goal.text,
-             "budget_seconds": settings.budget, "trials": settings.trials, "command": settings.command,
-             "ends": time.time() + settings.budget - (time.monotonic() - begun)}  # fmt: skip
-    feed = Feed(study.work, about, watcher)
-    study.watcher = feed.tell
+    clock = Clock(settings.budget, begun)
+    telling = Feed.of(settings, clock, watcher)
+    study = Study(settings, clock, telling.tell)
     ledger = settings.out / "study.db"
     fresh = not ledger.exists()
     try:
-        with feed:
+        with telling:
             written = study.run()
     except (ConvwiseError, KeyboardInterrupt):
         if fresh and not study.results:  # nothing was begun: leave nothing

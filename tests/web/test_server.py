@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +38,7 @@ from convwise.core.parameters import Named
 from convwise.core.problems import UnusableInput
 from convwise.web import guard, whatif
 from convwise.web.whatif import Change, answer, edited, joined, kind_of, layers
-from studies import command
+from studies import ENVIRONMENT, command
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +218,13 @@ def test_other_machines_are_let_in_on_request_alone(served: Server, tmp_path: Pa
     with Server(tmp_path, "--port", 0, "--host", "0.0.0.0") as server:
         server.process.send_signal(signal.SIGINT)
         assert "Whoever reaches 0.0.0.0" in server.process.communicate(timeout=60)[1]
+
+
+def test_the_server_loads_no_framework() -> None:
+    """It stands beside a training, on the same machine."""
+    code = "import sys, convwise.web.server; print({'torch', 'keras', 'optuna'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert found.stdout == "set()\n"
 
 
 # What it says -------------------------------------------------------------------------------------
