@@ -247,6 +247,10 @@ def test_a_reload_and_a_restart_lose_nothing(browser: Any, chosen: SimpleNamespa
         page.fill("#stem-kernel_size", "7")
         says(page, "#changes", "7×7")
         assert page.inner_text("#said") == "Connected again."
+        server.stop()
+        (tmp_path / "study" / ".page.json").write_text(json.dumps({"port": int(server.port), "token": "another"}))
+        server.start()
+        says(page, "#lost", "open the address that `convwise serve` printed")
         page.close()
 
 
