@@ -56,6 +56,7 @@ class Server:
             raise AssertionError(f"{line}\n{self.process.communicate()}")
         self.address = found[0]
         self.root, _, self.token = self.address.partition("/?token=")
+        self.port = self.root.rpartition(":")[2]
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         """Ctrl-C; its exit code."""

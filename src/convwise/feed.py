@@ -16,12 +16,16 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from convwise.core.clock import Clock
 from convwise.core.progress import Progress, Watcher
 from convwise.core.records import to_json
 from convwise.interrupts import SIGNALS
+
+if TYPE_CHECKING:  # which loads the training: the other side does without
+    from convwise.settings import Settings
 
 EVENTS, STOP = "events.jsonl", "stop"  # in the folder of what only an unfinished study needs
 BEAT_SECONDS = 0.25
@@ -50,6 +54,20 @@ class Feed:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._main = threading.current_thread() is threading.main_thread()
+
+    @staticmethod
+    def of(settings: Settings, clock: Clock, watcher: Watcher) -> Feed:
+        """The feed of a study of `settings` whose budget is that of `clock`."""
+        source = settings.source
+        about = {
+            "source": str(source) if isinstance(source, (str, Path)) else "arrays",
+            "goal": settings.goal.text,
+            "budget_seconds": settings.budget,
+            "trials": settings.trials,
+            "command": settings.command,
+            "ends": time.time() + settings.budget - clock.elapsed,
+        }
+        return Feed(settings.work, about, watcher)
 
     def __enter__(self) -> Feed:
         self._stop.unlink(missing_ok=True)

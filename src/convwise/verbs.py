@@ -89,11 +89,9 @@ def choose(
                         workers, trials, evidence, runner, command, classes_from, skip_empty_classes,
                         follow_links)  # fmt: skip
     checked(settings)
-    about = {"source": str(source) if isinstance(source, (str, Path)) else "arrays", "goal": settings.goal.text,
-             "budget_seconds": settings.budget, "trials": settings.trials, "command": settings.command,
-             "ends": time.time() + settings.budget - (time.monotonic() - begun)}  # fmt: skip
-    feed = Feed(settings.work, about, watcher or notebook.watcher())
-    lab = Lab(ThisMachine(), Clock(settings.budget, begun), feed.tell, RUNNERS[settings.runner])
+    clock = Clock(settings.budget, begun)
+    feed = Feed.of(settings, clock, watcher or notebook.watcher())
+    lab = Lab(ThisMachine(), clock, feed.tell, RUNNERS[settings.runner])
     with tidied(settings), feed:
         return choice.load(study.run(settings, lab))
 

@@ -11,9 +11,12 @@ import time
 import pytest
 
 from convwise import feed
+from convwise.core.clock import Clock
+from convwise.core.goal import parse_goal
 from convwise.core.progress import Progress, quiet
 from convwise.core.records import to_json
 from convwise.ledger import Ledger
+from convwise.settings import Settings
 from studies import advice, part
 
 
@@ -37,6 +40,15 @@ def test_all_that_is_told_can_be_read_beside(folder):
     assert event["best"] == {"trial": best.trial.id, "accuracy": best.score, **best.cost}
     assert (event["stage"], event["planned"], event["seconds_left"], event["baseline"]) == ("race", 4, 12.5, 0.25)
     assert not feed.news(folder).running, "it has ended"
+
+
+def test_what_is_studied_is_told(folder):
+    settings = Settings("photos", 90.0, parse_goal("accuracy where macs<1M"), out=folder, command="convwise choose")
+    with feed.Feed.of(settings, Clock(90.0, time.monotonic() - 30), quiet):
+        about = feed.news(folder).about
+    assert 50 < about.pop("ends") - time.time() <= 60
+    assert about == {"source": "photos", "goal": settings.goal.text, "budget_seconds": 90.0, "trials": None,
+                     "command": "convwise choose", "stoppable": True}  # fmt: skip
 
 
 def test_a_study_that_is_silent_for_long_does_not_run(folder, monkeypatch):

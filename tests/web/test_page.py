@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -18,7 +20,7 @@ pytest.importorskip("starlette")
 from browsing import Server, launched
 from convwise.core.calculus import analyse
 from convwise.core.net import Net
-from studies import started
+from studies import ENVIRONMENT, started
 
 PATIENCE = 120_000  # ms, on a busy machine
 
@@ -245,6 +247,10 @@ def test_a_reload_and_a_restart_lose_nothing(browser: Any, chosen: SimpleNamespa
         page.fill("#stem-kernel_size", "7")
         says(page, "#changes", "7×7")
         assert page.inner_text("#said") == "Connected again."
+        server.stop()
+        (tmp_path / "study" / ".page.json").write_text(json.dumps({"port": int(server.port), "token": "another"}))
+        server.start()
+        says(page, "#lost", "open the address that `convwise serve` printed")
         page.close()
 
 
@@ -346,3 +352,26 @@ def shown(page: Any, folder: Path) -> None:
     test = json.loads((folder / "choice.json").read_text())["test"]
     says(page, "#accuracy", f"{100 * test['accuracy']:.1f}\u202f%", whole=True)
     assert f"{test['n']} images" in page.inner_text("#accuracy-more")
+
+
+@pytest.mark.slow
+def test_choose_opens_a_page_that_stays(
+    chosen: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener, address = tmp_path / "browser", tmp_path / "address"
+    opener.write_text(f'#!/bin/sh\necho "$1" > "{address}.new" && mv "{address}.new" "{address}"\n')
+    opener.chmod(0o700)
+    monkeypatch.setitem(ENVIRONMENT, "BROWSER", f"{opener} %s")
+    folder = tmp_path / "study"
+    study = started("choose", chosen.images, "--trials", 2, "--workers", 1, "--out", folder, "--open")
+    assert study.stderr
+    lines = iter(study.stderr.readline, "")
+    assert any("stays open until Ctrl-C" in line for line in lines)
+    with urlopen(address.read_text().strip(), timeout=60) as page:
+        assert page.status == 200
+    assert (folder / "choice.json").exists()
+    study.send_signal(signal.SIGINT)
+    assert "Report:" in study.communicate(timeout=60)[0]
+    assert study.returncode in (0, 1)
+    with pytest.raises(OSError, match="refused"):
+        urlopen(address.read_text().strip(), timeout=60)

@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +38,7 @@ from convwise.core.parameters import Named
 from convwise.core.problems import UnusableInput
 from convwise.web import guard, whatif
 from convwise.web.whatif import Change, answer, edited, joined, kind_of, layers
-from studies import command
+from studies import ENVIRONMENT, command
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +52,7 @@ def served(chosen: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
 def ask(server: Server, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of one request; with the cookie and the origin of the page, unless said otherwise."""
     host = server.root.removeprefix("http://")
-    port = host.rpartition(":")[2]
-    given = {"Host": host, "Cookie": f"convwise-{port}={server.token}"}
+    given = {"Host": host, "Cookie": f"convwise-{server.port}={server.token}"}
     if body is not None:
         given |= {"Origin": server.root, "Content-Type": "application/json"}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -87,7 +88,7 @@ def test_the_printed_address_opens_it_and_nothing_else_does(served: Server) -> N
         status, headers, text = ask(served, path, Cookie="")
         assert (status, "set-cookie" in headers) == (403, False), path
         assert b"open the address" in text
-    assert ask(served, "/", Cookie=f"convwise-{served.root.rpartition(':')[2]}=wrong")[0] == 403
+    assert ask(served, "/", Cookie=f"convwise-{served.port}=wrong")[0] == 403
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost:1", "", "192.0.2.7"])
@@ -97,8 +98,7 @@ def test_another_host_is_refused(served: Server, host: str) -> None:
 
 
 def test_localhost_is_this_machine_as_well(served: Server) -> None:
-    port = served.root.rpartition(":")[2]
-    assert ask(served, "/api/state", Host=f"localhost:{port}")[0] == 200
+    assert ask(served, "/api/state", Host=f"localhost:{served.port}")[0] == 200
 
 
 @pytest.mark.parametrize("path", ["what-if", "test", "test/stop", "stop", "export"])
@@ -196,10 +196,9 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_named(served: Server) -> None:
-    port = served.root.rpartition(":")[2]
-    ended = command("serve", served.folder, "--port", port)
+    ended = command("serve", served.folder, "--port", served.port)
     assert ended.returncode == 2
-    assert f"port {port} cannot be had" in ended.stderr
+    assert f"port {served.port} cannot be had" in ended.stderr
 
 
 def test_an_empty_folder_awaits_its_study(tmp_path: Path) -> None:
@@ -216,6 +215,13 @@ def test_other_machines_are_let_in_on_request_alone(served: Server, tmp_path: Pa
     with Server(tmp_path, "--port", 0, "--host", "0.0.0.0") as server:
         server.process.send_signal(signal.SIGINT)
         assert "Whoever reaches 0.0.0.0" in server.process.communicate(timeout=60)[1]
+
+
+def test_the_server_loads_no_framework() -> None:
+    """It stands beside a training, on the same machine."""
+    code = "import sys, convwise.web.server; print({'torch', 'keras', 'optuna'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert found.stdout == "set()\n"
 
 
 # What it says -------------------------------------------------------------------------------------

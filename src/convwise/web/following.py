@@ -136,7 +136,6 @@ def state(known: Known) -> dict[str, Any]:
         "stage": last.get("stage", ""),
         "done": begun[-1]["done"] if begun and begun[-1]["stage"] == last.get("stage") else 0,
         "planned": begun[-1]["planned"] if begun and begun[-1]["stage"] == last.get("stage") else 0,
-        "live": {name: last[name] for name in last.keys() - {"stage", "done", "planned", "best", "note", "time"}},
         "notes": list(dict.fromkeys(told))[-NOTES:],
         "budget": about.get("budget_seconds") if about.get("trials") is None else None,
         "ends": _ends(last, about) if known.news.running else None,

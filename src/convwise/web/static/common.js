@@ -41,9 +41,10 @@ export function minutes(seconds) {
 export const plain = (value) => (Array.isArray(value) ? value.join(value.length === 2 ? "×" : ", ") : value === true ? "yes" : value === false ? "no" : String(value));
 
 export async function ask(name, body) {
-  const answer = await fetch(`/api/${name}`, body === undefined ? {} : {
+  const answer = await fetch(`/api/${name}`, body === undefined ? { signal: AbortSignal.timeout(30000) } : {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   });
+  if (answer.status === 403) throw new Error(await answer.text()); // the token is another one by now
   const told = answer.status === 204 ? null : await answer.json();
   if (!answer.ok) throw new Error(told.error);
   return told;

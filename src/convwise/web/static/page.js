@@ -191,6 +191,7 @@ async function follow() {
       if (fresh) await base();
     }
   } catch (error) {
+    text("lost", error.message.startsWith("This page belongs") ? error.message : "No answer from convwise. Trying again…");
     show("lost", true);
   }
   setTimeout(follow, document.hidden ? 4000 : 1000);
