@@ -27,8 +27,8 @@ FREE = Net((8, 8, 3), (L.Conv2D(2, 3),))
 
 @pytest.mark.parametrize(
     "given",
-    ["32x24x3", "32X24X3", "32,24,3", "(32, 24, 3)", "32 x 24 x 3", (32, 24, 3), [32, 24, 3], np.array([32, 24, 3]),
-     tuple(np.int64(n) for n in (32, 24, 3))],
+    ["32x24x3", "32X24X3", "32,24,3", "(32, 24, 3)", "32 x 24 x 3", "32x24x3,", (32, 24, 3), [32, 24, 3],
+     np.array([32, 24, 3]), tuple(np.int64(n) for n in (32, 24, 3))],
 )  # fmt: skip
 def test_a_shape_is_read_in_any_form(given):
     shape = input_shape(given)

@@ -32,7 +32,7 @@ def input_shape(given: Any, where: str = "input_shape") -> InputShape:
 def _parts(given: Any) -> Sequence[Any] | None:
     """The numbers of a shape; a word that is none stays a word."""
     if isinstance(given, str):
-        words = re.split(r"\s*[x×*,]\s*|\s+", given.strip().strip("()[]").strip().lower())
+        words = re.split(r"\s*[x×*,]\s*|\s+", given.strip(" ()[],.").lower())
         return [int(word) if word.isascii() and word.isdigit() and len(word) < 20 else word for word in words]
     if whole(given) is not None:
         return [given]

@@ -160,6 +160,8 @@ def _window(view: View, node: Node) -> dict[str, Any] | None:
         sides = _around(view, node)
         return {"padding": sides} if sides else None
     kernel = _shape(view, node.inputs[_CONVS[node.kind]]) if node.kind in _CONVS else None
+    if node.kind == "SpaceToDepth" and view.first(node.inputs[0]):
+        return dict.fromkeys(("kernel_size", "strides"), (node.attributes["blocksize"],) * 2)
     size = node.attributes.get("kernel_shape") if node.kind in _POOLS else kernel[2:] if kernel else None
     if size is None or len(size) != 2 or not view.first(node.inputs[0]) or node.kind == "DeformConv":
         return None

@@ -213,6 +213,8 @@ class _Reader:
         output = self.view.ours(node.outputs[0], found.value)
         given = [self.view.ours(name) for name in found.reads]
         try:
+            if found.before is not None:
+                given = [GEOMETRY[type(found.before)].shape(found.before, given)]
             return found.layer is None or GEOMETRY[type(found.layer)].shape(found.layer, given) == output
         except ShapeError:
             return False
@@ -222,7 +224,13 @@ class _Reader:
         self.view.values[value] = found.value
         if found.layer is None:
             self._same(value, found.reads[0])
-        elif not self._joined(found, node):
+            return
+        if found.before is not None:
+            ahead = f"{value} before"
+            self.draft.add(ahead, found.before, f"{_label(node)}_{found.before.op.lower()}", found.reads)
+            found = replace(found, reads=(ahead,))
+            self.places[self.draft.source(ahead)] = len(self.draft.layers) - 1
+        if found.before is not None or not self._joined(found, node):
             name = self.draft.add(value, found.layer, _label(node), found.reads, found.weights)
             self.places[name] = len(self.draft.layers) - 1
             names = held_by(node, self.graph, bool(found.weights or found.learnt))

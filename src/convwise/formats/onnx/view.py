@@ -32,7 +32,8 @@ ROW = Value((0, 1))
 class Read:
     """What an operator is: a layer, or None where it changes nothing, on the tensors that it reads.
 
-    learnt: numbers of the layer that are taken for parameters, and are no weights of its type.
+    learnt: numbers of the layer that are taken for parameters, and are no weights of its type; before: a layer
+    that the tensor passes first.
     """
 
     layer: Layer | None
@@ -40,6 +41,7 @@ class Read:
     reads: tuple[str, ...]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     learnt: int = 0
+    before: Layer | None = None
 
 
 class View:
