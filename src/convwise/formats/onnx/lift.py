@@ -230,7 +230,7 @@ class _Reader:
             self.draft.add(ahead, found.before, f"{_label(node)}_{found.before.op.lower()}", found.reads)
             found = replace(found, reads=(ahead,))
             self.places[self.draft.source(ahead)] = len(self.draft.layers) - 1
-        if found.before is not None or not self._joined(found, node):
+        if found.layer and (found.before is not None or not self._joined(found, node)):
             name = self.draft.add(value, found.layer, _label(node), found.reads, found.weights)
             self.places[name] = len(self.draft.layers) - 1
             names = held_by(node, self.graph, bool(found.weights or found.learnt))
