@@ -5,8 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import torch
 from keras import layers as K
 from keras import ops
+from torch.utils.flop_counter import FlopCounterMode
 
 from convwise.core.problems import ShapeError, UnusableInput
 from convwise.formats.keras.lift import lift
@@ -71,6 +73,24 @@ def test_products_of_two_maps_are_counted():
     dense = K.EinsumDense("abc,cde->abde", (None, 2, 5), bias_axes="de")
     found = checked(lift(keras.Model(image, dense(tokens)))).analysis
     assert (found.total.macs, found.total.params) == (48 * 3 * 2 * 5, dense.count_params())
+
+
+def test_attention_is_counted_as_pytorch_counts_its_products():
+    """48 places ask 12, with 4 heads of 5 numbers, and of 3 for the values."""
+    image = keras.Input((8, 6, 16))
+    tokens = K.Reshape((48, 16))(image)
+    attention = K.MultiHeadAttention(4, 5, value_dim=3)
+    model = keras.Model(image, attention(tokens, K.AveragePooling1D(4)(tokens)))
+    with FlopCounterMode(display=False) as counter:
+        asking, held = torch.zeros(48, 16), torch.zeros(12, 16)
+        query, key, value = asking @ torch.zeros(16, 20), held @ torch.zeros(16, 20), held @ torch.zeros(16, 12)
+        heads = [each.reshape(len(each), 4, -1).transpose(0, 1) for each in (query, key, value)]
+        seen = heads[0] @ heads[1].transpose(1, 2) @ heads[2]
+        assert (seen.transpose(0, 1).reshape(48, 12) @ torch.zeros(12, 16)).shape == (48, 16)
+    found = checked(lift(model)).analysis
+    assert found.total.params == model.count_params()
+    assert 2 * found.total.macs == counter.get_total_flops()
+    assert not found.layers[-1].field.known
 
 
 def free(join) -> keras.Model:

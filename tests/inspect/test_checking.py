@@ -208,7 +208,7 @@ def test_live_models_are_told_apart_by_their_classes_names(monkeypatch):
     for made in (module_kind, kind("mine", "Net2", module_kind), kind("keras", "Model", module_kind),
                  kind("onnx", "ModelProto")):  # fmt: skip
         assert load(made(), (16, 16, 3)).net == SOUND
-    with pytest.raises(UnusableInput, match="--input-shape"):
+    with pytest.raises(UnusableInput, match=r"input_shape=\(224, 224, 3\)"):
         load(module_kind())
     assert [name.split(".")[2] for name, _ in asked] == ["torch", "torch", "keras", "onnx"]
     with pytest.raises(UnusableInput, match="is a dict"):

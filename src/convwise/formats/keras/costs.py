@@ -37,6 +37,8 @@ def cost(op: Any, shapes: Sequence[Shape], outputs: Sequence[Shape], arguments: 
         return {"macs": given * shapes[0][-1], "elementwise": 0}
     if kind == "EinsumDense":
         return _einsum(op, shapes[0], given)
+    if kind == "MultiHeadAttention" and op.built:
+        return _attention(op, shapes)
     if kind in _POINTWISE or kind.startswith("Softmax"):
         alike = kind in _POINTWISE and {len(shape) for shape in (*shapes, *outputs)} == {len(outputs[0])}
         return {"macs": 0, "elementwise": given, "moves": "same" if alike else "unknown"}
@@ -49,6 +51,19 @@ def cost(op: Any, shapes: Sequence[Shape], outputs: Sequence[Shape], arguments: 
         alike = _over_channels(op, shapes, outputs, arguments)
         return {"macs": 0, "elementwise": work, "moves": "same" if alike else "unknown"}
     return {}
+
+
+def _attention(op: Any, shapes: Sequence[Shape]) -> dict[str, Any]:
+    """Four projections, and the two products between them, of query, value and, where it is another, key."""
+    if len(shapes[0]) != 2 or getattr(op, "_gate_dense", None) is not None:  # over some axes alone, or gated
+        return {}
+    asking, held = prod(shapes[0][:-1]), prod(shapes[1][:-1] if len(shapes) > 1 else shapes[0][:-1])
+    projections = ((asking, op.query_dense), (held, op.key_dense), (held, op.value_dense), (asking, op.output_dense))
+    pairs = asking * held * op.num_heads
+    macs = sum(places * prod(dense.kernel.shape) for places, dense in projections)
+    biases = sum(places * prod(dense.bias.shape) for places, dense in projections if dense.bias is not None)
+    scaled = asking * op.num_heads * op.key_dim
+    return {"macs": macs + pairs * (op.key_dim + op.value_dim), "elementwise": biases + scaled + pairs}
 
 
 def _einsum(op: Any, shape: Shape, outputs: int) -> dict[str, Any]:
