@@ -37,7 +37,7 @@ _ALONG = {"Softmax", "LogSoftmax", "Hardmax"}  # one for each number, over an ax
 _MOVING = {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
            "Reshape", "Reverse", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
            "Transpose", "Unsqueeze", SHUFFLE}  # fmt: skip
-_ACROSS = {"Concat", "Gather", "Slice", "Split"} | _REDUCING  # 'same' where every axis of places stays as it is
+_ACROSS = {"Concat", "Gather", "Slice", "Split"}  # 'same' where every axis of places stays as it is
 
 
 def cost(view: View, node: Node, value: str) -> dict[str, Any]:
@@ -113,6 +113,8 @@ def _moves(view: View, node: Node, value: str) -> str:
         return "same"
     if node.kind in _POINTWISE:
         return "same" if _alike(view, node, value) else "unknown"
+    if node.kind in _REDUCING and view.first(view.maps(node)[0]) and _over_channels(view, node):
+        return "same"
     if node.kind in _ACROSS and given.order == out.order and len(given.order) > 2:
         read = view.ours(view.maps(node)[0])
         return "same" if read[:-1] == view.ours(value)[:-1] and _over_channels(view, node) else "unknown"

@@ -237,6 +237,8 @@ def _reshaped(view: View, node: Node) -> Read | None:
     wanted = node.outputs[0] in view.wanted
     if _natural(given, value) and not wanted:
         return Read(Reshape(out[1:]), Value(tuple(range(len(out)))), (x,))
+    if _natural(given, value) and out[1:] == (1, *given):  # one channel, ahead of the places
+        return Read(Reshape((*given, 1)), Value(FIRST), (x,))
     last = len(given)  # our axis of the channels
     if value.order[:2] == (0, last) and _natural(given[:-1], Value(value.order[2:])) and out[1] == given[-1]:
         places = Value((0, len(out) - 1, *range(1, len(out) - 1)))

@@ -101,10 +101,12 @@ def _wanted(graph: Graph) -> frozenset[str]:
     """The tensors that must be maps with their channels first, for what reads them, or what that is passed on to."""
     found: set[str] = set()
     for node in reversed(graph.nodes):
-        shape = graph.shapes.get(node.outputs[0])
-        if node.kind in MAPS or (node.outputs[0] in found and node.kind not in ("Reshape", "Transpose", "Flatten")):
-            found.update(name for name in node.inputs if node.kind in MAPS or graph.shapes.get(name) == shape)
+        if node.kind in MAPS or (node.outputs[0] in found and node.kind not in _TURNING):
+            found.update(name for name in node.inputs if len(graph.shapes.get(name, ())) == len(FIRST))
     return frozenset(found)
+
+
+_TURNING = ("Einsum", "Flatten", "Gemm", "MatMul", "Reshape", "Squeeze", "Transpose", "Unsqueeze")  # of other axes
 
 
 def unflattened(rows: Tensor, flat: Shape) -> Tensor:
