@@ -70,6 +70,11 @@ def inception() -> Net:
     return net(conv(8, name="stem"), *branches, L.Concatenate(inputs=("p", "q", "r", "s")), *HEAD, shape=(12, 12, 3))
 
 
+def trident(**changes: int) -> Net:
+    """One kernel in two branches that look otherwise, as TridentNet's."""
+    return net(conv(name="a"), conv(name="b", inputs=("input",), shares="a", **changes))
+
+
 def densenet() -> Net:
     """A dense block of 4, and its transition, which halves the width by a 1x1 convolution."""
     layers: list[L.Layer] = [conv(16, name="c0")]
@@ -266,12 +271,14 @@ CASES: dict[str, tuple[list[Fires], list[Net]]] = {
         [(net(L.MaxPooling2D(2, name="p"), L.MaxPooling2D(2, name="q", inputs=("input",)), L.Add(inputs=("p", "q"))),
           ("q",)),
          (net(conv(name="a"), conv(name="b", inputs=("input",), shares="a"), L.Add(inputs=("a", "b"))), ("b",))],
-        [inception(), net(L.MaxPooling2D(2), L.MaxPooling2D(2)),
+        [inception(), net(L.MaxPooling2D(2), L.MaxPooling2D(2)), trident(dilation_rate=2), trident(strides=2),
+         net(conv(name="a"), conv(name="b", shares="a"), conv(name="c", shares="b")),
          net(L.Dropout(0.5, name="p"), L.Dropout(0.5, name="q", inputs=("input",)), L.Add(inputs=("p", "q")))],
     ),
     "unknown layers": (
-        [(net(L.Opaque("FancyOp", (16, 16, 8), name="odd"), *HEAD), ("odd",))],
-        [inception()],
+        [(net(L.Opaque("FancyOp", (16, 16, 8), name="odd"), *HEAD), ("odd",)),
+         (net(L.Opaque("MatMul", (16, 16, 8), 0, 9, 0, name="odd"), *HEAD), ("odd",))],
+        [inception(), net(L.Opaque("Split", (16, 16, 2), 0, 0, 0, "same"))],
     ),
 }  # fmt: skip
 FIRING = [(rule, *case) for rule, (firing, _) in CASES.items() for case in firing]
@@ -314,9 +321,10 @@ def test_sound_nets_get_notes_at_most(name):
 # --- numbers and severities -----------------------------------------------------------------
 
 
-def test_a_dead_kernel_is_an_error_and_a_crowded_one_a_warning():
+def test_a_kernel_larger_than_its_map_is_a_warning_for_it_runs():
+    """SSD300 ends in a padded 3x3 on a map of 1x1, DeepLabV3 dilates by more than its map has at 224 px."""
     (dead,) = found("kernel larger than its map", net(L.GlobalAveragePooling2D(True), conv()))
-    assert dead.problem.severity == "error"
+    assert dead.problem.severity == "warning"
     assert "8 of its 9 taps never read a pixel" in dead.problem.what
     (crowded,) = found("kernel larger than its map", net(L.MaxPooling2D(8), conv()))
     assert crowded.problem.severity == "warning"
@@ -343,6 +351,14 @@ def test_a_decoder_half_a_px_off_is_a_note():
               L.Add(inputs=("up", "skip")))  # fmt: skip
     (warning,) = found("misaligned branches", far)
     assert warning.problem.severity == "warning"
+
+
+def test_corners_that_meet_are_a_note():
+    """Of two maps whose corners are aligned, as many U-Nets enlarge, no place is a unit away from its other."""
+    enlarged = L.Opaque("Resize", (16, 16, 16), 0, 0, 16**3, "aligned bilinear", name="up")
+    (note,) = found("misaligned branches", net(conv(name="skip"), L.MaxPooling2D(2), conv(16), enlarged,
+                                               L.Concatenate(inputs=("up", "skip"), name="join")))  # fmt: skip
+    assert note.problem.severity == "note"
 
 
 def test_rows_lost_are_counted():
@@ -485,6 +501,12 @@ LARGE = {
     "enlarged": lambda: net(L.UpSampling2D(4096, "bicubic"), *(conv(kernel=999) for _ in range(5))),
     "holes": lambda: net(L.Conv2DTranspose(8, 1, 1024), conv(kernel=199)),
     "adaptive": lambda: net(L.AdaptiveAveragePooling2D(4096), conv(), shape=(10**6 + 3, 10**6 + 3, 8)),
+    "many phases": lambda: net(L.UpSampling2D(2048), *(conv() for _ in range(3000))),
+    "five thousand": lambda: net(*(L.Activation("relu") for _ in range(5000))),
+    "read by all": lambda: net(
+        *(L.Conv2D(1, 1, name=f"c{i}", inputs=("input",)) for i in range(3000)),
+        L.Concatenate(inputs=tuple(f"c{i}" for i in range(3000))),
+    ),
 }
 
 

@@ -57,6 +57,11 @@ class Axis:
         return max((last - first + 1 for first, last in filter(None, (*self.phases, self.fixed))), default=0)
 
     @property
+    def window(self) -> int:
+        """As `size`, without what every unit sees besides."""
+        return Axis(self.phases, self.step).size
+
+    @property
     def stride(self) -> int | float:
         """Px between the fields of neighbouring units: a fraction after upsampling, 0 where all see the same."""
         whole, rest = divmod(self.step, len(self.phases))
@@ -119,7 +124,8 @@ class Field:
     """The receptive field of a layer: rows, columns, along its longest path; `short` along its shortest.
 
     aligned: False where branches with other strides or centres (`Axis.centre`) meet, so that no one
-    stride and centre is true for all of them. known: False behind an Opaque layer, or past LOOKS.
+    stride and centre is true for all of them. known: False behind an Opaque layer that looks nobody knows where, or
+    where it would take too long to look.
     """
 
     rows: Axis = Axis()
@@ -132,6 +138,16 @@ class Field:
     def size(self) -> tuple[int, int]:
         """Px that one unit can see: rows, columns."""
         return self.rows.size, self.columns.size
+
+    @property
+    def phases(self) -> int:
+        """How many phases its axes have, beyond one each."""
+        return sum(len(axis.phases) - 1 for axis in (self.rows, self.columns, *self.short))
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """As `size`, without what all units see through global pooling: what convolutions and pools see."""
+        return self.rows.window, self.columns.window
 
     @property
     def stride(self) -> tuple[int | float, int | float]:

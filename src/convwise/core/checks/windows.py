@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, log2, prod
 from typing import NamedTuple
 
-from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, one, pair
+from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, is_unknown, one, pair
 from convwise.core.field import Field
 from convwise.core.geometry import CONVOLUTIONS, JOINS
 from convwise.core.layers import (
@@ -15,12 +15,11 @@ from convwise.core.layers import (
     Conv2DTranspose,
     Layer,
     MaxPooling2D,
-    Opaque,
     Reshape,
     ZeroPadding2D,
 )
 from convwise.core.parameters import Pair
-from convwise.core.windows import Window, landings
+from convwise.core.windows import Shape, Window, landings
 
 POOLS = (MaxPooling2D, AveragePooling2D)
 SMALL_SHARE = 1 / 3  # of the image's side that the last map's field covers at least
@@ -98,8 +97,7 @@ def _kernel_case(view: View, layer: Layer, window: Window) -> Case:
     changes = {"kernel_size": kernel, "dilation_rate": (1, 1), "padding": "same"}
     fix = f"kernel_size={one(kernel)}, or fewer strides and pools before it"
     edits = (Edit(layer.name, changes),)
-    # Weights that never read a pixel get no gradient, ever.
-    return Case((layer.name,), what, "a kernel within its map", fix, edits, "error" if 2 * dead > taps else None)
+    return Case((layer.name,), what, "a kernel within its map", fix, edits)
 
 
 def _fitting(window: Window, given: Sequence[int]) -> Pair:
@@ -247,7 +245,8 @@ def small_field(view: View) -> Iterator[Case]:
     """A last map whose units see too little: of the image, or of the measured scale."""
     seen = view.analysis.total.field
     convs = [layer for layer in view.each(*CONVS) if not is_pointwise(layer)]
-    where = [row.name for row in view.analysis.layers if row.field == seen][-1:]
+    rows = view.analysis.layers
+    where = [row.name for row in rows if row.field == seen and len(row.output_shape) == 3][-1:]
     if not seen.known or not convs or seen.size == (1, 1) or _joined_after(view, where[0]):
         return
     wanted = [view.scale_px or SMALL_SHARE * n for n in view.net.input_shape[:2]]
@@ -267,7 +266,7 @@ def _joined_after(view: View, last: str) -> bool:
     later = view.net.layers[list(view.layers).index(last) + 1 :]
     tokens = (view.shape(each.name) for each in later if isinstance(each, Reshape))
     channels = view.shape(last)[-1]
-    return any(isinstance(each, Opaque) for each in later) or any(len(s) > 1 and s[-1] != channels for s in tokens)
+    return any(map(is_unknown, later)) or any(len(s) > 1 and s[-1] != channels for s in tokens)
 
 
 def _field_said(view: View, seen: Field) -> str:
@@ -294,7 +293,7 @@ def misaligned(view: View) -> Iterator[Case]:
         said = {name: _centre(each) for name, each in zip(layer.inputs, seen, strict=True)}
         what = "its branches look at different places of the image: centre of the first unit and step "
         what += ", ".join(f"{name} at {spot}" for name, spot in said.items())
-        if _within_a_unit(seen):
+        if _within_a_unit(seen, view.shape(layer.name)):
             fix = "shrink and enlarge alike: MaxPooling2D(2) goes with UpSampling2D(2), or Conv2DTranspose with an even"
             yield Case((layer.name,), what, "one stride and one centre", f"{fix} kernel_size", severity="note")
         else:
@@ -302,14 +301,16 @@ def misaligned(view: View) -> Iterator[Case]:
             yield Case((layer.name,), what, "one stride and one centre", fix)
 
 
-def _within_a_unit(branches: Sequence[Field]) -> bool:
-    """Whether a branch was enlarged, and all lie within one unit of the map it was enlarged from."""
-    for both in zip(*((each.rows, each.columns) for each in branches), strict=True):
+def _within_a_unit(branches: Sequence[Field], shape: Shape) -> bool:
+    """Whether a branch was enlarged, and all lie within one unit of the map it was enlarged from, to their ends."""
+    for side, both in zip(shape, zip(*((each.rows, each.columns) for each in branches), strict=True), strict=False):
         axes = [axis for axis in both if axis.step]
         spots = [over / under for over, under in (axis.centre for axis in axes)]
         apart = max(spots, default=0) - min(spots, default=0)
         unit = max((axis.step for axis in axes if len(axis.phases) > 1), default=0)
-        if len({axis.stride for axis in axes}) > 1 or (apart and apart >= unit):
+        strides = [axis.stride for axis in axes]
+        apart += side * (max(strides, default=0) - min(strides, default=0))  # corners that meet drift in between
+        if apart and apart >= unit:
             return False
     return True
 

@@ -18,10 +18,11 @@ from keras.src.models.functional import Functional
 
 from convwise.core.geometry import GEOMETRY, layer_weights, params_of
 from convwise.core.layers import LayerScale, Opaque
-from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.json import MOST_BYTES
 from convwise.formats.keras import MEMBER
+from convwise.formats.keras.costs import cost, sides_of
 from convwise.formats.keras.rules import Part, Unreadable, Use, parts_of
 from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.weights import Array
@@ -35,6 +36,7 @@ _MOST_TIMES = 50
 _CODE = {"Lambda": "a Lambda layer", "__lambda__": "a lambda function", "TorchModuleWrapper": "a PyTorch module"}
 _FUNCTIONS = (keras.activations, keras.constraints, keras.initializers, keras.losses, keras.metrics, keras.optimizers,
               keras.regularizers)  # where Keras looks a function up  # fmt: skip
+_SIZE = "another --input-shape, such as one that every stride divides"
 _TEXTS = ("config.json", "metadata.json", MEMBER)  # the members that hold no weights
 
 
@@ -177,10 +179,10 @@ def lift(model: keras.Model, input_shape: Size | None = None, classes: Sequence[
     graph = _graph(model, input_shape)
     shape = _input_shape(graph, input_shape)
     reader = _Reader(Draft(shape, _IMAGE), shape, frozenset(map(id, model.trainable_weights)))
-    [answer] = reader.walk(graph, [_IMAGE])
-    if answer == _IMAGE:
+    answers = reader.walk(graph, [_IMAGE])
+    if not reader.draft.layers or {*answers} == {_IMAGE}:
         raise UnusableInput("model", "holds no layer that changes its image", "a network")
-    return reader.draft.lifted(classes)
+    return reader.draft.lifted(classes, answers)
 
 
 def _graph(model: Any, input_shape: Size | None) -> Functional:
@@ -189,16 +191,15 @@ def _graph(model: Any, input_shape: Size | None) -> Functional:
         if not model.built and input_shape:
             model.build((None, *input_shape))
         if not model.built:
-            raise UnusableInput("model", "has no input size", "a size", "give --input-shape, such as 224x224x3")
+            raise UnusableInput("model", "has no input size", "a size", "--input-shape 224x224x3, or the size you use")
         graph = model._functional
     else:
         graph = model if isinstance(model, Functional) and type(model).call is Functional.call else None
     if graph is None:
         what = f"is {type(model).__name__}, whose call is code"
         raise UnusableInput("model", what, "a Sequential or Functional model of Keras 3", "export it as ONNX")
-    for label, ends in (("inputs", graph.inputs), ("outputs", graph.outputs)):
-        if len(ends) != 1:
-            raise UnusableInput("model", f"has {len(ends)} {label}", "one image in, one answer out")
+    if len(graph.inputs) != 1:
+        raise UnusableInput("model", f"has {len(graph.inputs)} inputs", "one image in")
     return graph
 
 
@@ -207,11 +208,13 @@ def _input_shape(graph: Functional, given: Size | None) -> Size:
     if len(declared) != 3:
         raise UnusableInput("model", f"reads {declared}", "an image: (height, width, channels)")
     if given is None and None in declared:
-        fix = "give --input-shape, such as 224x224x3"
+        usual = "x".join(str(n or each) for n, each in zip(declared, (224, 224, 3), strict=True))
+        fix = f"--input-shape {usual}, or the size you use"
         raise UnusableInput("model", f"has a free input size {declared}", "a size", fix)
     shape: Size = given or declared
     if len(shape) != 3 or any(there not in (None, here) for there, here in zip(declared, shape, strict=True)):
-        raise UnusableInput("input shape", f"is {shape}", f"the model's own: {declared}", "leave --input-shape away")
+        own = "x".join(str(n or here) for n, here in zip(declared, shape, strict=False))
+        raise UnusableInput("input shape", f"is {shape}", f"the model's own: {declared}", f"--input-shape {own}")
     return shape
 
 
@@ -239,6 +242,9 @@ class _Reader:
         _check_order(node.operation)
         try:
             return [self._parts(node, reads)]
+        except ShapeError as error:
+            problem = error.problem
+            raise ShapeError(f"layer {node.operation.name}", problem.what, problem.expected, _SIZE) from error
         except (Unreadable, ConvwiseError):
             return self._opaque(node, reads, values)
 
@@ -274,11 +280,14 @@ class _Reader:
 
     def _opaque(self, node: Any, reads: Sequence[int], values: Mapping[int, int]) -> list[int]:
         """The node as Opaque layers, one per output; the first has its params, in its first use."""
-        op, made = node.operation, []
-        for i, shape in enumerate(self._output_shapes(node, values)):
+        op, made = node.operation, list[int]()
+        outputs = list(self._output_shapes(node, values))
+        known = cost(op, [self.shapes[value] for value in reads], outputs, node.arguments.args)
+        for i, shape in enumerate(outputs):
             params = 0 if i or id(op) in self.first else _params(op)
             value = len(self.shapes)
-            added = self.draft.opaque(value, type(op).__name__, shape, op.name, reads, params)
+            added = self.draft.opaque(value, type(op).__name__, shape, op.name, reads, params, **known)
+            known = {**known, "macs": 0, "elementwise": 0} if known else {}  # the first output carries the work
             self.first.setdefault(id(op), added)
             if params > 0:
                 self.draft.trainable[added] = self._trainable(op)
@@ -291,7 +300,16 @@ class _Reader:
         if any(None in tensor.shape[1:] for tensor in outputs):
             known = {id(t): keras.KerasTensor((2, *self.shapes[values[id(t)]]), t.dtype) for t in node.input_tensors}
             args, kwargs = node.arguments.fill_in(known)
-            outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+            try:
+                outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+            except Exception as error:  # whatever Keras says of sizes that do not fit
+                shapes = " and ".join(str(tuple(tensor.shape[1:])) for tensor in known.values())
+                what = f"reads {shapes}, which does not fit: {_reason(error)}"
+                raise ShapeError(f"layer {node.operation.name}", what, "sizes that fit", _SIZE) from error
+        if isinstance(node.operation, keras.layers.EinsumDense) and None in outputs[0].shape[1:]:
+            sides = sides_of(node.operation, self.shapes[values[id(node.input_tensors[0])]])
+            yield tuple(sides[letter] for letter in node.operation.equation.partition("->")[2][1:])
+            return
         for tensor in outputs:
             yield tuple(tensor.shape[1:])
 
