@@ -13,16 +13,16 @@ core/field.py; statistics that GroupNormalization and LayerNormalization take ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from convwise.core.field import Field, join
 from convwise.core.geometry import CONVOLUTIONS, GEOMETRY, JOINS, SPATIAL, Geometry, Moves, params_of, transposed_crops
 from convwise.core.layers import Conv2DTranspose, Layer, Opaque, Subtract
 from convwise.core.net import INPUT, Net
-from convwise.core.parameters import Pads
+from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import ShapeError
 from convwise.core.windows import NO_PADS, Shape
 
@@ -31,10 +31,11 @@ BYTES = 4  # of one activation, float32
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer does and costs. known: False for an Opaque layer, whose macs and elementwise are not known.
+    """What one layer does and costs. known: False for an Opaque layer whose cost is not known.
 
-    pads: padding (top, bottom, left, right) that its windows reach, negative where they leave
-    pixels out; of Conv2DTranspose what is taken from the full output.
+    counted: False where its params are not known either; both are 0 then. pads: padding (top, bottom,
+    left, right) that its windows reach, negative where they leave pixels out; of Conv2DTranspose what is
+    taken from the full output.
     """
 
     name: str
@@ -49,15 +50,17 @@ class LayerCost:
     activation_bytes: int
     field: Field
     known: bool = True
+    counted: bool = True
 
 
 @dataclass(frozen=True)
 class Total:
-    """The sums over a net, and the receptive field at its last layer that still has places.
+    """The sums over a net, and the receptive field at the last layer on the way to the output that still has places.
 
-    unknown: the layers whose cost is in no sum; border: the border layer, the first convolution
-    whose input field along the shortest path covers the image already, '' where there is none
-    (Richter et al., arXiv 2106.12307).
+    All layers are in the sums, those that no output reads as well. unknown: the layers whose cost is in
+    no sum, so that `bounds` are lower bounds; uncounted: those whose params are in none; border: the border
+    layer, the first convolution whose input field along the shortest path covers the image already, ''
+    where there is none (Richter et al., arXiv 2106.12307).
     """
 
     params: int
@@ -69,6 +72,13 @@ class Total:
     field: Field
     border: str = ""
     unknown: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """The sums here that are lower bounds: an unknown operator may do and hold anything."""
+        work = ("macs", "elementwise", "activation_bytes", "peak_bytes") if self.unknown else ()
+        return (("params", "trainable") if self.uncounted else ()) + work
 
 
 @dataclass(frozen=True)
@@ -81,22 +91,46 @@ class Analysis:
     def __getitem__(self, name: str) -> LayerCost:
         return next(row for row in self.layers if row.name == name)
 
+    def seen_at_least(self, net: Net) -> Pair:
+        """The largest field, rows and columns, that is known on the way to the output, of layers that have places."""
+        way = leading_to(net, {net.layers[-1].name})
+        seen = [row.field.size for row in self.layers if row.name in way and row.field.known and row.field.rows.step]
+        rows, columns = (max((size[axis] for size in seen), default=1) for axis in (0, 1))
+        return rows, columns
+
 
 def analyse(net: Net) -> Analysis:
     """The exact cost of each layer of `net` and in total. ShapeError where a layer does not fit."""
     shapes: dict[str, Shape] = {INPUT: net.input_shape}
     reach: dict[str, Field] = {INPUT: Field()}
+    maps = dict(shapes)  # where the places of a map stand in one row: the map
     stored: dict[str, int] = {}
     rows = []
     for layer in net.layers:
-        row = _layer_cost(layer, [shapes[name] for name in layer.inputs], [reach[name] for name in layer.inputs])
+        seen = _Seen([reach[name] for name in layer.inputs], maps[layer.inputs[0]])
+        row = _layer_cost(layer, [shapes[name] for name in layer.inputs], seen)
         shapes[layer.name], reach[layer.name] = row.output_shape, row.field
+        maps[layer.name] = _map(row.output_shape, seen.map)
         stored[layer.name] = _used(layer, shapes[layer.inputs[0]], stored) if layer.shares else row.params
         rows.append(row)
     return Analysis(tuple(rows), _total(net, rows, reach))
 
 
-def _layer_cost(layer: Layer, shapes: Sequence[Shape], seen: Sequence[Field]) -> LayerCost:
+class _Seen(NamedTuple):
+    """The fields of a layer's inputs, and the first of them as a map."""
+
+    fields: Sequence[Field]
+    map: Shape
+
+
+def _map(shape: Shape, before: Shape) -> Shape:
+    """A shape as the map that it is: (196, 768) of a map of 14x14 is (14, 14, 768)."""
+    if len(shape) != 2 or len(before) != 3:
+        return shape
+    return (*before[:2], shape[1] if shape[0] == before[0] * before[1] else 1)
+
+
+def _layer_cost(layer: Layer, shapes: Sequence[Shape], seen: _Seen) -> LayerCost:
     _check_inputs(layer, shapes)
     rule = GEOMETRY[type(layer)]
     output = rule.shape(layer, shapes)
@@ -110,10 +144,11 @@ def _layer_cost(layer: Layer, shapes: Sequence[Shape], seen: Sequence[Field]) ->
         params=params,
         trainable=trainable,
         macs=rule.macs(layer, shapes[0], output),
-        elementwise=rule.elementwise(layer, shapes[0], output) * max(len(shapes) - 1, 1),
+        elementwise=rule.elementwise(layer, shapes[0], output) * (len(shapes) - 1 if isinstance(layer, JOINS) else 1),
         activation_bytes=BYTES * prod(output),
         field=_field(layer, shapes, output, seen),
-        known=not isinstance(layer, Opaque),
+        known=layer.known if isinstance(layer, Opaque) else True,
+        counted=layer.params >= 0 if isinstance(layer, Opaque) else True,
     )
 
 
@@ -146,12 +181,14 @@ def _pads(layer: Layer, shape: Shape) -> Pads:
     return window.pads if window else NO_PADS
 
 
-def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: Sequence[Field]) -> Field:
-    if isinstance(layer, Opaque):
+def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) -> Field:
+    still = all(field.known and not field.rows.step and not field.columns.step for field in seen.fields)
+    if isinstance(layer, Opaque) and layer.moves == "unknown" and not still:  # what all see alike, all go on to see
         return Field(known=False)
     try:
-        field = join(seen, [_repeated(shape, output) for shape in shapes]) if len(seen) > 1 else seen[0]
-        moves = _moves(GEOMETRY[type(layer)], layer, shapes[0], output)
+        fields = seen.fields
+        field = join(fields, [_repeated(shape, output) for shape in shapes]) if len(fields) > 1 else fields[0]
+        moves = _moves(GEOMETRY[type(layer)], layer, seen.map, output)
         return field.through(*moves) if moves else field
     except OverflowError:  # too many units to look at
         return Field(known=False)
@@ -164,13 +201,16 @@ def _moves(rule: Geometry, layer: Layer, given: Shape, output: Shape) -> Moves |
 
 def _repeated(shape: Shape, output: Shape) -> tuple[bool, bool]:
     """Whether the one row (column) of a branch is read by all of the output's."""
-    if len(output) != 3:
+    if len(output) != 3 or len(shape) == 1:
         return False, False
     return shape[0] == 1 < output[0], shape[1] == 1 < output[1]
 
 
 def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> Total:
-    placed = [row.field for row in rows if len(row.output_shape) == 3 and row.field.rows.step]
+    way = leading_to(net, {net.layers[-1].name}) if net.layers else set()
+    fields = [row.field for row in rows if row.name in way]
+    placed = [row.field for row in rows if row.name in way and len(row.output_shape) == 3 and row.field.rows.step]
+    lost = any(not field.known for field in fields)
     return Total(
         params=sum(row.params for row in rows),
         trainable=sum(row.trainable for row in rows),
@@ -178,10 +218,29 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
         elementwise=sum(row.elementwise for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
         peak_bytes=_peak(net, rows),
-        field=placed[-1] if placed else Field(),
+        field=placed[-1] if placed else Field(known=not lost),
         border=_border(net, reach),
         unknown=tuple(row.name for row in rows if not row.known),
+        uncounted=tuple(row.name for row in rows if not row.counted),
     )
+
+
+def cost_of(rows: Sequence[LayerCost]) -> str:
+    """'1,234 parameters and at least 5,678 macs'."""
+    params, macs = sum(row.params for row in rows), sum(row.macs for row in rows)
+    least = [
+        "" if all(known) else "at least " for known in ([row.counted for row in rows], [row.known for row in rows])
+    ]
+    return f"{least[0]}{params:,} parameters and {least[1]}{macs:,} macs"
+
+
+def leading_to(net: Net, names: Iterable[str]) -> set[str]:
+    """The names of these layers and of all from which a path leads to one of them."""
+    found = set(names)
+    for layer in reversed(net.layers):
+        if layer.name in found:
+            found.update(layer.inputs)
+    return found
 
 
 def _border(net: Net, reach: Mapping[str, Field]) -> str:

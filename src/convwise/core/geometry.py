@@ -27,10 +27,11 @@ from convwise.core.windows import (
     everything,
     outputs_of,
     pads_of,
+    resized,
     spread,
 )
 
-Windowed = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D
+Windowed = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D | L.Opaque
 Pool = L.MaxPooling2D | L.AveragePooling2D
 
 
@@ -117,8 +118,22 @@ def _enlarging_moves(layer: L.UpSampling2D, given: Shape, output: Shape) -> Move
 
 
 def _reshape_moves(layer: L.Reshape, given: Shape, output: Shape) -> Moves | None:
-    """Numbers of a map change their places."""
-    return None if len(given) != 3 or given == output else _whole_moves(layer, given, output)
+    """Numbers of a map change their places, but where sides of 1 come and go, or places stand in one row."""
+    plain = [n for n in given if n > 1] == [n for n in output if n > 1]
+    tokens = len(given) == 3 and output == (given[0] * given[1], given[2])
+    return None if plain and len(output) > 1 or tokens else _whole_moves(layer, given, output)
+
+
+def _opaque_window(layer: L.Opaque, shape: Shape) -> Window | None:
+    return _conv_window(layer, shape) if layer.moves == "window" and len(shape) == 3 else None
+
+
+def _opaque_moves(layer: L.Opaque, given: Shape, output: Shape) -> Moves | None:
+    if layer.moves in ("unknown", "same", "window") or len(given) != 3:
+        return None
+    if layer.moves == "whole" or len(output) != 3:
+        return _whole_moves(layer, given, output)
+    return resized(given[0], output[0], layer.moves), resized(given[1], output[1], layer.moves)
 
 
 # --- shapes ---------------------------------------------------------------------------------
@@ -433,7 +448,14 @@ GEOMETRY: dict[type[L.Layer], Geometry] = {
     ),
     L.Rescaling: Geometry(_normalized, elementwise=_each(2)),
     L.Normalization: Geometry(_normalized, besides=_adapted, elementwise=_each(2)),
-    L.Opaque: Geometry(lambda layer, shapes: layer.output_shape, besides=lambda layer: (max(layer.params, 0),) * 2),
+    L.Opaque: Geometry(
+        lambda layer, shapes: layer.output_shape,
+        _opaque_window,
+        _opaque_moves,
+        besides=lambda layer: (max(layer.params, 0),) * 2,
+        macs=lambda layer, given, out: max(layer.macs, 0),
+        elementwise=lambda layer, given, out: max(layer.elementwise, 0),
+    ),
 }
 
 # Layers that read a map: (height, width, channels), not a row of numbers.

@@ -374,13 +374,34 @@ class Normalization(Layer):
     )
 
 
+MOVES = ("unknown", "same", "window", "whole", "nearest", "bilinear", "bicubic", "aligned bilinear", "aligned bicubic")
+
+
 @_layer
 class Opaque(Layer):
-    """An operator that cannot be read: its name and output shape are known, its cost is not, and never counts as 0."""
+    """An operator that is none of the layers above: its name and output shape are known, the rest where it is told.
+
+    What it costs never counts as 0 where that is not known, and what lies behind it sees an unknown
+    field. moves: 'same' where each place reads its own; 'window' where it reads one, of the size, strides, padding
+    and dilation here; 'whole' where it reads the whole map; 'nearest', 'bilinear' and 'bicubic' where the map is
+    resized by half-pixel centres, 'aligned' ones where the corners meet.
+    """
 
     operator: Word = Word(meaning="the format's own name of it", concern="values")
     output_shape: Outputs = Outputs("without the batch")
     params: Known = Known(meaning="stored numbers, -1 where that is not known")
+    macs: Known = Known(meaning="multiply-accumulates, -1 where that is not known")
+    elementwise: Known = Known(meaning="operations besides, -1 where that is not known")
+    moves: Word = Word(MOVES, "unknown", "what part of its inputs each place reads")
+    kernel_size: Size = Size((1, 1), "rows and columns of its window")
+    strides: Size = Size((1, 1), "step between windows")
+    padding: Padding = Padding()
+    dilation_rate: Size = Size((1, 1), "step between the inputs of one window")
+
+    @property
+    def known(self) -> bool:
+        """Whether its cost is known."""
+        return min(self.macs, self.elementwise) >= 0
 
 
 LAYERS: dict[str, type[Layer]] = {

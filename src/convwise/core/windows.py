@@ -139,6 +139,30 @@ def enlarge(factor: int, interpolation: str) -> Steps:
     return Steps(factor, 1, reads)
 
 
+def resized(size: int, outputs: int, way: str) -> Steps:
+    """Any size to any other: 'nearest' reads input floor(i n / o); the others lie as formats resize.
+
+    Half-pixel centres put output i at ((2 i + 1) n / o - 1) / 2, 'aligned' ones at i (n - 1) / (o - 1).
+    """
+    if way == "nearest":
+        over, under = _shortened(size, outputs)
+        return Steps(under, over, lambda i: (i * over // under,))
+    aligned, more = way.startswith("aligned"), int(way.endswith("bicubic"))
+    over, under = _shortened(size - 1, max(outputs - 1, 1)) if aligned else _shortened(size, outputs)
+
+    def reads(i: int) -> range:
+        place, whole = (i * over, under) if aligned else ((2 * i + 1) * over - under, 2 * under)
+        first, exact = place // whole, place % whole == 0
+        return range(first, first + 1) if exact else range(first - more, first + 2 + more)
+
+    return Steps(under, over, reads)
+
+
+def _shortened(over: int, under: int) -> Pair:
+    shared = gcd(over, under)
+    return over // shared, under // shared
+
+
 def symmetric(window: Window, shape: Shape, ceil: bool = False) -> Pair | None:
     """The one padding per axis with which PyTorch puts its windows where ours are, if there is one.
 

@@ -19,8 +19,10 @@ from convwise.formats.weights import Weights, checked
 class Lifted:
     """A model that was read: its net, its weights in Keras's layouts, its class names, and what to know of it.
 
-    weights: without those of Opaque layers; empty where the source has none. trainable: how many
-    params of a layer learn, where they are not those that its type lets expect: frozen layers, Opaque ones.
+    weights: without those of Opaque layers; empty where the source has none, or where the numbers of some are
+    not known. trainable: how many params of a layer learn, where they are not those that its type lets expect:
+    frozen layers, Opaque ones. params: how many it holds, where that is another number: of weights that are made
+    of others, or are no parameters. buffers: numbers that it holds besides, which PyTorch calls no parameters.
     """
 
     net: Net
@@ -28,6 +30,8 @@ class Lifted:
     classes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     trainable: Mapping[str, int] = field(default_factory=dict)
+    params: Mapping[str, int] = field(default_factory=dict)
+    buffers: Mapping[str, int] = field(default_factory=dict)
 
 
 class Draft:
@@ -39,6 +43,8 @@ class Draft:
         self.weights: Weights = {}
         self.problems: list[Problem] = []
         self.trainable: dict[str, int] = {}
+        self.params: dict[str, int] = {}
+        self.buffers: dict[str, int] = {}
         self._layer_of: dict[Hashable, str] = {image: INPUT}
         self._taken = {INPUT}
 
@@ -83,4 +89,5 @@ class Draft:
         net = Net(self.input_shape, tuple(self.layers))
         if self.weights:
             checked(net, self.weights)
-        return Lifted(net, self.weights, tuple(classes), tuple(self.problems), self.trainable)
+        told = self.trainable, self.params, self.buffers
+        return Lifted(net, self.weights, tuple(classes), tuple(self.problems), *told)

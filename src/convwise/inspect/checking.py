@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -239,14 +239,19 @@ class Checked:
 
 def checked(lifted: Lifted, scale_px: float | None = None, vector: int = 16) -> Checked:
     """A model, analysed and checked; scale_px and vector as in core/check.py."""
-    analysis = _trained(analyse(lifted.net), lifted.trainable)
+    analysis = _counted(analyse(lifted.net), lifted)
     return Checked(lifted, analysis, findings(lifted.net, scale_px=scale_px, vector=vector))
 
 
-def _trained(analysis: Analysis, trainable: Mapping[str, int]) -> Analysis:
-    """The analysis with the params that the model trains."""
-    rows = tuple(replace(row, trainable=trainable.get(row.name, row.trainable)) for row in analysis.layers)
-    return Analysis(rows, replace(analysis.total, trainable=sum(row.trainable for row in rows)))
+def _counted(analysis: Analysis, lifted: Lifted) -> Analysis:
+    """The analysis with the params that the model has, and those that it trains."""
+    rows = tuple(
+        replace(row, params=lifted.params.get(row.name, row.params),
+                trainable=lifted.trainable.get(row.name, row.trainable))
+        for row in analysis.layers
+    )  # fmt: skip
+    params, trainable = sum(row.params for row in rows), sum(row.trainable for row in rows)
+    return Analysis(rows, replace(analysis.total, params=params, trainable=trainable))
 
 
 def check(model: Any, images: Any = None, *, input_shape: InputShape | None = None) -> Checked:
