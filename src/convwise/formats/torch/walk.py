@@ -309,7 +309,9 @@ class Walk:
         if not reshaped:
             same = seen.order is not None and np.array_equal(placed(seen.shape, standard), places)
             return Seen(seen.value, seen.shape, None if same else places)
-        for order, shape in orders(places) if places.ndim <= 3 else ():  # beyond, a map seen in parts for a while
+        # Parts of a map, which is seen so for a while, unless a module of ours makes another map of it.
+        parts = places.ndim > 3 or places.ndim == len(seen.shape) == 3 and not is_of(node, "Reshape")
+        for order, shape in orders(places) if not parts else ():
             made = seen if shape == seen.shape else self._shaped(name_of(node), seen, shape)
             return Seen(made.value, shape, None if order == standard else placed(shape, order))
         if places.ndim == 1:
@@ -340,7 +342,12 @@ def _groups(nodes: Sequence[Node]) -> Iterator[list[Node]]:
 
 
 def _grouped(node: Node) -> bool:
-    return bool(node.stack) and node.stack[-1][2].rpartition(".")[2] in {*OWN, "Softsign", "Tanhshrink", "Softmin"}
+    return is_of(node, *OWN, "Softsign", "Tanhshrink", "Softmin")
+
+
+def is_of(node: Node, *kinds: str) -> bool:
+    """Whether a node is of the innermost call of a module of these kinds."""
+    return bool(node.stack) and node.stack[-1][2].rpartition(".")[2] in kinds
 
 
 def name_of(node: Node) -> str:
