@@ -22,6 +22,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ShapeError, UnusableInput
 from convwise.evidence import bench, experiment
 from convwise.formats import json as net_json
+from convwise.formats.lifted import Lifted
 from convwise.inspect import checking
 from convwise.inspect.checking import check, checked, load, to_json
 
@@ -259,8 +260,49 @@ def test_what_is_not_known_is_null():
     assert (odd["op"], odd["operator"]) == ("Opaque", "Fancy[op]")
     assert odd["macs"] is odd["params"] is odd["receptive_field"] is late["receptive_field"] is None
     assert late["macs"] == 12 * 12 * 8 * 72
-    assert answer["total"]["unknown"] == ["odd"]
-    assert answer["total"]["receptive_field"] is None
+    total, least = answer["total"], answer["total"]["at_least"]
+    assert total["unknown"] == ["odd"]
+    assert {name for name, value in total.items() if value is None} == set(least)
+    assert set(least) == {"params", "trainable", "macs", "elementwise", "activation_bytes", "peak_bytes",
+                          "receptive_field"}  # fmt: skip
+    assert least["params"] == 8 * 27 + 8 + 8 * 72 + 8
+    assert least["macs"] == 14 * 14 * 8 * 27 + 12 * 12 * 8 * 72
+    assert least["receptive_field"] == {"size": [3, 3]}
+    assert to_json(check(SOUND))["total"]["at_least"] == {}
+
+
+def test_work_of_known_size_that_looks_where_nobody_knows_leaves_only_the_field_open():
+    product = L.Opaque("MatMul", (14, 14, 8), 0, 1000, 0, name="product")
+    total = to_json(check(Net((16, 16, 3), (L.Conv2D(8, 3), product))))["total"]
+    assert total["macs"] == 14 * 14 * 8 * 27 + 1000
+    assert total["params"] == 8 * 27 + 8
+    assert set(total["at_least"]) == {"receptive_field"}
+
+
+HEADS = Net((8, 8, 3), (L.Conv2D(4, 3, name="stem"), L.Conv2D(2, 1, name="aux"),
+            L.Conv2D(9, 1, name="lost", inputs=("stem",)),
+            L.Conv2D(5, 1, name="out", inputs=("stem",))))  # fmt: skip
+
+
+def test_every_output_and_what_none_reads_are_counted_and_named():
+    answer = to_json(check(Lifted(HEADS, outputs=("aux",))))
+    assert answer["outputs"] == ["out", "aux"]
+    assert answer["total"]["unread"] == ["lost"]
+    assert answer["total"]["params"] == (27 * 4 + 4) + (4 * 2 + 2) + (4 * 9 + 9) + (4 * 5 + 5)
+    said = {row["where"]: row["what"] for row in answer["problems"]}
+    assert "2 outputs: out, aux" in said["model"]
+    assert "10 parameters and 288 macs of the totals" in said["model"]
+    assert "45 parameters and 1,296 macs for nothing" in said["lost"]
+
+
+def test_squeeze_and_excitation_leaves_both_fields():
+    """Of MobileNetV3-Small papers say 639 px; through its gates a unit sees the image and its padding."""
+    gate = (L.GlobalAveragePooling2D(True, name="mean", inputs=("two",)), L.Conv2D(4, 1, name="gate"))
+    convs = L.Conv2D(4, 3, padding="same", name="one"), L.Conv2D(4, 3, padding="same", name="two")
+    net = Net((16, 16, 3), (*convs, *gate, L.Multiply(inputs=("two", "gate")), L.Conv2D(4, 3)))
+    field = to_json(check(net))["total"]["receptive_field"]
+    assert field["convolutions"] == [7, 7]
+    assert field["size"] == [16 + 4, 16 + 4]  # the padding of both convolutions besides
 
 
 # --- the command ----------------------------------------------------------------------------
@@ -335,7 +377,9 @@ def test_names_are_printed_as_they_are(written):
 @pytest.mark.usefixtures("wide")
 def test_unknown_costs_are_said(written):
     text = run(written(OPAQUE)).out
-    assert "Not known: the cost of 1 layers" in text
+    assert "Total: at least 808 params, at least 125,280 macs, at least 0.0" in text.replace("\n", " ")
+    assert "Not known: the cost of 1 layer:" in text
+    assert "Field: not known, at least 3 px" in text
 
 
 def test_another_input_shape(written):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from convwise.cli.console import out, table, watching
 from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.clock import STARTED, parse_duration
 from convwise.core.layers import Layer, Opaque
-from convwise.core.net import INPUT
+from convwise.core.net import INPUT, Net
 from convwise.core.problems import UnusableInput
 
 if TYPE_CHECKING:
@@ -67,10 +66,9 @@ def check(
 
 def parse_shape(text: str) -> tuple[int, int, int]:
     """'224x224x3' -> (224, 224, 3). UnusableInput where it is no shape."""
-    sides = [int(side) for side in text.lower().split("x")] if re.fullmatch(r"\d+(x\d+){2}", text.lower()) else []
-    if len(sides) != 3 or min(sides) < 1:
-        raise UnusableInput("--input-shape", f"is {text!r}", "height x width x channels, such as 224x224x3")
-    return sides[0], sides[1], sides[2]
+    from convwise.inspect.requests import input_shape
+
+    return input_shape(text, "--input-shape")
 
 
 # --- with images ----------------------------------------------------------------------------
@@ -126,7 +124,7 @@ def _tell(model: str, found: Checked, applied: Applied | None) -> None:
     title = f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}"
     out().print(title, highlight=False, soft_wrap=True)
     out().print(_table(found))
-    for line in _totals(found.analysis):
+    for line in _totals(found.analysis, found.lifted.net):
         out().print(line, highlight=False, soft_wrap=True)
     for problem in found.problems:
         measured = applied.measured.get(id(problem)) if applied else None
@@ -152,8 +150,8 @@ def _table(found: Checked) -> Table:
 
 
 def _cells(layer: Layer, row: LayerCost) -> list[str]:
-    kind = f"{layer.operator}?" if isinstance(layer, Opaque) else row.op
-    params = "?" if isinstance(layer, Opaque) and layer.params < 0 else f"{row.params:,}"
+    kind = layer.operator + ("" if row.known else "?") if isinstance(layer, Opaque) else row.op
+    params = f"{row.params:,}" if row.counted else "?"
     field = _pair(row.field.size) if row.field.known else "?"
     return [row.name, kind, "x".join(map(str, row.output_shape)), params, f"{row.macs:,}" if row.known else "?", field]
 
@@ -167,15 +165,19 @@ def _pair(numbers: tuple[float, float]) -> str:
     return f"{numbers[0]:g}" if numbers[0] == numbers[1] else f"{numbers[0]:g}x{numbers[1]:g}"
 
 
-def _totals(analysis: Analysis) -> Iterator[str]:
+def _totals(analysis: Analysis, net: Net) -> Iterator[str]:
     total = analysis.total
+    least = {name: "at least " if name in total.bounds else "" for name in ("params", "macs", "peak_bytes")}
     fixed = total.params - total.trainable
-    params = f"{total.params:,} params" + (f" ({fixed:,} not trainable)" if fixed else "")
+    params = f"{least['params']}{total.params:,} params" + (f" ({fixed:,} not trainable)" if fixed else "")
     memory = f"{total.activation_bytes / 1e6:,.2f} MB of activations ({total.peak_bytes / 1e6:,.2f} MB at once)"
-    yield f"Total: {params}, {total.macs:,} macs, {memory}"
-    if total.unknown:
-        yield f"Not known: the cost of {len(total.unknown)} layers; the sums are lower bounds"
+    yield f"Total: {params}, {least['macs']}{total.macs:,} macs, {least['peak_bytes']}{memory}"
+    if count := len(total.unknown):
+        yield f"Not known: the cost of {count} layer{'s' * (count > 1)}: what is said 'at least' leaves it out"
     field = total.field
-    if field.known:
-        border = f"; border layer {total.border}" if total.border else ""
-        yield f"Field: {_pair(field.size)} px, stride {_pair(field.stride)}, padding {_pair(field.padding)}{border}"
+    if not field.known:
+        yield f"Field: not known, at least {_pair(analysis.seen_at_least(net))} px"
+        return
+    beside = f" (convolutions and pools alone see {_pair(field.windows)} px)" if field.windows != field.size else ""
+    border = f"; border layer {total.border}" if total.border else ""
+    yield f"Field: {_pair(field.size)} px{beside}, stride {_pair(field.stride)}, padding {_pair(field.padding)}{border}"

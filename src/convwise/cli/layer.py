@@ -26,7 +26,6 @@ from convwise.core.parameters import (
     PoolStrides,
     Size,
 )
-from convwise.core.problems import UnusableInput
 
 if TYPE_CHECKING:  # loaded on use: other commands do not wait for it
     from convwise.inspect.single import Along, Answer, Change
@@ -47,17 +46,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 # --- the options ----------------------------------------------------------------------------
 
-# How each kind of parameter is typed: the words for it, how many whole numbers it takes, and how that is said.
+# How each kind of parameter is typed.
 METAVARS: dict[type[Parameter[Any, Any]], str] = {
     Count: "N", Size: PAIR, PoolStrides: PAIR, Extra: PAIR, Padding: "PADDING", Named: "NAME", Number: "NUMBER",
 }  # fmt: skip
-NUMBERS: dict[type[Parameter[Any, Any]], tuple[set[int], str]] = {
-    Count: ({1}, "a whole number"),
-    Size: ({1, 2}, "a whole number such as 3, or 3x5"),
-    PoolStrides: ({1, 2}, "a whole number such as 3, or 3x5"),
-    Extra: ({1, 2}, "a whole number such as 3, or 3x5"),
-    Padding: ({1, 2, 4}, "same, valid, or numbers: N, ROWS,COLUMNS or TOP,BOTTOM,LEFT,RIGHT"),
-}
 FORMS = {
     Padding: "same, valid, N, ROWS,COLUMNS or TOP,BOTTOM,LEFT,RIGHT",
     Named: "relu, silu, 'elu(alpha=0.5)' and others",
@@ -140,8 +132,9 @@ def layer(shape: ShapeArgument, kind: TypeOption = "Conv2D", time: TimeOption = 
     """
     from convwise.inspect import single
 
-    given = {name: _value_of(name, word) for name, word in words.items() if word is not None}
-    answer = single.layer(shape, _kind(kind), **given)
+    typed = {name: word for name, word in words.items() if word is not None}
+    given = {name: single.understood(name, word, f"--{name.replace('_', '-')}") for name, word in typed.items()}
+    answer = single.layer(shape, kind, **given)
     measured: Times = _timed(answer) if time else {}
     print(json.dumps(_plain(answer, measured)) if as_json else "\n".join(text(answer, measured)))
 
@@ -155,40 +148,6 @@ def _signed(command: Callable[..., None]) -> None:
 
 
 _signed(layer)
-
-
-# --- what was typed -------------------------------------------------------------------------
-
-
-def _kind(word: str) -> str:
-    """A layer type, in any case of letters."""
-    return {kind.casefold(): kind for kind in TYPES}.get(word.casefold(), word)
-
-
-def _value_of(name: str, word: Any) -> Any:
-    """What a word such as '7', '7x5', 'same' or '1,2,1,2' stands for, by the kind of the parameter."""
-    parameter = next(iter(DECLARED[name].values()))
-    if type(parameter) not in NUMBERS or (isinstance(parameter, Padding) and word in ("same", "valid")):
-        return _number(name, word, parameter.legal) if isinstance(parameter, Number) else word
-    numbers, (many, legal) = _whole(word), NUMBERS[type(parameter)]
-    if len(numbers) not in many:
-        raise UnusableInput(f"--{name.replace('_', '-')}", f"is {word!r}", legal)
-    if isinstance(parameter, Padding):
-        return numbers if len(numbers) == 4 else (numbers[0], numbers[0], numbers[-1], numbers[-1])
-    return numbers if len(numbers) == 2 else numbers[0]
-
-
-def _number(name: str, word: str, legal: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        raise UnusableInput(f"--{name.replace('_', '-')}", f"is {word!r}", legal) from None
-
-
-def _whole(word: str) -> tuple[int, ...]:
-    """The whole numbers in a word, none where it has anything else."""
-    parts = word.replace("x", ",").replace(" ", "").split(",")
-    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts) else ()
 
 
 # --- time -----------------------------------------------------------------------------------

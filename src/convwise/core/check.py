@@ -213,11 +213,13 @@ def check(net: Net, *, scale_px: float | None = None, vector: int = 16) -> tuple
     return tuple(finding.problem for finding in findings(net, scale_px=scale_px, vector=vector))
 
 
-def findings(net: Net, *, scale_px: float | None = None, vector: int = 16) -> tuple[Finding, ...]:
-    """As `check`, with the rule behind each problem and its fix as edits."""
+def findings(
+    net: Net, *, scale_px: float | None = None, vector: int = 16, outputs: Sequence[str] = ()
+) -> tuple[Finding, ...]:
+    """As `check`, with the rule behind each problem and its fix as edits; outputs: layers that answer besides."""
     if not net.layers:
         return ()
-    view = View(net, scale_px, vector)
+    view = View(net, scale_px, vector, tuple(outputs))
     found = [finding for rule in CHECKS for finding in _found(rule, tuple(rule.cases(view)))]
     return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.problem.severity)))
 

@@ -57,6 +57,11 @@ class Axis:
         return max((last - first + 1 for first, last in filter(None, (*self.phases, self.fixed))), default=0)
 
     @property
+    def window(self) -> int:
+        """As `size`, without what every unit sees besides."""
+        return Axis(self.phases, self.step).size
+
+    @property
     def stride(self) -> int | float:
         """Px between the fields of neighbouring units: a fraction after upsampling, 0 where all see the same."""
         whole, rest = divmod(self.step, len(self.phases))
@@ -132,6 +137,11 @@ class Field:
     def size(self) -> tuple[int, int]:
         """Px that one unit can see: rows, columns."""
         return self.rows.size, self.columns.size
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """As `size`, without what all units see through global pooling: what convolutions and pools see."""
+        return self.rows.window, self.columns.window
 
     @property
     def stride(self) -> tuple[int | float, int | float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import index
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from convwise.core.activations import ACTIVATIONS, activation
@@ -80,28 +81,48 @@ def reading(layer: object) -> Iterator[set[str]]:
         _readers[:] = [each for each in _readers if each is not entry]
 
 
+def whole(v: Any) -> int | None:
+    """A whole number of any library as Python's own; None for all else, True and False among it."""
+    if type(v) is int:
+        return v
+    try:
+        return None if isinstance(v, bool) else index(v)
+    except TypeError:
+        return None
+
+
 def _integer(low: int, high: int = MOST_COUNT) -> Callable[[Any], int | None]:
-    return lambda v: v if isinstance(v, int) and not isinstance(v, bool) and low <= v <= high else None
+    def normalise(v: Any) -> int | None:
+        number = whole(v)
+        return number if number is not None and low <= number <= high else None
+
+    return normalise
+
+
+def _many(v: Any, times: int) -> tuple[Any, ...]:
+    """Several values; one stands for all."""
+    return (v,) * times if whole(v) is not None else tuple(v) if isinstance(v, (tuple, list)) else ()
 
 
 def _pair(low: int) -> Callable[[Any], Pair | None]:
+    one = _integer(low, MOST_SIZE)
+
     def normalise(v: Any) -> Pair | None:
-        two = (v, v) if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else ()
-        whole = len(two) == 2 and all(_integer(low, MOST_SIZE)(n) is not None for n in two)
-        return cast(Pair, two) if whole else None
+        two = tuple(map(one, _many(v, 2)))
+        return cast(Pair, two) if len(two) == 2 and None not in two else None
 
     return normalise
 
 
 def _sides(v: Any) -> Pads | None:
-    many = (v,) * 4 if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else ()
+    many = tuple(map(_integer(0), _many(v, 4)))
     four = (many[0], many[0], many[1], many[1]) if len(many) == 2 else many
-    return cast(Pads, four) if len(four) == 4 and all(_integer(0)(n) is not None for n in four) else None
+    return cast(Pads, four) if len(four) == 4 and None not in four else None
 
 
 def _whole(v: Any) -> tuple[int, ...] | None:
-    many = (v,) if isinstance(v, int) else tuple(v) if isinstance(v, (tuple, list)) else (None,)
-    return many if all(isinstance(n, int) and not isinstance(n, bool) for n in many) else None
+    many = tuple(map(whole, _many(v, 1))) if isinstance(v, (tuple, list)) or whole(v) is not None else (None,)
+    return cast(tuple[int, ...], many) if None not in many else None
 
 
 def _sizes(v: Any) -> tuple[int, ...] | None:
@@ -110,10 +131,10 @@ def _sizes(v: Any) -> tuple[int, ...] | None:
 
 
 def _padding(v: Any) -> str | Pads | None:
-    if v in ("same", "valid"):
-        return cast(str, v)
-    four = isinstance(v, (tuple, list)) and len(v) == 4 and all(_integer(0)(n) is not None for n in v)
-    return cast(Pads, tuple(v)) if four else None
+    if isinstance(v, str):
+        return v if v in ("same", "valid") else None
+    four = tuple(map(_integer(0), v)) if isinstance(v, (tuple, list)) and len(v) == 4 else (None,)
+    return cast(Pads, four) if None not in four else None
 
 
 def _activation(v: Any) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.layers import Layer, Opaque
+from convwise.core.layers import Activation, Layer, Opaque
 from convwise.core.net import INPUT, Net, fresh
 from convwise.core.problems import Problem, UnusableInput
 from convwise.formats.weights import Weights, checked
@@ -22,7 +23,8 @@ class Lifted:
     weights: without those of Opaque layers; empty where the source has none, or where the numbers of some are
     not known. trainable: how many params of a layer learn, where they are not those that its type lets expect:
     frozen layers, Opaque ones. params: how many it holds, where that is another number: of weights that are made
-    of others, or are no parameters. buffers: numbers that it holds besides, which PyTorch calls no parameters.
+    of others, are another layer's, or are no parameters. buffers: numbers that it holds besides, which PyTorch calls
+    no parameters. outputs: the layers that give what the model answers besides, after the net's last.
     """
 
     net: Net
@@ -32,6 +34,7 @@ class Lifted:
     trainable: Mapping[str, int] = field(default_factory=dict)
     params: Mapping[str, int] = field(default_factory=dict)
     buffers: Mapping[str, int] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
 
 class Draft:
@@ -59,13 +62,20 @@ class Draft:
         return named.name
 
     def opaque(self, value: Hashable, operator: str, shape: tuple[int, ...], name: str, reads: Sequence[Hashable],
-               params: int = -1) -> str:  # fmt: skip
-        """An operator that cannot be read, with the shape of its output (without the batch, channels last)."""
-        return self.add(value, Opaque(operator, shape or (1,), params), name, reads)  # () is one number an image
+               params: int = -1, **known: Any) -> str:  # fmt: skip
+        """An operator that is none of our layers, with the shape of its output (without the batch, channels last).
+
+        known: macs, elementwise and moves, where they are.
+        """
+        return self.add(value, Opaque(operator, shape or (1,), params, **known), name, reads)  # () is one number
 
     def same(self, value: Hashable, as_value: Hashable) -> None:
         """`value` is `as_value`: an operator that changes nothing was left out."""
         self._layer_of[value] = self.source(as_value)
+
+    def renamed(self, names: Mapping[str, str]) -> None:
+        """The layers of these names have become others: what they gave, those give."""
+        self._layer_of = {value: names.get(name, name) for value, name in self._layer_of.items()}
 
     def knows(self, value: Hashable) -> bool:
         """Whether the value comes from the image."""
@@ -84,10 +94,28 @@ class Draft:
         self._taken.add(found)
         return found
 
-    def lifted(self, classes: Sequence[str] = ()) -> Lifted:
-        """The net, checked: ShapeError where a layer does not fit, UnusableInput where weights are not its own."""
+    def lifted(self, classes: Sequence[str] = (), outputs: Sequence[Hashable] = ()) -> Lifted:
+        """The net, checked: ShapeError where a layer does not fit, UnusableInput where weights are not its own.
+
+        outputs: the values that the model answers with, the first first; by default the last layer's.
+        """
+        names = list(dict.fromkeys(map(self.source, outputs))) or [self.layers[-1].name]
+        end = self._end(names)
         net = Net(self.input_shape, tuple(self.layers))
         if self.weights:
             checked(net, self.weights)
+        more = tuple(name for name in names if name not in (end, INPUT))
         told = self.trainable, self.params, self.buffers
-        return Lifted(net, self.weights, tuple(classes), tuple(self.problems), *told)
+        return Lifted(net, self.weights, tuple(classes), tuple(self.problems), *told, more)
+
+    def _end(self, names: Sequence[str]) -> str:
+        """The output that becomes the last layer: the first that no layer reads, else the first of all, passed on."""
+        read = {name for layer in self.layers for name in (*layer.inputs, layer.shares)}
+        free = [layer for layer in self.layers if layer.name in names and layer.name not in read]
+        if not free:
+            self.layers.append(Activation("linear", name=self.fresh("output"), inputs=(names[0],)))
+            return names[0]
+        end = min(free, key=lambda layer: names.index(layer.name))
+        self.layers.remove(end)
+        self.layers.append(end)
+        return end.name

@@ -6,9 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import Parameter, signature
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from convwise.advice.fingerprint import look
-from convwise.core.calculus import Analysis, LayerCost, analyse
+from convwise.core.calculus import Analysis, LayerCost, analyse, cost_of, leading_to
 from convwise.core.check import SEVERITIES, Finding, findings
 from convwise.core.field import Field
 from convwise.core.layers import Layer, Opaque
@@ -25,8 +26,8 @@ from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
 from convwise.images.loading import Images, read
-
-InputShape = tuple[int, int, int]
+from convwise.inspect.requests import INSTEAD, InputShape, channels_last, folder_instead, live_instead
+from convwise.inspect.requests import input_shape as shape_of
 
 # Who reads a file, by its suffix; its lift says why it does not open a pickle.
 READERS: dict[str, str] = {
@@ -46,22 +47,31 @@ EXPECTED = (
     "a .keras, .onnx, .pt2, net .json or model.safetensors file, a folder that `convwise choose` wrote, "
     "or package.module:callable"
 )
+_SUFFIXES = {suffix[1:] for suffix in (*READERS, *INSTEAD, ".json", ".safetensors")}
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def load(model: Any, input_shape: InputShape | None = None) -> Lifted:
+def load(model: Any, input_shape: Any = None) -> Lifted:
     """The net of a model: a file, a choice folder, 'package.module:callable', or a live model or Net.
 
-    input_shape: (height, width, channels), for models whose input size is free. UnusableInput where
-    it cannot be read; ShapeError where a layer does not fit.
+    input_shape: (height, width, channels), for models whose input size is free. What the model prints
+    goes to standard error. UnusableInput where it cannot be read; ShapeError where a layer does not fit.
     """
+    shape = None if input_shape is None else shape_of(input_shape)
+    with redirect_stdout(sys.stderr), channels_last(shape, "input_shape"):
+        return _loaded(model, shape)
+
+
+def _loaded(model: Any, input_shape: InputShape | None) -> Lifted:
     if not isinstance(model, (str, Path)):
         return _lifted(model, input_shape, type(model).__name__)
     path = Path(model)
     if not path.exists() and _CALLABLE.fullmatch(str(model)):
         return _lifted(_called(str(model), input_shape), input_shape, str(model))
     if not path.exists():
-        raise UnusableInput(str(model), "is not there", EXPECTED)
+        module, _, name = str(model).rpartition(".")
+        fix = f"{module}:{name}" if _CALLABLE.fullmatch(f"{module}:{name}") and name not in _SUFFIXES else ""
+        raise UnusableInput(str(model), "is not there", EXPECTED, fix)
     return _at(_from_folder(path), input_shape) if path.is_dir() else _from_file(path, input_shape)
 
 
@@ -77,16 +87,7 @@ def _from_file(path: Path, input_shape: InputShape | None) -> Lifted:
         return _at(_from_json(path), input_shape)
     if suffix == ".safetensors":
         return _at(_from_safetensors(path), input_shape)
-    raise UnusableInput(str(path), f"is a {suffix or 'file without suffix'}", EXPECTED, _INSTEAD.get(suffix, ""))
-
-
-_INSTEAD = {
-    ".h5": 'model.save("model.keras")',
-    ".hdf5": 'model.save("model.keras")',
-    ".py": "name what it defines: module:callable",
-    ".pb": 'load it and model.save("model.keras"), or write ONNX',
-    ".tflite": "give the model that it was made from",
-}
+    raise UnusableInput(str(path), f"is a {suffix or 'file without suffix'}", EXPECTED, INSTEAD.get(suffix, ""))
 
 
 def _from_json(path: Path) -> Lifted:
@@ -120,7 +121,8 @@ def _from_folder(path: Path) -> Lifted:
     for name in ("choice.json", "net.json"):
         if (path / name).is_file():
             return _from_json(path / name)
-    raise UnusableInput(str(path), "holds neither model.safetensors nor choice.json nor net.json", EXPECTED)
+    what = "holds neither model.safetensors nor choice.json nor net.json"
+    raise UnusableInput(str(path), what, EXPECTED, folder_instead(path))
 
 
 def _at(lifted: Lifted, input_shape: InputShape | None) -> Lifted:
@@ -143,9 +145,11 @@ def _lifted(model: Any, input_shape: InputShape | None, where: str) -> Lifted:
         return _at(model, input_shape)
     if (reader := _reader(model)) is None:
         expected = "keras.Model, torch.nn.Module, onnx.ModelProto or convwise's Net"
-        raise UnusableInput(where, f"is a {type(model).__name__}", expected)
+        what, fix = live_instead(model)
+        raise UnusableInput(where, what, expected, fix)
     if input_shape is None and reader == LIVE["torch", "Module"]:
-        raise UnusableInput(where, "is a module, which takes images of any size", "--input-shape, such as 224x224x3")
+        what = "is a module, which takes images of any size"
+        raise UnusableInput(where, what, "the size of its images", "--input-shape 224x224x3, or the size you use")
     lifted: Lifted = import_module(reader).lift(model, input_shape)
     return lifted
 
@@ -167,7 +171,8 @@ def _called(text: str, input_shape: InputShape | None) -> Any:
         for name in path.split("."):
             found = _attribute(text, found, name)
         if isinstance(found, type) or _reader(found) is None and callable(found):
-            found = _told(text, "cannot be called", lambda: found(**_arguments(found, input_shape)))
+            fix = "name a function without arguments that returns the model, which a few lines of your own can be"
+            found = _told(text, "cannot be called", lambda: found(**_arguments(found, input_shape)), fix)
     return found
 
 
@@ -179,7 +184,7 @@ def _attribute(text: str, owner: Any, name: str) -> Any:
         raise UnusableInput(text, f"has no {name}", "package.module:callable", " or ".join(near)) from None
 
 
-def _told(text: str, what: str, act: Callable[[], Any]) -> Any:
+def _told(text: str, what: str, act: Callable[[], Any], fix: str = "") -> Any:
     """What `act` gives; UnusableInput with the first line of what it says where it fails."""
     try:
         return act()
@@ -187,7 +192,7 @@ def _told(text: str, what: str, act: Callable[[], Any]) -> Any:
         raise
     except (Exception, SystemExit) as error:
         said = str(error).strip().partition("\n")[0]
-        raise UnusableInput(text, f"{what}: {type(error).__name__}: {said}", EXPECTED) from error
+        raise UnusableInput(text, f"{what}: {type(error).__name__}: {said}", EXPECTED, fix) from error
 
 
 def _arguments(maker: Callable[..., Any], input_shape: InputShape | None) -> dict[str, Any]:
@@ -228,8 +233,20 @@ class Checked:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What reading said, and what the rules say, the worst first."""
-        found = (*self.lifted.problems, *(finding.problem for finding in self.findings))
+        found = (*self.lifted.problems, *self._outputs, *(finding.problem for finding in self.findings))
         return tuple(sorted(found, key=lambda problem: SEVERITIES.index(problem.severity)))
+
+    @cached_property
+    def _outputs(self) -> tuple[Problem, ...]:
+        """That there is more than one, and how much of the totals only the others need."""
+        net, others = self.lifted.net, self.lifted.outputs
+        if not others:
+            return ()
+        first = net.layers[-1].name
+        own = leading_to(net, others) - leading_to(net, {first})
+        cost = cost_of([row for row in self.analysis.layers if row.name in own])
+        what = f"has {1 + len(others)} outputs: {', '.join((first, *others))}. The receptive field is that of {first}; "
+        return (Problem("model", f"{what}{cost} of the totals are of the others alone", severity="note"),)
 
     @property
     def is_wrong(self) -> bool:
@@ -240,22 +257,26 @@ class Checked:
 def checked(lifted: Lifted, scale_px: float | None = None, vector: int = 16) -> Checked:
     """A model, analysed and checked; scale_px and vector as in core/check.py."""
     analysis = _counted(analyse(lifted.net), lifted)
-    return Checked(lifted, analysis, findings(lifted.net, scale_px=scale_px, vector=vector))
+    found = findings(lifted.net, scale_px=scale_px, vector=vector, outputs=lifted.outputs)
+    return Checked(lifted, analysis, found)
 
 
 def _counted(analysis: Analysis, lifted: Lifted) -> Analysis:
-    """The analysis with the params that the model has, and those that it trains."""
-    rows = tuple(
-        replace(row, params=lifted.params.get(row.name, row.params),
-                trainable=lifted.trainable.get(row.name, row.trainable))
-        for row in analysis.layers
-    )  # fmt: skip
+    """The analysis with the params that the model holds and trains."""
+    rows = []
+    for row in analysis.layers:
+        params = lifted.params.get(row.name, row.params)
+        trainable = lifted.trainable.get(row.name, row.trainable + max(params - row.params, 0))
+        rows.append(replace(row, params=params, trainable=min(trainable, params)))
     params, trainable = sum(row.params for row in rows), sum(row.trainable for row in rows)
-    return Analysis(rows, replace(analysis.total, params=params, trainable=trainable))
+    return Analysis(tuple(rows), replace(analysis.total, params=params, trainable=trainable))
 
 
-def check(model: Any, images: Any = None, *, input_shape: InputShape | None = None) -> Checked:
-    """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover."""
+def check(model: Any, images: Any = None, *, input_shape: Any = None) -> Checked:
+    """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover.
+
+    input_shape: (height, width, channels), or '224x224x3', of a model whose input size is free.
+    """
     lifted = load(model, input_shape)
     return checked(lifted, scale_px(read_images(images), lifted.net.input_shape) if images is not None else None)
 
@@ -278,6 +299,7 @@ def to_json(found: Checked) -> dict[str, Any]:
     rows = zip(found.lifted.net.layers, found.analysis.layers, strict=True)
     return {
         "input_shape": list(found.lifted.net.input_shape),
+        "outputs": [found.lifted.net.layers[-1].name, *found.lifted.outputs] if found.lifted.net.layers else [],
         "layers": [_layer_json(layer, row) for layer, row in rows],
         "total": _total_json(found),
         "problems": _problems_json(found),
@@ -291,8 +313,8 @@ def _layer_json(layer: Layer, row: LayerCost) -> dict[str, Any]:
         "inputs": list(row.inputs),
         "output_shape": list(row.output_shape),
         "pads": list(row.pads),
-        "params": None if isinstance(layer, Opaque) and layer.params < 0 else row.params,
-        "trainable": row.trainable,
+        "params": row.params if row.counted else None,
+        "trainable": row.trainable if row.counted else None,
         "macs": row.macs if row.known else None,
         "elementwise": row.elementwise if row.known else None,
         "activation_bytes": row.activation_bytes,
@@ -303,22 +325,29 @@ def _layer_json(layer: Layer, row: LayerCost) -> dict[str, Any]:
 def _field_json(field: Field) -> dict[str, Any] | None:
     if not field.known:
         return None
-    return {"size": list(field.size), "stride": list(field.stride), "padding": list(field.padding),
-            "shortest": list(field.shortest), "aligned": field.aligned}  # fmt: skip
+    return {"size": list(field.size), "convolutions": list(field.windows), "stride": list(field.stride),
+            "padding": list(field.padding), "shortest": list(field.shortest), "aligned": field.aligned}  # fmt: skip
+
+
+SUMS = ("params", "trainable", "macs", "elementwise", "activation_bytes", "peak_bytes")
 
 
 def _total_json(found: Checked) -> dict[str, Any]:
-    total = found.analysis.total
+    """Null for each sum with an unknown part; what it is at least stands in at_least."""
+    total, net = found.analysis.total, found.lifted.net
+    sums = {name: getattr(total, name) for name in SUMS}
+    least: dict[str, Any] = {name: sums[name] for name in total.bounds}
+    if not total.field.known:
+        least["receptive_field"] = {"size": list(found.analysis.seen_at_least(net))}
+    read = leading_to(net, {net.layers[-1].name, *found.lifted.outputs}) if net.layers else set()
     return {
-        "params": total.params,
-        "trainable": total.trainable,
-        "macs": total.macs,
-        "elementwise": total.elementwise,
-        "activation_bytes": total.activation_bytes,
-        "peak_bytes": total.peak_bytes,
+        **{name: None if name in least else number for name, number in sums.items()},
+        "buffers": sum(found.lifted.buffers.values()),
         "receptive_field": _field_json(total.field),
+        "at_least": least,
         "border": total.border,
         "unknown": list(total.unknown),
+        "unread": [row.name for row in found.analysis.layers if row.name not in read],
     }
 
 

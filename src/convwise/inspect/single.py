@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd, prod
-from typing import Any, cast
+from typing import Any
 
 from convwise.core.calculus import BYTES, LayerCost, analyse
 from convwise.core.check import OF_A_LAYER, findings
@@ -26,10 +26,27 @@ from convwise.core.layers import (
     parameters,
 )
 from convwise.core.net import Net
-from convwise.core.parameters import MOST_SIZE, REQUIRED, Pads, Pair
+from convwise.core.parameters import (
+    MOST_SIZE,
+    REQUIRED,
+    Count,
+    Extra,
+    Flag,
+    Named,
+    Number,
+    Padding,
+    Pads,
+    Pair,
+    Parameter,
+    PoolStrides,
+    Size,
+    whole,
+)
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
 from convwise.core.windows import Shape, Window, effective, landings
 from convwise.formats.lowering.lines import keras_crops, keras_lines, torch_lines
+from convwise.inspect.requests import channels_last
+from convwise.inspect.requests import input_shape as shape_of
 
 KINDS: dict[str, type[Layer]] = {
     "Conv2D": Conv2D,
@@ -39,6 +56,7 @@ KINDS: dict[str, type[Layer]] = {
     "MaxPooling2D": MaxPooling2D,
     "AveragePooling2D": AveragePooling2D,
 }
+DECLARED: dict[str, Parameter[Any, Any]] = {p.name: p for kind in KINDS.values() for p in parameters(kind)}
 GROUPED = (Conv2D, Conv2DTranspose)
 POOLS = (MaxPooling2D, AveragePooling2D)
 
@@ -106,18 +124,76 @@ class Answer:
 def layer(input_shape: str | Sequence[int], type: str = "Conv2D", **parameters: Any) -> Answer:
     """What one layer does to an input of (height, width, channels), or '224x224x3', in Keras's terms.
 
-    layer((224, 224, 3), filters=64, kernel_size=7, strides=2, padding="same"). ShapeError says which
-    numbers clash and what would fit; UnusableInput, which parameter is wrong.
+    layer((224, 224, 3), filters=64, kernel_size=7, strides=2, padding="same"). Values may be words as well, as
+    `understood` reads them. ShapeError says which numbers clash and what would fit; UnusableInput, which
+    parameter is wrong, or that the shape has its channels first.
     """
-    shape = _parsed(input_shape) if isinstance(input_shape, str) else tuple(input_shape)
-    return answer(type, parameters, cast(tuple[int, int, int], shape))
+    where = "input" if isinstance(input_shape, str) else "input_shape"
+    shape = shape_of(input_shape, where)
+    kind = {known.casefold(): known for known in KINDS}.get(type.casefold(), type)
+    given = {name: understood(name, value, f"{kind}.{name}") for name, value in parameters.items()}
+    with channels_last(shape, where, ShapeError):
+        return answer(kind, given, shape)
 
 
-def _parsed(text: str) -> tuple[int, ...]:
-    numbers = text.split("x")
-    if len(numbers) != 3 or not all(n.isascii() and n.isdigit() and len(n) < 20 for n in numbers):
-        raise UnusableInput("input", f"is {text!r}", "HEIGHTxWIDTHxCHANNELS such as 224x224x3")
-    return tuple(map(int, numbers))
+# How many whole numbers each kind of parameter takes, and how that is said.
+NUMBERS: dict[type[Parameter[Any, Any]], tuple[set[int], str]] = {
+    Count: ({1}, "a whole number"),
+    Size: ({1, 2}, "a whole number such as 3, or 3x5"),
+    PoolStrides: ({1, 2}, "a whole number such as 3, or 3x5"),
+    Extra: ({1, 2}, "a whole number such as 3, or 3x5"),
+    Padding: ({1, 2, 4}, "same, valid, or numbers: N, ROWS,COLUMNS or TOP,BOTTOM,LEFT,RIGHT"),
+}
+
+
+def understood(name: str, value: Any, where: str) -> Any:
+    """What a parameter's value stands for, as people type it: '7', '7x5', '7,5', 'SAME', '0.5', numpy's numbers.
+
+    Of padding one number stands for all sides, as in PyTorch, two for rows and columns. What is no word and no such
+    number stays as it is. UnusableInput where a word means nothing.
+    """
+    declared = DECLARED.get(name)
+    if declared is None or value is None or isinstance(declared, Named):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(declared, Flag):
+        return {"true": True, "false": False}.get(str(word).lower(), value)
+    if isinstance(declared, Padding) and isinstance(word, str) and word in ("same", "valid"):
+        return word
+    if type(declared) not in NUMBERS:
+        return _number(word, declared, where) if isinstance(word, str) else value
+    numbers = _in_word(word) if isinstance(word, str) else _numbers(value)
+    many, legal = NUMBERS[type(declared)]
+    if len(numbers) not in many:
+        if not isinstance(value, str):
+            return value
+        raise UnusableInput(where, f"is {value!r}", legal)
+    if isinstance(declared, Padding):
+        return numbers if len(numbers) == 4 else (numbers[0], numbers[0], numbers[-1], numbers[-1])
+    return numbers if len(numbers) == 2 else numbers[0]
+
+
+def _number(word: str, declared: Parameter[Any, Any], where: str) -> Any:
+    if not isinstance(declared, Number):
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        raise UnusableInput(where, f"is {word!r}", declared.legal) from None
+
+
+def _in_word(word: str) -> tuple[int, ...]:
+    """The whole numbers in a word, none where it has anything else."""
+    parts = word.strip("()[] ").replace("x", ",").replace(" ", "").split(",")
+    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts) else ()
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """The whole numbers in a value, in pairs or not; none where it has anything else."""
+    each = [value] if whole(value) is not None else list(value) if hasattr(value, "__len__") else [None]
+    flat = [n for part in each for n in (part if isinstance(part, (tuple, list)) else [part])]
+    found = [whole(n) for n in flat]
+    return tuple(n for n in found if n is not None) if None not in found else ()
 
 
 def made(kind: str, given: Mapping[str, Any]) -> Layer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from convwise.core.activations import activation
-from convwise.core.checks.view import DROPOUTS, NORMS, Case, Edit, View, activation_of, is_activation
+from convwise.core.calculus import cost_of, leading_to
+from convwise.core.checks.view import DROPOUTS, NORMS, Case, Edit, View, activation_of, is_activation, names_of
 from convwise.core.layers import (
     Activation,
     AlphaDropout,
@@ -80,23 +81,24 @@ def idle_layers(view: View) -> Iterator[Case]:
     for layer in view.net.layers:
         holds, why = IDLE.get(type(layer), (lambda each: False, ""))
         same = isinstance(layer, Reshape) and view.given(layer) == view.shape(layer.name)
-        if holds(layer) or same:
+        passed_on = layer is view.last and len(view.readers[layer.inputs[0]]) > 1  # an output that others read
+        if (holds(layer) or same) and not passed_on:
             what = f"gives what it reads: {why or 'its shape is as before'}"
             edits = (Edit(layer.name, reads=layer.inputs[0]),)
             yield Case((layer.name,), what, "a layer that does something", "leave it out", edits)
 
 
 def unread_layers(view: View) -> Iterator[Case]:
-    """Layers from which no path leads to the output."""
-    useful = {view.last.name}
-    for layer in reversed(view.net.layers):
-        if layer.name in useful:
-            useful.update(layer.inputs)
+    """Layers from which no path leads to an output."""
+    useful = leading_to(view.net, {view.last.name, *view.outputs})
     dead = [layer for layer in view.net.layers if layer.name not in useful]
     if dead:
-        params = sum(view.rows[layer.name].params for layer in dead)
-        what = f"no path leads from here to the output {view.last.name}: {params:,} parameters for nothing"
-        names = tuple(layer.name for layer in dead)
+        outputs = ", ".join((view.last.name, *view.outputs))
+        what = (
+            f"no path leads from here to the output {outputs}: {cost_of([view.rows[name] for name in names_of(dead)])}"
+        )
+        what += " for nothing"
+        names = names_of(dead)
         # From the end, so that nobody reads what is left out.
         edits = tuple(Edit(layer.name, reads=layer.inputs[0]) for layer in reversed(dead))
         yield Case(names, what, "every layer on a path to the output", "leave them out, or join them", edits)
@@ -123,14 +125,15 @@ def _repeats(layer: Layer, following: Layer) -> bool:
 
 
 def duplicated_layers(view: View) -> Iterator[Case]:
-    """Layers without weights, or with shared ones, that do the same to the same map."""
+    """Layers that are alike in everything, weights included, and do the same to the same map."""
     known: dict[Layer, str] = {}
+    owners: dict[str, str] = {}  # of the weights, '' where there are none
     for layer in view.net.layers:
-        if view.rows[layer.name].params or isinstance(layer, (Opaque, *DROPOUTS)):
-            twin = layer.name
-        else:
-            twin = known.setdefault(replace(layer, name="same"), layer.shares or layer.name)
-        first = twin if view.rows[twin].inputs == layer.inputs else layer.name
+        owner = owners.get(layer.shares, layer.name if view.rows[layer.name].params else "")
+        owners[layer.name] = owner
+        if isinstance(layer, (Opaque, *DROPOUTS)):
+            continue
+        first = known.setdefault(replace(layer, name="same", shares=owner), layer.name)
         if first != layer.name:
             what = f"does to {', '.join(layer.inputs)} what {first} does"
             fix, edits = f"read {first} instead of it", (Edit(layer.name, reads=first),)
@@ -142,12 +145,21 @@ def duplicated_layers(view: View) -> Iterator[Case]:
 
 def unknown_layers(view: View) -> Iterator[Case]:
     """How much of the net is not known."""
-    opaque = list(view.each(Opaque))
-    if opaque:
-        operators = ", ".join(dict.fromkeys(layer.operator for layer in opaque))
-        known = sum(max(layer.params, 0) for layer in opaque)
-        guess = any(layer.params < 0 for layer in opaque)
-        what = f"{len(opaque)} of {len(view.net.layers)} layers cannot be read ({operators}): their macs are in no sum"
-        what += f", {known:,} parameters" + (" and some that are not known" if guess else "") + " are theirs"
-        names = tuple(layer.name for layer in opaque)
-        yield Case(names, what, "layers that convwise knows", "read the figures as lower bounds")
+    opaque = [layer for layer in view.each(Opaque) if not layer.known or layer.moves == "unknown"]
+    costly = [layer for layer in opaque if not layer.known]
+    far = [layer for layer in opaque if layer.known]
+    if costly:
+        known = sum(max(layer.params, 0) for layer in costly)
+        guess = any(layer.params < 0 for layer in costly)
+        what = f"{len(costly)} of {len(view.net.layers)} layers cannot be read ({_operators(costly)}): their macs are "
+        what += f"in no sum, {known:,} parameters" + (" and some that are not known" if guess else "") + " are theirs"
+        what += f"; {len(far)} more are counted, but how far they look is not known ({_operators(far)})" if far else ""
+        yield Case(names_of(opaque), what, "layers that convwise knows", "read the figures as lower bounds")
+    elif far:
+        what = f"{len(far)} of {len(view.net.layers)} layers are counted, but how far they look is not known "
+        what += f"({_operators(far)}), nor is the receptive field behind them"
+        yield Case(names_of(far), what, "layers that convwise knows", "take the receptive field from what comes before")
+
+
+def _operators(layers: Iterable[Opaque]) -> str:
+    return ", ".join(dict.fromkeys(layer.operator for layer in layers))

@@ -19,6 +19,7 @@ from convwise.core.checks.view import (
     activation_of,
     is_depthwise,
     is_pointwise,
+    is_unknown,
     pair,
 )
 from convwise.core.geometry import JOINS
@@ -35,7 +36,6 @@ from convwise.core.layers import (
     Layer,
     MaxPooling2D,
     Multiply,
-    Opaque,
     Reshape,
     SeparableConv2D,
     ZeroPadding2D,
@@ -157,7 +157,7 @@ def _ahead(view: View, readers: Sequence[Layer]) -> Iterator[Layer]:
 
 def _steadies(layer: Layer) -> bool:
     """Whether a layer ends a plain chain: it normalises, joins, or cannot be read; or selu does it."""
-    return isinstance(layer, (*NORMS, *JOINS, Opaque)) or activation_of(layer) == "selu"
+    return isinstance(layer, (*NORMS, *JOINS)) or is_unknown(layer) or activation_of(layer) == "selu"
 
 
 def _plain_case(view: View, chain: tuple[str, ...]) -> Case:

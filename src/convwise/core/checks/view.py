@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -63,7 +63,7 @@ class Case:
     layers: tuple[str, ...]
     what: str
     expected: str
-    fix: str
+    fix: str = ""
     edits: tuple[Edit, ...] = ()
     severity: Severity | None = None
 
@@ -73,12 +73,13 @@ class View:
     """A net as the rules see it.
 
     scale_px: the measured scale of the data, in px of the net's input, or None; vector: float32
-    lanes of the machine.
+    lanes of the machine; outputs: layers that answer besides the last.
     """
 
     net: Net
     scale_px: float | None = None
     vector: int = 16
+    outputs: tuple[str, ...] = ()
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -177,7 +178,7 @@ class View:
         """What leads on to a layer with weights: the others are outputs."""
         found: set[str] = set()
         for layer in reversed(self.net.layers):
-            if layer.name in found or isinstance(layer, (*CONVS, Dense, Opaque)):
+            if layer.name in found or isinstance(layer, (*CONVS, Dense)) or is_unknown(layer):
                 found.update(layer.inputs)
         return found
 
@@ -198,6 +199,11 @@ def activation_of(layer: Layer) -> str:
     return str(getattr(layer, "activation", "linear"))
 
 
+def is_unknown(layer: Layer) -> bool:
+    """Whether what a layer does to its inputs is not known."""
+    return isinstance(layer, Opaque) and layer.moves == "unknown"
+
+
 def is_depthwise(layer: Layer, channels: int) -> bool:
     """Whether each output channel of a convolution of `channels` reads one input channel alone."""
     return isinstance(layer, DepthwiseConv2D) or (isinstance(layer, Conv2D) and layer.groups == channels > 1)
@@ -211,6 +217,11 @@ def is_pointwise(layer: Layer) -> bool:
 def is_activation(layer: Layer) -> bool:
     """Whether a layer is an activation that does something."""
     return isinstance(layer, Activation) and layer.activation != "linear"
+
+
+def names_of(layers: Iterable[Layer]) -> tuple[str, ...]:
+    """The layers' names."""
+    return tuple(layer.name for layer in layers)
 
 
 def pair(numbers: tuple[int, int]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, log2, prod
 from typing import NamedTuple
 
-from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, one, pair
+from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, is_unknown, one, pair
 from convwise.core.field import Field
 from convwise.core.geometry import CONVOLUTIONS, JOINS
 from convwise.core.layers import (
@@ -15,7 +15,6 @@ from convwise.core.layers import (
     Conv2DTranspose,
     Layer,
     MaxPooling2D,
-    Opaque,
     Reshape,
     ZeroPadding2D,
 )
@@ -98,8 +97,7 @@ def _kernel_case(view: View, layer: Layer, window: Window) -> Case:
     changes = {"kernel_size": kernel, "dilation_rate": (1, 1), "padding": "same"}
     fix = f"kernel_size={one(kernel)}, or fewer strides and pools before it"
     edits = (Edit(layer.name, changes),)
-    # Weights that never read a pixel get no gradient, ever.
-    return Case((layer.name,), what, "a kernel within its map", fix, edits, "error" if 2 * dead > taps else None)
+    return Case((layer.name,), what, "a kernel within its map", fix, edits)
 
 
 def _fitting(window: Window, given: Sequence[int]) -> Pair:
@@ -247,7 +245,8 @@ def small_field(view: View) -> Iterator[Case]:
     """A last map whose units see too little: of the image, or of the measured scale."""
     seen = view.analysis.total.field
     convs = [layer for layer in view.each(*CONVS) if not is_pointwise(layer)]
-    where = [row.name for row in view.analysis.layers if row.field == seen][-1:]
+    rows = view.analysis.layers
+    where = [row.name for row in rows if row.field == seen and len(row.output_shape) == 3][-1:]
     if not seen.known or not convs or seen.size == (1, 1) or _joined_after(view, where[0]):
         return
     wanted = [view.scale_px or SMALL_SHARE * n for n in view.net.input_shape[:2]]
@@ -267,7 +266,7 @@ def _joined_after(view: View, last: str) -> bool:
     later = view.net.layers[list(view.layers).index(last) + 1 :]
     tokens = (view.shape(each.name) for each in later if isinstance(each, Reshape))
     channels = view.shape(last)[-1]
-    return any(isinstance(each, Opaque) for each in later) or any(len(s) > 1 and s[-1] != channels for s in tokens)
+    return any(map(is_unknown, later)) or any(len(s) > 1 and s[-1] != channels for s in tokens)
 
 
 def _field_said(view: View, seen: Field) -> str:

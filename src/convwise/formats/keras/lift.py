@@ -18,7 +18,7 @@ from keras.src.models.functional import Functional
 
 from convwise.core.geometry import GEOMETRY, layer_weights, params_of
 from convwise.core.layers import LayerScale, Opaque
-from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.json import MOST_BYTES
 from convwise.formats.keras import MEMBER
@@ -35,6 +35,7 @@ _MOST_TIMES = 50
 _CODE = {"Lambda": "a Lambda layer", "__lambda__": "a lambda function", "TorchModuleWrapper": "a PyTorch module"}
 _FUNCTIONS = (keras.activations, keras.constraints, keras.initializers, keras.losses, keras.metrics, keras.optimizers,
               keras.regularizers)  # where Keras looks a function up  # fmt: skip
+_SIZE = "another --input-shape, such as one that every stride divides"
 _TEXTS = ("config.json", "metadata.json", MEMBER)  # the members that hold no weights
 
 
@@ -177,10 +178,10 @@ def lift(model: keras.Model, input_shape: Size | None = None, classes: Sequence[
     graph = _graph(model, input_shape)
     shape = _input_shape(graph, input_shape)
     reader = _Reader(Draft(shape, _IMAGE), shape, frozenset(map(id, model.trainable_weights)))
-    [answer] = reader.walk(graph, [_IMAGE])
-    if answer == _IMAGE:
+    answers = reader.walk(graph, [_IMAGE])
+    if not reader.draft.layers or {*answers} == {_IMAGE}:
         raise UnusableInput("model", "holds no layer that changes its image", "a network")
-    return reader.draft.lifted(classes)
+    return reader.draft.lifted(classes, answers)
 
 
 def _graph(model: Any, input_shape: Size | None) -> Functional:
@@ -189,16 +190,15 @@ def _graph(model: Any, input_shape: Size | None) -> Functional:
         if not model.built and input_shape:
             model.build((None, *input_shape))
         if not model.built:
-            raise UnusableInput("model", "has no input size", "a size", "give --input-shape, such as 224x224x3")
+            raise UnusableInput("model", "has no input size", "a size", "--input-shape 224x224x3, or the size you use")
         graph = model._functional
     else:
         graph = model if isinstance(model, Functional) and type(model).call is Functional.call else None
     if graph is None:
         what = f"is {type(model).__name__}, whose call is code"
         raise UnusableInput("model", what, "a Sequential or Functional model of Keras 3", "export it as ONNX")
-    for label, ends in (("inputs", graph.inputs), ("outputs", graph.outputs)):
-        if len(ends) != 1:
-            raise UnusableInput("model", f"has {len(ends)} {label}", "one image in, one answer out")
+    if len(graph.inputs) != 1:
+        raise UnusableInput("model", f"has {len(graph.inputs)} inputs", "one image in")
     return graph
 
 
@@ -207,7 +207,8 @@ def _input_shape(graph: Functional, given: Size | None) -> Size:
     if len(declared) != 3:
         raise UnusableInput("model", f"reads {declared}", "an image: (height, width, channels)")
     if given is None and None in declared:
-        fix = "give --input-shape, such as 224x224x3"
+        usual = "x".join(str(n or each) for n, each in zip(declared, (224, 224, 3), strict=True))
+        fix = f"--input-shape {usual}, or the size you use"
         raise UnusableInput("model", f"has a free input size {declared}", "a size", fix)
     shape: Size = given or declared
     if len(shape) != 3 or any(there not in (None, here) for there, here in zip(declared, shape, strict=True)):
@@ -239,6 +240,9 @@ class _Reader:
         _check_order(node.operation)
         try:
             return [self._parts(node, reads)]
+        except ShapeError as error:
+            problem = error.problem
+            raise ShapeError(f"layer {node.operation.name}", problem.what, problem.expected, _SIZE) from error
         except (Unreadable, ConvwiseError):
             return self._opaque(node, reads, values)
 
@@ -291,7 +295,12 @@ class _Reader:
         if any(None in tensor.shape[1:] for tensor in outputs):
             known = {id(t): keras.KerasTensor((2, *self.shapes[values[id(t)]]), t.dtype) for t in node.input_tensors}
             args, kwargs = node.arguments.fill_in(known)
-            outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+            try:
+                outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+            except Exception as error:  # whatever Keras says of sizes that do not fit
+                shapes = " and ".join(str(tuple(tensor.shape[1:])) for tensor in known.values())
+                what = f"reads {shapes}, which does not fit: {_reason(error)}"
+                raise ShapeError(f"layer {node.operation.name}", what, "sizes that fit", _SIZE) from error
         for tensor in outputs:
             yield tuple(tensor.shape[1:])
 

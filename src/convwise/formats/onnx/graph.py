@@ -1,7 +1,8 @@
 """An ONNX file as a graph whose every value is known: a constant, or a tensor of one shape.
 
 Nothing in a file is run: constant arithmetic of the kinds that exporters leave is computed with onnx.reference,
-one operator at a time and so much in all; external data and operator libraries are refused.
+one operator at a time and so much in all; operator libraries are refused. Weights in files beside it are read by
+external.py.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper, shape_inference, version_converter
 from onnx.reference import ReferenceEvaluator
 
-from convwise.core.problems import UnusableInput
+from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
+from convwise.formats.onnx.external import SMALL, fill, is_unread, unread
 
 Tensor = NDArray[Any]
 Shape = tuple[int, ...]
 
 OLDEST_OPSET = 11
+USUAL = (224, 224, 3)  # a size that is proposed where a file leaves it open
 MOST_BYTES = 2**31  # of a file; what a protobuf can hold
 MOST_NUMBERS = 2**25  # that constant arithmetic may read and give, beyond _EACH times those that the file holds
 _EACH = 8
 MOST_WRITTEN = 2**22  # bytes of operators, likewise
-SMALL = 4096  # constants up to so many numbers take part in shape inference
+_NO_LISTS = 4  # the IR version from which on constants need not be listed as inputs
 FIRST, LAST = (0, 3, 1, 2), (0, 1, 2, 3)  # which of our axes (0 the batch) the axes of a 4D tensor are
 # Operators that pass the image on before its channels are moved.
 _PASSING = ("Identity", "Cast", "Add", "Sub", "Mul", "Div")
@@ -48,14 +51,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """The operators between `image` and `output`, in order, with the shapes (with the batch) of all tensors.
+    """The operators that read `image`, in order, with the shapes (with the batch) of all tensors.
 
-    order: which of our axes the axes of the image are. hidden: constants whose numbers are not known. made: constants
-    that come from shapes and single numbers alone, as masks do. outputs: how many the model has; the first is read.
+    outputs: what the model answers, the first first. order: which of our axes the axes of the image are. hidden:
+    constants whose numbers are not known. made: constants that come from shapes and single numbers alone, as masks do.
+    roots: for a constant that is another, turned or of another type, which one the file holds.
     """
 
     image: str
-    output: str
+    outputs: tuple[str, ...]
     order: Shape
     opset: int
     nodes: tuple[Node, ...]
@@ -63,7 +67,7 @@ class Graph:
     shapes: Mapping[str, Shape]
     hidden: frozenset[str]
     made: frozenset[str]
-    outputs: int
+    roots: Mapping[str, str]
 
     @property
     def batch(self) -> int:
@@ -78,12 +82,13 @@ class Graph:
 
     @property
     def uses(self) -> Counter[str]:
-        """How many operators read each tensor; the answer is read once more."""
-        return Counter([name for node in self.nodes for name in node.inputs] + [self.output])
+        """How many operators read each tensor; the answers are read once more."""
+        return Counter([*(name for node in self.nodes for name in node.inputs), *self.outputs])
 
     def with_nodes(self, nodes: Sequence[Node]) -> Graph:
-        """The graph with other operators, without those that the answer does not need."""
-        needed, kept = {self.output}, []
+        """The graph with other operators, without those that nothing needs now, but did before."""
+        unread = [name for node in self.nodes for name in node.outputs if not self.uses[name]]
+        needed, kept = {*self.outputs, *unread}, []
         for node in reversed(nodes):
             if needed & set(node.outputs):
                 needed |= set(node.inputs)
@@ -100,6 +105,9 @@ def load(path: str | Path) -> onnx.ModelProto:
         raise UnusableInput(where, "is larger than 2 GiB", "an ONNX model in one file")
     try:
         model = onnx.load_model_from_string(Path(path).read_bytes())
+        fill(model, Path(path))
+    except ConvwiseError:
+        raise
     except Exception as error:  # protobuf's DecodeError, which has no types
         raise UnusableInput(where, "cannot be read as ONNX", "a whole ONNX model") from error
     if not model.graph.node:
@@ -117,12 +125,14 @@ def graph_of(model: onnx.ModelProto, input_shape: Sequence[int] | None = None) -
     order = _order(image.name, nodes)
     known = _Known(model, constants, {image.name: _size(image, order, input_shape)}, image)
     kept = [node for node, each in zip(nodes, proto.node, strict=True) if known.add(node, each)]
-    output = proto.output[0].name
-    if output in constants or output in known.hidden or output not in known.shapes:
-        raise UnusableInput("model", f"gives {output!r}, which does not come from its image", "one that reads images")
-    graph = Graph(image.name, output, order, _opset(model), tuple(kept), constants, known.shapes,
-                  frozenset(known.hidden), frozenset(known.made), len(proto.output))  # fmt: skip
-    return graph.with_nodes(graph.nodes)
+    outputs = [each.name for each in proto.output]
+    seen = [name for name in outputs if name in known.shapes and name not in constants and name not in known.hidden]
+    if not seen:
+        raise UnusableInput(
+            "model", f"gives {outputs[0]!r}, which does not come from its image", "one that reads images"
+        )
+    return Graph(image.name, tuple(seen), order, _opset(model), tuple(kept), constants, known.shapes,
+                 frozenset(known.hidden), frozenset(known.made), known.roots)  # fmt: skip
 
 
 # --- the file -------------------------------------------------------------------------------
@@ -171,8 +181,7 @@ def first_line(error: Exception) -> str:
 
 def _array(tensor: TensorProto) -> Tensor:
     if tensor.data_location == TensorProto.EXTERNAL:
-        fix = "save it with onnx.save(onnx.load(path), path)"
-        raise UnusableInput("model", "keeps its weights in other files", "one file", fix)
+        return unread(tensor)
     try:
         return np.asarray(numpy_helper.to_array(tensor))
     except Exception as error:  # too few bytes, unknown types
@@ -210,12 +219,14 @@ def _size(image: onnx.ValueInfoProto, order: Shape, given: Sequence[int] | None)
     own = [dims[order.index(axis)] for axis in (1, 2, 3)]
     if not given and not all(own):
         told = "x".join(str(n) if n else "?" for n in own)
-        raise UnusableInput(
-            "model", f"has a free input size, {told}", "a size", "give --input-shape, such as 224x224x3"
+        fix = (
+            f"--input-shape {'x'.join(str(n or each) for n, each in zip(own, USUAL, strict=True))}, or the size you use"
         )
+        raise UnusableInput("model", f"has a free input size, {told}", "a size", fix)
     if given and any(n and n != wanted for n, wanted in zip(own, given, strict=True)):
         told, wanted = "x".join(str(n) if n else "?" for n in own), "x".join(map(str, given))
-        raise UnusableInput("model", f"takes images of {told}, not of {wanted}", told, "leave --input-shape out")
+        fix = f"--input-shape {'x'.join(str(n or each) for n, each in zip(own, USUAL, strict=True))}"
+        raise UnusableInput("model", f"takes images of {told}, not of {wanted}", told, fix)
     sides = [n or wanted for n, wanted in zip(own, given or own, strict=True)]
     return tuple([dims[0] or 1, *sides][axis] for axis in order)
 
@@ -258,10 +269,13 @@ _COMPUTED = {
     "ReduceSum", "Reshape", "Round", "Sign", "Sin", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile",
     "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
 }  # fmt: skip
+# What gives the numbers that it reads, elsewhere or in another type.
+_SAME_NUMBERS = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 # Opsets from which on onnx infers, or computes, what it does not before. Of pools before 22, inference counts windows
 # of ceil_mode that start behind the map; no runtime does.
 _SINCE = {"MaxPool": 22, "AveragePool": 22, "DequantizeLinear": 19, "QuantizeLinear": 19, "GreaterOrEqual": 16,
           "LessOrEqual": 16}  # fmt: skip
+_MEETING = ("Add", "Concat", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum", "Where")  # maps meet here
 _AS_READ = ("GroupNormalization", "MeanVarianceNormalization")  # shaped as their input, which onnx does not infer
 _CONSTANTS = {"value": None, "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64,
               "value_ints": np.int64}  # fmt: skip
@@ -275,6 +289,7 @@ class _Known:
         self.constants, self.shapes = constants, shapes
         self.hidden: set[str] = set()
         self.made: set[str] = set()
+        self.roots: dict[str, str] = {}
         self.left = MOST_NUMBERS + _EACH * sum(array.size for array in constants.values())
         self.types = {image.name: image.type.tensor_type.elem_type}
         self.imports, self.version = list(model.opset_import), model.ir_version
@@ -298,7 +313,7 @@ class _Known:
         elif all(name in self.constants or name in self.hidden for name in reads):
             self._fold(node, proto)
         else:
-            self._tell(node, self._inferred(node, proto))
+            self._tell(node, proto, self._inferred(node, proto))
             return True
         return False
 
@@ -324,6 +339,8 @@ class _Known:
             self.constants.update(zip(outputs, made, strict=True))
         else:
             self.hidden.update(outputs)
+        if node.kind in _SAME_NUMBERS and outputs:
+            self.roots[outputs[0]] = self.roots.get(node.inputs[0], node.inputs[0])
 
     def _made(self, name: str) -> bool:
         array = self.constants.get(name)
@@ -344,6 +361,10 @@ class _Known:
         words = any(array.dtype.kind in "OSU" for array in given.values())
         if node.kind not in _COMPUTED or words or self.hidden & set(node.inputs) or None in sizes:
             return []
+        if any(map(is_unread, given.values())):
+            first = given[node.inputs[0]]
+            moved = node.kind in _SAME_NUMBERS and sizes[0] and is_unread(first)
+            return [np.broadcast_to(np.zeros((), first.dtype), sizes[0] or ())] if moved else []
         each = given[node.inputs[0]].shape[-1] if node.kind == "MatMul" else 1
         work = sum(array.size for array in given.values()) + each * sum(prod(size or ()) for size in sizes)
         if work > self.left:
@@ -355,9 +376,8 @@ class _Known:
     # --- shapes -----------------------------------------------------------------------------
 
     def _inferred(self, node: Node, proto: onnx.NodeProto) -> dict[str, onnx.ValueInfoProto]:
-        small = [name for name in node.inputs if name in self.constants and self.constants[name].size <= SMALL]
         try:
-            inferred = shape_inference.infer_shapes(self._model(node, proto, small))
+            inferred = shape_inference.infer_shapes(self._model(node, proto, self._small(node)))
         except Exception as error:
             what = f"operator {node.name} ({node.kind}) does not fit what it reads: {first_line(error)}"
             raise UnusableInput("model", what, "a model that runs") from error
@@ -371,20 +391,50 @@ class _Known:
                     self.shapes[name], self.types[name] = shape, value.type.tensor_type.elem_type
                     break
 
-    def _tell(self, node: Node, inferred: Mapping[str, onnx.ValueInfoProto]) -> None:
+    def _tell(self, node: Node, proto: onnx.NodeProto, inferred: Mapping[str, onnx.ValueInfoProto]) -> None:
         """Learn all of an operator's shapes."""
+        self._fits(node, proto, inferred)
         self._learn(node, inferred)
         first, shape = node.outputs[0], self._shape(node.inputs[0])
         if node.kind in _AS_READ and first not in self.shapes and shape is not None:
             self.shapes[first], self.types[first] = shape, self._type(node.inputs[0])
         if untold := [name for name in node.outputs if name and name not in self.shapes]:
-            shapes = {name: self._shape(name) for name in node.inputs if name}
-            read = ", ".join(f"{name} {'of any shape' if shape is None else shape}" for name, shape in shapes.items())
-            what = (
-                f"reads {read}, and the shape of what it gives, {untold[0]!r}, is not declared and cannot be inferred"
-            )
+            what = f"reads {self._read(node)}, and the shape of what it gives, {untold[0]!r}, "
+            what += "is not declared and cannot be inferred"
             fix = "where it runs, declare the shape as value_info, as onnxruntime.tools.symbolic_shape_infer does"
             raise UnusableInput(f"operator {node.name} ({node.kind})", what, "a shape for every tensor", fix)
+
+    def _read(self, node: Node) -> str:
+        shapes = {name: self._shape(name) for name in node.inputs if name}
+        return ", ".join(f"{name} {'of any shape' if shape is None else shape}" for name, shape in shapes.items())
+
+    def _fits(self, node: Node, proto: onnx.NodeProto, inferred: Mapping[str, onnx.ValueInfoProto]) -> None:
+        """ShapeError where nothing was inferred because sizes clash. Of operators on one map the file is believed."""
+        open_ = [name for name in node.outputs if name and _told(inferred.get(name), {}) is None]
+        if all(name in self.declared for name in open_) and node.kind not in _MEETING:
+            return
+        if open_ and (clash := self._clash(node, proto)):
+            fix = "another --input-shape, such as the size that it was made for"
+            what = f"reads {self._read(node)}, which do not fit together: {clash}"
+            raise ShapeError(f"operator {node.name} ({node.kind})", what, "sizes that fit", fix)
+
+    def _clash(self, node: Node, proto: onnx.NodeProto) -> str:
+        """Why the operator cannot run on these shapes, '' where that is not the reason."""
+        shapes = [self._shape(name) for name in node.inputs if name]
+        if node.kind == "Concat" and None not in shapes and len({len(shape or ()) for shape in shapes}) == 1:
+            axis = node.attributes.get("axis", 0) % max(len(shapes[0] or ()), 1)
+            rest = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes if shape is not None}
+            return f"all axes but axis {axis} must be alike" if len(rest) > 1 else ""
+        try:
+            shape_inference.infer_shapes(self._model(node, proto, self._small(node)), strict_mode=True, check_type=True)
+        except Exception as error:  # of shapes, or of an operator that inference does not know
+            said = first_line(error)
+            return said.rpartition("[ShapeInferenceError] ")[2] if "[ShapeInferenceError]" in said else ""
+        return ""
+
+    def _small(self, node: Node) -> list[str]:
+        names = [name for name in node.inputs if name in self.constants]
+        return [name for name in names if self.constants[name].size <= SMALL]
 
     def _model(self, node: Node, proto: onnx.NodeProto, small: Sequence[str]) -> onnx.ModelProto:
         """One operator as a model."""
@@ -395,7 +445,7 @@ class _Known:
         since = 0 if proto.domain else _SINCE.get(node.kind, 0)
         own = max((each.version for each in self.imports if each.domain in ("", "ai.onnx")), default=1)
         imports = [helper.make_opsetid("", since)] if since > own else self.imports
-        return helper.make_model(graph, opset_imports=imports, ir_version=self.version)
+        return helper.make_model(graph, opset_imports=imports, ir_version=max(self.version, _NO_LISTS))
 
     def _value(self, name: str) -> onnx.ValueInfoProto:
         kind = self._type(name)

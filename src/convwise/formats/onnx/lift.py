@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from convwise.core.activations import ACTIVATIONS, activation
+from convwise.core.calculus import analyse
 from convwise.core.geometry import GEOMETRY, layer_weights
 from convwise.core.layers import (
     Activation,
@@ -39,10 +41,12 @@ from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableI
 from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.lowering.calls import shapes_of
 from convwise.formats.onnx import build
+from convwise.formats.onnx.costs import cost
+from convwise.formats.onnx.external import is_unread
 from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
 from convwise.formats.onnx.patterns import composed
-from convwise.formats.onnx.rules import RULES, weights_of
-from convwise.formats.onnx.view import Read, Value, View, numbers, spread_over
+from convwise.formats.onnx.rules import QUANTISED, RULES, held_by, weights_of
+from convwise.formats.onnx.view import MAPS, Read, Value, View, numbers, spread_over
 from convwise.formats.weights import Array, Weights, channels_last, is_kernel
 
 
@@ -120,7 +124,12 @@ class _Reader:
         self.draft = Draft(graph.input_shape, graph.image)
         self.alias: dict[str, str] = {}  # a tensor that is another, or the layer of another
         self.unread: dict[str, int] = {}
-        self.counted: set[str] = set()  # constants that a layer holds, or an unknown operator has been given
+        self.counted: set[str] = set()  # constants that a layer reads, or an unknown operator has been given
+        self.held: set[str] = set()  # those of them that are weights
+        self.sources: dict[str, tuple[str, ...]] = {}  # for each layer, the constants that its weights are
+        self.tied: Counter[str] = Counter()  # for each layer, how many of its weights an earlier one holds
+        self.learnt: dict[str, int] = {}  # for each layer, numbers that are no weights of its type
+        self.bare = any(map(is_unread, graph.constants.values()))
 
     def lifted(self, classes: Sequence[str]) -> Lifted:
         for node in self.graph.nodes:
@@ -128,15 +137,26 @@ class _Reader:
         if not self.draft.layers:
             raise UnusableInput("model", "holds no operator that does anything", "a network")
         self._share()
-        if self.graph.outputs > 1:
-            what = f"has {self.graph.outputs} outputs; the first is read"
+        if self.bare:
+            self.draft.weights.clear()
+            what = "keeps more weights in other files than are read: shapes and costs are of the shapes alone"
             self.draft.problems.append(Problem("model", what, severity="note"))
         for kind, count in self.unread.items():
             what = "is none of our layers; what it costs is not known"
             self.draft.problems.append(Problem(f"operator {kind}", what, severity="note", count=count))
-        return self.draft.lifted(classes)
+        lifted = self.draft.lifted(classes, self.graph.outputs)
+        return replace(lifted, params=self._own(lifted.net)) if self.tied or self.learnt else lifted
+
+    def _own(self, net: Net) -> dict[str, int]:
+        """How many params the layers hold that share some, or hold numbers besides."""
+        rows = {row.name: row.params for row in analyse(net).layers}
+        names = {*self.tied, *self.learnt}
+        return {name: max(rows[name] - self.tied[name], 0) + self.learnt.get(name, 0) for name in names}
 
     def _read(self, node: Node) -> None:
+        if not self.view.maps(node) and any(name in self.view.single for name in node.inputs):
+            self.view.single.update(node.outputs)
+            return
         if not self.view.maps(node):
             raise UnusableInput("model", f"operator {node.name} ({node.kind}) reads nothing", "a network of one image")
         try:
@@ -148,7 +168,7 @@ class _Reader:
             what = f"reads {read}, which do not fit: {first_line(error)}"
             raise UnusableInput(f"operator {node.name} ({node.kind})", what, "a model that runs") from error
         if known:
-            self.counted.update(node.inputs)
+            self.counted.update(map(self._root, node.inputs))
         else:
             self._opaque(node)
 
@@ -156,9 +176,23 @@ class _Reader:
         constant = self.graph.constants.get(name)
         return self.graph.shapes.get(name, "of any shape") if constant is None else constant.shape
 
+    def _root(self, name: str) -> str:
+        return self.graph.roots.get(name, name)
+
+    def _hold(self, layer: str, names: Sequence[str]) -> None:
+        """A layer has these constants as weights; they are its own where no earlier one has them."""
+        roots = tuple(map(self._root, names))
+        again = sum(self.graph.constants[name].size for name, root in zip(names, roots, strict=True)
+                    if root in self.held)  # fmt: skip
+        if again:
+            self.tied[layer] += again
+        self.held.update(roots)
+        self.sources[layer] = (*self.sources.get(layer, ()), *roots)
+
     def _known(self, node: Node) -> bool:
         """Whether an operator is a layer, a part of one, or changes nothing."""
-        hidden = any(name in self.graph.hidden for name in node.inputs)
+        unread = self.graph.hidden if node.kind in QUANTISED else self.graph.hidden | self.view.single
+        hidden = any(name in unread for name in node.inputs)
         if hidden or not all(self.view.values[name].order for name in self.view.maps(node)):
             return False
         if self._absorbed(node) or self._unrolled(node):
@@ -188,32 +222,50 @@ class _Reader:
         if found.layer is None:
             self._same(value, found.reads[0])
         elif not self._joined(found, node):
-            self.draft.add(value, found.layer, _label(node), found.reads, found.weights)
+            name = self.draft.add(value, found.layer, _label(node), found.reads, found.weights)
+            names = held_by(node, self.graph, bool(found.weights or found.learnt))
+            if found.learnt and self._root(names[0]) not in self.held:
+                self.learnt[name] = found.learnt
+            if found.learnt:
+                self.held.update(map(self._root, names))
+            else:
+                self._hold(name, names)
 
     def _opaque(self, node: Node) -> None:
-        self.unread[node.kind] = self.unread.get(node.kind, 0) + 1
         params = self._params(node)
         reads = tuple(dict.fromkeys(self.view.maps(node)))
-        for value in (name for name in node.outputs if self.view.uses[name]):
-            self.view.values[value] = self._guessed(value, reads[0])
-            self.draft.opaque(value, node.kind, self.view.ours(value), _label(node), reads, params)
-            params = 0  # the first output carries them
+        outputs = [name for name in node.outputs if self.view.uses[name]] or list(node.outputs[:1])
+        if node.kind == "DynamicQuantizeLinear":
+            self.view.single.update(outputs[1:])
+            del outputs[1:]
+        for value in outputs:
+            shape = self.graph.shapes[value]
+            alike = next((name for name in reads if self.graph.shapes[name] == shape), reads[0])
+            self.view.values[value] = self._guessed(node, value, alike)
+        known = cost(self.view, node, outputs[0])
+        if not known:
+            self.unread[node.kind] = self.unread.get(node.kind, 0) + 1
+        for value in outputs:
+            self.draft.opaque(value, node.kind, self.view.ours(value), _label(node), reads, params, **known)
+            params = 0  # the first output carries them, and the work
+            known = {**known, "macs": 0, "elementwise": 0} if known else {}
 
     def _params(self, node: Node) -> int:
         """The numbers of an unknown operator's weights, once each; -1 where it is not known which or how many."""
         weights = weights_of(node, self.graph)
         if weights is None or self.graph.hidden & set(weights):
             return -1
-        fresh = set(weights) - self.counted
-        self.counted |= fresh
-        return sum(self.graph.constants[name].size for name in fresh)
+        fresh = {self._root(name): name for name in weights if self._root(name) not in self.counted}
+        self.counted.update(fresh)
+        self.held.update(fresh)
+        return sum(self.graph.constants[name].size for name in fresh.values())
 
-    def _guessed(self, value: str, read: str) -> Value:
+    def _guessed(self, node: Node, value: str, read: str) -> Value:
         """How the output of an unknown operator lies: as its input, or channels first."""
         shape, order = self.graph.shapes[value], self.view.values[read].order
         if len(shape) < 2 or shape[0] != self.graph.batch:
             return Value(())
-        if len(shape) == 4 and order != LAST:
+        if len(shape) == 4 and (order != LAST or node.kind in MAPS or value in self.view.wanted):
             return Value(FIRST)
         return Value(order if len(order) == len(shape) else tuple(range(len(shape))))
 
@@ -271,6 +323,8 @@ class _Reader:
             return False
         weights: dict[str, Tensor] = {key: changes.pop(key) for key in ("bias", "gamma", "beta") if key in changes}
         self._change(before[0], node.outputs[0], x, weights, **changes)
+        if weights:
+            self._hold(before[1].name, [name for name in node.inputs if name != x])
         self.view.values[node.outputs[0]] = self.view.values[x]
         return True
 
@@ -325,19 +379,23 @@ class _Reader:
     # --- weights that serve twice ---------------------------------------------------------------
 
     def _share(self) -> None:
-        """Layers of one type with the same weights, down to the last, share them."""
+        """Layers of one type whose weights are the same constants share them."""
         own: dict[str, dict[str, Array]] = {}
         for key, array in self.draft.weights.items():
             own.setdefault(key.rpartition("/")[0], {})[key.rpartition("/")[2]] = array
         seen: dict[Any, str] = {}
         for place, layer in enumerate(self.draft.layers):
             weights = own.get(layer.name, {})
-            if not any(is_kernel(key) for key in weights):
-                continue  # normalisations start with the same weights, and are often equal by chance
-            print_ = layer.op, *((key, array.shape, hash(array.tobytes())) for key, array in sorted(weights.items()))
-            owner = seen.setdefault(print_, layer.name)
-            if owner != layer.name and all(np.array_equal(own[owner][key], array) for key, array in weights.items()):
+            if not any(is_kernel(key) for key in weights) or not self.tied[layer.name]:
+                seen.setdefault((layer.op, self.sources.get(layer.name)), layer.name)
+                continue
+            owner = seen.setdefault((layer.op, self.sources[layer.name]), layer.name)
+            alike = {key: array.shape for key, array in weights.items()}
+            if owner == layer.name or alike != {key: array.shape for key, array in own[owner].items()}:
+                continue
+            if all(np.array_equal(own[owner][key], array) for key, array in weights.items()):
                 self.draft.layers[place] = replace(layer, shares=owner)
+                del self.tied[layer.name]
                 for key in weights:
                     del self.draft.weights[f"{layer.name}/{key}"]
 

@@ -18,6 +18,7 @@ from convwise.core.activations import spelled
 from convwise.formats.onnx.graph import Graph, Node
 
 ACTIVATED, GROUP_NORM, LAYER_NORM, GLU = "our activation", "our group norm", "our layer norm", "our glu"
+SHUFFLE = "ChannelShuffle"
 # What the attributes of activations are where a file does not say.
 DEFAULTS: dict[str, dict[str, float]] = {
     "LeakyRelu": {"alpha": 0.01}, "Elu": {"alpha": 1.0}, "Celu": {"alpha": 1.0},
@@ -89,7 +90,8 @@ class _Finder:
         self.maker = {name: node for node in graph.nodes for name in node.outputs}
 
     def replaced(self, node: Node) -> Node:
-        return self._activation(node) or self._group_norm(node) or self._layer_norm(node) or self._glu(node) or node
+        ways = self._activation, self._group_norm, self._layer_norm, self._glu, self._shuffle
+        return next(filter(None, (way(node) for way in ways)), node)
 
     def _activation(self, node: Node) -> Node | None:
         for name, patterns in _ACTIVATIONS:
@@ -197,6 +199,26 @@ class _Finder:
             return None
         rank = len(self.graph.shapes[node.inputs[0]])
         return tuple(sorted(int(axis) % rank for axis in np.asarray(given).reshape(-1)))
+
+    # --- channels in another order ------------------------------------------------------------
+
+    def _shuffle(self, node: Node) -> Node | None:
+        """Reshape to (n, groups, channels / groups, ...), the two axes exchanged, Reshape back: ShuffleNet's."""
+        turned = self._made(node.inputs[0], "Transpose") if node.kind == "Reshape" else None
+        split = self._made(turned.inputs[0], "Reshape") if turned else None
+        if turned is None or split is None:
+            return None
+        shapes = self.graph.shapes
+        given, inside = shapes[split.inputs[0]], shapes[split.outputs[0]]
+        swapped = (0, 2, 1, *range(3, len(inside)))
+        fits = (
+            len(inside) == len(given) + 1
+            and inside[3:] == given[2:]
+            and tuple(turned.attributes.get("perm", ())) == swapped
+        )
+        if not fits or shapes[node.outputs[0]] != given or not inside[0] == given[0] == self.graph.batch:
+            return None
+        return replace(node, kind=SHUFFLE, inputs=(split.inputs[0],), attributes={})
 
     # --- gates ------------------------------------------------------------------------------
 

@@ -196,11 +196,12 @@ def _with_constant(view: View, node: Node) -> Read | None:
     if array.dtype.kind in "iub" or (node.kind == "Div" and not np.all(given)):
         return None  # whole numbers are divided, and overflow, otherwise
     read = _limited(node.kind, given) if node.kind in ("Max", "Min") else None
-    if read is None and node.kind in ("Mul", "Div") and node.inputs[0] == x and given.size > _FEW:
+    if read is None and given.size > _FEW and (node.kind == "Mul" or (node.kind == "Div" and node.inputs[0] == x)):
         gamma = np.broadcast_to(given if node.kind == "Mul" else 1 / given, (given.size,))
         return Read(LayerScale(), view.values[x], (x,), {"gamma": gamma})
     layer = read or _affine(node, given, node.inputs[0] == x)
-    return None if layer is None else Read(layer, view.values[x], (x,))
+    learnt = given.size if node.kind in ("Add", "Sub") and given.size > _FEW else 0
+    return None if layer is None else Read(layer, view.values[x], (x,), learnt=learnt)
 
 
 def _limited(kind: str, given: Tensor) -> Layer | None:

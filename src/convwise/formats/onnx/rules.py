@@ -66,17 +66,20 @@ def _fitting(view: View, node: Node, reads: int, filters: int, groups: int) -> N
     given = view.ours(node.inputs[0])[2]
     if reads == given and not filters % groups and not given % groups:
         return
-    shape = view.graph.constants[node.inputs[1]].shape
+    shape = view.graph.constants[node.inputs[QUANTISED.get(node.kind, 1)]].shape
     what = f"reads {given} channels in {groups} groups; its kernel {shape} is for {reads}, with {filters} filters"
     expected = "a kernel for the channels that it reads, and both divisible by the groups"
     raise UnusableInput(f"operator {node.name} ({node.kind})", what, expected)
 
 
 def _conv(view: View, node: Node) -> Read | None:
-    kernel = view.constant(node, 1)
+    return _convolved(view, node, view.constant(node, 1), view.constant(node, 2))
+
+
+def _convolved(view: View, node: Node, kernel: Tensor | None, bias: Tensor | None) -> Read | None:
     if not view.first(node.inputs[0]) or kernel is None or kernel.ndim != 4 or len(view.maps(node)) > 1:
         return None
-    given, groups, bias = view.ours(node.inputs[0]), node.attributes.get("group", 1), view.constant(node, 2)
+    given, groups = view.ours(node.inputs[0]), node.attributes.get("group", 1)
     size, strides, dilation = kernel.shape[2:], _pair(node, "strides"), _pair(node, "dilations")
     padding = _padding(node, given, size, strides, dilation)
     if padding is None:
@@ -88,6 +91,25 @@ def _conv(view: View, node: Node) -> Read | None:
     if groups == given[2] > 1:
         layer = DepthwiseConv2D(depth_multiplier=kernel.shape[0] // groups, **common)
     return on(view, node, layer, kernel=channels_last(layer, kernel, layer_weights(layer, given)["kernel"]), bias=bias)
+
+
+# Operators on whole numbers: which input is the kernel.
+QUANTISED = {"ConvInteger": 1, "MatMulInteger": 1, "QLinearConv": 3, "QLinearMatMul": 3}
+
+
+def _quantised(view: View, node: Node) -> Read | None:
+    """A convolution or Dense of whole numbers, each kernel less its zero point; what surrounds it is Opaque."""
+    place = QUANTISED[node.kind]
+    kernel = view.constant(node, place)
+    zero = view.constant(node, 3 if place == 1 else 5)
+    if kernel is None or kernel.ndim not in (2, 4):
+        return None
+    sides = (1,) * (kernel.ndim - 1)  # a zero point for all, for each filter, or for each unit
+    shift = 0.0 if zero is None else zero.astype(np.float32).reshape(-1, *(sides if kernel.ndim == 4 else ()))
+    turned = kernel.astype(np.float32) - shift
+    if node.kind.endswith("Conv") or node.kind == "ConvInteger":
+        return _convolved(view, node, turned, view.constant(node, 8))
+    return _dense(view, node, turned, None)
 
 
 def _transposed(view: View, node: Node) -> Read | None:
@@ -180,7 +202,8 @@ def _gemm(view: View, node: Node) -> Read | None:
     if bias is not None and bias.size not in (1, turned.shape[1]):
         return None
     shift = bias if bias is None else bias * node.attributes.get("beta", 1.0)
-    return _dense(view, node, turned * node.attributes.get("alpha", 1.0), shift)
+    alpha = node.attributes.get("alpha", 1.0)
+    return _dense(view, node, turned if alpha == 1 else turned * alpha, shift)
 
 
 def _matmul(view: View, node: Node) -> Read | None:
@@ -209,8 +232,14 @@ def _reshaped(view: View, node: Node) -> Read | None:
         return Read(Reshape(value.flat), Value(FIRST), (x,)) if whole else None
     if len(given) == 1 and out[2:] == (1, 1):
         return Read(Reshape((1, 1, *given)), Value(FIRST), (x,))
-    natural = Value(tuple(range(len(out))))
-    return Read(Reshape(out[1:]), natural, (x,)) if _natural(given, value) else None
+    wanted = node.outputs[0] in view.wanted
+    if _natural(given, value) and not wanted:
+        return Read(Reshape(out[1:]), Value(tuple(range(len(out)))), (x,))
+    last = len(given)  # our axis of the channels
+    if value.order[:2] == (0, last) and _natural(given[:-1], Value(value.order[2:])) and out[1] == given[-1]:
+        places = Value((0, len(out) - 1, *range(1, len(out) - 1)))
+        return Read(Reshape((*out[2:], out[1])), places, (x,)) if len(out) > 2 else None
+    return None
 
 
 def _transpose(view: View, node: Node) -> Read | None:
@@ -315,6 +344,12 @@ def _cast(view: View, node: Node) -> Read | None:
 _FLOATS = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16
 
 
+def held_by(node: Node, graph: Graph, weighted: bool) -> tuple[str, ...]:
+    """The constants that are weights of an operator that is one of our layers; weighted: whether it has any."""
+    places = _WEIGHTS.get(node.kind, range(len(node.inputs)) if weighted else ())
+    return tuple(name for place, name in enumerate(node.inputs) if place in places and name in graph.constants)
+
+
 def weights_of(node: Node, graph: Graph) -> tuple[str, ...] | None:
     """The constants that are weights of an operator that is none of our layers; None where that is not known."""
     held = [name for name in node.inputs if name in graph.constants or name in graph.hidden]
@@ -355,6 +390,7 @@ RULES: dict[str, Rule] = {
     "GlobalMaxPool": _global(GlobalMaxPooling2D),
     "ReduceMean": _reduced(GlobalAveragePooling2D),
     "ReduceMax": _reduced(GlobalMaxPooling2D),
+    **dict.fromkeys(QUANTISED, _quantised),
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Flatten": _reshaped,

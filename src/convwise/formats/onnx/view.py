@@ -30,12 +30,16 @@ ROW = Value((0, 1))
 
 @dataclass(frozen=True)
 class Read:
-    """What an operator is: a layer, or None where it changes nothing, on the tensors that it reads."""
+    """What an operator is: a layer, or None where it changes nothing, on the tensors that it reads.
+
+    learnt: numbers of the layer that are taken for parameters, and are no weights of its type.
+    """
 
     layer: Layer | None
     value: Value
     reads: tuple[str, ...]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    learnt: int = 0
 
 
 class View:
@@ -45,6 +49,8 @@ class View:
         self.graph = graph
         self.uses: Counter[str] = graph.uses
         self.values: dict[str, Value] = {graph.image: Value(graph.order)}
+        self.single: set[str] = set()  # numbers that a whole map is quantised by
+        self.wanted = _wanted(graph)
         self._left = MOST_NUMBERS
 
     def constant(self, node: Node, place: int) -> Tensor | None:
@@ -52,7 +58,7 @@ class View:
 
     def maps(self, node: Node) -> tuple[str, ...]:
         """The inputs that come from the image."""
-        known = self.graph.constants, self.graph.hidden
+        known = self.graph.constants, self.graph.hidden, self.single
         return tuple(name for name in node.inputs if name and not any(name in each for each in known))
 
     def ours(self, name: str, value: Value | None = None) -> Shape:
@@ -83,6 +89,20 @@ class View:
         """One number, or one per channel."""
         turned = self.turned(array, name)
         return turned.reshape(-1) if turned is not None and turned.size == turned.shape[-1] else None
+
+
+MAPS = ("AveragePool", "Conv", "ConvInteger", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalMaxPool",
+        "InstanceNormalization", "MaxPool", "QLinearConv", "SpaceToDepth", "com.microsoft.FusedConv")  # fmt: skip
+
+
+def _wanted(graph: Graph) -> frozenset[str]:
+    """The tensors that must be maps with their channels first, for what reads them, or what that is passed on to."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        shape = graph.shapes.get(node.outputs[0])
+        if node.kind in MAPS or (node.outputs[0] in found and node.kind not in ("Reshape", "Transpose", "Flatten")):
+            found.update(name for name in node.inputs if node.kind in MAPS or graph.shapes.get(name) == shape)
+    return frozenset(found)
 
 
 def unflattened(rows: Tensor, flat: Shape) -> Tensor:

@@ -204,6 +204,7 @@ def folded(draft: Draft) -> None:
         renamed |= {first.name: whole.name, second.name: whole.name}
         _replaced(draft, at, first, second, whole)
         at = max(at - 1, 1)
+    draft.renamed(renamed)
     for i, layer in enumerate(draft.layers):
         draft.layers[i] = replace(layer, shares=renamed.get(layer.shares, layer.shares))
 

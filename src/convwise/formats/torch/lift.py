@@ -67,7 +67,7 @@ def _walked(program: Program, input_shape: tuple[int, int, int]) -> Lifted:
     walk = Walk(program, input_shape)
     walk.run(RULES, composite, CONSTANTS)
     folded(walk.draft)
-    return walk.draft.lifted()
+    return walk.draft.lifted(outputs=walk.outputs)
 
 
 def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:

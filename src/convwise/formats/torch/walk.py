@@ -58,6 +58,7 @@ class Walk:
         self.held: dict[str, frozenset[str]] = {}
         self.whole = True  # whether the numbers of all weights are known
         self.memory = Memory(program.nodes, program.outputs)
+        self.outputs: list[int] = []
         self.pads: dict[str, Pads] = {}  # of values that a max pooling reads
         self.makers = {name: node for node in program.nodes for name in node.outputs}
         self.owners: dict[frozenset[str], tuple[str, type[Layer], dict[str, Shape]]] = {}
@@ -127,26 +128,14 @@ class Walk:
             self.values[name] = self.opaque(replace(node, name=name, outputs=(name,), arguments=both))
 
     def _end(self) -> None:
-        """The first output, as the last layer's. What only other outputs read, or none, stays before it."""
-        outputs = [name for name in self.program.outputs if name in self.values]
-        if not outputs:
+        """The outputs, as layers give them."""
+        found = [name for name in self.program.outputs if name in self.values]
+        if not found:
             raise UnusableInput("model", "has no output that comes from its image", "a tensor")
-        if len(self.program.outputs) > 1:
-            what = f"has {len(self.program.outputs)} outputs; what is said of the output is said of the first"
-            self.draft.problems.append(Problem("model", what, severity="note"))
-        seen = self.values[outputs[0]]
-        if seen.places is not None:
-            seen = self.standard(seen)
-        self.values[outputs[0]] = seen
-        layers = self.draft.layers
-        if not layers:
-            self.draft.add(next(self.keys), Activation("linear"), "identity", [0])
-            return
-        last = self.draft.source(seen.value)
-        if any(last in layer.inputs or last == layer.shares for layer in layers):
-            self.draft.add(next(self.keys), Activation("linear"), "output", [seen.value])
-        else:
-            layers.sort(key=lambda layer: layer.name == last)
+        seen = [self.standard(self.values[name]) for name in found]
+        if not self.draft.layers:
+            self.draft.add(0, Activation("linear"), "identity", [0])
+        self.outputs = [each.value for each in seen]
 
     def _counted(self) -> None:
         """What each layer holds that none before it does: parameters, those that learn, other numbers.

@@ -1,0 +1,162 @@
+"""What an ONNX operator that is none of our layers costs, and what its places read: told from shapes alone."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from convwise.core.parameters import Pads
+from convwise.formats.onnx.graph import Node, Shape
+from convwise.formats.onnx.patterns import SHUFFLE
+from convwise.formats.onnx.view import View
+
+# Operators with a kernel: which input it is. Each output of a convolution reads the kernel of its filter.
+_CONVS = {"Conv": 1, "com.microsoft.FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3, "DeformConv": 1}
+_PRODUCTS = {"MatMul": (0, 1), "Gemm": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3),
+             "com.microsoft.FusedMatMul": (0, 1), "com.microsoft.QGemm": (0, 3)}  # fmt: skip
+# One operation for each number that is given.
+_POINTWISE = {
+    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot",
+    "BitwiseOr", "BitwiseXor", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "Cosh", "DequantizeLinear", "Div",
+    "DynamicQuantizeLinear", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual",
+    "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min",
+    "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu",
+    "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh",
+    "ThresholdedRelu", "Where", "Xor",
+}  # fmt: skip
+# One for each number that is read.
+_REDUCING = {"ArgMax", "ArgMin", "GlobalAveragePool", "GlobalMaxPool", "ReduceL1", "ReduceL2", "ReduceLogSum",
+             "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+             "ReduceSumSquare"}  # fmt: skip
+# Five for each number: mean, deviation, scale and shift. Its statistics are not counted as sight.
+_NORMS = {"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
+          "LpNormalization", "MeanVarianceNormalization", "RMSNormalization"}  # fmt: skip
+_ALONG = {"Softmax", "LogSoftmax", "Hardmax"}  # one for each number, over an axis
+# No arithmetic at all: numbers go elsewhere.
+_MOVING = {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
+           "Reshape", "Reverse", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+           "Transpose", "Unsqueeze", SHUFFLE}  # fmt: skip
+_ACROSS = {"Concat", "Gather", "Slice", "Split"} | _REDUCING  # 'same' where every axis of places stays as it is
+
+
+def cost(view: View, node: Node, value: str) -> dict[str, Any]:
+    """macs, elementwise and moves of the Opaque layer that gives `value`, the first output; nothing where not known."""
+    macs = _macs(view, node, value)
+    elementwise = _elementwise(view, node, value)
+    if macs is None or elementwise is None:
+        return {}
+    known = {"macs": macs, "elementwise": elementwise}
+    if node.kind == "Pad" and (sides := _around(view, node)):
+        return {**known, "moves": "window", "padding": sides}
+    return {**known, "moves": _moves(view, node, value)}
+
+
+def _shape(view: View, name: str) -> Shape | None:
+    constant = view.graph.constants.get(name)
+    return view.graph.shapes.get(name) if constant is None else constant.shape
+
+
+def _macs(view: View, node: Node, value: str) -> int | None:
+    out = view.graph.shapes[value]
+    place = _CONVS.get(node.kind, 1)
+    if node.kind in _CONVS or node.kind == "ConvTranspose":
+        kernel = _shape(view, node.inputs[place])
+        read = view.graph.shapes[node.inputs[0]] if node.kind == "ConvTranspose" else out
+        return None if not kernel else prod(read) * prod(kernel[1:])
+    if node.kind in _PRODUCTS:
+        left = _shape(view, node.inputs[_PRODUCTS[node.kind][0]])
+        return None if not left else prod(out) * left[0 if node.attributes.get("transA", 0) else -1]
+    return _summed(view, node) if node.kind == "Einsum" else 0
+
+
+def _summed(view: View, node: Node) -> int | None:
+    """Of an Einsum of two: the product of all its sides."""
+    terms = node.attributes["equation"].replace(" ", "").partition("->")[0].split(",")
+    shapes = [_shape(view, name) for name in node.inputs]
+    if len(terms) != 2 or any("." in term for term in terms) or None in shapes:
+        return None
+    sides = {letter: n for term, shape in zip(terms, shapes, strict=True)
+             for letter, n in zip(term, shape or (), strict=False)}  # fmt: skip
+    return prod(sides.values())
+
+
+def _elementwise(view: View, node: Node, value: str) -> int | None:
+    kind, outputs = node.kind, prod(view.graph.shapes[value])
+    if kind in _CONVS or kind == "ConvTranspose":
+        return outputs * (len(node.inputs) > 2 and kind in ("Conv", "ConvTranspose", "com.microsoft.FusedConv"))
+    if kind == "Gemm":
+        return outputs * (len(node.inputs) > 2)
+    if kind in _PRODUCTS or kind in _MOVING or kind == "Einsum":
+        return 0
+    if kind in _REDUCING:
+        return prod(view.graph.shapes[node.inputs[0]])
+    if kind in ("MaxPool", "AveragePool", "LpPool"):
+        return outputs * prod(node.attributes["kernel_shape"])
+    if kind == "LRN":
+        return outputs * (node.attributes["size"] + 3)
+    times = 5 if kind in _NORMS else 1 if kind in _POINTWISE or kind in _ALONG or kind in ("Resize", "Upsample") else 0
+    return outputs * times or None
+
+
+# --- what places read -----------------------------------------------------------------------
+
+
+def _moves(view: View, node: Node, value: str) -> str:
+    """As core/layers.py names it."""
+    if node.kind in ("Resize", "Upsample"):
+        return _resized(view, node)
+    if node.kind == "DepthToSpace" and view.first(node.inputs[0]):
+        return "nearest"
+    given, out = view.values[view.maps(node)[0]], view.values[value]
+    if node.kind in (SHUFFLE, "LRN") or node.kind in _NORMS:
+        return "same"
+    if node.kind in _POINTWISE:
+        return "same" if _alike(view, node, value) else "unknown"
+    if node.kind in _ACROSS and given.order == out.order and len(given.order) > 2:
+        read = view.ours(view.maps(node)[0])
+        return "same" if read[:-1] == view.ours(value)[:-1] and _over_channels(view, node) else "unknown"
+    return "unknown"
+
+
+def _alike(view: View, node: Node, value: str) -> bool:
+    """Whether each place reads its own of every map: numbers for a whole side are repeated."""
+    rank = len(view.graph.shapes[value])
+    maps = [name for name in view.maps(node) if prod(view.graph.shapes[name]) > 1]
+    return all(len(view.graph.shapes[name]) == rank and view.values[name].order for name in maps)
+
+
+def _over_channels(view: View, node: Node) -> bool:
+    """Whether what an operator does to axes, it does to that of the channels."""
+    order = view.values[view.maps(node)[0]].order
+    if node.kind == "Slice":
+        axes = view.constant(node, 3)
+        return axes is not None and all(order[int(axis) % len(order)] == len(order) - 1 for axis in axes)
+    told = view.constant(node, 1) if node.kind in _REDUCING else None
+    axes = node.attributes.get("axes", ()) if told is None else told.reshape(-1)
+    given = list(axes) if node.kind in _REDUCING and node.kind[:3] != "Arg" else [node.attributes.get("axis", 0)]
+    return bool(given) and all(order[int(axis) % len(order)] == len(order) - 1 for axis in given)
+
+
+def _resized(view: View, node: Node) -> str:
+    """Rows and columns to any size; '... corners' where the outermost px stay where they are."""
+    shapes = view.graph.shapes[node.inputs[0]], view.graph.shapes[node.outputs[0]]
+    if not view.first(node.inputs[0]) or shapes[0][:2] != shapes[1][:2] or node.attributes.get("antialias", 0):
+        return "unknown"
+    mode = node.attributes.get("mode", "nearest")
+    way = node.attributes.get("coordinate_transformation_mode", "half_pixel" if node.kind == "Resize" else "asymmetric")
+    if mode == "nearest":
+        rounding = node.attributes.get("nearest_mode", "round_prefer_floor" if node.kind == "Resize" else "floor")
+        return "nearest" if (way, rounding) == ("asymmetric", "floor") else "unknown"
+    smooth = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, "")
+    if way == "align_corners" and smooth:
+        return f"aligned {smooth}"
+    return smooth if way in ("half_pixel", "pytorch_half_pixel") and smooth else "unknown"
+
+
+def _around(view: View, node: Node) -> Pads | None:
+    """Rows and columns that are repeated or mirrored around a map: (top, bottom, left, right)."""
+    pads, given = view.constant(node, 1), view.constant(node, 3)
+    if not view.first(node.inputs[0]) or pads is None or given is not None or pads.size != 8 or pads.min() < 0:
+        return None
+    (*batch, top, left), (*more, bottom, right) = pads.reshape(2, 4).tolist()
+    return None if any(batch) or any(more) else (top, bottom, left, right)

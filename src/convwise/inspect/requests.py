@@ -1,0 +1,156 @@
+"""What people type for a shape, and what to do next with what convwise does not read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from convwise.core.parameters import whole
+from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
+
+InputShape = tuple[int, int, int]
+EXPECTED = "HEIGHTxWIDTHxCHANNELS such as 224x224x3, or (224, 224, 3), each at least 1"
+CHANNELS, SIDE = (1, 2, 3, 4), 16  # of most images, and a side that is no number of channels beside them
+
+
+def input_shape(given: Any, where: str = "input_shape") -> InputShape:
+    """(height, width, channels) of what was given: '224x224x3', '224,224,3', a tuple, list or array.
+
+    UnusableInput where it is no such shape, with one that would be.
+    """
+    parts = _parts(given)
+    numbers = [whole(part) for part in parts] if parts is not None else []
+    if len(numbers) == 3 and all(n is not None and n > 0 for n in numbers):
+        height, width, channels = (n for n in numbers if n is not None)
+        return height, width, channels
+    raise UnusableInput(where, f"is {_short(given)}{_why(numbers)}", EXPECTED, _instead(numbers, where))
+
+
+def _parts(given: Any) -> Sequence[Any] | None:
+    """The numbers of a shape; a word that is none stays a word."""
+    if isinstance(given, str):
+        words = re.split(r"\s*[x×*,]\s*|\s+", given.strip().strip("()[]").strip().lower())
+        return [int(word) if word.isascii() and word.isdigit() and len(word) < 20 else word for word in words]
+    if whole(given) is not None:
+        return [given]
+    return list(given) if hasattr(given, "__len__") and not isinstance(given, (dict, bytes)) else None
+
+
+def _short(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _why(numbers: Sequence[int | None]) -> str:
+    return {1: ", one number", 2: ", without the channels", 4: ", with the batch"}.get(len(numbers), "")
+
+
+def _instead(numbers: Sequence[int | None], where: str) -> str:
+    """The shape that was meant, as it would be typed."""
+    known = [n for n in numbers if n]
+    if len(numbers) == 1 and known:
+        return typed((known[0], known[0], 3), where)
+    if len(numbers) == 2 and len(known) == 2:
+        return f"{typed((known[0], known[1], 3), where)} for colour images, {typed((*known, 1), where)} for grey ones"
+    if len(numbers) == 4 and all(n for n in numbers[1:]):
+        image = tuple(n for n in numbers[1:] if n)
+        return typed(turned(image) if is_channels_first(image, CHANNELS[-1] + 1) else image, where)
+    return typed((224, 224, 3), where)
+
+
+def typed(shape: Sequence[int], where: str) -> str:
+    """A shape as it is typed: an option of the command line, its argument, or an argument in Python."""
+    if where.startswith("--"):
+        return f"{where} {'x'.join(map(str, shape))}"
+    return f"{where}={tuple(shape)}" if where == "input_shape" else "x".join(map(str, shape))
+
+
+def is_channels_first(shape: Sequence[int], least: int = SIDE) -> bool:
+    """Whether a shape is as PyTorch has it: few channels, then a height and a width of at least so much."""
+    return shape[0] in CHANNELS and min(shape[1:]) >= least
+
+
+def turned(shape: Sequence[int]) -> InputShape:
+    """(channels, height, width) as (height, width, channels)."""
+    return shape[1], shape[2], shape[0]
+
+
+@contextmanager
+def channels_last(shape: Sequence[int] | None, where: str, of: type[ConvwiseError] = ConvwiseError) -> Iterator[None]:
+    """Where something does not fit a shape that has its channels first, say that; of: the errors that may mean it."""
+    try:
+        yield
+    except of as error:
+        if shape is None or not is_channels_first(shape):
+            raise
+        height, width, channels = shape
+        what = f"is {'x'.join(map(str, shape))}, read as height {height}, width {width} and {channels} channels, which "
+        what += f"does not fit ({error.problem.where} {error.problem.what})"
+        fix = typed(turned(shape), where)
+        kind = ShapeError if isinstance(error, ShapeError) else UnusableInput
+        raise kind(where, what, "height, width, channels: channels last", fix) from error
+
+
+# --- models ---------------------------------------------------------------------------------
+
+_TO_ONNX = "in your own code write it as ONNX"
+_KERAS = 'load it in your own code and model.save("model.keras")'
+_TORCH = (
+    "in your own code load it into its module, and "
+    "torch.export.save(torch.export.export(model, (images,)), 'model.pt2')"
+)
+# What to do with a file of a kind that is not read, by its suffix.
+INSTEAD = {
+    ".h5": _KERAS,
+    ".hdf5": _KERAS,
+    ".py": "name what it defines: module:callable",
+    ".ipynb": "move the network into a .py file and name it: module:callable",
+    ".pb": "python -m tf2onnx.convert --saved-model FOLDER --output model.onnx, with the folder that holds it",
+    ".tflite": "give the model that it was made from, or python -m tf2onnx.convert --tflite FILE --output model.onnx",
+    ".mlmodel": "give the model that it was made from, as .keras, .pt2 or .onnx: Core ML files are not read",
+    ".mlpackage": "give the model that it was made from, as .keras, .pt2 or .onnx: Core ML files are not read",
+    ".ckpt": _TORCH,
+    ".bin": _TORCH,
+    ".pkl": _TORCH,
+    ".pickle": _TORCH,
+    ".ptl": _TORCH,
+    ".torchscript": _TORCH,
+    ".caffemodel": f"{_TO_ONNX}, as caffe2onnx does",
+    ".prototxt": f"{_TO_ONNX}, as caffe2onnx does",
+    ".weights": f"{_TO_ONNX}: it holds the weights of darknet, without their network",
+    ".cfg": f"{_TO_ONNX}: darknet's files are not read",
+    ".engine": "give the .onnx file that it was built from",
+    ".plan": "give the .onnx file that it was built from",
+    ".trt": "give the .onnx file that it was built from",
+    ".xml": "give the model that it was converted from: OpenVINO's files are not read",
+    ".npz": "build the network in your own code, load the weights, and give package.module:callable",
+    ".zip": "unpack it, and give the model inside",
+    ".tar": "unpack it, and give the model inside",
+    ".gz": "unpack it, and give the model inside",
+}
+
+
+def folder_instead(path: Path) -> str:
+    """What to do with a folder that is not one of ours."""
+    if (path / "saved_model.pb").exists():
+        fix = f"python -m tf2onnx.convert --saved-model {path} --output model.onnx"
+        return f"{fix}, or load it in Keras and model.save('model.keras')"
+    if path.suffix == ".mlpackage":
+        return INSTEAD[".mlpackage"]
+    models = sorted(each.name for each in path.iterdir() if each.suffix in (".keras", ".onnx", ".pt2"))
+    return f"give a file in it: {path / models[0]}" if models else ""
+
+
+def live_instead(model: Any) -> tuple[str, str]:
+    """What an object is that is no model, and what to give instead."""
+    name = getattr(model, "__qualname__", type(model).__name__)
+    if isinstance(model, type):
+        return f"is the class {name}, and no model", f"call it, and give what it returns: {name}(...)"
+    if isinstance(model, dict):
+        return "is a dict, such as weights without their network", "build the network, load them into it, and give that"
+    if callable(model):
+        return f"is the function {name}, and no model", f"call it, and give what it returns: {name}(...)"
+    return f"is a {type(model).__name__}", ""

@@ -1,0 +1,253 @@
+"""What is counted in ONNX files: shared weights once, work that is none of our layers, every output, weights beside."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from convwise.core.calculus import analyse
+from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
+from convwise.formats.onnx import external
+from convwise.formats.onnx.lift import lift, read
+from convwise.inspect.checking import checked, load
+from onnx_graphs import floats, model_of, node, ops, run
+
+# --- params ---------------------------------------------------------------------------------
+
+BATCH = {"g": floats(3), "b": floats(3, seed=1), "m": floats(3, seed=2), "v": np.abs(floats(3, seed=3))}
+STORED = {
+    "a convolution twice": ([node("Conv", "x,k", "a", pads=[1] * 4), node("Relu", "a", "r"),
+                             node("Conv", "r,k", pads=[1] * 4)], {"k": floats(3, 3, 3, 3)}),
+    "with another bias": ([node("Conv", "x,k,b", "a"), node("Relu", "a", "r"), node("Conv", "r,k,c")],
+                          {"k": floats(3, 3, 3, 3), "b": floats(3), "c": floats(3, seed=1)}),
+    "turned": ([node("GlobalAveragePool", "x", "g"), node("Flatten", "g", "f"), node("Gemm", "f,w", "a"),
+                node("Relu", "a", "r"), node("Gemm", "r,w", transB=1)], {"w": floats(3, 6)}),
+    "turned by an operator": ([node("GlobalAveragePool", "x", "g"), node("Flatten", "g", "f"),
+                               node("MatMul", "f,w", "a"), node("Relu", "a", "r"), node("Transpose", "w", "t"),
+                               node("MatMul", "r,t")], {"w": floats(3, 6)}),
+    "normalisation": ([node("BatchNormalization", "x,g,b,m,v", "a"), node("Relu", "a", "r"),
+                       node("BatchNormalization", "r,g,b,m,v")], BATCH),
+    "transposed convolutions": ([node("ConvTranspose", "x,k", "a"), node("Relu", "a", "r"),
+                                 node("ConvTranspose", "r,k")], {"k": floats(3, 3, 2, 2)}),
+    "added per channel": ([node("Conv", "x,k", "c"), node("Relu", "c", "r"), node("Add", "r,b")],
+                          {"k": floats(16, 3, 3, 3), "b": floats(16, 1, 1)}),
+    "multiplied per channel": ([node("Conv", "x,k", "c"), node("Relu", "c", "r"), node("Mul", "b,r")],
+                               {"k": floats(16, 3, 3, 3), "b": floats(16, 1, 1)}),
+    "equal by chance": ([node("Conv", "x,k", "a"), node("Relu", "a", "r"), node("Conv", "r,l")],
+                        {"k": np.zeros((3, 3, 3, 3), np.float32), "l": np.zeros((3, 3, 3, 3), np.float32)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_every_stored_number_counts_once(name):
+    nodes, tensors = STORED[name]
+    model = model_of(nodes, tensors, ("n", 3, 8, 8))
+    total = checked(lift(model)).analysis.total
+    assert total.params == sum(array.size for array in tensors.values())
+    assert not total.bounds
+
+
+def test_dynamically_quantised_kernels_are_convolutions():
+    """As onnxruntime.quantization writes them: the image is quantised by its own range, the kernel by constants."""
+    nodes = [node("DynamicQuantizeLinear", "x", "q,s,z"), node("ConvInteger", "q,k,z,o", "i", pads=[1] * 4),
+             node("Cast", "i", "f", to=TensorProto.FLOAT), node("Mul", "s,t", "both"), node("Mul", "f,both", "m"),
+             node("Add", "m,b")]  # fmt: skip
+    tensors = {"k": np.arange(216, dtype=np.uint8).reshape(8, 3, 3, 3), "o": np.uint8(128), "t": np.float32(0.1),
+               "b": floats(1, 8, 1, 1)}  # fmt: skip
+    model = model_of(nodes, tensors, ("n", 3, 8, 8))
+    assert run(model, floats(1, 3, 8, 8)).shape == (1, 8, 8, 8)
+    found = checked(lift(model)).analysis
+    assert (found.total.params, found.total.macs) == (216 + 8, 8 * 8 * 8 * 27)
+    assert not found.total.unknown
+    assert found.total.field.size == (3, 3)
+    assert found.layers[-1].output_shape == (8, 8, 8)
+
+
+# --- operators that are none of our layers -----------------------------------------------------
+
+SPLIT = [node("Conv", "x,k", "c", pads=[1] * 4), node("Split", "c", "p,q", axis=1),
+         node("Conv", "q,l", "d", pads=[1] * 4), node("Concat", "p,d", axis=1)]  # fmt: skip
+KERNELS = {"k": floats(4, 3, 3, 3), "l": floats(2, 2, 3, 3)}
+KNOWN = {  # nodes, constants, the px that one output sees
+    "split": (SPLIT, KERNELS, 5),
+    "slice of channels": ([node("Conv", "x,k", "c"), node("Slice", "c,from,to,axis")],
+                          {"k": KERNELS["k"], "from": [0], "to": [2], "axis": [1]}, 3),
+    "shuffle": ([node("Conv", "x,k", "c"), node("Reshape", "c,five", "s"),
+                 node("Transpose", "s", "t", perm=[0, 2, 1, 3, 4]), node("Reshape", "t,four")],
+                {"k": KERNELS["k"], "five": [1, 2, 2, 6, 6], "four": [1, 4, 6, 6]}, 3),
+    "pixel shuffle": ([node("Conv", "x,k", "c"), node("DepthToSpace", "c", blocksize=2)], {"k": KERNELS["k"]}, 3),
+    "corners": ([node("Conv", "x,k", "c"), node("Resize", "c,,z", mode="linear",
+                                                coordinate_transformation_mode="align_corners")],
+                {"k": KERNELS["k"], "z": np.array([1, 1, 2, 2], np.float32)}, 4),
+    "bicubic": ([node("Conv", "x,k", "c"), node("Resize", "c,,z", mode="cubic",
+                                                coordinate_transformation_mode="align_corners")],
+                {"k": KERNELS["k"], "z": np.array([1, 1, 2, 2], np.float32)}, 6),
+    "mirrored": ([node("Pad", "x,p", "a", mode="reflect"), node("Conv", "a,k")],
+                 {"k": KERNELS["k"], "p": [0, 0, 1, 1, 0, 0, 1, 1]}, 3),
+    "mean over channels": ([node("Conv", "x,k", "c"), node("ReduceMean", "c", axes=[1])], {"k": KERNELS["k"]}, 3),
+    "max over channels": ([node("Conv", "x,k", "c"), node("ReduceMax", "c", axes=[1])], {"k": KERNELS["k"]}, 3),
+    "root": ([node("Conv", "x,k", "c"), node("Abs", "c", "a"), node("Sqrt", "a")], {"k": KERNELS["k"]}, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_moves_no_place_or_a_known_way_leaves_all_known(name):
+    nodes, tensors, px = KNOWN[name]
+    model = model_of(nodes, {key: np.asarray(value) for key, value in tensors.items()}, (1, 3, 8, 8))
+    shape = run(model, floats(1, 3, 8, 8)).shape[1:]
+    found = checked(lift(model)).analysis
+    assert not found.total.bounds
+    assert found.layers[-1].output_shape == shape
+    assert found.total.field.known
+    assert found.total.field.windows == (px, px)
+
+
+def test_products_of_two_maps_are_counted():
+    nodes = [node("Flatten", "x", "f"), node("Unsqueeze", "f,one", "r"), node("Transpose", "r", "t", perm=[0, 2, 1]),
+             node("MatMul", "t,r")]  # fmt: skip
+    found = checked(lift(model_of(nodes, {"one": np.array([1])}, (1, 3, 4, 2)))).analysis
+    assert found.total.macs == 24 * 24  # an outer product
+    assert not found.total.unknown
+
+
+def test_a_map_behind_a_reshape_that_is_none_of_ours_has_its_channels_last():
+    """Rows of numbers that become channels, height and width, for a convolution."""
+    nodes = [node("Reshape", "x,rows", "r"), node("MatMul", "r,w", "d"), node("Transpose", "d", "t", perm=[0, 2, 1]),
+             node("Reshape", "t,map", "m"), node("Conv", "m,k")]  # fmt: skip
+    tensors = {"rows": np.array([1, 64, 3]), "w": floats(3, 8), "map": np.array([1, 8, 8, 8]), "k": floats(4, 8, 3, 3)}
+    found = checked(lift(model_of(nodes, tensors, (1, 3, 8, 8)))).analysis
+    assert found.layers[-1].output_shape == (6, 6, 4)
+    assert found.total.macs == 64 * 3 * 8 + 6 * 6 * 4 * 72
+    turned = [node("Reshape", "x,map", "m"), node("Relu", "m", "r"), node("Conv", "r,k")]
+    found = checked(
+        lift(model_of(turned, {"map": np.array([1, 12, 4, 4]), "k": floats(4, 12, 3, 3)}, (1, 3, 8, 8)))
+    ).analysis
+    assert [row.output_shape for row in found.layers] == [(4, 4, 12), (4, 4, 12), (2, 2, 4)]
+
+
+# --- ends -----------------------------------------------------------------------------------
+
+
+def test_every_output_and_what_none_reads_are_counted():
+    nodes = [node("Conv", "x,k", "a"), node("Conv", "a,l", "y"), node("Conv", "a,m", "z"), node("Conv", "a,n", "w")]
+    kernels = {"k": floats(4, 3, 3, 3), "l": floats(5, 4, 1, 1), "m": floats(6, 4, 1, 1), "n": floats(7, 4, 1, 1)}
+    lifted = lift(model_of(nodes, kernels, more=["z"]))
+    assert (lifted.net.layers[-1].name, lifted.outputs) == ("y", ("z",))
+    assert checked(lifted).analysis.total.params == sum(array.size for array in kernels.values())
+    said = {problem.where: problem.what for problem in checked(lifted).problems}
+    assert "24 parameters" in said["model"]
+    assert "28 parameters" in said["w"]
+
+
+def test_maps_that_do_not_meet_are_named_with_their_sizes():
+    nodes = [node("MaxPool", "x", "p", kernel_shape=[2, 2], strides=[2, 2]), node("Conv", "p,k", "c", pads=[1] * 4),
+             node("ConvTranspose", "c,t", "u", strides=[2, 2]), node("Concat", "u,x", axis=1)]  # fmt: skip
+    model = model_of(nodes, {"k": floats(4, 3, 3, 3), "t": floats(4, 4, 2, 2)}, ("n", 3, "h", "w"))
+    assert lift(model, (16, 16, 3)).net.layers[-1].op == "Concatenate"
+    with pytest.raises(ShapeError) as error:
+        lift(model, (17, 17, 3))
+    said = str(error.value)
+    assert "(Concat): reads u (1, 4, 16, 16), x (1, 3, 17, 17)" in said
+    assert "value_info" not in said
+    added = model_of([node("Conv", "x,k", "a"), node("Add", "a,x")], {"k": floats(3, 3, 3, 3)}, (1, 3, 8, 8))
+    with pytest.raises(ConvwiseError, match=r"\(1, 3, 6, 6\).*\(1, 3, 8, 8\)"):
+        lift(added)
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+def test_weights_may_be_listed_as_inputs(opset):
+    """As IR version 3 asks: PyTorch wrote such files up to 1.4 or so, with an opset of up to 11."""
+    tensors = {"k": floats(8, 3, 3, 3), "b": floats(8)}
+    model = model_of([node("Conv", "x,k,b", pads=[1] * 4)], tensors, (1, 3, 8, 8), opset=opset)
+    model.ir_version = 3
+    for name, array in tensors.items():
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape))
+    total = analyse(lift(model).net).total
+    assert (total.params, total.macs) == (224, 8 * 8 * 8 * 27)
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """A model whose weights lie in another file, and the model with all in it."""
+    tensors = {"k": floats(8, 3, 3, 3), "shape": np.array([1, -1])}
+    whole = model_of([node("Conv", "x,k", "a"), node("Reshape", "a,shape")], tensors, (1, 3, 8, 8))
+    parted = onnx.ModelProto()
+    parted.CopyFrom(whole)
+    onnx.save_model(parted, tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    return tmp_path / "m.onnx", whole
+
+
+def test_weights_beside_the_file_are_read(beside):
+    path, whole = beside
+    there, here = read(path), lift(whole)
+    assert there.net == here.net
+    assert all(np.array_equal(there.weights[key], array) for key, array in here.weights.items())
+
+
+def test_of_too_many_weights_the_shapes_are_read(beside, monkeypatch):
+    path, whole = beside
+    monkeypatch.setattr(external, "MOST_BYTES", 100)
+    monkeypatch.setattr(external, "SMALL", 10)
+    lifted = load(path)
+    assert lifted.net == lift(whole).net
+    assert lifted.weights == {}
+    assert "shapes alone" in lifted.problems[0].what
+
+
+def test_a_missing_file_of_weights_is_named(beside):
+    path, _ = beside
+    (path.parent / "m.onnx.data").unlink()
+    with pytest.raises(UnusableInput, match=r"m\.onnx: keeps its weights in 'm\.onnx\.data', which is not beside it"):
+        read(path)
+
+
+def test_a_file_of_weights_that_is_cut_off_is_named(beside):
+    path, _ = beside
+    (path.parent / "m.onnx.data").write_bytes(b"1234")
+    with pytest.raises(UnusableInput, match=r"cut off: m\.onnx\.data ends after 4 of its 864 bytes"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "place", ["../secret", "/etc/passwd", "a/../../secret", "c:\\secret", "link", "linked/secret", ""]
+)
+def test_no_file_elsewhere_is_opened(tmp_path, place):
+    (tmp_path / "secret").write_bytes(bytes(4 * 216))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "linked").symlink_to(tmp_path)
+    model = model_of([node("Conv", "x,k")], {"k": floats(8, 3, 3, 3)}, (1, 3, 8, 8))
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, location=place)
+    tensor.ClearField("raw_data")
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UnusableInput, match="not in its own folder: it was not opened"):
+        read(folder / "m.onnx")
+
+
+@pytest.mark.parametrize("about", [{"offset": "-4"}, {"length": "99999999999999999999999"}, {"length": "4"}])
+def test_places_in_a_file_that_cannot_be_are_refused(beside, about):
+    path, _ = beside
+    model = onnx.load_model_from_string(path.read_bytes())
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = about.get(entry.key, entry.value)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnusableInput, match="expected 864 bytes"):
+        read(path)
+
+
+def test_numpy_arrays_come_from_the_bytes_beside(tmp_path):
+    """Of a type that numpy does not have."""
+    tensor = numpy_helper.from_array(floats(4, 3, 1, 1), "w")
+    model = model_of([node("Cast", "w", "k", to=TensorProto.FLOAT), node("Conv", "x,k")], {"w": floats(4, 3, 1, 1)})
+    model.graph.initializer[0].CopyFrom(
+        helper.make_tensor("w", TensorProto.BFLOAT16, (4, 3, 1, 1), numpy_helper.to_array(tensor).reshape(-1))
+    )
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="d", size_threshold=0)
+    assert ops(read(tmp_path / "m.onnx", (8, 6, 3))) == ["Conv2D"]
