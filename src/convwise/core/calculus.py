@@ -210,7 +210,6 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
     way = leading_to(net, {net.layers[-1].name}) if net.layers else set()
     fields = [row.field for row in rows if row.name in way]
     placed = [row.field for row in rows if row.name in way and len(row.output_shape) == 3 and row.field.rows.step]
-    lost = any(not field.known for field in fields)
     return Total(
         params=sum(row.params for row in rows),
         trainable=sum(row.trainable for row in rows),
@@ -218,7 +217,7 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
         elementwise=sum(row.elementwise for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
         peak_bytes=_peak(net, rows),
-        field=placed[-1] if placed else Field(known=not lost),
+        field=(placed or fields or [Field()])[-1],
         border=_border(net, reach),
         unknown=tuple(row.name for row in rows if not row.known),
         uncounted=tuple(row.name for row in rows if not row.counted),

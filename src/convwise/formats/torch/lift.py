@@ -30,11 +30,9 @@ from convwise.formats.torch.pt2 import (
     read_program,
     renamed,
 )
+from convwise.formats.torch.refusals import refusal, unreadable
 from convwise.formats.torch.rules import RULES
 from convwise.formats.torch.walk import Walk
-
-# What the errors of torch.export have in common where the way through a module depends on the values in an image.
-BRANCHES = ("data-dependent", "DataDependent", "control flow", "DynamicOutputShape", "Unbacked")
 
 
 def lift(module: nn.Module, input_shape: tuple[int, int, int]) -> Lifted:
@@ -74,6 +72,9 @@ def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
     """The module's program for so many images that the batch is known among the axes, also once it was moved."""
     height, width, channels = input_shape
     training = module.training
+    with _quiet():
+        if (error := unreadable(module)) is not None:
+            raise error
     like = next((each for each in module.parameters() if each.is_floating_point()), torch.empty(0))
     try:
         with _quiet(), torch.no_grad():
@@ -82,12 +83,8 @@ def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
     except UnusableInput:
         raise
     except Exception as error:  # whatever torch.export, or the module itself, says
-        said = str(error).strip().splitlines()
-        what = f"cannot be traced by torch.export: {type(error).__name__}: {said[0] if said else ''}"
-        expected = f"a module that reads images {input_shape}, here {BATCH} at a time"
-        branches = any(word in f"{type(error).__name__} {error}" for word in BRANCHES)
-        fix = "branch on shapes only, not on values, or give an ONNX file" if branches else ""
-        raise UnusableInput(type(module).__name__, what, expected, fix) from error
+        with _quiet():
+            raise refusal(module, input_shape, error) from error
     finally:
         module.train(training)
 

@@ -120,7 +120,8 @@ def _linear(walk: Walk, node: Node) -> Seen | None:
     if bias is not None:
         numbers = walk.number(bias)
         weights["bias"] = None if numbers is None else numbers.reshape(-1)
-    return like(walk.add(node, L.Dense(units, bias is not None), seen, weights=weights), seen)
+    made = walk.add(node, L.Dense(units, bias is not None), seen, weights=weights)
+    return made if len(seen.shape) == 1 else like(made, seen)  # the numbers of a row are new ones
 
 
 # --- pooling -------------------------------------------------------------------------------
