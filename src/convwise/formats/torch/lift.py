@@ -73,8 +73,8 @@ def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
     height, width, channels = input_shape
     training = module.training
     with _quiet():
-        if (error := unreadable(module)) is not None:
-            raise error
+        if (told := unreadable(module)) is not None:
+            raise told
     like = next((each for each in module.parameters() if each.is_floating_point()), torch.empty(0))
     try:
         with _quiet(), torch.no_grad():

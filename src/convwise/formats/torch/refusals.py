@@ -31,9 +31,7 @@ def unreadable(module: nn.Module) -> UnusableInput | None:
     if any(".quantized" in kind.__module__ or kind.__module__.startswith("torchao.") for kind in kinds):
         fix = "give the model as it was before it was converted: its shapes, parameters and macs are the same"
         return UnusableInput(name, "is quantised: its weights are packed", "weights of a floating type", fix)
-    if any(
-        isinstance(each, nn.parameter.UninitializedTensorMixin) for each in (*module.parameters(), *module.buffers())
-    ):
+    if any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers()))):
         fix = "call it once in your own code on a batch of images"
         return UnusableInput(name, "has lazy layers, whose weights are not made yet", "a module with its weights", fix)
     inputs = required(module)
