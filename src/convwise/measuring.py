@@ -19,7 +19,8 @@ from convwise.evidence.bench import measure_on
 from convwise.evidence.edits import Subject
 from convwise.evidence.experiment import Base, Edit, Found, Measured, Memory, Record, Terms
 from convwise.images.loading import TEST_SHARE, Images, read
-from convwise.inspect.checking import InputShape, load
+from convwise.inspect.checking import load
+from convwise.inspect.requests import InputShape
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
 from convwise.output import deliver

@@ -353,6 +353,14 @@ def test_a_decoder_half_a_px_off_is_a_note():
     assert warning.problem.severity == "warning"
 
 
+def test_corners_that_meet_are_a_note():
+    """Of two maps whose corners are aligned, as many U-Nets enlarge, no place is a unit away from its other."""
+    enlarged = L.Opaque("Resize", (16, 16, 16), 0, 0, 16**3, "aligned bilinear", name="up")
+    (note,) = found("misaligned branches", net(conv(name="skip"), L.MaxPooling2D(2), conv(16), enlarged,
+                                               L.Concatenate(inputs=("up", "skip"), name="join")))  # fmt: skip
+    assert note.problem.severity == "note"
+
+
 def test_rows_lost_are_counted():
     (finding,) = found("border lost", net(L.MaxPooling2D((4, 3)), shape=(19, 32, 1)))
     assert "the last 3 of 19 rows and the last 2 of 32 columns" in finding.problem.what
@@ -493,6 +501,12 @@ LARGE = {
     "enlarged": lambda: net(L.UpSampling2D(4096, "bicubic"), *(conv(kernel=999) for _ in range(5))),
     "holes": lambda: net(L.Conv2DTranspose(8, 1, 1024), conv(kernel=199)),
     "adaptive": lambda: net(L.AdaptiveAveragePooling2D(4096), conv(), shape=(10**6 + 3, 10**6 + 3, 8)),
+    "many phases": lambda: net(L.UpSampling2D(2048), *(conv() for _ in range(3000))),
+    "five thousand": lambda: net(*(L.Activation("relu") for _ in range(5000))),
+    "read by all": lambda: net(
+        *(L.Conv2D(1, 1, name=f"c{i}", inputs=("input",)) for i in range(3000)),
+        L.Concatenate(inputs=tuple(f"c{i}" for i in range(3000))),
+    ),
 }
 
 

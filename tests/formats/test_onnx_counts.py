@@ -87,7 +87,18 @@ KNOWN = {  # nodes, constants, the px that one output sees
     "mirrored": ([node("Pad", "x,p", "a", mode="reflect"), node("Conv", "a,k")],
                  {"k": KERNELS["k"], "p": [0, 0, 1, 1, 0, 0, 1, 1]}, 3),
     "mean over channels": ([node("Conv", "x,k", "c"), node("ReduceMean", "c", axes=[1])], {"k": KERNELS["k"]}, 3),
+    "spatial attention": ([node("Conv", "x,k", "c"), node("ReduceMean", "c", "m", axes=[1], keepdims=0),
+                           node("ReduceMax", "c", "n", axes=[1], keepdims=0), node("Unsqueeze", "m,one", "p"),
+                           node("Unsqueeze", "n,one", "q"), node("Concat", "p,q", "r", axis=1),
+                           node("Conv", "r,l", "s", pads=[1] * 4), node("Sigmoid", "s", "t"), node("Mul", "c,t")],
+                          {"k": KERNELS["k"], "one": [1], "l": floats(1, 2, 3, 3)}, 5),
     "max over channels": ([node("Conv", "x,k", "c"), node("ReduceMax", "c", axes=[1])], {"k": KERNELS["k"]}, 3),
+    "space to depth": ([node("SpaceToDepth", "x", "a", blocksize=2), node("Conv", "a,k")],
+                       {"k": floats(4, 12, 3, 3)}, 6),
+    "focus": ([*(node("Slice", f"x,{a}{b},end,axes,two", f"s{a}{b}") for a in (0, 1) for b in (0, 1)),
+               node("Concat", "s00,s10,s01,s11", "s", axis=1), node("Conv", "s,k")],
+              {"k": floats(4, 12, 3, 3), "end": [8, 8], "axes": [2, 3], "two": [2, 2],
+               **{f"{a}{b}": [a, b] for a in (0, 1) for b in (0, 1)}}, 6),
     "root": ([node("Conv", "x,k", "c"), node("Abs", "c", "a"), node("Sqrt", "a")], {"k": KERNELS["k"]}, 3),
 }  # fmt: skip
 

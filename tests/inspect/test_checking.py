@@ -208,7 +208,7 @@ def test_live_models_are_told_apart_by_their_classes_names(monkeypatch):
     for made in (module_kind, kind("mine", "Net2", module_kind), kind("keras", "Model", module_kind),
                  kind("onnx", "ModelProto")):  # fmt: skip
         assert load(made(), (16, 16, 3)).net == SOUND
-    with pytest.raises(UnusableInput, match="--input-shape"):
+    with pytest.raises(UnusableInput, match=r"input_shape=\(224, 224, 3\)"):
         load(module_kind())
     assert [name.split(".")[2] for name, _ in asked] == ["torch", "torch", "keras", "onnx"]
     with pytest.raises(UnusableInput, match="is a dict"):
@@ -277,6 +277,18 @@ def test_work_of_known_size_that_looks_where_nobody_knows_leaves_only_the_field_
     assert total["macs"] == 14 * 14 * 8 * 27 + 1000
     assert total["params"] == 8 * 27 + 8
     assert set(total["at_least"]) == {"receptive_field"}
+
+
+def test_places_that_attend_to_each_other_leave_the_field_open():
+    """As in a vision transformer: patches of 4 px, and then everything with everything."""
+    tokens = (L.Conv2D(8, 4, 4), L.Reshape((16, 8)), L.Opaque("Attention", (16, 8), 0, 4096, 0), L.Dense(8))
+    net = Net((16, 16, 3), (*tokens, L.Flatten(), L.Dense(3)))
+    answer = to_json(check(net))
+    assert answer["layers"][1]["receptive_field"]["size"] == [4, 4]
+    assert answer["total"]["receptive_field"] is None
+    assert answer["total"]["at_least"] == {"receptive_field": {"size": [4, 4]}}
+    whole = to_json(check(Net((16, 16, 3), (*tokens[:2], *tokens[3:], L.Flatten()))))
+    assert whole["layers"][-1]["receptive_field"]["size"] == [16, 16]
 
 
 HEADS = Net((8, 8, 3), (L.Conv2D(4, 3, name="stem"), L.Conv2D(2, 1, name="aux"),

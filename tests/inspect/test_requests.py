@@ -19,6 +19,7 @@ from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
 from convwise.inspect.checking import check, load
 from convwise.inspect.requests import INSTEAD, input_shape
 from convwise.inspect.single import layer
+from onnx_graphs import floats, model_of, node
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command(cls=cli_layer.Words)(cli_layer.layer)
@@ -27,8 +28,8 @@ FREE = Net((8, 8, 3), (L.Conv2D(2, 3),))
 
 @pytest.mark.parametrize(
     "given",
-    ["32x24x3", "32X24X3", "32,24,3", "(32, 24, 3)", "32 x 24 x 3", (32, 24, 3), [32, 24, 3], np.array([32, 24, 3]),
-     tuple(np.int64(n) for n in (32, 24, 3))],
+    ["32x24x3", "32X24X3", "32,24,3", "(32, 24, 3)", "32 x 24 x 3", "32x24x3,", (32, 24, 3), [32, 24, 3],
+     np.array([32, 24, 3]), tuple(np.int64(n) for n in (32, 24, 3))],
 )  # fmt: skip
 def test_a_shape_is_read_in_any_form(given):
     shape = input_shape(given)
@@ -79,6 +80,25 @@ def test_channels_that_come_first_are_told_apart_from_the_height():
     assert layer("1x28x28", filters=4, kernel_size=1).output_shape == (1, 28, 4)  # a map of one row may be meant
     with pytest.raises(ConvwiseError, match="filters"):
         layer("1x28x28", kernel_size=3)
+
+
+def test_errors_of_the_file_are_not_the_shapes(tmp_path):
+    with pytest.raises(UnusableInput, match="is not there"):
+        check(tmp_path / "gone.keras", input_shape=(3, 32, 32))
+    (tmp_path / "net.json").write_text("{")
+    with pytest.raises(UnusableInput, match=r"net\.json: is not JSON"):
+        check(tmp_path / "net.json", input_shape=(3, 32, 32))
+
+
+def test_a_size_that_is_asked_for_is_typed_as_the_door_takes_it():
+    model = model_of([node("Conv", "x,k")], {"k": floats(2, 1, 3, 3)}, ("n", 1, "h", "w"))
+    with pytest.raises(UnusableInput) as error:
+        load(model)
+    assert error.value.problem.fix.startswith("input_shape=(224, 224, 1)")
+    with pytest.raises(UnusableInput) as error:
+        load(model, None, "--input-shape")
+    option, shape, *_ = error.value.problem.fix.split()
+    assert (option, parse_shape(shape)) == ("--input-shape", (224, 224, 1))
 
 
 PLAIN = layer((12, 12, 4), filters=4, kernel_size=3, padding="same").layer

@@ -52,7 +52,7 @@ def check(
     shape = parse_shape(input_shape) if input_shape else None
     if apply and not images:
         raise UnusableInput("--apply", "has nothing to train on", "--images with it")
-    lifted = load(model, shape)
+    lifted = load(model, shape, "--input-shape")
     read = read_images(images) if images else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
     applied = _apply(found, read, budget, as_json) if apply and read else None

@@ -27,6 +27,7 @@ from convwise.core.problems import ShapeError
 from convwise.core.windows import NO_PADS, Shape
 
 BYTES = 4  # of one activation, float32
+MOST_PHASES = 2**20  # that the fields of a net are looked at in, in all: some seconds
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class LayerCost:
 @dataclass(frozen=True)
 class Total:
     """The sums over a net, and the receptive field at the last layer on the way to the output that still has places.
+
+    It is unknown where a layer on that way sees nobody knows what, as places that attend to each other do.
 
     All layers are in the sums, those that no output reads as well. unknown: the layers whose cost is in
     no sum, so that `bounds` are lower bounds; uncounted: those whose params are in none; border: the border
@@ -105,22 +108,24 @@ def analyse(net: Net) -> Analysis:
     reach: dict[str, Field] = {INPUT: Field()}
     maps = dict(shapes)  # where the places of a map stand in one row: the map
     stored: dict[str, int] = {}
-    rows = []
+    rows, looked = [], 0
     for layer in net.layers:
-        seen = _Seen([reach[name] for name in layer.inputs], maps[layer.inputs[0]])
+        seen = _Seen([reach[name] for name in layer.inputs], maps[layer.inputs[0]], looked < MOST_PHASES)
         row = _layer_cost(layer, [shapes[name] for name in layer.inputs], seen)
         shapes[layer.name], reach[layer.name] = row.output_shape, row.field
         maps[layer.name] = _map(row.output_shape, seen.map)
+        looked += row.field.phases
         stored[layer.name] = _used(layer, shapes[layer.inputs[0]], stored) if layer.shares else row.params
         rows.append(row)
     return Analysis(tuple(rows), _total(net, rows, reach))
 
 
 class _Seen(NamedTuple):
-    """The fields of a layer's inputs, and the first of them as a map."""
+    """The fields of a layer's inputs, the first of them as a map, and whether there is time to look further."""
 
     fields: Sequence[Field]
     map: Shape
+    timely: bool
 
 
 def _map(shape: Shape, before: Shape) -> Shape:
@@ -183,7 +188,8 @@ def _pads(layer: Layer, shape: Shape) -> Pads:
 
 def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) -> Field:
     still = all(field.known and not field.rows.step and not field.columns.step for field in seen.fields)
-    if isinstance(layer, Opaque) and layer.moves == "unknown" and not still:  # what all see alike, all go on to see
+    lost = isinstance(layer, Opaque) and layer.moves == "unknown" and not still  # what all see alike, all go on to see
+    if lost or not seen.timely:
         return Field(known=False)
     try:
         fields = seen.fields
@@ -208,8 +214,9 @@ def _repeated(shape: Shape, output: Shape) -> tuple[bool, bool]:
 
 def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> Total:
     way = leading_to(net, {net.layers[-1].name}) if net.layers else set()
-    fields = [row.field for row in rows if row.name in way]
     placed = [row.field for row in rows if row.name in way and len(row.output_shape) == 3 and row.field.rows.step]
+    lost = any(not row.field.known for row in rows if row.name in way)
+    ends = placed or [row.field for row in rows[-1:]] or [Field()]
     return Total(
         params=sum(row.params for row in rows),
         trainable=sum(row.trainable for row in rows),
@@ -217,7 +224,7 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
         elementwise=sum(row.elementwise for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
         peak_bytes=_peak(net, rows),
-        field=(placed or fields or [Field()])[-1],
+        field=Field(known=False) if lost else ends[-1],
         border=_border(net, reach),
         unknown=tuple(row.name for row in rows if not row.known),
         uncounted=tuple(row.name for row in rows if not row.counted),
@@ -260,9 +267,13 @@ def _peak(net: Net, rows: Sequence[LayerCost]) -> int:
         buffer[layer.name] = buffer[layer.inputs[0]] if GEOMETRY[type(layer)].view else layer.name
         sizes.setdefault(buffer[layer.name], row.activation_bytes)
         last.update(dict.fromkeys([buffer[layer.name], *(buffer[name] for name in layer.inputs)], layer.name))
-    held, most = {INPUT}, sizes[INPUT]
+    ending: dict[str, list[str]] = {}  # for each layer, the buffers that nobody reads after it
+    for name, reader in last.items():
+        ending.setdefault(reader, []).append(name)
+    made, held, most = {INPUT}, sizes[INPUT], sizes[INPUT]
     for layer in net.layers:
-        held.add(buffer[layer.name])
-        most = max(most, sum(sizes[name] for name in held))
-        held = {name for name in held if last[name] != layer.name or name == buffer[net.layers[-1].name]}
+        held += sizes[buffer[layer.name]] if buffer[layer.name] not in made else 0
+        made.add(buffer[layer.name])
+        most = max(most, held)
+        held -= sum(sizes[name] for name in ending.get(layer.name, ()) if name != buffer[net.layers[-1].name])
     return most

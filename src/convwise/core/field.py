@@ -124,7 +124,8 @@ class Field:
     """The receptive field of a layer: rows, columns, along its longest path; `short` along its shortest.
 
     aligned: False where branches with other strides or centres (`Axis.centre`) meet, so that no one
-    stride and centre is true for all of them. known: False behind an Opaque layer, or past LOOKS.
+    stride and centre is true for all of them. known: False behind an Opaque layer that looks nobody knows where, or
+    where it would take too long to look.
     """
 
     rows: Axis = Axis()
@@ -137,6 +138,11 @@ class Field:
     def size(self) -> tuple[int, int]:
         """Px that one unit can see: rows, columns."""
         return self.rows.size, self.columns.size
+
+    @property
+    def phases(self) -> int:
+        """How many phases its axes have, beyond one each."""
+        return sum(len(axis.phases) - 1 for axis in (self.rows, self.columns, *self.short))
 
     @property
     def windows(self) -> tuple[int, int]:

@@ -93,9 +93,9 @@ class Net:
 
 def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
     """The layers with their names and inputs filled in, checked."""
-    known, before = {INPUT: Layer()}, INPUT
+    known, before, numbers = {INPUT: Layer()}, INPUT, dict[str, int]()
     for layer in layers:
-        name = layer.name or fresh(layer.op.lower(), known)
+        name = layer.name or fresh(layer.op.lower(), known, numbers)
         if name in known or not _NAME.fullmatch(name):
             raise UnusableInput(f"layer {name!r}", "has a name that is taken or not a word", "a new name")
         inputs = tuple(layer.inputs) or (before,)
@@ -109,11 +109,13 @@ def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
         yield replace(layer, name=name, inputs=inputs)
 
 
-def fresh(base: str, taken: Container[str]) -> str:
-    """The name, or the first of 'name_1', 'name_2', ... that is not taken."""
-    number = 0
+def fresh(base: str, taken: Container[str], numbers: dict[str, int] | None = None) -> str:
+    """The name, or the first of 'name_1', 'name_2', ... that is not taken; numbers: below which all are, by name."""
+    numbers = {} if numbers is None else numbers
+    number = numbers.get(base, 0)
     while (name := f"{base}_{number}" if number else base) in taken:
         number += 1
+    numbers[base] = number
     return name
 
 

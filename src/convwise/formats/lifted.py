@@ -50,6 +50,7 @@ class Draft:
         self.buffers: dict[str, int] = {}
         self._layer_of: dict[Hashable, str] = {image: INPUT}
         self._taken = {INPUT}
+        self._numbers: dict[str, int] = {}
 
     def add(self, value: Hashable, layer: Layer, name: str, reads: Sequence[Hashable],
             weights: Mapping[str, NDArray[np.generic]] | None = None) -> str:  # fmt: skip
@@ -90,7 +91,7 @@ class Draft:
     def fresh(self, name: str) -> str:
         """The name as a word that is not taken yet: 'block1/conv.2' gives 'block1_conv_2'."""
         word = re.sub(r"\W+", "_", name).strip("_") or "layer"
-        found = fresh(word if word[0].isalpha() else f"layer_{word}", self._taken)
+        found = fresh(word if word[0].isalpha() else f"layer_{word}", self._taken, self._numbers)
         self._taken.add(found)
         return found
 

@@ -26,7 +26,7 @@ from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
 from convwise.images.loading import Images, read
-from convwise.inspect.requests import INSTEAD, InputShape, channels_last, folder_instead, live_instead
+from convwise.inspect.requests import INSTEAD, InputShape, asked, folder_instead, live_instead
 from convwise.inspect.requests import input_shape as shape_of
 
 # Who reads a file, by its suffix; its lift says why it does not open a pickle.
@@ -51,14 +51,15 @@ _SUFFIXES = {suffix[1:] for suffix in (*READERS, *INSTEAD, ".json", ".safetensor
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def load(model: Any, input_shape: Any = None) -> Lifted:
+def load(model: Any, input_shape: Any = None, where: str = "input_shape") -> Lifted:
     """The net of a model: a file, a choice folder, 'package.module:callable', or a live model or Net.
 
-    input_shape: (height, width, channels), for models whose input size is free. What the model prints
-    goes to standard error. UnusableInput where it cannot be read; ShapeError where a layer does not fit.
+    input_shape: (height, width, channels), for models whose input size is free; where: what it is called
+    where it was given. What the model prints goes to standard error. UnusableInput where it cannot be
+    read; ShapeError where a layer does not fit.
     """
-    shape = None if input_shape is None else shape_of(input_shape)
-    with redirect_stdout(sys.stderr), channels_last(shape, "input_shape"):
+    shape = None if input_shape is None else shape_of(input_shape, where)
+    with redirect_stdout(sys.stderr), asked(shape, where, str(model) if isinstance(model, (str, Path)) else ""):
         return _loaded(model, shape)
 
 

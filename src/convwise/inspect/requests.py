@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convwise.core.parameters import whole
-from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
+from convwise.core.problems import ShapeError, UnusableInput
 
 InputShape = tuple[int, int, int]
 EXPECTED = "HEIGHTxWIDTHxCHANNELS such as 224x224x3, or (224, 224, 3), each at least 1"
@@ -32,7 +32,7 @@ def input_shape(given: Any, where: str = "input_shape") -> InputShape:
 def _parts(given: Any) -> Sequence[Any] | None:
     """The numbers of a shape; a word that is none stays a word."""
     if isinstance(given, str):
-        words = re.split(r"\s*[x×*,]\s*|\s+", given.strip().strip("()[]").strip().lower())
+        words = re.split(r"\s*[x×*,]\s*|\s+", given.strip(" ()[],.").lower())
         return [int(word) if word.isascii() and word.isdigit() and len(word) < 20 else word for word in words]
     if whole(given) is not None:
         return [given]
@@ -79,19 +79,29 @@ def turned(shape: Sequence[int]) -> InputShape:
 
 
 @contextmanager
-def channels_last(shape: Sequence[int] | None, where: str, of: type[ConvwiseError] = ConvwiseError) -> Iterator[None]:
-    """Where something does not fit a shape that has its channels first, say that; of: the errors that may mean it."""
+def asked(shape: Sequence[int] | None, where: str, name: str = "") -> Iterator[None]:
+    """Errors as who asked reads them: a fix as it is typed there, and a shape that has its channels first as that.
+
+    name: the file, if it is one, whose own errors the shape has nothing to do with.
+    """
     try:
         yield
-    except of as error:
-        if shape is None or not is_channels_first(shape):
-            raise
+    except (ShapeError, UnusableInput) as error:
+        problem = error.problem
+        about_file = name and problem.where in (name, Path(name).name)
+        if shape is None or about_file or not is_channels_first(shape):
+            fix = _OPTION.sub(r"input_shape=(\1, \2, \3)", problem.fix) if where == "input_shape" else problem.fix
+            if fix == problem.fix:
+                raise
+            raise type(error)(problem.where, problem.what, problem.expected, fix) from error
         height, width, channels = shape
         what = f"is {'x'.join(map(str, shape))}, read as height {height}, width {width} and {channels} channels, which "
-        what += f"does not fit ({error.problem.where} {error.problem.what})"
+        what += f"does not fit ({problem.where} {problem.what})"
         fix = typed(turned(shape), where)
-        kind = ShapeError if isinstance(error, ShapeError) else UnusableInput
-        raise kind(where, what, "height, width, channels: channels last", fix) from error
+        raise type(error)(where, what, "height, width, channels: channels last", fix) from error
+
+
+_OPTION = re.compile(r"--input-shape (\d+)x(\d+)x(\d+)")
 
 
 # --- models ---------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ from convwise.core.parameters import (
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
 from convwise.core.windows import Shape, Window, effective, landings
 from convwise.formats.lowering.lines import keras_crops, keras_lines, torch_lines
-from convwise.inspect.requests import channels_last
+from convwise.inspect.requests import asked
 from convwise.inspect.requests import input_shape as shape_of
 
 KINDS: dict[str, type[Layer]] = {
@@ -132,7 +132,8 @@ def layer(input_shape: str | Sequence[int], type: str = "Conv2D", **parameters: 
     shape = shape_of(input_shape, where)
     kind = {known.casefold(): known for known in KINDS}.get(type.casefold(), type)
     given = {name: understood(name, value, f"{kind}.{name}") for name, value in parameters.items()}
-    with channels_last(shape, where, ShapeError):
+    made(kind, given)  # which parameters are wrong, whatever the shape
+    with asked(shape, where):
         return answer(kind, given, shape)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from convwise.core.activations import activation
 from convwise.core.checks.view import (
@@ -131,28 +131,44 @@ def _first_after(view: View, layer: Layer) -> Layer | None:
 
 def missing_norm(view: View) -> Iterator[Case]:
     """Long plain chains of convolutions without normalisation."""
-    chains: dict[str, tuple[str, ...]] = {}
+    going_on = _going_on(view)
+    chains: dict[str, Chain | None] = {}
     for layer in view.net.layers:
-        before = chains.get(layer.inputs[0], ())
-        chains[layer.name] = () if _steadies(layer) else (*before, layer.name) if isinstance(layer, CONVS) else before
-        readers = view.readers[layer.name]
-        grown = any(isinstance(reader, CONVS) and not _steadies(reader) for reader in _ahead(view, readers))
-        if isinstance(layer, CONVS) and len(chains[layer.name]) >= PLAIN_CONVS and not grown:
-            yield _plain_case(view, chains[layer.name])
+        before = chains.get(layer.inputs[0])
+        is_conv = isinstance(layer, CONVS)
+        chain = None if _steadies(layer) else _grown(before, layer) if is_conv else before
+        chains[layer.name] = chain
+        if is_conv and chain and chain.length >= PLAIN_CONVS and layer.name not in going_on:
+            yield _plain_case(view, chain.names())
 
 
-def _ahead(view: View, readers: Sequence[Layer]) -> Iterator[Layer]:
-    """The first convolutions and steadying layers along the readers."""
-    waiting, known = list(readers), set()
-    while waiting:
-        layer = waiting.pop()
-        if layer.name in known:
-            continue
-        known.add(layer.name)
-        if isinstance(layer, CONVS) or _steadies(layer):
-            yield layer
-        else:
-            waiting += view.readers[layer.name]
+class Chain(NamedTuple):
+    """A layer, and those before it: held once for all chains that begin alike."""
+
+    length: int
+    name: str
+    before: Any
+
+    def names(self) -> tuple[str, ...]:
+        """The layers, the first first."""
+        found, each = [], self
+        while each:
+            found.append(each.name)
+            each = each.before
+        return tuple(reversed(found))
+
+
+def _grown(before: Chain | None, layer: Layer) -> Chain:
+    return Chain((before.length if before else 0) + 1, layer.name, before)
+
+
+def _going_on(view: View) -> set[str]:
+    """The layers behind which a plain convolution comes before anything that steadies."""
+    found: set[str] = set()
+    for layer in reversed(view.net.layers):
+        if not _steadies(layer) and (isinstance(layer, CONVS) or layer.name in found):
+            found.update(layer.inputs)
+    return found
 
 
 def _steadies(layer: Layer) -> bool:
@@ -217,19 +233,24 @@ def _linear_case(view: View, layer: Conv | Dense, passed: Sequence[Layer], follo
 
 def saturating(view: View) -> Iterator[Case]:
     """Sigmoid or tanh again and again along one path; gates, which only multiply, are none of them."""
-    chains: dict[str, tuple[str, ...]] = {}
-    longest: tuple[str, ...] = ()
+    chains: dict[str, Chain | None] = {}
+    longest: Chain | None = None
     for layer in view.net.layers:
-        inputs = [chains.get(name, ()) for name in layer.inputs]
-        chain = min(inputs, key=len) if isinstance(layer, Add) else max(inputs, key=len)  # a sum has a way around
+        inputs = [chains.get(name) for name in layer.inputs]
+        chain = (min if isinstance(layer, Add) else max)(inputs, key=_length)  # a sum has a way around
         counts = layer is not view.last and _saturates(layer) and not _is_gate(view, layer)
-        chains[layer.name] = (*chain, layer.name) if counts else chain
-        longest = max(longest, chains[layer.name], key=len)
-    if len(longest) >= SATURATING_LAYERS:
-        names = sorted({activation(activation_of(view.layers[name])).name for name in longest})
-        what = f"{len(longest)} times {' and '.join(names)} along one path: each flattens the gradient"
-        edits = tuple(Edit(name, {"activation": "relu"}) for name in longest)
-        yield Case(longest, what, f"fewer than {SATURATING_LAYERS} in a row", 'activation="relu"', edits)
+        chains[layer.name] = _grown(chain, layer) if counts else chain
+        longest = max(longest, chains[layer.name], key=_length)
+    if longest and longest.length >= SATURATING_LAYERS:
+        layers = longest.names()
+        names = sorted({activation(activation_of(view.layers[name])).name for name in layers})
+        what = f"{len(layers)} times {' and '.join(names)} along one path: each flattens the gradient"
+        edits = tuple(Edit(name, {"activation": "relu"}) for name in layers)
+        yield Case(layers, what, f"fewer than {SATURATING_LAYERS} in a row", 'activation="relu"', edits)
+
+
+def _length(chain: Chain | None) -> int:
+    return chain.length if chain else 0
 
 
 def _saturates(layer: Layer) -> bool:

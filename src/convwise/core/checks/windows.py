@@ -19,7 +19,7 @@ from convwise.core.layers import (
     ZeroPadding2D,
 )
 from convwise.core.parameters import Pair
-from convwise.core.windows import Window, landings
+from convwise.core.windows import Shape, Window, landings
 
 POOLS = (MaxPooling2D, AveragePooling2D)
 SMALL_SHARE = 1 / 3  # of the image's side that the last map's field covers at least
@@ -293,7 +293,7 @@ def misaligned(view: View) -> Iterator[Case]:
         said = {name: _centre(each) for name, each in zip(layer.inputs, seen, strict=True)}
         what = "its branches look at different places of the image: centre of the first unit and step "
         what += ", ".join(f"{name} at {spot}" for name, spot in said.items())
-        if _within_a_unit(seen):
+        if _within_a_unit(seen, view.shape(layer.name)):
             fix = "shrink and enlarge alike: MaxPooling2D(2) goes with UpSampling2D(2), or Conv2DTranspose with an even"
             yield Case((layer.name,), what, "one stride and one centre", f"{fix} kernel_size", severity="note")
         else:
@@ -301,14 +301,16 @@ def misaligned(view: View) -> Iterator[Case]:
             yield Case((layer.name,), what, "one stride and one centre", fix)
 
 
-def _within_a_unit(branches: Sequence[Field]) -> bool:
-    """Whether a branch was enlarged, and all lie within one unit of the map it was enlarged from."""
-    for both in zip(*((each.rows, each.columns) for each in branches), strict=True):
+def _within_a_unit(branches: Sequence[Field], shape: Shape) -> bool:
+    """Whether a branch was enlarged, and all lie within one unit of the map it was enlarged from, to their ends."""
+    for side, both in zip(shape, zip(*((each.rows, each.columns) for each in branches), strict=True), strict=False):
         axes = [axis for axis in both if axis.step]
         spots = [over / under for over, under in (axis.centre for axis in axes)]
         apart = max(spots, default=0) - min(spots, default=0)
         unit = max((axis.step for axis in axes if len(axis.phases) > 1), default=0)
-        if len({axis.stride for axis in axes}) > 1 or (apart and apart >= unit):
+        strides = [axis.stride for axis in axes]
+        apart += side * (max(strides, default=0) - min(strides, default=0))  # corners that meet drift in between
+        if apart and apart >= unit:
             return False
     return True
 

@@ -22,6 +22,7 @@ from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.json import MOST_BYTES
 from convwise.formats.keras import MEMBER
+from convwise.formats.keras.costs import cost, sides_of
 from convwise.formats.keras.rules import Part, Unreadable, Use, parts_of
 from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.weights import Array
@@ -212,7 +213,8 @@ def _input_shape(graph: Functional, given: Size | None) -> Size:
         raise UnusableInput("model", f"has a free input size {declared}", "a size", fix)
     shape: Size = given or declared
     if len(shape) != 3 or any(there not in (None, here) for there, here in zip(declared, shape, strict=True)):
-        raise UnusableInput("input shape", f"is {shape}", f"the model's own: {declared}", "leave --input-shape away")
+        own = "x".join(str(n or here) for n, here in zip(declared, shape, strict=False))
+        raise UnusableInput("input shape", f"is {shape}", f"the model's own: {declared}", f"--input-shape {own}")
     return shape
 
 
@@ -278,11 +280,14 @@ class _Reader:
 
     def _opaque(self, node: Any, reads: Sequence[int], values: Mapping[int, int]) -> list[int]:
         """The node as Opaque layers, one per output; the first has its params, in its first use."""
-        op, made = node.operation, []
-        for i, shape in enumerate(self._output_shapes(node, values)):
+        op, made = node.operation, list[int]()
+        outputs = list(self._output_shapes(node, values))
+        known = cost(op, [self.shapes[value] for value in reads], outputs, node.arguments.args)
+        for i, shape in enumerate(outputs):
             params = 0 if i or id(op) in self.first else _params(op)
             value = len(self.shapes)
-            added = self.draft.opaque(value, type(op).__name__, shape, op.name, reads, params)
+            added = self.draft.opaque(value, type(op).__name__, shape, op.name, reads, params, **known)
+            known = {**known, "macs": 0, "elementwise": 0} if known else {}  # the first output carries the work
             self.first.setdefault(id(op), added)
             if params > 0:
                 self.draft.trainable[added] = self._trainable(op)
@@ -301,6 +306,10 @@ class _Reader:
                 shapes = " and ".join(str(tuple(tensor.shape[1:])) for tensor in known.values())
                 what = f"reads {shapes}, which does not fit: {_reason(error)}"
                 raise ShapeError(f"layer {node.operation.name}", what, "sizes that fit", _SIZE) from error
+        if isinstance(node.operation, keras.layers.EinsumDense) and None in outputs[0].shape[1:]:
+            sides = sides_of(node.operation, self.shapes[values[id(node.input_tensors[0])]])
+            yield tuple(sides[letter] for letter in node.operation.equation.partition("->")[2][1:])
+            return
         for tensor in outputs:
             yield tuple(tensor.shape[1:])
 

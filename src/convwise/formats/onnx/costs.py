@@ -31,12 +31,13 @@ _REDUCING = {"ArgMax", "ArgMin", "GlobalAveragePool", "GlobalMaxPool", "ReduceL1
 # Five for each number: mean, deviation, scale and shift. Its statistics are not counted as sight.
 _NORMS = {"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
           "LpNormalization", "MeanVarianceNormalization", "RMSNormalization"}  # fmt: skip
+_POOLS = {"AveragePool", "LpPool", "MaxPool"}
 _ALONG = {"Softmax", "LogSoftmax", "Hardmax"}  # one for each number, over an axis
 # No arithmetic at all: numbers go elsewhere.
 _MOVING = {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
            "Reshape", "Reverse", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
            "Transpose", "Unsqueeze", SHUFFLE}  # fmt: skip
-_ACROSS = {"Concat", "Gather", "Slice", "Split"} | _REDUCING  # 'same' where every axis of places stays as it is
+_ACROSS = {"Concat", "Gather", "Slice", "Split"}  # 'same' where every axis of places stays as it is
 
 
 def cost(view: View, node: Node, value: str) -> dict[str, Any]:
@@ -46,8 +47,8 @@ def cost(view: View, node: Node, value: str) -> dict[str, Any]:
     if macs is None or elementwise is None:
         return {}
     known = {"macs": macs, "elementwise": elementwise}
-    if node.kind == "Pad" and (sides := _around(view, node)):
-        return {**known, "moves": "window", "padding": sides}
+    if window := _window(view, node):
+        return {**known, "moves": "window", **window}
     return {**known, "moves": _moves(view, node, value)}
 
 
@@ -65,7 +66,7 @@ def _macs(view: View, node: Node, value: str) -> int | None:
         return None if not kernel else prod(read) * prod(kernel[1:])
     if node.kind in _PRODUCTS:
         left = _shape(view, node.inputs[_PRODUCTS[node.kind][0]])
-        return None if not left else prod(out) * left[0 if node.attributes.get("transA", 0) else -1]
+        return None if not left else prod(out) * int(left[0 if node.attributes.get("transA", 0) else -1])
     return _summed(view, node) if node.kind == "Einsum" else 0
 
 
@@ -90,10 +91,10 @@ def _elementwise(view: View, node: Node, value: str) -> int | None:
         return 0
     if kind in _REDUCING:
         return prod(view.graph.shapes[node.inputs[0]])
-    if kind in ("MaxPool", "AveragePool", "LpPool"):
-        return outputs * prod(node.attributes["kernel_shape"])
+    if kind in _POOLS:
+        return outputs * int(prod(node.attributes["kernel_shape"]))
     if kind == "LRN":
-        return outputs * (node.attributes["size"] + 3)
+        return outputs * (int(node.attributes["size"]) + 3)
     times = 5 if kind in _NORMS else 1 if kind in _POINTWISE or kind in _ALONG or kind in ("Resize", "Upsample") else 0
     return outputs * times or None
 
@@ -112,6 +113,8 @@ def _moves(view: View, node: Node, value: str) -> str:
         return "same"
     if node.kind in _POINTWISE:
         return "same" if _alike(view, node, value) else "unknown"
+    if node.kind in _REDUCING and view.first(view.maps(node)[0]) and _over_channels(view, node):
+        return "same"
     if node.kind in _ACROSS and given.order == out.order and len(given.order) > 2:
         read = view.ours(view.maps(node)[0])
         return "same" if read[:-1] == view.ours(value)[:-1] and _over_channels(view, node) else "unknown"
@@ -151,6 +154,27 @@ def _resized(view: View, node: Node) -> str:
     if way == "align_corners" and smooth:
         return f"aligned {smooth}"
     return smooth if way in ("half_pixel", "pytorch_half_pixel") and smooth else "unknown"
+
+
+def _window(view: View, node: Node) -> dict[str, Any] | None:
+    """The moving window of an operator on a map, where it has one."""
+    if node.kind == "Pad":
+        sides = _around(view, node)
+        return {"padding": sides} if sides else None
+    kernel = _shape(view, node.inputs[_CONVS[node.kind]]) if node.kind in _CONVS else None
+    if node.kind == "SpaceToDepth" and view.first(node.inputs[0]):
+        return dict.fromkeys(("kernel_size", "strides"), (node.attributes["blocksize"],) * 2)
+    size = node.attributes.get("kernel_shape") if node.kind in _POOLS else kernel[2:] if kernel else None
+    if size is None or len(size) != 2 or not view.first(node.inputs[0]) or node.kind == "DeformConv":
+        return None
+    top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
+    if node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or min(top, left, bottom, right) < 0:
+        return None
+    about = {ours: tuple(node.attributes.get(name, (1, 1))) for ours, name in _TERMS.items()}
+    return {"kernel_size": tuple(size), "padding": (top, bottom, left, right), **about}
+
+
+_TERMS = {"strides": "strides", "dilation_rate": "dilations"}
 
 
 def _around(view: View, node: Node) -> Pads | None:

@@ -87,7 +87,8 @@ class Graph:
 
     def with_nodes(self, nodes: Sequence[Node]) -> Graph:
         """The graph with other operators, without those that nothing needs now, but did before."""
-        unread = [name for node in self.nodes for name in node.outputs if not self.uses[name]]
+        uses = self.uses
+        unread = [name for node in self.nodes for name in node.outputs if not uses[name]]
         needed, kept = {*self.outputs, *unread}, []
         for node in reversed(nodes):
             if needed & set(node.outputs):

@@ -129,6 +129,7 @@ class _Reader:
         self.sources: dict[str, tuple[str, ...]] = {}  # for each layer, the constants that its weights are
         self.tied: Counter[str] = Counter()  # for each layer, how many of its weights an earlier one holds
         self.learnt: dict[str, int] = {}  # for each layer, numbers that are no weights of its type
+        self.places: dict[str, int] = {}  # of the draft's layers, by name
         self.bare = any(map(is_unread, graph.constants.values()))
 
     def lifted(self, classes: Sequence[str]) -> Lifted:
@@ -212,6 +213,8 @@ class _Reader:
         output = self.view.ours(node.outputs[0], found.value)
         given = [self.view.ours(name) for name in found.reads]
         try:
+            if found.before is not None:
+                given = [GEOMETRY[type(found.before)].shape(found.before, given)]
             return found.layer is None or GEOMETRY[type(found.layer)].shape(found.layer, given) == output
         except ShapeError:
             return False
@@ -221,8 +224,15 @@ class _Reader:
         self.view.values[value] = found.value
         if found.layer is None:
             self._same(value, found.reads[0])
-        elif not self._joined(found, node):
+            return
+        if found.before is not None:
+            ahead = f"{value} before"
+            self.draft.add(ahead, found.before, f"{_label(node)}_{found.before.op.lower()}", found.reads)
+            found = replace(found, reads=(ahead,))
+            self.places[self.draft.source(ahead)] = len(self.draft.layers) - 1
+        if found.layer and (found.before is not None or not self._joined(found, node)):
             name = self.draft.add(value, found.layer, _label(node), found.reads, found.weights)
+            self.places[name] = len(self.draft.layers) - 1
             names = held_by(node, self.graph, bool(found.weights or found.learnt))
             if found.learnt and self._root(names[0]) not in self.held:
                 self.learnt[name] = found.learnt
@@ -246,7 +256,8 @@ class _Reader:
         if not known:
             self.unread[node.kind] = self.unread.get(node.kind, 0) + 1
         for value in outputs:
-            self.draft.opaque(value, node.kind, self.view.ours(value), _label(node), reads, params, **known)
+            name = self.draft.opaque(value, node.kind, self.view.ours(value), _label(node), reads, params, **known)
+            self.places[name] = len(self.draft.layers) - 1
             params = 0  # the first output carries them, and the work
             known = {**known, "macs": 0, "elementwise": 0} if known else {}
 
@@ -281,8 +292,8 @@ class _Reader:
 
     def _source(self, value: str) -> tuple[int, Layer] | None:
         """The layer that gives a tensor, and its place."""
-        name = self.draft.source(value)
-        return next(((i, layer) for i, layer in enumerate(self.draft.layers) if layer.name == name), None)
+        place = self.places.get(self.draft.source(value))
+        return None if place is None else (place, self.draft.layers[place])
 
     def _change(self, place: int, value: str, other: str, weights: Mapping[str, Tensor], **changes: Any) -> None:
         """A layer with other parameters and more weights, which gives this tensor as well."""
@@ -359,10 +370,10 @@ class _Reader:
         """A row that becomes a map (channels, height, width), as decoders start: its Dense gives our order instead."""
         value, out = node.outputs[0], self.graph.shapes[node.outputs[0]]
         x = node.inputs[0]
-        readers = [each.kind for each in self.graph.nodes if value in each.inputs]
         if node.kind != "Reshape" or len(out) != 4 or len(self.view.ours(x)) != 1 or self.view.values[x].flat:
             return False
         before = self._source(x) if self._alone(x) and out[0] == self.graph.batch else None
+        readers = [each.kind for each in self.graph.nodes if value in each.inputs] if before else []
         if before is None or "Transpose" in readers or max(out[2:]) == 1 or not isinstance(before[1], Dense):
             return False
         if not ACTIVATIONS[activation(before[1].activation).name].elementwise:

@@ -7,6 +7,7 @@ another order, and cancels where it is undone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import ceil, floor
 from typing import Any
 
@@ -25,6 +26,7 @@ from convwise.core.layers import (
     GlobalAveragePooling2D,
     GlobalMaxPooling2D,
     MaxPooling2D,
+    Opaque,
     Reshape,
     UpSampling2D,
     ZeroPadding2D,
@@ -235,6 +237,8 @@ def _reshaped(view: View, node: Node) -> Read | None:
     wanted = node.outputs[0] in view.wanted
     if _natural(given, value) and not wanted:
         return Read(Reshape(out[1:]), Value(tuple(range(len(out)))), (x,))
+    if _natural(given, value) and out[1:] == (1, *given):  # one channel, ahead of the places
+        return Read(Reshape((*given, 1)), Value(FIRST), (x,))
     last = len(given)  # our axis of the channels
     if value.order[:2] == (0, last) and _natural(given[:-1], Value(value.order[2:])) and out[1] == given[-1]:
         places = Value((0, len(out) - 1, *range(1, len(out) - 1)))
@@ -285,13 +289,27 @@ def _around(view: View, node: Node, sides: Pads) -> Read | None:
 def _slice(view: View, node: Node) -> Read | None:
     shape = view.graph.shapes[node.inputs[0]]
     starts, ends, axes, steps = (view.constant(node, place) for place in range(1, 5))
-    if starts is None or ends is None or (steps is not None and np.any(steps != 1)):
+    if starts is None or ends is None or (steps is not None and np.any(steps < 1)):
         return None
     places = list(range(len(starts))) if axes is None else [int(axis) % len(shape) for axis in axes]
+    if steps is not None and np.any(steps != 1):
+        return _every_other(view, node, places, starts, steps)
     spans = [range(shape[axis])[int(a) : int(b)] for axis, a, b in zip(places, starts, ends, strict=True)]
     before = _per_axis(view, node, places, [-span.start for span in spans])
     after = _per_axis(view, node, places, [span.stop - shape[axis] for axis, span in zip(places, spans, strict=True)])
     return None if before is None or after is None else _around(view, node, (before[0], after[0], before[1], after[1]))
+
+
+def _every_other(view: View, node: Node, places: Sequence[int], starts: Tensor, steps: Tensor) -> Read | None:
+    """Every second row or column and such, as YOLO's Focus takes them: what comes before the first is cropped."""
+    first, strides = (_per_axis(view, node, places, [int(n) for n in each]) for each in (starts, steps))
+    if not view.first(node.inputs[0]) or first is None or strides is None or min(first) < 0:
+        return None
+    strides = strides[0] or 1, strides[1] or 1
+    output = view.ours(node.outputs[0], view.values[node.inputs[0]])
+    taken = Opaque(node.kind, output, 0, 0, 0, "window", strides=strides)
+    crop = Cropping2D((first[0], 0, first[1], 0)) if any(first) else None
+    return replace(on(view, node, taken), before=crop)
 
 
 def _resize(view: View, node: Node) -> Read | None:

@@ -32,7 +32,8 @@ ROW = Value((0, 1))
 class Read:
     """What an operator is: a layer, or None where it changes nothing, on the tensors that it reads.
 
-    learnt: numbers of the layer that are taken for parameters, and are no weights of its type.
+    learnt: numbers of the layer that are taken for parameters, and are no weights of its type; before: a layer
+    that the tensor passes first.
     """
 
     layer: Layer | None
@@ -40,6 +41,7 @@ class Read:
     reads: tuple[str, ...]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     learnt: int = 0
+    before: Layer | None = None
 
 
 class View:
@@ -99,10 +101,12 @@ def _wanted(graph: Graph) -> frozenset[str]:
     """The tensors that must be maps with their channels first, for what reads them, or what that is passed on to."""
     found: set[str] = set()
     for node in reversed(graph.nodes):
-        shape = graph.shapes.get(node.outputs[0])
-        if node.kind in MAPS or (node.outputs[0] in found and node.kind not in ("Reshape", "Transpose", "Flatten")):
-            found.update(name for name in node.inputs if node.kind in MAPS or graph.shapes.get(name) == shape)
+        if node.kind in MAPS or (node.outputs[0] in found and node.kind not in _TURNING):
+            found.update(name for name in node.inputs if len(graph.shapes.get(name, ())) == len(FIRST))
     return frozenset(found)
+
+
+_TURNING = ("Einsum", "Flatten", "Gemm", "MatMul", "Reshape", "Squeeze", "Transpose", "Unsqueeze")  # of other axes
 
 
 def unflattened(rows: Tensor, flat: Shape) -> Tensor:

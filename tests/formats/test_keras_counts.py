@@ -1,0 +1,119 @@
+"""What is counted in Keras models: every output, work that is none of our layers, and sizes that do not fit."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers as K
+from keras import ops
+from torch.utils.flop_counter import FlopCounterMode
+
+from convwise.core.problems import ShapeError, UnusableInput
+from convwise.formats.keras.lift import lift
+from convwise.inspect.checking import checked, to_json
+
+
+def conv(x, filters=4, size=3, name=None):
+    return K.Conv2D(filters, size, padding="same", activation="relu", name=name)(x)
+
+
+def test_every_output_is_counted():
+    image = keras.Input((8, 8, 3))
+    stem = conv(image)
+    model = keras.Model(image, {"mask": conv(stem, 1, 1, "mask"), "label": K.Dense(5, name="label")(K.Flatten()(stem))})
+    answer = to_json(checked(lift(model)))
+    assert answer["outputs"] == ["label", "mask"]  # as Keras orders the keys of a dict
+    assert answer["total"]["params"] == model.count_params()
+    assert answer["total"]["macs"] == 64 * 4 * 27 + 64 * 4 + 256 * 5
+    assert answer["layers"][-1]["name"] == "label"
+    assert answer["total"]["receptive_field"]["size"] == [3, 3]
+
+
+def test_an_output_that_others_read_is_passed_on():
+    image = keras.Input((8, 8, 3))
+    stem = conv(image, name="stem")
+    inner = lift(keras.Model(image, [stem, conv(stem, name="head")]))
+    assert (inner.net.layers[-1].name, inner.outputs) == ("head", ("stem",))
+    same = lift(keras.Model(image, [stem, stem]))
+    assert (same.net.layers[-1].name, same.outputs) == ("stem", ())
+
+
+SEEN = {
+    "half of the channels": (lambda x: x[..., :2], (8, 8, 2), True),
+    "the first channels": (lambda x: x[:, :, :, :2], (8, 8, 2), True),
+    "every second row": (lambda x: x[:, ::2, :, :], (4, 8, 4), False),
+    "parts of the channels": (lambda x: ops.concatenate(ops.split(x, 2, axis=-1), axis=-1), (8, 8, 4), True),
+    "mean of the channels": (lambda x: ops.mean(x, axis=-1, keepdims=True), (8, 8, 1), True),
+    "largest of the channels": (lambda x: ops.max(x, axis=-1, keepdims=True), (8, 8, 1), True),
+    "power": (lambda x: ops.power(x, 3.0), (8, 8, 4), True),
+    "rolled": (lambda x: ops.roll(x, 2, axis=1), (8, 8, 4), False),
+    "rows and columns exchanged": (lambda x: K.Permute((2, 1, 3))(x), (8, 8, 4), False),
+    "resized": (lambda x: K.Resizing(12, 12)(x), (12, 12, 4), True),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_moves_cost_nothing_unknown(name):
+    make, shape, seen = SEEN[name]
+    image = keras.Input((8, 8, 3))
+    found = checked(lift(keras.Model(image, make(conv(image))))).analysis
+    assert found.layers[-1].output_shape == shape
+    assert found.total.macs == 64 * 4 * 27
+    assert not found.total.unknown
+    assert found.layers[-1].field.known is seen
+
+
+def test_products_of_two_maps_are_counted():
+    image = keras.Input((8, 6, 3))
+    tokens = K.Reshape((48, 3))(image)
+    found = checked(lift(keras.Model(image, ops.matmul(tokens, ops.transpose(tokens, (0, 2, 1)))))).analysis
+    assert (found.total.macs, found.total.unknown) == (48 * 48 * 3, ())
+    dense = K.EinsumDense("abc,cde->abde", (None, 2, 5), bias_axes="de")
+    found = checked(lift(keras.Model(image, dense(tokens)))).analysis
+    assert (found.total.macs, found.total.params) == (48 * 3 * 2 * 5, dense.count_params())
+
+
+def test_attention_is_counted_as_pytorch_counts_its_products():
+    """48 places ask 12, with 4 heads of 5 numbers, and of 3 for the values."""
+    image = keras.Input((8, 6, 16))
+    tokens = K.Reshape((48, 16))(image)
+    attention = K.MultiHeadAttention(4, 5, value_dim=3)
+    model = keras.Model(image, attention(tokens, K.AveragePooling1D(4)(tokens)))
+    with FlopCounterMode(display=False) as counter:
+        asking, held = torch.zeros(48, 16), torch.zeros(12, 16)
+        query, key, value = asking @ torch.zeros(16, 20), held @ torch.zeros(16, 20), held @ torch.zeros(16, 12)
+        heads = [each.reshape(len(each), 4, -1).transpose(0, 1) for each in (query, key, value)]
+        seen = heads[0] @ heads[1].transpose(1, 2) @ heads[2]
+        assert (seen.transpose(0, 1).reshape(48, 12) @ torch.zeros(12, 16)).shape == (48, 16)
+    found = checked(lift(model)).analysis
+    assert found.total.params == model.count_params()
+    assert 2 * found.total.macs == counter.get_total_flops()
+    assert not found.layers[-1].field.known
+
+
+def free(join) -> keras.Model:
+    """A U-Net of any size that is even."""
+    image = keras.Input((None, None, 3))
+    top = conv(image)
+    return keras.Model(image, conv(join([K.UpSampling2D()(conv(K.MaxPooling2D()(top))), top])))
+
+
+@pytest.mark.parametrize("join", [K.Concatenate(name="join"), K.Add(name="join")])
+def test_maps_that_do_not_meet_are_named_with_their_sizes(join):
+    model = free(join)
+    assert checked(lift(model, (16, 16, 3))).analysis.layers[-1].output_shape == (16, 16, 4)
+    with pytest.raises(Exception, match="."):
+        model(np.zeros((1, 17, 17, 3), np.float32))
+    with pytest.raises(ShapeError, match=r"layer join: .*\(16, 16, 4\).*\(17, 17, 4\)"):
+        lift(model, (17, 17, 3))
+
+
+def test_kernels_that_do_not_fit_are_named_with_the_map():
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, K.Conv2D(4, 3, name="last")(K.MaxPooling2D(4)(K.Conv2D(4, 7)(image))))
+    with pytest.raises(ShapeError, match="layer last: needs 3x3 inputs, but its map is 1x1"):
+        lift(model, (12, 12, 3))
+    with pytest.raises(UnusableInput, match="--input-shape 3x32x3"):
+        lift(model, (3, 32, 32))
