@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convwise.core.problems import ShapeError, UnusableInput
+from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.formats.lifted import Lifted
 from convwise.formats.torch.fold import CONSTANTS, composite, folded
 from convwise.formats.torch.pt2 import (
     BATCH,
     DAMAGES,
-    EXPECTED,
     FLOATS,
     Node,
     Program,
     Ref,
+    damaged,
     first_of,
     one_image,
     read_program,
@@ -57,8 +57,10 @@ def read(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> L
     _, channels, height, width = program.shapes[program.image]
     try:
         return _walked(program, (height, width, channels))
-    except (ShapeError, *DAMAGES) as error:
-        raise UnusableInput(str(path), f"is damaged: {error!r}", EXPECTED) from error
+    except (ConvwiseError, *DAMAGES) as error:
+        if isinstance(error, UnusableInput) and not error.problem.where.startswith("weight"):
+            raise
+        raise damaged(path, error) from error
 
 
 def _walked(program: Program, input_shape: tuple[int, int, int]) -> Lifted:

@@ -23,7 +23,7 @@ from convwise.core.problems import UnusableInput
 from convwise.core.windows import Shape
 
 BATCH = 97  # images, where it is ours to say: a prime that is hardly the size of another axis
-JSON_BYTES = 2**28  # a graph of a million nodes stays below
+JSON_BYTES = 2**26  # a graph of fifty thousand nodes stays below
 # What a file whose parts do not fit together ends in.
 DAMAGES = (
     LookupError,
@@ -105,7 +105,18 @@ def read_program(path: str | Path, input_shape: tuple[int, int, int] | None = No
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise UnusableInput(str(path), f"cannot be opened: {error}", EXPECTED) from error
     except DAMAGES as error:
-        raise UnusableInput(str(path), f"is damaged: {error!r}", EXPECTED) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: str | Path, error: Exception) -> UnusableInput:
+    """What an error says of a file whose parts do not fit together."""
+    if isinstance(error, KeyError):
+        why = f"it lacks {error}"
+    elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        why = f"its graph breaks off or is no JSON ({error})"
+    else:
+        why = f"its parts do not fit together ({str(error) or type(error).__name__})"
+    return UnusableInput(str(path), f"is damaged: {why}", EXPECTED, "save it anew with torch.export.save")
 
 
 class _Archive:
@@ -144,10 +155,11 @@ class _Archive:
         if about["use_pickle"] or about["tensor_meta"] is None:
             fix = "save plain tensors with torch.export.save, or use ONNX or safetensors"
             raise UnusableInput(self.path, f"{member} is a pickle, which can run code", EXPECTED, fix)
-        meta, data = about["tensor_meta"], self.archive.read(self.members[member])
+        meta = about["tensor_meta"]
         kind = _DTYPES.get(meta["dtype"])
-        if kind is None:
+        if kind is None or (meta.get("device") or {}).get("type") == "meta":
             return None
+        data = self.archive.read(self.members[member])
         flat = np.frombuffer(data, kind)
         sizes, strides = ([int(n["as_int"]) for n in meta[key]] for key in ("sizes", "strides"))
         first = int(meta["storage_offset"]["as_int"])

@@ -41,6 +41,7 @@ from convwise.formats.torch.pt2 import Node, Program, Ref
 
 Array = NDArray[Any]
 MOST_MOVED = 2**25  # numbers of a tensor whose moves are followed
+MOST_FOLLOWED = 2**27  # of all tensors that are still read
 LEAST_ROOM = 2**24
 ANYWHERE = ("linear", "addmm", "mm", "matmul")  # what is told also where the batch is not the first axis
 
@@ -59,6 +60,7 @@ class Walk:
         self.whole = True  # whether the numbers of all weights are known
         self.memory = Memory(program.nodes, program.outputs)
         self.outputs: list[int] = []
+        self.following = 0  # numbers whose places are kept
         self.pads: dict[str, Pads] = {}  # of values that a max pooling reads
         self.makers = {name: node for node in program.nodes for name in node.outputs}
         self.owners: dict[frozenset[str], tuple[str, type[Layer], dict[str, Shape]]] = {}
@@ -104,7 +106,11 @@ class Walk:
                 what = f"gives {seen.torch_shape} where the model says {sides}"
                 where = f"operator {name} ({node.operator})"
                 raise UnusableInput(where, what, "one shape", "report this model as a bug")
-            self.values[name] = seen
+            self.values[name] = seen if name in self.memory.last_read else replace(seen, places=None)
+            self.following += 0 if seen.places is None else seen.places.size
+        if self.following > MOST_FOLLOWED:
+            where = f"operator {node.name} ({node.operator})"
+            raise UnusableInput(where, "moves more numbers at once than a network does", f"at most {MOST_FOLLOWED:,}")
         self._written(node)
 
     def _forget(self, node: Node) -> None:
@@ -112,6 +118,8 @@ class Walk:
         now = self.memory.place[node.name]
         for name in node.reads:
             if name in self.values and self.memory.last_read[name] == now:
+                places = self.values[name].places
+                self.following -= 0 if places is None else places.size
                 self.values[name] = replace(self.values[name], places=None)
 
     def _in_front(self, names: Sequence[str]) -> bool:
