@@ -19,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +76,14 @@ def made(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
     library, _, model = name.partition(":")
     torch.manual_seed(0)
     if library == "timm":
-        import timm
-
-        module = timm.create_model(model, pretrained=False)
+        module = import_module("timm").create_model(model, pretrained=False)
         channels, height, width = module.default_cfg["input_size"]
         return module.eval(), (height, width, channels)
-    import torchvision
-
     backbone = {"weights_backbone": None} if "_resnet50" in model and "v3" in model or "fcn" in model else {}
     side = 299 if model.startswith("inception") else 224
-    return torchvision.models.get_model(model, weights=None, **backbone).eval(), (side, side, 3)
+    get_model = import_module("torchvision").models.get_model
+    module = get_model(model, weights=None, **backbone)
+    return module.eval(), (side, side, 3)
 
 
 def macs_of(module: nn.Module, shape: Sequence[int]) -> int:
