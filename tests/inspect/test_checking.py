@@ -404,6 +404,12 @@ def test_apply_asks_for_images(written):
     assert "--images" in str(run(written(SOUND), "--apply").error)
 
 
+def test_what_an_unknown_layer_gives_at_another_size_is_not_invented():
+    assert load(OPAQUE, (16, 16, 3)).net == OPAQUE
+    with pytest.raises(UnusableInput, match="is 18x16x3, but what odd gives is known for 16x16x3 alone"):
+        load(OPAQUE, (18, 16, 3))
+
+
 def test_images_set_the_scale(written, monkeypatch):
     class Facts(dict):
         shape = (32, 32, 3)

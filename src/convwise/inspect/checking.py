@@ -132,6 +132,10 @@ def _at(lifted: Lifted, input_shape: InputShape | None) -> Lifted:
         return lifted
     from convwise.formats.weights import layout
 
+    if opaque := [layer.name for layer in lifted.net.layers if isinstance(layer, Opaque)]:
+        own = "x".join(map(str, lifted.net.input_shape))
+        what = f"is {'x'.join(map(str, input_shape))}, but what {opaque[0]} gives is known for {own} alone"
+        raise UnusableInput("input shape", what, own, "read the model itself again at that size")
     net = Net(input_shape, lifted.net.layers)
     return replace(lifted, net=net, weights=lifted.weights if layout(net) == layout(lifted.net) else {})
 

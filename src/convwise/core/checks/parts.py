@@ -152,7 +152,8 @@ def unknown_layers(view: View) -> Iterator[Case]:
         known = sum(max(layer.params, 0) for layer in costly)
         guess = any(layer.params < 0 for layer in costly)
         what = f"{len(costly)} of {len(view.net.layers)} layers cannot be read ({_operators(costly)}): their macs are "
-        what += f"in no sum, {known:,} parameters" + (" and some that are not known" if guess else "") + " are theirs"
+        held = f", {'at least ' * guess}{known:,} parameters are theirs" if known or not guess else ""
+        what += "in no sum" + (held or ", nor are their parameters")
         what += f"; {len(far)} more are counted, but how far they look is not known ({_operators(far)})" if far else ""
         yield Case(names_of(opaque), what, "layers that convwise knows", "read the figures as lower bounds")
     elif far:
