@@ -79,7 +79,7 @@ def made(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
         module = import_module("timm").create_model(model, pretrained=False)
         channels, height, width = module.default_cfg["input_size"]
         return module.eval(), (height, width, channels)
-    backbone = {"weights_backbone": None} if "_resnet50" in model and "v3" in model or "fcn" in model else {}
+    backbone = {"weights_backbone": None} if model.startswith(("deeplabv3", "fcn", "lraspp")) else {}
     side = 299 if model.startswith("inception") else 224
     get_model = import_module("torchvision").models.get_model
     module = get_model(model, weights=None, **backbone)
