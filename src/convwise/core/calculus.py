@@ -216,6 +216,7 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
     way = leading_to(net, {net.layers[-1].name}) if net.layers else set()
     placed = [row.field for row in rows if row.name in way and len(row.output_shape) == 3 and row.field.rows.step]
     lost = any(not row.field.known for row in rows if row.name in way)
+    ends = placed or [row.field for row in rows[-1:]] or [Field()]
     return Total(
         params=sum(row.params for row in rows),
         trainable=sum(row.trainable for row in rows),
@@ -223,7 +224,7 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
         elementwise=sum(row.elementwise for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
         peak_bytes=_peak(net, rows),
-        field=Field(known=False) if lost else placed[-1] if placed else Field(),
+        field=Field(known=False) if lost else ends[-1],
         border=_border(net, reach),
         unknown=tuple(row.name for row in rows if not row.known),
         uncounted=tuple(row.name for row in rows if not row.counted),

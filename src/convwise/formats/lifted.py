@@ -74,6 +74,10 @@ class Draft:
         """`value` is `as_value`: an operator that changes nothing was left out."""
         self._layer_of[value] = self.source(as_value)
 
+    def renamed(self, names: Mapping[str, str]) -> None:
+        """The layers of these names have become others: what they gave, those give."""
+        self._layer_of = {value: names.get(name, name) for value, name in self._layer_of.items()}
+
     def knows(self, value: Hashable) -> bool:
         """Whether the value comes from the image."""
         return value in self._layer_of

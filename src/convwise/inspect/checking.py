@@ -210,8 +210,9 @@ def _arguments(maker: Callable[..., Any], input_shape: InputShape | None) -> dic
     except (TypeError, ValueError):
         return {}
     arguments: dict[str, Any] = {}
-    if "weights" in taken and taken["weights"].default not in (None, Parameter.empty):
-        arguments["weights"] = None
+    for name in ("weights", "weights_backbone"):
+        if name in taken and taken[name].default not in (None, Parameter.empty):
+            arguments[name] = None
     if input_shape is not None and "input_shape" in taken:
         arguments["input_shape"] = input_shape
     return arguments

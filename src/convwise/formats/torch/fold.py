@@ -19,10 +19,11 @@ from convwise.core.net import Net
 from convwise.core.windows import Shape
 from convwise.formats.lifted import Draft
 from convwise.formats.lowering.calls import shapes_of
+from convwise.formats.torch.places import Seen
 from convwise.formats.torch.pointwise import joined, unary
 from convwise.formats.torch.pt2 import Node, Ref, is_float
 from convwise.formats.torch.rules import cropped, named
-from convwise.formats.torch.walk import Seen, Walk, pair
+from convwise.formats.torch.walk import Walk, pair
 
 Array = NDArray[Any]
 Convolution = L.Conv2D | L.DepthwiseConv2D
@@ -203,6 +204,7 @@ def folded(draft: Draft) -> None:
         renamed |= {first.name: whole.name, second.name: whole.name}
         _replaced(draft, at, first, second, whole)
         at = max(at - 1, 1)
+    draft.renamed(renamed)
     for i, layer in enumerate(draft.layers):
         draft.layers[i] = replace(layer, shares=renamed.get(layer.shares, layer.shares))
 
@@ -227,6 +229,8 @@ def _replaced(draft: Draft, at: int, first: Layer, second: Layer, whole: Layer) 
     for i, layer in enumerate(draft.layers[at:], at):
         inputs = tuple(whole.name if name == second.name else name for name in layer.inputs)
         draft.layers[i] = replace(layer, inputs=inputs)
+    for told in (draft.params, draft.trainable, draft.buffers):
+        told[whole.name] = sum(told.pop(layer.name, 0) for layer in (first, second))
     separable = isinstance(whole, L.SeparableConv2D)
     for layer in (first, second):
         for key in [key for key in draft.weights if key.startswith(f"{layer.name}/")]:

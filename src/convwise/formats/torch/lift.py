@@ -14,15 +14,25 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convwise.core.problems import ShapeError, UnusableInput
+from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.formats.lifted import Lifted
 from convwise.formats.torch.fold import CONSTANTS, composite, folded
-from convwise.formats.torch.pt2 import BATCH, DAMAGES, EXPECTED, FLOATS, Node, Program, Ref, one_image, read_program
+from convwise.formats.torch.pt2 import (
+    BATCH,
+    DAMAGES,
+    FLOATS,
+    Node,
+    Program,
+    Ref,
+    damaged,
+    first_of,
+    one_image,
+    read_program,
+    renamed,
+)
+from convwise.formats.torch.refusals import refusal, unreadable
 from convwise.formats.torch.rules import RULES
 from convwise.formats.torch.walk import Walk
-
-# What the errors of torch.export have in common where the way through a module depends on the values in an image.
-BRANCHES = ("data-dependent", "DataDependent", "control flow", "DynamicOutputShape", "Unbacked")
 
 
 def lift(module: nn.Module, input_shape: tuple[int, int, int]) -> Lifted:
@@ -47,21 +57,26 @@ def read(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> L
     _, channels, height, width = program.shapes[program.image]
     try:
         return _walked(program, (height, width, channels))
-    except (ShapeError, *DAMAGES) as error:
-        raise UnusableInput(str(path), f"is damaged: {error!r}", EXPECTED) from error
+    except (ConvwiseError, *DAMAGES) as error:
+        if isinstance(error, UnusableInput) and not error.problem.where.startswith("weight"):
+            raise
+        raise damaged(path, error) from error
 
 
 def _walked(program: Program, input_shape: tuple[int, int, int]) -> Lifted:
     walk = Walk(program, input_shape)
     walk.run(RULES, composite, CONSTANTS)
     folded(walk.draft)
-    return walk.draft.lifted()
+    return walk.draft.lifted(outputs=walk.outputs)
 
 
 def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
     """The module's program for so many images that the batch is known among the axes, also once it was moved."""
     height, width, channels = input_shape
     training = module.training
+    with _quiet():
+        if (told := unreadable(module)) is not None:
+            raise told
     like = next((each for each in module.parameters() if each.is_floating_point()), torch.empty(0))
     try:
         with _quiet(), torch.no_grad():
@@ -70,12 +85,8 @@ def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
     except UnusableInput:
         raise
     except Exception as error:  # whatever torch.export, or the module itself, says
-        said = str(error).strip().splitlines()
-        what = f"cannot be traced by torch.export: {type(error).__name__}: {said[0] if said else ''}"
-        expected = f"a module that reads images {input_shape}, here {BATCH} at a time"
-        branches = any(word in f"{type(error).__name__} {error}" for word in BRANCHES)
-        fix = "branch on shapes only, not on values, or give an ONNX file" if branches else ""
-        raise UnusableInput(type(module).__name__, what, expected, fix) from error
+        with _quiet():
+            raise refusal(module, input_shape, error) from error
     finally:
         module.train(training)
 
@@ -95,21 +106,28 @@ def _quiet() -> Iterator[None]:
 
 def _program(exported: Any, name: str) -> Program:
     """An ExportedProgram as ours."""
-    signature, stored = exported.graph_signature, {**exported.constants, **exported.state_dict}
-    places = {**signature.inputs_to_lifted_tensor_constants, **signature.inputs_to_buffers,
-              **signature.inputs_to_parameters}  # fmt: skip
+    signature, tensors = exported.graph_signature, {**exported.constants, **exported.state_dict}
+    parameters, buffers = signature.inputs_to_parameters, signature.inputs_to_buffers
+    places = {**signature.inputs_to_lifted_tensor_constants, **buffers, **parameters}
+    kept = {key: tensors[place] for key, place in places.items() if isinstance(tensors.get(place), torch.Tensor)}
+    one = {id(tensor): key for key, tensor in kept.items()}
+    names = {key: one[id(tensor)] for key, tensor in kept.items() if one[id(tensor)] != key}
 
     def constant(key: str) -> NDArray[Any] | None:
-        tensor = stored.get(places.get(key, ""))
-        return tensor.detach().float().cpu().numpy() if isinstance(tensor, torch.Tensor) else None
+        tensor = kept.get(key)
+        return tensor.detach().float().cpu().numpy() if tensor is not None and not tensor.is_meta else None
 
     graph = exported.graph_module.graph.nodes
     values = {node.name: node.meta.get("val") for node in graph}
     shapes = {key: tuple(map(int, v.shape)) for key, v in values.items() if isinstance(v, torch.Tensor)}
-    nodes = tuple(_node(node) for node in graph if node.op == "call_function" and "getitem" not in str(node.target))
+    nodes = [_node(node) for node in graph if node.op == "call_function" and "getitem" not in str(node.target)]
     outputs = tuple(each for each in signature.user_outputs if isinstance(each, str))
     image = one_image([each for each in signature.user_inputs if isinstance(each, str)], name)
-    return Program(image, outputs, nodes, shapes, constant, frozenset(signature.inputs_to_parameters))
+    own = frozenset(parameters) - names.keys()
+    return Program(
+        image, outputs, tuple(renamed(node, names) for node in nodes), shapes, constant, own,
+        own | frozenset(buffers) - names.keys(), frozenset(key for key in own if kept[key].requires_grad),
+    )  # fmt: skip
 
 
 def _node(node: Any) -> Node:
@@ -121,7 +139,7 @@ def _node(node: Any) -> Node:
     outputs = tuple(parts.get(i, "") for i in range(max(parts) + 1)) if parts else (node.name,)
     stack = tuple((call, path, _class(kind)) for call, (path, kind) in (node.meta.get("nn_module_stack") or {}).items())
     operator = schema.name.removeprefix("aten::") if schema else str(node.target)
-    return Node(outputs[0], operator, {key: _argument(value) for key, value in given.items()}, outputs, stack)
+    return Node(first_of(outputs), operator, {key: _argument(value) for key, value in given.items()}, outputs, stack)
 
 
 def _class(kind: Any) -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import inf, prod
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
 
 from convwise.core import layers as L
 from convwise.core.parameters import Pads
+from convwise.core.windows import Shape
+from convwise.formats.torch.places import Seen
 from convwise.formats.torch.pt2 import Node, is_float
-from convwise.formats.torch.walk import MOST_MOVED, Rule, Seen, Walk, image, pair
+from convwise.formats.torch.walk import MOST_MOVED, Found, Rule, Walk, image, pair
 
 
 def _unmoved(walk: Walk, node: Node) -> Seen | None:
@@ -19,11 +28,13 @@ def _cast(walk: Walk, node: Node) -> Seen | None:
     return walk.first(node) if is_float(node.arguments) else None
 
 
-def _expanded(walk: Walk, node: Node) -> Seen | None:
+def _expanded(walk: Walk, node: Node) -> Found:
     """Repeated sides: what joins it repeats them anyway."""
     joins = ("add", "sub", "mul", "maximum", "minimum", "div")
     readers = [each for each in walk.program.nodes if node.name in each.reads]
-    return walk.first(node) if all(each.operator.removesuffix("_") in joins for each in readers) else None
+    if all(each.operator.removesuffix("_") in joins for each in readers):
+        return walk.first(node)
+    return _picked(lambda x, given, shape: x.expand(shape))(walk, node)
 
 
 def _reshaped(walk: Walk, node: Node) -> Seen | None:
@@ -51,20 +62,26 @@ def _permuted(walk: Walk, node: Node) -> Seen | None:
 
 def _padded(walk: Walk, node: Node) -> Seen | None:
     given = node.arguments
-    if given.get("mode", "constant") != "constant":
+    pads, mode = given.get("pad", given.get("padding")), given.get("mode", "constant")
+    if not all(isinstance(side, int) for side in pads):
         return None
-    sides, value = [*given["pad"], 0, 0, 0, 0], given.get("value") or 0
-    if value == -inf and all(side >= 0 for side in given["pad"]):
-        return _pooled_next(walk, node)
+    sides, value = [*pads, 0, 0, 0, 0], given.get("value") or 0
+    zeros = mode == "constant" and node.operator in ("pad", "constant_pad_nd")
+    if zeros and value == -inf and min(pads) >= 0 and (seen := _pooled_next(walk, node)):
+        return seen
     seen = image(walk, node)
-    if seen is None or value != 0 or any(sides[4:]):
+    if seen is None or any(sides[6:]):
         return None
     left, right, top, bottom = sides[:4]
-    zeros: Pads = max(top, 0), max(bottom, 0), max(left, 0), max(right, 0)
+    around: Pads = max(top, 0), max(bottom, 0), max(left, 0), max(right, 0)
     cut: Pads = max(-top, 0), max(-bottom, 0), max(-left, 0), max(-right, 0)
     if any(cut):
         seen = walk.add(node, L.Cropping2D(cut), seen)
-    return walk.add(node, L.ZeroPadding2D(zeros), seen) if any(zeros) or not any(cut) else seen
+    if zeros and value == 0 and not any(sides[4:]):
+        return walk.add(node, L.ZeroPadding2D(around), seen) if any(around) or not any(cut) else seen
+    depth, *size = walk.program.shapes[node.name][1:]
+    layer = L.Opaque(node.operator, (*size, depth), 0, 0, 0, "window", padding=around)
+    return walk.add(node, layer, seen)
 
 
 def _pooled_next(walk: Walk, node: Node) -> Seen | None:
@@ -83,26 +100,109 @@ def _sliced(walk: Walk, node: Node) -> Seen | None:
     if seen is None or seen.torch_shape == shape:
         return seen
     given, whole = node.arguments, len(seen.torch_shape) + 1
-    dim, start = given.get("dim", 0) % whole, given.get("start") or 0
-    if whole != 4 or dim < 2 or given.get("step", 1) != 1 or (seen := walk.standard(seen)) is None:
+    dim, start, step = given.get("dim", 0) % whole, given.get("start") or 0, given.get("step", 1)
+    if dim == 0 or not isinstance(start, int) or not isinstance(step, int):
         return None
     size = seen.torch_shape[dim - 1]
     before = min(start + size if start < 0 else start, size)
+    if whole != 4 or dim < 2 or step != 1 or (order := seen.order) is None or {order[1], order[2]} != {0, 1}:
+        return _cut(walk, node, seen, dim, before, shape[dim - 1], step)
+    seen = walk.standard(seen)
     crops = [0, 0, 0, 0]
     crops[2 * (dim - 2) : 2 * (dim - 2) + 2] = before, size - before - shape[dim - 1]
     return walk.add(node, L.Cropping2D((crops[0], crops[1], crops[2], crops[3])), seen)
 
 
-def _upsampled(interpolation: str) -> Rule:
+def _cut(walk: Walk, node: Node, seen: Seen, dim: int, before: int, count: int, step: int = 1) -> Seen | None:
+    """So many numbers along one axis of a tensor, the first of which is the batch."""
+    if seen.places is None and dim == 1 and len(seen.shape) == 3 and step == 1:  # channels, without a word on places
+        return walk.add(node, L.Opaque(node.operator, (*seen.shape[:2], count), 0, 0, 0, "same"), seen)
+    if prod(seen.shape) > MOST_MOVED:
+        return None
+    kept = [slice(None)] * len(seen.torch_shape)
+    kept[dim - 1] = slice(before, before + (count - 1) * step + 1, step)
+    return walk.told(node, [seen], seen.index[tuple(kept)])
+
+
+def _chunks(walk: Walk, node: Node) -> dict[str, Seen] | None:
+    """One tensor in parts along an axis: split, chunk, unbind."""
+    seen, given = walk.first(node), node.arguments
+    if seen is None:
+        return None
+    dim, single = given.get("dim", 0) % (len(seen.torch_shape) + 1), node.operator == "unbind"
+    if dim == 0:
+        return None
+    whole = seen.torch_shape[dim - 1]
+    sizes = given.get("split_size", given.get("split_sizes"))
+    if node.operator == "chunk":
+        sizes = -(-whole // given["chunks"])
+    if single or isinstance(sizes, int):
+        sizes = [min(sizes if not single else 1, whole)] * (whole if single else -(-whole // sizes))
+        sizes[-1] -= sum(sizes) - whole
+    if not isinstance(sizes, list) or sum(sizes) != whole:
+        return None
+    found, before = {}, 0
+    for name, size in zip(node.outputs, sizes, strict=False):
+        if name and walk.uses[name]:
+            part = _cut(walk, replace(node, name=name), seen, dim, before, size)
+            if part is None:
+                return None
+            found[name] = replace(part, places=part.index.squeeze(dim - 1)) if single else part
+        before += size
+    return found or None
+
+
+def _chosen(walk: Walk, node: Node) -> Seen | None:
+    """One of an axis, which goes."""
+    seen, given = walk.first(node), node.arguments
+    if seen is None or not isinstance(given["index"], int) or (dim := given["dim"] % (len(seen.torch_shape) + 1)) == 0:
+        return None
+    part = _cut(walk, node, seen, dim, given["index"] % seen.torch_shape[dim - 1], 1)
+    return part and replace(part, places=part.index.squeeze(dim - 1))
+
+
+def _picked(move: Callable[[torch.Tensor, Mapping[str, Any], Shape], torch.Tensor]) -> Rule:
+    """An operator that puts numbers at other places: the same operator, on the places."""
+
+    def rule(walk: Walk, node: Node) -> Seen | None:
+        seen, shape = walk.first(node), walk.program.shapes[node.name]
+        if seen is None or max(prod(shape[1:]), prod(seen.shape)) > MOST_MOVED:
+            return None
+        try:
+            places = move(torch.from_numpy(np.ascontiguousarray(seen.index))[None], node.arguments, (1, *shape[1:]))
+        except (RuntimeError, TypeError, KeyError, IndexError):  # arguments that it cannot have
+            return None
+        return walk.told(node, [seen], places[0].numpy()) if tuple(places.shape) == (1, *shape[1:]) else None
+
+    return rule
+
+
+def _stacked(walk: Walk, node: Node) -> Seen | None:
+    """Maps side by side along an axis of their own: along the channels, seen apart."""
+    parts = [walk.seen(each) for each in node.arguments["tensors"]]
+    whole = [part for part in parts if part is not None and len(part.torch_shape) == 3]
+    if len(whole) < len(parts) or node.arguments.get("dim", 0) != 1 or len({part.torch_shape for part in whole}) > 1:
+        return None
+    whole = [walk.standard(part) for part in whole]
+    made = walk.add(node, L.Concatenate(), *whole) if len(whole) > 1 else whole[0]
+    return Seen(made.value, made.shape, made.index.reshape(len(whole), *whole[0].torch_shape))
+
+
+def _upsampled(interpolation: str, ours: bool = True) -> Rule:
+    """To whole multiples it is a layer of ours; ours: whether that layer gives the same numbers."""
+
     def rule(walk: Walk, node: Node) -> Seen | None:
         seen, shape = image(walk, node), walk.program.shapes[node.name][2:]
-        if seen is None or node.arguments.get("align_corners"):
+        if seen is None:
             return None
+        corners = bool(node.arguments.get("align_corners"))
         factors = [new // old for new, old in zip(shape, seen.shape[:2], strict=True)]
         given = node.arguments.get("scale_factors") or factors
-        if [f * n for f, n in zip(factors, seen.shape[:2], strict=True)] != list(shape) or list(given) != factors:
-            return None
-        return walk.add(node, L.UpSampling2D(pair(factors), interpolation), seen)
+        exact = [f * n for f, n in zip(factors, seen.shape[:2], strict=True)] == list(shape)
+        if exact and list(given) == factors and not corners and ours:
+            return walk.add(node, L.UpSampling2D(pair(factors), interpolation), seen)
+        word, output = "aligned " * corners + interpolation, (*shape, seen.shape[2])
+        return walk.add(node, L.Opaque(node.operator, output, 0, 0, prod(output), word), seen)
 
     return rule
 
@@ -118,12 +218,28 @@ MOVES: dict[str, Rule] = {
     "permute": _permuted,
     "transpose": _permuted,
     "swapaxes": _permuted,
+    "swapdims": _permuted,
     "pad": _padded,
     "constant_pad_nd": _padded,
+    "reflection_pad2d": _padded,
+    "replication_pad2d": _padded,
     "slice": _sliced,
+    "narrow": _sliced,
+    "select": _chosen,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "unbind"), _chunks),
+    "stack": _stacked,
+    "roll": _picked(lambda x, given, shape: x.roll(given["shifts"], given["dims"])),
+    "flip": _picked(lambda x, given, shape: x.flip(given["dims"])),
+    "repeat": _picked(lambda x, given, shape: x.repeat([1, *given["repeats"][1:]])),
+    "repeat_interleave": _picked(lambda x, given, shape: x.repeat_interleave(given["repeats"], given["dim"])),
+    "pixel_shuffle": _picked(lambda x, given, shape: F.pixel_shuffle(x, given["upscale_factor"])),
+    "pixel_unshuffle": _picked(lambda x, given, shape: F.pixel_unshuffle(x, given["downscale_factor"])),
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"),
+                    _picked(lambda x, given, shape: F.channel_shuffle(x, given["groups"]))),
     "upsample_nearest2d": _upsampled("nearest"),
     "_upsample_nearest_exact2d": _upsampled("nearest"),
     "upsample_bilinear2d": _upsampled("bilinear"),
+    "upsample_bicubic2d": _upsampled("bicubic", ours=False),
     "expand": _expanded,
     "expand_as": _expanded,
     "to": _cast,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, prod
 
 import numpy as np
 
 from convwise.core import layers as L
 from convwise.core.activations import spelled
 from convwise.core.layers import Layer
+from convwise.formats.torch.places import Seen, placed
 from convwise.formats.torch.pt2 import Node
-from convwise.formats.torch.walk import Array, Rule, Seen, Walk, name_of, placed
+from convwise.formats.torch.walk import MOST_MOVED, Array, Found, Rule, Walk, name_of
 
 
 def like(made: Seen, seen: Seen) -> Seen:
@@ -111,7 +112,7 @@ def _dropout(kind: Callable[[float], Layer]) -> Rule:
 
 
 def _join(kind: type[Layer]) -> Rule:
-    def rule(walk: Walk, node: Node) -> Seen | None:
+    def rule(walk: Walk, node: Node) -> Found:
         first, second = (walk.seen(value) for value in list(node.arguments.values())[:2])
         if node.arguments.get("alpha", 1) != 1:
             return None
@@ -127,26 +128,71 @@ def joined(walk: Walk, node: Node, kind: Callable[[], Layer], parts: Sequence[Se
     """Several tensors into one, in our order, or all moved alike."""
     if len({len(part.torch_shape) for part in parts}) > 1:
         return None
-    if parts[0].order is None or len({part.order for part in parts}) > 1:
+    alike = parts[0].order is not None and len({part.order for part in parts}) == 1
+    if not alike and len(parts[0].torch_shape) > 3:
+        same = all(part.shape == parts[0].shape and np.array_equal(part.index, parts[0].index) for part in parts)
+        return replace(walk.add(node, kind(), *parts), places=parts[0].places) if same else None
+    if not alike:
         parts = [walk.standard(part) for part in parts]
     made = walk.add(node, kind(), *parts)
     moved = next((part for part in parts if part.places is not None), None)
     return like(made, moved) if moved else made
 
 
+def applied(walk: Walk, node: Node) -> Seen | None:
+    """A function of each number on its own, or of those at the same place, that is no layer of ours."""
+    shape = walk.program.shapes[node.name][1:]
+    parts = [walk.values[name] for name in dict.fromkeys(node.reads) if name in walk.values]
+    main = next((part for part in parts if part.torch_shape == shape), None)
+    if main is None or not all(_at_its_place(part, main) for part in parts if part is not main):
+        return None
+    layer = L.Opaque(node.operator, main.shape, 0, 0, max(1, len(parts) - 1) * prod(shape), "same")
+    others = [part for part in parts if part is not main]
+    return replace(walk.add(node, layer, main, *others), places=main.places)
+
+
+def _at_its_place(part: Seen, main: Seen) -> bool:
+    """Whether each number of a tensor meets only those of the same row and column, or is of no place."""
+    if len(part.shape) == 1 or part.shape[:2] == (1, 1) or part.torch_shape[-2:] == (1, 1) and len(part.shape) > 3:
+        return True
+    if len(part.shape) != 3:
+        return False
+    if part.shape[:2] != main.shape[:2] or prod(main.shape) > MOST_MOVED:
+        return False
+    if part.order is not None and part.order == main.order:
+        return True
+    try:
+        return bool(np.all(part.index // part.shape[2] == main.index // main.shape[2]))
+    except ValueError:
+        return False
+
+
+def or_applied(rule: Rule) -> Rule:
+    """The rule; where it gives none, a function at each place."""
+    return lambda walk, node: rule(walk, node) or applied(walk, node)
+
+
 def _concatenate(walk: Walk, node: Node) -> Seen | None:
     parts = [walk.seen(each) for each in node.arguments["tensors"]]
-    whole = [part for part in parts if part is not None]
-    if len(whole) < len(parts) or len({len(part.shape) for part in whole}) > 1:
+    whole, dim = [part for part in parts if part is not None], node.arguments.get("dim", 0)
+    if len({len(part.torch_shape) for part in whole}) > 1:
         return None
-    if len(whole) == 1:
+    rank = len(whole[0].torch_shape)
+    if len(parts) == len(whole) == 1:
         return whole[0]
-    if len(whole[0].shape) == 1 and any(part.places is not None for part in whole):
+    if rank == 3 and dim % 4 == 1 and not all(over_channels(part, dim) for part in whole):
+        whole = [walk.standard(part) for part in whole]
+    if len(whole) < len(parts):  # the others are constants
+        depth, *sides = walk.program.shapes[node.name][1:]
+        layer = L.Opaque(node.operator, (*sides, depth), 0, 0, 0, "same")
+        plain = rank == 3 and dim % 4 == 1 and all(part.places is None for part in whole)
+        return walk.add(node, layer, *whole) if plain else None
+    if rank == 1 and any(part.places is not None for part in whole):
         made = walk.add(node, L.Concatenate(), *whole)
         starts = np.cumsum([0, *(part.shape[0] for part in whole)])
         places = np.concatenate([part.index + start for part, start in zip(whole, starts, strict=False)])
         return Seen(made.value, made.shape, places)
-    axes = {over_channels(part, node.arguments.get("dim", 0)) for part in whole}
+    axes = {over_channels(part, dim) for part in whole}
     return joined(walk, node, L.Concatenate, whole) if axes == {True} else None
 
 
@@ -208,10 +254,11 @@ def into_norm(walk: Walk, node: Node, seen: Seen, key: str, value: Array) -> See
         return None
     walk.draft.layers[-1] = replace(last, scale=True) if key == "gamma" else replace(last, center=True)
     walk.draft.weights[f"{last.name}/{key}"] = np.ascontiguousarray(value, np.float32)
+    walk.hold(last.name, walk.origin(node))
     return seen
 
 
-def _reversed(walk: Walk, node: Node) -> Seen | None:
+def _reversed(walk: Walk, node: Node) -> Found:
     """other - self."""
     first, second, *rest = node.arguments.items()
     return _join(L.Subtract)(walk, replace(node, arguments=dict([second, first, *rest])))
@@ -233,7 +280,11 @@ def _soft_sign(walk: Walk, node: Node) -> Seen | None:
     inner = walk.producer(added.reads[0]) if added and added.operator == "add" and added.reads else None
     if added is None or inner is None or inner.operator != "abs" or inner.reads != (over,) or len(added.reads) > 1:
         return None
-    return unary(walk, node, L.Activation("softsign")) if list(added.arguments.values())[1:2] == [1] else None
+    if list(added.arguments.values())[1:2] != [1]:
+        return None
+    for name in (under, inner.name):
+        walk.dropped(name)
+    return unary(walk, node, L.Activation("softsign"))
 
 
 def rescaled(walk: Walk, node: Node, seen: Seen, scale: Array, offset: Array) -> Seen:
@@ -245,6 +296,7 @@ def rescaled(walk: Walk, node: Node, seen: Seen, scale: Array, offset: Array) ->
         scale, offset = np.asarray(last.scale) * scale, np.asarray(last.offset) * scale + offset
         parts = {**last.__dict__, "scale": _numbers(scale), "offset": _numbers(offset)}
         walk.draft.layers[-1] = L.Rescaling(**parts)
+        walk.hold(last.name, walk.origin(node))
         return seen
     return like(walk.add(node, L.Rescaling(_numbers(scale), _numbers(offset)), seen), seen)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ast
 import json
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from math import prod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from convwise.core.problems import UnusableInput
 from convwise.core.windows import Shape
 
 BATCH = 97  # images, where it is ours to say: a prime that is hardly the size of another axis
-JSON_BYTES = 2**28  # a graph of a million nodes stays below
+JSON_BYTES = 2**26  # a graph of fifty thousand nodes stays below
 # What a file whose parts do not fit together ends in.
 DAMAGES = (
     LookupError,
@@ -49,7 +49,9 @@ class Ref:
 
 @dataclass(frozen=True)
 class Node:
-    """One ATen operator: 'conv2d' with its arguments by name; shape is its (first) output's, with the batch.
+    """One ATen operator: 'conv2d' with its arguments by name; name is that of its first output that is read.
+
+    outputs: in order, '' for those that are not read.
 
     stack: the module calls around it, outermost first, each (call, path, class): ('L__self__a@1', 'a', 'torch...').
     """
@@ -74,7 +76,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph of nodes over one image. shapes: of every tensor, with the batch; constant: a stored array by name."""
+    """A graph of nodes over one image.
+
+    shapes: of every tensor, with the batch; constant: a stored array by name; stored: the names of all
+    parameters and buffers, each tensor once; learning: those of the parameters that a training changes.
+    """
 
     image: str
     outputs: tuple[str, ...]
@@ -82,6 +88,8 @@ class Program:
     shapes: Mapping[str, Shape]
     constant: Callable[[str], NDArray[Any] | None]
     parameters: frozenset[str] = field(default_factory=frozenset)
+    stored: frozenset[str] = field(default_factory=frozenset)
+    learning: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def batch(self) -> int:
@@ -97,7 +105,18 @@ def read_program(path: str | Path, input_shape: tuple[int, int, int] | None = No
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise UnusableInput(str(path), f"cannot be opened: {error}", EXPECTED) from error
     except DAMAGES as error:
-        raise UnusableInput(str(path), f"is damaged: {error!r}", EXPECTED) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: str | Path, error: Exception) -> UnusableInput:
+    """What an error says of a file whose parts do not fit together."""
+    if isinstance(error, KeyError):
+        why = f"it lacks {error}"
+    elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        why = f"its graph breaks off or is no JSON ({error})"
+    else:
+        why = f"its parts do not fit together ({str(error) or type(error).__name__})"
+    return UnusableInput(str(path), f"is damaged: {why}", EXPECTED, "save it anew with torch.export.save")
 
 
 class _Archive:
@@ -119,23 +138,28 @@ class _Archive:
             raise UnusableInput(self.path, f"holds {name} of {self.members[name].file_size:,} bytes", EXPECTED)
         return json.loads(self.archive.read(self.members[name]))
 
-    def arrays(self) -> dict[str, NDArray[Any] | None]:
-        """Every stored tensor by its name in the module; None where its type is none that weights have."""
+    def configs(self) -> dict[str, Any]:
+        """What is said of every stored tensor, by its name in the module."""
         kinds = ("weights", "constants")
-        found = {}
-        for kind in kinds:
-            for name, about in self.json(f"data/{kind}/model_{kind}_config.json")["config"].items():
-                found[name] = self._array(f"data/{kind}/{about['path_name']}", about)
-        return found
+        return {
+            name: {**about, "path_name": f"data/{kind}/{about['path_name']}"}
+            for kind in kinds
+            for name, about in self.json(f"data/{kind}/model_{kind}_config.json")["config"].items()
+        }
+
+    def arrays(self, configs: Mapping[str, Any]) -> dict[str, NDArray[Any] | None]:
+        """Every stored tensor by its name in the module; None where its type is none that weights have."""
+        return {name: self._array(about["path_name"], about) for name, about in configs.items()}
 
     def _array(self, member: str, about: Mapping[str, Any]) -> NDArray[Any] | None:
         if about["use_pickle"] or about["tensor_meta"] is None:
             fix = "save plain tensors with torch.export.save, or use ONNX or safetensors"
             raise UnusableInput(self.path, f"{member} is a pickle, which can run code", EXPECTED, fix)
-        meta, data = about["tensor_meta"], self.archive.read(self.members[member])
+        meta = about["tensor_meta"]
         kind = _DTYPES.get(meta["dtype"])
-        if kind is None:
+        if kind is None or (meta.get("device") or {}).get("type") == "meta":
             return None
+        data = self.archive.read(self.members[member])
         flat = np.frombuffer(data, kind)
         sizes, strides = ([int(n["as_int"]) for n in meta[key]] for key in ("sizes", "strides"))
         first = int(meta["storage_offset"]["as_int"])
@@ -166,22 +190,47 @@ def _float(array: NDArray[Any]) -> NDArray[Any]:
 
 def _program(archive: _Archive, input_shape: tuple[int, int, int] | None) -> Program:
     module = archive.json("models/model.json")["graph_module"]
-    graph, arrays = module["graph"], archive.arrays()
-    stored, parameters, images = {}, set(), []
+    graph, configs = module["graph"], archive.configs()
+    arrays = archive.arrays(configs)
+    places: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    images = []
     for spec in module["signature"]["input_specs"]:
         ((kind, about),) = spec.items()
         if kind == "user_input":
             images += _names(about["arg"])
         elif kind in ("parameter", "buffer", "tensor_constant"):
-            stored[about["arg"]["name"]] = arrays.get(about[f"{kind}_name"])
-            parameters |= {about["arg"]["name"]} if kind == "parameter" else set()
+            places[about["arg"]["name"]], kinds[about["arg"]["name"]] = about[f"{kind}_name"], kind
+    one = {_tensor(configs, place): name for name, place in places.items()}
+    same = {name: one[_tensor(configs, place)] for name, place in places.items()}
+    names = {name: first for name, first in same.items() if name != first}
     image = one_image(images, archive.path)
     free = _free(graph["tensor_values"][image]["sizes"], input_shape, archive.path)
-    shapes = {name: _shape(about["sizes"], free) for name, about in graph["tensor_values"].items()}
+    try:
+        shapes = {name: _shape(about["sizes"], free) for name, about in graph["tensor_values"].items()}
+        sizes = {name: _shape([about], free, -inf)[0] for name, about in graph["sym_int_values"].items()}
+    except NoSize as error:
+        fix = "larger images, or the input shape that it was exported with" if free else ""
+        raise UnusableInput(archive.path, f"has a tensor with a side of {error}", "sides of at least 0", fix) from error
     specs = module["signature"]["output_specs"]
-    names = tuple(name for spec in specs if "user_output" in spec for name in _names(spec["user_output"]["arg"]))
-    nodes = tuple(_node(each) for each in graph["nodes"])
-    return Program(image, names, nodes, shapes, stored.get, frozenset(parameters))
+    outputs = tuple(name for spec in specs if "user_output" in spec for name in _names(spec["user_output"]["arg"]))
+    nodes = tuple(renamed(_node(each, sizes), names) for each in graph["nodes"])
+    own = {kind: frozenset(n for n, k in kinds.items() if k == kind and n not in names) for kind in set(kinds.values())}
+    parameters = own.get("parameter", frozenset())
+    learning = frozenset(name for name in parameters if _learns(configs.get(places[name])))
+    stored = {name: arrays.get(place) for name, place in places.items()}
+    return Program(image, outputs, nodes, shapes, stored.get, parameters, parameters | own.get("buffer", frozenset()),
+                   learning)  # fmt: skip
+
+
+def _tensor(configs: Mapping[str, Any], place: str) -> str:
+    """What tells one stored tensor from another: where it lies, and how."""
+    about = configs.get(place)
+    return json.dumps([about["path_name"], about["tensor_meta"]], sort_keys=True) if about else place
+
+
+def _learns(about: Mapping[str, Any] | None) -> bool:
+    return about is None or about["tensor_meta"] is None or bool(about["tensor_meta"].get("requires_grad", True))
 
 
 def one_image(images: list[str], where: str) -> str:
@@ -191,14 +240,30 @@ def one_image(images: list[str], where: str) -> str:
     return images[0]
 
 
-def _node(data: Mapping[str, Any]) -> Node:
+def _node(data: Mapping[str, Any], sizes: Mapping[str, int]) -> Node:
     outputs = tuple(name for output in data["outputs"] for name in _names(output))
-    arguments = {each["name"]: _argument(each["arg"]) for each in data["inputs"]}
+    arguments = {each["name"]: _argument(each["arg"], sizes) for each in data["inputs"]}
     prefix, _, target = str(data["target"]).partition("torch.ops.aten.")
     operator = target.partition(".")[0] if not prefix else str(data["target"])
     stack = [item.split(",") for item in data["metadata"].get("nn_module_stack", "").split(";") if item.count(",") == 2]
     calls = tuple((call, path, kind) for call, path, kind in stack)
-    return Node(outputs[0] if outputs else "", operator, arguments, outputs, calls)
+    return Node(first_of(outputs), operator, arguments, outputs, calls)
+
+
+def first_of(outputs: Sequence[str]) -> str:
+    """The first output that has a name."""
+    return next(filter(None, outputs), "")
+
+
+def renamed(node: Node, names: Mapping[str, str]) -> Node:
+    """The node, reading other values: tensors that are one have one name."""
+
+    def new(value: Any) -> Any:
+        if isinstance(value, list):
+            return [new(each) for each in value]
+        return Ref(names[value.name]) if isinstance(value, Ref) and value.name in names else value
+
+    return replace(node, arguments={key: new(value) for key, value in node.arguments.items()}) if names else node
 
 
 def _names(output: Mapping[str, Any]) -> list[str]:
@@ -208,16 +273,21 @@ def _names(output: Mapping[str, Any]) -> list[str]:
     return [value["name"]] if kind == "as_tensor" else []
 
 
-def _argument(data: Mapping[str, Any]) -> Any:
+def _argument(data: Mapping[str, Any], sizes: Mapping[str, int]) -> Any:
+    """sizes: of the free ones, by name."""
     ((kind, value),) = data.items()
     if kind == "as_tensor":
         return Ref(value["name"])
     if kind == "as_tensors":
         return [Ref(each["name"]) for each in value]
-    if kind in ("as_optional_tensor", "as_sym_int", "as_sym_float"):
-        return _argument(value) if kind == "as_optional_tensor" else value.get("as_int", value.get("as_float"))
-    if kind in ("as_sym_ints", "as_optional_tensors"):
-        return [each.get("as_int") if kind == "as_sym_ints" else _argument(each) for each in value]
+    if kind == "as_optional_tensor":
+        return _argument(value, sizes)
+    if kind == "as_optional_tensors":
+        return [_argument(each, sizes) for each in value]
+    if kind in ("as_sym_int", "as_sym_float"):
+        return value.get("as_int", value.get("as_float", sizes.get(value.get("as_name", ""))))
+    if kind == "as_sym_ints":
+        return [each.get("as_int", sizes.get(each.get("as_name", ""))) for each in value]
     if kind in ("as_float", "as_floats"):  # JSON has no word for infinity: it is the string "-Infinity"
         return float(value) if kind == "as_float" else [float(each) for each in value]
     return None if kind == "as_none" else value
@@ -226,36 +296,60 @@ def _argument(data: Mapping[str, Any]) -> Any:
 # --- shapes ---------------------------------------------------------------------------------
 
 
+class NoSize(ValueError):
+    """A size that no tensor has."""
+
+
 def _free(sizes: list[Any], input_shape: tuple[int, int, int] | None, path: str) -> dict[str, int]:
     """The values of the free sizes of the image, (n, channels, height, width)."""
     wanted = (BATCH, input_shape[2], *input_shape[:2]) if input_shape else (BATCH, None, None, None)
     free: dict[str, int] = {}
     if len(sizes) != 4:
         raise UnusableInput(path, f"reads an input of {len(sizes)} axes", "images (n, channels, height, width)")
+    channels, height, width = (each.get("as_int", "any") for each in sizes[1:])
+    made = f"{height}x{width}x{channels}"
     for axis, (size, want) in enumerate(zip(sizes, wanted, strict=True)):
         if "as_int" in size:
             if axis and want not in (None, size["as_int"]):
-                what = f"is made for images of {[each.get('as_int') for each in sizes[1:]]} (channels first)"
-                raise UnusableInput(path, what, f"{list(wanted[1:])}", "the input shape that it was exported with")
+                fix = "leave --input-shape out" if "any" not in made else made.replace("any", "...")
+                asked = "x".join(map(str, input_shape or ()))
+                what = f"is made for images of {made} (height, width, channels), not {asked}"
+                raise UnusableInput(path, what, "images of the size that it was exported for", fix)
         elif want is None:
-            raise UnusableInput(path, "has a free input size", "the size of its images", "--input-shape 224,224,3")
+            fix = f"--input-shape 224x224x{3 if channels == 'any' else channels}"
+            raise UnusableInput(path, "has a free input size", "the size of its images", fix)
         else:
-            free[_symbol(size["as_expr"]["expr_str"])] = want
+            free |= _solved(size["as_expr"]["expr_str"], want, path)
     return free
 
 
-def _symbol(text: str) -> str:
+def _solved(text: str, want: int, path: str) -> dict[str, int]:
+    """The symbol in a size of the image, s or a multiple of it like 32 s, where the size is `want`."""
     tree = ast.parse(text, mode="eval").body
-    if isinstance(tree, ast.Call) and isinstance(tree.args[0], ast.Constant):
+    (name,) = {_symbol(each) for each in ast.walk(tree) if isinstance(each, ast.Call) and _is_symbol(each)}
+    one, two = (_size(tree, {name: n}) for n in (1, 2))
+    steps, rest = divmod(want - one, two - one)
+    if rest or steps < 0:
+        expected = f"sizes {one}, {two}, {2 * two - one}, ..."
+        raise UnusableInput(path, f"takes no images with a side of {want}", expected, "another --input-shape")
+    return {name: 1 + steps}
+
+
+def _is_symbol(tree: ast.Call) -> bool:
+    return isinstance(tree.func, ast.Name) and tree.func.id == "Symbol"
+
+
+def _symbol(tree: ast.Call) -> str:
+    if isinstance(tree.args[0], ast.Constant):
         return str(tree.args[0].value)
-    raise ValueError(f"{text} is no symbol")
+    raise ValueError(f"{ast.unparse(tree)} is no symbol")
 
 
-def _shape(sizes: list[Any], free: Mapping[str, int]) -> Shape:
+def _shape(sizes: list[Any], free: Mapping[str, int], least: float = 0) -> Shape:
     given = [size.get("as_int", size.get("as_expr")) for size in sizes]
     shape = [n if isinstance(n, int) else _size(ast.parse(n["expr_str"], mode="eval").body, free) for n in given]
-    if min(shape, default=0) < 0:
-        raise ValueError(f"a shape is {shape}")
+    if min(shape, default=0) < least:
+        raise NoSize(min(shape))
     return tuple(shape)
 
 
@@ -268,9 +362,16 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {
     "CleanDiv": lambda a, b: a // b,
     "Mod": lambda a, b: a % b,
     "PythonMod": lambda a, b: a % b,
+    "CeilDiv": lambda a, b: -(-a // b),
+    "Pow": lambda a, b: a**b if 0 <= b <= 4 else _no_power(b),
     "Max": max,
     "Min": min,
+    "Identity": lambda a: a,
 }
+
+
+def _no_power(exponent: int) -> int:
+    raise ValueError(f"a size is to the power of {exponent}")
 
 
 def _size(tree: ast.expr, free: Mapping[str, int]) -> int:
@@ -281,6 +382,6 @@ def _size(tree: ast.expr, free: Mapping[str, int]) -> int:
         return -_size(tree.operand, free)
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
         if tree.func.id == "Symbol":
-            return free[_symbol(ast.unparse(tree))]
+            return free[_symbol(tree)]
         return _FUNCTIONS[tree.func.id](*(_size(each, free) for each in tree.args))
     raise ValueError(f"a size is {ast.unparse(tree)}")

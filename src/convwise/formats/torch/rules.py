@@ -5,6 +5,7 @@ Arguments that an operator was not given are at the defaults of its schema.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,18 @@ from convwise.core.geometry import layer_weights, transposed_crops
 from convwise.core.layers import Layer
 from convwise.core.parameters import Pads, Pair
 from convwise.core.windows import NO_PADS, Shape, pads_of
+from convwise.formats.torch.costs import FUNCTIONS
 from convwise.formats.torch.moves import MOVES
-from convwise.formats.torch.pointwise import POINTWISE, like
+from convwise.formats.torch.places import Seen
+from convwise.formats.torch.pointwise import POINTWISE, applied, like, or_applied
 from convwise.formats.torch.pt2 import Node
-from convwise.formats.torch.walk import Array, Rule, Seen, Walk, image, pair
+from convwise.formats.torch.walk import MOST_MOVED, Array, Rule, Walk, image, pair
 from convwise.formats.weights import channels_last
 
 
-def _missing(walk: Walk, node: Node, *names: str) -> bool:
-    """Whether an argument is given whose numbers are not stored."""
-    return any(node.arguments.get(name) is not None and walk.number(node.arguments[name]) is None for name in names)
+def _of_the_image(walk: Walk, node: Node, *names: str) -> bool:
+    """Whether an argument is no constant: it comes from the image."""
+    return any(walk.seen(node.arguments.get(name)) is not None for name in names)
 
 
 def named(pads: Pads, shape: Shape, kernel: Pair, strides: Pair, dilation: Pair = (1, 1)) -> str | Pads:
@@ -40,34 +43,34 @@ def _conv(walk: Walk, node: Node) -> Seen | None:
     given = node.arguments
     if given.get("transposed"):
         return _transposed(walk, node)
-    seen, kernel = image(walk, node), walk.number(given["weight"])
-    if seen is None or kernel is None or kernel.ndim != 4 or _missing(walk, node, "bias"):
+    seen, kernel = image(walk, node), walk.sides(given["weight"])
+    if seen is None or kernel is None or len(kernel) != 4 or _of_the_image(walk, node, "bias"):
         return None
-    size, strides, dilation = pair(list(kernel.shape[2:])), pair(given.get("stride")), pair(given.get("dilation"))
+    size, strides, dilation = pair(list(kernel[2:])), pair(given.get("stride")), pair(given.get("dilation"))
     padding = given.get("padding", 0)
     if not isinstance(padding, str):
         rows, columns = pair(padding, 0)
         padding = named((rows, rows, columns, columns), seen.shape, size, strides, dilation)
-    groups, channels, filters = given.get("groups", 1), seen.shape[2], kernel.shape[0]
+    groups, channels, filters = given.get("groups", 1), seen.shape[2], kernel[0]
     common: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding, "dilation_rate": dilation,
                               "use_bias": given.get("bias") is not None}  # fmt: skip
     if groups == channels > 1 and filters % channels == 0:
-        return _weighted(walk, node, L.DepthwiseConv2D(depth_multiplier=filters // channels, **common), seen, kernel)
-    return _weighted(walk, node, L.Conv2D(filters, groups=groups, **common), seen, kernel)
+        return _weighted(walk, node, L.DepthwiseConv2D(depth_multiplier=filters // channels, **common), seen)
+    return _weighted(walk, node, L.Conv2D(filters, groups=groups, **common), seen)
 
 
 def _transposed(walk: Walk, node: Node) -> Seen | None:
     given = node.arguments
-    seen, kernel = image(walk, node), walk.number(given["weight"])
-    if seen is None or kernel is None or kernel.ndim != 4 or _missing(walk, node, "bias"):
+    seen, kernel = image(walk, node), walk.sides(given["weight"])
+    if seen is None or kernel is None or len(kernel) != 4 or _of_the_image(walk, node, "bias"):
         return None
-    groups, size, extra = given.get("groups", 1), pair(list(kernel.shape[2:])), pair(given.get("output_padding"), 0)
+    groups, size, extra = given.get("groups", 1), pair(list(kernel[2:])), pair(given.get("output_padding"), 0)
     rows, columns = pair(given.get("padding"), 0)
     layer = L.Conv2DTranspose(
-        kernel.shape[1] * groups, size, pair(given.get("stride")), (rows, rows, columns, columns), extra,
+        kernel[1] * groups, size, pair(given.get("stride")), (rows, rows, columns, columns), extra,
         pair(given.get("dilation")), groups, given.get("bias") is not None,
     )  # fmt: skip
-    return _weighted(walk, node, cropped(layer, transposed_crops(layer)), seen, kernel)
+    return _weighted(walk, node, cropped(layer, transposed_crops(layer)), seen)
 
 
 def cropped(layer: L.Conv2DTranspose, crops: Pads) -> L.Conv2DTranspose:
@@ -84,35 +87,41 @@ def cropped(layer: L.Conv2DTranspose, crops: Pads) -> L.Conv2DTranspose:
     return L.Conv2DTranspose(**{**parts, "padding": pads, "output_padding": extra})
 
 
-def _weighted(walk: Walk, node: Node, layer: Layer, seen: Seen, kernel: Array) -> Seen:
+def _weighted(walk: Walk, node: Node, layer: Layer, seen: Seen) -> Seen:
     """The layer with its kernel turned into our order, and its bias."""
-    weights = {"kernel": channels_last(layer, kernel, layer_weights(layer, seen.shape)["kernel"])}
-    bias = walk.number(node.arguments.get("bias"))
-    return walk.add(node, layer, seen, weights=weights if bias is None else {**weights, "bias": bias})
+    kernel, bias = walk.number(node.arguments["weight"]), node.arguments.get("bias")
+    sides = layer_weights(layer, seen.shape)["kernel"]
+    weights = {"kernel": None if kernel is None else channels_last(layer, kernel, sides)}
+    return walk.add(node, layer, seen, weights=weights if bias is None else {**weights, "bias": walk.number(bias)})
 
 
 def _linear(walk: Walk, node: Node) -> Seen | None:
     given = node.arguments
-    kernel = walk.number(given.get("weight", given.get("mat2", given.get("other"))))
+    weight = given.get("weight", given.get("mat2", given.get("other")))
+    bias = given.get("bias", given.get("self") if "mat1" in given else None)
     seen = walk.seen(given.get("input", given.get("mat1", given.get("self"))))
-    if seen is None or kernel is None or kernel.ndim != 2 or _missing(walk, node, "bias"):
+    sides, added = walk.sides(weight), walk.sides(bias)
+    if seen is None or sides is None or len(sides) != 2 or walk.seen(bias) is not None:
         return None
-    kernel = kernel.T if "weight" in given else kernel
-    order, bias = seen.order, walk.number(given.get("bias", given.get("self") if "mat1" in given else None))
+    inputs, units = sides[::-1] if "weight" in given else sides
     if "mat1" in given:
-        if bias is None or bias.shape[-1:] != kernel.shape[1:] or bias.size != kernel.shape[1]:
+        if added is None or added[-1:] != (units,) or prod(added) != units:
             return None
         if not given.get("alpha", 1) == given.get("beta", 1) == 1:
             return None
-        bias = bias.reshape(-1)
-    if len(seen.shape) == 1:
-        kernel = kernel if seen.places is None else kernel[np.argsort(seen.places)]
-        order = (0,)
-    if order is None or order[-1:] != (len(seen.shape) - 1,) or seen.shape[-1] != kernel.shape[0]:
+    order = (0,) if len(seen.shape) == 1 else seen.order
+    if order is None or order[-1:] != (len(seen.shape) - 1,) or seen.shape[-1] != inputs:
         return None
-    weights = {"kernel": kernel} if bias is None else {"kernel": kernel, "bias": bias}
-    made = walk.add(node, L.Dense(kernel.shape[1], bias is not None), seen, weights=weights)
-    return like(made, seen)
+    kernel = walk.number(weight)
+    if kernel is not None:
+        kernel = kernel.T if "weight" in given else kernel
+        kernel = kernel[np.argsort(seen.places)] if len(seen.shape) == 1 and seen.places is not None else kernel
+    weights = {"kernel": kernel}
+    if bias is not None:
+        numbers = walk.number(bias)
+        weights["bias"] = None if numbers is None else numbers.reshape(-1)
+    made = walk.add(node, L.Dense(units, bias is not None), seen, weights=weights)
+    return made if len(seen.shape) == 1 else like(made, seen)  # the numbers of a row are new ones
 
 
 # --- pooling -------------------------------------------------------------------------------
@@ -120,23 +129,36 @@ def _linear(walk: Walk, node: Node) -> Seen | None:
 
 def _max_pool(walk: Walk, node: Node) -> Seen | None:
     given, seen = node.arguments, image(walk, node)
-    if seen is None or pair(given.get("dilation")) != (1, 1):
+    if seen is None:
         return None
     size, strides, pads = _pool(node)
     pads = walk.pads.get(node.reads[0], pads)
-    ceil = bool(given.get("ceil_mode", False))
+    ceil, dilation = bool(given.get("ceil_mode", False)), pair(given.get("dilation"))
+    if dilation != (1, 1):
+        return _windowed(walk, node, seen, size, strides, pads, dilation)
     padding = pads if ceil and any(pads) else named(pads, seen.shape, size, strides)
     return walk.add(node, L.MaxPooling2D(size, strides, padding, ceil), seen)
 
 
 def _average_pool(walk: Walk, node: Node) -> Seen | None:
     given, seen = node.arguments, image(walk, node)
-    if seen is None or given.get("divisor_override") is not None:
+    if seen is None:
         return None
     size, strides, pads = _pool(node)
+    if given.get("divisor_override") is not None:
+        return _windowed(walk, node, seen, size, strides, pads)
     ceil, counted = bool(given.get("ceil_mode", False)), bool(given.get("count_include_pad", True)) and any(pads)
     padding = pads if ceil and any(pads) else named(pads, seen.shape, size, strides)
     return walk.add(node, L.AveragePooling2D(size, strides, padding, ceil, counted), seen)
+
+
+def _windowed(walk: Walk, node: Node, seen: Seen, size: Pair, strides: Pair, pads: Pads,
+              dilation: Pair = (1, 1)) -> Seen:  # fmt: skip
+    """A pooling that our layers do not know."""
+    channels, rows, columns = walk.program.shapes[node.name][1:]
+    work = channels * rows * columns * prod(size)
+    layer = L.Opaque(node.operator, (rows, columns, channels), 0, 0, work, "window", size, strides, pads, dilation)
+    return walk.add(node, layer, seen)
 
 
 def _pool(node: Node) -> tuple[Pair, Pair, Pads]:
@@ -161,21 +183,41 @@ def _adaptive(largest: bool) -> Rule:
     return rule
 
 
-def _over_axes(kind: type[L.GlobalAveragePooling2D] | type[L.GlobalMaxPooling2D]) -> Rule:
-    """The mean (largest) over rows and columns; over other axes it is no layer of ours."""
+def _over_axes(kind: type[L.GlobalAveragePooling2D] | type[L.GlobalMaxPooling2D] | None = None) -> Rule:
+    """One number of each channel's map is a layer of ours; what is over other axes is none."""
 
     def rule(walk: Walk, node: Node) -> Seen | None:
-        seen = walk.seen(node.arguments["self"])
-        if seen is None or seen.order is None or len(seen.shape) != 3:
+        given, seen = node.arguments, walk.first(node)
+        if seen is None:
             return None
-        dims = node.arguments.get("dim")
-        axes = {seen.order[dim % 4 - 1] for dim in (dims if isinstance(dims, list) else [dims or 0]) if dim % 4}
-        keep = bool(node.arguments.get("keepdim", False))
-        if axes != {0, 1} or (keep and seen.places is not None):
+        rank, dims = len(seen.torch_shape) + 1, given.get("dim")
+        axes = sorted({dim % rank for dim in (dims if isinstance(dims, list) else [dims]) if isinstance(dim, int)})
+        keep, order = bool(given.get("keepdim", False)), seen.order
+        plain = order is not None and len(seen.shape) == 3 and not (keep and seen.places is not None)
+        if kind and plain and order and axes and 0 not in axes and {order[axis - 1] for axis in axes} == {0, 1}:
+            return walk.add(node, kind(keep), seen)
+        if not axes or 0 in axes or prod(seen.shape) > MOST_MOVED:
             return None
-        return walk.add(node, kind(keep), seen)
+        over = tuple(axis - 1 for axis in axes)
+        first, last = _ends(seen, over)
+        made = walk.told(node, [seen], first, last, prod(seen.shape))
+        return made if keep else Seen(made.value, made.shape, made.index.squeeze(over))
 
     return rule
+
+
+def _ends(seen: Seen, over: tuple[int, ...]) -> tuple[Array, Array]:
+    """The first and last place along rows and columns that each number of a reduction over axes reads."""
+    index, shape = seen.index, seen.shape
+    if len(shape) != 3:
+        return index.min(axis=over, keepdims=True), index.max(axis=over, keepdims=True)
+    depth, width = shape[2], shape[1]
+    rows, columns = index // (depth * width), index // depth % width
+    first, last = (
+        (end(rows, axis=over, keepdims=True) * width + end(columns, axis=over, keepdims=True)) * depth
+        for end in (np.min, np.max)
+    )
+    return first, last
 
 
 # --- normalisation -------------------------------------------------------------------------
@@ -183,26 +225,29 @@ def _over_axes(kind: type[L.GlobalAveragePooling2D] | type[L.GlobalMaxPooling2D]
 
 def _batch_norm(walk: Walk, node: Node) -> Seen | None:
     given, seen = node.arguments, walk.seen(node.arguments["input"])
-    mean, variance = walk.number(given.get("running_mean")), walk.number(given.get("running_var"))
-    if seen is None or mean is None or variance is None or given.get("training") or len(seen.shape) not in (1, 3):
+    if seen is None or given.get("training") or len(seen.shape) not in (1, 3):
+        return None
+    if any(walk.sides(given.get(name)) is None for name in ("running_mean", "running_var")):
         return None
     seen = seen if len(seen.shape) == 1 else walk.standard(seen)
+    mean, variance = walk.number(given["running_mean"]), walk.number(given["running_var"])
     weights = {**_affine(walk, node), "moving_mean": mean, "moving_variance": variance}
     if len(seen.shape) == 1 and seen.places is not None:
-        weights = {key: value[np.argsort(seen.places)] for key, value in weights.items()}
+        turn = np.argsort(seen.places)
+        weights = {key: None if value is None else value[turn] for key, value in weights.items()}
     momentum = 1 - (given.get("momentum") or 0.1)
     layer = L.BatchNormalization(given.get("eps", 1e-5), round(momentum, 12), "beta" in weights, "gamma" in weights)
     return like(walk.add(node, layer, seen, weights=weights), seen)
 
 
-def _affine(walk: Walk, node: Node) -> dict[str, Array]:
-    found = {"gamma": walk.number(node.arguments.get("weight")), "beta": walk.number(node.arguments.get("bias"))}
-    return {key: value for key, value in found.items() if value is not None}
+def _affine(walk: Walk, node: Node) -> dict[str, Array | None]:
+    given = {"gamma": node.arguments.get("weight"), "beta": node.arguments.get("bias")}
+    return {key: walk.number(value) for key, value in given.items() if value is not None}
 
 
 def _group_norm(walk: Walk, node: Node) -> Seen | None:
     given, seen = node.arguments, walk.seen(node.arguments["input"])
-    if seen is None or len(seen.shape) not in (1, 3) or _missing(walk, node, "weight", "bias", "running_mean"):
+    if seen is None or len(seen.shape) not in (1, 3) or _of_the_image(walk, node, "weight", "bias"):
         return None
     seen, weights = walk.standard(seen), _affine(walk, node)
     groups = given.get("num_groups", seen.shape[-1])
@@ -214,17 +259,17 @@ def _group_norm(walk: Walk, node: Node) -> Seen | None:
 
 def _layer_norm(walk: Walk, node: Node) -> Seen | None:
     given, seen = node.arguments, walk.seen(node.arguments["input"])
-    if seen is None or seen.order is None or _missing(walk, node, "weight", "bias"):
+    if seen is None or seen.order is None or _of_the_image(walk, node, "weight", "bias"):
         return None
     last = seen.order[-len(given["normalized_shape"]) :]
     turn = np.argsort(last)
-    weights = {key: value.transpose(turn) for key, value in _affine(walk, node).items()}
+    weights = {key: None if value is None else value.transpose(turn) for key, value in _affine(walk, node).items()}
     axes = (-1,) if last == (len(seen.shape) - 1,) else tuple(sorted(axis + 1 for axis in last))
     layer = L.LayerNormalization(axes, given.get("eps", 1e-5), "beta" in weights, "gamma" in weights)
     return like(walk.add(node, layer, seen, weights=weights), seen)
 
 
-RULES: dict[str, Rule] = {
+_RULES: dict[str, Rule] = {
     "conv2d": _conv,
     "convolution": _conv,
     "conv_transpose2d": _transposed,
@@ -240,6 +285,9 @@ RULES: dict[str, Rule] = {
     "adaptive_max_pool2d": _adaptive(True),
     "mean": _over_axes(L.GlobalAveragePooling2D),
     "amax": _over_axes(L.GlobalMaxPooling2D),
+    **dict.fromkeys(
+        ("amin", "max", "min", "sum", "std", "var", "logsumexp", "linalg_vector_norm", "norm", "prod"), _over_axes()
+    ),
     "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
     "group_norm": _group_norm,
@@ -247,4 +295,8 @@ RULES: dict[str, Rule] = {
     "layer_norm": _layer_norm,
     **POINTWISE,
     **MOVES,
+}
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(FUNCTIONS, applied),
+    **{name: or_applied(rule) if name in FUNCTIONS else rule for name, rule in _RULES.items()},
 }

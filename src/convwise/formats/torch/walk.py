@@ -9,94 +9,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count, permutations
+from dataclasses import replace
+from itertools import count
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.geometry import GEOMETRY
-from convwise.core.layers import Activation, Flatten, Layer, Opaque, Reshape
+from convwise.core.geometry import GEOMETRY, layer_weights
+from convwise.core.layers import Activation, Cropping2D, Flatten, Layer, Opaque, Reshape
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Problem, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.lifted import Draft
+from convwise.formats.torch.costs import cost
 from convwise.formats.torch.memory import Memory
 from convwise.formats.torch.modules import OWN
+from convwise.formats.torch.places import (
+    UNKNOWN,
+    Places,
+    Seen,
+    Sight,
+    orders,
+    per_image,
+    placed,
+    sight,
+    standard_order,
+)
 from convwise.formats.torch.pt2 import Node, Program, Ref
 
-Order = tuple[int, ...]
 Array = NDArray[Any]
-MOST_MOVED = 2**27  # numbers of a tensor whose moves are followed
+MOST_MOVED = 2**25  # numbers of a tensor whose moves are followed
+MOST_FOLLOWED = 2**27  # of all tensors that are still read
+LEAST_ROOM = 2**24
 ANYWHERE = ("linear", "addmm", "mm", "matmul")  # what is told also where the batch is not the first axis
-
-
-class Tied(Exception):
-    """Weights that another layer holds in another form: a net cannot say so, and they must not count twice."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A tensor: the layer that gives its numbers, that layer's shape, and the place of each number in it.
-
-    places: an array of the tensor's own shape, without the batch; None where it is a map with its
-    channels first, or any other shape in our order.
-    """
-
-    value: int
-    shape: Shape
-    places: NDArray[np.int64] | None = None
-
-    @property
-    def torch_shape(self) -> Shape:
-        if self.places is not None:
-            return self.places.shape
-        return tuple(self.shape[axis] for axis in standard_order(len(self.shape)))
-
-    @property
-    def index(self) -> NDArray[np.int64]:
-        """The places, spelled out."""
-        return placed(self.shape, standard_order(len(self.shape))) if self.places is None else self.places
-
-    @property
-    def order(self) -> Order | None:
-        """Our axes in the order of the tensor's, where numbers were moved by whole axes only."""
-        if self.places is None:
-            return standard_order(len(self.shape))
-        return next((order for order, shape in orders(self.places) if shape == self.shape), None)
-
-
-def standard_order(rank: int) -> Order:
-    """Our axes in PyTorch's order: channels first in a map."""
-    return (2, 0, 1) if rank == 3 else tuple(range(rank))
-
-
-def placed(shape: Shape, order: Order) -> NDArray[np.int64]:
-    """The places of a layer's numbers, with its axes in another order."""
-    return np.arange(prod(shape)).reshape(shape).transpose(order)
-
-
-def orders(places: NDArray[np.int64]) -> Iterator[tuple[Order, Shape]]:
-    """Every (order, our shape) of which the places are those; channels first first."""
-    rank = places.ndim
-    for order in dict.fromkeys([standard_order(rank), *permutations(range(rank))]):
-        shape = [0] * rank
-        for axis, size in zip(order, places.shape, strict=True):
-            shape[axis] = size
-        if np.array_equal(placed(tuple(shape), order), places):
-            yield order, tuple(shape)
-
-
-def per_image(shape: Shape, batch: int) -> Shape:
-    """A tensor's sides without the batch: the axis that it is, or else is merged with. The last axis last."""
-    whole = [axis for axis, n in enumerate(shape[:-1]) if n == batch]
-    merged = [axis for axis, n in enumerate(shape) if n % batch == 0]
-    for axis in (whole or merged)[:1]:
-        rest = () if shape[axis] == batch else (shape[axis] // batch,)
-        return (*shape[:axis], *rest, *shape[axis + 1 :])
-    return shape
 
 
 class Walk:
@@ -107,14 +54,18 @@ class Walk:
         self.draft = Draft(input_shape, 0)
         self.values: dict[str, Seen] = {program.image: Seen(0, input_shape)}
         self.folded: dict[str, NDArray[Any] | None] = {}
-        # The parameters that a constant is made of, that a layer holds, and that layers of ours hold.
-        self.origins = {name: frozenset([name]) for name in program.parameters}
+        # The parameters and buffers that a constant is made of, and those that a layer holds.
+        self.origins = {name: frozenset([name]) for name in program.stored}
         self.held: dict[str, frozenset[str]] = {}
-        self.taken: frozenset[str] = frozenset()
+        self.whole = True  # whether the numbers of all weights are known
         self.memory = Memory(program.nodes, program.outputs)
+        self.outputs: list[int] = []
+        self.following = 0  # numbers whose places are kept
         self.pads: dict[str, Pads] = {}  # of values that a max pooling reads
         self.makers = {name: node for node in program.nodes for name in node.outputs}
-        self.owners: dict[frozenset[str], str] = {}
+        self.owners: dict[frozenset[str], tuple[str, type[Layer], dict[str, Shape]]] = {}
+        self.room = LEAST_ROOM + 4 * self._size(program.stored)  # numbers of weights, the same in several forms too
+        self.stood: dict[tuple[int, int], tuple[Seen, Seen]] = {}  # what `standard` made of a tensor
         self.uses = Counter([*(name for node in program.nodes for name in node.reads), *program.outputs])
 
     def run(self, rules: Mapping[str, Rule], composite: Composite, constants: Mapping[str, Constant]) -> None:
@@ -124,11 +75,12 @@ class Walk:
             seen = composite(self, group) if self._in_front(reads) else None
             if seen is not None:
                 self.values[group[-1].name] = seen
+                self.hold(self.draft.layers[-1].name, frozenset().union(*map(self.origin, group)))
                 continue
             for node in group:
                 self._read(node, rules, constants)
+                self._forget(node)
         self._end()
-        self._pruned()
         self._counted()
 
     def _read(self, node: Node, rules: Mapping[str, Rule], constants: Mapping[str, Constant]) -> None:
@@ -143,20 +95,32 @@ class Walk:
             self._written(node)
             return
         rule = rules.get(operator) if operator in ANYWHERE or self._in_front([*reads, node.name]) else None
-        try:
-            seen = (rule(self, node) if rule else None) or self.opaque(node)
-        except Tied:
-            seen = self.opaque(node)
-        sides = per_image(shape, self.program.batch)
-        if seen.torch_shape != sides and operator not in ("expand", "expand_as") and node.name not in self.pads:
-            what = f"gives {seen.torch_shape} where the model says {sides}"
+        found = (rule(self, node) if rule else None) or self.opaque(node)
+        many = found if isinstance(found, dict) else {node.name: found}
+        for i, name in enumerate(node.outputs):
+            if name and name not in many and self.uses[name]:
+                many[name] = self.opaque(replace(node, name=name, outputs=node.outputs[i:]), again=True)
+        for name, seen in many.items():
+            sides = per_image(self.program.shapes[name], self.program.batch)
+            if seen.torch_shape != sides and operator not in ("expand", "expand_as") and name not in self.pads:
+                what = f"gives {seen.torch_shape} where the model says {sides}"
+                where = f"operator {name} ({node.operator})"
+                raise UnusableInput(where, what, "one shape", "report this model as a bug")
+            self.values[name] = seen if name in self.memory.last_read else replace(seen, places=None)
+            self.following += 0 if seen.places is None else seen.places.size
+        if self.following > MOST_FOLLOWED:
             where = f"operator {node.name} ({node.operator})"
-            raise UnusableInput(where, what, "one shape", "report this model as a bug")
-        self.values[node.name] = seen
-        for i, name in enumerate(node.outputs[1:], 1):
-            if self.uses[name]:
-                self.values[name] = self.opaque(replace(node, name=name, outputs=node.outputs[i:]))
+            raise UnusableInput(where, "moves more numbers at once than a network does", f"at most {MOST_FOLLOWED:,}")
         self._written(node)
+
+    def _forget(self, node: Node) -> None:
+        """The places of tensors that nobody reads from here on: they take memory."""
+        now = self.memory.place[node.name]
+        for name in node.reads:
+            if name in self.values and self.memory.last_read[name] == now:
+                places = self.values[name].places
+                self.following -= 0 if places is None else places.size
+                self.values[name] = replace(self.values[name], places=None)
 
     def _in_front(self, names: Sequence[str]) -> bool:
         """Whether the first axis of all these tensors is the batch; else it was moved, merged or reduced."""
@@ -172,55 +136,44 @@ class Walk:
             self.values[name] = self.opaque(replace(node, name=name, outputs=(name,), arguments=both))
 
     def _end(self) -> None:
-        """The output, as the last layer's."""
-        if not self.program.outputs or self.program.outputs[0] not in self.values:
+        """The outputs, as layers give them."""
+        found = [name for name in self.program.outputs if name in self.values]
+        if not found:
             raise UnusableInput("model", "has no output that comes from its image", "a tensor")
-        if len(self.program.outputs) > 1:
-            what = f"has {len(self.program.outputs)} outputs; the first is read"
-            self.draft.problems.append(Problem("model", what, severity="note"))
-        seen = self.values[self.program.outputs[0]]
-        if seen.places is not None and seen.places.ndim == 1:
-            what = "gives a row in the order channels, height, width; here it is height, width, channels"
-            self.draft.problems.append(Problem("output", what, severity="note"))
-        elif seen.places is not None:
-            seen = self.standard(seen)
-        self.values[self.program.outputs[0]] = seen
+        seen = [self.standard(self.values[name]) for name in found]
         if not self.draft.layers:
-            self.draft.add(next(self.keys), Activation("linear"), "identity", [0])
-
-    def _pruned(self) -> None:
-        """Only what the output reads."""
-        kept = {self.draft.source(self.values[self.program.outputs[0]].value)} if len(self.draft.layers) > 1 else None
-        if kept is None:
-            return
-        left: list[Layer] = []
-        for layer in reversed(self.draft.layers):
-            if layer.name in kept:
-                kept |= {*layer.inputs, layer.shares}
-                left.insert(0, layer)
-        self.draft.layers[:] = left
-        names = {layer.name for layer in left}
-        self.draft.weights = {key: v for key, v in self.draft.weights.items() if key.partition("/")[0] in names}
+            self.draft.add(0, Activation("linear"), "identity", [0])
+        self.outputs = [each.value for each in seen]
 
     def _counted(self) -> None:
-        """Opaque layers with the parameters that no other layer holds; a note of those that nothing reads."""
-        counted = {name for layer in self.draft.layers if not isinstance(layer, Opaque) for name in self._holds(layer)}
+        """What each layer holds that none before it does: parameters, those that learn, other numbers.
+
+        A note names the parameters that nothing reads.
+        """
+        counted: frozenset[str] = frozenset()
         for i, layer in enumerate(self.draft.layers):
+            new = self.held.get(layer.name, frozenset()) - counted
+            counted |= new
+            own = new & self.program.parameters
             if isinstance(layer, Opaque):
-                held = self._holds(layer)
-                self.draft.layers[i] = replace(layer, params=self._size(held - counted))
-                counted |= held
+                self.draft.layers[i] = replace(layer, params=self._size(own))
+            self.draft.params[layer.name] = self._size(own)
+            self.draft.trainable[layer.name] = self._size(own & self.program.learning)
+            self.draft.buffers[layer.name] = self._size(new - own)
+        if not self.whole:
+            self.draft.weights.clear()
         unread = self.program.parameters - {name for node in self.program.nodes for name in node.reads}
         if unread:
             named = ", ".join(name.removeprefix("p_") for name in sorted(unread)[:3]) + ", ..." * (len(unread) > 3)
             what = f"has {self._size(unread):,} parameters that its forward never reads ({named}); they are left out"
             self.draft.problems.append(Problem("model", what, severity="note", count=len(unread)))
 
-    def _holds(self, layer: Layer) -> frozenset[str]:
-        return self.held.get(layer.name, frozenset())
+    def hold(self, name: str, origin: frozenset[str]) -> None:
+        """A layer holds these parameters and buffers, besides those that it held."""
+        self.held[name] = self.held.get(name, frozenset()) | origin
 
-    def _size(self, parameters: frozenset[str]) -> int:
-        return sum(prod(self.program.shapes[name]) for name in parameters)
+    def _size(self, stored: frozenset[str]) -> int:
+        return sum(prod(self.program.shapes[name]) for name in stored)
 
     # --- what rules use ---
 
@@ -240,86 +193,134 @@ class Walk:
             return None
         return self.folded[value.name] if value.name in self.folded else self.program.constant(value.name)
 
+    def sides(self, value: Any) -> Shape | None:
+        """The shape of a constant, whether its numbers are known or not."""
+        constant = isinstance(value, Ref) and value.name not in self.values
+        return self.program.shapes.get(value.name) if constant else None
+
     def producer(self, name: str) -> Node | None:
         """The node that gives a value."""
         return self.makers.get(name)
 
     def is_learnt(self, value: Any) -> bool:
         """Whether a constant is a parameter, or made of one, and not a buffer."""
-        return isinstance(value, Ref) and bool(self.origins.get(value.name))
+        return isinstance(value, Ref) and bool(self.origins.get(value.name, frozenset()) & self.program.parameters)
 
     def origin(self, node: Node) -> frozenset[str]:
-        """The parameters that a node reads, itself or through constants that are made of them."""
+        """The parameters and buffers that a node reads, itself or through constants that are made of them."""
         return frozenset().union(*(self.origins.get(name, ()) for name in node.reads if name not in self.values))
 
-    def add(self, node: Node, layer: Layer, *reads: Seen, weights: Mapping[str, NDArray[Any]] | None = None,
+    def add(self, node: Node, layer: Layer, *reads: Seen, weights: Mapping[str, NDArray[Any] | None] | None = None,
             name: str = "") -> Seen:  # fmt: skip
-        """A layer on what it reads, in our order. The same weights read again are shared; Tied in another form."""
-        key, kinds, origin = next(self.keys), weights or {}, self.origin(node)
+        """A layer on what it reads, in our order. The same weights read again are shared.
+
+        weights: None where the numbers of one are not known.
+        """
+        key, origin = next(self.keys), self.origin(node)
+        known = {kind: array for kind, array in (weights or {}).items() if array is not None}
         held = origin or frozenset(name for name in node.reads if name not in self.values)
-        owner = self.owners.get(held) if kinds else None
-        if owner and self._same(owner, layer, kinds):
-            layer, kinds = replace(layer, shares=owner), {}
-        elif kinds and origin & self.taken:
-            raise Tied
-        named = self.draft.add(key, layer, name or name_of(node), [seen.value for seen in reads], kinds)
-        if kinds and held:
-            self.owners.setdefault(held, named)
-            self.held[named] = origin
-            self.taken |= origin
+        kind = type(layer), layer_weights(layer, reads[0].shape)
+        owner = self.owners.get(held) if weights else None
+        if owner and owner[1:] == kind and self._same(owner[0], known):
+            layer, known, origin = replace(layer, shares=owner[0]), {}, frozenset()
+        self.room -= sum(array.size for array in known.values())
+        if self.room < 0 or len(known) < len(kind[1]) and not layer.shares:
+            self.whole, known = False, {}
+        named = self.draft.add(key, layer, name or name_of(node), [seen.value for seen in reads], known)
+        if weights and held and not layer.shares:
+            self.owners.setdefault(held, (named, *kind))
+        self.hold(named, origin)
         shape = GEOMETRY[type(layer)].shape(self.draft.layers[-1], [seen.shape for seen in reads])
         return Seen(key, shape)
 
-    def _same(self, owner: str, layer: Layer, weights: Mapping[str, NDArray[Any]]) -> bool:
+    def _same(self, owner: str, weights: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether these are the numbers of another layer's weights."""
         known = {key.rpartition("/")[2]: v for key, v in self.draft.weights.items() if key.startswith(f"{owner}/")}
-        first = next(each for each in self.draft.layers if each.name == owner)
-        return type(first) is type(layer) and known.keys() == weights.keys() and all(
+        return known.keys() == weights.keys() and all(
             known[key].shape == weights[key].shape and np.array_equal(known[key], weights[key].astype(np.float32))
             for key in known
-        )  # fmt: skip
+        )
 
-    def opaque(self, node: Node) -> Seen:
-        """An operator that is no layer of ours."""
+    def dropped(self, name: str) -> None:
+        """The layer that gives a value goes, where its only reader does its work."""
+        if self.uses[name] == 1:
+            gone = self.draft.source(self.values[name].value)
+            self.draft.layers[:] = [layer for layer in self.draft.layers if layer.name != gone]
+
+    def opaque(self, node: Node, again: bool = False) -> Seen:
+        """An operator that is no layer of ours; again: another output of one that has been counted."""
         reads = [self.values[name].value for name in dict.fromkeys(node.reads) if name in self.values]
         sides, key, places = per_image(self.program.shapes[node.name], self.program.batch), next(self.keys), None
         shape = (*sides[1:], sides[0]) if len(sides) == 3 else sides
         if len(sides) == 3 and not self._in_front([node.name]) and prod(sides) <= MOST_MOVED // 8:
             shape, places = sides, placed(sides, (0, 1, 2))  # windows, or heads: no map
-        named = self.draft.opaque(key, node.operator, shape, name_of(node), reads)
-        self.held[named] = self.origin(node)
+        macs, elementwise = (0, 0) if again else cost(node, self.program.shapes, self.program.batch)
+        layer = Opaque(node.operator, shape or (1,), 0, macs, elementwise)
+        self.hold(self.draft.add(key, layer, name_of(node), reads), self.origin(node))
         return Seen(key, shape, places)
+
+    def told(self, node: Node, reads: Sequence[Seen], first: Places, last: Places | None = None,
+             elementwise: int = 0) -> Seen:  # fmt: skip
+        """An operator that is no layer of ours, but of which it is known what it reads.
+
+        first, last: as `sight` takes them, in the shape of the output as PyTorch has it, of the first of `reads`.
+        """
+        sides, last = first.shape, first if last is None else last
+        if first.ndim > 3:
+            first, last = (each.reshape(-1, *sides[-2:]) for each in (first, last))
+        way = sight(first, last, reads[0].shape)
+        if any(way.before):
+            cropped = self.add(node, Cropping2D((way.before[0], 0, way.before[1], 0)), reads[0])
+            reads = [cropped, *reads[1:]]
+        made = self.add(node, _moving(node.operator, first.shape, elementwise, way), *reads)
+        return Seen(made.value, made.shape, made.index.reshape(sides) if len(sides) > 3 else None)
 
     def standard(self, seen: Seen, name: str = "permute") -> Seen:
         """The tensor with its numbers where the next layer expects them; Opaque where that moves them."""
         if seen.places is None:
             return seen
+        known = seen.value, id(seen.places)
+        if known not in self.stood:
+            self.stood[known] = seen, self._stood(seen, name)
+        return self.stood[known][1]
+
+    def _stood(self, seen: Seen, name: str) -> Seen:
+        assert seen.places is not None
         rank = seen.places.ndim
         shape = next((s for order, s in orders(seen.places) if order == standard_order(rank)), None)
-        key = next(self.keys)
-        if shape is None:
-            ours = (*seen.places.shape[1:], seen.places.shape[0]) if rank == 3 else seen.places.shape
-            self.draft.opaque(key, name, ours, name, [seen.value], 0)
-            return Seen(key, ours)
-        return seen if shape == seen.shape else self._shaped(name, seen, shape)
+        if shape is not None:
+            return seen if shape == seen.shape else self._shaped(name, seen, shape)
+        key, way = next(self.keys), sight(seen.places, seen.places, seen.shape)
+        layer = _moving(name, seen.places.shape, 0, UNKNOWN if any(way.before) else way)
+        self.draft.add(key, layer, name, [seen.value])
+        return Seen(key, layer.output_shape)
 
     def _shaped(self, name: str, seen: Seen, shape: Shape) -> Seen:
         key = next(self.keys)
         self.draft.add(key, Flatten() if len(shape) == 1 else Reshape(shape), name, [seen.value])
         return Seen(key, shape)
 
-    def moved(self, node: Node, seen: Seen, places: NDArray[np.int64], reshaped: bool) -> Seen:
+    def moved(self, node: Node, seen: Seen, places: Places, reshaped: bool) -> Seen:
         """The same numbers at other places: a Flatten or Reshape where the shape changed and our order allows it."""
         standard = standard_order(places.ndim)
         if not reshaped:
             same = seen.order is not None and np.array_equal(placed(seen.shape, standard), places)
             return Seen(seen.value, seen.shape, None if same else places)
-        for order, shape in orders(places):
+        # Parts of a map, which is seen so for a while, unless a module of ours makes another map of it.
+        parts = places.ndim > 3 or places.ndim == len(seen.shape) == 3 and not is_of(node, "Reshape")
+        for order, shape in orders(places) if not parts else ():
             made = seen if shape == seen.shape else self._shaped(name_of(node), seen, shape)
             return Seen(made.value, shape, None if order == standard else placed(shape, order))
         if places.ndim == 1:
             made = seen if len(seen.shape) == 1 else self._shaped(name_of(node), seen, (places.size,))
             return Seen(made.value, made.shape, places)
         return Seen(seen.value, seen.shape, places)
+
+
+def _moving(operator: str, sides: Shape, elementwise: int, way: Sight) -> Opaque:
+    """An operator without weights that gives a tensor of these sides."""
+    shape = (*sides[1:], sides[0]) if len(sides) == 3 else sides
+    return Opaque(operator, shape or (1,), 0, 0, elementwise, way.moves, way.kernel_size, way.strides)
 
 
 def _groups(nodes: Sequence[Node]) -> Iterator[list[Node]]:
@@ -338,7 +339,12 @@ def _groups(nodes: Sequence[Node]) -> Iterator[list[Node]]:
 
 
 def _grouped(node: Node) -> bool:
-    return bool(node.stack) and node.stack[-1][2].rpartition(".")[2] in {*OWN, "Softsign", "Tanhshrink", "Softmin"}
+    return is_of(node, *OWN, "Softsign", "Tanhshrink", "Softmin")
+
+
+def is_of(node: Node, *kinds: str) -> bool:
+    """Whether a node is of the innermost call of a module of these kinds."""
+    return bool(node.stack) and node.stack[-1][2].rpartition(".")[2] in kinds
 
 
 def name_of(node: Node) -> str:
@@ -352,6 +358,8 @@ def name_of(node: Node) -> str:
 def _worked_out(walk: Walk, node: Node, constants: Mapping[str, Constant]) -> Array | None:
     """What a node makes of constants alone, where that is plain."""
     rule = constants.get(node.operator.removesuffix("_"))
+    if prod(walk.program.shapes[node.name]) > walk.room:
+        return None
     arrays = [walk.number(value) for value in list(node.arguments.values())[:2]]
     try:
         return rule(arrays, node.arguments, walk.program.shapes[node.name]) if rule and arrays else None
@@ -359,7 +367,8 @@ def _worked_out(walk: Walk, node: Node, constants: Mapping[str, Constant]) -> Ar
         return None
 
 
-Rule = Callable[[Walk, Node], Seen | None]
+Found = Seen | dict[str, Seen] | None  # several by their names, where a node has several outputs
+Rule = Callable[[Walk, Node], Found]
 Composite = Callable[[Walk, Sequence[Node]], Seen | None]
 Constant = Callable[..., Array | None]
 

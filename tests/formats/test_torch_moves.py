@@ -1,0 +1,193 @@
+"""Operators that are no layer of ours: what they see, cost and hold is what PyTorch's own gradients and counts say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_torch_lift import exported
+from test_torch_lift_costs import Of, conv, known_macs, parameters, total, weight
+from torch import nn
+
+from convwise.core import layers as L
+from convwise.formats.torch.lift import lift, read
+from convwise.formats.torch.places import placed, sight
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SIDE = 12
+SHAPE = SIDE, SIDE, 3
+
+
+def shuffled(x, groups=2):
+    n, depth, height, width = x.shape
+    return x.view(n, groups, depth // groups, height, width).transpose(1, 2).reshape(n, depth, height, width)
+
+
+def halves(self, x):
+    one, two = self.a(x).chunk(2, 1)
+    return torch.cat([one, self.b(two)], 1)
+
+
+def uneven(self, x):
+    one, two, three = self.a(x).split([2, 4, 2], 1)
+    return torch.cat([three, self.b(two)], 1)
+
+
+def cascade(self, x):
+    parts = torch.split(self.a(x), 4, 1)
+    first = self.b(parts[0])
+    return torch.cat([first, self.b(first + parts[1])], 1)
+
+
+def unbound(self, x):
+    x = self.a(x)
+    one, two = x.view(x.shape[0], 2, 4, *x.shape[2:]).unbind(1)
+    return self.b(two) + one
+
+
+def selective(self, x):
+    both = torch.stack([self.a(x)[:, :4], self.b(self.a(x)[:, 4:])], 1)
+    gate = both.sum(1).mean((2, 3), keepdim=True)
+    gate = torch.cat([gate, gate], 1).view(x.shape[0], 2, 4, 1, 1).softmax(1)
+    return (both * gate).sum(1)
+
+
+def focus(self, x):
+    parts = [x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    return self.c(torch.cat(parts, 1))
+
+
+def attended(self, x):
+    x = self.a(x)
+    both = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
+    return x * self.t(both).sigmoid()
+
+
+def sobel(self, x):
+    return F.conv2d(self.a(x), self.f.expand(8, 1, 3, 3), padding=1, groups=8)
+
+
+def responses(self, x):
+    x = self.a(x)
+    norm = x.norm(p=2, dim=(2, 3), keepdim=True)
+    return x + x * (norm / (norm.mean(1, keepdim=True) + 1e-6)) * self.g
+
+
+PARTS = {"a": lambda: conv(3, 8, padding=1), "b": lambda: conv(4, 4, 5, padding=2), "c": lambda: conv(12, 4),
+         "t": lambda: conv(3, 1, 7, padding=3), "g": lambda: weight(1), "f": lambda: torch.rand(1, 1, 3, 3),
+         "d": lambda: conv(8, 8, 3, stride=2, padding=1), "w": lambda: weight(8, 1, 1),
+         "e": lambda: conv(3, 8, 3, stride=2, padding=1), "o": lambda: conv(8, 1, 7, padding=3),
+         "p": lambda: torch.linspace(0, 1, SIDE).expand(1, 1, SIDE, SIDE)}  # fmt: skip
+
+
+# A function of (module, images), and the parts of the module that it uses.
+MOVED = {
+    "halves": (halves, "ab"),
+    "uneven": (uneven, "ab"),
+    "cascade": (cascade, "ab"),
+    "a view unbound": (unbound, "ab"),
+    "selective kernels": (selective, "ab"),
+    "shuffle and slice": (lambda s, x: s.b(shuffled(s.a(x))[:, 2:6]), "ab"),
+    "channel shuffle": (lambda s, x: s.d(F.channel_shuffle(s.a(x), 4)), "ad"),
+    "one channel": (lambda s, x: s.a(x)[:, 3:4] * s.a(x)[:, 2].unsqueeze(1), "a"),
+    "squeezed": (lambda s, x: s.o(s.a(x)).squeeze(1).relu().unsqueeze(1), "ao"),
+    "focus": (focus, "c"),
+    "space to depth": (lambda s, x: s.c(F.pixel_unshuffle(x, 2)), "c"),
+    "depth to space": (lambda s, x: F.pixel_shuffle(s.e(x), 2), "e"),
+    "every second": (lambda s, x: s.a(x)[:, :, 1::2, ::3], "a"),
+    "reflected": (lambda s, x: s.b(F.pad(s.a(x)[:, :4], (1, 2, 3, 1), mode="reflect")), "ab"),
+    "channels of zeros": (lambda s, x: s.d(F.pad(s.a(x)[:, :5], (0, 0, 0, 0, 1, 2))), "ad"),
+    "corners": (lambda s, x: F.interpolate(s.e(x), scale_factor=2, mode="bilinear", align_corners=True), "e"),
+    "bicubic": (lambda s, x: F.interpolate(s.e(x), scale_factor=2, mode="bicubic"), "e"),
+    "any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15), mode="bilinear"), "e"),
+    "nearest to any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15)), "e"),
+    "attention over places": (attended, "at"),
+    "a learnt scale": (lambda s, x: s.a(x) * s.g + s.w, "agw"),
+    "squares": (lambda s, x: s.a(x).square() + s.a(x).abs().sqrt().pow(3), "a"),
+    "fixed filter": (sobel, "af"),
+    "responses": (responses, "ag"),
+    "dilated pool": (lambda s, x: F.max_pool2d(s.a(x), 3, 2, 1, dilation=2), "a"),
+    "with places": (lambda s, x: s.a(torch.cat([x[:, :2], s.p.expand(len(x), 1, SIDE, SIDE)], 1)), "ap"),
+}  # fmt: skip
+
+
+def module_of(function, parts: str) -> nn.Module:
+    torch.manual_seed(0)
+    made = {name: PARTS[name]() for name in parts}
+    fixed = {name: part for name, part in made.items() if not isinstance(part, (nn.Module, nn.Parameter))}
+    module = Of(function, **{name: part for name, part in made.items() if name not in fixed})
+    for name, part in fixed.items():
+        module.register_buffer(name, part)
+    for each in module.parameters():
+        each.data.abs_()
+    return module.eval()
+
+
+def sights(module: nn.Module, unit: tuple[int, int]) -> list[tuple[int, int]]:
+    """The first and last row and column with a gradient at one place of the output, over some images."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(40, 3, SIDE, SIDE, generator=generator).requires_grad_()
+    module(images)[:, :, unit[0], unit[1]].sum().backward()
+    seen = images.grad.abs().sum((0, 1)) > 0
+    return [(int(axis.nonzero()[0]), int(axis.nonzero()[-1])) for axis in (seen.any(1), seen.any(0))]
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_what_a_unit_sees_is_where_its_gradient_is(name):
+    module = module_of(*MOVED[name])
+    found = total(lift(module, SHAPE))
+    last, field = found.layers[-1], found.layers[-1].field
+    rows, columns = module(torch.zeros(2, 3, SIDE, SIDE)).shape[2:]
+    assert last.output_shape[:2] == (rows, columns)
+    assert field.known
+    assert not found.total.unknown
+    ends = () if name in ("reflected", "dilated pool") else ((0, 0), (rows - 1, columns - 1), (1, columns - 2))
+    for unit in ((rows // 2, columns // 2), *ends):  # what is reflected at an end is told as if it lay beyond it
+        ours = [axis.at(place) for axis, place in zip((field.rows, field.columns), unit, strict=True)]
+        assert [(max(a, 0), min(b, SIDE - 1)) for a, b in ours] == sights(module, unit), unit
+    assert found.total.params == parameters(module)
+    assert found.total.macs == known_macs(module, SIDE)
+
+
+def test_files_say_the_same(tmp_path):
+    for name in ("cascade", "selective kernels", "attention over places", "responses", "any size"):
+        module = module_of(*MOVED[name])
+        back = read(exported(module, SHAPE, tmp_path / "net.pt2"))
+        assert back.net == lift(module, SHAPE).net
+
+
+def test_what_wraps_around_is_unknown_and_costs_no_macs():
+    module = Of(lambda s, x: s.a(x).roll((2, 2), (2, 3)), a=conv(3, 8, padding=1))
+    found = total(lift(module, SHAPE))
+    assert not found.layers[-1].field.known
+    assert (found.total.macs, found.total.unknown) == (known_macs(module, SIDE), ())
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [lambda s, x: torch.einsum("nchw,ndhw->ncd", s.a(x), s.a(x)),
+     lambda s, x: torch.bmm(s.a(x).flatten(2), s.a(x).flatten(2).transpose(1, 2)),
+     lambda s, x: F.conv1d(s.a(x).flatten(2), s.w, groups=4),
+     lambda s, x: F.scaled_dot_product_attention(*[s.a(x).flatten(2).transpose(1, 2)] * 3),
+     lambda s, x: F.conv2d(x.reshape(1, -1, SIDE, SIDE), s.k.expand(len(x), 8, 3, 3, 3).flatten(0, 1) * x.mean(),
+                           groups=len(x))],
+    ids=["einsum", "bmm", "conv1d", "attention", "a kernel of its own"],
+)  # fmt: skip
+def test_products_are_counted_wherever_they_are(operator):
+    module = Of(operator, a=conv(3, 8, padding=1), w=weight(12, 2, 3), k=weight(8, 3, 3, 3))
+    found = total(lift(module, SHAPE))
+    assert (found.total.macs, found.total.unknown) == (known_macs(module, SIDE), ())
+
+
+def test_places_say_how_a_map_was_read():
+    """Against the places of each operator on a map of numbers."""
+    index = torch.from_numpy(placed((6, 4, 8), (2, 0, 1)).copy())[None]
+    ways = {"same": F.channel_shuffle(index, 2), "nearest": F.pixel_shuffle(index, 2),
+            "window": F.pixel_unshuffle(index, 2), "unknown": index.transpose(2, 3)}  # fmt: skip
+    for word, places in ways.items():
+        assert sight(places[0].numpy(), places[0].numpy(), (6, 4, 8)).moves == word
+    tokens = index.flatten(2).transpose(1, 2)[0].numpy()
+    assert sight(tokens, tokens, (6, 4, 8)).moves == "same"
+    assert sight(np.flip(tokens, 0), np.flip(tokens, 0), (6, 4, 8)).moves == "unknown"
+    assert isinstance(lift(module_of(*MOVED["halves"]), SHAPE).net.layers[1], L.Opaque)
