@@ -24,8 +24,9 @@ from convwise.images import sources, stack
 from convwise.images.decode import Pixels, load_image, resize
 from convwise.images.labelling import Picture, pictures
 from convwise.images.scale import Scale
+from convwise.images.sources.found import counted
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
-from convwise.images.stack import Stack, counted
+from convwise.images.stack import Stack
 
 __all__ = [
     "Images", "Part", "Picture", "Scale", "Sealed", "load_image", "pictures", "read", "resize",
