@@ -534,3 +534,17 @@ def test_the_border_layer_is_the_first_whose_input_is_seen_whole():
     gated = (L.Conv2D(4, 3, name="body"), L.GlobalAveragePooling2D(keepdims=True), L.Conv2D(4, 1, name="squeeze"),
              L.Multiply(inputs=("body", "squeeze")), L.Conv2D(4, 3, name="after"))  # fmt: skip
     assert analyse(Net((33, 33, 1), gated)).total.border == ""  # a gate is not on the way of what has places
+
+
+def test_places_that_stand_in_a_row_stay_places():
+    """Patches as tokens, each for itself, until all are read; rows that become columns are other places."""
+    patches = L.Conv2D(8, 4, 4), L.Reshape((16, 8)), L.Dense(8)
+    seen = [
+        row.field.size for row in analyse(Net((16, 16, 3), (*patches, L.Reshape((4, 4, 8)), L.Conv2D(2, 3)))).layers
+    ]
+    assert seen == [(4, 4)] * 4 + [(12, 12)]
+    assert analyse(Net((16, 16, 3), (*patches, L.Flatten()))).layers[-1].field.size == (16, 16)
+    turned = analyse(Net((1, 5, 3), (L.Conv2D(3, 1), L.Reshape((5, 1, 3))))).layers[-1].field
+    assert (turned.size, turned.stride) == ((1, 5), (0, 0))
+    grey = analyse(Net((8, 8, 1), (L.Conv2D(1, 3), L.Reshape((6, 6)), L.Dense(4)))).layers
+    assert [row.field.size for row in grey] == [(3, 3), (3, 3), (3, 8)]  # a Dense on what is left mixes the columns

@@ -72,7 +72,7 @@ def test_names_below_parts(tmp_path):
     names = [f"train/{label}.{index}.png" for label in ("cat", "dog") for index in range(6)]
     images = read(flat(tmp_path, [*names, "test/cat.77.png", "test/dog.77.png", "test/5.png"]), classes_from="name")
     assert images.test.size == 2
-    assert "1 images whose names tell no class were left out: test/5.png" in said(images)
+    assert "tells no class: 1 image, test/5.png" in said(images)
 
 
 def test_names_that_tell_too_little(tmp_path):
@@ -161,13 +161,13 @@ def test_missing_labels_images_and_lines_are_told(tmp_path):
     images = read(tmp_path, classes_from="csv")
     assert counts(images) == {"a": 4, "b": 4}
     assert "without a label, and left out: 2 images, 00.png (line 2), 01.png (line 3)" in said(images)
-    assert "1 are not there: gone.png (line 12)" in said(images)
-    assert "1 of the images in the folder are not in the table" in said(images)
+    assert "it names 1 image not to be found: gone.png (line 12)" in said(images)
+    assert "does not name it: 1 image in the folder" in said(images)
 
 
 def test_a_class_of_a_table_never_disappears(tmp_path):
     (flat(tmp_path, TEN) / "labels.csv").write_text(lines("file,label") + "\ngone.png,birds\n")
-    assert "birds (none of its 1 files is there)" in refused(tmp_path, classes_from="csv")
+    assert "birds (none of 1 file is there)" in refused(tmp_path, classes_from="csv")
     assert "b" in read(tmp_path, classes_from="csv", skip_empty_classes=True).classes
 
 

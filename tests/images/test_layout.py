@@ -132,7 +132,7 @@ def test_these_are_classes(folders, labels):
 def test_what_is_beside_the_parts_is_told_with_its_true_reason():
     folders = [*classes(["train", "test"]), "seg_pred", "unseen/cats"]
     said = [str(problem) for problem in arrange("set", listing(*folders)).problems]
-    assert any("seg_pred/ is not the train, validation or test part: its 2 images" in text for text in said)
+    assert any("seg_pred/ is not the train, validation or test part: left out, with 2 images" in text for text in said)
     assert any("unseen/ is not" in text for text in said)
     (loose,) = arrange("set", listing(*classes(["train"]), "test/images")).problems
     assert "test/ holds 2 images, but no class folders" in loose.what

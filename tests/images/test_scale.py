@@ -103,7 +103,7 @@ def test_twelve_bits_are_brought_to_the_whole_range_with_and_without_a_hot_pixel
         np.testing.assert_array_equal(pixels(images)[4:], FULL[4:])
         assert images.facts["scale"] == [0, 255 / 4095]
         assert "use only 12 bits and would become very dark" in said(images)
-    assert "1 values outside of it were cut" in said(images)
+    assert "1 value outside of it cut" in said(images)
 
 
 def test_floats_have_the_scale_of_their_set_and_not_one_each(tmp_path):

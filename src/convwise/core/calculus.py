@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 from convwise.core.field import Field, join
 from convwise.core.geometry import CONVOLUTIONS, GEOMETRY, JOINS, SPATIAL, Geometry, Moves, params_of, transposed_crops
-from convwise.core.layers import Conv2DTranspose, Layer, Opaque, Subtract
+from convwise.core.layers import Conv2DTranspose, Dense, Layer, Opaque, Subtract
 from convwise.core.net import INPUT, Net
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import ShapeError
-from convwise.core.windows import NO_PADS, Shape
+from convwise.core.windows import NO_PADS, Shape, everything, slide
 
 BYTES = 4  # of one activation, float32
 MOST_PHASES = 2**20  # that the fields of a net are looked at in, in all: some seconds
@@ -195,6 +195,8 @@ def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) ->
         fields = seen.fields
         field = join(fields, [_repeated(shape, output) for shape in shapes]) if len(fields) > 1 else fields[0]
         moves = _moves(GEOMETRY[type(layer)], layer, seen.map, output)
+        if isinstance(layer, Dense) and seen.map[:2] == shapes[0]:  # without its channels: the columns are mixed
+            moves = slide(1, 1, 1, 0), everything(shapes[0][1])
         return field.through(*moves) if moves else field
     except OverflowError:  # too many units to look at
         return Field(known=False)

@@ -118,10 +118,10 @@ def _enlarging_moves(layer: L.UpSampling2D, given: Shape, output: Shape) -> Move
 
 
 def _reshape_moves(layer: L.Reshape, given: Shape, output: Shape) -> Moves | None:
-    """Numbers of a map change their places, but where sides of 1 come and go, or places stand in one row."""
-    plain = [n for n in given if n > 1] == [n for n in output if n > 1]
+    """Numbers of a map change their places, but where a side of 1 is left out, or places stand in one row."""
+    squeezed = len(output) == 2 and [n for n in given if n > 1] == [n for n in output if n > 1]
     tokens = len(given) == 3 and output == (given[0] * given[1], given[2])
-    return None if plain and len(output) > 1 or tokens else _whole_moves(layer, given, output)
+    return None if given == output or squeezed or tokens else _whole_moves(layer, given, output)
 
 
 def _opaque_window(layer: L.Opaque, shape: Shape) -> Window | None:

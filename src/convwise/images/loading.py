@@ -26,8 +26,9 @@ from convwise.images.decode import Pixels, has_wide, load_image, resize
 from convwise.images.labelling import Picture, pictures
 from convwise.images.parts import Part, Sealed, file_of
 from convwise.images.scale import Scale
+from convwise.images.sources.found import counted
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
-from convwise.images.stack import Stack, counted
+from convwise.images.stack import Stack
 
 __all__ = [
     "Images", "Part", "Picture", "Scale", "Sealed", "has_wide", "load_image", "pictures", "read", "resize",

@@ -27,6 +27,7 @@ from convwise.images.decode import Pixels
 from convwise.images.scale import Scale, Values
 from convwise.images.sources import Block, Found, Item
 from convwise.images.sources.arrays import pixels_of
+from convwise.images.sources.found import counted
 from convwise.images.splits import TEST, TRAIN, VALID
 
 PART_CODES = {None: TRAIN, "train": TRAIN, "valid": VALID, "test": TEST}
@@ -235,7 +236,7 @@ def _values(file: _File) -> Values | None:
 
 def _scale_problems(where: str, wide: Sequence[_File], count: int, values: Values) -> list[Problem]:
     (low, high), names = values.range, ", ".join(file.item.name for file in wide[:3]) + ", ..." * (len(wide) > 3)
-    cut = f"; {values.count_outside} values outside of it were cut" if values.count_outside else ""
+    cut = f"; {counted(values.count_outside, 'value')} outside of it cut" if values.count_outside else ""
     problems = []
     if len(wide) < count:
         what = f"{len(wide)} images of more than 8 bits among {count} ({names})"
@@ -329,11 +330,6 @@ def _file_problems(where: str, files: Sequence[_File], channels: int) -> Iterato
         what = f"{counted(gray, 'gray image')} among {len(files)}"
         fix = "gray was repeated in three channels; check that colour does not give the class away"
         yield Problem(where, what, "all gray or all colour", fix, severity="warning", count=gray)
-
-
-def counted(count: int, noun: str) -> str:
-    """'1 image', '2 images'."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 # --- arrays --------------------------------------------------------------------------------------

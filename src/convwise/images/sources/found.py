@@ -79,6 +79,11 @@ class Found:
     roles: Mapping[PartName, str] = field(default_factory=dict)
 
 
+def counted(count: int, noun: str) -> str:
+    """'1 image', '2 images'."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def decoded(name: bytes) -> str:
     """A name as a file system, an archive or an array keeps it: UTF-8, or else Latin-1, which reads any bytes."""
     try:

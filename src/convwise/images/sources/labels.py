@@ -13,7 +13,7 @@ from typing import Any
 
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import limits
-from convwise.images.sources.found import PartName, Reading, decoded, label_of, shown
+from convwise.images.sources.found import PartName, Reading, counted, decoded, label_of, shown
 from convwise.images.sources.layout import BY_CSV, Arranged, Listing, Place, arrange, class_before_number, nothing, role
 
 ReadTable = Callable[[PurePosixPath], bytes]
@@ -75,7 +75,7 @@ def _by_name(where: str, listing: Listing, pattern: str) -> Arranged:
 def _nameless(where: str, paths: Sequence[PurePosixPath]) -> Iterator[Problem]:
     if paths:
         names = ", ".join(shown(str(path)) for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
-        what = f"{len(paths)} images whose names tell no class were left out: {names}"
+        what = f"left out, since its name tells no class: {counted(len(paths), 'image')}, {names}"
         yield Problem(where, what, severity="warning", count=len(paths))
 
 
@@ -141,7 +141,7 @@ def _by_table(where: str, listing: Listing, name: str, table: ReadTable, labelle
     found.places.sort(key=lambda place: place.path.parts)
     known = {place.label for place in found.places}
     lost = Counter(label_of(row.label) for row in gone)
-    found.empty = {name: f"none of its {n} files is there" for name, n in lost.items() if name not in known}
+    found.empty = {name: f"none of {counted(n, 'file')} is there" for name, n in lost.items() if name not in known}
     rest = index.paths - labels.keys() - set(map(index.find, unlabelled))
     found.problems += _told(about, found, unlabelled, gone, len(rest))
     if not found.places:
@@ -167,13 +167,13 @@ def _told(where: str, found: Arranged, unlabelled: list[_Row], gone: list[_Row],
 
     yield Problem(where, f"classes from this table: {len(found.places)} images", severity="note")
     if unlabelled:
-        what = f"without a label, and left out: {len(unlabelled)} images, {shown_of(unlabelled)}"
+        what = f"without a label, and left out: {counted(len(unlabelled), 'image')}, {shown_of(unlabelled)}"
         yield Problem(where, what, "a class for each image", severity="warning", count=len(unlabelled))
     if gone:
-        what = f"of the images that it names, {len(gone)} are not there: {shown_of(gone)}"
+        what = f"it names {counted(len(gone), 'image')} not to be found: {shown_of(gone)}"
         yield Problem(where, what, "paths of images below the folder", "correct the paths", "warning", len(gone))
     if rest:
-        what = f"{rest} of the images in the folder are not in the table and were left out"
+        what = f"left out, since the table does not name it: {counted(rest, 'image')} in the folder"
         yield Problem(where, what, "a line for each image", severity="warning", count=rest)
 
 

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import kinds, limits
-from convwise.images.sources.found import PART_NAMES, PartName, label_of, shown
+from convwise.images.sources.found import PART_NAMES, PartName, counted, label_of, shown
 
 LAYOUT = "one folder of images per class (cats/1.jpg, dogs/2.jpg), with or without train/, valid/ and test/ above"
 # What people call a folder that only holds others.
@@ -202,7 +202,7 @@ def _by_parts(where: str, level: Tree, parts: Mapping[PartName, Tree], arranged:
         if not tree.full or (len(tree.full) == 1 and not tree.nested and _only(tree).lower() in WRAPPERS):
             if part == "train":
                 raise loose(where, [path.name for path in tree.everything()], [str(tree)])
-            what = f"{tree} holds {tree.below} images, but no class folders: they were left out"
+            what = f"{tree} holds {counted(tree.below, 'image')}, but no class folders: left out"
             arranged.problems.append(Problem(where, what, LAYOUT, severity="warning", count=tree.below))
             continue
         arranged.roles[part] = shown(str(tree.path))
@@ -212,7 +212,7 @@ def _by_parts(where: str, level: Tree, parts: Mapping[PartName, Tree], arranged:
             what = f"{tree} holds no image: the {role(name)} part is drawn from train, if there is one"
             arranged.problems.append(Problem(where, what, severity="warning"))
         elif tree.below and tree not in parts.values():
-            what = f"{tree} is not the train, validation or test part: its {tree.below} images were left out"
+            what = f"{tree} is not the train, validation or test part: left out, with {counted(tree.below, 'image')}"
             fix = "give it such a name if it is one of them"
             arranged.problems.append(Problem(where, what, LAYOUT, fix, "warning", tree.below))
 
@@ -290,7 +290,7 @@ def loose(where: str, names: Sequence[str], folders: Sequence[str] = ()) -> Unus
     example = next(iter(told.items()), ("", ""))
     by_name = f", give {BY_NAME} (which takes {example[0]} from {shown(example[1])})" if len(told) > 1 else ""
     fix = f"put each class in a folder{by_name}, or give {BY_CSV} where a table tells the classes"
-    return UnusableInput(where, f"{holds} {len(names)} images, but no class folders", LAYOUT, fix)
+    return UnusableInput(where, f"{holds} {counted(len(names), 'image')}, but no class folders", LAYOUT, fix)
 
 
 # --- what was left out ---------------------------------------------------------------------------
@@ -302,7 +302,7 @@ def _left_out(where: str, others: Counter[str], homeless: Sequence[PurePosixPath
         yield Problem(where, what, severity="note", count=others.total())
     if homeless:
         names = ", ".join(shown(str(path)) for path in homeless[:5]) + (", ..." if len(homeless) > 5 else "")
-        what = f"{len(homeless)} images are in no class folder and were ignored: {names}"
+        what = f"in no class folder, and ignored: {counted(len(homeless), 'image')}, {names}"
         yield Problem(where, what, LAYOUT, severity="warning", count=len(homeless))
 
 
