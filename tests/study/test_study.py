@@ -28,7 +28,7 @@ from convwise.evidence.experiment import Memory
 from convwise.images.loading import read
 from convwise.interrupts import REPEATED_SECONDS
 from convwise.ledger import NAME, Ledger
-from convwise.output import deliver
+from convwise.output import choice, deliver
 from convwise.output.deliver import Material
 from convwise.plan import planned
 from convwise.search import race
@@ -570,6 +570,19 @@ def test_an_unusable_source_leaves_no_folder(tmp_path, monkeypatch):
 
 
 # --- the other verbs, and arrays ------------------------------------------------------------------
+
+
+def test_a_report_that_cannot_be_drawn_costs_the_report(stripes, tmp_path, a_study, monkeypatch):
+    def no_room(*_: object) -> None:
+        raise MemoryError("no room for a plot")
+
+    monkeypatch.setattr(deliver.report, "write", no_room)
+    folder = a_study(stripes, tmp_path / "out", trials=2).run(deliver.write)
+    record = deliver.read_choice(folder)
+    assert record["notes"][-1].startswith("The report could not be drawn (MemoryError: no room for a plot)")
+    assert (folder / "model.onnx").exists()
+    assert not (folder / "report.html").exists()
+    assert choice.summary(record, folder)[-1] == record["notes"][-1]
 
 
 def test_arrays_are_a_source(tmp_path, a_study, written):

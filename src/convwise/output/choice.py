@@ -176,4 +176,5 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     if not record.get("goal", {}).get("kept", True):
         lines.append(f"The goal is not reached: {record['goal']['text']}")
     lines += [f"Time: {time}"] if (time := spent(record["provenance"])) else []
-    return [*lines, f"Report: {folder / 'report.html'}"]
+    page = folder / "report.html"
+    return [*lines, f"Report: {page}" if page.exists() or not record["notes"] else record["notes"][-1]]

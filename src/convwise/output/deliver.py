@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -90,10 +90,21 @@ def write(material: Material) -> Path:
         "latency_ms": round(material.host.latency_ms(net), 4),
     }
     score = estimate(material)
-    report.write(folder / "report.html", _evidence(material, cost, differences, score))
+    undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, differences, score))
     choice = _choice(material, cost, differences, score)
+    choice["notes"] += undrawn
     _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     return folder
+
+
+def _drawn(page: Path, evidence: Callable[[], report.Evidence]) -> list[str]:
+    """Write the report; where that fails, what to say of it: it costs the report, not the answer."""
+    try:
+        report.write(page, evidence())
+    except Exception as error:  # memory, a font, the plot library
+        page.unlink(missing_ok=True)
+        return [f"The report could not be drawn ({type(error).__name__}: {error}); all else is written."]
+    return []
 
 
 def estimate(material: Material) -> dict[str, Any]:
