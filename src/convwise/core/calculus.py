@@ -195,9 +195,8 @@ def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) ->
         fields = seen.fields
         field = join(fields, [_repeated(shape, output) for shape in shapes]) if len(fields) > 1 else fields[0]
         moves = _moves(GEOMETRY[type(layer)], layer, seen.map, output)
-        if (
-            isinstance(layer, Dense) and len(shapes[0]) == 2 and seen.map[:2] == shapes[0]
-        ):  # without its channels: the columns are mixed
+        # Without its channels: the columns are mixed.
+        if isinstance(layer, Dense) and len(seen.map) == 3 and seen.map[:2] == shapes[0]:
             moves = slide(1, 1, 1, 0), everything(shapes[0][1])
         return field.through(*moves) if moves else field
     except OverflowError:  # too many units to look at
