@@ -396,3 +396,14 @@ def test_a_killed_study_is_continued_and_says_so(tmp_path):
     whole = command(*words[:-3], "--out", tmp_path / "whole", "--json")
     assert json.loads(whole.stdout)["net"] == json.loads(ended.stdout)["net"]
     assert json.loads(whole.stdout)["test"] == json.loads(ended.stdout)["test"]
+
+
+def test_check_of_a_choice_tells_what_choose_answered(chosen, tmp_path):
+    shutil.copytree(chosen.folder, tmp_path / "copy")
+    first = json.loads(command("check", tmp_path / "copy", "--json").stdout)["problems"][0]
+    record = json.loads((tmp_path / "copy" / "choice.json").read_text())
+    record["check"] = [{"where": first["where"], "what": first["what"], "answer": "it was tested"}]
+    (tmp_path / "copy" / "choice.json").write_text(json.dumps(record))
+    told = json.loads(command("check", tmp_path / "copy", "--json").stdout)["problems"]
+    assert [row.get("answer") for row in told] == ["it was tested", *[None] * (len(told) - 1)]
+    assert "`choose` kept it all the same: it was tested" in command("check", tmp_path / "copy").stdout

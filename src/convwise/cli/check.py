@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,10 +62,11 @@ def check(
     read = read_images(images, **how) if images else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
     applied = _apply(found, read, budget, as_json) if apply and read else None
+    answers = _answers(Path(model))
     if as_json:
-        print(json.dumps(_with_effects(to_json(found), found, applied)))
+        print(json.dumps(_with_effects(to_json(found), found, applied, answers)))
     else:
-        _tell(model, found, applied)
+        _tell(model, found, applied, answers)
     if found.is_wrong:
         raise typer.Exit(1)
 
@@ -111,10 +113,23 @@ def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied |
     return Applied(by_id, answer.accuracy, answer.notes)
 
 
-def _with_effects(answer: dict[str, Any], found: Checked, applied: Applied | None) -> dict[str, Any]:
-    """The answer with `measured` and `effect` beside each problem whose fix was tried."""
+def _answers(folder: Path) -> dict[tuple[str, str], str]:
+    """What `choose` answered to the warnings of the network in its folder: (where, what) -> answer."""
+    if not (folder / "choice.json").is_file():
+        return {}
+    from convwise.output.deliver import read_choice
+
+    return {(row["where"], row["what"]): row["answer"] for row in read_choice(folder).get("check", ())}
+
+
+def _with_effects(
+    answer: dict[str, Any], found: Checked, applied: Applied | None, answers: Mapping[tuple[str, str], str]
+) -> dict[str, Any]:
+    """The answer with `measured` and `effect` beside each problem whose fix was tried, and what `choose` answered."""
     from convwise.core.records import to_json
 
+    for row in answer["problems"]:
+        row |= {"answer": said} if (said := answers.get((row["where"], row["what"]))) else {}
     if applied is None:
         return answer
     for row, problem in zip(answer["problems"], found.problems, strict=True):
@@ -126,7 +141,7 @@ def _with_effects(answer: dict[str, Any], found: Checked, applied: Applied | Non
 # --- for people -----------------------------------------------------------------------------
 
 
-def _tell(model: str, found: Checked, applied: Applied | None) -> None:
+def _tell(model: str, found: Checked, applied: Applied | None, answers: Mapping[tuple[str, str], str]) -> None:
     height, width, channels = found.lifted.net.input_shape
     title = f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}"
     out().print(title, highlight=False, soft_wrap=True)
@@ -137,6 +152,8 @@ def _tell(model: str, found: Checked, applied: Applied | None) -> None:
         measured = applied.measured.get(id(problem)) if applied else None
         text = f"{problem.severity}: {problem}" + (f". {measured}" if measured else "")
         out().print(f"- {text}", highlight=False, soft_wrap=True)
+        if said := answers.get((problem.where, problem.what)):
+            out().print(f"  `choose` kept it all the same: {said}", highlight=False, soft_wrap=True)
     for note in applied.notes if applied else ():
         out().print(f"  {note}", highlight=False, soft_wrap=True)
 
