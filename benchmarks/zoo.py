@@ -35,10 +35,10 @@ from convwise.inspect.checking import checked, load
 PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
 HEAD = """# The networks of torchvision and timm
 
-What `convwise check` reads in them as PyTorch callables and as .pt2 files, written by `benchmarks/zoo.py`, which says
-how to run it. *Exact*: params equal those of the module's `parameters()` that its forward reads, macs equal PyTorch's
-own count (`torch.utils.flop_counter`, halved), and the receptive field is known. Else it is said what is not. Seconds:
-of one run, beside whatever else the machine did.
+What `convwise check` reads in them as PyTorch callables (with --forms as .pt2 files too), written by
+`benchmarks/zoo.py`, which says how to run it. *Exact*: params equal those of the module's `parameters()` that
+its forward reads, macs equal PyTorch's own count (`torch.utils.flop_counter`, halved), and the receptive field
+is known. Else it is said what is not. Seconds: of one run, beside whatever else the machine did.
 
 | network | format | exact, or what is unknown | params | macs, M | field, px | seconds |
 |---|---|---|---:|---:|---:|---:|

@@ -193,7 +193,8 @@ def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) ->
         return Field(known=False)
     try:
         fields = seen.fields
-        field = join(fields, [_repeated(shape, output) for shape in shapes]) if len(fields) > 1 else fields[0]
+        units = (output[0], output[1]) if len(output) == 3 else (1, 1)
+        field = join(fields, [_repeated(shape, output) for shape in shapes], units) if len(fields) > 1 else fields[0]
         moves = _moves(GEOMETRY[type(layer)], layer, seen.map, output)
         # Without its channels: the columns are mixed.
         if isinstance(layer, Dense) and len(seen.map) == 3 and seen.map[:2] == shapes[0]:

@@ -170,16 +170,17 @@ class Field:
         return replace(self, rows=self.rows.through(rows), columns=self.columns.through(columns), short=short)
 
 
-def join(fields: Sequence[Field], repeated: Sequence[tuple[bool, bool]]) -> Field:
+def join(fields: Sequence[Field], repeated: Sequence[tuple[bool, bool]], units: tuple[int, int] = (1, 1)) -> Field:
     """Where branches meet: a unit sees what any of them sees.
 
     Rows and columns are joined apart, so the field is a cover, and exact but where one branch has
     units that see nothing.
 
-    repeated: for each branch, whether its only row (column) is read by all units of the output.
+    repeated: for each branch, whether its only row (column) is read by all units of the output. units: rows and
+    columns of the output: branches of other strides drift apart over them.
     """
-    rows, rows_aligned = _join_axis([field.rows for field in fields], [once for once, _ in repeated])
-    columns, columns_aligned = _join_axis([field.columns for field in fields], [once for _, once in repeated])
+    rows, rows_aligned = _join_axis([field.rows for field in fields], [once for once, _ in repeated], units[0])
+    columns, columns_aligned = _join_axis([field.columns for field in fields], [once for _, once in repeated], units[1])
     short = (
         _shortest([field.short[0] for field in fields], [once for once, _ in repeated]),
         _shortest([field.short[1] for field in fields], [once for _, once in repeated]),
@@ -188,7 +189,7 @@ def join(fields: Sequence[Field], repeated: Sequence[tuple[bool, bool]]) -> Fiel
     return Field(rows, columns, short, aligned, all(field.known for field in fields))
 
 
-def _join_axis(axes: Sequence[Axis], repeated: Sequence[bool]) -> tuple[Axis, bool]:
+def _join_axis(axes: Sequence[Axis], repeated: Sequence[bool], count: int) -> tuple[Axis, bool]:
     moving = [axis for axis, once in zip(axes, repeated, strict=True) if axis.step and not once]
     if not moving:
         return Axis((_hull(axis.at(0) for axis in axes),), 0), True
@@ -196,7 +197,8 @@ def _join_axis(axes: Sequence[Axis], repeated: Sequence[bool]) -> tuple[Axis, bo
     fixed = _hull([*still, *(axis.fixed for axis in moving)])
     base = max(moving, key=lambda axis: axis.stride)
     even = all(axis.stride == base.stride for axis in moving)
-    period = lcm(*(len(axis.phases) for axis in moving)) if even else len(base.phases)
+    turn = len(base.phases)
+    period = lcm(*(len(axis.phases) for axis in moving)) if even else -(-max(count, turn) // turn) * turn
     units = _looked_at((unit,) * len(moving) for unit in range(period))
     phases = tuple(_hull(axis.moving(unit) for axis, unit in zip(moving, each, strict=True)) for each in units)
     joined = Axis(phases, base.step * period // len(base.phases), fixed)
