@@ -195,7 +195,7 @@ def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) ->
         fields = seen.fields
         field = join(fields, [_repeated(shape, output) for shape in shapes]) if len(fields) > 1 else fields[0]
         moves = _moves(GEOMETRY[type(layer)], layer, seen.map, output)
-        if isinstance(layer, Dense) and len(seen.map) == 3 and seen.map[:2] == shapes[0]:  # without its channels: the columns are mixed
+        if isinstance(layer, Dense) and len(seen.map) == 3 and seen.map[:2] == shapes[0]:  # columns are mixed
             moves = slide(1, 1, 1, 0), everything(shapes[0][1])
         return field.through(*moves) if moves else field
     except OverflowError:  # too many units to look at
