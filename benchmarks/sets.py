@@ -109,16 +109,16 @@ def source(name: str, data: Path = DATA, cache: Path = CACHE) -> str:
 
 def arrays(row: Set, base: str) -> dict[str, Any]:
     """x_train, y_train, x_test, y_test of a made set: uint8 (n, rows, columns, channels), names."""
-    from convwise.images.loading import read, with_channels
+    from convwise.images.loading import read
 
     images = read(base, limit_px=LARGEST_PX)
     parts = {"train": (images.unsealed(), row.images), "test": (images.test.open(), row.test)}
     found = {}
     for name, (part, count) in parts.items():
         index = drawn(part.labels, count)
-        some = part[index]
+        some = part[index].with_channels(row.channels or part.pixels.shape[3])
         some = some.at(row.px, row.px) if row.px else some
-        found[f"x_{name}"] = with_channels(some.pixels, row.channels or some.pixels.shape[3])
+        found[f"x_{name}"] = some.pixels
         found[f"y_{name}"] = np.array(images.classes)[some.labels]
     return found
 

@@ -41,13 +41,7 @@ class Quick(ConvwiseClassifier):
         return load(out)
 
 
-# Checks of scikit-learn that do not apply, and why.
-NOT_FOR_IMAGES = {"check_fit2d_1feature": "an image of one pixel: the copies among ten of them are dropped, and said"}
-
-
-@parametrize_with_checks(
-    [Quick(image_shape=(1, -1), trials=1)], expected_failed_checks=lambda _: NOT_FOR_IMAGES, xfail_strict=True
-)
+@parametrize_with_checks([Quick(image_shape=(1, -1), trials=1)])
 def test_scikit_learn_agrees(estimator, check):
     """Its data are rows of numbers: images of one row."""
     check(estimator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sqlite3
 import threading
 import time
@@ -18,6 +19,14 @@ from convwise.core.records import to_json
 from convwise.ledger import Ledger
 from convwise.settings import Settings
 from studies import advice, part
+
+
+@pytest.fixture(autouse=True)
+def _hears_ctrl_c():
+    """Also where these tests were started in the background, which makes a process ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -253,7 +253,11 @@ app.command()(cli_measure.measure)
 @pytest.fixture
 def run(monkeypatch, made):
     """`convwise measure WORDS`: (exit code, stdout, what it raised)."""
-    monkeypatch.setattr(measuring, "measure", lambda *given, started, **how: made.measure(*given, **how))
+
+    def measured(*given, started, classes_from, skip_empty_classes, follow_links, **how):
+        return made.measure(*given, **how)
+
+    monkeypatch.setattr(measuring, "measure", measured)
     monkeypatch.setattr(cli_measure, "out", lambda: Console(width=200, markup=False))
     monkeypatch.setattr(console, "out", lambda: Console(width=200, markup=False))
 

@@ -253,7 +253,7 @@ def raced(source, score=likes_five, workers: int = 1, clock: Clock | None = None
     """The race of a study by the clock, its trainings made up; after: is told of each as it ends."""
     images = read(source, seed=0)
     host = MadeHost(workers=workers, cores=workers, pace=PACE)
-    facts = looked(images.train, images.classes, seed=0, seconds=8.0)
+    facts = looked(images.train, images.classes, seed=0, budget=600.0)
     clock = clock or Clock(600.0, time.monotonic())
     advice = advise(facts, parse_goal(SMALL), host.pace, 0.8 * clock.budget, workers)
     budget = planned(advice, (len(images.train), len(images.valid)), clock, host, **fields)

@@ -131,9 +131,11 @@ def layer(shape: ShapeArgument, kind: TypeOption = "Conv2D", time: TimeOption = 
     For example: convwise layer 224x224x3 --filters 64 --kernel-size 7 --strides 2 --padding same
     """
     from convwise.inspect import single
+    from convwise.inspect.words import understood
 
     typed = {name: word for name, word in words.items() if word is not None}
-    given = {name: single.understood(name, word, f"--{name.replace('_', '-')}") for name, word in typed.items()}
+    known = single.DECLARED
+    given = {name: understood(known.get(name), word, f"--{name.replace('_', '-')}") for name, word in typed.items()}
     answer = single.layer(shape, kind, **given)
     measured: Times = _timed(answer) if time else {}
     print(json.dumps(_plain(answer, measured)) if as_json else "\n".join(text(answer, measured)))
