@@ -4,7 +4,7 @@ BUDGET ?= 2m
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest -q
+PYTEST := $(BIN)/python -m pytest -q -n auto
 
 .PHONY: help setup setup-test demo docs lint test test-slow test-all
 .DEFAULT_GOAL := help
