@@ -15,6 +15,7 @@ import optuna
 
 from convwise.core.problems import ConvwiseError
 from convwise.core.records import Trial
+from convwise.training.batches import Store
 from rivals.job import Job, Learnt
 from rivals.ours import Workshop, advice_for, workshop
 
@@ -81,7 +82,7 @@ def asked(study: Any, advice: Any) -> Running:
 
 def rung_of(work: Workshop, each: Running, seconds: float) -> Trial:
     """The next stretch of training, from the weights of the last."""
-    work.stored(each.trial.net.input_shape[:2])
+    Store(work.folder, work.job.images).ensure(*each.trial.net.input_shape[:2])
     name = f"tpe-{each.asked.number}-{each.rung}"
     seed = 1000 * work.job.seed + each.asked.number
     return replace(each.trial, id=name, seconds=seconds, seed=seed, resumes=each.trial.id)

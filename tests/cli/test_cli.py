@@ -311,7 +311,8 @@ def test_the_same_command_gives_the_same_choice_and_is_quiet(tmp_path):
     for name in ("one", "two"):
         ended = command("choose", "digits", *QUICK, "--out", tmp_path / name)
         assert ended.returncode == 0, ended.stderr
-        assert own(ended.stderr) == ""  # no progress where there is no terminal
+        read = "digits: read as: 1797 images, 10 classes; split into train 1151, valid 287, sealed test 359\n"
+        assert own(ended.stderr) == read  # and no progress where there is no terminal
         assert "Chosen:" in ended.stdout
         found.append(json.loads((tmp_path / name / "choice.json").read_text()))
     one, two = found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convwise.core.net import Net
-from convwise.core.problems import ConvwiseError
+from convwise.core.problems import ConvwiseError, Infeasible
 from convwise.core.records import Advice, Effect, Result, from_json, to_json
 from convwise.feed import News, news, stored
 from convwise.output import deliver, plots
@@ -55,7 +55,7 @@ class Known:
             return tuple(deliver.effect_of(row) for row in self.choice["effects"])
         try:
             return judge(self.advice, self.results).effects if self.advice else ()
-        except ValueError:  # nothing ended yet
+        except Infeasible:  # nothing ended yet
             return ()
 
     @cached_property
