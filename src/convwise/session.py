@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,6 +103,33 @@ class Session:
         left = None if self.settings.trials is not None else max(self.lab.clock.left, 0)
         baseline = TASKS[self.settings.task].baseline(np.asarray(self.images.valid.labels)) if best else None
         self.lab.watcher(Progress(stage, done, planned, best, left, note, baseline))
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Inside, no other run of convwise works in `folder`. UnusableInput where one does.
+
+    It is the folder itself that is locked, by the system: the lock ends with the process, however that ends, and no
+    file is left. Where the system, or the file system, has no such lock, nothing is held.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        what, fix = "another run of convwise works in this folder", "wait until it has ended, or choose another --out"
+        raise UnusableInput(str(folder), what, "one run at a time", fix) from None
+    except OSError:  # such as on a network file system
+        pass
+    try:
+        yield
+    finally:
+        os.close(place)
 
 
 @contextmanager

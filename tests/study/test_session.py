@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import convwise
 from convwise.core.clock import Clock
 from convwise.core.problems import UnusableInput
 from convwise.images.loading import read
 from convwise.ledger import Ledger
-from convwise.session import SPENT, Session, tidied
+from convwise.session import SPENT, Session, held, tidied
 from convwise.settings import Settings
 from convwise.training.lab import Lab
 from imagesets import striped
@@ -74,3 +78,40 @@ def test_a_study_that_fails_leaves_what_it_has_and_else_nothing(tmp_path, begun)
     assert out.exists() == begun
     if begun:
         assert len(Ledger(out / "study.db").results) == 1
+
+
+# --- one run at a time ---------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from convwise.session import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_run_is_refused_until_the_first_has_ended_however_it_ends(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        for run in (lambda: convwise.choose("digits", out=tmp_path), lambda: held(tmp_path).__enter__()):
+            with pytest.raises(UnusableInput, match="another run of convwise works in this folder") as refused:
+                run()
+            assert refused.value.exit_code == 2
+        assert (tmp_path / ".study").is_dir()  # of the first: what is refused tidies nothing away
+        first.kill()
+    with held(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".study"]
+
+
+def test_where_a_file_system_has_no_locks_nothing_is_held(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(place, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with held(tmp_path), held(tmp_path):
+        pass
