@@ -17,13 +17,14 @@ from convwise.core.progress import Progress
 from convwise.core.records import Result, from_json, to_json
 from convwise.images.loading import Images
 from convwise.ledger import Ledger
-from convwise.output import deliver
+from convwise.output import deliver, whole
 from convwise.settings import Settings
 from convwise.training.lab import Lab
 from convwise.training.tasks import TASKS
 
-# Notes in the ledger: what was asked, the time spent, how often the sealed part was opened.
-SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwise:test_opened"
+# Notes in the ledger: what was asked, the time spent, how often the sealed part was opened, and for which trial last.
+SETTINGS, SPENT = "convwise:settings", "convwise:spent_seconds"
+OPENED, OPENED_FOR = "convwise:test_opened", "convwise:test_opened_for"
 FACTS, ADVICE = "convwise:facts", "convwise:advice"
 MOST_SPENT = 0.7  # of the budget, by what went before a study was continued
 
@@ -134,7 +135,11 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def tidied(settings: Settings) -> Iterator[None]:
-    """Afterwards there is nothing where nothing was begun, and of a finished study only what it hands over."""
+    """Afterwards there is nothing where nothing was begun, and of a finished study only what it hands over.
+
+    Before, what a kill left half moved is moved.
+    """
+    whole.finish(settings.out)
     fresh = not settings.ledger.exists()
     try:
         yield
