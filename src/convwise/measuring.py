@@ -240,7 +240,10 @@ class _Chosen:
         if not found.effects:
             return []
         final, workers = self.choice["training"]["seconds"], self.choice["provenance"].get("workers") or 1
-        missed = deliver.add_effects(self.folder, found.effects, BY)
+        try:
+            missed = deliver.add_effects(self.folder, found.effects, BY)
+        except OSError as error:
+            missed = f"{self.folder} cannot be written ({error.strerror}): the effects were not put into choice.json"
         longer = f"the network in {self.folder} was trained for {final:.0f} s by {workers} workers"
         notes = [f"{longer}: an effect may be another there"] if final * workers > 2 * found.seconds else []
         return [*notes, missed] if missed else notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from convwise.training.tasks import TASKS
 SETTINGS, SPENT = "convwise:settings", "convwise:spent_seconds"
 OPENED, OPENED_FOR = "convwise:test_opened", "convwise:test_opened_for"
 FACTS, ADVICE = "convwise:facts", "convwise:advice"
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 MOST_SPENT = 0.7  # of the budget, by what went before a study was continued
 
 
@@ -134,6 +136,20 @@ def held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def written(settings: Settings) -> Iterator[None]:
+    """UnusableInput where the disk is full, or may not be written any more; what was found stays in the ledger."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        what = f"cannot be written ({error.strerror})"
+        fix = "make room there, and run the same command again"
+        where = str(error.filename or settings.out)
+        raise UnusableInput(where, what, "a disk with room that can be written to", fix) from error
+
+
+@contextmanager
 def tidied(settings: Settings) -> Iterator[None]:
     """Afterwards there is nothing where nothing was begun, and of a finished study only what it hands over.
 
@@ -146,8 +162,8 @@ def tidied(settings: Settings) -> Iterator[None]:
     except (ConvwiseError, KeyboardInterrupt):
         if fresh and not (settings.ledger.exists() and Ledger(settings.ledger).results):
             shutil.rmtree(settings.work, ignore_errors=True)
-            settings.ledger.unlink(missing_ok=True)
             with suppress(OSError):
+                settings.ledger.unlink(missing_ok=True)
                 settings.out.rmdir()
         elif deliver.is_finished(settings.out):
             shutil.rmtree(settings.work, ignore_errors=True)
