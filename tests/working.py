@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,13 @@ import numpy as np
 from convwise.core.records import Result, Trial
 
 
+def half(pipe: Any, text: bytes) -> None:
+    os.write(pipe.fileno(), text[:3])
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def work(trial: Trial, member: Any = None) -> Result:
-    """Does what the trial's id says: 'return', 'raise', 'exit', 'kill', 'hang', 'sleep-0.5', 'tangle', 'who'."""
+    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-0.5', 'tangle'."""
     what, _, rest = trial.id.partition("-")
     if what == "mean":  # 'mean-kill-1': the member of rank 1 does so instead
         how, _, rank = rest.rpartition("-")
@@ -29,10 +35,14 @@ def work(trial: Trial, member: Any = None) -> Result:
         os._exit(7)
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if what == "hang":
         time.sleep(600)
     if what == "sleep":
         time.sleep(float(rest))
+    if what == "half":  # it stops in the midst of what it says next
+        Connection._send = half  # type: ignore[attr-defined]
     if what == "tangle":
         return Result(trial, "done", cost={"cannot be sent": lambda: None})  # type: ignore[dict-item]
     return Result(trial, "done", score=0.5, reason=str(os.getpid()))

@@ -20,7 +20,7 @@ from convwise import verbs
 from convwise.core.problems import UnusableInput
 from convwise.output import choice
 from convwise.output.choice import Choice
-from convwise.settings import OUTPUTS
+from convwise.output.whole import OUTPUTS
 
 MOST_CHANNELS = 4
 

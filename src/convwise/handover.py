@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +12,17 @@ from convwise.core.records import Advice, Fingerprint, Result, Verdict
 from convwise.output.deliver import Material
 from convwise.plan import needed
 from convwise.search.stages import FINAL
-from convwise.session import OPENED, Session
+from convwise.session import OPENED, OPENED_FOR, Session
 from convwise.training import train
 from convwise.training.tasks import TASKS
 
 
-def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict, final: Result | None,
-             interrupted: bool) -> Material:  # fmt: skip
+def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict) -> Material:
     """Everything that is written; the sealed part is opened here, once."""
+    ended = [r for r in session.results if r.trial.stage == FINAL.name]
+    final, interrupted = next((r for r in ended if r.status == "done"), None), not ended
     settings, images, chosen = session.settings, session.images, final or verdict.chosen
-    task, notes = TASKS[settings.task], (*verdict.notes, *_caveats(session, final, interrupted))
+    task, notes = TASKS[settings.task], (*verdict.notes, *_caveats(session, chosen, ended))
     net = chosen.trial.net
     weights = train.load_weights(settings.work, chosen.trial.id)
     scored = images.test.open() if images.test else images.valid
@@ -61,20 +63,28 @@ def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) ->
     return f"{said} {needed(views, images, session.lab.clock.elapsed, short)}."
 
 
-def _caveats(session: Session, final: Result | None, interrupted: bool) -> list[str]:
-    """What the report must say beside the choice."""
-    failed = [r for r in session.results if r.trial.stage == FINAL.name and r.status == "failed"]
-    said = ["The study was interrupted: this is the best so far."] if interrupted else []
-    if final is None:
-        why = f" ({failed[-1].reason})" if failed else ""
+def _caveats(session: Session, chosen: Result, ended: Sequence[Result]) -> list[str]:
+    """What the report must say beside the choice; ended: the final training, where it was not interrupted."""
+    said = [] if ended else ["The study was interrupted: this is the best so far."]
+    if chosen.trial.stage != FINAL.name:
+        why = f" ({ended[-1].reason})" if ended else ""
         said.append(
             f"There was no final training{why}: the weights are those of the trial, without the validation part."
         )
-    if (opened := session.ledger.notes.get(OPENED, 0)) and session.images.test:
-        said.append(f"The sealed test part was opened {opened + 1} times: the study had been interrupted before.")
-    if session.images.test:
-        session.ledger.note(OPENED, opened + 1)
+    if session.images.test and (times := _openings(session, chosen)) > 1:
+        said.append(f"The sealed test part was opened {times} times: the study had been interrupted before.")
     return said
+
+
+def _openings(session: Session, chosen: Result) -> int:
+    """How often the sealed part was opened, now included; the network that it was opened for last is no other one."""
+    notes = session.ledger.notes
+    times, before = notes.get(OPENED, 0), notes.get(OPENED_FOR)
+    if before != chosen.trial.id:
+        times += 1
+        session.ledger.note(OPENED, times)
+        session.ledger.note(OPENED_FOR, chosen.trial.id)
+    return int(times)
 
 
 def _provenance(session: Session, interrupted: bool) -> dict[str, Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Result, from_json, to_json
@@ -30,6 +32,7 @@ class Ledger:
 
     def __init__(self, url: str | Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._url = str(url)
         text = url if isinstance(url, str) and "://" in url else f"sqlite:///{url}"
         _refuse_foreign(text)
         try:
@@ -58,20 +61,31 @@ class Ledger:
             name: d for name, d in self._distributions.items() if sample.get(name) in d.choices
         }
         attributes: dict[str, Any] = {"stage": result.trial.stage, "reason": result.reason, **result.cost}
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=_state(result),
-                value=result.score if result.status == "done" else None,
-                params={name: sample[name] for name in known},
-                distributions=known,
-                user_attrs={**attributes, RESULT: to_json(result)},
-            )
+        trial = optuna.trial.create_trial(
+            state=_state(result),
+            value=result.score if result.status == "done" else None,
+            params={name: sample[name] for name in known},
+            distributions=known,
+            user_attrs={**attributes, RESULT: to_json(result)},
         )
+        with self._writing():
+            self._study.add_trial(trial)
         self._results.append(result)
 
     def note(self, key: str, value: Any) -> None:
         """Keep one fact about the study, as JSON."""
-        self._study.set_user_attr(key, json.loads(json.dumps(value)))
+        with self._writing():
+            self._study.set_user_attr(key, json.loads(json.dumps(value)))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """UnusableInput where the database cannot be written; what is in it stays."""
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            why = getattr(error.__cause__, "orig", error.__cause__ or error)  # what the database says
+            what, fix = f"cannot be written any more ({why})", "make room there, and run the same command again"
+            raise UnusableInput(self._url, what, "a disk that can be written to", fix) from error
 
     @property
     def notes(self) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
 from convwise.output import deliver
 from convwise.output.words import EFFECT_COLUMNS, effect_cells, percent, plain
-from convwise.session import ADVICE
+from convwise.session import ADVICE, held
 from convwise.training.host import Host
 from convwise.training.lab import Lab
 from convwise.training.machine import ThisMachine
@@ -115,6 +116,12 @@ def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters =
     """The same in a lab, whose clock is the budget."""
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     chosen = _Chosen.read(model)
+    with held(chosen.folder) if chosen else nullcontext():
+        return _measured(lab, model, chosen, images, parameter, input_shape)
+
+
+def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any, parameter: Parameters,
+              input_shape: InputShape | None) -> Measurement:  # fmt: skip
     subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
     asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())
     found_images, notes = _images(model, images, chosen)
@@ -233,7 +240,10 @@ class _Chosen:
         if not found.effects:
             return []
         final, workers = self.choice["training"]["seconds"], self.choice["provenance"].get("workers") or 1
-        missed = deliver.add_effects(self.folder, found.effects, BY)
+        try:
+            missed = deliver.add_effects(self.folder, found.effects, BY)
+        except OSError as error:
+            missed = f"{self.folder} cannot be written ({error.strerror}): the effects were not put into choice.json"
         longer = f"the network in {self.folder} was trained for {final:.0f} s by {workers} workers"
         notes = [f"{longer}: an effect may be another there"] if final * workers > 2 * found.seconds else []
         return [*notes, missed] if missed else notes

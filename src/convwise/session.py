@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +18,16 @@ from convwise.core.progress import Progress
 from convwise.core.records import Result, from_json, to_json
 from convwise.images.loading import Images
 from convwise.ledger import Ledger
-from convwise.output import deliver
+from convwise.output import deliver, whole
 from convwise.settings import Settings
 from convwise.training.lab import Lab
 from convwise.training.tasks import TASKS
 
-# Notes in the ledger: what was asked, the time spent, how often the sealed part was opened.
-SETTINGS, SPENT, OPENED = "convwise:settings", "convwise:spent_seconds", "convwise:test_opened"
+# Notes in the ledger: what was asked, the time spent, how often the sealed part was opened, and for which trial last.
+SETTINGS, SPENT = "convwise:settings", "convwise:spent_seconds"
+OPENED, OPENED_FOR = "convwise:test_opened", "convwise:test_opened_for"
 FACTS, ADVICE = "convwise:facts", "convwise:advice"
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 MOST_SPENT = 0.7  # of the budget, by what went before a study was continued
 
 
@@ -104,16 +109,61 @@ class Session:
 
 
 @contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Inside, no other run of convwise works in `folder`. UnusableInput where one does.
+
+    It is the folder itself that is locked, by the system: the lock ends with the process, however that ends, and no
+    file is left. Where the system, or the file system, has no such lock, nothing is held.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        what, fix = "another run of convwise works in this folder", "wait until it has ended, or choose another --out"
+        raise UnusableInput(str(folder), what, "one run at a time", fix) from None
+    except OSError:  # such as on a network file system
+        pass
+    try:
+        yield
+    finally:
+        os.close(place)
+
+
+@contextmanager
+def written(settings: Settings) -> Iterator[None]:
+    """UnusableInput where the disk is full, or may not be written any more; what was found stays in the ledger."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        what = f"cannot be written ({error.strerror})"
+        fix = "make room there, and run the same command again"
+        where = str(error.filename or settings.out)
+        raise UnusableInput(where, what, "a disk with room that can be written to", fix) from error
+
+
+@contextmanager
 def tidied(settings: Settings) -> Iterator[None]:
-    """Afterwards there is nothing where nothing was begun, and of a finished study only what it hands over."""
+    """Afterwards there is nothing where nothing was begun, and of a finished study only what it hands over.
+
+    Before, what a kill left half moved is moved.
+    """
+    whole.finish(settings.out)
     fresh = not settings.ledger.exists()
     try:
         yield
     except (ConvwiseError, KeyboardInterrupt):
         if fresh and not (settings.ledger.exists() and Ledger(settings.ledger).results):
             shutil.rmtree(settings.work, ignore_errors=True)
-            settings.ledger.unlink(missing_ok=True)
             with suppress(OSError):
+                settings.ledger.unlink(missing_ok=True)
                 settings.out.rmdir()
         elif deliver.is_finished(settings.out):
             shutil.rmtree(settings.work, ignore_errors=True)

@@ -8,12 +8,10 @@ from typing import Any, Literal
 
 from convwise.core.goal import Goal
 from convwise.core.problems import UnusableInput
-from convwise.formats import WRITTEN
+from convwise.output.whole import OUTPUTS
 from convwise.training.runners import RUNNERS
 from convwise.training.tasks import TASKS
 
-# What a study writes: a folder that holds one of these without a ledger holds somebody else's.
-OUTPUTS = ("choice.json", "report.html", *WRITTEN)
 TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is trained for, about
 ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
 COUNTED_SECONDS = 300.0  # that a study of counted trials is advised for, on any machine

@@ -5,19 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from convwise.advice.fingerprint import look as look_at
 from convwise.core.clock import Clock
 from convwise.core.problems import Infeasible
 from convwise.core.progress import Progress
-from convwise.core.records import Advice, Fingerprint, Pace, Result, Verdict
+from convwise.core.records import Advice, Fingerprint, Pace, Verdict
 from convwise.crew import Crew
 from convwise.handover import material
 from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
 from convwise.interrupts import Interrupts
-from convwise.output import deliver
+from convwise.output import deliver, whole
 from convwise.plan import Counted, planned, within_latency
 from convwise.search import race
 from convwise.search.searching import verdict, waves
@@ -64,14 +65,15 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
             for wave in waves(search, crew.teach):
                 crew.run(wave)
             judged = verdict(advice, session.results)
-            final, interrupted = _refit(search, crew, judged), False
+            if not search.tried(FINAL):  # else it ended before the study did: what is left is to write
+                _refit(search, crew, judged)
         except KeyboardInterrupt:
             judged = _best_so_far(search, crew)
-            final, interrupted = None, True
         working.close()
-        with interrupts.waiting():
+        with interrupts.waiting(), whole.together(settings.out) as beside:
             session.tell("writing")
-            return write(material(session, facts, advice, judged, final, interrupted))
+            write(replace(material(session, facts, advice, judged), folder=beside))
+        return settings.out
 
 
 # Read, look, advise -------------------------------------------------------------------------------
@@ -134,8 +136,8 @@ def _search(session: Session, advice: Advice) -> Search:
     return Search(advice, session, budget, settings.seed)
 
 
-def _refit(search: Search, crew: Crew, judged: Verdict) -> Result | None:
-    """The rest of the chosen net's training, by all workers together; None where it failed.
+def _refit(search: Search, crew: Crew, judged: Verdict) -> None:
+    """The rest of the chosen net's training, by all workers together.
 
     It is on everything that is not sealed. Where nothing is sealed, the validation part stays out, so that
     the accuracy told is that of the network handed over.
@@ -145,8 +147,7 @@ def _refit(search: Search, crew: Crew, judged: Verdict) -> Result | None:
     if seconds is not None:
         threading.Thread(target=deliver.warm_up, daemon=True).start()
     trial = race.to_the_end(search, chosen, FINAL, seconds, "all" if sealed else "train")
-    (result,) = crew.run(Wave(FINAL, (trial,)))
-    return result if result.status == "done" else None
+    crew.run(Wave(FINAL, (trial,)))
 
 
 def _best_so_far(search: Search, crew: Crew) -> Verdict:

@@ -20,7 +20,7 @@ from convwise.images.loading import read as read_images
 from convwise.output import choice, deliver
 from convwise.output.choice import Choice
 from convwise.plan import within_latency
-from convwise.session import tidied
+from convwise.session import held, tidied, written
 from convwise.settings import TRAINING_SHARE, Settings, checked, folder_for
 from convwise.training.lab import Lab
 from convwise.training.machine import ThisMachine
@@ -92,7 +92,7 @@ def choose(
     clock = Clock(settings.budget, begun)
     feed = Feed.of(settings, clock, watcher or notebook.watcher())
     lab = Lab(ThisMachine(), clock, feed.tell, RUNNERS[settings.runner])
-    with tidied(settings), feed:
+    with held(settings.out), tidied(settings), written(settings), feed:
         return choice.load(study.run(settings, lab))
 
 

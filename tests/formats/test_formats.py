@@ -526,6 +526,17 @@ def test_a_dropped_pad_is_refused(tmp_path, monkeypatch):
 _KERAS_RENDER = keras_format.render
 
 
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_a_disk_that_is_full_is_said_whatever_a_framework_calls_it(form, tmp_path, monkeypatch):
+    def save(*given):
+        raise RuntimeError("Error while serializing: No space left on device (os error 28)")
+
+    monkeypatch.setattr(formats.format_module(form), "save", save)
+    with pytest.raises(ExportMismatch, match=rf"{form} export: cannot be written \(Error while .*Fix: make room"):
+        formats.write(tmp_path, *small()[:2], CLASSES, small()[2])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_not_a_number_is_refused(tmp_path):
     net, weights, pixels = small()
     weights["dense/bias"] = np.full(3, np.nan, np.float32)

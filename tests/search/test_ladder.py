@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
 from convwise.core.records import Engine, Recipe, Result, Trial, Verdict
+from convwise.formats.weights import layout
 from convwise.output import deliver
 from convwise.output.deliver import Material
 from convwise.plan import Plan
@@ -316,6 +318,32 @@ def test_a_study_that_broke_off_goes_on_as_it_would_have(go, serial):
     again = go("cheapest")
     assert [r.trial.net.id for r in again.results] == [r.trial.net.id for r in whole.results]
     assert (again.probabilities == whole.probabilities).all()
+
+
+class Unordered(Serial):
+    """Of trials side by side the last one ends first, or the first one."""
+
+    last_first = True
+
+    def run(self, trials):
+        return super().run(reversed(list(trials)) if self.last_first else trials)
+
+
+@pytest.mark.parametrize("goal", ["accuracy", "cheapest"])
+def test_a_name_stands_for_one_network_however_often_the_study_is_killed(stripes, tmp_path, goal):
+    """Killed after each trial, with more and with less left to spend; names that were given say what is kept."""
+    runner, written, runs = Unordered(score=lambda sample: 0.9), [], 0
+    while not written:
+        runner.stops, runner.last_first = (1, SystemExit("killed")), runs not in (6, 7)  # in both orders
+        with suppress(SystemExit):
+            ask(stripes, tmp_path / "out", runner, written, workers=2, trials=9 - runs % 3, goal=goal).run()
+        runs += 1
+    names = [r.trial.id for r in written[0].results]
+    assert len(names) == runs > 5
+    assert len(set(names)) == len(names)
+    for result in written[0].results:
+        kept = train.load_weights(tmp_path / "out" / ".study", result.trial.id)
+        assert {key: array.shape for key, array in kept.items()} == layout(result.trial.net)
 
 
 @pytest.mark.parametrize(("stage", "taken"), [(TEACHER, "race"), (STAGE, TEACHER), ("final", STAGE)])

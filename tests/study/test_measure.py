@@ -27,6 +27,7 @@ from convwise.core.records import Result, Trial
 from convwise.ledger import Ledger
 from convwise.measuring import measure
 from convwise.output import deliver, report
+from convwise.session import held
 from convwise.training import train
 from convwise.training.lab import Lab
 from imagesets import striped, write_folder
@@ -209,6 +210,12 @@ def test_without_its_ledger_layers_can_still_be_measured(made, folder):
     found = made.measure(folder, parameter=f"{name}.kernel_size=7")
     assert found.effects
     assert any("study.db is missing" in note for note in found.notes)
+
+
+def test_while_another_run_works_in_the_folder_nothing_is_measured(made, folder):
+    with held(folder), pytest.raises(UnusableInput, match="another run of convwise works in this folder"):
+        made.measure(folder)
+    assert not made.trials
 
 
 def test_images_that_are_gone_are_named(made, folder):

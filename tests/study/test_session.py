@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import convwise
 from convwise.core.clock import Clock
 from convwise.core.problems import UnusableInput
 from convwise.images.loading import read
 from convwise.ledger import Ledger
-from convwise.session import SPENT, Session, tidied
+from convwise.session import SPENT, Session, held, tidied, written
 from convwise.settings import Settings
 from convwise.training.lab import Lab
 from imagesets import striped
@@ -74,3 +80,77 @@ def test_a_study_that_fails_leaves_what_it_has_and_else_nothing(tmp_path, begun)
     assert out.exists() == begun
     if begun:
         assert len(Ledger(out / "study.db").results) == 1
+
+
+# --- one run at a time ---------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from convwise.session import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_run_is_refused_until_the_first_has_ended_however_it_ends(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        for run in (lambda: convwise.choose("digits", out=tmp_path), lambda: held(tmp_path).__enter__()):
+            with pytest.raises(UnusableInput, match="another run of convwise works in this folder") as refused:
+                run()
+            assert refused.value.exit_code == 2
+        assert (tmp_path / ".study").is_dir()  # of the first: what is refused tidies nothing away
+        first.kill()
+    with held(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".study"]
+
+
+def test_where_a_file_system_has_no_locks_nothing_is_held(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(place, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with held(tmp_path), held(tmp_path):
+        pass
+
+
+# --- disks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_full_disk_is_said_in_a_sentence_and_loses_nothing(tmp_path, begun):
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def full():
+        settings = Settings("stripes", out=out)
+        with tidied(settings), written(settings):
+            mine = session(out, [0.0])
+            if begun:
+                mine.record(scored({}, nth_net(1), 0.5))
+            raise OSError(errno.ENOSPC, "No space left on device", str(out / "model.onnx"))
+
+    with pytest.raises(UnusableInput, match=r"model.onnx: cannot be written \(No space left on device\)") as said:
+        full()
+    assert said.value.exit_code == 2
+    assert out.exists() == begun
+
+
+def test_a_ledger_that_cannot_be_written_any_more_keeps_what_it_has(tmp_path):
+    mine = session(tmp_path, [0.0])
+    mine.record(scored({}, nth_net(1), 0.5))
+    with closing(sqlite3.connect(tmp_path / "study.db")) as other:
+        for table in ("trials", "study_user_attributes"):
+            other.execute(f"create trigger full_{table} before insert on {table} "
+                          "begin select there_is_no_room(); end")  # fmt: skip
+    for write in (lambda: mine.record(scored({}, nth_net(2), 0.6)), lambda: mine.ledger.note("a", 1)):
+        with pytest.raises(
+            UnusableInput, match=r"study.db: cannot be written any more \(no such function: there_is_no_room\)"
+        ):
+            write()
+    assert len(mine.results) == len(Ledger(tmp_path / "study.db").results) == 1

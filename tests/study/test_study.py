@@ -34,6 +34,7 @@ from convwise.plan import planned
 from convwise.search import race
 from convwise.search.searching import verdict
 from convwise.search.stages import RACE, Search
+from convwise.session import OPENED
 from convwise.training import train
 from imagesets import striped, write_folder, write_parts
 from labs import Asked, MadeHost, Serial, ask, looked, made_up
@@ -451,6 +452,41 @@ def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, a_study, serial,
     assert (whole.probabilities == continued.probabilities).all()
 
 
+@pytest.mark.parametrize(("how", "fails"), [({}, ()), ({"test": "none"}, ()), ({}, ("final",))])
+def test_a_kill_while_writing_costs_no_training_and_no_second_look_at_the_sealed_part(
+    stripes, tmp_path, a_study, serial, written, how, fails
+):
+    def killed(material):
+        written.append(material)
+        (material.folder / "model.onnx").write_text("half")
+        raise SystemExit("killed")
+
+    serial.fails = fails
+    with pytest.raises(SystemExit):
+        a_study(stripes, tmp_path / "out", **how).run(killed)
+    a_study(stripes, tmp_path / "out", **how).run()
+    first, second = written
+    assert serial.ended == []  # nothing was trained again
+    assert second.final == first.final
+    assert second.chosen == first.chosen
+    assert second.verdict.notes == first.verdict.notes
+    assert not second.provenance["interrupted"]
+    assert (second.probabilities == first.probabilities).all()
+    assert Ledger(tmp_path / "out" / "study.db").notes.get(OPENED, 0) == (0 if how else 1)
+    assert not (tmp_path / "out" / "model.onnx").exists()
+
+
+def test_another_network_after_an_interrupt_opens_the_sealed_part_again_and_says_so(
+    stripes, tmp_path, a_study, serial, written
+):
+    serial.before = {"final": KeyboardInterrupt()}
+    a_study(stripes, tmp_path / "out").run()
+    serial.before = {}
+    a_study(stripes, tmp_path / "out").run()
+    assert "opened" not in " ".join(written[0].verdict.notes)
+    assert "The sealed test part was opened 2 times" in " ".join(written[1].verdict.notes)
+
+
 def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, a_study, serial, written):
     """Weights are kept by name: found here, a continued race began its numbers, and files, anew."""
     serial.stops = (3, SystemExit("killed"))
@@ -546,7 +582,7 @@ def test_numbers_that_are_none_are_refused(stripes, tmp_path, field, value):
 
 
 def test_the_outputs_are_those_that_are_written(chosen):
-    from convwise.settings import OUTPUTS
+    from convwise.output.whole import OUTPUTS
 
     names = {path.name for path in chosen.folder.iterdir()}
     assert names - {"study.db"} <= set(OUTPUTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,6 +164,15 @@ def test_other_probes_or_versions_are_measured_anew(empty_cache, monkeypatch):
     assert machine._remembered("x", lambda: 2) == 1
     monkeypatch.setattr(machine, "PROBES", ((9, 9, 9),))
     assert machine._remembered("x", lambda: 3) == 3
+
+
+def test_a_user_without_a_home_costs_only_the_memory(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert machine._remembered("pace", lambda: [1.0]) == [1.0]
 
 
 def test_a_spoilt_or_read_only_cache_costs_only_the_memory(empty_cache, monkeypatch):

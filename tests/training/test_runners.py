@@ -5,9 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -120,6 +124,76 @@ def test_a_worker_that_died_idle_is_replaced():
     assert outcomes(results)["return-3"] == "done"
 
 
+def test_a_worker_that_is_stopped_is_ended(monkeypatch):
+    """Its trial has no time of its own; the next one goes on where it was."""
+    monkeypatch.setattr(local, "SILENT_SECONDS", 4.0)
+    with closing(local.LocalRunner(work, HOST, 1)) as runner:
+        results = list(runner.run([trial("stop"), trial("return-1")]))
+    assert outcomes(results) == {"stop": "failed", "return-1": "done"}
+    assert results[0].reason == "its worker gave no sign of life for 4 s, and was ended"
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_worker_that_is_lost_while_it_starts_costs_a_trial_at_most(monkeypatch, how):
+    monkeypatch.setattr(local, "LOADING_SECONDS", 8.0)
+    before = set(multiprocessing.active_children())
+    with closing(local.LocalRunner(work, HOST, 1)) as runner:
+        (starting,) = set(multiprocessing.active_children()) - before
+        os.kill(starting.pid, how)
+        results = list(runner.run([trial("return-1"), trial("return-2")]))
+    assert outcomes(results)["return-2"] == "done"
+
+
+def test_what_a_stopped_worker_was_about_to_say_is_not_waited_for(monkeypatch):
+    """Here it stops in the midst of a message."""
+    monkeypatch.setattr(local, "SILENT_SECONDS", 4.0)
+    with closing(local.LocalRunner(work, HOST, 1)) as runner:
+        results = list(runner.run([trial("half"), trial("return-1")]))
+    assert outcomes(results) == {"half": "failed", "return-1": "done"}
+
+
+STUDY = """
+import multiprocessing, sys, time
+if __name__ == "__main__":
+    from training.test_runners import HOST, local, trial, work
+    runner = local.LocalRunner(work, HOST, 2)
+    if sys.argv[1] == "begun":
+        next(runner.run([trial("return-1"), trial("hang"), trial("hang")]))
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("when", ["starting", "begun"])
+def test_orphans_end_within_two_seconds(tmp_path, when):
+    """The study's process is killed while its workers start, or work; they load what they do load."""
+    script = tmp_path / "killed" / "study.py"
+    script.parent.mkdir()
+    script.write_text(STUDY)
+    tests = str(Path(__file__).parents[1])
+    paths = [tests, *(path for path in sys.path if path and path != str(tmp_path))]
+    environment, command = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, [sys.executable, str(script), when]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as study:
+        workers = [int(pid) for pid in study.stdout.readline().split()]
+        study.kill()
+    assert len(workers) == 2
+    until = time.monotonic() + 2.0
+    while time.monotonic() < until and any(map(lives, workers)):
+        time.sleep(0.05)
+    left = [pid for pid in workers if lives(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process; one that has ended may wait to be asked how."""
+    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], stdout=-1, text=True).stdout.strip()[:1] not in (
+        "",
+        "Z",
+    )
+
+
 @pytest.mark.timeout(30)
 def test_no_workers_are_refused():
     from convwise.core.problems import UnusableInput
@@ -155,3 +229,28 @@ def test_a_member_that_fails_costs_the_teams_trial_only(name, what):
     assert outcomes(results) == {what: "failed", "return-1": "done", "mean": "done"}
     assert results[0].reason
     assert time.monotonic() - begun < 20  # nobody waits for the dead
+
+
+def test_a_member_that_dies_while_it_waits_for_the_others_is_missed():
+    """It holds nothing that the others, or the study, would wait for."""
+    before = set(multiprocessing.active_children())
+    with closing(local.LocalRunner(work, HOST, 2)) as runner:
+        first = min(set(multiprocessing.active_children()) - before, key=lambda process: process.pid)
+        list(runner.run([trial("return-1"), trial("return-2")]))  # both have started
+        killing = threading.Timer(1.5, os.kill, (first.pid, signal.SIGKILL))
+        killing.start()
+        what = "mean-sleep-4-1"  # the other one comes late
+        results = list(runner.run([together(what), together("mean")]))
+        killing.join()
+    assert outcomes(results) == {what: "failed", "mean": "done"}
+    assert "SIGKILL" in results[0].reason
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_member_that_is_stopped_costs_the_teams_trial_only(monkeypatch, rank):
+    monkeypatch.setattr(local, "SILENT_SECONDS", 4.0)
+    with closing(local.LocalRunner(work, HOST, 2)) as runner:
+        what = f"mean-stop-{rank}"
+        results = list(runner.run([together(what), trial("return-1"), together("mean")]))
+    assert outcomes(results) == {what: "failed", "return-1": "done", "mean": "done"}
+    assert "no sign of life" in results[0].reason  # the cause, not that the other one missed it

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from convwise.core.net import Net
-from convwise.core.problems import ExportMismatch, UnusableInput
+from convwise.core.problems import ConvwiseError, ExportMismatch, UnusableInput
 from convwise.formats.written import Beside
 
 if TYPE_CHECKING:  # `layer` writes its source lines without them, and answers sooner
@@ -107,7 +107,13 @@ def _ours(net: Net, weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.f
 def _checked(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str], Beside],
              pixels: NDArray[np.uint8], expected: NDArray[np.float32]) -> float:  # fmt: skip
     """Save one format, run it, and compare."""
-    format_module(form).save(folder, *content)
+    try:
+        format_module(form).save(folder, *content)
+    except ConvwiseError:
+        raise
+    except Exception as error:  # each framework has words of its own for a disk that is full
+        what, fix = f"cannot be written ({error})", "make room there, and run the same command again"
+        raise ExportMismatch(f"{form} export", what, f"a model in {folder.parent}", fix) from error
     difference = max((_difference(given, expected) for given in _answers(form, folder, pixels)), default=0.0)
     if not difference <= TOLERANCE:  # not a number is a mismatch as well
         what = f"gives probabilities that differ by {difference:.3g} from the trained net"

@@ -78,11 +78,23 @@ def filled(shape: Sequence[int], fill: Callable[[Pixels], None], file: Path | No
     # Another process may have the file mapped: it keeps the old one, and never sees half of the new.
     draft = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
     mapped = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=tuple(shape))  # type: ignore[no-untyped-call, unused-ignore]
+    _reserve(draft)
     fill(mapped)
     mapped.flush()
     os.replace(draft, file)
     loaded: Pixels = np.load(file, mmap_mode="c")
     return loaded
+
+
+def _reserve(file: Path) -> None:
+    """Take the room of a mapped file now: a disk that is full later ends the process, and no error is raised."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as reserved:
+            try:
+                os.posix_fallocate(reserved.fileno(), 0, file.stat().st_size)
+            except OSError:
+                file.unlink()
+                raise
 
 
 def resized(pixels: Pixels, height: int, width: int, file: Path | None = None, origins: Sequence[Origin] = (),

@@ -18,7 +18,7 @@ from convwise.core.space import WIDTHS, Sample, Space
 from convwise.search import race
 from convwise.search.judge import judge
 from convwise.search.ranking import front
-from convwise.search.stages import LADDER, TEACHER, Search, Wave
+from convwise.search.stages import LADDER, TEACHER, Search, Wave, last_number
 
 # Of the budget that the teacher's answers may take: where images are so many, each is seen seldom, and rungs learn from
 # labels alone.
@@ -52,14 +52,15 @@ def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
         return  # it failed: the race's own choice is trained to its end
     if taught := budget.teaches(top):
         teach(top.trial)
-    steps, kept = rungs(space, top.trial.sample, _metric(space)), len(search.tried(LADDER))
-    allowed = budget.ladder(len(steps), kept)
+    steps, ran = rungs(space, top.trial.sample, _metric(space)), search.tried(LADDER)
+    allowed = budget.ladder(len(steps), len(ran))
+    before = last_number(ran)
     number = done = 0
     while most := allowed.room(budget.workers, number, done):
         samples = Ladder(space, top, search.record.results).wave(steps, budget.workers)[:most]
         if not samples:
             return
-        trials = [search.trial(f"ladder-{kept + done + slot}", LADDER, sample, allowed.seconds)
+        trials = [search.trial(f"ladder-{before + done + slot}", LADDER, sample, allowed.seconds)
                   for slot, sample in enumerate(samples, 1)]  # fmt: skip
         trials = [replace(trial, teacher=top.trial.id if taught else "") for trial in trials]
         yield Wave(LADDER, tuple(trials), number, allowed.waves)

@@ -16,7 +16,7 @@ from convwise.core.space import Sample
 from convwise.evidence.paired import paired_difference
 from convwise.search import STRATEGIES
 from convwise.search.ranking import tried
-from convwise.search.stages import RACE, TEACHER, Allowed, Search, Stage, Wave
+from convwise.search.stages import RACE, TEACHER, Allowed, Search, Stage, Wave, last_number
 
 BESIDE = "neighbours"  # the strategy that says what is trained beside the leader
 FLIP = "training.flip"
@@ -39,8 +39,7 @@ def waves(search: Search) -> Iterator[Wave]:
     """Wave after wave, as long as the budget allows."""
     budget, ran = search.budget, search.tried(RACE)
     allowed = budget.race(len(ran))
-    # A continued study must not give the names of its waves, and with them its weights, away again.
-    before = max((int(result.trial.id.split("-")[1]) for result in ran), default=0)
+    before = last_number(ran)
     number = done = 0
     while most := allowed.room(budget.workers, number, done):
         entries = wave(search.advice, search.tried(RACE), budget.workers)[:most]

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from convwise.core.records import Advice, Result, Trial, Verdict
 from convwise.search import ladder, race
 from convwise.search.judge import judge
-from convwise.search.stages import TEACHER, Search, Wave
+from convwise.search.stages import FINAL, TEACHER, Search, Wave
 
 
 def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
     """The race; then, for a goal of cost, the teacher and the ladder below it.
 
     teach: stores a teacher's answers. Each wave is proposed when the results of the one before are recorded.
+    What has been trained to its end is judged already: nothing is tried after that.
     """
+    if search.tried(FINAL):
+        return
     if not search.tried(TEACHER):
         yield from race.waves(search)
     if search.advice.space.goal.cheapest:

@@ -124,3 +124,12 @@ class Search:
     def tried(self, stage: Stage) -> list[Result]:
         """The results of one stage."""
         return [r for r in self.record.results if r.trial.stage == stage.name]
+
+
+def last_number(ran: Sequence[Result]) -> int:
+    """The highest number in the names of trials, 'race-NUMBER-SLOT' or 'ladder-NUMBER'; 0 where there are none.
+
+    A continued study goes on counting from there, also where trials side by side did not all end: a name, and the
+    weights that are kept under it, stand for one network for ever.
+    """
+    return max((int(result.trial.id.split("-")[1]) for result in ran), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +79,18 @@ class Store:
 def store(folder: Path, size: str, name: str, part: Part, rough: Part | None = None) -> None:
     """Write one part at one input size, for workers in other processes; rough: the same without antialiasing."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(_file(folder, size, name, "pixels"), part.pixels)
+    _save(_file(folder, size, name, "pixels"), part.pixels)
     if rough is not None:
-        np.save(_file(folder, size, name, "rough"), rough.pixels)
-    np.save(_file(folder, size, name, "labels"), part.labels)
+        _save(_file(folder, size, name, "rough"), rough.pixels)
+    _save(_file(folder, size, name, "labels"), part.labels)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """The whole file or none, whenever this process ends: what is there is used again."""
+    draft = path.with_suffix(".writing")
+    with draft.open("wb") as file:
+        np.save(file, array)
+    os.replace(draft, path)
 
 
 def _file(folder: Path, size: str, name: str, what: str) -> Path:
@@ -103,7 +112,7 @@ def load(folder: Path, size: str, names: tuple[str, ...], *, training: bool = Fa
 
 def store_answers(folder: Path, teacher: str, name: str, answers: np.ndarray) -> None:
     """Write what a trained trial says of one part, float32 (n, classes), for nets that learn from it."""
-    np.save(_answers(folder, teacher, name), answers.astype(np.float32))
+    _save(_answers(folder, teacher, name), answers.astype(np.float32))
 
 
 def has_answers(folder: Path, teacher: str, name: str) -> bool:

@@ -238,7 +238,10 @@ def _remembered(key: str, measure: Any) -> Any:
     """The value kept for `key` on this install, measured where there is none."""
     text = json.dumps([_cpu(), cores(), metadata.version("torch"), metadata.version("onnxruntime"), PROBES])
     name = f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convwise" / name
+    try:
+        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convwise" / name
+    except RuntimeError:  # nobody's home: a user that the system does not know
+        return measure()
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,0 +1,49 @@
+"""A folder that is whole: what is handed over takes its place together, so that a kill mixes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from convwise.formats import WRITTEN
+
+# What a study writes: a folder that holds one of these without a ledger holds somebody else's.
+OUTPUTS = ("choice.json", "report.html", *WRITTEN)
+FIRST = "choice.json"  # says that the folder is whole: it goes first, and comes last
+DRAFT, READY, MOVING = ".writing-", ".written", ".moving"  # folders inside, from one step to the next
+
+
+@contextmanager
+def together(folder: Path) -> Iterator[Path]:
+    """Inside, an empty folder to write to; afterwards its files stand in `folder`, in place of what was handed over.
+
+    An error, or a kill, inside leaves `folder` as it was; what a kill afterwards leaves undone, `finish` does.
+    """
+    draft = Path(tempfile.mkdtemp(dir=folder, prefix=DRAFT))
+    try:
+        yield draft
+        os.replace(draft, folder / READY)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    finish(folder)
+
+
+def finish(folder: Path) -> None:
+    """Move in what was written whole before a kill, and remove what was not."""
+    for left in folder.glob(f"{DRAFT}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(".*.writing"):
+        left.unlink(missing_ok=True)
+    ready, moving = folder / READY, folder / MOVING
+    if ready.is_dir():
+        for name in (FIRST, *OUTPUTS):
+            (folder / name).unlink(missing_ok=True)
+        os.replace(ready, moving)
+    if moving.is_dir():
+        for file in sorted(moving.iterdir(), key=lambda file: file.name == FIRST):
+            os.replace(file, folder / file.name)
+        moving.rmdir()
