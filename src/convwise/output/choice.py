@@ -177,4 +177,5 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         lines.append(f"The goal is not reached: {record['goal']['text']}")
     lines += [f"Time: {time}"] if (time := spent(record["provenance"])) else []
     page = folder / "report.html"
-    return [*lines, f"Report: {page}" if page.exists() or not record["notes"] else record["notes"][-1]]
+    notes = record.get("notes", ())
+    return [*lines, f"Report: {page}" if page.exists() or not notes else notes[-1]]
