@@ -353,7 +353,7 @@ def _sizes(where: str, all_: Stack) -> Iterator[Problem]:
     shapes = [w / h for h, w in all_.sizes]
     span = f"{min(widths)}..{max(widths)} px wide, {min(heights)}..{max(heights)} px high"
     bent = max(shapes) / min(shapes) > 1.5
-    what = f"{counted(len(all_.sizes), 'size')}, {span}; each whole image was resized to {width}x{height}"
+    what = f"{counted(len(all_.sizes), 'size')}, {span}; each whole image is resized to one shape"
     fix = "crop the images to one shape if proportions matter" if bent else ""
     what += ", without keeping its proportions" if len(set(shapes)) > 1 else ""
     yield Problem(where, what, severity="warning" if bent else "note", fix=fix, count=sum(all_.sizes.values()))
