@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from browsing import Server, launched
+from browsing import Server, free_port, launched
 from convwise.core.calculus import analyse
 from convwise.core.net import Net
 from studies import ENVIRONMENT, started
@@ -35,7 +35,7 @@ def browser() -> Iterator[Any]:
 def served(chosen: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served") / "study"
     shutil.copytree(chosen.folder, folder)
-    with Server(folder) as server:
+    with Server(folder, "--port", free_port()) as server:
         yield server
 
 
@@ -232,7 +232,7 @@ def test_it_works_by_keyboard(page: Any) -> None:
 
 def test_a_reload_and_a_restart_lose_nothing(browser: Any, chosen: SimpleNamespace, tmp_path: Path) -> None:
     shutil.copytree(chosen.folder, tmp_path / "study")
-    with Server(tmp_path / "study") as server:
+    with Server(tmp_path / "study", "--port", free_port()) as server:
         page = opened(browser, server)
         page.fill("#stem-kernel_size", "5")
         page.wait_for_selector("#changes li")
@@ -262,7 +262,7 @@ def test_names_are_never_markup(browser: Any, chosen: SimpleNamespace, tmp_path:
     choice["effects"] = [{**effect, "parameter": hostile, "to": hostile} for effect in choice["effects"][:1]]
     choice["net"]["layers"][2]["name"] = "stem"
     (tmp_path / "study" / "choice.json").write_text(json.dumps(choice))
-    with Server(tmp_path / "study") as server:
+    with Server(tmp_path / "study", "--port", free_port()) as server:
         page = opened(browser, server, ready="#notes li")
         page.wait_for_selector("#thumbs p")
         assert page.inner_text("#notes li") == hostile
@@ -278,7 +278,7 @@ def test_names_are_never_markup(browser: Any, chosen: SimpleNamespace, tmp_path:
 @pytest.mark.slow
 def test_a_change_is_tested_on_the_images(browser: Any, chosen: SimpleNamespace, tmp_path: Path) -> None:
     shutil.copytree(chosen.folder, tmp_path / "study")
-    with Server(tmp_path / "study") as server:
+    with Server(tmp_path / "study", "--port", free_port()) as server:
         page = opened(browser, server)
         assert page.is_disabled("#test"), "nothing is changed yet"
         page.fill("#stem-kernel_size", "6")
@@ -303,7 +303,7 @@ def test_a_change_is_tested_on_the_images(browser: Any, chosen: SimpleNamespace,
 @pytest.mark.slow
 def test_a_study_is_followed_from_start_to_end(browser: Any, tmp_path: Path) -> None:
     """Opened before it begins; the server restarted in the middle; stopped by the button; continued to its end."""
-    with Server(tmp_path) as server:
+    with Server(tmp_path, "--port", free_port()) as server:
         page = opened(browser, server, ready="#phase")
         says(page, "#phase", "waiting for a study")
         words = ("choose", "digits", "--budget", "40s", "--out", tmp_path)
