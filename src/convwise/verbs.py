@@ -47,8 +47,12 @@ def read(
     classes without a readable image, instead of refusing. follow_links: read what links point to outside of
     the folder. (All of them: images.sources.Reading.)
     """
-    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    return read_images(source, test=test, valid=valid, seed=seed, classes_from=classes_from, **how)
+    how: dict[str, Any] = {
+        "classes_from": classes_from,
+        "skip_empty_classes": skip_empty_classes,
+        "follow_links": follow_links,
+    }
+    return read_images(source, test=test, valid=valid, seed=seed, **how)
 
 
 @verb
@@ -117,9 +121,12 @@ def look(
 
     budget: of the study that it is for; a short one looks at fewer images. The rest: as in `read`.
     """
-    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    given = isinstance(source, Images)
-    images = source if given else read(source, test=test, seed=seed, classes_from=classes_from, **how)
+    how: dict[str, Any] = {
+        "classes_from": classes_from,
+        "skip_empty_classes": skip_empty_classes,
+        "follow_links": follow_links,
+    }
+    images = source if isinstance(source, Images) else read_images(source, test=test, seed=seed, **how)
     return look_at(images.train, images.classes, seed=seed, budget=parse_duration(budget))
 
 

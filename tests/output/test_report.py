@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from browsing import launched
 from convwise.advice.fingerprint import look
 from convwise.core.layers import Add, Conv2D, Dense, Flatten
 from convwise.core.net import Net
@@ -24,9 +24,6 @@ from made_evidence import HOSTILE, evidence, space
 
 SECTIONS = ["choice", "network", "tradeoff", "effects", "reasons", "fingerprint", "learning", "mistakes", "problems",
             "code", "reproduce", "words"]  # fmt: skip
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -483,13 +480,8 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with launched() as running:
         yield running
-        running.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -34,6 +34,19 @@ def prepare(picture):
 '''
 
 
+# What a source does as a program.
+MAIN = """if __name__ == "__main__":
+    import sys
+
+    names = sys.argv[1:] or sys.exit(__doc__)
+    network = load()
+    for name in names:
+        answer = predict(name, network)
+        best = int(answer.argmax())
+        print(CLASSES[best] if CLASSES else best, f"{float(answer[best]):.2f}")
+"""
+
+
 def reads_pictures(net: Net) -> bool:
     """Whether a picture can be made its input: 1 or 3 channels."""
     return net.input_shape[2] in (1, 3)

@@ -37,7 +37,7 @@ from convwise.core.windows import Shape  # noqa: E402
 from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables  # noqa: E402
 from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
-from convwise.formats.written import NOTHING, Beside, about, comments, prepare, reads_pictures  # noqa: E402
+from convwise.formats.written import MAIN, NOTHING, Beside, about, comments, prepare, reads_pictures  # noqa: E402
 
 MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
 
@@ -148,17 +148,6 @@ _LOGITS = '''def load_logits(path=None):
 _PREDICT = '''def predict(picture, model=None):
     """What the network gives for a picture, a file or a PIL image: one number for each of CLASSES."""
     return keras.ops.convert_to_numpy((model or load())(prepare(picture), training=False))[0]
-
-
-if __name__ == "__main__":
-    import sys
-
-    names = sys.argv[1:] or sys.exit(__doc__)
-    network = load()
-    for name in names:
-        answer = predict(name, network)
-        best = int(answer.argmax())
-        print(CLASSES[best] if CLASSES else best, f"{float(answer[best]):.2f}")
 '''
 
 _PREPARED = ("float32 (1, height, width, channels)", 'pixels.astype("float32")')
@@ -193,7 +182,7 @@ def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, t
     )
     lines = _graph(net, steps) if _branches(net) else _chain(list(steps.values()))
     built = head + "\n".join([*comments(beside.reasons), *(f"    {line}" for line in lines)])
-    parts = [built, *tail, *([prepare(beside, *_PREPARED), _PREDICT] if pictures else [])]
+    parts = [built, *tail, *([prepare(beside, *_PREPARED), _PREDICT, MAIN] if pictures else [])]
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 

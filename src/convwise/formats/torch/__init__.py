@@ -30,7 +30,7 @@ from convwise.formats.lowering.calls import Call, Step, identifiers, literal, pl
 from convwise.formats.lowering.torch import STATEFUL, lower
 from convwise.formats.torch.modules import OWN, Graph
 from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
-from convwise.formats.written import NOTHING, Beside, about, comments, prepare, reads_pictures
+from convwise.formats.written import MAIN, NOTHING, Beside, about, comments, prepare, reads_pictures
 
 __all__ = ["build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
 _KEYS = {
@@ -176,17 +176,6 @@ _PREDICT = '''def predict(picture, model=None):
     """What the network gives for a picture, a file or a PIL image: one number for each of CLASSES."""
     with torch.no_grad():
         return (model or load())(prepare(picture))[0]
-
-
-if __name__ == "__main__":
-    import sys
-
-    names = sys.argv[1:] or sys.exit(__doc__)
-    network = load()
-    for name in names:
-        answer = predict(name, network)
-        best = int(answer.argmax())
-        print(CLASSES[best] if CLASSES else best, f"{float(answer[best]):.2f}")
 '''
 
 _PREPARED = ("float (1, channels, height, width)", "torch.from_numpy(pixels).permute(0, 3, 1, 2).float()")
@@ -213,7 +202,7 @@ def _tail(net: Net, last: Step, beside: Beside, trained: bool) -> list[str]:
     return [
         _LOAD,
         *logits,
-        *([prepare(beside, *_PREPARED), _PREDICT] if reads_pictures(net) and last.call.kind == "Softmax" else []),
+        *([prepare(beside, *_PREPARED), _PREDICT, MAIN] if reads_pictures(net) and last.call.kind == "Softmax" else []),
     ]
 
 
