@@ -37,6 +37,7 @@ class Settings:
     classes_from: str = "folder"  # this and the next two: how the images are read, see images.sources.Reading
     skip_empty_classes: bool = False
     follow_links: bool = False
+    against: tuple[Any, ...] = ()  # models that the choice is compared with
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -552,3 +552,41 @@ def test_the_code_can_be_copied(browser: Any, whole: Path) -> None:
     assert seen.page.evaluate("navigator.clipboard.readText()") == evidence().code["model_keras.py"]
     assert not seen.complaints
     context.close()
+
+
+BESIDE = {
+    "model": "mine.keras", "title": "your network (<b>mine</b>)", "accuracy": 0.612, "chosen_accuracy": 0.715,
+    "accuracy_change": 0.103, "low": 0.061, "high": 0.145, "time_ratio": 1.2, "verdict": "matters", "runs": 2,
+    "seconds": 27.0, "n": 160, "cost": {"macs": 14_000_000}, "chosen_cost": {"macs": 6_000_000}, "failed": "",
+    "notes": ["it reads 1 channel instead of 3: what the images have"],
+}  # fmt: skip
+
+
+def test_another_network_stands_in_the_bars_after_the_same_time(tmp_path: Path) -> None:
+    case = evidence(n=40, against=(BESIDE, {**BESIDE, "title": "LeNet-5", "failed": "its training failed (memory)"}))
+    names = [bar["name"] for bar in report.bars(case)]
+    assert names == ["your network (<b>mine</b>), after 27 s", "the chosen network, after 27 s", "this network"]
+    report.write(tmp_path / "report.html", case)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<b>mine</b>" not in text
+    told = Page(text).text
+    assert "Your network (<b>mine</b>): 61.2\u202f%, 14.0\u202fM macs; the chosen network: 71.5\u202f%" in told.replace(
+        "Y", "y"
+    )
+    assert "The chosen network is 10.3 points better (6.1 to 14.5). It reads 1 channel instead of 3" in told
+    assert "LeNet-5 is not compared: its training failed (memory)." in told
+
+
+def test_trainings_to_be_compared_are_none_of_the_race() -> None:
+    case = evidence()
+    before = len(case.trainings), report.summary(case, case.cost)[2]
+    rival, again = (replace(case.results[0].trial, id=f"b{i}", stage="beside") for i in range(2))
+    more = (
+        replace(case.results[0], trial=replace(rival, sample={}), score=0.99),
+        replace(case.results[0], trial=again),
+    )
+    beside = replace(case, results=(*case.results, *more))
+    assert (len(beside.trainings), report.summary(beside, case.cost)[2]) == before
+    assert [row["differs"] for row in report.trials(beside)[-2:]] == [
+        "another network, to be compared with", report.trials(case)[0]["differs"] or "trained anew, to be compared"
+    ]  # fmt: skip

@@ -40,6 +40,7 @@ AXES: dict[str, tuple[str, str]] = {
     "data_sufficiency": ("images", "probe accuracy"),
     "fisher_frequency": ("cycles/px", "share of the signal"),
 }
+APART = ("final", "beside")  # stages whose trainings are none of the race
 VERDICT_ORDER = ("matters", "not resolved", "no difference")
 
 
@@ -53,7 +54,7 @@ class Evidence:
     file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
     difference of each exported format from our own forward. provenance: command, versions, machine,
     seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
-    advised: the sample that the advice began with.
+    advised: the sample that the advice began with. against: comparisons with other networks, as choice.json has them.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Evidence:
     provenance: Mapping[str, Any]
     sight: EffectiveField | None = None
     advised: Sample = field(default_factory=dict)
+    against: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def net(self) -> Net:
@@ -97,7 +99,7 @@ class Evidence:
     @property
     def trainings(self) -> list[list[Result]]:
         """The trainings of the race that ended, each as its parts in their order."""
-        ended = [r for r in self.results if r.trial.stage != "final" and r.status == "done"]
+        ended = [r for r in self.results if r.trial.stage not in APART and r.status == "done"]
         gone_on = {r.trial.resumes for r in ended}
         return [parts_of(ended, r) for r in ended if r.trial.id not in gone_on]
 
@@ -186,7 +188,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
 
 
 def bars(evidence: Evidence) -> list[dict[str, Any]]:
-    """Accuracies side by side: knowing nothing, the probe, the network; shares, with their 95 % intervals."""
+    """Accuracies side by side, with their 95 % intervals: knowing nothing, the probe, other networks, this one."""
     found, facts = evidence.estimate, evidence.fingerprint
     rows = []
     if found.get("baseline") is not None:
@@ -194,6 +196,8 @@ def bars(evidence: Evidence) -> list[dict[str, Any]]:
     if "probe_accuracy" in facts:
         probe = facts.measure("probe_accuracy")
         rows.append({"name": "a probe without training", "share": probe.value, "low": probe.low, "high": probe.high})
+    for row in evidence.against:
+        rows += [dict(zip(("name", "share", "low", "high"), bar, strict=True)) for bar in words.compared_bars(row)]
     if found.get("n"):
         rows.append({**{k: found[k] for k in ("low", "high")}, "name": "this network", "share": found["accuracy"]})
     return rows
@@ -206,8 +210,13 @@ def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[
         ("Network", _network_line(evidence.net, cost)),
         ("Choice" if evidence.estimate.get("better_than_guessing", True) else "What was tried", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
+        *(("Beside it", _beside_line(row)) for row in evidence.against),
         *([("Time", f"{time}, up to this report.")] if (time := words.spent(evidence.provenance)) else []),
     ]
+
+
+def _beside_line(row: Mapping[str, Any]) -> str:
+    return " ".join([words.beside(row), *(f"{note[:1].upper()}{note[1:]}." for note in row["notes"])])
 
 
 def _accuracy(estimate: Mapping[str, Any]) -> str:
@@ -234,7 +243,7 @@ def _network_line(net: Net, cost: Mapping[str, float | None]) -> str:
 def _choice_line(evidence: Evidence) -> str:
     """How many trainings there were, where the chosen one stood after equal time, and where the race left it."""
     begun, chosen = len(evidence.trainings), evidence.verdict.chosen
-    failed = sum(r.status == "failed" for r in evidence.results if r.trial.stage != "final")
+    failed = sum(r.status == "failed" for r in evidence.results if r.trial.stage not in APART)
     text = f"One of {begun} trainings" if begun > 1 else "The only training that ended"
     text += f"; {failed} trial{'s' * (failed != 1)} failed." if failed else "."
     first = parts_of(evidence.results, chosen)[0]
@@ -436,9 +445,15 @@ def trials(evidence: Evidence) -> list[dict[str, Any]]:
     chosen, marked = evidence.verdict.chosen.trial.sample, evidence.marked
     labels = [marked.get(parts_of(evidence.results, r)[0].trial.id, "") for r in evidence.results]
     return [
-        {"result": r, "label": label, "differs": _differences(r.trial.sample, chosen)}
+        {"result": r, "label": label, "differs": _differences(r.trial.sample, chosen) or _beside(r)}
         for r, label in zip(evidence.results, labels, strict=True)
     ]
+
+
+def _beside(result: Result) -> str:
+    if result.trial.stage != "beside":
+        return ""
+    return "trained anew, to be compared" if result.trial.sample else "another network, to be compared with"
 
 
 def _differences(sample: Sample, chosen: Sample) -> str:

@@ -19,7 +19,8 @@ from convwise.output.words import change, plain
 from convwise.search.judge import judge
 
 ADVICE, SETTINGS = "convwise:advice", "convwise:settings"  # notes of a ledger, see study.py
-MEASURED = "measure"  # the stage of trials that `convwise measure` adds to a finished study
+# Stages whose trials are none of the search: what `convwise measure` adds to a finished study, and other networks.
+APART = ("measure", "beside")
 NOTES = 6  # of those that a study has told, the last ones are shown
 
 
@@ -108,7 +109,7 @@ class Following:
             written = mark.stat().st_mtime_ns if mark.is_file() else 0
             version = f"{len(told.events)}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
             if self._known is None or self._known.version != version:
-                results = tuple(result for _, result in self._rows if result.trial.stage != MEASURED)
+                results = tuple(result for _, result in self._rows if result.trial.stage not in APART)
                 self._known = Known(version, told, results, notes, self._choice() if written else None)
             return self._known
 
