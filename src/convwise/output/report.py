@@ -7,7 +7,7 @@ template only lays them out, and escapes everything.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,8 @@ def bars(evidence: Evidence) -> list[dict[str, Any]]:
     for row in evidence.against:
         rows += [dict(zip(("name", "share", "low", "high"), bar, strict=True)) for bar in words.compared_bars(row)]
     if found.get("n"):
-        rows.append({**{k: found[k] for k in ("low", "high")}, "name": "this network", "share": found["accuracy"]})
+        name = "this network, trained to its end" if evidence.against else "this network"
+        rows.append({**{k: found[k] for k in ("low", "high")}, "name": name, "share": found["accuracy"]})
     return rows
 
 
@@ -307,7 +308,25 @@ def tradeoff(evidence: Evidence) -> dict[str, Any]:
     tried = [training[0] for training in evidence.trainings]  # after equal time
     front = sorted(plots.scored(evidence.verdict.alternatives), key=lambda r: r.cost.get("macs", 0))
     rows = [{"result": r, "label": evidence.marked.get(r.trial.id, "")} for r in front]
-    return {"plot": plots.cost_plot(tried, front, evidence.marked), "front": rows, "trials": len(plots.scored(tried))}
+    return {
+        "plot": plots.cost_plot(tried, front, evidence.marked, _told(evidence)),
+        "front": rows,
+        "trials": len(plots.scored(tried)),
+    }
+
+
+def _told(evidence: Evidence) -> Callable[[Result], str]:
+    """What a dot says of its training when it is pointed at: its configuration, accuracy, cost and time."""
+    chosen = evidence.verdict.chosen.trial.sample
+
+    def told(result: Result) -> str:
+        changed = _differences(result.trial.sample, chosen)
+        which = f"as the chosen network, but {changed}" if changed else "the chosen network"
+        after = f" after {sig(result.seconds)} s" if result.trial.seconds else ""
+        macs = short(result.cost.get("macs"))
+        return f"{result.trial.id}: {which}. {percent(result.score)} in validation{after}, {macs} macs"
+
+    return told
 
 
 def effects(told: Sequence[Effect]) -> dict[str, Any]:
@@ -365,7 +384,7 @@ def learning(evidence: Evidence) -> dict[str, Any]:
     """Learning curves of the trainings, and the loss of the final one."""
     final = evidence.final
     return {
-        "plot": plots.learning_plot([joined(training) for training in evidence.trainings], evidence.marked),
+        "plot": plots.learning_plot([joined(run) for run in evidence.trainings], evidence.marked, _told(evidence)),
         "loss": plots.loss_plot(final) if final else "",
         "seconds": final.seconds if final else None,
         "seen": final.history[-1].images if final and final.history else 0,

@@ -15,7 +15,7 @@ from convwise.core.problems import ConvwiseError, Infeasible
 from convwise.core.records import Advice, Effect, Result, from_json, to_json
 from convwise.feed import News, news, stored
 from convwise.output import deliver, plots
-from convwise.output.words import change, plain
+from convwise.output.words import change, percent, plain
 from convwise.search.judge import judge
 
 ADVICE, SETTINGS = "convwise:advice", "convwise:settings"  # notes of a ledger, see study.py
@@ -65,8 +65,14 @@ class Known:
         first = [r for r in self.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.stage != "final"]
         return {
             "effects": plots.forest_plot(self.effects, [change(effect) for effect in self.effects]),
-            "cost": plots.cost_plot(first, [], self._marked(first)),
+            "cost": plots.cost_plot(first, [], self._marked(first), self._told),
         }
+
+    def _told(self, result: Result) -> str:
+        """What a dot says when it is pointed at."""
+        advised = self.advice.space.fit(self.advice.sample) if self.advice else {}
+        changed = differs(advised, result.trial.sample) or "as advised"
+        return f"{result.trial.id}: {changed}. {percent(result.score)} in validation"
 
     def _marked(self, first: Sequence[Result]) -> dict[str, str]:
         """The one trial that is pointed out: of the chosen network, or of the advised one."""
