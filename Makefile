@@ -3,6 +3,7 @@ PYTHON ?= python3
 BUDGET ?= 2m
 VENV := .venv
 BIN := $(VENV)/bin
+DOCS := .venv-docs
 PIP := $(BIN)/pip install --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q -n auto
 
@@ -29,9 +30,16 @@ $(VENV)/ready-test: requirements-test.txt $(VENV)/ready
 demo: setup  ## choose a network for handwritten digits in two minutes, into demo/
 	$(BIN)/convwise choose digits --budget $(BUDGET) --out demo
 
-docs: setup  ## build the documentation into site/
-	$(BIN)/pip install -qq --disable-pip-version-check -r requirements-docs.txt
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+docs: $(DOCS)/ready  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict -q
+
+# In a .venv of its own, which sees what is in the other one: what the site needs changes nothing there.
+$(DOCS)/ready: requirements-docs.txt $(VENV)/ready
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install -qq --disable-pip-version-check -r requirements-docs.txt
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$($(DOCS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/product.pth"
+	touch $@
 
 lint: setup-test  ## ruff, and mypy --strict
 	$(BIN)/ruff check .
