@@ -1,6 +1,7 @@
 # make demo, make test: both first make .venv, which is quick when it stands; make test adds what only tests need.
 PYTHON ?= python3
-BUDGET ?= 2m
+BUDGET ?= 1m
+MEASURE ?= 2m
 VENV := .venv
 BIN := $(VENV)/bin
 DOCS := .venv-docs
@@ -27,8 +28,10 @@ $(VENV)/ready-test: requirements-test.txt $(VENV)/ready
 	$(PIP) -r requirements.txt -r requirements-test.txt
 	touch $@
 
-demo: setup  ## choose a network for handwritten digits in two minutes, into demo/
+demo: setup  ## choose a network for handwritten digits, then test changes of it: three minutes, into demo/
 	$(BIN)/convwise choose digits --budget $(BUDGET) --out demo
+	-$(BIN)/convwise measure demo --most 9 --budget $(MEASURE)
+	$(BIN)/convwise report demo
 
 docs: $(DOCS)/ready  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict -q

@@ -306,6 +306,12 @@ def read_choice(folder: str | Path) -> dict[str, Any]:
     return dict(choice)
 
 
+def located(source: str, directory: str | None) -> str:
+    """A source as a path that is found from anywhere, where it was relative to the directory a study was started in."""
+    there = Path(directory or ".", source)
+    return str(there) if directory and not Path(source).exists() and there.exists() else source
+
+
 def is_finished(folder: Path) -> bool:
     """Whether `folder` holds a choice that was not interrupted."""
     return (folder / "choice.json").exists() and not read_choice(folder)["provenance"]["interrupted"]

@@ -278,7 +278,7 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
         tried = f"No{other} single change of the {len(verdict.effects)} tried was measured to matter"
         return f"{tried}; the largest, {horizon(top)}: {change(top)} ({spread})."
     read = [f"{r.parameter} {plain(r.value)}, {r.because.rstrip('.')}" for r in verdict.reasons if r.measure in facts]
-    lead = "No effect of a single parameter was measured."
+    lead = "No effect of a single parameter was measured in the study itself."
     return f"{lead} Read off the images: {'; '.join(read[:2])}." if read else lead
 
 

@@ -89,9 +89,11 @@ class Known:
 
     @property
     def source(self) -> str:
-        """Where the images are, as they were named."""
+        """Where the images are: as they were named, or as they are found from here."""
         held = self.choice["data"] if self.choice else self.notes.get(SETTINGS, {})
-        return str(self.news.about.get("source") or held.get("source", ""))
+        provenance = self.choice["provenance"] if self.choice else {}
+        directory = self.news.about.get("directory") or provenance.get("directory")
+        return deliver.located(str(self.news.about.get("source") or held.get("source", "")), directory)
 
 
 class Following:
