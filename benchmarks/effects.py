@@ -33,6 +33,7 @@ import matrix
 import paces
 import sets
 from calibration import ANY
+from convwise.core.configuration import Configuration
 from convwise.core.intervals import wilson
 from convwise.core.records import Effect, Result, Trial, to_json
 from convwise.evidence.effects import RunVariance, carried, effect_of, trains, verdicts
@@ -110,7 +111,7 @@ class Change:
     parameter: str
     before: Any
     after: Any
-    sample: dict[str, Any]
+    sample: Configuration
 
 
 def fill(name: str, seed: int, given: argparse.Namespace) -> None:
@@ -136,8 +137,8 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
         return
     trials = {}
     for number, (change, role) in enumerate(wanted):
-        trial = Trial(f"{role}-{number:02d}", role, change.sample, advice.space.grow(change.sample),
-                      advice.space.trained(change.sample), lengths[role],
+        trial = Trial(f"{role}-{number:02d}", role, dict(change.sample), change.sample.net,
+                      change.sample.recipe, lengths[role],
                       seed=2 * seed + (role == "final"), part="train",
                       span=(0.0, given.part / given.final if role == "part" else 1.0))  # fmt: skip
         trials[trial.id] = paces.counted(trial, given.pace, len(images.train)), change
@@ -165,18 +166,19 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
 
 def changes(advice: Any, only: tuple[str, tuple[int, ...]] | None = None) -> Iterator[Change]:
     """None, then the first other value of each parameter, and the second of those that people ask about; or `only`."""
-    yield Change(AS_IS, None, None, dict(advice.sample))
+    yield Change(AS_IS, None, None, advice.sample)
     if only:
         name, values = only
-        own = advice.sample[name]
-        yield from (Change(name, own, value, {**advice.sample, name: value}) for value in values if value != own)
+        for value in values:
+            if value != advice.sample[name]:
+                yield Change(name, advice.sample[name], value, advice.space.fit({**advice.sample, name: value}))
         return
     taken: dict[str, int] = {}
     for name, value, sample in advice.space.neighbours(advice.sample):
         most = 2 if name in PARAMETERS[:2] else 1
         if name in PARAMETERS and taken.get(name, 0) < most and sample == {**advice.sample, name: value}:
             taken[name] = taken.get(name, 0) + 1
-            yield Change(name, advice.sample[name], value, dict(sample))
+            yield Change(name, advice.sample[name], value, sample)
 
 
 def _append(given: argparse.Namespace, name: str, seed: int, device: str, change: Change, result: Result,
