@@ -57,7 +57,8 @@ def _trials(search: Search, rivals: Sequence[Rival], chosen: Result, seconds: fl
     """One of each network for each seed; the same seed is the same order of the images."""
     sample, recipe, own = chosen.trial.sample, chosen.trial.recipe, chosen.trial.net
     arms = [(sample, own, recipe), *(({}, rival.net, alike(recipe, own, rival.net)[0]) for rival in rivals)]
-    first = replace(search.trial("", BESIDE, sample, seconds), span=WHOLE)
+    epochs = BESIDE.epochs if seconds is None else None
+    first = Trial("", BESIDE.name, sample, own, recipe, seconds, epochs, 1000 * search.seed, span=WHOLE)
     return [
         replace(first, id=f"{BESIDE.name}-{'chosen' if given else 'other'}-{net.id}-{seed}", sample=given, net=net,
                 recipe=how, seed=first.seed + seed)
