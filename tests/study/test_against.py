@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from convwise import against
+from convwise import against, settings
 from convwise.core.layers import Conv2D, Dense, Flatten, GlobalAveragePooling2D, Normalization, Opaque
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
@@ -23,6 +23,7 @@ from convwise.output.words import beside, compared_bars
 from convwise.search import rivals
 from convwise.search.rivals import Rival
 from convwise.search.stages import BESIDE, Allowed, Search
+from convwise.settings import Settings
 from imagesets import striped, write_folder
 from labs import Serial, ask
 from studies import advice, scored
@@ -142,6 +143,12 @@ def test_what_is_nowhere_is_refused_before_images_are_read(tmp_path):
     with pytest.raises(UnusableInput, match="no-such.keras: is not there.*lenet5, keras-mnist, expert"):
         ask("nowhere", tmp_path / "out", Serial(), [], against=("no-such.keras",)).run()
     against.check(["lenet5", "package.module:callable", OWN])
+
+
+def test_only_classifiers_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setitem(settings.TASKS, "other", settings.TASKS["classify"])
+    with pytest.raises(UnusableInput, match="--against: does not work with --task other"):
+        settings.checked(Settings("nowhere", task="other", out=tmp_path / "out", against=("lenet5",)))
 
 
 # --- the trainings --------------------------------------------------------------------------------

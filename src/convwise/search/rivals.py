@@ -80,7 +80,8 @@ def _compared(rival: Rival, chosen: Result, ran: tuple[Mapping[int, Result], Seq
     """ran: the trainings of the chosen network by seed, and those of the other."""
     ours, theirs = ran
     both = [(r, ours.get(r.trial.seed)) for r in theirs]
-    pairs = [(r, own) for r, own in both if own and r.status == own.status == "done"]
+    ended = [(r, own) for r, own in both if own and r.status == own.status == "done"]
+    pairs = [(r, own) for r, own in ended if not r.reason and not own.reason]  # nothing was cut short
     notes = (*rival.notes, *alike(chosen.trial.recipe, chosen.trial.net, rival.net)[1])
     cost = {name: value for r in theirs for name, value in r.cost.items()}
     told = Comparison(rival.model, rival.title, cost, chosen.cost, notes=notes)

@@ -103,6 +103,7 @@ class Following:
         self.folder = folder
         self._rows: list[tuple[int, Result]] = []
         self._known: Known | None = None
+        self.live: Sequence[Mapping[str, Any]] = ()  # the trainings that run now: see core.progress
         self._lock = threading.Lock()
 
     def look(self) -> Known:
@@ -113,6 +114,7 @@ class Following:
                 self._rows = []
             self._rows += [(number, from_json(Result, row)) for number, row in rows]
             told = news(self.folder)
+            self.live = told.events[-1].get("live") or () if told.running and told.events else ()
             mark = self.folder / "choice.json"
             written = mark.stat().st_mtime_ns if mark.is_file() else 0
             version = f"{len(told.events)}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
