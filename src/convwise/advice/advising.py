@@ -13,6 +13,7 @@ from convwise.core.goal import Goal
 from convwise.core.growth import Grown
 from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe, TrialsWord
 from convwise.core.space import Choice, LatencyModel, Space
+from convwise.core.text import number
 
 
 def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 300.0, threads: int = 2,
@@ -116,7 +117,7 @@ def _overruled(reason: Reason, sample: Draft, effects: Sequence[Effect]) -> Reas
     because = f"{why}; the rules advised {reason.value} ({reason.because})"
     if effect:
         measured = f"{100 * effect.accuracy_change:+.1f} points ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
-        measured += f" after {effect.seconds:.3g} s" if effect.seconds else ""
+        measured += f" after {number(effect.seconds)} s" if effect.seconds else ""
         because = f"measured against {reason.value}: {measured}; {because}"
     return Reason(reason.parameter, value, because, "trials", "this study", reason.trials)
 
