@@ -168,7 +168,8 @@ def _table(found: Checked) -> Table:
     before = INPUT
     for layer, row in zip(net.layers, found.analysis.layers, strict=True):
         reads = "" if layer.inputs == (before,) else ", ".join(layer.inputs)
-        rows.add_row(*_cells(layer, row), *([*_moves(row), reads] if few else []))
+        moves = [square(row.field.stride), square(row.field.padding)] if row.field.known else ["?", "?"]
+        rows.add_row(*_cells(layer, row), *([*moves, reads] if few else []))
         before = layer.name
     return rows
 
@@ -178,10 +179,6 @@ def _cells(layer: Layer, row: LayerCost) -> list[str]:
     params = f"{row.params:,}" if row.counted else "?"
     field = square(row.field.size) if row.field.known else "?"
     return [row.name, kind, times(row.output_shape), params, f"{row.macs:,}" if row.known else "?", field]
-
-
-def _moves(row: LayerCost) -> list[str]:
-    return [square(row.field.stride), square(row.field.padding)] if row.field.known else ["?", "?"]
 
 
 def _totals(analysis: Analysis, net: Net) -> Iterator[str]:

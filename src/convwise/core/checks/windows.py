@@ -18,7 +18,6 @@ from convwise.core.layers import (
     Reshape,
     ZeroPadding2D,
 )
-from convwise.core.parameters import Pair
 from convwise.core.text import times
 from convwise.core.windows import Shape, Window, landings
 
@@ -94,16 +93,12 @@ def _kernel_case(view: View, layer: Layer, window: Window) -> Case:
     what = f"its kernel reaches {times(window.reach)} on a map of {times(given[:2])}: "
     what += f"{100 * (1 - rows.share * columns.share):.0f} % of what it reads is padding"
     what += f", and {dead} of its {taps} taps never read a pixel" if dead else ""
-    kernel = _fitting(window, given)
+    tall, wide = (min(k, n - (n % 2 == 0)) for k, n in zip(window.kernel, given, strict=False))
+    kernel = (tall, wide)
     changes = {"kernel_size": kernel, "dilation_rate": (1, 1), "padding": "same"}
     fix = f"kernel_size={one(kernel)}, or fewer strides and pools before it"
     edits = (Edit(layer.name, changes),)
     return Case((layer.name,), what, "a kernel within its map", fix, edits)
-
-
-def _fitting(window: Window, given: Sequence[int]) -> Pair:
-    rows, columns = (min(k, n - (n % 2 == 0)) for k, n in zip(window.kernel, given, strict=False))
-    return rows, columns
 
 
 def skipped_inputs(view: View) -> Iterator[Case]:
@@ -200,7 +195,8 @@ def only_padding(view: View) -> Iterator[Case]:
 def checkerboard(view: View) -> Iterator[Case]:
     """Transposed convolutions whose outputs add up more inputs in turn than their neighbours."""
     for layer in view.each(Conv2DTranspose):
-        uneven = [axis for axis in (0, 1) if _overlaps_unevenly(layer, axis)]
+        sides = enumerate(zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True))
+        uneven = [axis for axis, (kernel, stride, dilation) in sides if kernel % stride and dilation == 1]
         if uneven:
             axis = uneven[0]
             kernel, stride = layer.kernel_size[axis], layer.strides[axis]
@@ -210,10 +206,6 @@ def checkerboard(view: View) -> Iterator[Case]:
             fix = f"kernel_size={one((rows, columns))}, or UpSampling2D and Conv2D"
             edits = (Edit(layer.name, {"kernel_size": (rows, columns)}),)
             yield Case((layer.name,), what, "a kernel that the strides divide", fix, edits)
-
-
-def _overlaps_unevenly(layer: Conv2DTranspose, axis: int) -> bool:
-    return layer.kernel_size[axis] % layer.strides[axis] > 0 and layer.dilation_rate[axis] == 1
 
 
 def off_centre(view: View) -> Iterator[Case]:
