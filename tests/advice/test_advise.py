@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from convwise.advice.advising import advise, as_chosen, layer_reasons
 from convwise.advice.recipes import RECIPE_RULES
-from convwise.advice.rules import DECIDERS, RULES, WIDTHS, Situation, wanted_epochs
+from convwise.advice.rules import DECIDERS, RULES, WIDTHS, Situation, fewest_epochs
 from convwise.core import reasons as standing
 from convwise.core.calculus import analyse
 from convwise.core.configuration import MEANING
@@ -265,7 +265,11 @@ def test_what_was_not_measured_is_told_so_and_no_number_stands_for_it():
 
 @pytest.mark.parametrize(
     ("seconds", "images", "said"),
-    [(1e6, 1151, "no fewer than the 40"), (0.5, 2727, "fewer than the 40"), (60.0, 6000, "filters would leave fewer")],
+    [
+        (1e6, 1151, "no fewer than the 17"),
+        (0.5, 2727, "times, fewer than the 17"),
+        (30.0, 6000, "filters would leave fewer"),
+    ],
 )
 def test_the_reason_for_the_width_is_true_of_it(seconds, images, said):
     given_ = advice(shape=(28, 28, 1), counts=(images,), seconds=seconds)
@@ -273,8 +277,8 @@ def test_the_reason_for_the_width_is_true_of_it(seconds, images, said):
     because = next(r.because for r in given_.reasons if r.parameter == "stage.filters")
     assert said in because
     situation = Situation(facts((28, 28, 1), (images,)), PACE, seconds, 2, given_.sample)
-    enough = [w for w in WIDTHS if situation.epochs(w) >= wanted_epochs(images)]
-    assert (width in enough) == ("fewer than the 40" not in because or "no fewer" in because)
+    enough = [w for w in WIDTHS if situation.epochs(w) >= fewest_epochs(images)]
+    assert (width in enough) == ("times, fewer than the 17" not in because)
     if "would leave" in because:
         wider = WIDTHS[WIDTHS.index(width) + 1]
         assert f"; {wider} filters would" in because

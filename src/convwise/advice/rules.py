@@ -110,25 +110,27 @@ def stages_for(s: Situation) -> int:
 
 
 def wanted_epochs(images: int) -> float:
-    """How often the training should see every image: 160,000 views, within 8 and 40 epochs.
-
-    With fewer, a net of half the width is as good at equal time (docs/findings.md, 'width and epochs').
-    """
+    """How often the training should see every image: 160,000 views, within 8 and 40 epochs."""
     return min(max(160_000 / images, 8), 40)
+
+
+def fewest_epochs(images: int) -> float:
+    """Below this a narrower net is better at equal time, above it a wider (docs/findings.md, 'width and epochs')."""
+    return min(wanted_epochs(images), 17)
 
 
 def width_for(s: Situation) -> int:
     """The most filters with which the final training still sees every image often enough."""
-    affordable = [w for w in WIDTHS if NARROWEST <= w <= WIDEST and s.epochs(w) >= wanted_epochs(s.images)]
+    affordable = [w for w in WIDTHS if NARROWEST <= w <= WIDEST and s.epochs(w) >= fewest_epochs(s.images)]
     return max(affordable, default=NARROWEST)
 
 
 def why_width(s: Situation) -> str:
     """What holds of the chosen width: it is too much already, or as much as there is time for, or the widest start."""
-    width, wanted = s.chosen["stage.filters"], f"the {wanted_epochs(s.images):.0f} that a full schedule wants"
+    width, wanted = s.chosen["stage.filters"], f"the {fewest_epochs(s.images):.0f} that a wide network needs"
     epochs = s.epochs(width)
     seen = f"with {width} filters the final training sees each of the {s.images:,} images about {epochs:.0f} times"
-    if epochs < wanted_epochs(s.images):
+    if epochs < fewest_epochs(s.images):
         return f"{seen}, fewer than {wanted}; {NARROWEST} is the narrowest start"
     if width == WIDEST:
         return f"{seen}, no fewer than {wanted}; wider nets are left to the trials"
