@@ -284,8 +284,8 @@ RULES: tuple[Rule, ...] = (
         always,
         stages_for,
         lambda s: (
-            f"the map after the stem is {s.map_px} px; it is halved while a few px remain, so that the receptive "
-            "field reaches the whole image and no layer lies far past its border"
+            f"the map after the stem is {s.map_px} px; it is halved until a few px remain, so that the receptive "
+            "field covers the whole image and no layer comes long after it does"
         ),
         "nnU-Net (Isensee et al. 2021); Richter et al., arXiv 2106.12307",
         "input_shape",
@@ -344,7 +344,7 @@ RULES: tuple[Rule, ...] = (
         "normalization",
         always,
         lambda s: "BatchNormalization",
-        lambda s: "lets the learning rate be high, which a short training needs",
+        lambda s: "allows a high learning rate, which a short training needs",
         "Ioffe & Szegedy 2015; ours: docs/findings.md (without it -6.2 points at equal time)",
         "findings",
         lambda s: ("none",),
@@ -353,7 +353,7 @@ RULES: tuple[Rule, ...] = (
         "activation",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "gelu",
-        lambda s: "smooth; after the pool it works on a quarter of the map, so that it costs little",
+        lambda s: "smooth, and cheap where it stands: after the pool it works on a quarter of the map",
         "airbench94 (Jordan 2024); ours: docs/findings.md",
         "literature",
         lambda s: ("relu", "silu", "leaky_relu"),
@@ -371,7 +371,7 @@ RULES: tuple[Rule, ...] = (
         "head",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "GlobalMaxPooling2D",
-        lambda s: "the strongest answer of each filter over the last, small map; needs no weights per place",
+        lambda s: "takes the strongest answer of each filter on the last, small map; needs no weights for each place",
         "airbench94 (Jordan 2024)",
         "literature",
         lambda s: ("GlobalAveragePooling2D", "Flatten"),
@@ -394,7 +394,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
             f"objects are not at fixed places (alignment {s.facts['alignment']:.2f}), so the mean over places "
-            "loses little and needs no weights per place"
+            "loses little and needs no weights for each place"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",
@@ -404,7 +404,7 @@ RULES: tuple[Rule, ...] = (
         "head",
         always,
         lambda s: "GlobalAveragePooling2D",
-        lambda s: UNMEASURED + "the usual value, which needs no weights per place",
+        lambda s: UNMEASURED + "the usual value, which needs no weights for each place",
         "Lin, Chen & Yan 2014; He et al. 2016",
         "literature",
         lambda s: ("GlobalMaxPooling2D", "Flatten"),

@@ -16,7 +16,7 @@ from convwise.core.reasons import TrialsWord as TrialsWord
 from convwise.core.recipe import Recipe as Recipe
 from convwise.core.shown import Screen, Shown, plain
 from convwise.core.space import Space
-from convwise.core.text import number, times
+from convwise.core.text import number, short, times
 
 VerdictWord = Literal["matters", "no difference", "not resolved"]
 
@@ -209,7 +209,7 @@ class Advice(Shown):
         """The network in a line, its cost, and a reason for each parameter, those first that people ask about."""
         cost = self.sample.cost
         order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in ASKED)
-        told = f"{cost['params']:,} parameters, {cost['macs']:,} multiply-accumulates"
+        told = f"{short(cost['params'])} parameters, {short(cost['macs'])} multiply-accumulates"
         told += f", {cost['latency_ms']:.3g} ms an image (predicted)" if "latency_ms" in cost else ""
         return Screen(
             f"Start with: {described(self.sample, self.net.input_shape)}",
