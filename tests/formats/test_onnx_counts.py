@@ -115,10 +115,12 @@ def test_what_moves_no_place_or_a_known_way_leaves_all_known(name):
     assert found.total.field.windows == (px, px)
 
 
-def test_products_of_two_maps_are_counted():
+@pytest.mark.parametrize("images", [1, 3])
+def test_products_of_two_maps_are_counted(images):
+    """For one image, however many a file is made for."""
     nodes = [node("Flatten", "x", "f"), node("Unsqueeze", "f,one", "r"), node("Transpose", "r", "t", perm=[0, 2, 1]),
              node("MatMul", "t,r")]  # fmt: skip
-    found = checked(lift(model_of(nodes, {"one": np.array([1])}, (1, 3, 4, 2)))).analysis
+    found = checked(lift(model_of(nodes, {"one": np.array([1])}, (images, 3, 4, 2)))).analysis
     assert found.total.macs == 24 * 24  # an outer product
     assert not found.total.unknown
 
