@@ -99,6 +99,9 @@ KNOWN = {  # nodes, constants, the px that one output sees
                node("Concat", "s00,s10,s01,s11", "s", axis=1), node("Conv", "s,k")],
               {"k": floats(4, 12, 3, 3), "end": [8, 8], "axes": [2, 3], "two": [2, 2],
                **{f"{a}{b}": [a, b] for a in (0, 1) for b in (0, 1)}}, 6),
+    "a stack summed": ([node("Conv", "x,k", "c"), node("Relu", "c", "r"), node("Unsqueeze", "c,zero", "p"),
+                        node("Unsqueeze", "r,zero", "q"), node("Concat", "p,q", "s", axis=0),
+                        node("ReduceSum", "s,zero", keepdims=0)], {"k": KERNELS["k"], "zero": [0]}, 3),
     "root": ([node("Conv", "x,k", "c"), node("Abs", "c", "a"), node("Sqrt", "a")], {"k": KERNELS["k"]}, 3),
 }  # fmt: skip
 
