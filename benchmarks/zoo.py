@@ -21,10 +21,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -176,13 +176,17 @@ def models(module: nn.Module, shape: Sequence[int], forms: Sequence[str], folder
 
 
 def held(path: str) -> int:
-    """How many float numbers the initializers of an ONNX file hold, but those of no axis and scales, no weights."""
+    """How many float numbers the initializers of an ONNX file hold, but scales and arrays of one number, no weights."""
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = onnx.load(path).graph
     scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
     weights = [each for each in graph.initializer if each.data_type in (1, 10, 11) and each.name not in scales]
-    return sum(prod(each.dims) for each in weights if each.dims)
+    return sum(
+        array.size
+        for array in map(onnx.numpy_helper.to_array, weights)
+        if array.ndim and np.ptp(array) + (array.size < 2)
+    )
 
 
 def main() -> None:

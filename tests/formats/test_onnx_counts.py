@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convwise.core.calculus import analyse
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
-from convwise.formats.onnx import external
+from convwise.formats.onnx import external, graph
 from convwise.formats.onnx.lift import lift, read
 from convwise.inspect.checking import checked, load
 from onnx_graphs import floats, model_of, node, ops, run
@@ -116,6 +116,20 @@ def test_what_moves_no_place_or_a_known_way_leaves_all_known(name):
     assert found.layers[-1].output_shape == shape
     assert found.total.field.known
     assert found.total.field.windows == (px, px)
+
+
+def test_large_kernels_that_are_standardised_are_worked_out(monkeypatch):
+    """As torch.onnx.export writes F.batch_norm over the numbers of each filter: the file's size alone allows it."""
+    kernel = floats(64, 16, 3, 3)
+    nodes = [node("Reshape", "w,rows", "v"), node("ReduceMean", "v", "m", axes=[0, 2], keepdims=0),
+             node("ReduceMean", "v", "n", axes=[0, 2], keepdims=1), node("Sub", "v,n", "d"), node("Mul", "d,d", "q"),
+             node("ReduceMean", "q", "s", axes=[0, 2], keepdims=0), node("BatchNormalization", "v,g,z,m,s", "b"),
+             node("Reshape", "b,back", "k"), node("Conv", "x,k")]  # fmt: skip
+    tensors = {"w": kernel, "rows": np.array([1, 64, 144]), "back": np.array([64, 16, 3, 3]), "g": floats(64),
+               "z": np.zeros(64, np.float32)}  # fmt: skip
+    monkeypatch.setattr(graph, "MOST_NUMBERS", 0)
+    (layer,) = lift(model_of(nodes, tensors, (1, 16, 8, 8))).net.layers
+    assert (layer.op, layer.filters) == ("Conv2D", 64)
 
 
 @pytest.mark.parametrize("images", [1, 3])
