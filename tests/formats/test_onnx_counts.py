@@ -118,6 +118,15 @@ def test_what_moves_no_place_or_a_known_way_leaves_all_known(name):
     assert found.total.field.windows == (px, px)
 
 
+def test_a_map_that_is_cut_by_reshapes_has_no_known_field():
+    """Space to depth as exporters write it: its work is known, and no field is made up."""
+    nodes = [node("Reshape", "x,cut", "r"), node("Transpose", "r", "t", perm=[0, 3, 5, 1, 2, 4]),
+             node("Reshape", "t,map", "s"), node("Conv", "s,k")]  # fmt: skip
+    tensors = {"cut": np.array([1, 3, 4, 2, 4, 2]), "map": np.array([1, 12, 4, 4]), "k": floats(4, 12, 3, 3)}
+    total = checked(lift(model_of(nodes, tensors, (1, 3, 8, 8)))).analysis.total
+    assert (total.field.known, total.macs) == (False, 2 * 2 * 4 * 108)
+
+
 def test_large_kernels_that_are_standardised_are_worked_out(monkeypatch):
     """As torch.onnx.export writes F.batch_norm over the numbers of each filter: the file's size alone allows it."""
     kernel = floats(64, 16, 3, 3)

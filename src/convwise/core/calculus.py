@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from convwise.core.field import Field, join
 from convwise.core.geometry import CONVOLUTIONS, GEOMETRY, JOINS, SPATIAL, Geometry, Moves, params_of, transposed_crops
-from convwise.core.layers import Conv2DTranspose, Dense, Layer, Opaque, Subtract
+from convwise.core.layers import Conv2DTranspose, Dense, Layer, Opaque, Reshape, Subtract
 from convwise.core.net import INPUT, Net
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import ShapeError
@@ -198,6 +198,8 @@ def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) ->
         moves = _moves(GEOMETRY[type(layer)], layer, seen.map, output)
         if isinstance(layer, Dense) and len(seen.map) == 3 and seen.map[:2] == shapes[0]:  # columns are mixed
             moves = slide(1, 1, 1, 0), everything(shapes[0][1])
+        if isinstance(layer, Reshape) and moves and len(output) > 1 and not still:  # parts of rows become places
+            return Field(known=False)
         return field.through(*moves) if moves else field
     except OverflowError:  # too many units to look at
         return Field(known=False)
