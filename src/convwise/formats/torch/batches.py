@@ -25,7 +25,7 @@ def batch_first(program: Program) -> Program:
 def _ungrouped(program: Program) -> Program:
     """Images as channels of one, up to the convolution of as many groups and back."""
     batch, old = program.batch, program.shapes
-    shapes, nodes, grouped = dict(old), [], set[str]()
+    shapes, nodes, grouped = dict(old), list[Node](), set[str]()
     for node in program.nodes:
         first, side, given = node.reads[:1], old.get(node.name, ()), node.arguments
         if any(name in grouped for name in node.reads[1:]):
