@@ -67,7 +67,10 @@ def _by_made(walk: Walk, node: Node, reads: list[Seen], window: tuple[Pair, Pair
     if any(not isinstance(layer := _layer(walk, made), L.Opaque) or layer.moves != "unknown" for made in reads[1:]):
         return None  # a kernel acts at every place: what it sees must be known to be the same for all
     work = cost(node, walk.program.shapes, walk.program.batch)
-    return walk.add(node, L.Opaque(node.operator, (rows, columns, channels), 0, *work, "window", *window), *reads)
+    size, strides, padding, dilation = window
+    shape = rows, columns, channels
+    layer = L.Opaque(node.operator, shape, 0, *work, "window", size, strides, padding, dilation)
+    return walk.add(node, layer, *reads)
 
 
 def _layer(walk: Walk, seen: Seen) -> Layer | None:
