@@ -640,6 +640,8 @@ def test_another_network_stands_in_the_bars_after_the_same_time(tmp_path: Path) 
     assert "Your network (<b>mine</b>): 61.2\u202f%, 14.0\u202fM macs; the chosen network: 71.5\u202f%" in told
     assert "The chosen network is 10.3 points better (6.1 to 14.5). It reads 1 channel instead of 3" in told
     assert "LeNet-5 is not compared: its training failed (memory)." in told
+    assert "compare it with what has been trained as long" in told
+    assert not report.sections(evidence(n=40))["against"]
 
 
 def test_trainings_to_be_compared_are_none_of_the_race() -> None:

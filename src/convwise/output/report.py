@@ -160,6 +160,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "cost": cost,
         "cards": answers.cards(evidence.verdict.reasons, told, chosen),
         "bars": bars(evidence),
+        "against": any(not row["failed"] for row in evidence.against),
         "lines": summary(evidence, cost),
         "notes": evidence.verdict.notes,
         "network": views.network(evidence.net),
