@@ -54,6 +54,11 @@ _SUFFIXES = {suffix[1:] for suffix in (*READERS, *INSTEAD, ".json", ".safetensor
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
+def is_named(text: str) -> bool:
+    """Whether it is written as package.module:callable."""
+    return bool(_CALLABLE.fullmatch(text))
+
+
 def load(model: Any, input_shape: Any = None, where: str = "input_shape") -> Lifted:
     """The net of a model: a file, a choice folder, 'package.module:callable', or a live model or Net.
 
