@@ -5,8 +5,10 @@ from __future__ import annotations
 from math import sqrt
 
 from convwise.advice.rules import Rule, Situation, always
+from convwise.core.goal import SCORES
 
 BOXED_FROM = 15  # epochs from which images with a box of another help
+UNEVEN = 1.5  # images of the largest class over those of the smallest, from which classes are weighted at all
 
 
 def batch_size(s: Situation) -> int:
@@ -31,11 +33,22 @@ def imbalance(s: Situation) -> float:
 
 
 def class_weights(s: Situation) -> tuple[float, ...]:
-    """Weights ~ 1 / sqrt(images of the class), mean 1, where the largest class is over 20 times the smallest."""
-    if imbalance(s) < 20:
+    """Weights ~ 1 / sqrt(images of the class), mean 1, where each class counts alike and they are uneven."""
+    if s.score == "accuracy" or imbalance(s) < UNEVEN:
         return ()
     raw = [max(count, 1) ** -0.5 for count in s.facts.classes.values()]
     return tuple(round(len(raw) * value / sum(raw), 4) for value in raw)
+
+
+def why_weights(s: Situation) -> str:
+    """The reason of `class_weights`, whichever they are."""
+    times = f"the largest class has {imbalance(s):.1f} times the images of the smallest"
+    if s.score == "accuracy":
+        return f"{times}; the goal counts every image alike, so the loss does as well: weights would cost accuracy"
+    what = f"the goal, {SCORES[s.score]}, counts every class alike"
+    if imbalance(s) < UNEVEN:
+        return f"{times}, which is even enough for a loss that counts every image alike; {what}"
+    return f"{times}; {what}, so the images of rare classes weigh more in the loss"
 
 
 def views(s: Situation) -> float:
@@ -122,10 +135,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "class_weights",
         always,
         class_weights,
-        lambda s: (
-            f"the largest class has {imbalance(s):.1f} times the images of the smallest; the loss is weighted from "
-            "20 times on, because weights cost accuracy below that"
-        ),
+        why_weights,
         "King & Zeng 2001; Cui et al. 2019",
         "classes",
     ),

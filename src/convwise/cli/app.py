@@ -52,8 +52,10 @@ ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HEL
 GOAL_HELP = (
     "What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'. Or the cost that is to be "
     "lowest, and the accuracy to keep: 'macs where accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is "
-    "'macs where accuracy>=best-0.3%', best being the accuracy of the best network found. Limits: latency (us, ms, s; "
-    "batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+    "'macs where accuracy>=best-0.3%', best being the accuracy of the best network found. In place of accuracy: "
+    "balanced_accuracy or macro_f1, which count every class alike, however few images it has. Limits: latency (us, "
+    "ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, "
+    "MiB)."
 )
 GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[

@@ -92,6 +92,7 @@ class Trial:
     span: which share of the learning-rate schedule the run covers, (0, 1) for all of it: a trial
     that is to be continued covers the beginning, the one that resumes it the rest.
     teacher: the id of the trial whose answers it learns from, beside the labels, or ''.
+    score: what its answers are scored by, as goal.SCORES names it.
     """
 
     id: str
@@ -107,6 +108,7 @@ class Trial:
     threads: int = 1
     span: tuple[float, float] = (0.0, 1.0)
     teacher: str = ""
+    score: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation accuracy."""
+    """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation score."""
 
     seconds: float
     images: int
@@ -143,8 +145,9 @@ class Point:
 class Result:
     """What became of a trial.
 
-    score: accuracy on the validation part (None where it failed or part is 'all'); correct: one
-    '0' or '1' per validation example, in their order; cost: params, macs, activation_bytes, and
+    score: on the validation part, what the trial is scored by (None where it failed or part is 'all'); correct: one
+    '0' or '1' per validation example, in their order; outcomes: what each example adds to the score, which is their
+    mean, or none where `correct` says so already; cost: params, macs, activation_bytes, and
     latency_ms where measured; reason: why it failed. mirrored: of a net that was not trained on mirrored
     images, its answers on some validation examples as they are, then on the same ones mirrored. host: what the
     machine is called that it ran on.
@@ -162,6 +165,7 @@ class Result:
     reason: str = ""
     mirrored: str = ""
     host: str = ""
+    outcomes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from convwise.core.records import Effect, Result, VerdictWord
-from convwise.evidence.paired import known_run_variance
+from convwise.evidence.paired import known_run_variance, outcomes
 
 INDIFFERENT = 0.01  # accuracy: a change surely smaller than one point is 'no difference'
 CONFIDENCE = 0.95
@@ -42,7 +42,7 @@ class RunVariance:
     @classmethod
     def known(cls, runs: Sequence[Result]) -> RunVariance:
         """What other sets say of such runs, by their mean share of mistakes."""
-        return cls(*known_run_variance(1 - float(np.mean([_right(run).mean() for run in runs]))))
+        return cls(*known_run_variance(1 - float(np.mean([outcomes(run).mean() for run in runs]))))
 
     def updated(self, *repeats: Sequence[Result]) -> RunVariance:
         """With what repeats show: each sequence holds runs of one net and length with other seeds.
@@ -81,15 +81,9 @@ def between_runs(runs: Sequence[Result]) -> tuple[float, float, int]:
 
     runs: two at least, of one net, on the same examples. The difference estimates the run variance.
     """
-    right = np.array([_right(run) for run in runs])
+    right = np.array([outcomes(run) for run in runs])
     flips = float(right.var(0, ddof=1).mean()) / right.shape[1]
     return float(right.mean(1).var(ddof=1)), flips, len(runs) - 1
-
-
-def _right(result: Result) -> np.ndarray:
-    """1.0 for each example that the run got right, 0.0 for the others."""
-    right: np.ndarray = np.frombuffer(result.correct.encode(), np.uint8) == ord("1")
-    return right.astype(float)
 
 
 # One effect ---------------------------------------------------------------------------------------
@@ -111,8 +105,10 @@ def effect_of(
     """
     if not pairs or len({len(run.correct) for pair in pairs for run in pair} | {0}) != 2:
         raise ValueError(f"{parameter}: {len(pairs)} pairs, not all of the same examples")
-    changes = np.mean([_right(after) - _right(before) for before, after in pairs], axis=0)
-    change, examples = float(changes.mean()), _over_examples(changes, len(pairs))
+    seen = np.array([[outcomes(run) for run in pair] for pair in pairs])  # (pairs, 2, examples)
+    changes = (seen[:, 1] - seen[:, 0]).mean(0)
+    flip = float((seen**2).sum() / (np.abs(seen).sum() or 1))  # the size of one: 1 for answers that are right or wrong
+    change, examples = float(changes.mean()), _over_examples(changes, flip, len(pairs))
     between = 2 * runs.variance / len(pairs)
     error = sqrt(examples + between)
     freedom = _satterthwaite((examples, max(len(changes) - 1, 1)), (between, runs.freedom))
@@ -135,14 +131,14 @@ def effect_of(
     )
 
 
-def _over_examples(changes: np.ndarray, pairs: int) -> float:
-    """The variance of the mean change over the examples, with one flip more than was seen.
+def _over_examples(changes: np.ndarray, flip: float, pairs: int) -> float:
+    """The variance of the mean change over the examples, with one flip more, of this size, than was seen.
 
     Few flips, or none, would claim too much: half a pair is added to each cell of McNemar's table
     (Agresti & Min, Statistics in Medicine 2005), here shared out over the pairs of trainings.
     """
     n = len(changes) + 2
-    squares = float((changes**2).sum()) + 1 / pairs
+    squares = float((changes**2).sum()) + flip**2 / pairs
     return (squares / n - (float(changes.sum()) / n) ** 2) / n
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from math import sqrt
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convwise.core.records import Result
 
 # The standard deviation of a whole run's accuracy beyond independent flips of single examples: a floor, and a share of
@@ -18,9 +21,23 @@ def known_run_variance(error: float) -> tuple[float, float]:
     return (RUN_FLOOR + RUN_SHARE * error) ** 2, RUN_FREEDOM
 
 
+def outcomes(result: Result) -> NDArray[np.float64]:
+    """What each validation example adds to the score of a run, (n,): their mean is the score.
+
+    For an accuracy that is 1 where the example was answered right, 0 where not.
+    """
+    if result.outcomes:
+        return np.array(result.outcomes)
+    return np.asarray(np.frombuffer(result.correct.encode(), np.uint8) == ord("1"), np.float64)
+
+
+def standard_error(result: Result) -> float:
+    """Of a run's score, over its validation examples; 0 without any."""
+    found = outcomes(result)
+    return float(found.std() / sqrt(len(found))) if len(found) else 0.0
+
+
 def paired_difference(a: Result, b: Result) -> tuple[float, float]:
-    """(accuracy of a - accuracy of b, its standard error) over the examples both answered; McNemar's variance."""
-    pairs = list(zip(a.correct, b.correct, strict=True))
-    won, lost = pairs.count(("1", "0")), pairs.count(("0", "1"))
-    mean = (won - lost) / len(pairs)
-    return mean, sqrt(max((won + lost) / len(pairs) - mean**2, 0) / max(len(pairs) - 1, 1))
+    """(score of a - score of b, its standard error) over the examples both answered; McNemar's variance."""
+    changes = outcomes(a) - outcomes(b)
+    return float(changes.mean()), float(changes.std() / sqrt(max(len(changes) - 1, 1)))

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from convwise.core.goal import UNEVEN
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import sources, stack
 from convwise.images.decode import Pixels, has_wide, load_image, resize
@@ -37,7 +38,6 @@ __all__ = [
 TEST_SHARE = 0.2
 MOST_VALID = 10_000
 FEW = 10  # a class with fewer train images is called small
-UNEQUAL = 3.0  # largest class / smallest class from which a set is called unbalanced
 Labels = NDArray[np.int64]
 
 
@@ -392,10 +392,11 @@ def _balance(where: str, classes: Sequence[str], parts: Mapping[int, Part], shar
     if small:
         what = f"fewer than {FEW} train images in {_some(small)}"
         yield Problem(where, what, "tens of images in each class", "add images", "warning", len(small))
-    if train.max() > UNEQUAL * train.min():
+    if train.max() > UNEVEN * train.min():
         most, least = int(train.argmax()), int(train.argmin())
         what = f"unbalanced: {train[most]} train images of {classes[most]}, {train[least]} of {classes[least]}"
-        yield Problem(where, what, severity="note")
+        fix = "--goal balanced_accuracy counts every class alike"
+        yield Problem(where, what, fix=fix, severity="note")
     for code in (VALID, TEST) if share else (VALID,):
         lacking = [classes[c] for c in np.flatnonzero(counts[code] == 0).tolist()]
         if lacking:

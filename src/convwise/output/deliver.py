@@ -20,7 +20,6 @@ from convwise import formats
 from convwise.advice.advising import as_chosen, layer_reasons, said_by
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
-from convwise.core.intervals import wilson
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
@@ -33,6 +32,7 @@ from convwise.output import report
 from convwise.output.answers import second_thoughts
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
+from convwise.training.scores import Estimate, baseline, interval, recalls, value
 
 CHECKED_IMAGES = 64
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
@@ -43,7 +43,7 @@ class Material:
     """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
 
     kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
-    baseline: the score of knowing nothing of the images; better: whether the choice is surely better than that.
+    estimate: the goal's score on them, and whether it is surely better than knowing nothing of the images.
     """
 
     folder: Path
@@ -57,8 +57,7 @@ class Material:
     scored: Part
     kind: str
     probabilities: np.ndarray
-    baseline: float
-    better: bool
+    estimate: Estimate
     provenance: Mapping[str, Any]
     clock: Clock
     host: Host
@@ -108,22 +107,28 @@ def _drawn(page: Path, evidence: Callable[[], report.Evidence]) -> list[str]:
 
 
 def estimate(material: Material) -> dict[str, Any]:
-    """The accuracy on the scored images with its 95 % interval, and what knowing nothing of them scores."""
+    """The accuracy on the scored images with its 95 % interval, and what knowing nothing of them scores.
+
+    score: the same of what the goal asks for. recall: by class, the share that was found.
+    """
     labels = np.asarray(material.scored.labels)
-    right = int((material.probabilities.argmax(1) == labels).sum()) if len(labels) else 0
-    low, high = wilson(right, len(labels))
-    accuracy = right / len(labels) if len(labels) else 0.0
-    recalls = [float((material.probabilities[labels == k].argmax(1) == k).mean()) for k in np.unique(labels)]
+    answers = material.probabilities.argmax(1) if len(labels) else labels
+    low, high = interval(answers, labels, "accuracy")
+    told, classes = material.estimate, material.images.classes
     return {
         "kind": material.kind,
-        "accuracy": accuracy,
+        "accuracy": value(answers, labels, "accuracy"),
         "low": low,
         "high": high,
         "n": len(labels),
-        "balanced_accuracy": float(np.mean(recalls)) if recalls else 0.0,
-        "baseline": material.baseline,
-        "better_than_guessing": material.better,
-    }
+        "balanced_accuracy": value(answers, labels, "balanced_accuracy"),
+        "macro_f1": value(answers, labels, "macro_f1"),
+        "baseline": baseline(labels, "accuracy"),
+        "better_than_guessing": told.better,
+        "score": {"name": told.score, "value": told.value, "low": told.low, "high": told.high,
+                  "baseline": told.baseline},
+        "recall": {classes[k]: to_json(found) for k, found in recalls(answers, labels).items()},
+    }  # fmt: skip
 
 
 def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
@@ -133,7 +138,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "net": chosen.trial.net.to_json(),
         "sample": dict(chosen.trial.sample),
         "test": dict(score),
-        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["accuracy"]))},
+        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(material.estimate.value))},
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
         "effects": [effect_row(effect) for effect in material.verdict.effects],
@@ -204,7 +209,8 @@ def _same_change(row: Mapping[str, Any]) -> str:
 
 def _alternative(result: Result) -> dict[str, Any]:
     sample = dict(result.trial.sample)
-    return {"trial": result.trial.id, "sample": sample, "validation_accuracy": result.score, **result.cost}
+    name = f"validation_{result.trial.score}"
+    return {"trial": result.trial.id, "sample": sample, name: result.score, **result.cost}
 
 
 def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],

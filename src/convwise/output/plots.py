@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from convwise.core.goal import SCORES
 from convwise.core.records import Effect, Result
 
 COLOURS = {
@@ -75,6 +76,11 @@ def scored(results: Sequence[Result]) -> list[Result]:
     return [r for r in results if r.status == "done" and r.score is not None and math.isfinite(r.score)]
 
 
+def _score(results: Sequence[Result]) -> str:
+    """What the trials were scored by, in words."""
+    return SCORES[results[0].trial.score]
+
+
 def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mapping[str, str]) -> str:
     """Validation accuracy against macs (log axis): every training after equal time, the front as a staircase.
 
@@ -90,7 +96,7 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
     x = alt.X("macs:Q", scale=alt.Scale(type="log", nice=False, padding=16), title="multiply-accumulates of one image")
     x = x.axis(format=".3~s", tickCount=6, grid=False, labelOverlap=True)
     scale = alt.Scale(zero=False, nice=False, padding=12)  # nice would reach beyond 100 %
-    y = alt.Y("score:Q", scale=scale, title="validation accuracy").axis(format="~%")
+    y = alt.Y("score:Q", scale=scale, title=f"validation {_score(results)}").axis(format="~%")
     line = _data(steps).mark_line(interpolate="step-after", color=COLOURS["accent"], strokeWidth=1.5, opacity=0.55)
     dots = _data([r for r in rows if not r["label"]]).mark_point(
         size=44, color=COLOURS["muted"], filled=True, opacity=1
@@ -171,7 +177,7 @@ def learning_plot(results: Sequence[Result], marked: Mapping[str, str]) -> str:
     if not rows:
         return ""
     x = alt.X("seconds:Q", title="seconds of training").axis(grid=False, tickCount=7)
-    y = alt.Y("value:Q", title="validation accuracy", scale=alt.Scale(zero=False)).axis(format="~%")
+    y = alt.Y("value:Q", title=f"validation {_score(results)}", scale=alt.Scale(zero=False)).axis(format="~%")
     chart = _data([]).mark_point()
     for label, style in zip(["", *reversed(list(marked.values()))], _styles(len(marked)), strict=True):
         mine = [row for row in rows if row["label"] == label]

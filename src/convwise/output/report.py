@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core.calculus import analyse
+from convwise.core.goal import SCORES
 from convwise.core.layers import Conv2D, DepthwiseConv2D
 from convwise.core.net import Net
 from convwise.core.problems import Problem
@@ -178,6 +179,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "provenance": list(flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
         "chosen": chosen,
         "trials": trials(evidence),
+        "score": SCORES[evidence.verdict.chosen.trial.score],
         "timed": any("latency_ms" in r.cost for r in evidence.results),
     }
 
@@ -189,25 +191,36 @@ def bars(evidence: Evidence) -> list[dict[str, Any]]:
     """Accuracies side by side: knowing nothing, the probe, the network; shares, with their 95 % intervals."""
     found, facts = evidence.estimate, evidence.fingerprint
     rows = []
-    if found.get("baseline") is not None:
-        rows.append({"name": "always the largest class", "share": found["baseline"]})
-    if "probe_accuracy" in facts:
+    told = found.get("score") or {**found, "name": "accuracy", "value": found.get("accuracy")}
+    if told.get("baseline") is not None:
+        rows.append({"name": "always the largest class", "share": told["baseline"]})
+    if "probe_accuracy" in facts and told["name"] == "accuracy":
         probe = facts.measure("probe_accuracy")
         rows.append({"name": "a probe without training", "share": probe.value, "low": probe.low, "high": probe.high})
     if found.get("n"):
-        rows.append({**{k: found[k] for k in ("low", "high")}, "name": "this network", "share": found["accuracy"]})
+        rows.append({**{k: told[k] for k in ("low", "high")}, "name": "this network", "share": told["value"]})
     return rows
 
 
 def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[str, str]]:
     """What was chosen and why: (label, sentence)."""
     return [
+        *_goal_line(evidence.estimate),
         ("Accuracy", _accuracy(evidence.estimate)),
         ("Network", _network_line(evidence.net, cost)),
         ("Choice" if evidence.estimate.get("better_than_guessing", True) else "What was tried", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
         *([("Time", f"{time}, up to this report.")] if (time := words.spent(evidence.provenance)) else []),
     ]
+
+
+def _goal_line(estimate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The score that the goal asks for, where that is not the accuracy."""
+    if estimate.get("n") and (told := estimate.get("score", {"name": "accuracy"}))["name"] != "accuracy":
+        name = SCORES[told["name"]]
+        spread = f"95 % interval {percent(told['low'])} to {percent(told['high'])}"
+        guess = f"always the largest class: {percent(told['baseline'])}"
+        yield "Goal", f"{name[:1].upper()}{name[1:]}: {percent(told['value'])}; {spread}; {guess}."
 
 
 def _accuracy(estimate: Mapping[str, Any]) -> str:

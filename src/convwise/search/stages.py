@@ -119,7 +119,8 @@ class Search:
         space = self.advice.space
         epochs = stage.epochs if seconds is None else None
         net, recipe = space.grow(sample), space.trained(sample)
-        return Trial(id, stage.name, space.fit(sample), net, recipe, seconds, epochs, 1000 * self.seed)
+        how = (seconds, epochs, 1000 * self.seed)
+        return Trial(id, stage.name, space.fit(sample), net, recipe, *how, score=space.goal.score)
 
     def tried(self, stage: Stage) -> list[Result]:
         """The results of one stage."""

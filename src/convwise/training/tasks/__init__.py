@@ -9,22 +9,28 @@ import numpy as np
 import torch
 
 from convwise.core.records import Recipe
+from convwise.training.scores import Estimate
 from convwise.training.tasks import classify
 
 
 @dataclass(frozen=True)
 class Task:
     """loss(logits, labels, recipe) -> a number; taught(labels, answers, recipe) -> labels of which a
-    teacher's answers are a part; correct(logits, labels) -> bool per example; baseline(labels) -> the
-    score of knowing nothing of the images; better(right, labels) -> whether answers are surely better than that."""
+    teacher's answers are a part; correct(logits, labels) -> bool per example; outcomes(logits, labels, score) -> what
+    each example adds to a score of core/goal.py, which is their mean; baseline(labels, score) -> the score of knowing
+    nothing of the images; better(right, labels) -> whether answers are surely more accurate than that;
+    estimate(probabilities, labels, score) -> the score with its interval, beside that of knowing nothing."""
 
     loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     taught: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    baseline: Callable[[np.ndarray], float]
+    outcomes: Callable[[torch.Tensor, torch.Tensor, str], np.ndarray]
+    baseline: Callable[..., float]
     better: Callable[[np.ndarray, np.ndarray], bool]
+    estimate: Callable[[np.ndarray, np.ndarray, str], Estimate]
 
 
 TASKS: dict[str, Task] = {
-    "classify": Task(classify.loss, classify.taught, classify.correct, classify.baseline, classify.better),
-}
+    "classify": Task(classify.loss, classify.taught, classify.correct, classify.outcomes, classify.baseline,
+                     classify.better, classify.estimate),
+}  # fmt: skip
