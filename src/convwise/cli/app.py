@@ -167,7 +167,7 @@ def look(
     seconds; of the budget of the study to come depends how many images are looked at, as `choose` does.
     """
     # Not through study, which loads the training engine: that takes longer than looking.
-    from convwise.advice import fingerprint
+    from convwise.advice import doubts, fingerprint
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
     from convwise.images import loading as reading
@@ -176,13 +176,15 @@ def look(
     read = reading.read(images, test=_test(test), seed=seed, classes_from=classes_from, **how)
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=parse_duration(budget))
     if as_json:
-        print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
+        told = {"suspects": doubts.shown(facts, read.train.names), "problems": to_json(read.problems)}
+        print(json.dumps({**to_json(facts), **told, "facts": to_json(read.facts)}))
         return
     out().print(f"{read.source}: read as: {read.facts['read_as']}", highlight=False)
     height, width, channels = facts.input_shape
     out().print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
     out().print(_measures(facts))
-    for problem in read.problems:
+    doubtful = doubts.told(facts, read.train.names)
+    for problem in (*read.problems, *filter(None, [doubtful])):
         out().print(f"- {problem}", highlight=False)
 
 

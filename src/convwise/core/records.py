@@ -37,10 +37,21 @@ class Measure:
     curve: tuple[tuple[float, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """An image to learn from whose label is doubtful. row: its place among them; confidence: in `suggested`, 0 to 1."""
+
+    row: int
+    label: str
+    suggested: str
+    confidence: float
+
+
 @dataclass(frozen=True, repr=False)
 class Fingerprint(Shown):
     """What a set of images is like: facts about the files, and measures of the pixels.
 
+    suspects: the images whose labels the others speak against, the most doubtful first, of `looked_at`;
     shape: (height, width, channels) of the images as read; classes: name -> train images;
     input_shape: the proposed network input; input_reason: why.
     """
@@ -54,6 +65,8 @@ class Fingerprint(Shown):
     input_shape: tuple[int, int, int]
     input_reason: str
     seconds: float = 0.0
+    suspects: tuple[Suspect, ...] = ()
+    looked_at: int = 0
 
     def __getitem__(self, name: str) -> float:
         """The value of the measure called `name`; KeyError where it was not taken."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from convwise import formats
+from convwise.advice import doubts
 from convwise.advice.advising import as_chosen, layer_reasons, said_by
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
@@ -30,6 +31,7 @@ from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pict
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
 from convwise.output.answers import second_thoughts
+from convwise.output.views import MOST_ODD, Odd
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
 from convwise.training.scores import Estimate, baseline, interval, recalls, value
@@ -89,6 +91,8 @@ def write(material: Material) -> Path:
         "latency_ms": round(material.host.latency_ms(net), 4),
     }
     score = estimate(material)
+    if doubtful := doubts.shown(material.facts, material.images.train.names):
+        write_suspects(folder / "suspects.csv", doubtful)
     undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, differences, score))
     choice = _choice(material, cost, differences, score)
     choice["notes"] += undrawn
@@ -236,7 +240,16 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
         sight=_sight(material),
         advised=material.advice.sample,
+        odd=_odd(material),
     )  # fmt: skip
+
+
+def _odd(material: Material) -> Odd:
+    """What is odd about the images, as pictures."""
+    train, rows = material.images.train, doubts.shown(material.facts, material.images.train.names)
+    suspects = list(zip(rows, material.facts.suspects, strict=True))[:MOST_ODD]
+    pictures = tuple((np.asarray(train.pixels[suspect.row]), row) for row, suspect in suspects)
+    return Odd(material.images.near, pictures, len(rows), material.facts.looked_at)
 
 
 def _sight(material: Material) -> EffectiveField | None:
@@ -360,6 +373,15 @@ def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: A
     for row in rows:
         shares = row.get("probabilities", {})
         writer.writerow([_cell(row["path"]), _cell(row["label"]), *(shares.get(name, "") for name in classes)])
+
+
+def write_suspects(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows of doubts.shown as CSV: path, label, suggested, confidence."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", "suggested", "confidence"])
+        for row in rows:
+            writer.writerow([*(_cell(row[name]) for name in ("path", "label", "suggested")), row["confidence"]])
 
 
 def _cell(text: str) -> str:

@@ -24,7 +24,7 @@ from convwise.core.space import MEANING, Sample
 from convwise.formats.written import preparation
 from convwise.inspect.sight import EffectiveField
 from convwise.output import answers, plots, views, words
-from convwise.output.views import by
+from convwise.output.views import Odd, by
 from convwise.output.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole, worth
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -54,7 +54,7 @@ class Evidence:
     file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
     difference of each exported format from our own forward. provenance: command, versions, machine,
     seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
-    advised: the sample that the advice began with.
+    advised: the sample that the advice began with. odd: what is odd about the images.
     """
 
     title: str
@@ -74,6 +74,7 @@ class Evidence:
     provenance: Mapping[str, Any]
     sight: EffectiveField | None = None
     advised: Sample = field(default_factory=dict)
+    odd: Odd = Odd()
 
     @property
     def net(self) -> Net:
@@ -172,6 +173,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "learning": learning(evidence),
         "mistakes": mistakes(evidence),
         "problems": evidence.problems,
+        "odd": views.odd(evidence.odd),
         "code": evidence.code,
         "preparation": preparation(evidence.net),
         "differences": evidence.differences,
