@@ -28,8 +28,8 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
     scored = images.test.open() if images.test else images.valid
     part = scored.at(*net.input_shape[:2])
     probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
-    estimate = task.estimate(probabilities, np.asarray(part.labels), settings.goal.score)
-    notes = notes if estimate.better else (_learnt_nothing(session, chosen, interrupted), *notes)
+    better = task.surely(probabilities, np.asarray(part.labels), settings.goal.score)
+    notes = notes if better else (_learnt_nothing(session, chosen, interrupted), *notes)
     return Material(
         folder=settings.out,
         images=images,
@@ -42,7 +42,7 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         scored=part,
         kind="test" if images.test else "validation",
         probabilities=probabilities,
-        estimate=estimate,
+        better=better,
         provenance=_provenance(session, interrupted),
         clock=session.lab.clock,
         host=session.lab.host,

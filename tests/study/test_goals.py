@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import convwise
-from convwise.evidence.paired import outcomes, paired_difference
+from convwise.evidence.paired import paired_difference
 from convwise.images.loading import read
 from convwise.ledger import Ledger
 from convwise.output import choice, report
@@ -35,7 +35,7 @@ def test_trials_are_scored_by_the_goal(balanced):
         recalls = [right[labels == k].mean() for k in range(3)]
         assert result.trial.score == "balanced_accuracy"
         assert result.score == pytest.approx(np.mean(recalls))
-        assert outcomes(result).mean() == pytest.approx(result.score, abs=1e-5)
+        assert np.mean(result.outcomes) == pytest.approx(result.score, abs=1e-5)
         assert result.history[-1].accuracy == result.score
     change, error = paired_difference(raced[0], raced[-1])
     assert change == pytest.approx(raced[0].score - raced[-1].score, abs=1e-5)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from convwise.core.records import Effect, Result, VerdictWord
-from convwise.evidence.paired import known_run_variance, outcomes
+from convwise.evidence.paired import known_run_variance
 
 INDIFFERENT = 0.01  # accuracy: a change surely smaller than one point is 'no difference'
 CONFIDENCE = 0.95
@@ -42,7 +42,7 @@ class RunVariance:
     @classmethod
     def known(cls, runs: Sequence[Result]) -> RunVariance:
         """What other sets say of such runs, by their mean share of mistakes."""
-        return cls(*known_run_variance(1 - float(np.mean([outcomes(run).mean() for run in runs]))))
+        return cls(*known_run_variance(1 - float(np.mean([_right(run).mean() for run in runs]))))
 
     def updated(self, *repeats: Sequence[Result]) -> RunVariance:
         """With what repeats show: each sequence holds runs of one net and length with other seeds.
@@ -81,9 +81,14 @@ def between_runs(runs: Sequence[Result]) -> tuple[float, float, int]:
 
     runs: two at least, of one net, on the same examples. The difference estimates the run variance.
     """
-    right = np.array([outcomes(run) for run in runs])
+    right = np.array([_right(run) for run in runs])
     flips = float(right.var(0, ddof=1).mean()) / right.shape[1]
     return float(right.mean(1).var(ddof=1)), flips, len(runs) - 1
+
+
+def _right(result: Result) -> np.ndarray:
+    """The outcome of each example: of classes 1.0 for each that the run got right, 0.0 for the others."""
+    return np.array(result.outcomes, np.float64)
 
 
 # One effect ---------------------------------------------------------------------------------------
@@ -103,9 +108,9 @@ def effect_of(
     Bulletin 1946). 'no difference': two one-sided tests at 5 % against a whole point (Schuirmann
     1987). ValueError without pairs, or where they do not answer the same examples.
     """
-    if not pairs or len({len(run.correct) for pair in pairs for run in pair} | {0}) != 2:
+    if not pairs or len({len(run.outcomes) for pair in pairs for run in pair} | {0}) != 2:
         raise ValueError(f"{parameter}: {len(pairs)} pairs, not all of the same examples")
-    seen = np.array([[outcomes(run) for run in pair] for pair in pairs])  # (pairs, 2, examples)
+    seen = np.array([[_right(run) for run in pair] for pair in pairs])  # (pairs, 2, examples)
     changes = (seen[:, 1] - seen[:, 0]).mean(0)
     flip = float((seen**2).sum() / (np.abs(seen).sum() or 1))  # the size of one: 1 for answers that are right or wrong
     change, examples = float(changes.mean()), _over_examples(changes, flip, len(pairs))

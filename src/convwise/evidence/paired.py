@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
-
-import numpy as np
-from numpy.typing import NDArray
 
 from convwise.core.records import Result
 
@@ -21,23 +19,17 @@ def known_run_variance(error: float) -> tuple[float, float]:
     return (RUN_FLOOR + RUN_SHARE * error) ** 2, RUN_FREEDOM
 
 
-def outcomes(result: Result) -> NDArray[np.float64]:
-    """What each validation example adds to the score of a run, (n,): their mean is the score.
-
-    For an accuracy that is 1 where the example was answered right, 0 where not.
-    """
-    if result.outcomes:
-        return np.array(result.outcomes)
-    return np.asarray(np.frombuffer(result.correct.encode(), np.uint8) == ord("1"), np.float64)
+def paired_difference(a: Result, b: Result) -> tuple[float, float]:
+    """(score of a - score of b, its standard error) over the examples both answered; of classes, McNemar's variance."""
+    changes = [one - other for one, other in zip(a.outcomes, b.outcomes, strict=True)]
+    return sum(changes) / len(changes), sqrt(_variance(changes) / max(len(changes) - 1, 1))
 
 
 def standard_error(result: Result) -> float:
-    """Of a run's score, over its validation examples; 0 without any."""
-    found = outcomes(result)
-    return float(found.std() / sqrt(len(found))) if len(found) else 0.0
+    """Of a score, over the validation examples."""
+    return sqrt(_variance(result.outcomes) / max(len(result.outcomes), 1))
 
 
-def paired_difference(a: Result, b: Result) -> tuple[float, float]:
-    """(score of a - score of b, its standard error) over the examples both answered; McNemar's variance."""
-    changes = outcomes(a) - outcomes(b)
-    return float(changes.mean()), float(changes.std() / sqrt(max(len(changes) - 1, 1)))
+def _variance(values: Sequence[float]) -> float:
+    n = max(len(values), 1)
+    return max(sum(value**2 for value in values) / n - (sum(values) / n) ** 2, 0)

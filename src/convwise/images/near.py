@@ -27,6 +27,7 @@ from convwise.images.decode import Pixels
 THUMBNAIL_PX = 16
 CONFIRMED_PX = 64  # the longer side at which pixels are compared
 HASHES_APART, PIXELS_APART = 0.1, 0.14  # distances at most, as shares of the contrast
+LEAST_PIXELS = 64  # smaller pictures are alike by chance
 LEAST_CONTRAST = 2.0  # gray levels: an even surface is like any other
 BRIGHTER, CONTRASTS = 32.0, 1.5  # gray levels, and times: what exposure may change
 NEAREST = 8  # candidates of a picture at most, so that a set of one picture in thousands of copies takes no longer
@@ -52,7 +53,7 @@ def near(pixels: Pixels, rows: Ints) -> Ints:
     pixels: (n, h, w, c). Of the many copies of one picture each is paired with a few. The time grows with the square
     of the number of rows.
     """
-    if len(rows) < 2:
+    if len(rows) < 2 or pixels.shape[1] * pixels.shape[2] < LEAST_PIXELS:
         return np.zeros((0, 2), np.int64)
     hashes, contrast = _hashes(pixels, rows)
     with threadpool_limits(1, "blas"):  # its threads wait by spinning: several times slower on a busy machine

@@ -34,7 +34,7 @@ from convwise.output.answers import second_thoughts
 from convwise.output.views import MOST_ODD, Odd
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
-from convwise.training.scores import Estimate, baseline, interval, recalls, value
+from convwise.training.scores import baseline, interval, recalls, value
 
 CHECKED_IMAGES = 64
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
@@ -45,7 +45,7 @@ class Material:
     """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
 
     kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
-    estimate: the goal's score on them, and whether it is surely better than knowing nothing of the images.
+    better: whether the choice is surely better than knowing nothing of the images, by the goal's score.
     """
 
     folder: Path
@@ -59,10 +59,15 @@ class Material:
     scored: Part
     kind: str
     probabilities: np.ndarray
-    estimate: Estimate
+    better: bool
     provenance: Mapping[str, Any]
     clock: Clock
     host: Host
+
+    @property
+    def score(self) -> str:
+        """What the goal scores by, as goal.SCORES names it."""
+        return self.advice.space.goal.score
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -118,7 +123,7 @@ def estimate(material: Material) -> dict[str, Any]:
     labels = np.asarray(material.scored.labels)
     answers = material.probabilities.argmax(1) if len(labels) else labels
     low, high = interval(answers, labels, "accuracy")
-    told, classes = material.estimate, material.images.classes
+    name, classes = material.score, material.images.classes
     return {
         "kind": material.kind,
         "accuracy": value(answers, labels, "accuracy"),
@@ -128,9 +133,10 @@ def estimate(material: Material) -> dict[str, Any]:
         "balanced_accuracy": value(answers, labels, "balanced_accuracy"),
         "macro_f1": value(answers, labels, "macro_f1"),
         "baseline": baseline(labels, "accuracy"),
-        "better_than_guessing": told.better,
-        "score": {"name": told.score, "value": told.value, "low": told.low, "high": told.high,
-                  "baseline": told.baseline},
+        "better_than_guessing": material.better,
+        "score": {"name": name, "value": value(answers, labels, name),
+                  **dict(zip(("low", "high"), interval(answers, labels, name), strict=True)),
+                  "baseline": baseline(labels, name)},
         "recall": {classes[k]: to_json(found) for k, found in recalls(answers, labels).items()},
     }  # fmt: skip
 
@@ -142,7 +148,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "net": chosen.trial.net.to_json(),
         "sample": dict(chosen.trial.sample),
         "test": dict(score),
-        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(material.estimate.value))},
+        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["score"]["value"]))},
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
         "effects": [effect_row(effect) for effect in material.verdict.effects],
@@ -150,7 +156,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "reasons": {
             "verdict": to_json(material.verdict.reasons),
             "choices": to_json(material.reasons),
-            "layers": layer_reasons(chosen.trial.net, material.reasons),
+            "layers": layer_reasons(material.advice.space.fit(chosen.trial.sample).grown, material.reasons),
         },
         "data": {
             "source": images.source,

@@ -21,18 +21,6 @@ Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A score with its 95 % interval. baseline: of knowing nothing; better: whether it is surely better than that."""
-
-    score: str
-    value: float
-    low: float
-    high: float
-    baseline: float
-    better: bool
-
-
-@dataclass(frozen=True)
 class Recall:
     """The share of a class that was found, with its 95 % interval; n: images of it."""
 

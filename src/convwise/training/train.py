@@ -96,7 +96,7 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
         status="done",
         score=score,
         correct="".join("01"[int(c)] for c in correct),
-        outcomes=tuple(outcomes.round(6).tolist()) if trial.score != "accuracy" else (),
+        weighed=tuple(outcomes.round(6).tolist()) if trial.score != "accuracy" else (),
         mirrored=_mirrored(model, held_out, engine, TASKS[task]) if held_out and not trial.recipe.flip else "",
         cost=_cost(trial),
         history=tuple(run.history),

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from convwise.core.records import Recipe
-from convwise.training.scores import Estimate
 from convwise.training.tasks import classify
 
 
@@ -19,7 +18,7 @@ class Task:
     teacher's answers are a part; correct(logits, labels) -> bool per example; outcomes(logits, labels, score) -> what
     each example adds to a score of core/goal.py, which is their mean; baseline(labels, score) -> the score of knowing
     nothing of the images; better(right, labels) -> whether answers are surely more accurate than that;
-    estimate(probabilities, labels, score) -> the score with its interval, beside that of knowing nothing."""
+    surely(probabilities, labels, score) -> whether they surely score higher than that."""
 
     loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     taught: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
@@ -27,10 +26,10 @@ class Task:
     outcomes: Callable[[torch.Tensor, torch.Tensor, str], np.ndarray]
     baseline: Callable[..., float]
     better: Callable[[np.ndarray, np.ndarray], bool]
-    estimate: Callable[[np.ndarray, np.ndarray, str], Estimate]
+    surely: Callable[[np.ndarray, np.ndarray, str], bool]
 
 
 TASKS: dict[str, Task] = {
     "classify": Task(classify.loss, classify.taught, classify.correct, classify.outcomes, classify.baseline,
-                     classify.better, classify.estimate),
+                     classify.better, classify.surely),
 }  # fmt: skip

@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from convwise.core.records import Recipe
 from convwise.training import scores
-from convwise.training.scores import Estimate
 
 TEACHER = 0.5  # share of the teacher's answers in what a net learns from
 
@@ -49,13 +48,10 @@ def baseline(labels: np.ndarray, score: str = "accuracy") -> float:
     return scores.baseline(labels, score)
 
 
-def estimate(probabilities: np.ndarray, labels: np.ndarray, score: str) -> Estimate:
-    """The score of the likeliest classes, (n, classes) of probabilities, beside that of the largest class."""
+def surely(probabilities: np.ndarray, labels: np.ndarray, score: str) -> bool:
+    """Whether the likeliest classes, of probabilities (n, classes), surely score higher than always the largest."""
     answers = probabilities.argmax(1) if len(labels) else labels
-    accurate = better(answers == labels, labels)
-    surely = accurate if score == "accuracy" else scores.surely_higher(answers, labels, score)
-    low, high = scores.interval(answers, labels, score)
-    return Estimate(score, scores.value(answers, labels, score), low, high, baseline(labels, score), surely)
+    return better(answers == labels, labels) if score == "accuracy" else scores.surely_higher(answers, labels, score)
 
 
 def better(right: np.ndarray, labels: np.ndarray) -> bool:
