@@ -428,7 +428,7 @@ def _nearly(where: str, pairs: Sequence[Pair]) -> Iterator[Problem]:
         if not across:
             continue
         what = f"{counted(len(across), 'pair')} of nearly the same picture in {' and '.join(parts)}, both kept: "
-        fix = "look at them in the report; remove one of each, or the accuracy told is too high"
+        fix = "remove one of each, or the accuracy told is too high; the report of choose shows them"
         yield Problem(where, what + near.shown(across, 3), "each picture in one part", fix, "warning", len(across))
     odd = [pair for pair in pairs if len(set(pair.labels)) > 1]
     if odd:
@@ -436,8 +436,8 @@ def _nearly(where: str, pairs: Sequence[Pair]) -> Iterator[Problem]:
         yield Problem(where, what, "one label for a picture", "correct the wrong label", "warning", len(odd))
     same = sum(len(set(pair.parts)) == 1 for pair in pairs)
     if same:
-        what = f"{counted(same, 'pair')} of nearly the same picture"
-        yield Problem(where, what, fix="they are always on one side of the split", severity="note", count=same)
+        what = f"{counted(same, 'pair')} of nearly the same picture in one part; a drawn split never puts them in two"
+        yield Problem(where, what, severity="note", count=same)
 
 
 def _given_away(where: str, all_: Stack, labels: Labels, kept: Labels, sides: Labels,
