@@ -47,8 +47,8 @@ app = typer.Typer(
 
 IMAGES_HELP = (
     "Class folders (with or without train/ val/ test/ above them), a zip or tar of them, a .csv of paths and labels, "
-    "an .npz (x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files or of Parquet files with "
-    "pictures inside (as Hugging Face writes them), or the name 'digits'."
+    "an .npz (x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or of Parquet files "
+    "with pictures inside (as Hugging Face writes them), or the name 'digits'."
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
 GOAL_HELP = (
