@@ -110,6 +110,7 @@ def test_a_drawn_split_never_parts_them(seed):
     assert all(sides)
     assert len(images.near) == 24
     assert {pair.parts[0] == pair.parts[1] for pair in images.near} == {True}
+    assert all(each.base is None for pair in images.near for each in pair.pictures)  # nothing else is kept alive
 
 
 def test_those_in_two_parts_of_the_source_are_told_and_kept(tmp_path):

@@ -182,7 +182,7 @@ def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cach
         problems=problems,
         base_shape=all_.pixels.shape[1:],
         facts={**_facts(all_, own, dropped=len(all_.labels) - len(kept)), "near_duplicates": len(pairs)},
-        near=tuple(twins[:MOST_SHOWN]),
+        near=tuple(pair.kept() for pair in twins[:MOST_SHOWN]),
     )
 
 

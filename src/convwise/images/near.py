@@ -13,7 +13,7 @@ apart; the nearest different pictures of digits, letters, hands and clothes 0.11
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,10 @@ class Pair:
     labels: tuple[str, str]
     parts: tuple[str, str]
     pictures: tuple[Pixels, Pixels]
+
+    def kept(self) -> Pair:
+        """The same with pictures of its own, so that those that they were taken from can go."""
+        return replace(self, pictures=(self.pictures[0].copy(), self.pictures[1].copy()))
 
 
 def near(pixels: Pixels, rows: Ints) -> Ints:
