@@ -29,7 +29,7 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
     scored = images.test.open() if images.test else images.valid
     part = scored.at(*net.input_shape[:2])
     probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
-    better = task.better(probabilities.argmax(1) == part.labels, np.asarray(part.labels))
+    better = task.surely(probabilities, np.asarray(part.labels), settings.goal.score)
     notes = notes if better else (_learnt_nothing(session, chosen, interrupted), *notes)
     return Material(
         folder=settings.out,
@@ -43,7 +43,6 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         scored=part,
         kind="test" if images.test else "validation",
         probabilities=probabilities,
-        baseline=task.baseline(part.labels),
         better=better,
         provenance=_provenance(session, interrupted),
         clock=session.lab.clock,

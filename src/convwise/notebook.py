@@ -7,6 +7,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+from convwise.core.goal import SCORES
 from convwise.core.progress import Progress, Watcher, quiet
 
 MOST_NOTES = 5
@@ -43,7 +44,8 @@ def html(progress: Progress, notes: list[str]) -> str:
         done, planned = progress.done, progress.planned
         said.append(f"<progress max='{planned}' value='{done}'></progress> {done} of {planned}")
     if progress.best is not None and progress.best.score is not None:
-        said.append(f"best so far {100 * progress.best.score:.1f} % in validation")
+        score = "" if progress.best.trial.score == "accuracy" else f"{SCORES[progress.best.trial.score]} "
+        said.append(f"best so far {100 * progress.best.score:.1f} % {score}in validation")
         if progress.baseline is not None:
             said.append(f"always the largest class {100 * progress.baseline:.1f} %")
     if progress.seconds_left is not None:

@@ -105,7 +105,8 @@ class Session:
         scored = [r for r in self.results if r.score is not None and r.trial.stage != BESIDE.name]
         best = max(scored, key=lambda r: r.score or 0, default=None)
         left = None if self.settings.trials is not None else max(self.lab.clock.left, 0)
-        baseline = TASKS[self.settings.task].baseline(np.asarray(self.images.valid.labels)) if best else None
+        task, labels = TASKS[self.settings.task], np.asarray(self.images.valid.labels)
+        baseline = task.baseline(labels, self.settings.goal.score) if best else None
         self.lab.watcher(Progress(stage, done, planned, best, left, note, baseline))
 
 

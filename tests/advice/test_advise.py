@@ -305,9 +305,10 @@ def test_the_recipe_is_that_of_the_spaces_nets():
     assert (given_.recipe.optimizer, given_.recipe.average, given_.recipe.whitened) == ("muon", True, "stem")
 
 
-def test_strong_imbalance_weights_the_loss_and_weak_does_not():
-    assert advice(counts=(100, 300)).recipe.class_weights == ()
-    weights = advice(counts=(100, 2500)).recipe.class_weights
+def test_the_loss_is_weighted_where_the_goal_counts_classes_alike_and_they_are_uneven():
+    assert advice(counts=(100, 2500)).recipe.class_weights == ()  # the goal is accuracy: weights would cost some
+    assert advice("balanced_accuracy", counts=(100, 110)).recipe.class_weights == ()
+    weights = advice("macro_f1", counts=(100, 2500)).recipe.class_weights
     assert weights[0] / weights[1] == pytest.approx(5, rel=1e-3)
     assert sum(weights) == pytest.approx(2, rel=1e-3)
 

@@ -81,6 +81,17 @@ def test_no_text_crashes(text):
         assert (goal.maximise == "accuracy") == (goal.cheapest is None)
 
 
+@pytest.mark.parametrize("text", ["balanced_accuracy", "Balanced accuracy", "balanced-accuracy where params<50k"])
+def test_classes_can_count_alike(text):
+    goal = parse_goal(text)
+    assert (goal.score, goal.maximise, goal.text) == ("balanced_accuracy", "balanced_accuracy", text)
+    assert goal.limits == ((Limit("params", 5e4),) if "params" in text else ())
+    assert parse_goal("macro_f1").score == "macro_f1"
+    assert from_json(Goal, to_json(goal)) == goal
+    with pytest.raises(UnusableInput, match="macro F1, and names one to keep"):
+        parse_goal("macro_f1 where balanced_accuracy>=0.9")
+
+
 def test_excess_is_the_ratio_of_what_is_over():
     goal = parse_goal("accuracy where params<100 and macs<1k")
     assert goal.excess({"params": 250, "macs": 1000}) == {"params": 2.5}
@@ -104,6 +115,8 @@ CHEAP = {
     "macs where accuracy>=best-0.3%": Cheapest("macs", None, 0.003),
     "cheapest": Cheapest("macs", None, 0.003),
     "cheapest where accuracy>=97%": Cheapest("macs", 0.97),
+    "cheapest where balanced_accuracy>=97%": Cheapest("macs", 0.97, score="balanced_accuracy"),
+    "params where Macro_F1>=best-1%": Cheapest("params", None, 0.01, "macro_f1"),
 }
 
 
@@ -112,7 +125,8 @@ def test_the_cheapest_that_keeps_an_accuracy(text):
     found, meant = parse_goal(text), CHEAP[text]
     assert (found.text, found.limits, found.maximise) == (text, (), "")
     assert found.cheapest == Cheapest(meant.metric, meant.accuracy and pytest.approx(meant.accuracy),
-                                      pytest.approx(meant.within))  # fmt: skip
+                                      pytest.approx(meant.within), meant.score)  # fmt: skip
+    assert found.score == meant.score
 
 
 def test_limits_stand_beside_the_accuracy_to_keep():

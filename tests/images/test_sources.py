@@ -44,6 +44,13 @@ def folder_example(tmp_path):
     return write_folder(tmp_path / "set", "abc", 8, 12, "L")
 
 
+def parquet_example(tmp_path):
+    """As Hugging Face writes it: names of the classes beside numbers, the pictures as PNG."""
+    from parquets import write_parquet
+
+    return write_parquet(tmp_path / "set" / "train-00000-of-00001.parquet", X, Y, "abc").parent
+
+
 def zip_example(tmp_path):
     return write_zip(tmp_path / "set.zip", folder_example(tmp_path))
 
@@ -71,6 +78,7 @@ def npz_example(tmp_path):
 
 EXAMPLES = {
     "folder": folder_example,
+    "parquet": parquet_example,
     "zip": zip_example,
     "tar": tar_example,
     "table": table_example,

@@ -23,7 +23,7 @@ def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 30
     final_seconds, threads: of the final training, which bounds the width. latency is needed where
     the goal limits it. Infeasible where no net keeps the goal's limits.
     """
-    situation = Situation(facts, pace, final_seconds, threads)
+    situation = Situation(facts, pace, final_seconds, threads, score=goal.score)
     choices, reasons = [], []
     for name in dict.fromkeys(rule.choice for rule in RULES):
         rule = _first(RULES, name, situation)

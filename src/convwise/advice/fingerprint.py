@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from convwise.advice.doubts import suspects
 from convwise.advice.probes import (
     Bench,
     Flags,
@@ -98,6 +99,7 @@ def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float) ->
     bench = Bench(pixels, np.asarray(part.labels)[chosen], seed=seed)
     counts = np.bincount(part.labels, minlength=len(classes)).tolist()
     measures = _readings(bench)
+    found = suspects(bench, chosen, classes)
     input_shape, reason = _proposal(bench)
     mean, variance = _moments(bench.pixels[: bench.few])
     return Fingerprint(
@@ -110,6 +112,8 @@ def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float) ->
         input_shape=input_shape,
         input_reason=reason,
         seconds=perf_counter() - start,
+        suspects=found,
+        looked_at=len(chosen),
     )
 
 

@@ -286,7 +286,7 @@ class LeaveOneOut:
 
     def __init__(self, features: Floats, labels: NDArray[np.int64], weights: Floats | None = None) -> None:
         self.classes, codes = np.unique(labels, return_inverse=True)
-        self._codes = codes
+        self.codes = codes
         self._mean, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
         self._scale /= 1.0 if weights is None else weights
         scaled = self._scaled(features)
@@ -310,10 +310,13 @@ class LeaveOneOut:
 
     def correct(self, features: Floats | None = None) -> Flags:
         """(n,): which images are recognised; `features` are those of the same images, changed."""
+        return np.asarray(self.scores(features).argmax(axis=1) == self.codes)
+
+    def scores(self, features: Floats | None = None) -> Floats:
+        """(n, classes): what is said of each image, in the order of `classes`; about 1 of its own, less 1 / classes."""
         rotated = self._rotated if features is None else self._scaled(features) @ self._basis
         own = (rotated * self._rotated) @ self._shrink
-        scores = rotated @ self._weights - own[:, None] * self._step
-        return np.asarray(scores.argmax(axis=1) == self._codes)
+        return np.asarray(rotated @ self._weights - own[:, None] * self._step)
 
 
 def _axes(rows: Floats) -> tuple[Floats, Floats]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import sqrt
 
 from convwise.advice.rules import Rule, Situation, always
+from convwise.core.goal import SCORES
 
-UNEVEN_FROM = 20  # times the images of the smallest class that the largest has, from which the loss is weighted
+UNEVEN_FROM = 1.5  # times the images of the smallest class that the largest has, from which the loss is weighted
 SHIFT_SHARE = 0.07  # of the shorter side, by which images are shifted at most
 BOXED_FROM = 15  # epochs from which images with a box of another help
 
@@ -33,11 +34,22 @@ def imbalance(s: Situation) -> float:
 
 
 def class_weights(s: Situation) -> tuple[float, ...]:
-    """Weights ~ 1 / sqrt(images of the class), mean 1, where the largest class is UNEVEN_FROM times the smallest."""
-    if imbalance(s) < UNEVEN_FROM:
+    """Weights ~ 1 / sqrt(images of the class), mean 1, where each class counts alike and they are uneven."""
+    if s.score == "accuracy" or imbalance(s) < UNEVEN_FROM:
         return ()
     raw = [max(count, 1) ** -0.5 for count in s.facts.classes.values()]
     return tuple(round(len(raw) * value / sum(raw), 4) for value in raw)
+
+
+def why_weights(s: Situation) -> str:
+    """The reason of `class_weights`, whichever they are."""
+    times = f"the largest class has {imbalance(s):.1f} times the images of the smallest"
+    if s.score == "accuracy":
+        return f"{times}; the goal counts every image alike, so the loss does as well: weights would cost accuracy"
+    what = f"the goal, {SCORES[s.score]}, counts every class alike"
+    if imbalance(s) < UNEVEN_FROM:
+        return f"{times}, which is even enough for a loss that counts every image alike; {what}"
+    return f"{times}; {what}, so the images of rare classes weigh more in the loss"
 
 
 def views(s: Situation) -> float:
@@ -126,10 +138,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "class_weights",
         always,
         class_weights,
-        lambda s: (
-            f"the largest class has {imbalance(s):.1f} times the images of the smallest; the loss is weighted from "
-            f"{UNEVEN_FROM} times on, because below that weights cost accuracy"
-        ),
+        why_weights,
         "King & Zeng 2001; Cui et al. 2019",
         "classes",
     ),

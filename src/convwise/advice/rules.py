@@ -29,13 +29,17 @@ STEPS_PER_SECOND_FIRST = "ours: docs/findings.md, 'what decides at a fixed time 
 
 @dataclass(frozen=True)
 class Situation:
-    """What the rules look at: the images, the machine's pace, seconds and threads of the final training."""
+    """What the rules look at: the images, the machine's pace, seconds and threads of the final training.
+
+    score: what networks are compared by, of goal.SCORES.
+    """
 
     facts: Fingerprint
     pace: Pace
     final_seconds: float
     threads: int
     chosen: Draft = field(default_factory=dict)
+    score: str = "accuracy"
 
     @property
     def size(self) -> tuple[int, int]:

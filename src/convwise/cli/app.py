@@ -47,14 +47,17 @@ app = typer.Typer(
 
 IMAGES_HELP = (
     "Class folders (with or without train/ val/ test/ above them), a zip or tar of them, a .csv of paths and labels, "
-    "an .npz (x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or the name 'digits'."
+    "an .npz (x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or of Parquet files "
+    "with pictures inside (as Hugging Face writes them), or the name 'digits'."
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
 GOAL_HELP = (
     "What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'. Or the cost that is to be "
     "lowest, and the accuracy to keep: 'macs where accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is "
-    "'macs where accuracy>=best-0.3%', best being the accuracy of the best network found. Limits: latency (us, ms, s; "
-    "batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+    "'macs where accuracy>=best-0.3%', best being the accuracy of the best network found. In place of accuracy: "
+    "balanced_accuracy or macro_f1, which count every class alike, however few images it has. Limits: latency (us, "
+    "ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, "
+    "MiB)."
 )
 GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
@@ -172,7 +175,7 @@ def look(
     seconds; of the budget of the study to come depends how many images are looked at, as `choose` does.
     """
     # Not through study, which loads the training engine: that takes longer than looking.
-    from convwise.advice import fingerprint
+    from convwise.advice import doubts, fingerprint
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
     from convwise.images import loading as reading
@@ -181,12 +184,14 @@ def look(
     read = reading.read(images, test=_test(test), seed=seed, classes_from=classes_from, **how)
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=parse_duration(budget))
     if as_json:
-        print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
+        told = {"suspects": doubts.shown(facts, read.train.names), "problems": to_json(read.problems)}
+        print(json.dumps({**to_json(facts), **told, "facts": to_json(read.facts)}))
         return
     out().print(f"{read.source}: read as: {read.facts['read_as']}", highlight=False)
     out().print(f"Proposed input {times(facts.input_shape)}: {facts.input_reason}", highlight=False)
     out().print(_measures(facts))
-    for problem in read.problems:
+    doubtful = doubts.told(facts, read.train.names)
+    for problem in (*read.problems, *filter(None, [doubtful])):
         out().print(f"- {problem}", highlight=False)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from convwise.core.goal import SCORES
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -81,7 +83,7 @@ class watching:
 
 def _event(progress: Any) -> dict[str, Any]:
     best = progress.best
-    found = {"accuracy": best.score, "baseline": progress.baseline, **best.cost} if best else None
+    found = {best.trial.score: best.score, "baseline": progress.baseline, **best.cost} if best else None
     return {"stage": progress.stage, "done": progress.done, "planned": progress.planned, "best": found,
             "seconds_left": progress.seconds_left, "note": progress.note}  # fmt: skip
 
@@ -92,10 +94,11 @@ def _line(progress: Any) -> str:
         parts.append(f"{progress.done}/{progress.planned}")
     if progress.best:
         cost, guessing = progress.best.cost, progress.baseline
+        score = "" if progress.best.trial.score == "accuracy" else f"{SCORES[progress.best.trial.score]} "
         beside = f", always the largest class {100 * guessing:.1f} %" if guessing is not None else ""
         parts.append(
-            f"best so far {100 * progress.best.score:.1f} % (validation{beside}), {cost['params'] / 1e3:,.1f}k params, "
-            f"{cost['macs'] / 1e6:,.2f}M macs"
+            f"best so far {100 * progress.best.score:.1f} % {score}(validation{beside}), "
+            f"{cost['params'] / 1e3:,.1f}k params, {cost['macs'] / 1e6:,.2f}M macs"
         )
     if progress.seconds_left is not None:
         parts.append(f"{int(progress.seconds_left) // 60}:{int(progress.seconds_left) % 60:02d} left")

@@ -1,4 +1,4 @@
-"""What the user wants: the highest accuracy, or the lowest cost that keeps one, and the limits of the result."""
+"""What the user wants: the highest score, or the lowest cost that keeps one, and the limits of the result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ METRICS: dict[str, tuple[str, dict[str, float]]] = {
     "activation_bytes": ("bytes", {"": 1, "kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20}),
     "latency_ms": ("ms", {"ms": 1, "us": 1e-3, "s": 1e3, "": 1}),
 }
+# What can be highest, and what it is called in a sentence; the formulas: training/tasks/classify.py.
+SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+UNEVEN = 3.0  # largest class / smallest class from which classes are called uneven
 ALIASES = {"latency": "latency_ms", "parameters": "params", "activations": "activation_bytes"}
 _NUMBER = r"((?:\d+\.?\d*|\.\d+)(?:e\d+)?)"
 _LIMIT = re.compile(rf"\s*(\w+)\s*(?:<=|<)\s*{_NUMBER}\s*([a-z]*)\s*", re.IGNORECASE)
-_WANTED = re.compile(rf"\s*accuracy\s*(?:>=|>)\s*(best\b)?\s*(?:(-?)\s*{_NUMBER}\s*(%?))?\s*", re.IGNORECASE)
+_KEPT = re.compile(rf"\s*({'|'.join(SCORES)})\b", re.IGNORECASE)
+_WANTED = re.compile(rf"{_KEPT.pattern}\s*(?:>=|>)\s*(best\b)?\s*(?:(-?)\s*{_NUMBER}\s*(%?))?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,13 @@ class Cheapest:
     """To cost as little of `metric` as a network can that keeps an accuracy.
 
     accuracy: the one to keep; None: that of the best network found. within: how far below it will do.
+    score: what is to be kept, one of SCORES.
     """
 
     metric: str
     accuracy: float | None = None
     within: float = 0.0
+    score: str = "accuracy"
 
     def floor(self, best: float) -> float:
         """The accuracy to keep, where the best network found has `best`."""
@@ -61,6 +67,11 @@ class Goal:
     text: str = "accuracy"
     cheapest: Cheapest | None = None
 
+    @property
+    def score(self) -> str:
+        """What networks are compared by, one of SCORES: the highest is wanted, or the one to keep."""
+        return self.cheapest.score if self.cheapest else self.maximise
+
     def excess(self, cost: Mapping[str, float]) -> dict[str, float]:
         """metric -> how many times over its limit `cost` is; a metric that `cost` lacks is not counted."""
         strictest = sorted((limit for limit in self.limits if limit.metric in cost), key=lambda limit: -limit.at_most)
@@ -75,24 +86,25 @@ USUAL = "accuracy>=best-0.3%"  # what 'cheapest' keeps, where nothing else is sa
 def parse_goal(text: str) -> Goal:
     """'accuracy where latency<2ms and params<100k' or 'macs where accuracy>=97%' -> Goal.
 
-    'cheapest' is 'macs where accuracy>=best-0.3%'. UnusableInput says what is not understood.
+    'cheapest' is 'macs where accuracy>=best-0.3%'; balanced_accuracy and macro_f1 stand where accuracy can.
+    UnusableInput says what is not understood.
     """
     aim, *conditions = re.split(r"\bwhere\b", text, maxsplit=1, flags=re.IGNORECASE)
     parts = [part for part in re.split(r"\band\b|,", "".join(conditions), flags=re.IGNORECASE) if part.strip()]
     if conditions and not parts:
         raise UnusableInput("--goal", "names no limit after 'where'", "metric<number", f"'{EXAMPLE}'")
-    wanted = [part for part in parts if re.match(r"\s*accuracy\b", part, re.IGNORECASE)]
+    wanted = [part for part in parts if _KEPT.match(part)]
     limits = tuple(_limit(part) for part in parts if part not in wanted)
     asked = aim.strip().lower()
-    if asked == "accuracy":
+    if (score := re.sub(r"[\s-]+", "_", asked)) in SCORES:
         if wanted:
-            what, fix = "asks for accuracy, and names one to keep", "'macs where accuracy>=0.97'"
+            what, fix = f"asks for {SCORES[score]}, and names one to keep", f"'macs where {score}>=0.97'"
             raise UnusableInput("--goal", what, "the cost that is to be low", fix)
-        return Goal("accuracy", limits, text.strip())
+        return Goal(score, limits, text.strip())
     if asked == "cheapest":
         asked, wanted = "macs", wanted or [USUAL]
     if (metric := ALIASES.get(asked, asked)) not in METRICS:
-        known = "accuracy, cheapest, or one of latency, " + ", ".join(METRICS)
+        known = f"{', '.join(SCORES)}, cheapest, or one of latency, " + ", ".join(METRICS)
         raise UnusableInput("--goal", f"asks for {aim.strip()!r}", known, f"'{EXAMPLE}'")
     if len(wanted) != 1:
         what = "names two accuracies to keep" if wanted else "names no accuracy to keep"
@@ -103,17 +115,17 @@ def parse_goal(text: str) -> Goal:
 def _cheapest(metric: str, text: str) -> Cheapest:
     """'accuracy>=0.97', 'accuracy>=97%', 'accuracy>=best' or 'accuracy>=best-0.3%'."""
     found = _WANTED.fullmatch(text)
-    best, minus, number, percent = found.groups() if found else (None, None, None, None)
-    where, said = "--goal", f"says {text.strip()!r}"
+    score, best, minus, number, percent = found.groups() if found else ("accuracy", None, None, None, None)
+    score, where, said = score.lower(), "--goal", f"says {text.strip()!r}"
     if not (number or best) or bool(best and number) != bool(minus):
         expected, fix = "an accuracy, or the best found less a part of it", f"'{metric} where {USUAL}'"
         raise UnusableInput(where, said, expected, f"'{metric} where accuracy>=0.97' or {fix}")
     share = float(number or 0) / (100 if percent else 1)
     if share >= 1 or not (best or share):
         shown = number if not percent and not best and 1 < share < 100 else "97"
-        fix = USUAL if best else f"accuracy>={shown}%"
+        fix = USUAL if best else f"{score}>={shown}%"
         raise UnusableInput(where, said, "a share below 1, or a percentage below 100 %", f"'{metric} where {fix}'")
-    return Cheapest(metric, None, share) if best else Cheapest(metric, share)
+    return Cheapest(metric, None, share, score) if best else Cheapest(metric, share, score=score)
 
 
 def _limit(text: str) -> Limit:

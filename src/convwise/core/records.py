@@ -40,10 +40,21 @@ class Measure:
     curve: tuple[tuple[float, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """An image to learn from whose label is doubtful. row: its place among them; confidence: in `suggested`, 0 to 1."""
+
+    row: int
+    label: str
+    suggested: str
+    confidence: float
+
+
 @dataclass(frozen=True, repr=False)
 class Fingerprint(Shown):
     """What a set of images is like: facts about the files, and measures of the pixels.
 
+    suspects: the images whose labels the others speak against, the most doubtful first, of `looked_at`;
     shape: (height, width, channels) of the images as read; classes: name -> train images;
     input_shape: the proposed network input; input_reason: why.
     """
@@ -57,6 +68,8 @@ class Fingerprint(Shown):
     input_shape: tuple[int, int, int]
     input_reason: str
     seconds: float = 0.0
+    suspects: tuple[Suspect, ...] = ()
+    looked_at: int = 0
 
     def __getitem__(self, name: str) -> float:
         """The value of the measure called `name`; KeyError where it was not taken."""
@@ -96,6 +109,7 @@ class Trial:
     span: which share of the learning-rate schedule the run covers, (0, 1) for all of it: a trial
     that is to be continued covers the beginning, the one that resumes it the rest.
     teacher: the id of the trial whose answers it learns from, beside the labels, or ''.
+    score: what its answers are scored by, as goal.SCORES names it.
     """
 
     id: str
@@ -111,6 +125,7 @@ class Trial:
     threads: int = 1
     span: tuple[float, float] = (0.0, 1.0)
     teacher: str = ""
+    score: str = "accuracy"
 
     @property
     def key(self) -> tuple[str, Recipe]:
@@ -140,7 +155,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation accuracy."""
+    """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation score."""
 
     seconds: float
     images: int
@@ -152,8 +167,9 @@ class Point:
 class Result:
     """What became of a trial.
 
-    score: accuracy on the validation part (None where it failed or part is 'all'); correct: one
-    '0' or '1' per validation example, in their order; cost: params, macs, activation_bytes, and
+    score: on the validation part, what the trial is scored by (None where it failed or part is 'all'); correct: one
+    '0' or '1' per validation example, in their order; weighed: what each example adds to the score where `correct` does
+    not say it: where the goal counts classes alike; cost: params, macs, activation_bytes, and
     latency_ms where measured; reason: why it failed. mirrored: of a net that was not trained on mirrored
     images, its answers on some validation examples as they are, then on the same ones mirrored. host: what the
     machine is called that it ran on.
@@ -171,6 +187,12 @@ class Result:
     reason: str = ""
     mirrored: str = ""
     host: str = ""
+    weighed: tuple[float, ...] = ()
+
+    @property
+    def outcomes(self) -> tuple[float, ...]:
+        """One for each validation example, the higher the better: its score is their mean."""
+        return self.weighed or tuple(float(each == "1") for each in self.correct)
 
 
 ASKED = ("kernel_size", "filters", "strides", "padding", "activation")  # parameters that people ask about

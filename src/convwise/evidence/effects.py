@@ -87,9 +87,8 @@ def between_runs(runs: Sequence[Result]) -> tuple[float, float, int]:
 
 
 def _right(result: Result) -> np.ndarray:
-    """1.0 for each example that the run got right, 0.0 for the others."""
-    right: np.ndarray = np.frombuffer(result.correct.encode(), np.uint8) == ord("1")
-    return right.astype(float)
+    """The outcome of each example: of classes 1.0 for each that the run got right, 0.0 for the others."""
+    return np.array(result.outcomes, np.float64)
 
 
 # One effect ---------------------------------------------------------------------------------------
@@ -109,10 +108,12 @@ def effect_of(
     Bulletin 1946). 'no difference': two one-sided tests at 5 % against a whole point (Schuirmann
     1987). ValueError without pairs, or where they do not answer the same examples.
     """
-    if not pairs or len({len(run.correct) for pair in pairs for run in pair} | {0}) != 2:
+    if not pairs or len({len(run.outcomes) for pair in pairs for run in pair} | {0}) != 2:
         raise ValueError(f"{parameter}: {len(pairs)} pairs, not all of the same examples")
-    changes = np.mean([_right(after) - _right(before) for before, after in pairs], axis=0)
-    change, examples = float(changes.mean()), _over_examples(changes, len(pairs))
+    seen = np.array([[_right(run) for run in pair] for pair in pairs])  # (pairs, 2, examples)
+    changes = (seen[:, 1] - seen[:, 0]).mean(0)
+    flip = float((seen**2).sum() / (np.abs(seen).sum() or 1))  # the size of one: 1 for answers that are right or wrong
+    change, examples = float(changes.mean()), _over_examples(changes, flip, len(pairs))
     between = 2 * runs.variance / len(pairs)
     error = sqrt(examples + between)
     freedom = _satterthwaite((examples, max(len(changes) - 1, 1)), (between, runs.freedom))
@@ -135,14 +136,14 @@ def effect_of(
     )
 
 
-def _over_examples(changes: np.ndarray, pairs: int) -> float:
-    """The variance of the mean change over the examples, with one flip more than was seen.
+def _over_examples(changes: np.ndarray, flip: float, pairs: int) -> float:
+    """The variance of the mean change over the examples, with one flip more, of this size, than was seen.
 
     Few flips, or none, would claim too much: half a pair is added to each cell of McNemar's table
     (Agresti & Min, Statistics in Medicine 2005), here shared out over the pairs of trainings.
     """
     n = len(changes) + 2
-    squares = float((changes**2).sum()) + 1 / pairs
+    squares = float((changes**2).sum()) + flip**2 / pairs
     return (squares / n - (float(changes.sum()) / n) ** 2) / n
 
 

@@ -3,6 +3,8 @@
 What is dropped, and always reported: unreadable files; classes of the valid or test part that
 train lacks; train and valid copies of test images, and train copies of valid images (exact
 pixels, before any resizing); outside of test, every copy of a picture that has several labels.
+Near duplicates (near.py) are never dropped: a drawn split keeps them on one side, and those in two parts of the source
+are told.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from convwise.core.goal import UNEVEN
 from convwise.core.problems import Problem, UnusableInput
-from convwise.images import sources, stack
+from convwise.images import giveaways, near, sources, stack
 from convwise.images.decode import Pixels, has_wide, load_image, resize
 from convwise.images.labelling import Picture, pictures
+from convwise.images.near import Pair
 from convwise.images.parts import Part, Sealed, file_of
 from convwise.images.scale import Scale
 from convwise.images.sources.found import counted
@@ -31,13 +35,13 @@ from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
 from convwise.images.stack import Stack
 
 __all__ = [
-    "Images", "Part", "Picture", "Scale", "Sealed", "has_wide", "load_image", "pictures", "read", "resize",
+    "Images", "Pair", "Part", "Picture", "Scale", "Sealed", "has_wide", "load_image", "pictures", "read", "resize",
 ]  # fmt: skip
 
 TEST_SHARE = 0.2
 MOST_VALID = 10_000
+MOST_SHOWN = 24  # pairs of near duplicates that are kept as pictures
 FEW = 10  # a class with fewer train images is called small
-UNEQUAL = 3.0  # largest class / smallest class from which a set is called unbalanced
 Labels = NDArray[np.int64]
 
 
@@ -45,11 +49,12 @@ Labels = NDArray[np.int64]
 class Images:
     """A set of images, ready to learn from.
 
+    near: some pairs of near duplicates as pictures, those in two parts first, then those of two classes.
     test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
     images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
     whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
-    before any `at`), scale (of arrays, and of files of more than 8 bits: (value - scale[0]) * scale[1] is
-    0..255), unreadable_files {name: reason}, read_as (in words: parts, where they were, classes), reading.
+    before any `at`), near_duplicates (pairs), scale (of arrays, and of files of more than 8 bits: (value - scale[0]) *
+    scale[1] is 0..255), unreadable_files {name: reason}, read_as (in words: parts, where they were, classes), reading.
     """
 
     source: str
@@ -60,6 +65,7 @@ class Images:
     problems: tuple[Problem, ...]
     base_shape: tuple[int, int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    near: tuple[Pair, ...] = ()
 
     def unsealed(self) -> Part:
         """Train and valid together, in this order, for the final training."""
@@ -150,7 +156,11 @@ def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cach
     kept = np.flatnonzero(known & ~lost.any)
     own = {code: bool((all_.parts[kept] == code).any()) for code in (VALID, TEST)}
     _check_classes(where, classes, labels[kept], all_.parts[kept], all_.groups[kept], lost)
-    sides = _sides(labels[kept], all_.parts[kept], all_.groups[kept], own, share, valid, seed)
+    pairs = near.near(all_.pixels, kept)
+    pairs = pairs[all_.groups[kept[pairs[:, 0]]] != all_.groups[kept[pairs[:, 1]]]]
+    together = near.joined(all_.groups[kept], pairs)
+    sides = _sides(labels[kept], all_.parts[kept], together, own, share, valid, seed)
+    twins = _twins(all_, kept[pairs], sides[pairs])
     _check_sides(where, sides, own, share)
     parts = {code: _part(all_, labels, kept[sides == code], cache, name) for code, name in SIDES.items()}
     problems = (
@@ -159,6 +169,8 @@ def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cach
         *_sizes(where, all_),
         *_unknown_classes(where, all_, known),
         *_leaked(where, all_, labels, lost),
+        *_nearly(where, twins),
+        *_given_away(where, all_, labels, kept, sides, classes),
         *_balance(where, classes, parts, share),
     )
     return Images(
@@ -169,7 +181,8 @@ def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cach
         test=Sealed(parts[TEST]) if share else None,
         problems=problems,
         base_shape=all_.pixels.shape[1:],
-        facts=_facts(all_, own, dropped=len(all_.labels) - len(kept)),
+        facts={**_facts(all_, own, dropped=len(all_.labels) - len(kept)), "near_duplicates": len(pairs)},
+        near=tuple(pair.kept() for pair in twins[:MOST_SHOWN]),
     )
 
 
@@ -284,8 +297,12 @@ def _check_classes(
 def _sides(
     labels: Labels, parts: Labels, groups: Labels, own: Mapping[int, bool], share: float, valid: float, seed: int
 ) -> Labels:
-    """TRAIN, VALID or TEST for each image: the source's own parts, and drawn ones where it has none."""
+    """TRAIN, VALID or TEST for each image: the source's own parts, and drawn ones where it has none.
+
+    What is drawn is whole groups, each as of the class of its first image.
+    """
     sides = parts.copy()
+    labels = labels[np.unique(groups, return_index=True)[1]][np.unique(groups, return_inverse=True)[1]]
     if share and not own[TEST]:
         rows = np.flatnonzero(sides == TRAIN)
         keep = 1 if own[VALID] else 2  # one group for train, one for valid
@@ -385,6 +402,52 @@ def _leaked(where: str, all_: Stack, labels: Labels, lost: Leaks) -> Iterator[Pr
         yield Problem(where, what, fix="copies are always on one side of the split", severity="note", count=copies)
 
 
+def _twins(all_: Stack, pairs: Labels, sides: Labels) -> list[Pair]:
+    """Pairs (m, 2) of rows as they are told, those on two sides (m, 2) first, then those of two classes."""
+    order = sorted(
+        range(len(pairs)),
+        key=lambda k: (sides[k, 0] == sides[k, 1], all_.labels[pairs[k, 0]] == all_.labels[pairs[k, 1]], k),
+    )
+    return [_pair(all_, *pairs[k].tolist(), *sides[k].tolist()) for k in order]
+
+
+def _pair(all_: Stack, one: int, other: int, side: int, other_side: int) -> Pair:
+    return Pair(
+        (all_.names[one], all_.names[other]),
+        (str(all_.labels[one]), str(all_.labels[other])),
+        (SIDES[side], SIDES[other_side]),
+        (all_.pixels[one], all_.pixels[other]),
+    )
+
+
+def _nearly(where: str, pairs: Sequence[Pair]) -> Iterator[Problem]:
+    """What is said of near duplicates: in two parts, under two labels, and the rest."""
+    order = [*SIDES.values()]
+    for parts in [(one, other) for one in order for other in order[order.index(one) + 1 :]]:
+        across = [pair for pair in pairs if set(pair.parts) == set(parts)]
+        if not across:
+            continue
+        what = f"{counted(len(across), 'pair')} of nearly the same picture in {' and '.join(parts)}, both kept: "
+        fix = "remove one of each, or the accuracy told is too high; the report of choose shows them"
+        yield Problem(where, what + near.shown(across, 3), "each picture in one part", fix, "warning", len(across))
+    odd = [pair for pair in pairs if len(set(pair.labels)) > 1]
+    if odd:
+        what = f"{counted(len(odd), 'pair')} of nearly the same picture in two classes: {near.shown(odd, 3)}"
+        yield Problem(where, what, "one label for a picture", "correct the wrong label", "warning", len(odd))
+    same = sum(len(set(pair.parts)) == 1 for pair in pairs)
+    if same:
+        what = f"{counted(same, 'pair')} of nearly the same picture in one part; a drawn split never puts them in two"
+        yield Problem(where, what, severity="note", count=same)
+
+
+def _given_away(where: str, all_: Stack, labels: Labels, kept: Labels, sides: Labels,
+                classes: Sequence[str]) -> Iterator[Problem]:  # fmt: skip
+    """What brightness and size tell of the images to learn from."""
+    rows = kept[sides == TRAIN]
+    bright = np.concatenate([all_.pixels[rows[some]].mean((1, 2, 3)) for some in stack.chunks(len(rows))])
+    yield from giveaways.told(where, bright, all_.shapes[rows], labels[rows], classes)
+
+
 def _balance(where: str, classes: Sequence[str], parts: Mapping[int, Part], share: float) -> Iterator[Problem]:
     counts = {code: np.bincount(part.labels, minlength=len(classes)) for code, part in parts.items()}
     train = counts[TRAIN]
@@ -392,10 +455,11 @@ def _balance(where: str, classes: Sequence[str], parts: Mapping[int, Part], shar
     if small:
         what = f"fewer than {FEW} train images in {_some(small)}"
         yield Problem(where, what, "tens of images in each class", "add images", "warning", len(small))
-    if train.max() > UNEQUAL * train.min():
+    if train.max() > UNEVEN * train.min():
         most, least = int(train.argmax()), int(train.argmin())
         what = f"unbalanced: {train[most]} train images of {classes[most]}, {train[least]} of {classes[least]}"
-        yield Problem(where, what, severity="note")
+        fix = "--goal balanced_accuracy counts every class alike"
+        yield Problem(where, what, fix=fix, severity="note")
     for code in (VALID, TEST) if share else (VALID,):
         lacking = [classes[c] for c in np.flatnonzero(counts[code] == 0).tolist()]
         if lacking:

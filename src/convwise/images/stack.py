@@ -47,7 +47,8 @@ class Stack:
     groups (n,): the same number where the pixels, as decoded, are the same; sizes, modes: how
     many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
     scale: what brought the source's values to 0..255; origins (n,), or none where no picture was
-    resized: from them other sizes are made, so that no picture is ever resized twice.
+    resized: from them other sizes are made, so that no picture is ever resized twice; shapes (n, 2): height and
+    width of each as decoded.
     """
 
     pixels: Pixels
@@ -61,6 +62,7 @@ class Stack:
     unreadable: dict[str, str] = field(default_factory=dict)
     scale: Scale = Scale(0, 1)
     origins: tuple[Origin, ...] = ()
+    shapes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
 
 def stacked(found: Found, limit_px: int, scratch: Path | None) -> Stack:
@@ -192,6 +194,7 @@ def _stack_of(found: Found, files: Sequence[_File], pixels: Pixels, unreadable: 
         (*found.problems, *_file_problems(found.name, files, pixels.shape[3])),
         unreadable,
         origins=_origins(files, pixels.shape),
+        shapes=np.array([(file.header.height, file.header.width) for file in files]),
     )
 
 
@@ -374,6 +377,7 @@ def _from_blocks(found: Found, limit_px: int, scratch: Path | None) -> Stack:
         (*found.problems, *problems),
         scale=chosen,
         origins=_origins_of(arrays, (height, width)),
+        shapes=np.repeat([array.shape[1:3] for array in arrays], [len(array) for array in arrays], axis=0),
     )
 
 

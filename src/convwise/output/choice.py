@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise import formats
+from convwise.core.goal import SCORES, UNEVEN
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect, Reason, described, from_json
 from convwise.core.shown import Bar, Screen, Shown
 from convwise.output import answers, deliver
 from convwise.output.words import beside, compared_bars, spent
+
+TOLD = ("value", "low", "high", "baseline")  # of a score
+MOST_CLASSES = 12  # in one line
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,11 +133,12 @@ class Choice(Shown):
         return Screen(first, lines, ("parameter", "value", "rests on"), rows, more="the report", bars=self._bars())
 
     def _bars(self) -> list[Bar]:
-        """The accuracy beside that of knowing nothing; a folder of version 0.1.0 does not have the latter."""
+        """The goal's score beside that of knowing nothing; a folder of version 0.1.0 does not have the latter."""
         test = self.record["test"]
-        nothing = [Bar("always the largest class", test["baseline"])] if "baseline" in test else []
+        told = test.get("score", {**test, "value": test["accuracy"]})
+        nothing = [Bar("always the largest class", told["baseline"])] if "baseline" in told else []
         others = [Bar(*each) for row in self.record.get("against", ()) for each in compared_bars(row)]
-        return [*nothing, *others, Bar("this network", test["accuracy"], test["low"], test["high"])]
+        return [*nothing, *others, Bar("this network", told["value"], told["low"], told["high"])]
 
     def _file(self, name: str, expected: str, to: str = "") -> Path:
         path = self.folder / name
@@ -153,6 +158,24 @@ def is_chosen(record: Mapping[str, Any]) -> bool:
     return bool(record["test"].get("better_than_guessing", True))
 
 
+def _goal_line(test: Mapping[str, Any]) -> Iterator[str]:
+    """The score that the goal asks for, where that is not the accuracy; a folder of version 0.1.0 has none."""
+    if (told := test.get("score", {"name": "accuracy"}))["name"] != "accuracy":
+        name, (share, low, high, guess) = SCORES[told["name"]], (100 * told[k] for k in TOLD)
+        interval = f"{share:.1f} % ({low:.1f} to {high:.1f} % at 95 %)"
+        yield f"{name[:1].upper()}{name[1:]}, the goal: {interval}; always the largest class: {guess:.1f} %"
+
+
+def _recall_line(test: Mapping[str, Any]) -> Iterator[str]:
+    """The share found of each class, where some are far larger than others: the accuracy hides the small ones."""
+    rows = sorted(test.get("recall", {}).items(), key=lambda row: row[1]["recall"])
+    counts = [found["n"] for _, found in rows]
+    if rows and max(counts) > UNEVEN * min(counts):
+        told = [f"{name} {100 * found['recall']:.0f} % of {found['n']}" for name, found in rows]
+        more = f", and {len(told) - MOST_CLASSES} more" if len(told) > MOST_CLASSES else ""
+        yield f"Found of each class, worst first: {', '.join(told[:MOST_CLASSES])}{more}"
+
+
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
     test, cost = record["test"], record["cost"]
@@ -164,11 +187,13 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     lines = [f"Chosen: {net}"]
     if not is_chosen(record):
         lines = [f"No network was chosen. {record['notes'][0]}", f"Written all the same: {net}"]
+    lines += [*_goal_line(test)]
     lines += [
         f"Accuracy: {100 * test['accuracy']:.1f} % ({100 * test['low']:.1f} to {100 * test['high']:.1f} % at 95 %) on "
         f"{test['n']} {kind} images{guessing}",
         f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
     ]
+    lines += [*_recall_line(test)]
     lines += [beside(row).replace("\u202f", " ").replace("\u2212", "-") for row in record.get("against", ())]
     if record["effects"]:
         seconds = max(e.get("seconds", 0) for e in record["effects"])  # a folder of version 0.1.0 has none

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from convwise import formats
+from convwise.advice import doubts
 from convwise.advice.advising import as_chosen, layer_reasons, said_by
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
-from convwise.core.intervals import wilson
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
@@ -41,8 +41,10 @@ from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pict
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
 from convwise.output.answers import second_thoughts
+from convwise.output.views import MOST_ODD, Odd
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
+from convwise.training.scores import baseline, interval, recalls, value
 
 CHECKED_IMAGES = 64
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
@@ -53,7 +55,7 @@ class Material:
     """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
 
     kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
-    baseline: the score of knowing nothing of the images; better: whether the choice is surely better than that.
+    better: whether the choice is surely better than knowing nothing of the images, by the goal's score.
     against: the other networks that it was compared with.
     """
 
@@ -68,12 +70,16 @@ class Material:
     scored: Part
     kind: str
     probabilities: np.ndarray
-    baseline: float
     better: bool
     provenance: Mapping[str, Any]
     clock: Clock
     host: Host
     against: tuple[Comparison, ...] = ()
+
+    @property
+    def score(self) -> str:
+        """What the goal scores by, as goal.SCORES names it."""
+        return self.advice.space.goal.score
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -102,6 +108,8 @@ def write(material: Material) -> Path:
         "latency_ms": round(material.host.latency_ms(net), 4),
     }
     score = estimate(material)
+    if doubtful := doubts.shown(material.facts, material.images.train.names):
+        write_suspects(folder / "suspects.csv", doubtful)
     undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, differences, score))
     choice = _choice(material, cost, differences, score)
     choice["notes"] += undrawn
@@ -120,22 +128,29 @@ def _drawn(page: Path, evidence: Callable[[], report.Evidence]) -> list[str]:
 
 
 def estimate(material: Material) -> dict[str, Any]:
-    """The accuracy on the scored images with its 95 % interval, and what knowing nothing of them scores."""
+    """The accuracy on the scored images with its 95 % interval, and what knowing nothing of them scores.
+
+    score: the same of what the goal asks for. recall: by class, the share that was found.
+    """
     labels = np.asarray(material.scored.labels)
-    right = int((material.probabilities.argmax(1) == labels).sum()) if len(labels) else 0
-    low, high = wilson(right, len(labels))
-    accuracy = right / len(labels) if len(labels) else 0.0
-    recalls = [float((material.probabilities[labels == k].argmax(1) == k).mean()) for k in np.unique(labels)]
+    answers = material.probabilities.argmax(1) if len(labels) else labels
+    low, high = interval(answers, labels, "accuracy")
+    name, classes = material.score, material.images.classes
     return {
         "kind": material.kind,
-        "accuracy": accuracy,
+        "accuracy": value(answers, labels, "accuracy"),
         "low": low,
         "high": high,
         "n": len(labels),
-        "balanced_accuracy": float(np.mean(recalls)) if recalls else 0.0,
-        "baseline": material.baseline,
+        "balanced_accuracy": value(answers, labels, "balanced_accuracy"),
+        "macro_f1": value(answers, labels, "macro_f1"),
+        "baseline": baseline(labels, "accuracy"),
         "better_than_guessing": material.better,
-    }
+        "score": {"name": name, "value": value(answers, labels, name),
+                  **dict(zip(("low", "high"), interval(answers, labels, name), strict=True)),
+                  "baseline": baseline(labels, name)},
+        "recall": {classes[k]: to_json(found) for k, found in recalls(answers, labels).items()},
+    }  # fmt: skip
 
 
 def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
@@ -145,7 +160,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "net": chosen.trial.net.to_json(),
         "sample": dict(chosen.trial.sample),
         "test": dict(score),
-        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["accuracy"]))},
+        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["score"]["value"]))},
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
         "effects": [effect_row(effect) for effect in material.verdict.effects],
@@ -236,7 +251,8 @@ def _same_change(row: Mapping[str, Any]) -> str:
 
 def _alternative(result: Result) -> dict[str, Any]:
     sample = dict(result.trial.sample)
-    return {"trial": result.trial.id, "sample": sample, "validation_accuracy": result.score, **result.cost}
+    name = f"validation_{result.trial.score}"
+    return {"trial": result.trial.id, "sample": sample, name: result.score, **result.cost}
 
 
 def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
@@ -263,7 +279,16 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         sight=_sight(material),
         advised=material.advice.sample,
         against=tuple(comparison_row(each) for each in material.against),
+        odd=_odd(material),
     )  # fmt: skip
+
+
+def _odd(material: Material) -> Odd:
+    """What is odd about the images, as pictures."""
+    train, rows = material.images.train, doubts.shown(material.facts, material.images.train.names)
+    suspects = list(zip(rows, material.facts.suspects, strict=True))[:MOST_ODD]
+    pictures = tuple((np.asarray(train.pixels[suspect.row]), row) for row, suspect in suspects)
+    return Odd(material.images.near, pictures, len(rows), material.facts.looked_at)
 
 
 def _sight(material: Material) -> EffectiveField | None:
@@ -393,6 +418,15 @@ def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: A
     for row in rows:
         shares = row.get("probabilities", {})
         writer.writerow([_cell(row["path"]), _cell(row["label"]), *(shares.get(name, "") for name in classes)])
+
+
+def write_suspects(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows of doubts.shown as CSV: path, label, suggested, confidence."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", "suggested", "confidence"])
+        for row in rows:
+            writer.writerow([*(_cell(row[name]) for name in ("path", "label", "suggested")), row["confidence"]])
 
 
 def _cell(text: str) -> str:

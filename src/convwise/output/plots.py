@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from convwise.core.goal import SCORES
 from convwise.core.records import Effect, Result
 
 COLOURS = {
@@ -91,6 +92,11 @@ def scored(results: Sequence[Result]) -> list[Result]:
     return [r for r in results if r.status == "done" and r.score is not None and math.isfinite(r.score)]
 
 
+def _score(results: Sequence[Result]) -> str:
+    """What the trials were scored by, in words."""
+    return SCORES[results[0].trial.score]
+
+
 def fitting(scores: Sequence[float], always: Sequence[float] = ()) -> tuple[float, float]:
     """The least and the largest accuracy to draw: those that lie apart below the others (Tukey 1977) are left out.
 
@@ -147,7 +153,7 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
               scale=alt.Scale(type="log", nice=False, domain=[least, most], padding=16))  # fmt: skip
     x = x.axis(format=".3~s", values=log_ticks(least, most), grid=False, labelOverlap=True)
     scale = alt.Scale(zero=False, nice=False, domain=[low, high], padding=14)  # nice would reach beyond 100 %
-    y = alt.Y("score:Q", scale=scale, title="validation accuracy").axis(format="~%", values=ticks(low, high))
+    y = alt.Y("score:Q", scale=scale, title=f"validation {_score(results)}").axis(format="~%", values=ticks(low, high))
     line = _data(steps).mark_line(interpolate="step-after", color=COLOURS["accent"], strokeWidth=1.5, opacity=0.55)
     crowd = _data([r for r in rows if not r["label"]])
     shape = alt.Shape("below:N", legend=None, scale=alt.Scale(domain=[False, True], range=["circle", "triangle-down"]))
@@ -237,7 +243,8 @@ def learning_plot(results: Sequence[Result], marked: Mapping[str, str],
         return ""
     x = alt.X("seconds:Q", title="seconds of training").axis(grid=False, tickCount=7)
     low, high = _frame([row["value"] for row in rows], [points[-1][1] for _, points in runs if points])
-    y = alt.Y("value:Q", title="validation accuracy", scale=alt.Scale(nice=False, domain=[low, high], padding=22))
+    scale = alt.Scale(nice=False, domain=[low, high], padding=22)
+    y = alt.Y("value:Q", title=f"validation {_score(results)}", scale=scale)
     y = y.axis(format="~%", values=ticks(low, high))
     chart = _data([]).mark_point()
     for label, style in zip(["", *reversed(list(marked.values()))], _styles(len(marked)), strict=True):

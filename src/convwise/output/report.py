@@ -16,6 +16,7 @@ import numpy as np
 
 from convwise.core.calculus import analyse
 from convwise.core.configuration import MEANING, Draft
+from convwise.core.goal import SCORES
 from convwise.core.layers import Conv2D, DepthwiseConv2D
 from convwise.core.net import Net
 from convwise.core.problems import Problem
@@ -23,7 +24,7 @@ from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Ve
 from convwise.formats.written import preparation
 from convwise.inspect.sight import EffectiveField
 from convwise.output import answers, plots, views, words
-from convwise.output.views import by
+from convwise.output.views import Odd, by
 from convwise.output.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole, worth
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -55,6 +56,7 @@ class Evidence:
     difference of each exported format from our own forward. provenance: command, versions, machine,
     seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
     advised: the sample that the advice began with. against: comparisons with other networks, as choice.json has them.
+    odd: what is odd about the images.
     """
 
     title: str
@@ -75,6 +77,7 @@ class Evidence:
     sight: EffectiveField | None = None
     advised: Draft = field(default_factory=dict)
     against: tuple[Mapping[str, Any], ...] = ()
+    odd: Odd = Odd()
 
     @property
     def net(self) -> Net:
@@ -174,6 +177,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "learning": learning(evidence),
         "mistakes": mistakes(evidence),
         "problems": evidence.problems,
+        "odd": views.odd(evidence.odd),
         "code": evidence.code,
         "preparation": preparation(evidence.net),
         "differences": evidence.differences,
@@ -181,6 +185,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "provenance": list(flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
         "chosen": chosen,
         "trials": trials(evidence),
+        "score": SCORES[evidence.verdict.chosen.trial.score],
         "timed": any("latency_ms" in r.cost for r in evidence.results),
     }
 
@@ -192,22 +197,24 @@ def bars(evidence: Evidence) -> list[dict[str, Any]]:
     """Accuracies side by side, with their 95 % intervals: knowing nothing, the probe, other networks, this one."""
     found, facts = evidence.estimate, evidence.fingerprint
     rows = []
-    if found.get("baseline") is not None:
-        rows.append({"name": "always the largest class", "share": found["baseline"]})
-    if "probe_accuracy" in facts:
+    told = found.get("score") or {**found, "name": "accuracy", "value": found.get("accuracy")}
+    if told.get("baseline") is not None:
+        rows.append({"name": "always the largest class", "share": told["baseline"]})
+    if "probe_accuracy" in facts and told["name"] == "accuracy":
         probe = facts.measure("probe_accuracy")
         rows.append({"name": "a probe without training", "share": probe.value, "low": probe.low, "high": probe.high})
     for row in evidence.against:
         rows += [dict(zip(("name", "share", "low", "high"), bar, strict=True)) for bar in words.compared_bars(row)]
     if found.get("n"):
         name = "this network, trained to its end" if evidence.against else "this network"
-        rows.append({**{k: found[k] for k in ("low", "high")}, "name": name, "share": found["accuracy"]})
+        rows.append({**{k: told[k] for k in ("low", "high")}, "name": name, "share": told["value"]})
     return rows
 
 
 def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[str, str]]:
     """What was chosen and why: (label, sentence)."""
     return [
+        *_goal_line(evidence.estimate),
         ("Accuracy", _accuracy(evidence.estimate)),
         ("Network", _network_line(evidence.net, cost)),
         ("Choice" if evidence.estimate.get("better_than_guessing", True) else "What was tried", _choice_line(evidence)),
@@ -219,6 +226,15 @@ def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[
 
 def _beside_line(row: Mapping[str, Any]) -> str:
     return " ".join([words.beside(row), *(f"{note[:1].upper()}{note[1:]}." for note in row["notes"])])
+
+
+def _goal_line(estimate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The score that the goal asks for, where that is not the accuracy."""
+    if estimate.get("n") and (told := estimate.get("score", {"name": "accuracy"}))["name"] != "accuracy":
+        name = SCORES[told["name"]]
+        spread = f"95 % interval {percent(told['low'])} to {percent(told['high'])}"
+        guess = f"always the largest class: {percent(told['baseline'])}"
+        yield "Goal", f"{name[:1].upper()}{name[1:]}: {percent(told['value'])}; {spread}; {guess}."
 
 
 def _accuracy(estimate: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
-"""The report's network: a table with its branches, and what an output could see of an image, and really uses."""
+"""The report's network, as a table with its branches; what an output sees of an image; odd images as pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from convwise.core.calculus import Analysis, LayerCost, analyse
 from convwise.core.layers import Layer, parameters
 from convwise.core.net import INPUT, Net
+from convwise.images.loading import Pair
 from convwise.inspect.sight import EffectiveField
 from convwise.output import plots
 from convwise.output.words import plain
@@ -19,6 +21,19 @@ MOST_FIELDS = 5
 # Parameters that are shown even at their default: what people ask about.
 ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
 PICTURE_PX = 224
+ODD_PX, MOST_ODD = 112, 24  # of pictures that are odd, and how many are shown
+
+
+@dataclass(frozen=True)
+class Odd:
+    """What is odd about the images. near: pairs of near duplicates; suspects: pictures uint8 (h, w, c) of images to
+    learn from whose labels are doubtful, each with its path, label and suggested label, some of `doubtful` of so many
+    `looked_at`."""
+
+    near: tuple[Pair, ...] = ()
+    suspects: tuple[tuple[np.ndarray, Mapping[str, Any]], ...] = ()
+    doubtful: int = 0
+    looked_at: int = 0
 
 
 def by(pair: Sequence[int]) -> str:
@@ -150,3 +165,17 @@ def _wires(net: Net) -> tuple[list[list[str]], int]:
         for row in range(start + 1, end):
             paths[row].append(f"M{x} 0V100")
     return paths, len(busy)
+
+
+def odd(found: Odd) -> dict[str, Any]:
+    """Near duplicates side by side, and the images whose labels are doubtful, as pictures."""
+    return {
+        "near": [
+            {"images": [plots.png(each, ODD_PX) for each in pair.pictures],
+             "sides": list(zip(pair.names, pair.parts, pair.labels, strict=True))}
+            for pair in found.near[:MOST_ODD]
+        ],
+        "suspects": [{"image": plots.png(pixels, ODD_PX), **row} for pixels, row in found.suspects],
+        "doubtful": found.doubtful,
+        "looked_at": found.looked_at,
+    }  # fmt: skip

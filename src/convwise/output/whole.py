@@ -12,7 +12,7 @@ from pathlib import Path
 from convwise.formats import WRITTEN
 
 # What a study writes: a folder that holds one of these without a ledger holds somebody else's.
-OUTPUTS = ("choice.json", "report.html", *WRITTEN)
+OUTPUTS = ("choice.json", "report.html", "suspects.csv", *WRITTEN)
 FIRST = "choice.json"  # says that the folder is whole: it goes first, and comes last
 DRAFT, READY, MOVING = ".writing-", ".written", ".moving"  # folders inside, from one step to the next
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import sqrt
 from typing import Any
 
 from convwise.core.configuration import Configuration
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Effect, Reason, Result, Verdict
 from convwise.evidence.effects import RunVariance, carried, effect_of, verdicts
+from convwise.evidence.paired import standard_error
 from convwise.search import race
 from convwise.search.ranking import front
 from convwise.search.stages import RACE
@@ -34,12 +34,11 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     edited = {e: race.parts(raced, space.fit({**leading, e.parameter: e.after}).key) for e in effects}
     better = race.adopted([effect for effect, theirs in edited.items() if theirs])
     chosen = edited[better][-1] if better else ours[-1]
-    error = sqrt((chosen.score or 0) * (1 - (chosen.score or 0)) / max(len(chosen.correct), 1))
     source = "ours: docs/findings.md, 'judging early turns effects round'"
     because = _because(advice, chosen, effects, better)
     reason = Reason("net", chosen.trial.net.id, because, "trials", source)
     first = [r for r in raced if r.trial.span[0] == 0]  # equally long, whatever came after
-    return Verdict(chosen, effects, front(first, "macs"), (reason,), error)
+    return Verdict(chosen, effects, front(first, "macs"), (reason,), standard_error(chosen))
 
 
 def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: Effect | None) -> str:

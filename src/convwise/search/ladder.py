@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log, sqrt
+from math import ceil, log
 
 from convwise.core.configuration import Configuration, Draft
-from convwise.core.goal import Goal
+from convwise.core.goal import SCORES, Goal
 from convwise.core.records import Reason, Result, Trial, Verdict
 from convwise.core.space import WIDTHS, Space
 from convwise.core.text import short
+from convwise.evidence.paired import standard_error
 from convwise.search import race
 from convwise.search.judge import judge
 from convwise.search.ranking import front
@@ -145,12 +146,11 @@ class Ladder:
         good = [r for r in candidates if self.keeps(r)]
         nearest = max(candidates, key=lambda r: (r.score or 0.0, -r.cost[self.metric]))
         chosen = min(good, key=lambda r: r.cost[self.metric]) if good else nearest
-        score = chosen.score or 0.0
-        error = sqrt(score * (1 - score) / max(len(chosen.correct), 1))
         reason = Reason("net", chosen.trial.net.id, self._why(chosen, bool(good)), "trials", "Hinton et al. 2015")
         notes = () if good else (self._miss(chosen),)
-        return replace(judged, chosen=chosen, alternatives=front(candidates, self.metric), standard_error=error,
-                       reasons=(reason,), notes=(*judged.notes, *notes))  # fmt: skip
+        others, error = front(candidates, self.metric), standard_error(chosen)
+        return replace(judged, chosen=chosen, alternatives=others, standard_error=error, reasons=(reason,),
+                       notes=(*judged.notes, *notes))  # fmt: skip
 
     def _why(self, chosen: Result, good: bool) -> str:
         top = f"the teacher reached {_percent(self.teacher)} at {amount(self.metric, self.teacher)}"
@@ -166,11 +166,11 @@ class Ladder:
         return f"{why}, the cheapest of {len(self.tried)} tried that reaches {wanted}{later}"
 
     def _miss(self, nearest: Result) -> str:
-        missing = 100 * (self.floor - (nearest.score or 0.0))
+        missing, score = 100 * (self.floor - (nearest.score or 0.0)), self.goal.score
+        there = "of the validation images right" if score == "accuracy" else f"{SCORES[score]} in validation"
         return (
-            f"No network tried keeps {100 * self.floor:.1f} %: the nearest gets {_percent(nearest)} of the validation "
-            f"images right, {missing:.1f} points less; the teacher, which was trained for longest, "
-            f"{_percent(self.teacher)}."
+            f"No network tried keeps {100 * self.floor:.1f} %: the nearest gets {_percent(nearest)} {there}, "
+            f"{missing:.1f} points less; the teacher, which was trained for longest, {_percent(self.teacher)}."
         )
 
 

@@ -121,7 +121,9 @@ class Search:
     def trial(self, id: str, stage: Stage, given: Configuration, seconds: float | None) -> Trial:
         """Its training, of so many seconds, or of the stage's epochs."""
         epochs = stage.epochs if seconds is None else None
-        return Trial(id, stage.name, dict(given), given.net, given.recipe, seconds, epochs, 1000 * self.seed)
+        how = (seconds, epochs, 1000 * self.seed)
+        score = self.advice.space.goal.score
+        return Trial(id, stage.name, dict(given), given.net, given.recipe, *how, score=score)
 
     def tried(self, stage: Stage) -> list[Result]:
         """The results of one stage."""

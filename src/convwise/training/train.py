@@ -84,14 +84,19 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     model = _model(trial, engine, initial, examples)
     run = _fit(model, trial, examples, held_out, engine, TASKS[task], team)
     seconds = time.monotonic() - run.started
-    correct = _correct(model, held_out, engine, TASKS[task]) if held_out else np.zeros(0, bool)
-    score = float(correct.mean()) if held_out else None
+    correct, outcomes = np.zeros(0, bool), np.zeros(0)
+    if held_out:
+        answers, labels = _answers(model, held_out, engine), held_out.labels.cpu()
+        correct = TASKS[task].correct(answers, labels).numpy()
+        outcomes = TASKS[task].outcomes(answers, labels, trial.score)
+    score = float(outcomes.mean()) if held_out else None
     run.history.append(Point(seconds, run.images, run.mean_loss(), score))
     result = Result(
         trial=trial,
         status="done",
         score=score,
         correct="".join("01"[int(c)] for c in correct),
+        weighed=tuple(outcomes.round(6).tolist()) if trial.score != "accuracy" else (),
         mirrored=_mirrored(model, held_out, engine, TASKS[task]) if held_out and not trial.recipe.flip else "",
         cost=_cost(trial),
         history=tuple(run.history),
@@ -164,7 +169,7 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
         run.images += members * len(y)
         run.losses.append(loss.detach())
         if trial.span == (0.0, 1.0) or held_out is None:  # a part of a run is one point of its curve
-            _record(run, model, held_out, engine, task, done)
+            _record(run, model, held_out, engine, task, done, trial.score)
     if average:
         average.end()
     if tail:
@@ -264,13 +269,17 @@ def _loss(model: nn.Module, x: torch.Tensor, labels: Sequence[torch.Tensor], sha
     return loss
 
 
-def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, done: float) -> None:
+def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, done: float,
+            score: str) -> None:  # fmt: skip
     """A point of the learning curve at equal steps of the run; the clock stands still meanwhile."""
     if len(run.history) + 1 > done * CURVE_POINTS or done > 0.97:
         return
     before = time.monotonic()
-    accuracy = float(_correct(model, _some(held_out, CURVE_IMAGES), engine, task).mean()) if held_out else None
-    run.history.append(Point(before - run.started, run.images, run.mean_loss(), accuracy))
+    reached = None
+    if held_out:
+        some = _some(held_out, CURVE_IMAGES)
+        reached = float(task.outcomes(_answers(model, some, engine), some.labels, score).mean())
+    run.history.append(Point(before - run.started, run.images, run.mean_loss(), reached))
     run.started += time.monotonic() - before
 
 
@@ -284,17 +293,18 @@ def _mirrored(model: nn.Module, examples: Examples, engine: Engine, task: Task) 
     """'0' or '1' for some of the examples as they are, and as many for the same ones mirrored left-right."""
     some = _some(examples, MIRRORED_IMAGES)
     both = (some, Examples(some.pixels.flip(2), some.labels))
-    return "".join("01"[int(c)] for each in both for c in _correct(model, each, engine, task))
+    right = [task.correct(_answers(model, each, engine), each.labels.cpu()) for each in both]
+    return "".join("01"[int(c)] for each in right for c in each)
 
 
-def _correct(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> np.ndarray:
-    """Which examples the model gets right: bool (n,)."""
+def _answers(model: nn.Module, examples: Examples, engine: Engine) -> torch.Tensor:
+    """What the model says of each example: logits (n, outputs), on the CPU."""
     training = model.training
     model.eval()
     with torch.inference_mode():
-        rows = [task.correct(_logits(model, x, engine), y) for x, y in batches.in_order(examples)]
+        rows = [_logits(model, x, engine).cpu() for x, _ in batches.in_order(examples)]
     model.train(training)
-    return torch.cat(rows).cpu().numpy()
+    return torch.cat(rows)
 
 
 def run(folder: Path, engine: Engine, task: str, trial: Trial, team: Team | None = None) -> Result:

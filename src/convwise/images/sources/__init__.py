@@ -9,7 +9,7 @@ from typing import Any
 
 from convwise.core.problems import UnusableInput
 from convwise.images import kinds
-from convwise.images.sources import archives, arrays, datasets, folder, idx, labels, layout, named, tables
+from convwise.images.sources import archives, arrays, datasets, folder, idx, labels, layout, named, parquet, tables
 from convwise.images.sources.found import AS_USUAL, Block, Found, Item, Reading
 
 __all__ = ["SOURCES", "Block", "Found", "Item", "Reading", "Source", "find", "pictures"]
@@ -30,9 +30,10 @@ class Source:
     pictures: Callable[..., Found] | None = None
 
 
-# In this order: a folder of IDX files is a folder too, an .npz is a zip too, and a path goes before a name.
+# In this order: a folder of IDX or Parquet files is a folder too, an .npz is a zip too, and a path goes before a name.
 SOURCES: tuple[Source, ...] = (
     Source("idx", f"a folder of IDX files or one of them: {idx.NAMING}", idx.recognises, idx.find, idx.pictures),
+    Source("parquet", f"a folder of {parquet.NAMING}", parquet.recognises, parquet.find, parquet.pictures),
     Source("folder", f"a folder: {layout.LAYOUT}", folder.recognises, folder.find, folder.pictures),
     Source("npz", f"an .npz file with {arrays.NAMING}", arrays.recognises_npz, arrays.find_npz, arrays.npz_pictures),
     Source("zip", "a .zip of such a folder", archives.recognises_zip, archives.find_zip, archives.zip_pictures),

@@ -1,4 +1,4 @@
-"""One label for each image: cross entropy, accuracy, the largest class as baseline."""
+"""One label for each image: cross entropy, the scores of scores.py, the largest class as baseline."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from scipy import special
 from torch.nn import functional
 
 from convwise.core.records import Recipe
+from convwise.training import scores
 
 TEACHER = 0.5  # share of the teacher's answers in what a net learns from
 
@@ -37,9 +38,20 @@ def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return logits.argmax(1) == labels
 
 
-def baseline(labels: np.ndarray) -> float:
-    """The share of the largest class: what always answering with it would score; 0 without labels."""
-    return float(np.bincount(labels).max() / len(labels)) if len(labels) else 0.0
+def outcomes(logits: torch.Tensor, labels: torch.Tensor, score: str) -> np.ndarray:
+    """What each example adds to the score, (n,): see scores.outcomes."""
+    return scores.outcomes(logits.argmax(1).cpu().numpy(), labels.cpu().numpy(), score)
+
+
+def baseline(labels: np.ndarray, score: str = "accuracy") -> float:
+    """What always answering with the largest class would score: an accuracy of its share; 0 without labels."""
+    return scores.baseline(labels, score)
+
+
+def surely(probabilities: np.ndarray, labels: np.ndarray, score: str) -> bool:
+    """Whether the likeliest classes, of probabilities (n, classes), surely score higher than always the largest."""
+    answers = probabilities.argmax(1) if len(labels) else labels
+    return better(answers == labels, labels) if score == "accuracy" else scores.surely_higher(answers, labels, score)
 
 
 def better(right: np.ndarray, labels: np.ndarray) -> bool:
