@@ -29,13 +29,12 @@ from convwise.formats.weights import Weights
 from convwise.formats.written import Beside, preparation
 from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
-from convwise.output import report
+from convwise.output import report, stored
 from convwise.output.answers import second_thoughts
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
 
 CHECKED_IMAGES = 64
-WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
 
 
 @dataclass(frozen=True)
@@ -262,15 +261,7 @@ def _replace(path: Path, text: str) -> None:
 
 def read_choice(folder: str | Path) -> dict[str, Any]:
     """choice.json of a folder that `choose` wrote. UnusableInput where it is not one."""
-    expected, fix = "a folder that `convwise choose` wrote", "run `convwise choose`"
-    try:
-        choice = json.loads((Path(folder) / "choice.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusableInput(str(folder), f"holds no choice ({type(error).__name__})", expected, fix) from error
-    missing = [key for key in WRITTEN if not (isinstance(choice, dict) and key in choice)]
-    if missing:
-        raise UnusableInput(str(folder), f"its choice.json has no {', '.join(missing)}", expected, fix)
-    return dict(choice)
+    return stored.read(Path(folder), effect_of)
 
 
 def is_finished(folder: Path) -> bool:
