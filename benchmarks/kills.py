@@ -3,7 +3,7 @@
     python benchmarks/kills.py 100              # run so many more, each a row in benchmarks/results/kills.jsonl
     python benchmarks/kills.py --table          # what the rows say, as docs/reliability.md has it
 
-Three ways take turns: at a moment of the budget, of the whole process group; the same, of the study's process alone,
+Three ways take turns: some time after a line of progress, the whole process group; the same, the study's process alone,
 so that its workers are orphans; and just before the study changes its n-th file while it writes what it hands over,
 each file of it among them. Moments follow the golden ratio, so that any number of rows covers all stages evenly.
 Linux: it reads /proc.
@@ -24,7 +24,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "kills.jsonl"
 WAYS = ("group", "study alone", "writing")
 CHANGES = 36  # of files while a folder is written and moved, about: the n-th of them is never reached for a larger n
+EVENTS, SPAN_SECONDS = 7, 3.0  # lines of progress that a short study tells, and the time after each that is swept
 GOLDEN = (5**0.5 - 1) / 2
 ORPHANS_SECONDS = 2.0  # that workers may live on without their study
 DYING = "dies before "
@@ -47,7 +48,7 @@ class Kill:
 
     number: int
     way: str
-    moment: float  # a share of the budget; of 'writing', the number of the change
+    moment: float  # the number of lines of progress, and a share of the span after it; of 'writing', the change
     stage: str = ""  # that was told last
     file: str = ""  # of 'writing': what was about to change
     killed: bool = True
@@ -57,18 +58,19 @@ class Kill:
     problems: list[str] = field(default_factory=list)
 
 
-def kill(number: int, command: list[str], budget: float) -> Kill:
+def kill(number: int, command: list[str]) -> Kill:
     """One run of `choose` that is killed, then the same again to its end."""
     way, turn = WAYS[number % len(WAYS)], number // len(WAYS) * GOLDEN % 1
-    one = Kill(number, way, round(turn * CHANGES) if way == "writing" else 1.1 * turn)
+    one = Kill(number, way, round(turn * CHANGES) if way == "writing" else 1 + turn * EVENTS)
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder, temporary = Path(name) / "out", Path(name) / "tmp"
         temporary.mkdir()
         words = [*command, "--out", str(folder), "--json"]
         environment = {**os.environ, MARK: uuid.uuid4().hex, "TMPDIR": str(temporary)}
         with _watched(environment[MARK]) as processes:
-            died = _killed(one, words, budget, environment)
-            one.orphan_seconds = _until_alone(environment[MARK])
+            struck = _killed(one, words, environment)
+            _until_alone(environment[MARK])
+            one.orphan_seconds = time.monotonic() - struck
         kept = _ledger(folder)
         one.kept = len(kept)
         ended = subprocess.run(
@@ -77,7 +79,7 @@ def kill(number: int, command: list[str], budget: float) -> Kill:
         one.problems += [f"the same command ended with {ended.returncode}: {ended.stderr[-500:]}"] * (
             ended.returncode not in ENDED
         )
-        if died and one.orphan_seconds > ORPHANS_SECONDS:
+        if one.killed and one.orphan_seconds > ORPHANS_SECONDS:
             one.problems.append(f"orphans lived for {one.orphan_seconds:.1f} s")
         if ended.returncode in ENDED:
             one.problems += _amiss(folder, kept)
@@ -89,41 +91,38 @@ def kill(number: int, command: list[str], budget: float) -> Kill:
     return one
 
 
-def _killed(one: Kill, words: list[str], budget: float, environment: dict[str, str]) -> bool:
-    """Run until the moment has come; whether it did."""
+def _killed(one: Kill, words: list[str], environment: dict[str, str]) -> float:
+    """Run until the moment has come; when that was."""
     how: dict[str, Any] = {"env": environment, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
     if one.way == "writing":
         script = [sys.executable, __file__, "--dies-at", str(int(one.moment)), *words]
         study = subprocess.Popen(script, start_new_session=True, **how)
     else:
         study = subprocess.Popen([sys.executable, "-m", "convwise", *words], start_new_session=True, **how)
-    timer = None
-    if one.way != "writing":
-        stop = os.killpg if one.way == "group" else os.kill
-        deadline = time.monotonic() + one.moment * budget
-        timer = subprocess.Popen(  # of its own: reading what is told must not delay it
-            [sys.executable, "-c", "import sys, time, os\ntime.sleep(max(0, float(sys.argv[1]) - time.monotonic()))\n"
-             f"os.{stop.__name__}(int(sys.argv[2]), 9)", str(deadline), str(study.pid)], stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    stop, told, struck = os.kill if one.way == "study alone" else os.killpg, 0, list[float]()
+
+    def strike() -> None:
+        struck.append(time.monotonic())
+        with suppress(ProcessLookupError):
+            stop(study.pid, signal.SIGKILL)
+
     assert study.stderr is not None
     for line in study.stderr:
         if line.startswith("{"):
-            one.stage = json.JSONDecoder().raw_decode(line)[0].get("stage", one.stage)
+            one.stage, told = json.JSONDecoder().raw_decode(line)[0].get("stage", one.stage), told + 1
+            if one.way != "writing" and told == int(one.moment):
+                threading.Timer(one.moment % 1 * SPAN_SECONDS, strike).start()
         if DYING in line:  # perhaps behind what was being told
             one.file = line.partition(DYING)[2].strip()
     one.killed = study.wait() == -signal.SIGKILL
-    if timer:
-        timer.kill()
-        timer.wait()
-    return one.killed
+    return struck[0] if struck else time.monotonic()
 
 
-def _until_alone(mark: str) -> float:
-    """Seconds until no process of the run is left, at most ten."""
+def _until_alone(mark: str) -> None:
+    """Wait until no process of the run is left, at most ten seconds."""
     started = time.monotonic()
     while _marked(mark) and time.monotonic() < started + 10:
         time.sleep(0.05)
-    return time.monotonic() - started
 
 
 @contextmanager
@@ -274,7 +273,7 @@ def main() -> None:
     begun = len(given.results.read_text().splitlines()) if given.results.exists() else 0
     for number in range(begun, begun + given.count):
         started = time.monotonic()
-        one = kill(number, command, given.budget)
+        one = kill(number, command)
         with given.results.open("a") as file:
             file.write(json.dumps(row(one, command, time.monotonic() - started)) + "\n")
         print(one, flush=True)

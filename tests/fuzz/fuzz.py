@@ -50,7 +50,7 @@ def changed_json(data: bytes, most: int, seed: int) -> bytes:
         owner, key = rng.choice(spots)
         what = rng.random()
         if what < 0.55:
-            owner[key] = rng.choice(ODD)
+            owner[key] = json.loads(json.dumps(rng.choice(ODD)))
         elif what < 0.7:
             del owner[key]
         elif what < 0.85:

@@ -12,6 +12,7 @@ The error tree:
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,3 +73,27 @@ class Unsupported(ConvwiseError):
 
 class ExportMismatch(ConvwiseError):
     """A written model that does not answer as ours."""
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+FORBIDDEN = {errno.EACCES, errno.EPERM}
+NO_MEMORY = "can't allocate memory"  # in what PyTorch says
+
+
+def of_the_machine(error: BaseException, where: str) -> UnusableInput | None:
+    """What is said where the disk or the memory is at its end, whoever finds it; None of any other error.
+
+    where: what was being written, for an error that does not name it.
+    """
+    if isinstance(error, OSError) and error.errno in FORBIDDEN:
+        what, expected = f"cannot be opened ({error.strerror})", "a place where this user may read and write"
+        return UnusableInput(
+            str(error.filename or where), what, expected, "give the right to it, or name another place"
+        )
+    if isinstance(error, OSError) and error.errno in FULL:
+        what, fix = f"cannot be written ({error.strerror})", "make room there, and run the same command again"
+        return UnusableInput(str(error.filename or where), what, "a disk with room that can be written to", fix)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY in str(error)):
+        what, fix = "there is not enough for this", "end other programs, raise the limit, or take smaller images"
+        return UnusableInput("memory", what, "more of it", fix)
+    return None

@@ -92,7 +92,7 @@ def write(material: Material) -> Path:
     undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, differences, score))
     choice = _choice(material, cost, differences, score)
     choice["notes"] += undrawn
-    _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
+    replaced(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     return folder
 
 
@@ -188,12 +188,12 @@ def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
     told, reasons = [effect_of(row) for row in choice["effects"]], choice["reasons"]
     for row in reasons["choices"]:
         row["trials"] = said_by(told, row["parameter"], row["value"]) or row.get("trials")
-    _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
+    replaced(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     page, given = folder / "report.html", [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
     renewed = report.renewed(page.read_text(encoding="utf-8"), told, given, choice["sample"]) if page.exists() else None
     if renewed is None:
         return f"{page} is missing or of an older convwise: the effects are in choice.json alone"
-    _replace(page, renewed)
+    replaced(page, renewed)
     return ""
 
 
@@ -253,10 +253,18 @@ def warm_up() -> None:
         import_module("vl_convert")
 
 
-def _replace(path: Path, text: str) -> None:
+def replaced(path: Path, text: str) -> None:
+    """Write a file beside, and move it into its place: what was there stays whole where that fails."""
+    if path.exists() and not path.is_file():  # a pipe, a device
+        path.write_text(text, encoding="utf-8", newline="")
+        return
     beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_choice(folder: str | Path) -> dict[str, Any]:

@@ -9,24 +9,25 @@ from typing import Any
 
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.formats.json import MOST_BYTES
 
 FILE = "choice.json"
 EXPECTED, FIX = "a folder that `convwise choose` wrote", "run `convwise choose`"
-MOST_BYTES = 64 * 2**20  # one of 1,000 classes and 100 effects has 1 MB
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what every version wrote
 NUMBER, FLAG, WORD = (int, float), (bool, type(None)), (str,)
-# The kinds of what is read of it, where it is there: of a dict by its keys ('*' stands for the others), of a list all.
+# The kinds of what is read of it, where it is there: of a dict by its keys ('*' stands for the others), of a list of
+# all in it, or of each of so many.
 KINDS: dict[str, Any] = {
     "net": {"input_shape": [(int,)]},
     "sample": {"*": (str, int, float, bool, list)},
     "test": {"kind": WORD, "accuracy": NUMBER, "low": NUMBER, "high": NUMBER, "n": (int,), "baseline": NUMBER},
     "cost": {"*": NUMBER},
     "effects": [{"parameter": WORD, "verdict": WORD, "seconds": NUMBER}],
-    "data": {"classes": [WORD], "base_shape": [(int,)], "facts": {"scale": [NUMBER], "modes": {"*": (int,)}}},
+    "data": {"classes": [WORD], "base_shape": [(int,)] * 3, "facts": {"scale": [NUMBER] * 2, "modes": {"*": (int,)}}},
     "provenance": {"interrupted": FLAG, "wall_seconds": NUMBER, "budget_seconds": (*NUMBER, type(None))},
     "notes": [WORD],
     "goal": {"kept": FLAG, "text": WORD},
-    "reasons": {"verdict": [{}], "choices": [{"parameter": WORD}], "layers": {}},
+    "reasons": {"verdict": [{}], "choices": [{"parameter": WORD, "because": WORD, "source": WORD}], "layers": {}},
     "check": [{"where": WORD, "what": WORD, "answer": WORD}],
 }
 
@@ -80,8 +81,11 @@ def _misfit(value: Any, kind: Any, where: str = "") -> str:
         return "" if fits else where
     if not isinstance(value, type(kind)):
         return where
+    if isinstance(kind, list) and len(kind) not in (1, len(value)):
+        return where
     if isinstance(kind, list):
-        pairs = [(f"{where}[{number}]", each, kind[0]) for number, each in enumerate(value)]
+        kind = kind * len(value) if len(kind) == 1 else kind
+        pairs = [(f"{where}[{i}]", each, one) for i, (each, one) in enumerate(zip(value, kind, strict=True))]
     else:
         other = kind.get("*")
         pairs = [(f"{where}.{key}".lstrip("."), each, kind.get(key, other)) for key, each in value.items()]
