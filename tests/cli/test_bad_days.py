@@ -99,12 +99,12 @@ def test_too_little_memory_is_told(chosen, said, monkeypatch, error):
     monkeypatch.setattr(deliver, "predict", predict)
     code, told = said("predict", chosen.folder, chosen.images)
     assert code == 2
-    assert "convwise: memory: there is not enough for this; expected more of it. Fix: end other programs" in told
+    assert "convwise: memory: is not enough for this; expected more free memory. Fix: close other programs" in told
 
 
 def test_a_place_that_may_not_be_used_is_not_called_full():
     told = str(of_the_machine(PermissionError(errno.EACCES, "Permission denied", "a.onnx"), "x"))
-    assert told.startswith("a.onnx: cannot be opened (Permission denied); expected a place where this user may read")
+    assert told.startswith("a.onnx: cannot be opened (Permission denied); expected a place that this user may read")
     assert of_the_machine(ValueError("a fault of ours"), "x") is None
     assert of_the_machine(RuntimeError("a fault of ours"), "x") is None
     assert of_the_machine(FileNotFoundError(errno.ENOENT, "No such file", "a"), "x") is None

@@ -7,7 +7,7 @@ The error tree:
     ├── ShapeError           a layer that does not fit its input                exit code 2
     ├── Infeasible           a goal that no network can meet                    exit code 1
     ├── Unsupported          a layer that a format cannot express               exit code 2
-    └── ExportMismatch       a written model that does not answer as ours       exit code 2
+    └── ExportMismatch       a written model with answers of its own             exit code 2
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Severity = Literal["error", "warning", "note"]
 class Problem:
     """One finding about data, a net or a request.
 
-    where: the file, layer or argument concerned; what: what is so; expected: what should be
-    so; fix: what to do about it; count: how many cases the finding stands for.
+    where: the file, layer or argument concerned; what: what was found; expected: what should
+    be there instead; fix: what to do about it; count: how many cases the finding stands for.
     """
 
     where: str
@@ -72,7 +72,7 @@ class Unsupported(ConvwiseError):
 
 
 class ExportMismatch(ConvwiseError):
-    """A written model that does not answer as ours."""
+    """A written model whose answers are not those of the trained network."""
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -81,19 +81,17 @@ NO_MEMORY = "can't allocate memory"  # in what PyTorch says
 
 
 def of_the_machine(error: BaseException, where: str) -> UnusableInput | None:
-    """What is said where the disk or the memory is at its end, whoever finds it; None of any other error.
+    """The message for a full or forbidden disk, or too little memory; None for any other error.
 
     where: what was being written, for an error that does not name it.
     """
     if isinstance(error, OSError) and error.errno in FORBIDDEN:
-        what, expected = f"cannot be opened ({error.strerror})", "a place where this user may read and write"
-        return UnusableInput(
-            str(error.filename or where), what, expected, "give the right to it, or name another place"
-        )
+        what, fix = f"cannot be opened ({error.strerror})", "grant permission, or name another place"
+        return UnusableInput(str(error.filename or where), what, "a place that this user may read and write", fix)
     if isinstance(error, OSError) and error.errno in FULL:
         what, fix = f"cannot be written ({error.strerror})", "make room there, and run the same command again"
         return UnusableInput(str(error.filename or where), what, "a disk with room that can be written to", fix)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY in str(error)):
-        what, fix = "there is not enough for this", "end other programs, raise the limit, or take smaller images"
-        return UnusableInput("memory", what, "more of it", fix)
+        what, fix = "is not enough for this", "close other programs, raise the limit, or use smaller images"
+        return UnusableInput("memory", what, "more free memory", fix)
     return None
