@@ -76,14 +76,13 @@ def kill(number: int, command: list[str]) -> Kill:
         ended = subprocess.run(
             [sys.executable, "-m", "convwise", *words], env=environment, capture_output=True, text=True, check=False
         )
-        one.problems += [f"the same command ended with {ended.returncode}: {ended.stderr[-500:]}"] * (
-            ended.returncode not in ENDED
-        )
-        if one.killed and one.orphan_seconds > ORPHANS_SECONDS:
-            one.problems.append(f"orphans lived for {one.orphan_seconds:.1f} s")
-        if ended.returncode in ENDED:
+        if ended.returncode in ENDED and (folder / "choice.json").exists():
             one.problems += _amiss(folder, kept)
             one.accuracy = json.loads((folder / "choice.json").read_text())["test"]["accuracy"]
+        else:
+            one.problems.append(f"the same command ended with {ended.returncode}: {ended.stderr[-500:]}")
+        if one.killed and one.orphan_seconds > ORPHANS_SECONDS:
+            one.problems.append(f"orphans lived for {one.orphan_seconds:.1f} s")
         left = [name for name in os.listdir(temporary) if not name.startswith(TORCHS)]
         one.problems += [f"left in TMPDIR: {name}" for name in left]
         shared = [name for name in os.listdir("/dev/shm") if processes & set(map(int, re.findall(r"\d+", name)))]

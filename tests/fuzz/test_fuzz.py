@@ -50,18 +50,18 @@ def test_a_short_run_finds_nothing(name, tmp_path):
     ("change", "said"),
     [
         (lambda c: c.pop("test"), "has no test"),
-        (lambda c: c.update(data=None), "in data"),
-        (lambda c: c["data"].update(classes="ab"), "in data.classes"),
-        (lambda c: c["data"].update(base_shape=[6, 6]), "in data.base_shape"),
-        (lambda c: c["data"]["facts"].update(scale=[0, 1, 2]), "in data.facts.scale"),
-        (lambda c: c["test"].update(accuracy="high"), "in test.accuracy"),
-        (lambda c: c["test"].update(n=True), "in test.n"),
-        (lambda c: c["effects"].append({}), "in effects"),
-        (lambda c: c["effects"].append(3), "in effects[1]"),
-        (lambda c: c["net"].update(layers=3), "in net"),
-        (lambda c: c["net"]["layers"].append({"type": "Conv9D"}), "in net"),
-        (lambda c: c.update(notes=[None]), "in notes[0]"),
-        (lambda c: c["reasons"]["choices"][0].update(because=3), "in reasons.choices[0].because"),
+        (lambda c: c.update(data=None), "at data"),
+        (lambda c: c["data"].update(classes="ab"), "at data.classes"),
+        (lambda c: c["data"].update(base_shape=[6, 6]), "at data.base_shape"),
+        (lambda c: c["data"]["facts"].update(scale=[0, 1, 2]), "at data.facts.scale"),
+        (lambda c: c["test"].update(accuracy="high"), "at test.accuracy"),
+        (lambda c: c["test"].update(n=True), "at test.n"),
+        (lambda c: c["effects"].append({}), "at effects"),
+        (lambda c: c["effects"].append(3), "at effects[1]"),
+        (lambda c: c["net"].update(layers=3), "at net"),
+        (lambda c: c["net"]["layers"].append({"type": "Conv9D"}), "at net"),
+        (lambda c: c.update(notes=[None]), "at notes[0]"),
+        (lambda c: c["reasons"]["choices"][0].update(because=3), "at reasons.choices[0].because"),
     ],
 )
 def test_a_choice_that_was_changed_is_refused_by_the_place(change, said, tmp_path):
@@ -98,7 +98,7 @@ def test_weights_that_claim_a_larger_net_than_their_file_holds_are_refused(tmp_p
     net["layers"][-1]["units"] = 2**31 - 1
     given["__metadata__"]["net"] = json.dumps(net)
     said = tried(TARGETS["safetensors"], json.dumps(given).encode(), tmp_path)
-    assert "it tells of a net of" in said
+    assert "it describes a network of" in said
 
 
 def test_everything_of_a_folder_is_read_where_nothing_was_changed(tmp_path):

@@ -1,4 +1,4 @@
-"""choice.json, read again: whatever others have made of it, what is missing or of another kind is said."""
+"""Reads choice.json again: it may have been changed by others, so what is missing or of another kind is reported."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def read(folder: Path, effect_of: Callable[[Any], Any]) -> dict[str, Any]:
     if missing:
         raise _refused(folder, f"has no {', '.join(missing)}")
     if wrong := _misfit(choice, KINDS):
-        raise _refused(folder, f"has something else than convwise writes in {wrong}")
+        raise _refused(folder, f"has an unexpected value at {wrong}")
     for name, made, values in (("net", Net.from_json, [choice["net"]]), ("effects", effect_of, choice["effects"])):
         try:
             for value in values:
                 made(value)
         except ConvwiseError as error:
-            raise _refused(folder, f"has something else than convwise writes in {name}: {error}") from error
+            raise _refused(folder, f"has an unexpected value at {name}: {error}") from error
         except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
-            raise _refused(folder, f"has something else than convwise writes in {name}") from error
+            raise _refused(folder, f"has an unexpected value at {name}") from error
     found: dict[str, Any] = choice
     return found
 

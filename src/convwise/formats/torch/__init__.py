@@ -299,7 +299,7 @@ def read(path: Path) -> tuple[Net, Weights, tuple[str, ...]]:
         net = Net.from_json(json.loads(header["net"]))
         needed, held = 4 * sum(map(prod, layout(net).values())), path.stat().st_size
         if needed > held:  # before so much is built
-            raise ValueError(f"it tells of a net of {needed:,} bytes, and has {held:,}")
+            raise ValueError(f"it describes a network of {needed:,} bytes, but holds {held:,}")
         module = build(net)
         module.load_state_dict(load_file(path))
         return net, weights(module, net), tuple(map(str, json.loads(header["classes"])))
