@@ -247,7 +247,7 @@ def table(found: list[dict[str, Any]]) -> str:
     """Kills by the stage that they came in, in the order of a study."""
     killed = [one for one in found if one["killed"]]
     stages = dict.fromkeys(one["stage"] or "start" for one in sorted(killed, key=lambda one: one["kept"]))
-    lines = ["| stage | kills | folders that were not whole |", "|---|---|---|"]
+    lines = ["| stage at the kill | kills | with any problem afterwards |", "|---|---|---|"]
     for stage in stages:
         here = [one for one in killed if (one["stage"] or "start") == stage]
         lines.append(f"| {stage} | {len(here)} | {sum(bool(one['problems']) for one in here)} |")
