@@ -20,9 +20,10 @@ TESTS_ONLY = ("tensorflow", "jax", "pytest", "hypothesis", "playwright", "mypy",
 
 
 def pinned(file: str) -> dict[str, str]:
-    """Name -> version in a file of requirements; every line is a pin or a comment."""
+    """Name -> version in a file of requirements, of what is for this platform; every line is a pin or a comment."""
     lines = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    wanted = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate()]
+    return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in wanted}
 
 
 def needed(names: list[str]) -> set[str]:

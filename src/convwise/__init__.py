@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ __all__ = [
     "read",
     "report",
 ]
+
+# convwise talks to nobody. ONNX Runtime would, from 1.29 on: it reports each start to its maker, unless this is set
+# before it is loaded. https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Those that are not in convwise.verbs, which loads the training engine.
 _ELSEWHERE = {

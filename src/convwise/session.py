@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine
 from convwise.core.progress import Progress
 from convwise.core.records import Result, from_json, to_json
 from convwise.images.loading import Images
@@ -28,7 +28,6 @@ from convwise.training.tasks import TASKS
 SETTINGS, SPENT = "convwise:settings", "convwise:spent_seconds"
 OPENED, OPENED_FOR = "convwise:test_opened", "convwise:test_opened_for"
 FACTS, ADVICE = "convwise:facts", "convwise:advice"
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 MOST_SPENT = 0.7  # of the budget, by what went before a study was continued
 
 
@@ -139,26 +138,25 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def written(settings: Settings) -> Iterator[None]:
-    """UnusableInput where the disk is full, or may not be written any more; what was found stays in the ledger."""
+    """UnusableInput where the disk or the memory is at its end; what was found stays in the ledger."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (told := of_the_machine(error, str(settings.out))) is None:
             raise
-        what = f"cannot be written ({error.strerror})"
-        fix = "make room there, and run the same command again"
-        where = str(error.filename or settings.out)
-        raise UnusableInput(where, what, "a disk with room that can be written to", fix) from error
+        raise told from error
 
 
 @contextmanager
 def tidied(settings: Settings) -> Iterator[None]:
     """Afterwards there is nothing where nothing was begun, and of a finished study only what it hands over.
 
-    Before, what a kill left half moved is moved.
+    Before, what a kill left half moved is moved. Inside, temporary files of any framework are the study's own, so that
+    they go with it, whatever ends it.
     """
     whole.finish(settings.out)
-    fresh = not settings.ledger.exists()
+    fresh, usual = not settings.ledger.exists(), tempfile.tempdir
+    tempfile.tempdir = str(settings.work)
     try:
         yield
     except (ConvwiseError, KeyboardInterrupt):
@@ -170,5 +168,7 @@ def tidied(settings: Settings) -> Iterator[None]:
         elif deliver.is_finished(settings.out):
             shutil.rmtree(settings.work, ignore_errors=True)
         raise
+    finally:
+        tempfile.tempdir = usual
     if deliver.is_finished(settings.out):
         shutil.rmtree(settings.work, ignore_errors=True)

@@ -395,7 +395,8 @@ def test_the_exit_code_says_whether_the_accuracy_is_kept(kept, tmp_path, monkeyp
 
     sample = {**GIVEN.sample}
     choice = {
-        "net": {"input_shape": [28, 28, 1]}, "sample": sample, "effects": [], "data": {}, "provenance": {},
+        "net": {"input_shape": [28, 28, 1], "layers": []}, "sample": sample,
+        "effects": [], "data": {}, "provenance": {},
         "test": {"kind": "test", "accuracy": 0.9, "low": 0.8, "high": 0.95, "n": 50},
         "cost": {"params": 9, "macs": 9, "latency_ms": 1.0},
         "goal": {"text": "macs where accuracy>=97%", "kept": kept},

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ from convwise.cli import serve as cli_serve
 from convwise.cli.console import err, out, table, watching
 from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
 from convwise.core.clock import STARTED
-from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine
 from convwise.core.text import number, times
 
 if TYPE_CHECKING:
@@ -276,8 +276,9 @@ def predict(
             sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the locale
         deliver.write_csv(rows, classes, sys.stdout)
     else:
-        with csv_file.open("w", newline="", encoding="utf-8") as file:
-            deliver.write_csv(rows, classes, file)
+        with io.StringIO(newline="") as text:
+            deliver.write_csv(rows, classes, text)
+            deliver.replaced(csv_file, text.getvalue())
     broken = [row for row in rows if "error" in row]
     for row in broken:
         err().print(f"{row['path']}: {row['error']}", highlight=False, soft_wrap=True)
@@ -356,10 +357,21 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no reason to stop
     try:
-        app()
-    except ConvwiseError as error:
-        err().print(f"convwise: {error}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here a full disk can still be told
+    except (ConvwiseError, OSError, MemoryError, RuntimeError) as error:
+        told = error if isinstance(error, ConvwiseError) else of_the_machine(error, "the output")
+        if told is None:
+            raise
+        if isinstance(
+            error, OSError
+        ):  # what cannot be written now would be tried again, and told by Python, at the end
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        err().print(f"convwise: {told}", highlight=False, soft_wrap=True)
+        sys.exit(told.exit_code)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from convwise.core.layers import Layer, layer_from_json, layer_to_json, parameters
+from convwise.core.parameters import MOST_COUNT
 from convwise.core.problems import UnusableInput
 
 INPUT = "input"
@@ -32,6 +33,8 @@ class Net:
         shape = tuple(self.input_shape)
         if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
             raise UnusableInput("input shape", f"is {self.input_shape}", "(height, width, channels), each at least 1")
+        if max(shape) > MOST_COUNT:
+            raise UnusableInput("input shape", f"is {self.input_shape}", f"at most {MOST_COUNT:,} px and channels")
         object.__setattr__(self, "input_shape", shape)
         object.__setattr__(self, "layers", tuple(_resolved(self.layers)))
 

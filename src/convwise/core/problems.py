@@ -12,6 +12,7 @@ The error tree:
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,3 +73,25 @@ class Unsupported(ConvwiseError):
 
 class ExportMismatch(ConvwiseError):
     """A written model whose answers are not those of the trained network."""
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+FORBIDDEN = {errno.EACCES, errno.EPERM}
+NO_MEMORY = "can't allocate memory"  # in what PyTorch says
+
+
+def of_the_machine(error: BaseException, where: str) -> UnusableInput | None:
+    """The message for a full or forbidden disk, or too little memory; None for any other error.
+
+    where: what was being written, for an error that does not name it.
+    """
+    if isinstance(error, OSError) and error.errno in FORBIDDEN:
+        what, fix = f"cannot be opened ({error.strerror})", "grant permission, or name another place"
+        return UnusableInput(str(error.filename or where), what, "a place that this user may read and write", fix)
+    if isinstance(error, OSError) and error.errno in FULL:
+        what, fix = f"cannot be written ({error.strerror})", "make room there, and run the same command again"
+        return UnusableInput(str(error.filename or where), what, "a disk with room that can be written to", fix)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY in str(error)):
+        what, fix = "is not enough for this", "close other programs, raise the limit, or use smaller images"
+        return UnusableInput("memory", what, "more free memory", fix)
+    return None

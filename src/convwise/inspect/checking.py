@@ -117,12 +117,7 @@ def _from_json(path: Path) -> Lifted:
 def _from_safetensors(path: Path) -> Lifted:
     from convwise import formats
 
-    try:
-        net, weights, classes = formats.format_module("torch").read(path)
-    except ConvwiseError:
-        raise
-    except Exception as error:  # whatever safetensors and torch say of a broken file
-        raise UnusableInput(str(path), f"cannot be read: {error}", "a file that `convwise choose` wrote") from error
+    net, weights, classes = formats.format_module("torch").read(path)
     return Lifted(net, weights, classes)
 
 

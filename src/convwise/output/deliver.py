@@ -39,7 +39,7 @@ from convwise.formats.weights import Weights
 from convwise.formats.written import Beside, preparation
 from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
-from convwise.output import report
+from convwise.output import report, stored
 from convwise.output.answers import second_thoughts
 from convwise.output.views import MOST_ODD, Odd
 from convwise.training.host import Host
@@ -47,7 +47,6 @@ from convwise.training.machine import ThisMachine
 from convwise.training.scores import baseline, interval, recalls, value
 
 CHECKED_IMAGES = 64
-WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def write(material: Material) -> Path:
     undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, differences, score))
     choice = _choice(material, cost, differences, score)
     choice["notes"] += undrawn
-    _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
+    replaced(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     return folder
 
 
@@ -236,12 +235,12 @@ def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
     told, reasons = [effect_of(row) for row in choice["effects"]], choice["reasons"]
     for row in reasons["choices"]:
         row["trials"] = said_by(told, row["parameter"], row["value"]) or row.get("trials")
-    _replace(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
+    replaced(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     page, given = folder / "report.html", [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
     renewed = report.renewed(page.read_text(encoding="utf-8"), told, given, choice["sample"]) if page.exists() else None
     if renewed is None:
         return f"{page} is missing or of an older convwise: the effects are in choice.json alone"
-    _replace(page, renewed)
+    replaced(page, renewed)
     return ""
 
 
@@ -312,23 +311,23 @@ def warm_up() -> None:
         import_module("vl_convert")
 
 
-def _replace(path: Path, text: str) -> None:
+def replaced(path: Path, text: str) -> None:
+    """Write a file beside, and move it into its place: what was there stays whole where that fails."""
+    if path.exists() and not path.is_file():  # a pipe, a device
+        path.write_text(text, encoding="utf-8", newline="")
+        return
     beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_choice(folder: str | Path) -> dict[str, Any]:
     """choice.json of a folder that `choose` wrote. UnusableInput where it is not one."""
-    expected, fix = "a folder that `convwise choose` wrote", "run `convwise choose`"
-    try:
-        choice = json.loads((Path(folder) / "choice.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusableInput(str(folder), f"holds no choice ({type(error).__name__})", expected, fix) from error
-    missing = [key for key in WRITTEN if not (isinstance(choice, dict) and key in choice)]
-    if missing:
-        raise UnusableInput(str(folder), f"its choice.json has no {', '.join(missing)}", expected, fix)
-    return dict(choice)
+    return stored.read(Path(folder), effect_of)
 
 
 def located(source: str, directory: str | None) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import inspect
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from convwise.core.layers import Layer
 from convwise.core.net import INPUT, Net
-from convwise.core.problems import Unsupported, UnusableInput
+from convwise.core.problems import ConvwiseError, Unsupported, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables
 from convwise.formats.lowering.torch import STATEFUL, lower
@@ -289,22 +291,41 @@ def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
 
 
 def read(path: Path) -> tuple[Net, Weights, tuple[str, ...]]:
-    """The net, weights and class names in a model.safetensors that `save` wrote."""
-    with safetensors.safe_open(path, "pt") as file:
-        header = file.metadata() or {}
+    """The net, weights and class names in a model.safetensors that `save` wrote. UnusableInput where it is none."""
+    header = _header(path)
     if "net" not in header:
         raise UnusableInput(str(path), "was not written by convwise", "a model.safetensors from a choice folder")
-    net = Net.from_json(json.loads(header["net"]))
-    module = build(net)
-    module.load_state_dict(load_file(path))
-    return net, weights(module, net), tuple(json.loads(header["classes"]))
+    with _whole(path):
+        net = Net.from_json(json.loads(header["net"]))
+        needed, held = 4 * sum(map(prod, layout(net).values())), path.stat().st_size
+        if needed > held:  # before so much is built
+            raise ValueError(f"it describes a network of {needed:,} bytes, but holds {held:,}")
+        module = build(net)
+        module.load_state_dict(load_file(path))
+        return net, weights(module, net), tuple(map(str, json.loads(header["classes"])))
 
 
 def beside(path: Path) -> Beside:
     """What a model.safetensors that `save` wrote tells beside the net."""
-    with safetensors.safe_open(path, "pt") as file:
-        header = file.metadata() or {}
-    return Beside.of({name: json.loads(header[name]) for name in ("reasons", "wide") if name in header})
+    header = _header(path)
+    with _whole(path):
+        return Beside.of({name: json.loads(header[name]) for name in ("reasons", "wide") if name in header})
+
+
+def _header(path: Path) -> dict[str, str]:
+    with _whole(path), safetensors.safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """UnusableInput for whatever safetensors, JSON and torch say of a damaged file."""
+    try:
+        yield
+    except ConvwiseError:
+        raise
+    except Exception as error:
+        raise UnusableInput(str(path), f"cannot be read: {error}", "a file that `convwise choose` wrote") from error
 
 
 def forward(module: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

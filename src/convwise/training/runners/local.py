@@ -87,6 +87,19 @@ class Member:
                 pass
 
 
+@dataclass(frozen=True)
+class _Door:
+    """A semaphore that begins at 0, in the two ends of a pipe: one of the system's has a name, which a kill leaves."""
+
+    ends: tuple[Connection, Connection]
+
+    def release(self) -> None:
+        os.write(self.ends[1].fileno(), b"+")
+
+    def acquire(self, block: bool = True) -> bool:
+        return (block or self.ends[0].poll()) and bool(os.read(self.ends[0].fileno(), 1))
+
+
 @dataclass(eq=False)
 class _Worker:
     """One process, the pipe to it, and the trial that it runs. Times are in seconds that the study was awake."""
@@ -140,13 +153,16 @@ class LocalRunner:
             raise UnusableInput("--workers", f"is {workers}", "at least 1")
         self._work, self._host = work, host
         self._context = multiprocessing.get_context("spawn")
-        doors = [self._context.Semaphore(0) for _ in range(workers)]
+        doors = [self._door() for _ in range(workers)]
         lost = self._context.RawValue("b", 0)
         memory = self._context.RawArray("f", workers * CAPACITY if workers > 1 else 1)
         self._inbox: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
         self._team: dict[int, Result] = {}  # of the members that have ended, by rank
         self._looked = time.monotonic()
         self._workers = [self._start(Member(rank, workers, doors, lost, memory)) for rank in range(workers)]
+
+    def _door(self) -> Any:
+        return _Door(self._context.Pipe(duplex=False)) if os.name == "posix" else self._context.Semaphore(0)
 
     def _start(self, member: Member) -> _Worker:
         ours, theirs = self._context.Pipe()

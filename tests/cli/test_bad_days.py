@@ -1,0 +1,123 @@
+"""Full disks, too little memory, nobody's home: one sentence and exit code 2, or an answer; never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from convwise.cli import app as cli
+from convwise.core.problems import of_the_machine
+from convwise.output import deliver
+from studies import ENVIRONMENT
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """`convwise WORDS` in this process: (exit code, stderr)."""
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+
+    def call(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["convwise", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        return code, capsys.readouterr().err
+
+    return call
+
+
+@contextmanager
+def no_file_longer_than(size: int):
+    """As a disk that is full: the system refuses to write more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("form", ["keras", "torch", "onnx", "json"])
+def test_export_on_a_full_disk_changes_nothing(chosen, tmp_path, said, form):
+    folder = shutil.copytree(chosen.folder, tmp_path / "chosen")
+    before = contents(folder)
+    with no_file_longer_than(100):
+        code, told = said("export", folder, "--to", form)
+    assert code == 2
+    assert "cannot be written" in told
+    assert "make room there" in told
+    assert "Traceback" not in told
+    assert contents(folder) == before
+    assert [path for path in folder.iterdir() if path.is_dir()] == []
+
+
+def test_predict_on_a_full_disk_keeps_the_table_that_was_there(chosen, tmp_path, said):
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\n")
+    with no_file_longer_than(100):
+        code, told = said("predict", chosen.folder, chosen.images, "--csv", table)
+    assert code == 2
+    assert f"{table}: cannot be written (File too large)" in told.replace("\n", "")
+    assert table.read_text() == "path,label\n"
+    assert list(tmp_path.iterdir()) == [table]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_behind_standard_output_is_told():
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "convwise", "layer", "8x8x1", "--filters", "2", "--kernel-size", "3"]
+        ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "No space left on device" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_too_little_memory_is_told(chosen, said, monkeypatch, error):
+    def predict(*_, **__):
+        raise error
+
+    monkeypatch.setattr(deliver, "predict", predict)
+    code, told = said("predict", chosen.folder, chosen.images)
+    assert code == 2
+    assert "convwise: memory: is not enough for this; expected more free memory. Fix: close other programs" in told
+
+
+def test_a_place_that_may_not_be_used_is_not_called_full():
+    told = str(of_the_machine(PermissionError(errno.EACCES, "Permission denied", "a.onnx"), "x"))
+    assert told.startswith("a.onnx: cannot be opened (Permission denied); expected a place that this user may read")
+    assert of_the_machine(ValueError("a fault of ours"), "x") is None
+    assert of_the_machine(RuntimeError("a fault of ours"), "x") is None
+    assert of_the_machine(FileNotFoundError(errno.ENOENT, "No such file", "a"), "x") is None
+
+
+@pytest.mark.parametrize("words", ["report FOLDER", "look IMAGES", "predict FOLDER IMAGES", "check FOLDER"])
+def test_a_user_whom_the_system_does_not_know_is_served(chosen, said, monkeypatch, words):
+    def nobody(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    given = words.replace("FOLDER", str(chosen.folder)).replace("IMAGES", str(chosen.images)).split()
+    code, told = said(*given)
+    assert (code, "Traceback" in told) == (0, False)
