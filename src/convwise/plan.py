@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -26,8 +26,8 @@ LEAST_SECONDS = 3.0  # of a part of the race
 MINIMUM_TRIAL_SECONDS = 1.5
 MINIMUM_FINAL_SECONDS = 2.0
 TEAM_GAIN = 0.9  # of a further worker, where several train one net
-WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
-MOST_SLOWNESS = 2.0  # that writing is given more time for, where the machine is busy
+WRITE_SECONDS = 6.0  # kept for checking and writing what comes out, beside scoring, on an idle machine
+LEAST_TRAINED = 0.5  # of the time that is left, however slow writing is: it leaves out what it can do without
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plan:
     image_seconds: predicted, of one training image of the advised net on one worker; sizes: images to
     train on, and to validate; evidence: share of the core time for comparisons; goes_until: the share
     of the budget by which the training of the race's leader has come to its end; threads: of a training
-    that has the machine to itself.
+    that has the machine to itself; slowness: how many seconds one second of work takes at this moment.
     """
 
     clock: Clock
@@ -47,6 +47,7 @@ class Plan:
     evidence: float
     goes_until: float = 1.0
     threads: int = 1
+    slowness: Callable[[], float] = lambda: 1.0
 
     @property
     def overhead_seconds(self) -> float:
@@ -102,12 +103,11 @@ class Plan:
         return Allowed(waves, None, seconds)
 
     def final_seconds(self, chosen: Result, scored: int) -> float:
-        """What is left beside writing, which takes longer on a busy machine, and scoring, a third of training."""
-        speed = chosen.images_per_second
-        busy = 1 / max(speed * self.image_seconds, 1e-3)  # 1 where nothing else runs
-        writing = min(max(busy, 1.0), MOST_SLOWNESS) * WRITE_SECONDS
-        ending = writing + train.OVERHEAD_SECONDS + scored / max(speed, 1.0)
-        return max(self.clock.until(FINAL.until) - ending, MINIMUM_FINAL_SECONDS)
+        """What is left beside writing, which takes as much longer as the machine is busy, and scoring."""
+        left = self.clock.until(FINAL.until)
+        ending = self.slowness() * (WRITE_SECONDS + train.OVERHEAD_SECONDS)
+        ending += scored / max(chosen.images_per_second, 1.0)
+        return max(left - ending, LEAST_TRAINED * left, MINIMUM_FINAL_SECONDS)
 
     def trained_share(self, chosen: Result, parts: Sequence[Result], seconds: float | None) -> float:
         speed = self.team_speed if chosen.trial.threads > 1 else 1.0
@@ -192,9 +192,9 @@ def planned(advice: Advice, sizes: tuple[int, int], clock: Clock, host: Host, wo
             evidence: float = Settings.evidence) -> Plan:  # fmt: skip
     """How a study on this host shares out its time; sizes and evidence as a Plan has them."""
     total = analyse(advice.net).total
-    image_seconds = host.pace.seconds(total.macs, total.activation_bytes)
+    image_seconds = host.slowness() * host.pace.seconds(total.macs, total.activation_bytes)
     until = TEACHER.until if advice.space.goal.cheapest else FINAL.until
-    return Plan(clock, workers or host.workers, image_seconds, sizes, evidence, until, host.cores)
+    return Plan(clock, workers or host.workers, image_seconds, sizes, evidence, until, host.cores, host.slowness)
 
 
 def needed(views: float, images: int, seconds: float, short: str = "The budget was too short") -> str:

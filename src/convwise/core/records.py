@@ -109,6 +109,9 @@ class Trial:
     teacher: str = ""
 
 
+INTERRUPTED = "interrupted"  # the reason of a Result whose training was brought to an early end
+
+
 @dataclass(frozen=True)
 class Engine:
     """Where and how training computes: a torch device, and the dtype of its convolutions."""
@@ -142,6 +145,8 @@ class Point:
 @dataclass(frozen=True)
 class Result:
     """What became of a trial.
+
+    One that was brought to an early end is 'done', with INTERRUPTED as its reason, and its span ends at 1.
 
     score: accuracy on the validation part (None where it failed or part is 'all'); correct: one
     '0' or '1' per validation example, in their order; cost: params, macs, activation_bytes, and

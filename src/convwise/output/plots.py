@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -54,8 +56,23 @@ CONFIG: dict[str, Any] = {
 }
 
 
+_left_out: ContextVar[bool] = ContextVar("plots are left out", default=False)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Inside, `render` draws nothing: there is no time for it."""
+    before = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(before)
+
+
 def render(chart: Any) -> str:
     """The chart as an SVG element to put into a page; it has no ids, so several can stand in one page."""
+    if _left_out.get():
+        return ""
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(chart.to_dict(), config=CONFIG, allowed_base_urls=[])

@@ -106,7 +106,8 @@ class Following:
             told = news(self.folder)
             mark = self.folder / "choice.json"
             written = mark.stat().st_mtime_ns if mark.is_file() else 0
-            version = f"{len(told.events)}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
+            lasting = sum(not each.get("live") for each in told.events)  # nothing is drawn anew for each second
+            version = f"{lasting}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
             if self._known is None or self._known.version != version:
                 results = tuple(result for _, result in self._rows if result.trial.stage != MEASURED)
                 self._known = Known(version, told, results, notes, self._choice() if written else None)
