@@ -142,8 +142,8 @@ class Plan:
     def __str__(self) -> str:
         """What the budget is enough for, in a sentence."""
         changes = self.changes()
-        budget, epochs = duration(self.clock.budget), f"{max(self.epochs(), 1):,.0f}"
-        said = f"in {budget} this machine can train one network for about {epochs} epochs"
+        budget, epochs = duration(self.clock.budget), round(max(self.epochs(), 1))
+        said = f"in {budget} this machine can train one network for about {epochs:,} epoch{'s' if epochs > 1 else ''}"
         if not self.evidence:
             return said
         said += f" and test {f'about {changes}' if changes else 'no'} change{'s' if changes > 1 else ''} of it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -364,6 +365,7 @@ def command() -> None:
     with suppress(OSError, ValueError):  # whoever read it may be gone
         sys.stdout.flush()
         sys.stderr.flush()
+    atexit._run_exitfuncs()  # of multiprocessing, among others
     os._exit(code)
 
 

@@ -32,7 +32,7 @@ from convwise.output.answers import second_thoughts
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
 
-CHECKED_IMAGES = 64
+CHECKED_IMAGES = 32
 STEPS = 4  # of writing: scoring, the models, what the network sees, the report
 SIGHT_SECONDS, REPORT_SECONDS = 2.0, 2.0  # of these steps, on an idle machine
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json

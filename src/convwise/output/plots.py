@@ -56,12 +56,13 @@ CONFIG: dict[str, Any] = {
 }
 
 
+LEFT_OUT = '<p class="empty">Left out: there was no time to draw it.</p>'
 _left_out: ContextVar[bool] = ContextVar("plots are left out", default=False)
 
 
 @contextmanager
 def left_out() -> Iterator[None]:
-    """Inside, `render` draws nothing: there is no time for it."""
+    """Inside, `render` says LEFT_OUT instead of drawing."""
     before = _left_out.set(True)
     try:
         yield
@@ -72,7 +73,7 @@ def left_out() -> Iterator[None]:
 def render(chart: Any) -> str:
     """The chart as an SVG element to put into a page; it has no ids, so several can stand in one page."""
     if _left_out.get():
-        return ""
+        return LEFT_OUT
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(chart.to_dict(), config=CONFIG, allowed_base_urls=[])

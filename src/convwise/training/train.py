@@ -132,7 +132,8 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
         trial = replace(trial, span=(trial.span[0], 1.0))
     correct = _correct(model, held_out, engine, TASKS[task]) if held_out else np.zeros(0, bool)
     score = float(correct.mean()) if held_out else None
-    asked = not trial.recipe.flip and not run.cut  # there is no time for more than the answer
+    line.tell(Live(trial.id, 1.0, run.images / len(examples), None, run.images / seconds))
+    asked = not trial.recipe.flip and run.images >= 2 * len(correct) and not run.cut  # not where it costs most
     run.history.append(Point(seconds, run.images, run.mean_loss(), score))
     result = Result(
         trial=trial,

@@ -26,7 +26,7 @@ from convwise.training.host import Host
 
 Work = Callable[..., Result]  # (trial, line): see train.Line
 CAPACITY = 4_000_000  # numbers that a team can exchange: larger nets train on one member's threads
-GRACE_SECONDS = 30.0  # over twice a trial's own time without a word on how far it is, after which its worker is ended
+GRACE_SECONDS = 120.0  # over twice a trial's own time without a word on how far it is, after which its worker is ended
 SILENT_SECONDS = 30.0  # without a sign of life, after which a worker is ended
 LOADING_SECONDS = 180.0  # the same until it is ready: what is loaded may keep it from giving one
 BEAT_SECONDS = 0.5  # from one sign of life to the next
