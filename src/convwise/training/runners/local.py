@@ -330,10 +330,12 @@ def _beat(say: Callable[[str], None]) -> None:
 
 
 def _warm_up() -> None:
-    """Load the engine while the study still reads images."""
+    """Load the engine while the study still reads images; PyTorch loads more where the first optimizer is made."""
     import torch
 
     torch.set_num_threads(1)
+    with suppress(AttributeError):
+        torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
 def _guarded(work: Work, trial: Trial, line: WorkerLine) -> Result:
