@@ -14,7 +14,7 @@ from convwise.training import train
 from convwise.training.batches import Store
 from convwise.training.runners import Runner
 
-CUT_SECONDS = 4.0  # at most, until a training has come to an early end
+CUT_SECONDS, FIRST_SECONDS = 4.0, 8.0  # at most, until a training has come to an early end; where it is the only answer
 MOST_WORDS = 600  # on how far the trainings are, in one study
 
 
@@ -43,11 +43,14 @@ class Crew:
 
     def cut(self) -> None:
         """Bring what runs to an early end; record the final training, or the first one: they are answers."""
-        cut = sorted(self.runner.cut(CUT_SECONDS), key=lambda result: result.trial.id)
-        for result in cut:
-            first = not any(known.status == "done" for known in self.session.results)
-            if result.status == "done" and (first or result.trial.stage == FINAL.name):
+        seconds = CUT_SECONDS if self._has_answer else FIRST_SECONDS
+        for result in sorted(self.runner.cut(seconds), key=lambda result: result.trial.id):
+            if result.status == "done" and (result.trial.stage == FINAL.name or not self._has_answer):
                 self._record(result)
+
+    @property
+    def _has_answer(self) -> bool:
+        return any(result.status == "done" for result in self.session.results)
 
     @contextmanager
     def _telling(self, wave: Wave) -> Iterator[None]:

@@ -224,7 +224,7 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
         _tell(line, run, trial, done, len(examples))
     if average:
         average.end()
-    if tail and run.cut is None:  # else the rate has come down already
+    if tail and run.cut is None:  # else the rate has come down, and the running statistics are of these weights
         tail.end()
         with settling(model), torch.no_grad():
             for x, _ in islice(source, SETTLING_BATCHES):
