@@ -17,7 +17,6 @@ from convwise.core.layers import (
 )
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
-from convwise.core.records import Recipe
 from convwise.evidence.edits import FIVE, Subject, named, questions
 from studies import advice
 
@@ -40,7 +39,7 @@ PLAIN = Subject(NET)
 @pytest.fixture(scope="module")
 def chosen() -> Subject:
     given = advice()
-    return Subject(given.net, given.recipe, given.space, given.sample)
+    return Subject(given.net, given.recipe, given.sample)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_all_convolutions_at_once():
         ("kernelsize=5", UnusableInput, "kernel_size"),
         ("nothing.like=this", UnusableInput, "such as first.kernel_size=5"),
         ("first.kernel_size=3", UnusableInput, "is what the network has"),
-        ("padding=huge", UnusableInput, "huge is no padding; expected 'same', 'valid'"),
+        ("padding=huge", UnusableInput, "huge is not a padding that it can have; expected 'same', 'valid'"),
         ("first.filters=-3", UnusableInput, "at least 1"),
         ("first.kernel_size", UnusableInput, "NAME=VALUE, such as first.kernel_size=5"),
         ("=5", UnusableInput, "NAME=VALUE"),
@@ -145,7 +144,7 @@ def test_a_choice_of_the_space(chosen):
     now = chosen.sample["stage.kernel_size"]
     edit = named(chosen, f"stage.kernel_size={now + 2}")
     assert (edit.before, edit.after) == (now, now + 2)
-    assert edit.net == chosen.space.grow({**chosen.sample, "stage.kernel_size": now + 2})
+    assert edit.net == chosen.space.fit({**chosen.sample, "stage.kernel_size": now + 2}).net
     assert edit.sample["stage.kernel_size"] == now + 2
     assert edit.recipe == chosen.recipe
     assert named(chosen, "stage1_conv1.kernel_size=7").sample == {}  # one layer of it is of no sample
@@ -173,27 +172,22 @@ def test_a_layer_that_is_named_as_a_choice_can_be_what_no_sample_is(chosen):
 
 def test_a_change_that_needs_others_to_keep_the_goal_is_refused():
     given = advice("accuracy where params<4k")
-    subject = Subject(given.net, given.recipe, given.space, given.sample)
+    subject = Subject(given.net, given.recipe, given.sample)
     with pytest.raises(UnusableInput, match="goal's limits|would become|would also change"):
         named(subject, "stage.kernel_size=31")
 
 
 def test_a_choice_of_the_recipe_alone_is_an_edit(chosen):
-    """A space may say how a sample is trained: then two samples of one net differ."""
+    edit = named(chosen, "training.flip=true")
+    assert (edit.net, edit.recipe) == (chosen.net, replace(chosen.recipe, flip=True))
 
-    class Saying:
-        def __init__(self, space) -> None:
-            self.space = space
-            self.choices, self.fit, self.grow = space.choices, space.fit, lambda sample: chosen.net
 
-        def trained(self, sample) -> Recipe:
-            return replace(Recipe(), flip=sample["dropout"] == 0.5)
-
-    subject = replace(chosen, space=Saying(chosen.space), recipe=Recipe())
-    edit = named(subject, "dropout=0.5")
-    assert (edit.net, edit.recipe.flip) == (chosen.net, True)
-    with pytest.raises(UnusableInput, match="gives the same network"):
-        named(subject, "stage.kernel_size=5" if chosen.sample["stage.kernel_size"] != 5 else "stage.kernel_size=3")
+def test_a_value_that_gives_the_same_network_is_refused(chosen):
+    """The map is too small for more stages."""
+    stages = chosen.sample["stage.count"]
+    assert chosen.space.fit({**chosen.sample, "stage.count": 9}).net == chosen.net
+    with pytest.raises(UnusableInput, match=f"gives the same network as stage.count={stages}"):
+        named(chosen, "stage.count=9")
 
 
 # --- nothing asked -------------------------------------------------------------------------------

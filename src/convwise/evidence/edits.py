@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from convwise.core.calculus import analyse
+from convwise.core.configuration import Configuration, Draft
 from convwise.core.layers import Activation, Conv2D, DepthwiseConv2D, Layer, SeparableConv2D, parameters
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
 from convwise.core.records import Recipe
-from convwise.core.space import Choice, Sample, Space
+from convwise.core.space import Choice, Space
 from convwise.evidence.experiment import Edit
 
 FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
@@ -32,15 +33,19 @@ ENDS = ("linear", "softmax", "sigmoid")  # activations that are no choice
 
 @dataclass(frozen=True)
 class Subject:
-    """What is edited: a network, and where a study chose it, the space and its sample there.
+    """What is edited: a network, and where a study chose it, its configuration there.
 
     recipe: how it was trained, or None where that is not known.
     """
 
     net: Net
     recipe: Recipe | None = None
-    space: Space | None = None
-    sample: Sample = field(default_factory=dict)
+    sample: Configuration | None = None
+
+    @property
+    def space(self) -> Space | None:
+        """Where a study chose it from."""
+        return self.sample.space if self.sample else None
 
     @property
     def choices(self) -> Mapping[str, Choice]:
@@ -61,7 +66,8 @@ def named(subject: Subject, text: str) -> Edit:
         return _of_space(subject, name, value)
     layer, _, parameter = name.rpartition(".")
     if layer:
-        return _of_layer(subject, layer, parameter, value)
+        _check_name(subject, layer, parameter)
+        return _edited(subject, {layer: parameter}, name, value)
     if name in FIVE:
         return _of_all(subject, name, value)
     raise _unknown(subject, name)
@@ -94,26 +100,27 @@ def questions(subject: Subject, evidence: Sequence[Mapping[str, Any]] = ()) -> l
 
 def _of_space(subject: Subject, name: str, text: str) -> Edit:
     """One choice of the space, and nothing else, at another value."""
-    assert subject.space
-    choice, before = subject.choices[name], subject.space.fit(subject.sample)
+    assert subject.sample
+    choice, before = subject.choices[name], subject.sample
     value = _legal(choice, text)
     try:
-        after = subject.space.fit({**subject.sample, name: value})
-        net, recipe = subject.space.grow(after), trained(subject.space, after, subject.recipe)
+        after = before.space.fit({**before, name: value})
     except Infeasible as error:
         raise UnusableInput(f"{FLAG} {name}={text}", error.problem.what, error.problem.expected) from error
-    if others := [each for each in after if after[each] != before.get(each) and each != name]:
-        changes = ", ".join(f"{each} {before.get(each)} -> {after[each]}" for each in others)
+    if others := [each for each in after if after[each] != before[each] and each != name]:
+        changes = ", ".join(f"{each} {before[each]} -> {after[each]}" for each in others)
         what = f"would also change {changes}, to keep the goal's limits"
-        raise UnusableInput(f"{FLAG} {name}={text}", what, f"a value that does not; {name} is {before[name]}")
+        raise UnusableInput(
+            f"{FLAG} {name}={text}", what, f"a value that changes nothing else; it is {before[name]} now"
+        )
     if after[name] != value:
         what = f"would become {after[name]}"
         raise UnusableInput(f"{FLAG} {name}={text}", what, "one of " + ", ".join(map(str, choice.legal)))
-    if (net.id, recipe) == (subject.net.id, subject.recipe):
+    if after.key == (subject.net.id, subject.recipe):
         is_so = value == before[name]
         what = "is what the network has" if is_so else f"gives the same network as {name}={before[name]}"
         raise UnusableInput(f"{FLAG} {name}={text}", what, _other(choice, before[name]))
-    return Edit(name, net, before[name], value, recipe, after)
+    return Edit(name, after.net, before[name], value, after.recipe, dict(after))
 
 
 def _legal(choice: Choice, text: str) -> Any:
@@ -134,19 +141,6 @@ def _legal(choice: Choice, text: str) -> Any:
 def _other(choice: Choice, now: Any) -> str:
     others = [str(value) for value in choice.legal if value != now]
     return "another value, such as " + ", ".join(others) if others else "another value"
-
-
-def trained(space: Space, sample: Sample, recipe: Recipe | None) -> Recipe | None:
-    """How the net of a sample is trained: a space may let the sample say it."""
-    says = getattr(space, "trained", None)
-    found: Recipe | None = says(sample) if says else recipe
-    return found
-
-
-def _of_layer(subject: Subject, name: str, parameter: str, text: str) -> Edit:
-    """One parameter of one layer at another value."""
-    _check_name(subject, name, parameter)
-    return _edited(subject, {name: parameter}, f"{name}.{parameter}", text)
 
 
 def _check_name(subject: Subject, name: str, parameter: str) -> None:
@@ -177,7 +171,7 @@ def _of_all(subject: Subject, parameter: str, text: str) -> Edit:
     """One parameter of all convolutions that it bears on; filters also as a multiple: 'x2', 'x0.5'."""
     layers = [layer for layer in subject.net.layers if _bears_on(parameter, layer)]
     if not layers:
-        raise UnusableInput(FLAG, f"{parameter}: no layer of this network has one to change", "another parameter")
+        raise UnusableInput(FLAG, f"no layer of this network has a {parameter} to change", "another parameter")
     return _edited(subject, {layer.name: parameter for layer in layers}, parameter, text)
 
 
@@ -210,7 +204,7 @@ def _set(net: Net, layer: str, parameter: str, text: str, where: str) -> Net:
     try:
         return net.edit(layer, **{parameter: _value(text, getattr(net[layer], parameter))})
     except UnusableInput as error:
-        raise UnusableInput(where, f"{text} is no {parameter}", error.problem.expected) from error
+        raise UnusableInput(where, f"{text} is not a {parameter} that it can have", error.problem.expected) from error
 
 
 def _value(text: str, now: Any) -> Any:
@@ -246,7 +240,11 @@ def _unknown(subject: Subject, name: str, declared: Sequence[str] = ()) -> Unusa
     if declared:
         near = [f"{layer}.{each}" for each in get_close_matches(parameter, declared, 3, 0.5) or declared]
         return UnusableInput(f"{FLAG} {name}", f"{layer} has no {parameter}", " or ".join(near[:8]))
-    return UnusableInput(f"{FLAG} {name}", "is no name here", " or ".join(near) or "NAME such as " + _example(subject))
+    return UnusableInput(
+        f"{FLAG} {name}",
+        "names nothing that can be changed here",
+        " or ".join(near) or "NAME such as " + _example(subject),
+    )
 
 
 def _example(subject: Subject) -> str:
@@ -261,7 +259,7 @@ def _example(subject: Subject) -> str:
 def _general(subject: Subject, parameter: str) -> Iterator[Edit]:
     """A parameter of the question at other values: by choices of the space, else of all convolutions at once."""
     choices = [choice for name, choice in subject.choices.items() if name.rpartition(".")[2] == parameter]
-    texts = [f"{choice.name}={value}" for choice in choices for value in _nearest(choice, subject.sample)]
+    texts = [f"{choice.name}={value}" for choice in choices for value in _nearest(choice, subject.sample or {})]
     if not choices:
         layer = next((layer for layer in subject.net.layers if _bears_on(parameter, layer)), None)
         where = f"{layer.name}." if layer and parameter == "strides" else ""  # of every layer it would be nonsense
@@ -284,7 +282,7 @@ def _possible(subject: Subject, texts: Sequence[str]) -> Iterator[Edit]:
             continue
 
 
-def _nearest(choice: Choice, sample: Sample) -> list[Any]:
+def _nearest(choice: Choice, sample: Draft) -> list[Any]:
     """A few other values: of numbers the nearest ones, one on each side first."""
     now = sample.get(choice.name, choice.values[0])
     others = [value for value in choice.values if value != now]
