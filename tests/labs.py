@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
 from convwise.core.net import Net
-from convwise.core.progress import Watcher, quiet
-from convwise.core.records import Engine, Fingerprint, Pace, Point, Result, Trial
+from convwise.core.progress import Live, Watcher, quiet
+from convwise.core.records import INTERRUPTED, Engine, Fingerprint, Pace, Point, Result, Trial
 from convwise.core.space import LatencyModel
 from convwise.formats import torch as torch_format
 from convwise.images.loading import read
@@ -40,6 +40,9 @@ class MadeHost:
     engine: Engine = Engine()
     latency: LatencyModel = LatencyModel(0.001, 1e-9, 0)
 
+    def slowness(self) -> float:
+        return 1.0
+
     def latency_ms(self, net: Net) -> float:
         return self.latency.milliseconds(analyse(net))
 
@@ -53,7 +56,8 @@ class Serial:
 
     stops: (n, error) raises it instead of the trial after n; before: {stage: error} before a trial of that stage.
     score: sample -> a made-up score, instead of training. fails: the ids of trials that fail. ended: the ids of
-    the trials since it was started last; closed: whether it was closed after that.
+    the trials since it was started last; closed: whether it was closed after that. cuts: whether the trial that
+    `stops` came before can be brought to an early end.
     """
 
     stops: tuple[int, BaseException] | None = None
@@ -62,9 +66,12 @@ class Serial:
     fails: tuple[str, ...] = ()
     ended: list[str] = field(default_factory=list)
     closed: bool = False
+    cuts: bool = False
+    begun: Trial | None = None
+    live: tuple[Live, ...] = ()
 
     def __call__(self, work: Any, host: Any, workers: int) -> Serial:
-        self.work, self.ended, self.closed = work, [], False
+        self.work, self.ended, self.closed, self.begun = work, [], False, None
         return self
 
     def run(self, trials: Iterable[Trial]) -> Iterator[Result]:
@@ -72,6 +79,7 @@ class Serial:
             if trial.stage in self.before:
                 raise self.before[trial.stage]
             if self.stops and len(self.ended) >= self.stops[0]:
+                self.begun = trial
                 raise self.stops[1]
             self.ended.append(trial.id)
             yield self.result(trial)
@@ -84,6 +92,11 @@ class Serial:
             return found
         keep_untrained(self.work.args[0], trial)
         return made_up(trial, self.score(trial.sample))
+
+    def cut(self, seconds: float) -> Iterator[Result]:
+        if self.begun and self.cuts:
+            cut = replace(self.begun, span=(self.begun.span[0], 1.0))
+            yield replace(self.result(cut), reason=INTERRUPTED)
 
     def close(self) -> None:
         self.closed = True

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convwise.core.progress import Live
 from convwise.core.records import Result, Trial
 
 
@@ -19,14 +20,14 @@ def half(pipe: Any, text: bytes) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def work(trial: Trial, member: Any = None) -> Result:
-    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-0.5', 'tangle'."""
+def work(trial: Trial, line: Any = None) -> Result:
+    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-0.5', 'tell'."""
     what, _, rest = trial.id.partition("-")
     if what == "mean":  # 'mean-kill-1': the member of rank 1 does so instead
         how, _, rank = rest.rpartition("-")
-        if how and member.rank == int(rank):
-            return work(replace(trial, id=how))
-        return Result(trial, "done", score=float(member.mean(np.full(3, member.rank, np.float32)).mean()))
+        if how and line.team.rank == int(rank):
+            return work(replace(trial, id=how), line)
+        return Result(trial, "done", score=float(line.team.mean(np.full(3, line.team.rank, np.float32)).mean()))
     if what == "raise":
         raise RuntimeError("a made-up error\nwith a second line")
     if what == "memory":
@@ -41,6 +42,10 @@ def work(trial: Trial, member: Any = None) -> Result:
         time.sleep(600)
     if what == "sleep":
         time.sleep(float(rest))
+    if what == "tell":  # until it is asked to end
+        while not line.ending:
+            line.tell(Live(trial.id, 0.5, 1.0, None, 1.0))
+            time.sleep(0.05)
     if what == "half":  # it stops in the midst of what it says next
         Connection._send = half  # type: ignore[attr-defined]
     if what == "tangle":

@@ -1,5 +1,5 @@
 """python -m convwise."""
 
-from convwise.cli.app import main
+from convwise.cli.app import command
 
-main()
+command()

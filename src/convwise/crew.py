@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from convwise.core.records import Result, Trial
-from convwise.search.stages import Wave
+from convwise.search.stages import FINAL, Wave
 from convwise.session import Session
 from convwise.training import train
 from convwise.training.batches import Store
 from convwise.training.runners import Runner
+
+CUT_SECONDS, FIRST_SECONDS = 4.0, 8.0  # at most, until a training has come to an early end; where it is the only answer
+MOST_WORDS = 600  # on how far the trainings are, in one study
 
 
 @dataclass(frozen=True)
@@ -28,18 +33,42 @@ class Crew:
             self.session.tell(stage.name, note=wave.note)
         self._prepare(wave.trials)
         self.session.tell(stage.name, wave.number, wave.planned)
-        for result in self.runner.run(wave.trials):
-            self._record(result)
-            results.append(result)
+        with self._telling(wave):
+            for result in self.runner.run(wave.trials):
+                self._record(result)
+                results.append(result)
         if not stage.alone:
             self.session.tell(stage.name, wave.number + 1, wave.planned)
         return results
 
-    def here(self, trial: Trial) -> None:
-        """Run one trial in this process, whatever the workers do."""
-        self._prepare([trial])
-        settings, host = self.session.settings, self.session.lab.host
-        self._record(replace(train.run(settings.work, host.engine, settings.task, trial), host=host.name))
+    def cut(self) -> None:
+        """Bring what runs to an early end; record the final training, or the first one: they are answers."""
+        seconds = CUT_SECONDS if self._has_answer else FIRST_SECONDS
+        for result in sorted(self.runner.cut(seconds), key=lambda result: result.trial.id):
+            if result.status == "done" and (result.trial.stage == FINAL.name or not self._has_answer):
+                self._record(result)
+
+    @property
+    def _has_answer(self) -> bool:
+        return any(result.status == "done" for result in self.session.results)
+
+    @contextmanager
+    def _telling(self, wave: Wave) -> Iterator[None]:
+        """Inside, the watcher hears every second how far the trainings are; in long studies, less often."""
+        over, seconds = threading.Event(), max(self.session.settings.budget / MOST_WORDS, 1.0)
+
+        def tell() -> None:
+            while not over.wait(seconds):
+                if live := tuple(self.runner.live):
+                    self.session.tell(wave.stage.name, wave.number, wave.planned, live=live)
+
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def teach(self, teacher: Trial) -> None:
         """Store what a trained trial says of the images that others learn from."""

@@ -51,7 +51,7 @@ class Feed:
     def __init__(self, work: Path, about: Mapping[str, Any], watcher: Watcher) -> None:
         self._file, self._stop = work / EVENTS, work / STOP
         self._about, self._watcher = about, watcher
-        self._over = threading.Event()
+        self._over, self._writes = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._main = threading.current_thread() is threading.main_thread()
 
@@ -88,7 +88,7 @@ class Feed:
         self._write(event(progress))
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with suppress(OSError), self._file.open("r+") as file:  # a folder that was removed stays so
+        with self._writes, suppress(OSError), self._file.open("r+") as file:  # a folder that was removed stays so
             file.seek(0, os.SEEK_END)
             file.write(json.dumps({**line, "time": time.time()}) + "\n")
 

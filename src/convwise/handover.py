@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convwise.core.records import Advice, Fingerprint, Result, Verdict
+from convwise.core.records import INTERRUPTED, Advice, Fingerprint, Result, Verdict
 from convwise.output.deliver import Material
 from convwise.plan import needed
 from convwise.search.stages import FINAL
@@ -21,9 +21,10 @@ from convwise.training.tasks import TASKS
 def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict) -> Material:
     """Everything that is written; the sealed part is opened here, once."""
     ended = [r for r in session.results if r.trial.stage == FINAL.name]
-    final, interrupted = next((r for r in ended if r.status == "done"), None), not ended
+    final = next((r for r in reversed(ended) if r.status == "done"), None)
+    interrupted = all(r.reason == INTERRUPTED for r in ended)
     settings, images, chosen = session.settings, session.images, final or verdict.chosen
-    task, notes = TASKS[settings.task], (*verdict.notes, *_caveats(session, chosen, ended))
+    task, notes = TASKS[settings.task], (*verdict.notes, *_caveats(session, chosen, ended, interrupted))
     net = chosen.trial.net
     weights = train.load_weights(settings.work, chosen.trial.id)
     scored = images.test.open() if images.test else images.valid
@@ -63,9 +64,9 @@ def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) ->
     return f"{said} {needed(views, images, session.lab.clock.elapsed, short)}."
 
 
-def _caveats(session: Session, chosen: Result, ended: Sequence[Result]) -> list[str]:
-    """What the report must say beside the choice; ended: the final training, where it was not interrupted."""
-    said = [] if ended else ["The study was interrupted: this is the best so far."]
+def _caveats(session: Session, chosen: Result, ended: Sequence[Result], interrupted: bool) -> list[str]:
+    """What the report must say beside the choice; ended: the final training, as often as it was begun."""
+    said = ["The study was interrupted: this is the best so far."] if interrupted else []
     if chosen.trial.stage != FINAL.name:
         why = f" ({ended[-1].reason})" if ended else ""
         said.append(

@@ -6,11 +6,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ANSWER_SECONDS = 10.0  # after an interrupt the best so far is written
 REPEATED_SECONDS = 1.0  # a signal this soon after the first is the same wish: shells and make pass it on twice
 
 
@@ -18,13 +19,13 @@ class Interrupts:
     """Inside `with`, the first interrupt raises KeyboardInterrupt, or waits where that would lose the answer.
 
     Only signals that raise KeyboardInterrupt already are taken: SIGINT as Python has it, SIGTERM where the
-    command treats it as that. tell: called when an interrupt waits.
+    command treats it as that. tell: called at once, to say that it was heard.
     """
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[], None] = lambda: None) -> None:
         self.tell = tell
         self.asked: float | None = None  # when, in time.monotonic seconds
-        self._patient_from = inf
+        self._waits = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -45,15 +46,20 @@ class Interrupts:
                 raise KeyboardInterrupt
             return
         self.asked = now
-        if now < self._patient_from:
+        with suppress(RuntimeError):  # it came in the midst of another line
+            self.tell()
+        if not self._waits:
             raise KeyboardInterrupt
-        self.tell()
+
+    def left(self) -> float:
+        """Seconds until what was asked for is to be written; without end where nothing was asked."""
+        return inf if self.asked is None else self.asked + ANSWER_SECONDS - time.monotonic()
 
     @contextmanager
-    def waiting(self, after: float = 0.0) -> Iterator[None]:
-        """Inside, from `after` seconds on, a first interrupt waits: look at `asked` afterwards."""
-        self._patient_from = time.monotonic() + after
+    def waiting(self) -> Iterator[None]:
+        """Inside, a first interrupt waits: it loses nothing that is being done."""
+        self._waits = True
         try:
             yield
         finally:
-            self._patient_from = inf
+            self._waits = False

@@ -48,6 +48,9 @@ def html(progress: Progress, notes: list[str]) -> str:
         said.append(f"best so far {100 * progress.best.score:.1f} % {score}in validation")
         if progress.baseline is not None:
             said.append(f"always the largest class {100 * progress.baseline:.1f} %")
+    for live in progress.live[:1]:
+        now = f", {100 * live.accuracy:.1f} % of its training images" if live.accuracy is not None else ""
+        said.append(f"epoch {live.epochs:.1f}{now}")
     if progress.seconds_left is not None:
         said.append(f"{int(progress.seconds_left) // 60}:{int(progress.seconds_left) % 60:02d} left")
     return f"<p>{' · '.join(said)}</p>" + "".join(f"<p>{escape(note)}</p>" for note in notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -27,9 +27,9 @@ LEAST_SECONDS = 3.0  # of a part of the race
 MINIMUM_TRIAL_SECONDS = 1.5
 MINIMUM_FINAL_SECONDS = 2.0
 TEAM_GAIN = 0.9  # of a further worker, where several train one net
-WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
+WRITE_SECONDS = 6.0  # kept for checking and writing what comes out, beside scoring, on an idle machine
 BESIDE_SHARE, MOST_BESIDE = 0.15, 0.3  # of the budget, for trainings side by side with other networks, and for all
-MOST_SLOWNESS = 2.0  # that writing is given more time for, where the machine is busy
+LEAST_TRAINED = 0.5  # of the time that is left, however slow writing is: it leaves out what it can do without
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Plan:
     train on, and to validate; evidence: share of the core time for comparisons; goes_until: the share
     of the budget by which the training of the race's leader has come to its end; threads: of a training
     that has the machine to itself; rivals: the image_seconds of each network to be compared with.
+    slowness: how many seconds one second of work takes at this moment.
     """
 
     clock: Clock
@@ -50,6 +51,7 @@ class Plan:
     goes_until: float = 1.0
     threads: int = 1
     rivals: tuple[float, ...] = ()
+    slowness: Callable[[], float] = lambda: 1.0
 
     @property
     def overhead_seconds(self) -> float:
@@ -111,12 +113,11 @@ class Plan:
         return Allowed(waves if seconds >= self.least_beside else 0, None, seconds)
 
     def final_seconds(self, chosen: Result, scored: int) -> float:
-        """What is left beside writing, which takes longer on a busy machine, and scoring, a third of training."""
-        speed = chosen.images_per_second
-        busy = 1 / max(speed * self.image_seconds, 1e-3)  # 1 where nothing else runs
-        writing = min(max(busy, 1.0), MOST_SLOWNESS) * WRITE_SECONDS
-        ending = writing + train.OVERHEAD_SECONDS + scored / max(speed, 1.0)
-        return max(self.clock.until(FINAL.until) - ending, MINIMUM_FINAL_SECONDS)
+        """What is left beside writing, which takes as much longer as the machine is busy, and scoring."""
+        left = self.clock.until(FINAL.until)
+        ending = self.slowness() * (WRITE_SECONDS + train.OVERHEAD_SECONDS)
+        ending += scored / max(chosen.images_per_second, 1.0)
+        return max(left - ending, LEAST_TRAINED * left, MINIMUM_FINAL_SECONDS)
 
     def trained_share(self, chosen: Result, parts: Sequence[Result], seconds: float | None) -> float:
         speed = self.team_speed if chosen.trial.threads > 1 else 1.0
@@ -188,8 +189,8 @@ class Plan:
     def __str__(self) -> str:
         """What the budget is enough for, in a sentence."""
         changes = self.changes()
-        budget, epochs = duration(self.clock.budget), f"{max(self.epochs(), 1):,.0f}"
-        said = f"in {budget} this machine can train one network for about {epochs} epochs"
+        budget, epochs = duration(self.clock.budget), round(max(self.epochs(), 1))
+        said = f"in {budget} this machine can train one network for about {epochs:,} epoch{'s' if epochs > 1 else ''}"
         if not self.evidence:
             return said + self.said_beside()
         said += f" and test {f'about {changes}' if changes else 'no'} change{'s' if changes > 1 else ''} of it"
@@ -241,11 +242,11 @@ class Counted:
 def planned(advice: Advice, sizes: tuple[int, int], clock: Clock, host: Host, workers: int | None = None,
             evidence: float = Settings.evidence, rivals: Sequence[Net] = ()) -> Plan:  # fmt: skip
     """How a study on this host shares out its time; sizes and evidence as a Plan has them, rivals as nets."""
-    totals = [analyse(net).total for net in (advice.net, *rivals)]
-    image_seconds, *others = (host.pace.seconds(total.macs, total.activation_bytes) for total in totals)
+    totals, slow = [analyse(net).total for net in (advice.net, *rivals)], host.slowness()
+    image_seconds, *others = (slow * host.pace.seconds(total.macs, total.activation_bytes) for total in totals)
     until = TEACHER.until if advice.space.goal.cheapest else FINAL.until
     return Plan(clock, workers or host.workers, image_seconds, sizes, evidence, until, host.cores,
-                tuple(others))  # fmt: skip
+                tuple(others), host.slowness)  # fmt: skip
 
 
 def needed(views: float, images: int, seconds: float, short: str = "The budget was too short") -> str:

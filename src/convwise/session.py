@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine
-from convwise.core.progress import Progress
+from convwise.core.progress import Live, Progress
 from convwise.core.records import Result, from_json, to_json
 from convwise.images.loading import Images
 from convwise.ledger import Ledger
@@ -99,14 +100,19 @@ class Session:
         self.ledger.append(result)
         self.ledger.note(SPENT, self.lab.clock.elapsed)
 
-    def tell(self, stage: str, done: int = 0, planned: int = 0, note: str = "") -> None:
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left; without end where trials are counted."""
+        return inf if self.settings.trials is not None else self.lab.clock.left
+
+    def tell(self, stage: str, done: int = 0, planned: int = 0, note: str = "", live: tuple[Live, ...] = ()) -> None:
         """The watcher hears how far the study is."""
         scored = [r for r in self.results if r.score is not None and r.trial.stage != BESIDE.name]
         best = max(scored, key=lambda r: r.score or 0, default=None)
-        left = None if self.settings.trials is not None else max(self.lab.clock.left, 0)
+        left = None if self.left == inf else max(self.left, 0)
         task, labels = TASKS[self.settings.task], np.asarray(self.images.valid.labels)
         baseline = task.baseline(labels, self.settings.goal.score) if best else None
-        self.lab.watcher(Progress(stage, done, planned, best, left, note, baseline))
+        self.lab.watcher(Progress(stage, done, planned, best, left, note, baseline, live))
 
 
 @contextmanager

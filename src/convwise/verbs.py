@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from convwise.images.loading import Images
 from convwise.images.loading import read as read_images
 from convwise.output import choice, deliver
 from convwise.output.choice import Choice
+from convwise.output.writer import Writer
 from convwise.plan import within_latency
 from convwise.session import held, tidied, written
 from convwise.settings import TRAINING_SHARE, Settings, checked, folder_for
@@ -100,8 +103,8 @@ def choose(
     clock = Clock(settings.budget, begun)
     feed = Feed.of(settings, clock, watcher or notebook.watcher())
     lab = Lab(ThisMachine(), clock, feed.tell, RUNNERS[settings.runner])
-    with held(settings.out), tidied(settings), written(settings), feed:
-        return choice.load(study.run(settings, lab))
+    with held(settings.out), tidied(settings), written(settings), feed, closing(Writer()) as writer:
+        return choice.load(study.run(settings, lab, write=partial(deliver.write, export=writer)))
 
 
 @verb

@@ -203,6 +203,23 @@ def test_no_workers_are_refused():
             local.LocalRunner(work, HOST, workers)
 
 
+@every_runner
+def test_what_runs_is_brought_to_an_early_end_and_tells_how_far_it_is(name):
+    def interrupt():
+        while len(runner.live) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    with closing(RUNNERS[name](work, HOST, 2)) as runner:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(runner.run([trial("tell-1"), trial("tell-2"), trial("return-never")]))
+        assert {live.trial for live in runner.live} == {"tell-1", "tell-2"}
+        assert outcomes(list(runner.cut(30.0))) == {"tell-1": "done", "tell-2": "done"}
+        assert outcomes(list(runner.run([trial("return")]))) == {"return": "done"}  # it can go on
+
+
 # --- teams ---------------------------------------------------------------------------------------
 
 

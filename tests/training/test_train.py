@@ -27,7 +27,8 @@ from convwise.core.layers import (
     Rescaling,
 )
 from convwise.core.net import Net
-from convwise.core.records import Engine, Recipe, Trial
+from convwise.core.progress import Live
+from convwise.core.records import INTERRUPTED, Engine, Recipe, Trial
 from convwise.training import batches, train
 from convwise.training.batches import Examples
 from convwise.training.runners.local import LocalRunner
@@ -145,6 +146,47 @@ def test_a_timed_run_keeps_its_time(folder, seconds):
     step = 32 / result.images_per_second
     assert seconds <= result.seconds <= 1.2 * seconds + step
     assert time.monotonic() - begun < 1.2 * seconds + 2
+
+
+class Listener:
+    """A line on which a training is asked to end after `words` words of it."""
+
+    team = None
+
+    def __init__(self, words: float) -> None:
+        self.words, self.heard = words, []
+
+    @property
+    def ending(self) -> bool:
+        return len(self.heard) >= self.words
+
+    def tell(self, live: Live) -> None:
+        self.heard.append(live)
+
+
+@pytest.mark.parametrize(("part", "span"), [("train", (0.0, 1.0)), ("all", (0.2, 1.0)), ("train", (0.0, 0.1))])
+def test_asked_to_end_a_training_cools_down_and_gives_what_it_has(folder, monkeypatch, part, span):
+    monkeypatch.setattr(train, "TELLING_SECONDS", 0.2)
+    line, begun = Listener(6), time.monotonic()
+    result, weights = train.train(trial(part=part, span=span, epochs=None, seconds=300.0), folder, FP32, line=line)
+    assert time.monotonic() - begun < 60
+    assert (result.status, result.reason) == ("done", INTERRUPTED)
+    assert result.trial.span == (span[0], 1.0)  # its rate has come down: nothing is left of its schedule
+    assert result.mirrored == ""
+    pixels, labels = striped(2, 40, SIZE, seed=2)
+    assert (train.probabilities(NET, weights, pixels).argmax(1) == labels).mean() > 0.8
+
+
+def test_on_its_way_it_tells_how_far_it_is(folder, monkeypatch):
+    monkeypatch.setattr(train, "TELLING_SECONDS", 0.0)
+    line = Listener(math.inf)
+    result, _ = train.train(trial(epochs=10), folder, FP32, line=line)
+    assert [live.done for live in line.heard] == sorted(live.done for live in line.heard)
+    assert line.heard[-1].epochs == pytest.approx(10, abs=0.5)
+    answered = [live.accuracy for live in line.heard if live.accuracy is not None]
+    assert np.mean(answered[:6]) < np.mean(answered[-6:])
+    assert abs(np.mean(answered[-12:]) - result.score) < 0.2
+    assert line.heard[-1].images_per_second > 0
 
 
 def test_part_all_trains_on_both_parts_and_has_no_score(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -374,5 +375,21 @@ def main() -> None:
         sys.exit(told.exit_code)
 
 
+def command() -> None:
+    """The same as a program of its own, which ends when its work does: what it has loaded takes seconds to put away."""
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KeyboardInterrupt:
+        code = 130
+    with suppress(OSError, ValueError):  # whoever read it may be gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    atexit._run_exitfuncs()  # of multiprocessing, among others
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # all but tab and line feed
+BARS = "▁▂▃▄▅▆▇█"
 WIDE = 180  # columns where the output is no terminal, so that tables are whole
 
 
@@ -55,11 +58,12 @@ def table(*columns: str) -> Table:
 
 
 class watching:
-    """Progress: a live line on a terminal, a JSON line an event with --json, else nothing."""
+    """Progress: a live line on a terminal, whose clock ticks; a JSON line an event with --json; else notes alone."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.status = err().status("starting") if err().is_terminal and not as_json else None
+        self.screen = Screen()
+        self.status = err().status(self.screen, refresh_per_second=4) if err().is_terminal and not as_json else None
 
     def __enter__(self) -> Callable[[Any], None]:
         if self.status:
@@ -72,9 +76,10 @@ class watching:
 
     def tell(self, progress: Any) -> None:
         if self.as_json:
-            print(json.dumps(_event(progress)), file=sys.stderr, flush=True)
+            sys.stderr.write(json.dumps(_event(progress)) + "\n")  # at once: two threads tell
+            sys.stderr.flush()
         elif self.status:
-            self.status.update(_line(progress))
+            self.screen.tell(progress)
             if progress.note or progress.done == progress.planned > 0:
                 err().print(_line(progress), highlight=False, soft_wrap=True)
         elif progress.note:
@@ -85,10 +90,59 @@ def _event(progress: Any) -> dict[str, Any]:
     best = progress.best
     found = {best.trial.score: best.score, "baseline": progress.baseline, **best.cost} if best else None
     return {"stage": progress.stage, "done": progress.done, "planned": progress.planned, "best": found,
-            "seconds_left": progress.seconds_left, "note": progress.note}  # fmt: skip
+            "seconds_left": progress.seconds_left, "note": progress.note,
+            "live": [asdict(live) for live in progress.live]}  # fmt: skip
 
 
-def _line(progress: Any) -> str:
+class Screen:
+    """What stands on a terminal now: the stage, what trains, a bar of the whole, the clock, drawn anew as it ticks."""
+
+    def __init__(self) -> None:
+        self.progress: Any = None
+        self.curves: dict[str, list[float]] = {}  # trial -> its accuracies so far
+        self.begun = self.told = time.monotonic()
+
+    def tell(self, progress: Any) -> None:
+        """Something new."""
+        self.progress, self.told = progress, time.monotonic()
+        for live in progress.live:
+            if live.accuracy is not None:
+                self.curves.setdefault(live.trial, []).append(live.accuracy)
+
+    def __rich__(self) -> str:
+        if self.progress is None:
+            return f"starting  {clock(time.monotonic() - self.begun)}"
+        parts, now = [_line(self.progress, clocked=False)], time.monotonic()
+        parts += [self._trains(live) for live in self.progress.live[:1]]
+        if (left := self.progress.seconds_left) is not None:
+            spent, left = now - self.begun, max(left - (now - self.told), 0.0)
+            parts.append(f"{bar(spent / max(spent + left, 1e-9))} {clock(left)} left")
+        else:
+            parts.append(clock(now - self.begun))
+        return "  ".join(parts)
+
+    def _trains(self, live: Any) -> str:
+        now = f" {100 * live.accuracy:.1f} % of its training images" if live.accuracy is not None else ""
+        return f"epoch {live.epochs:.1f} {sparkline(self.curves.get(live.trial, []))}{now}"
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """The last values as a row of bars from 0 to 1."""
+    return "".join(BARS[min(int(value * len(BARS)), len(BARS) - 1)] for value in values[-width:])
+
+
+def bar(share: float, width: int = 20) -> str:
+    """How much of the whole is done."""
+    full = round(min(share, 1.0) * width)
+    return "━" * full + "─" * (width - full)
+
+
+def clock(seconds: float) -> str:
+    """90 -> '1:30'."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _line(progress: Any, clocked: bool = True) -> str:
     parts = [progress.note or progress.stage]
     if progress.planned:
         parts.append(f"{progress.done}/{progress.planned}")
@@ -100,6 +154,6 @@ def _line(progress: Any) -> str:
             f"best so far {100 * progress.best.score:.1f} % {score}(validation{beside}), "
             f"{cost['params'] / 1e3:,.1f}k params, {cost['macs'] / 1e6:,.2f}M macs"
         )
-    if progress.seconds_left is not None:
-        parts.append(f"{int(progress.seconds_left) // 60}:{int(progress.seconds_left) % 60:02d} left")
+    if clocked and progress.seconds_left is not None:
+        parts.append(f"{clock(progress.seconds_left)} left")
     return "  ".join(parts)

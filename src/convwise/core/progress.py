@@ -9,10 +9,26 @@ from convwise.core.records import Result
 
 
 @dataclass(frozen=True)
+class Live:
+    """How far a training is that runs now.
+
+    done: the share of this run; epochs: of it so far; accuracy: the share of the images seen since it was asked last
+    that were answered right as they were learnt from, None where that is not known yet; images_per_second: so far.
+    """
+
+    trial: str
+    done: float
+    epochs: float
+    accuracy: float | None
+    images_per_second: float
+
+
+@dataclass(frozen=True)
 class Progress:
     """What a watcher is told: the stage, trials done in it and planned, the best so far, seconds left.
 
-    baseline: what knowing nothing of the images scores, beside the best.
+    baseline: what knowing nothing of the images scores, beside the best. live: the trainings that run now, where
+    this tells of nothing else.
     """
 
     stage: str
@@ -22,6 +38,7 @@ class Progress:
     seconds_left: float | None
     note: str = ""
     baseline: float | None = None
+    live: tuple[Live, ...] = ()
 
 
 Watcher = Callable[[Progress], None]

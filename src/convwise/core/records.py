@@ -133,6 +133,9 @@ class Trial:
         return self.net.id, self.recipe
 
 
+INTERRUPTED = "interrupted"  # the reason of a Result whose training was brought to an early end
+
+
 @dataclass(frozen=True)
 class Engine:
     """Where and how training computes: a torch device, and the dtype of its convolutions."""
@@ -166,6 +169,8 @@ class Point:
 @dataclass(frozen=True)
 class Result:
     """What became of a trial.
+
+    One that was brought to an early end is 'done', with INTERRUPTED as its reason, and its span ends at 1.
 
     score: on the validation part, what the trial is scored by (None where it failed or part is 'all'); correct: one
     '0' or '1' per validation example, in their order; weighed: what each example adds to the score where `correct` does

@@ -6,11 +6,11 @@ import csv
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from convwise.advice import doubts
 from convwise.advice.advising import as_chosen, layer_reasons, said_by
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
-from convwise.core.layers import Dense, GlobalAveragePooling2D
-from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import (
     Advice,
@@ -39,14 +37,16 @@ from convwise.formats.weights import Weights
 from convwise.formats.written import Beside, preparation
 from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
-from convwise.output import report, stored
+from convwise.output import plots, report, stored
 from convwise.output.answers import second_thoughts
 from convwise.output.views import MOST_ODD, Odd
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
 from convwise.training.scores import baseline, interval, recalls, value
 
-CHECKED_IMAGES = 64
+CHECKED_IMAGES = 32
+STEPS = 4  # of writing: scoring, the models, what the network sees, the report
+SIGHT_SECONDS, REPORT_SECONDS = 2.0, 2.0  # of these steps, on an idle machine
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Material:
     kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
     better: whether the choice is surely better than knowing nothing of the images, by the goal's score.
     against: the other networks that it was compared with.
+    left: seconds that writing may still take; tell: is told (stage, steps done, steps in all).
     """
 
     folder: Path
@@ -74,6 +75,8 @@ class Material:
     clock: Clock
     host: Host
     against: tuple[Comparison, ...] = ()
+    left: Callable[[], float] = lambda: inf
+    tell: Callable[[str, int, int], None] = lambda stage, done, planned: None
 
     @property
     def score(self) -> str:
@@ -91,14 +94,20 @@ class Material:
         return self.final or self.verdict.chosen
 
 
-def write(material: Material) -> Path:
-    """Write everything; choice.json last, so that its presence says the folder is whole."""
+def write(material: Material, export: Callable[..., dict[str, float]] = formats.write) -> Path:
+    """Write everything; choice.json last, so that its presence says the folder is whole.
+
+    Where there is little time left, what the answer can do without is left out, and that is said.
+    export: formats.write, or what does the same.
+    """
     folder, net = material.folder, material.chosen.trial.net
     pixels = np.ascontiguousarray(material.scored.pixels[:CHECKED_IMAGES])
     why = tuple(f"{reason.parameter} = {reason.value}: {reason.because}" for reason in material.reasons)
     facts = material.images.facts
     beside = Beside(why, tuple(facts["scale"]) if has_wide(facts.get("modes", {})) else None)
-    differences = formats.write(folder, net, material.weights, material.images.classes, pixels, beside=beside)
+    material.tell("writing", 1, STEPS)
+    differences = export(folder, net, material.weights, material.images.classes, pixels, beside=beside)
+    material.tell("writing", 2, STEPS)
     total = analyse(net).total
     cost = {
         "params": total.params,
@@ -106,24 +115,28 @@ def write(material: Material) -> Path:
         "activation_bytes": total.activation_bytes,
         "latency_ms": round(material.host.latency_ms(net), 4),
     }
-    score = estimate(material)
+    score, slow = estimate(material), material.host.slowness()
     if doubtful := doubts.shown(material.facts, material.images.train.names):
         write_suspects(folder / "suspects.csv", doubtful)
-    undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, differences, score))
+    sight = _sight(material) if material.left() > slow * (SIGHT_SECONDS + REPORT_SECONDS) else None
+    pictured = material.left() > slow * REPORT_SECONDS
+    material.tell("writing", 3, STEPS)
+    undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, differences, score, sight), pictured)
     choice = _choice(material, cost, differences, score)
     choice["notes"] += undrawn
     replaced(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     return folder
 
 
-def _drawn(page: Path, evidence: Callable[[], report.Evidence]) -> list[str]:
+def _drawn(page: Path, evidence: Callable[[], report.Evidence], pictured: bool) -> list[str]:
     """Write the report; where that fails, what to say of it: it costs the report, not the answer."""
     try:
-        report.write(page, evidence())
+        with nullcontext() if pictured else plots.left_out():
+            report.write(page, evidence())
     except Exception as error:  # memory, a font, the plot library
         page.unlink(missing_ok=True)
         return [f"The report could not be drawn ({type(error).__name__}: {error}); all else is written."]
-    return []
+    return [] if pictured else ["The time was too short to draw the plots of the report; all else is in it."]
 
 
 def estimate(material: Material) -> dict[str, Any]:
@@ -255,7 +268,7 @@ def _alternative(result: Result) -> dict[str, Any]:
 
 
 def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
-              score: Mapping[str, Any]) -> report.Evidence:  # fmt: skip
+              score: Mapping[str, Any], sight: EffectiveField | None) -> report.Evidence:  # fmt: skip
     verdict = material.verdict
     reasons = (*verdict.reasons, *material.reasons)
     return report.Evidence(
@@ -275,7 +288,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         cost=cost,
         differences=differences,
         provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
-        sight=_sight(material),
+        sight=sight,
         advised=material.advice.sample,
         against=tuple(comparison_row(each) for each in material.against),
         odd=_odd(material),
@@ -299,14 +312,8 @@ def _sight(material: Material) -> EffectiveField | None:
 
 
 def warm_up() -> None:
-    """Load what writing needs, by writing a tiny net: meant to run beside the final training.
-
-    What goes wrong here goes wrong again, and is told, in `write`.
-    """
-    net = Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, activation="softmax")))
-    kernel = {"dense/kernel": np.zeros((1, 2), np.float32), "dense/bias": np.zeros(2, np.float32)}
-    with suppress(Exception), tempfile.TemporaryDirectory() as folder:
-        formats.write(folder, net, kernel, ("a", "b"), np.zeros((1, 8, 8, 1), np.uint8))
+    """Load what the report needs, beside the final training; what goes wrong here goes wrong again in `write`."""
+    with suppress(Exception):
         import_module("altair")
         import_module("vl_convert")
 

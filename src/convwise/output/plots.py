@@ -10,7 +10,9 @@ import base64
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -68,10 +70,24 @@ CONFIG: dict[str, Any] = {
 
 # A mark that tells something when it is pointed at; browsers show a <title>, and no aria-label.
 TOLD = re.compile(r'<path aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"([^>]*?)/>')
+LEFT_OUT = '<p class="empty">Left out: there was no time to draw it.</p>'
+_left_out: ContextVar[bool] = ContextVar("plots are left out", default=False)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Inside, `render` says LEFT_OUT instead of drawing."""
+    before = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(before)
 
 
 def render(chart: Any) -> str:
     """The chart as an SVG element to put into a page; it has no ids, so several can stand in one page."""
+    if _left_out.get():
+        return LEFT_OUT
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(chart.to_dict(), config=CONFIG, allowed_base_urls=[])

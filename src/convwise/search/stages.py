@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from convwise.core.configuration import Configuration
-from convwise.core.records import Advice, Result, Trial
+from convwise.core.records import INTERRUPTED, Advice, Result, Trial
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,11 @@ class Search:
     def tried(self, stage: Stage) -> list[Result]:
         """The results of one stage."""
         return [r for r in self.record.results if r.trial.stage == stage.name]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the chosen net has been trained to its end."""
+        return any(result.reason != INTERRUPTED for result in self.tried(FINAL))
 
 
 def last_number(ran: Sequence[Result]) -> int:

@@ -36,6 +36,9 @@ class Host(Protocol):
     def latency(self) -> LatencyModel:
         """Predicted milliseconds of the answer to one image."""
 
+    def slowness(self) -> float:
+        """Seconds of the clock that a second of work takes at this moment: 1 where nothing else runs."""
+
     def latency_ms(self, net: Net) -> float:
         """Measured milliseconds of the answer to one image; the same each time that it is asked."""
 

@@ -63,6 +63,9 @@ class ThisMachine:
     def latency(self) -> LatencyModel:
         return latency_model()
 
+    def slowness(self) -> float:
+        return slowness()
+
     def latency_ms(self, net: Net) -> float:
         return latency_ms(net)
 
@@ -79,6 +82,14 @@ class ThisMachine:
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def slowness(seconds: float = 0.1) -> float:
+    """How long so many seconds of work take at this moment, over what they take where nothing else runs."""
+    began, worked = time.monotonic(), time.thread_time()
+    while time.thread_time() - worked < seconds:
+        pass
+    return max((time.monotonic() - began) / seconds, 1.0)
 
 
 def _cpu() -> str:

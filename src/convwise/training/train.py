@@ -17,7 +17,8 @@ from torch import nn
 from convwise.core.calculus import analyse
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError
-from convwise.core.records import Engine, Point, Recipe, Result, Trial
+from convwise.core.progress import Live
+from convwise.core.records import INTERRUPTED, Engine, Point, Recipe, Result, Trial
 from convwise.formats import torch as torch_format
 from convwise.formats.weights import Weights
 from convwise.training import batches
@@ -32,6 +33,8 @@ BOXED_UNTIL = 0.85  # share of the schedule after which images are whole again
 SETTLING_BATCHES = 10  # that the statistics of averaged weights are measured on
 CURVE_POINTS = 8  # validation points of a learning curve, beside the last
 CURVE_IMAGES = 500  # validation images at most that a point is measured on
+TELLING_SECONDS = 1.0  # from one word on how far it is to the next
+COOLING_SECONDS = 1.0  # in which a training comes to an early end
 MIRRORED_IMAGES = 1000  # validation images at most that are asked mirrored as well
 
 
@@ -50,14 +53,54 @@ class Team(Protocol):
         ...
 
 
+class Line(Protocol):
+    """The line to whoever wants the training."""
+
+    @property
+    def team(self) -> Team | None:
+        """Who trains the same net, where this is not alone."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the training is to come to an early end."""
+
+    def tell(self, live: Live) -> None:
+        """How far it is."""
+
+
+class Alone:
+    """Nobody asks, and nobody is told."""
+
+    team: Team | None = None
+    ending = False
+
+    def tell(self, live: Live) -> None:
+        pass
+
+
+ALONE = Alone()
+
+
 @dataclass
 class _Run:
-    """What changes while a run goes on."""
+    """What changes while a run goes on.
+
+    right, asked: of `asked` images seen since it was told last, how many were answered right. cut: when it was asked
+    to come to an early end, in time.monotonic seconds.
+    """
 
     started: float
     images: int = 0
     history: list[Point] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
+    told: float = 0.0
+    right: list[torch.Tensor] = field(default_factory=list)
+    asked: int = 0
+    cut: float | None = None
+
+    def cooled(self) -> float:
+        """How much of COOLING_SECONDS has passed, where it was asked to come to an early end."""
+        return (time.monotonic() - self.cut) / COOLING_SECONDS if self.cut and self.images else 0.0
 
     def mean_loss(self) -> float:
         """Over the steps since it was asked last; not a number where there were none."""
@@ -67,14 +110,15 @@ class _Run:
 
 
 def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", initial: Weights | None = None,
-          team: Team | None = None) -> tuple[Result, Weights]:  # fmt: skip
+          line: Line = ALONE) -> tuple[Result, Weights]:  # fmt: skip
     """Train `trial` on the parts stored in `folder`; returns its result and its weights.
 
-    With a team every member calls this with the same trial, and gets the same weights.
+    With a team every member calls this with the same trial, and gets the same weights. Asked to come to an early
+    end, the learning rate falls to zero in COOLING_SECONDS: what there is by then is the result.
 
     TrainingFailed where the loss stops being a number.
     """
-    torch.set_num_threads(1 if team else trial.threads)
+    torch.set_num_threads(1 if line.team else trial.threads)
     height, width, _ = trial.net.input_shape
     size = f"{height}x{width}"
     names = ("train", "valid") if trial.part == "all" else ("train",)
@@ -82,14 +126,18 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     examples = _taught(trial, folder, names, stored, TASKS[task]).to(engine.device)
     held_out = None if trial.part == "all" else batches.load(folder, size, ("valid",)).to(engine.device)
     model = _model(trial, engine, initial, examples)
-    run = _fit(model, trial, examples, held_out, engine, TASKS[task], team)
+    run = _fit(model, trial, examples, held_out, engine, TASKS[task], line)
     seconds = time.monotonic() - run.started
+    if run.cut:
+        trial = replace(trial, span=(trial.span[0], 1.0))
     correct, outcomes = np.zeros(0, bool), np.zeros(0)
     if held_out:
         answers, labels = _answers(model, held_out, engine), held_out.labels.cpu()
         correct = TASKS[task].correct(answers, labels).numpy()
         outcomes = TASKS[task].outcomes(answers, labels, trial.score)
     score = float(outcomes.mean()) if held_out else None
+    line.tell(Live(trial.id, 1.0, run.images / len(examples), None, run.images / seconds))
+    asked = not trial.recipe.flip and run.images >= 2 * len(correct) and not run.cut  # not where it costs most
     run.history.append(Point(seconds, run.images, run.mean_loss(), score))
     result = Result(
         trial=trial,
@@ -97,12 +145,13 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
         score=score,
         correct="".join("01"[int(c)] for c in correct),
         weighed=tuple(outcomes.round(6).tolist()) if trial.score != "accuracy" else (),
-        mirrored=_mirrored(model, held_out, engine, TASKS[task]) if held_out and not trial.recipe.flip else "",
+        mirrored=_mirrored(model, held_out, engine, TASKS[task]) if held_out and asked else "",
         cost=_cost(trial),
         history=tuple(run.history),
         seconds=seconds,
         images_per_second=run.images / seconds,
         dtype=engine.dtype,
+        reason=INTERRUPTED if run.cut else "",
     )
     return result, torch_format.weights(model, trial.net)
 
@@ -132,15 +181,15 @@ def _model(trial: Trial, engine: Engine, initial: Weights | None, examples: Exam
 
 
 def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples | None, engine: Engine,
-         task: Task, team: Team | None) -> _Run:  # fmt: skip
+         task: Task, line: Line) -> _Run:  # fmt: skip
     model.train()
-    recipe, rank, members = _shared_out(trial.recipe, team)
+    recipe, rank, members = _shared_out(trial.recipe, line.team)
     movers = optimizers(model, recipe, engine.dtype == "bfloat16")
     average = RunningAverage(model) if recipe.average else None
     tail = TailMean(model) if trial.span[1] < 1 else None
     run = _Run(time.monotonic())
     progress = _progress(trial, examples, run)
-    threads = _Threads(1 if team else trial.threads)
+    threads = _Threads(1 if line.team else trial.threads)
     begin, end = trial.span
     share = begin  # of the schedule
     # Each member, and each part of a training, has an order of its own; nets that are compared share it.
@@ -151,15 +200,22 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
         model.zero_grad(set_to_none=True)
         if share < BOXED_UNTIL and recipe.cutmix and float(torch.rand((), generator=generator)) < recipe.cutmix:
             x, others, own = batches.boxed(x, generator)
-            loss = _loss(model, x, (y, y[others]), (own, 1 - own), recipe, engine, task)
+            loss, _ = _loss(model, x, (y, y[others]), (own, 1 - own), recipe, engine, task)
         else:
-            loss = _loss(model, x, (y,), (1.0,), recipe, engine, task)
+            loss, logits = _loss(model, x, (y,), (1.0,), recipe, engine, task)
+            if not trial.teacher:
+                run.right.append(task.correct(logits.detach(), y).sum())
+                run.asked += len(y)
         loss.backward()  # type: ignore[no-untyped-call]
-        done = _agree(team, model, progress()) if team else progress()
-        if done >= 1:
+        mine = progress(), float(line.ending), run.cooled()
+        done, ending, cooled = _agree(line.team, model, mine) if line.team else mine
+        if ending and run.cut is None:
+            run.cut = time.monotonic()
+        if max(done, cooled) >= 1:
             break
         share = begin + done * (end - begin)
-        _set_rate(movers, falling(share) if recipe.optimizer == "muon" else one_cycle(share))
+        rate = falling(share) if recipe.optimizer == "muon" else one_cycle(share)
+        _set_rate(movers, rate * (1 - cooled))
         for mover in movers:
             mover.step()
         if average:
@@ -170,9 +226,10 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
         run.losses.append(loss.detach())
         if trial.span == (0.0, 1.0) or held_out is None:  # a part of a run is one point of its curve
             _record(run, model, held_out, engine, task, done, trial.score)
+        _tell(line, run, trial, done, len(examples))
     if average:
         average.end()
-    if tail:
+    if tail and run.cut is None:  # else the rate has come down, and the running statistics are of these weights
         tail.end()
         with settling(model), torch.no_grad():
             for x, _ in islice(source, SETTLING_BATCHES):
@@ -187,14 +244,15 @@ def _shared_out(recipe: Recipe, team: Team | None) -> tuple[Recipe, int, int]:
     return replace(recipe, batch_size=max(recipe.batch_size // team.size, 32)), team.rank, team.size
 
 
-def _agree(team: Team, model: nn.Module, done: float) -> float:
-    """Give every member the mean gradients; returns the mean progress, so that all stop at the same step."""
+def _agree(team: Team, model: nn.Module, mine: tuple[float, ...]) -> tuple[float, ...]:
+    """Give every member the mean gradients; returns the mean of their numbers, so that all stop at one step."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    own = torch.cat([torch.tensor([done]), *(g.flatten().cpu() for g in gradients)])
-    mean = torch.from_numpy(team.mean(own.numpy()))
-    for gradient, part in zip(gradients, torch.split(mean[1:], [g.numel() for g in gradients]), strict=True):
+    flat = torch.cat([torch.tensor(mine), *(g.flatten().cpu() for g in gradients)])
+    mean = torch.from_numpy(team.mean(flat.numpy()))
+    sizes = [g.numel() for g in gradients]
+    for gradient, part in zip(gradients, torch.split(mean[len(mine) :], sizes), strict=True):
         gradient.copy_(part.view_as(gradient))
-    return float(mean[0])
+    return tuple(float(number) for number in mean[: len(mine)])
 
 
 class _Threads:
@@ -259,14 +317,14 @@ def _logits(model: nn.Module, x: torch.Tensor, engine: Engine) -> torch.Tensor:
 
 
 def _loss(model: nn.Module, x: torch.Tensor, labels: Sequence[torch.Tensor], shares: Sequence[float], recipe: Recipe,
-          engine: Engine, task: Task) -> torch.Tensor:  # fmt: skip
-    """Of images of which each holds `shares` of what `labels` name."""
+          engine: Engine, task: Task) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """(loss, logits) of images of which each holds `shares` of what `labels` name."""
     logits = _logits(model, x, engine)
     losses = [own * task.loss(logits, y, recipe) for y, own in zip(labels, shares, strict=True)]
     loss = torch.stack(losses).sum()
     if not torch.isfinite(loss):
         raise TrainingFailed("training", "the loss is not a number", "a finite loss", "a lower learning rate")
-    return loss
+    return loss, logits
 
 
 def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, done: float,
@@ -281,6 +339,16 @@ def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engi
         reached = float(task.outcomes(_answers(model, some, engine), some.labels, score).mean())
     run.history.append(Point(before - run.started, run.images, run.mean_loss(), reached))
     run.started += time.monotonic() - before
+
+
+def _tell(line: Line, run: _Run, trial: Trial, done: float, images: int) -> None:
+    """How far it is, every TELLING_SECONDS: the answers to the images that it learns from cost next to nothing."""
+    now = time.monotonic()
+    if now - run.told < TELLING_SECONDS:
+        return
+    accuracy = float(torch.stack(run.right).sum()) / run.asked if run.asked else None
+    line.tell(Live(trial.id, done, run.images / images, accuracy, run.images / max(now - run.started, 1e-9)))
+    run.told, run.right, run.asked = now, [], 0
 
 
 def _some(examples: Examples, most: int) -> Examples:
@@ -307,11 +375,11 @@ def _answers(model: nn.Module, examples: Examples, engine: Engine) -> torch.Tens
     return torch.cat(rows)
 
 
-def run(folder: Path, engine: Engine, task: str, trial: Trial, team: Team | None = None) -> Result:
+def run(folder: Path, engine: Engine, task: str, trial: Trial, line: Line = ALONE) -> Result:
     """A worker's work: train on the parts stored in `folder`, keep the weights there, return the result."""
     initial = load_weights(folder, trial.resumes) if trial.resumes else None
-    result, weights = train(trial, folder, engine, task, initial, team)
-    if team and team.rank:
+    result, weights = train(trial, folder, engine, task, initial, line)
+    if line.team and line.team.rank:
         return result
     path = weights_path(folder, trial.id)
     path.parent.mkdir(parents=True, exist_ok=True)

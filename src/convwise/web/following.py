@@ -117,7 +117,8 @@ class Following:
             self.live = told.events[-1].get("live") or () if told.running and told.events else ()
             mark = self.folder / "choice.json"
             written = mark.stat().st_mtime_ns if mark.is_file() else 0
-            version = f"{len(told.events)}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
+            lasting = sum(not each.get("live") for each in told.events)  # nothing is drawn anew for each second
+            version = f"{lasting}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
             if self._known is None or self._known.version != version:
                 results = tuple(result for _, result in self._rows if result.trial.stage not in APART)
                 self._known = Known(version, told, results, notes, self._choice() if written else None)

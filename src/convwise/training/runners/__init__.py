@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from convwise.core.progress import Live
 from convwise.core.records import Result, Trial
 from convwise.training.host import Host
 from convwise.training.runners import local
@@ -17,6 +18,13 @@ class Runner(Protocol):
     """
 
     def run(self, trials: Iterable[Trial]) -> Iterator[Result]: ...
+
+    def cut(self, seconds: float) -> Iterator[Result]:
+        """The results of what runs, brought to an early end, as far as they come in so many seconds."""
+
+    @property
+    def live(self) -> Sequence[Live]:
+        """How far what runs now is."""
 
     def close(self) -> None: ...
 

@@ -20,12 +20,13 @@ import numpy as np
 
 from convwise.core.calculus import analyse
 from convwise.core.problems import UnusableInput
+from convwise.core.progress import Live
 from convwise.core.records import Result, Trial
 from convwise.training.host import Host
 
-Work = Callable[..., Result]  # (trial) or, for a team, (trial, member)
+Work = Callable[..., Result]  # (trial, line): see train.Line
 CAPACITY = 4_000_000  # numbers that a team can exchange: larger nets train on one member's threads
-GRACE_SECONDS = 30.0  # over twice its own time, after which a trial's worker is ended
+GRACE_SECONDS = 120.0  # over twice a trial's own time without a word on how far it is, after which its worker is ended
 SILENT_SECONDS = 30.0  # without a sign of life, after which a worker is ended
 LOADING_SECONDS = 180.0  # the same until it is ready: what is loaded may keep it from giving one
 BEAT_SECONDS = 0.5  # from one sign of life to the next
@@ -100,6 +101,22 @@ class _Door:
         return (block or self.ends[0].poll()) and bool(os.read(self.ends[0].fileno(), 1))
 
 
+@dataclass(frozen=True)
+class WorkerLine:
+    """A worker's line to the study. asked: shared memory, not 0 where trainings are to come to an early end."""
+
+    say: Callable[[Any], None]
+    asked: Any
+    team: Member | None = None
+
+    @property
+    def ending(self) -> bool:
+        return bool(self.asked.value)
+
+    def tell(self, live: Live) -> None:
+        self.say(live)
+
+
 @dataclass(eq=False)
 class _Worker:
     """One process, the pipe to it, and the trial that it runs. Times are in seconds that the study was awake."""
@@ -111,7 +128,8 @@ class _Worker:
     heard: bool = False  # since it was looked at last
     ready: bool = False
     silent: float = 0.0
-    worked: float | None = None  # on its trial, once it has begun
+    worked: float | None = None  # on its trial, since it began or told how far it is
+    live: Live | None = None
     ended: str = ""  # by us, and why
 
     def listen(self, inbox: queue.SimpleQueue[tuple[_Worker, Any]]) -> None:
@@ -140,10 +158,10 @@ class _Worker:
 
 
 class LocalRunner:
-    """Runs trials in `workers` processes of `host`, this machine, that call `work(trial)`.
+    """Runs trials in `workers` processes of `host`, this machine.
 
-    A trial with threads > 1 is run by all workers together, as a team: each calls `work(trial,
-    member)`, and the first one's result counts. A worker that dies, hangs or is stopped costs its trial
+    Each calls `work(trial, line)`. A trial with threads > 1 is run by all workers together, as a team:
+    the first one's result counts. A worker that dies, hangs or is stopped costs its trial
     alone: it is recorded as failed, and a new worker takes its place. Workers ignore Ctrl-C: the
     process that owns the study decides; they end soon after it, however it ends.
     """
@@ -158,6 +176,7 @@ class LocalRunner:
         memory = self._context.RawArray("f", workers * CAPACITY if workers > 1 else 1)
         self._inbox: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
         self._team: dict[int, Result] = {}  # of the members that have ended, by rank
+        self._ending = self._context.RawValue("b", 0)
         self._looked = time.monotonic()
         self._workers = [self._start(Member(rank, workers, doors, lost, memory)) for rank in range(workers)]
 
@@ -166,7 +185,7 @@ class LocalRunner:
 
     def _start(self, member: Member) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, member), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, member, self._ending), daemon=True)
         process.start()
         ours.send(self._work)  # which loads the engine: by then the worker gives signs of life
         theirs.close()
@@ -177,9 +196,23 @@ class LocalRunner:
     def run(self, trials: Iterable[Trial]) -> Iterator[Result]:
         """The result of each trial as it ends, in the order of ending."""
         waiting = deque(trials)
+        self._ending.value = 0
         while waiting or self._is_busy:
             yield from self._ended()
             self._hand_out(waiting)
+
+    def cut(self, seconds: float) -> Iterator[Result]:
+        """The results of what runs, brought to an early end; what takes longer than so many seconds gives none."""
+        self._ending.value = 1
+        until = time.monotonic() + seconds
+        while self._is_busy and time.monotonic() < until:
+            yield from self._ended()
+
+    @property
+    def live(self) -> tuple[Live, ...]:
+        """How far what runs now is; a team speaks with one voice."""
+        told = {worker.trial.id: worker.live for worker in reversed(self._workers) if worker.trial and worker.live}
+        return tuple(reversed(told.values()))
 
     @property
     def _is_busy(self) -> bool:
@@ -203,7 +236,8 @@ class LocalRunner:
         return trial.threads > 1 and len(self._workers) > 1 and analyse(trial.net).total.trainable < CAPACITY
 
     def _give(self, worker: _Worker, trial: Trial) -> None:
-        worker.trial, worker.worked = trial, None  # its time starts when it begins: loading torch may take long
+        worker.trial, worker.live = trial, None
+        worker.worked = None  # its time starts when it begins: loading torch may take long
         with suppress(OSError):  # it died while idle: _ended hears of that
             worker.pipe.send((trial, self._is_for_all(trial)))
 
@@ -225,6 +259,9 @@ class LocalRunner:
     def _told(self, worker: _Worker, said: Any) -> Iterator[Result]:
         """Heed what a worker says; it may be the result of a trial."""
         if self._workers[worker.member.rank] is not worker:  # its place is taken
+            return
+        if isinstance(said, Live):
+            worker.live, worker.worked = said, 0.0
             return
         if said in (READY, BEGUN):
             worker.ready = True
@@ -275,7 +312,7 @@ def _death(worker: _Worker) -> str:
     return f"its worker ended with exit code {code}"
 
 
-def _serve(pipe: Connection, member: Member) -> None:
+def _serve(pipe: Connection, member: Member, ending: Any) -> None:
     """A worker's life: trials in, results out, until there is nobody to hear it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -296,7 +333,7 @@ def _serve(pipe: Connection, member: Member) -> None:
         while True:
             trial, together = pipe.recv()
             say(BEGUN)
-            say(_guarded(work, trial, member if together else None))
+            say(_guarded(work, trial, WorkerLine(say, ending, member if together else None)))
     except (EOFError, OSError):
         os._exit(0)
 
@@ -309,18 +346,20 @@ def _beat(say: Callable[[str], None]) -> None:
 
 
 def _warm_up() -> None:
-    """Load the engine while the study still reads images."""
+    """Load the engine while the study still reads images; PyTorch loads more where the first optimizer is made."""
     import torch
 
     torch.set_num_threads(1)
+    with suppress(AttributeError):
+        torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
-def _guarded(work: Work, trial: Trial, member: Member | None) -> Result:
+def _guarded(work: Work, trial: Trial, line: WorkerLine) -> Result:
     started = time.monotonic()
     try:
-        return work(trial, member) if member else work(trial)
+        return work(trial, line)
     except Exception as error:
-        if member:
-            member.leave()
+        if line.team:
+            line.team.leave()
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         return Result(trial, "failed", seconds=time.monotonic() - started, reason=reason)

@@ -1,0 +1,187 @@
+"""Time is kept where other work goes on: budgets, interrupts, and the clock that a person sees."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from convwise.cli import console
+from convwise.cli.console import Screen, bar, clock, sparkline
+from convwise.core.clock import Clock
+from convwise.core.progress import Live, Progress
+from convwise.interrupts import ANSWER_SECONDS, Interrupts
+from convwise.output import deliver, plots
+from convwise.plan import LEAST_TRAINED, WRITE_SECONDS, Plan
+from convwise.training import machine
+from imagesets import write_folder
+from labs import MadeHost, Serial, ask
+from studies import command, started
+
+USUAL = 2.5  # slowness under three busy processes on two cores: what is promised is promised up to there
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Inside, so many processes compute all the time."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+# --- what a second of work takes -----------------------------------------------------------------
+
+
+def test_a_second_of_work_takes_longer_where_others_compute():
+    alone = min(machine.slowness(0.05) for _ in range(3))
+    with busy(3 * machine.cores()):
+        time.sleep(1.0)
+        beside = machine.slowness(0.3)
+    assert alone >= 1.0
+    assert beside > 1.3 * alone
+
+
+@pytest.mark.parametrize("slow", [1.0, 2.5])
+def test_the_final_training_leaves_time_to_write_at_this_pace(slow):
+    plan = Plan(Clock(120, time.monotonic() - 40), 2, 1e-3, (4000, 800), 0.1, slowness=lambda: slow)
+    seconds = plan.final_seconds(SimpleNamespace(images_per_second=1000.0), 500)
+    assert 80 - seconds == pytest.approx(slow * (WRITE_SECONDS + 0.6) + 0.5, abs=0.1)
+
+
+def test_however_slow_writing_is_half_of_what_is_left_trains():
+    plan = Plan(Clock(60, time.monotonic() - 40), 2, 1e-3, (4000, 800), 0.1, slowness=lambda: 20.0)
+    assert plan.final_seconds(SimpleNamespace(images_per_second=10.0), 5000) == pytest.approx(
+        LEAST_TRAINED * 20, abs=0.1
+    )
+
+
+def test_a_busy_machine_is_promised_less():
+    quiet, loaded = (replace(MadeHost()), _Busy())
+    from convwise.plan import planned
+    from studies import advice
+
+    told = [planned(advice(), (800, 200), Clock(60, time.monotonic()), host, 2) for host in (quiet, loaded)]
+    assert told[1].epochs() < 0.6 * told[0].epochs()
+
+
+class _Busy(MadeHost):
+    def slowness(self) -> float:
+        return 3.0
+
+
+# --- writing in the time that is left ------------------------------------------------------------
+
+
+def test_without_time_the_plots_are_left_out_and_that_is_said(tmp_path):
+    images = write_folder(tmp_path / "stripes", ("a", "b"), 30, 12, "L")
+    steps = []
+
+    def write(material):
+        hurried = replace(material, left=lambda: 0.0, tell=lambda *step: steps.append(step))
+        return deliver.write(hurried)
+
+    folder = ask(images, tmp_path / "out", Serial(), [], trials=1).run(write)
+    record, page = deliver.read_choice(folder), (folder / "report.html").read_text()
+    assert record["notes"][-1] == "The time was too short to draw the plots of the report; all else is in it."
+    assert plots.LEFT_OUT in page
+    assert f"{100 * record['test']['accuracy']:.1f}" in page
+    assert {"model.keras", "model.onnx", "model.safetensors"} <= {path.name for path in folder.iterdir()}
+    assert steps == [("writing", done, deliver.STEPS) for done in range(1, deliver.STEPS)]
+    assert plots.render(SimpleNamespace(to_dict=lambda: {"mark": "point", "data": {"values": []}})).startswith("<svg")
+
+
+# --- interrupts ----------------------------------------------------------------------------------
+
+
+def test_after_an_interrupt_there_are_ten_seconds_to_write():
+    heard = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with Interrupts(lambda: heard.append(True)) as interrupts:
+        assert interrupts.left() > 1e9
+        with interrupts.waiting():
+            signal.raise_signal(signal.SIGINT)
+        assert heard == [True]
+        assert ANSWER_SECONDS - 1 < interrupts.left() <= ANSWER_SECONDS
+
+
+# --- what a person sees --------------------------------------------------------------------------
+
+
+def progress(**fields) -> Progress:
+    return Progress(**{"stage": "race", "done": 0, "planned": 2, "best": None, "seconds_left": 90.0, **fields})
+
+
+def test_the_clock_ticks_between_two_words(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    screen = Screen()
+    now[0] += 5
+    assert screen.__rich__().endswith("0:05")
+    screen.tell(progress())
+    now[0] += 45
+    assert screen.__rich__().endswith("0:45 left")
+    assert screen.__rich__().count("━") == round(20 * 50 / 95)
+    now[0] += 100
+    assert screen.__rich__().endswith("0:00 left")  # it does not run below nothing
+    screen.tell(progress(seconds_left=None))
+    assert screen.__rich__().endswith("2:30")  # counted trials: the time spent
+
+
+def test_what_trains_shows_its_accuracy_and_its_curve():
+    screen = Screen()
+    for accuracy in (None, 0.1, 0.5, 0.9):
+        screen.tell(progress(live=(Live("race-1-1", 0.5, 3.25, accuracy, 900.0), Live("race-1-2", 0.5, 3.0, 0.2, 1.0))))
+    assert f"epoch 3.2 {sparkline([0.1, 0.5, 0.9])} 90.0 % of its training images" in screen.__rich__()
+
+
+def test_bars_and_clocks():
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([1.0] * 99) == "█" * 16
+    assert (bar(0.0), bar(0.5), bar(7.0)) == ("─" * 20, "━" * 10 + "─" * 10, "━" * 20)
+    assert (clock(90), clock(5), clock(3600)) == ("1:30", "0:05", "60:00")
+
+
+# --- the whole, beside three busy processes ------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_minute_is_a_minute_beside_three_busy_processes(tmp_path):
+    """On a machine that is busy beyond that, as long as its share of the cores explains."""
+    with busy(3):
+        before, begun = machine.slowness(), time.monotonic()
+        ended = command("choose", "digits", "--budget", "1m", "--out", tmp_path / "out", timeout=600)
+        spent, slow = time.monotonic() - begun, max(before, machine.slowness(), USUAL)
+    assert ended.returncode == 0, ended.stderr
+    assert spent <= 66 * slow / USUAL
+    assert deliver.read_choice(tmp_path / "out")["test"]["better_than_guessing"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "code"), [("read", 130), ("look", 130), ("final", 0), ("writing", 0)])
+def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, stage, code):
+    with busy(3):
+        process = started("choose", "digits", "--budget", "2m", "--out", tmp_path / "out", "--json")
+        for line in process.stderr:
+            told = json.loads(line) if line.startswith("{") else {"stage": ""}
+            if told["stage"] == stage and (told["live"] or stage != "final"):
+                break
+        slow, asked = max(machine.slowness(), USUAL), time.monotonic()
+        process.send_signal(signal.SIGINT)
+        heard = next(line for line in process.stderr if "interrupted" in line)
+        assert time.monotonic() - asked < slow / USUAL, heard
+        said = process.communicate()[1]
+        assert time.monotonic() - asked < (ANSWER_SECONDS + 1) * slow / USUAL
+    assert process.returncode == code, said
+    assert (tmp_path / "out" / "choice.json").exists() == (code == 0)
