@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core.records import Advice, Fingerprint, Result, Verdict
+from convwise.images.loading import Seen
 from convwise.output.deliver import Material
 from convwise.plan import needed
 from convwise.search.stages import FINAL
@@ -66,6 +67,8 @@ def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) ->
 def _caveats(session: Session, chosen: Result, ended: Sequence[Result]) -> list[str]:
     """What the report must say beside the choice; ended: the final training, where it was not interrupted."""
     said = [] if ended else ["The study was interrupted: this is the best so far."]
+    if seen := session.images.facts.get("seen"):
+        said.append(f"The study has seen {Seen(**seen)}: a tenth of its budget is enough to read so many.")
     if chosen.trial.stage != FINAL.name:
         why = f" ({ended[-1].reason})" if ended else ""
         said.append(

@@ -22,7 +22,7 @@ from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
 from convwise.evidence.edits import Subject
 from convwise.evidence.experiment import Base, Edit, Found, Measured, Memory, Record, Terms
-from convwise.images.loading import TEST_SHARE, Images, read
+from convwise.images.loading import TEST_SHARE, USUAL_SIZE, Images, Within, read
 from convwise.inspect.checking import load, read_images
 from convwise.inspect.requests import InputShape
 from convwise.interrupts import Interrupts
@@ -94,37 +94,39 @@ class Measurement(Shown):
 def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budget: str | float = "10m",
             input_shape: InputShape | None = None, watcher: Watcher = quiet,
             started: float | None = None, classes_from: str = "folder", skip_empty_classes: bool = False,
-            follow_links: bool = False) -> Measurement:  # fmt: skip
+            follow_links: bool = False, cache_size: str | int = USUAL_SIZE) -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
     and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
     of them, or a mapping; without it the parameters that people ask about, the most doubtful first.
-    classes_from, skip_empty_classes, follow_links: how images are read, as in `read`. started: when the budget
-    began (time.monotonic).
+    classes_from, skip_empty_classes, follow_links, cache_size: how images are read, as in `read`. started: when
+    the budget began (time.monotonic).
     KeyboardInterrupt gives what is measured so far; it goes on to the caller where that is nothing.
     """
     clock = Clock(parse_duration(budget), time.monotonic() if started is None else started)
     if images is not None:
         how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+        how["within"] = Within(clock.budget, cache_size=cache_size)
         images = read_images(images, classes_from=classes_from, **how)
-    return measure_in(Lab(ThisMachine(), clock, watcher), model, images, parameter, input_shape)
+    lab = Lab(ThisMachine(), clock, watcher)
+    return measure_in(lab, model, images, parameter, input_shape, cache_size)
 
 
 def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters = (),
-               input_shape: InputShape | None = None) -> Measurement:  # fmt: skip
+               input_shape: InputShape | None = None, cache_size: str | int = 0) -> Measurement:  # fmt: skip
     """The same in a lab, whose clock is the budget."""
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     chosen = _Chosen.read(model)
     with held(chosen.folder) if chosen else nullcontext():
-        return _measured(lab, model, chosen, images, parameter, input_shape)
+        return _measured(lab, model, chosen, images, parameter, input_shape, cache_size)
 
 
 def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any, parameter: Parameters,
-              input_shape: InputShape | None) -> Measurement:  # fmt: skip
+              input_shape: InputShape | None, cache_size: str | int) -> Measurement:  # fmt: skip
     subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
     asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())
-    found_images, notes = _images(model, images, chosen)
+    found_images, notes = _images(model, images, chosen, cache_size)
     terms, clock = Terms(name=BY), lab.clock
     record: Record = Memory()
     if chosen:
@@ -157,13 +159,13 @@ def _edits(subject: Subject, parameter: Parameters, evidence: Sequence[Mapping[s
     return found
 
 
-def _images(model: Any, images: Any, chosen: _Chosen | None) -> tuple[Images, list[str]]:
+def _images(model: Any, images: Any, chosen: _Chosen | None, cache_size: str | int) -> tuple[Images, list[str]]:
     """The images to train and score on, and what is to be said of them."""
     if images is not None:
         return read_images(images), []
     if chosen is None:
         raise UnusableInput(str(model), "is a network without images", "images to train it on", "--images IMAGES")
-    return chosen.images()
+    return chosen.images(cache_size)
 
 
 def _conditions(images: Images, host: Host) -> str:
@@ -206,14 +208,15 @@ class _Chosen:
         workers = self.choice["provenance"].get("workers") or 1
         return float(max(self.choice["training"]["seconds"] * workers, 5.0))
 
-    def images(self) -> tuple[Images, list[str]]:
+    def images(self, cache_size: str | int) -> tuple[Images, list[str]]:
         """The images that it was chosen with, split as they were then; the sealed part stays sealed."""
         data, seed = self.choice["data"], self.choice["provenance"]["seed"]
         everything = data["train"] + data["valid"] + data["test"]
         share = round(data["test"] / everything, 2)
         usual = data["facts"].get("own_test") or abs(share - TEST_SHARE) < 0.02
         try:
-            how = {"seed": seed, **data["facts"].get("reading", {})}
+            within = Within(data["facts"].get("budget"), cache_size=cache_size)
+            how = {"seed": seed, "within": within, **data["facts"].get("reading", {})}
             images = read(data["source"], test="none" if not data["test"] else None if usual else share, **how)
         except ConvwiseError as error:
             what = f"its images, {data['source']}, cannot be read any more ({error.problem.what})"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from convwise.core.goal import Goal
 from convwise.core.problems import UnusableInput
+from convwise.images.loading import USUAL_SIZE, Within
 from convwise.output.whole import OUTPUTS
 from convwise.training.runners import RUNNERS
 from convwise.training.tasks import TASKS
@@ -37,6 +38,7 @@ class Settings:
     classes_from: str = "folder"  # this and the next two: how the images are read, see images.sources.Reading
     skip_empty_classes: bool = False
     follow_links: bool = False
+    cache_size: str | int = USUAL_SIZE
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -57,6 +59,11 @@ class Settings:
     def look_budget(self) -> float:
         """The budget that the look at the images is for: how many are looked at hangs on it."""
         return self.budget if self.trials is None else COUNTED_SECONDS
+
+    @property
+    def within(self) -> Within:
+        """What reading may cost: a share of the budget. For counted trials everything is read."""
+        return Within(self.budget if self.trials is None else None, cache_size=self.cache_size)
 
     @property
     def training_seconds(self) -> float:

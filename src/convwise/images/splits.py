@@ -68,6 +68,23 @@ def draw(labels: Ints, groups: Ints, fraction: float, keep: int, seed: tuple[int
     return chosen
 
 
+def spread(strata: Ints, most: int, least: int, seed: int) -> Ints:
+    """`most` positions, in order: each stratum in proportion, and `least` of it or all, even where that is more.
+
+    strata (n,): the number of the stratum that each belongs to. A larger `most` keeps what a smaller one gives.
+    """
+    rng = np.random.default_rng((seed, len(strata)))
+    order = np.argsort(strata[shuffled := rng.permutation(len(strata))], kind="stable")
+    members = shuffled[order]  # stratum by stratum, each in random order
+    starts = np.flatnonzero(np.diff(strata[members], prepend=-1))
+    sizes = np.diff(np.append(starts, len(strata)))
+    place = np.arange(len(strata)) - np.repeat(starts, sizes)
+    # The half, so that small strata are neither all first nor all last.
+    keys = np.where(place < least, -1.0, (place + 0.5) / np.repeat(sizes, sizes))
+    count = max(most, int((place < least).sum()))
+    return np.sort(members[np.argsort(keys, kind="stable")[:count]])
+
+
 def _whole_groups(sizes: Ints, wanted: int, stay: int, rng: np.random.Generator) -> Mask:
     """Groups in random order as long as they fit into `wanted` images; the smallest one where none fits."""
     taken = np.zeros(len(sizes), bool)

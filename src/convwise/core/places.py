@@ -1,0 +1,14 @@
+"""Where convwise keeps what is worth keeping between runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path | None:
+    """The user's cache folder for convwise; None for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convwise"
+    except RuntimeError:  # a user that the system does not know
+        return None
