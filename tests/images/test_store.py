@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from convwise.core.problems import UnusableInput
-from convwise.images import decode, store
+from convwise.images import decode, files, store
 from convwise.images.loading import Images, Within, load_image, read, resize
 from convwise.images.store import Store, size_of
 from imagesets import picture, striped, write_folder, write_zip
@@ -256,6 +256,29 @@ def test_a_second_run_decodes_nothing_and_sees_the_same(zipped, size, tmp_path, 
     assert same(small, smaller)
     assert again.facts == plain.facts
     assert again.problems == plain.problems
+
+
+def test_many_small_pictures_are_opened_once(tmp_path, monkeypatch, decoded):
+    """Most of one size; among them larger, gray, broken, turned and doubled ones."""
+    folder = write_folder(tmp_path / "set", "ab", 40, 12, suffix=".jpg")
+    picture(striped(2, 8, 30, 3, seed=5)[0][3]).save(folder / "a" / "0017.jpg")
+    picture(striped(2, 8, 12, 1, seed=6)[0][3], "L").save(folder / "a" / "0018.jpg")
+    (folder / "b" / "0058.jpg").write_bytes((folder / "b" / "0057.jpg").read_bytes()[:-30])
+    (folder / "b" / "0056.jpg").write_bytes((folder / "b" / "0055.jpg").read_bytes())
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    picture(striped(2, 8, 12, 3, seed=7)[0][3]).save(folder / "b" / "0054.jpg", exif=turned)
+    many = read(folder, within=KEEPING)
+    assert len(decoded) == 2  # the larger and the broken one
+    again = read(folder, within=KEEPING)
+    monkeypatch.setattr(files, "MANY", 10**9)
+    plain = read(folder)
+    assert same(many, plain)
+    assert same(many, again)
+    assert many.facts == plain.facts == again.facts
+    assert [str(each) for each in many.problems] == [str(each) for each in plain.problems]
+    for name, pixels in zip(many.train.names, many.train.pixels, strict=True):
+        np.testing.assert_array_equal(pixels, resize(load_image(folder / name, 3), 12, 12))
 
 
 def test_both_ways_of_a_size_cost_one_decoding(tmp_path, decoded):

@@ -11,8 +11,9 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from convwise.images.store import Shelf, Store
 
 DARK = 16  # 8 bits of pictures of 16 that use 12 of them or fewer
 READ = 1 << 16  # bytes of a file, at first
+MANY, A_FEW = 64, 16  # files; those that are asked for the size of all
 VERSION = 1  # of what stands on a shelf: to be raised with every change of decode.py
 HEAD = struct.Struct("<16sBB")  # digest, peak, channels; the pixels follow
 
@@ -53,10 +55,20 @@ class File:
     def wide(self) -> bool:
         return self.header.mode in decode.WIDE_MODES
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """Of what was decoded, on a shelf; b'' where nothing is kept of it."""
         return key_of(f"{self.stamp}|{self.scale}") if self.stamp else b""
+
+    def with_picture(self, picture: decode.Decoded) -> File:
+        """The same file, with what its pixels are like."""
+        peak = int(picture.pixels.max()) if self.header.deep else 0
+        return replace(self, digest=picture.digest(), gray=picture.pixels.shape[2] == 1, peak=peak)
+
+    def keep(self, shelf: Shelf, pixels: Pixels) -> None:
+        """Put what the picture became on the shelf."""
+        if self.key:
+            shelf.put(self.key, HEAD.pack(self.digest, self.peak, pixels.shape[2]) + pixels.tobytes())
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ class Shelves:
     store: Store
     place: str
 
-    @property
+    @cached_property
     def headers(self) -> Shelf:
         return self._shelf("headers")
 
@@ -75,7 +87,11 @@ class Shelves:
         return self._shelf(f"{height}x{width}-{way.name.lower()}")
 
     def _shelf(self, what: str) -> Shelf:
-        return self.store.shelf(f"{key_of(self.place).hex()[:16]}-{what}-{VERSION}")
+        return self.store.shelf(f"{self._name}-{what}-{VERSION}")
+
+    @cached_property
+    def _name(self) -> str:
+        return key_of(self.place).hex()[:16]
 
 
 def resized(file: File, shelves: Shelves, height: int, width: int, *ways: decode.Way) -> tuple[File, list[Pixels]]:
@@ -90,12 +106,11 @@ def resized(file: File, shelves: Shelves, height: int, width: int, *ways: decode
     with stack._BUDGET.of(file.header):
         picture = decode.decode(encoded(file.item), file.scale)
         small = [decode.resize(picture.pixels, height, width, way) for way in ways]
-        peak = int(picture.pixels.max()) if file.header.deep else 0
-        found = replace(file, digest=picture.digest(), gray=picture.pixels.shape[2] == 1, peak=peak)
+        found = file.with_picture(picture)
         del picture  # before another thread takes its place
     for shelf, old, pixels in zip(on, kept, small, strict=True):
-        if file.key and old is None:
-            shelf.put(file.key, HEAD.pack(found.digest, peak, pixels.shape[2]) + pixels.tobytes())
+        if old is None:
+            found.keep(shelf, pixels)
     return found, small
 
 
@@ -183,13 +198,19 @@ def stacked(found: Found, limit_px: int, store: Store) -> Stack:
 
 
 def _of_files(found: Found, limit_px: int, shelves: Shelves) -> Stack:
-    opened = stack.each(partial(_opened, shelves.headers), found.items)
+    size = _one_size(found.items, limit_px)
+    opened = stack.each(partial(_opened, shelves, size), found.items)
     unreadable = {item.name: file for item, file in zip(found.items, opened, strict=True) if isinstance(file, str)}
     files = [file for file in opened if isinstance(file, File)]
     _refuse_empty(found.name, files, unreadable)
     files, scales = _scaled(found.name, files)
     height, width = stack.base_size(Counter((file.header.height, file.header.width) for file in files), limit_px)
-    read = stack.each(lambda file: _told(file, shelves, height, width), files)
+    done = (height, width) == size  # each that could be was decoded as it was opened
+
+    def told(file: File) -> File | str:
+        return file if done and file.digest else _told(file, shelves, height, width)
+
+    read = stack.each(told, files)
     unreadable |= {file.item.name: end for file, end in zip(files, read, strict=True) if isinstance(end, str)}
     files = [end for end in read if isinstance(end, File)]
     _refuse_empty(found.name, files, unreadable)
@@ -224,17 +245,44 @@ def _origins(files: Sequence[File], shelves: Shelves, shape: tuple[int, ...]) ->
     return tuple(None if as_is else InFile(file, shelves, shape[3]) for as_is, file in both)
 
 
-def _opened(headers: Shelf, item: Item) -> File | str:
+def _one_size(items: Sequence[Item], limit_px: int) -> tuple[int, int] | None:
+    """The size (height, width) of all pictures, as a few of them have it; None where it is not one, or large.
+
+    Of many small pictures each is decoded while it is open already, if its size is to stay: to open it costs as much.
+    """
+    if len(items) < MANY:
+        return None
+    sizes = set()
+    for item in items[:: len(items) // A_FEW + 1]:
+        with suppress(Exception), item.open() as stream:  # told of later
+            header = decode.header(stream)
+            sizes.add((header.height, header.width))
+    return sizes.pop() if len(sizes) == 1 and max(max(sizes)) <= limit_px else None
+
+
+def _opened(shelves: Shelves, size: tuple[int, int] | None, item: Item) -> File | str:
+    """The file with its header; of a small one of `size` also with what its picture is like, which is kept then."""
     try:
         stamp = item.stamp()
         key = key_of(stamp) if stamp else b""
-        if key and (kept := headers.get(key)):
+        if key and (kept := shelves.headers.get(key)):
             return File(item, decode.Header(*json.loads(kept)), stamp)
+        picture = None
         with item.open() as stream:
-            header = decode.header(stream)
+            data = stream.read(READ) if size else b""
+            if size and len(data) < READ:
+                header, picture = decode.header_and_picture(data, size)
+            else:
+                stream.seek(0)
+                header = decode.header(stream)
         if key:
-            headers.put(key, json.dumps(astuple(header)).encode())
-        return File(item, header, stamp)
+            shelves.headers.put(key, json.dumps(astuple(header)).encode())
+        file = File(item, header, stamp)
+        if picture is None or size is None:
+            return file
+        file = file.with_picture(picture)
+        file.keep(shelves.at(*size, decode.SMOOTH), picture.pixels)
+        return file
     except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
         return decode.explain(error)
 

@@ -45,8 +45,8 @@ class Seen:
         why = "what a tenth of the budget is enough for"
         if self.read < self.affordable:
             why = f"what is measured. `convwise choose` reads {self.affordable:,} of them in this budget"
-        what = f"only {self} were read: {why}. Broken files and copies among the others are not known of"
-        fix = "" if self.read < self.affordable else "a longer --budget reads more"
+        what = f"only {self}, were read: {why}. Whether others are broken, or copies, is not known"
+        fix = "" if self.read < self.affordable else "give a longer --budget to read more of them"
         return Problem(where, what, severity="warning" if fix else "note", fix=fix, count=self.listed - self.read)
 
 
