@@ -13,6 +13,7 @@ from typing import Any
 
 from convwise.core.clock import Clock, parse_duration
 from convwise.core.net import Net
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Effect, Recipe, from_json
@@ -22,7 +23,7 @@ from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
 from convwise.evidence.edits import Subject
 from convwise.evidence.experiment import Base, Edit, Found, Measured, Memory, Record, Terms
-from convwise.images.loading import TEST_SHARE, USUAL_SIZE, Images, Within, read
+from convwise.images.loading import TEST_SHARE, Images, Within, read
 from convwise.inspect.checking import load, read_images
 from convwise.inspect.requests import InputShape
 from convwise.interrupts import Interrupts
@@ -94,7 +95,7 @@ class Measurement(Shown):
 def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budget: str | float = "10m",
             input_shape: InputShape | None = None, watcher: Watcher = quiet,
             started: float | None = None, classes_from: str = "folder", skip_empty_classes: bool = False,
-            follow_links: bool = False, cache_size: str | int = USUAL_SIZE) -> Measurement:  # fmt: skip
+            follow_links: bool = False, cache_size: str | int = CACHE_SIZE) -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json

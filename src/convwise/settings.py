@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convwise.core.goal import Goal
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
-from convwise.images.loading import USUAL_SIZE, Within
+from convwise.images.loading import Within
 from convwise.output.whole import OUTPUTS
 from convwise.training.runners import RUNNERS
 from convwise.training.tasks import TASKS
@@ -38,7 +39,7 @@ class Settings:
     classes_from: str = "folder"  # this and the next two: how the images are read, see images.sources.Reading
     skip_empty_classes: bool = False
     follow_links: bool = False
-    cache_size: str | int = USUAL_SIZE
+    cache_size: str | int = CACHE_SIZE
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from convwise import formats, notebook, study
 from convwise.advice import fingerprint
 from convwise.core.clock import Clock, parse_duration
 from convwise.core.goal import parse_goal
+from convwise.core.places import CACHE_SIZE
 from convwise.core.progress import Watcher
 from convwise.core.records import Advice, Fingerprint
 from convwise.core.verb import verb
 from convwise.feed import Feed
-from convwise.images.loading import USUAL_SIZE, Images, Within
+from convwise.images.loading import Images, Within
 from convwise.images.loading import read as read_images
 from convwise.output import choice, deliver
 from convwise.output.choice import Choice
@@ -39,7 +40,7 @@ def read(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
-    cache_size: str | int = USUAL_SIZE,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Images:
     """The images of `source`, decoded, checked and split as `choose` does it, the test part sealed.
 
@@ -78,7 +79,7 @@ def choose(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
-    cache_size: str | int = USUAL_SIZE,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Choice:
     """Choose a network for the images of `source` inside `budget`, write it with its evidence, and return it.
 
@@ -121,7 +122,7 @@ def look(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
-    cache_size: str | int = USUAL_SIZE,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Fingerprint:
     """The fingerprint of the images of `source` (or of Images already read), without their test part.
 
@@ -150,7 +151,7 @@ def advise(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
-    cache_size: str | int = USUAL_SIZE,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Advice:
     """What to start with for the images of `source`, without training.
 

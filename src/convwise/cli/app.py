@@ -23,6 +23,7 @@ from convwise.cli import serve as cli_serve
 from convwise.cli.console import err, out, table, watching
 from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption
 from convwise.core.clock import STARTED
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def choose(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
-    cache_size: CacheOption = "4GB",
+    cache_size: CacheOption = CACHE_SIZE,
     show: Annotated[bool, typer.Option("--open", help=cli_serve.OPEN_HELP)] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -159,7 +160,7 @@ def look(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
-    cache_size: CacheOption = "4GB",
+    cache_size: CacheOption = CACHE_SIZE,
     as_json: JsonOption = False,
 ) -> None:
     """Describe IMAGES in the numbers that matter for a network.
@@ -208,7 +209,7 @@ def advise(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
-    cache_size: CacheOption = "4GB",
+    cache_size: CacheOption = CACHE_SIZE,
     as_json: JsonOption = False,
 ) -> None:
     """Say what to start with for IMAGES, without training.

@@ -16,6 +16,7 @@ from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.clock import STARTED, Clock, parse_duration
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT, Net
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def check(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
-    cache_size: CacheOption = "4GB",
+    cache_size: CacheOption = CACHE_SIZE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what MODEL costs and sees, layer by layer, and what is wrong with it.

@@ -11,6 +11,7 @@ from convwise.cli.check import MODEL_HELP, parse_shape
 from convwise.cli.console import out, table, watching
 from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption
 from convwise.core.clock import STARTED
+from convwise.core.places import CACHE_SIZE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +41,7 @@ def measure(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
-    cache_size: CacheOption = "4GB",
+    cache_size: CacheOption = CACHE_SIZE,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON for programs on standard output; progress as lines on stderr.")
     ] = False,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+CACHE_SIZE = "4GB"  # of decoded pictures that are kept, unless another is asked for
+
 
 def cache_folder() -> Path | None:
     """The user's cache folder for convwise; None for a user without a home."""

@@ -30,10 +30,10 @@ from convwise.images.scale import Scale
 from convwise.images.sources.found import counted
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
 from convwise.images.stack import Stack
-from convwise.images.store import USUAL_SIZE, Store
+from convwise.images.store import Store
 
 __all__ = [
-    "USUAL_SIZE", "Images", "Part", "Picture", "Scale", "Sealed", "Seen", "Within", "has_wide", "load_image",
+    "Images", "Part", "Picture", "Scale", "Sealed", "Seen", "Within", "has_wide", "load_image",
     "pictures", "read", "resize",
 ]  # fmt: skip
 

@@ -22,10 +22,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.places import cache_folder
+from convwise.core.places import CACHE_SIZE, cache_folder
 from convwise.core.problems import UnusableInput
 
-USUAL_SIZE = "4GB"
 SEGMENT = 2**26  # bytes that are written together: a kill costs no more
 HELD = 2**27  # bytes of a shelf that stay in memory where they cannot be written
 STALE_SECONDS = 3600.0  # after which a file that is still being written belongs to nobody
@@ -57,7 +56,7 @@ class Store:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @staticmethod
-    def usual(size: str | int | None = USUAL_SIZE) -> Store:
+    def usual(size: str | int | None = CACHE_SIZE) -> Store:
         """That of this user; size as in `size_of`, 0 or None for none."""
         most, place = size_of(size or 0), cache_folder()
         return Store(place / "pixels" if place and most else None, most)

@@ -22,12 +22,13 @@ from convwise.core.check import SEVERITIES, Finding, findings
 from convwise.core.field import Field
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import Net
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.core.shown import Screen, Shown, times
 from convwise.core.verb import verb
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
-from convwise.images.loading import USUAL_SIZE, Images, Within, read
+from convwise.images.loading import Images, Within, read
 from convwise.inspect.requests import INSTEAD, InputShape, asked, folder_instead, live_instead
 from convwise.inspect.requests import input_shape as shape_of
 
@@ -311,7 +312,7 @@ def check(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
-    cache_size: str | int = USUAL_SIZE,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Checked:
     """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover.
 
