@@ -24,7 +24,8 @@ from convwise.core.layers import Layer, Opaque
 from convwise.core.net import Net
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
-from convwise.core.shown import Screen, Shown, times
+from convwise.core.shown import Screen, Shown
+from convwise.core.text import times
 from convwise.core.verb import verb
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
