@@ -68,7 +68,7 @@ def _caveats(session: Session, chosen: Result, ended: Sequence[Result]) -> list[
     """What the report must say beside the choice; ended: the final training, where it was not interrupted."""
     said = [] if ended else ["The study was interrupted: this is the best so far."]
     if seen := session.images.facts.get("seen"):
-        said.append(f"The study has seen {Seen(**seen)}: a tenth of its budget is enough to read so many.")
+        said.append(f"The study has seen {Seen(**seen)}: {Seen(**seen).why}.")
     if chosen.trial.stage != FINAL.name:
         why = f" ({ended[-1].reason})" if ended else ""
         said.append(

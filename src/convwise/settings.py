@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from convwise.core.clock import Clock
 from convwise.core.goal import Goal
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
@@ -16,6 +17,7 @@ from convwise.training.tasks import TASKS
 
 TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is trained for, about
 ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
+LATEST_SHARE = 0.4  # of the budget: reading ends by it, however slow it is
 COUNTED_SECONDS = 300.0  # that a study of counted trials is advised for, on any machine
 MOST_EVIDENCE = 0.5  # the rest trains the network that is handed over
 
@@ -61,10 +63,11 @@ class Settings:
         """The budget that the look at the images is for: how many are looked at hangs on it."""
         return self.budget if self.trials is None else COUNTED_SECONDS
 
-    @property
-    def within(self) -> Within:
+    def within(self, clock: Clock) -> Within:
         """What reading may cost: a share of the budget. For counted trials everything is read."""
-        return Within(self.budget if self.trials is None else None, cache_size=self.cache_size)
+        if self.trials is not None:
+            return Within(cache_size=self.cache_size)
+        return Within(self.budget, lambda share: clock.until(share * LATEST_SHARE) <= 0, cache_size=self.cache_size)
 
     @property
     def training_seconds(self) -> float:

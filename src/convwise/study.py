@@ -47,7 +47,7 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
     with Interrupts(lambda: _stopping(settings, lab)) as interrupts, ExitStack() as working:
         with _preparing(interrupts, lab.clock):
             how = {"test": settings.test, "seed": settings.seed, "cache": settings.work / "images"}
-            images = read(settings.source, **how, within=settings.within, **settings.reading)
+            images = read(settings.source, **how, within=settings.within(lab.clock), **settings.reading)
             session = Session.open(settings, lab, images)
             if deliver.is_finished(settings.out):
                 return _finished(session)

@@ -135,7 +135,7 @@ def look(
         "follow_links": follow_links,
     }
     seconds = parse_duration(budget)
-    within = Within(seconds, fingerprint.wanted(seconds), cache_size)
+    within = Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
     how |= {"test": test, "seed": seed, "within": within}
     images = source if isinstance(source, Images) else read_images(source, **how)
     return fingerprint.look(images.train, images.classes, seed=seed, budget=seconds, counts=images.counts())

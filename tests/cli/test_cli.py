@@ -82,7 +82,8 @@ def test_look_says_that_it_read_a_part(run, tmp_path, monkeypatch):
     assert "10 of 60 images (17 %), each class in proportion" in out
     assert "`convwise choose` reads 60 of them" in " ".join(out.split())
     facts = json.loads(run("look", where, "--json")[1])
-    assert facts["facts"]["seen"] == {"listed": 60, "affordable": 60, "read": 10, "classes": {"a": 30, "b": 30}}
+    assert facts["facts"]["seen"]["listed"] == facts["facts"]["seen"]["affordable"] == 60
+    assert facts["facts"]["seen"]["read"] == 10
     assert facts["images"] == pytest.approx(0.64 * 60, abs=3)
     assert "about" in run("advise", where)[1]
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from convwise.images import sampling, splits
+from convwise.images import files, sampling, splits, stack
 from convwise.images.loading import Within, read
 from imagesets import write_folder, write_parts, write_zip
 
@@ -39,7 +39,9 @@ def test_a_budget_that_is_enough_reads_everything_and_says_nothing(folder):
 
 def test_a_part_is_read_each_class_in_proportion_and_it_is_said(folder, slow):
     images = read(folder, within=Within(60.0), test="none")
-    assert images.facts["seen"] == {"listed": 132, "affordable": 60, "read": 60, "classes": {"a": 60, "b": 60, "c": 12}}
+    assert images.facts["seen"] == {
+        "listed": 132, "affordable": 60, "read": 60, "classes": {"a": 60, "b": 60, "c": 12}, "late": False
+    }  # fmt: skip
     together = Counter(name[0] for part in (images.train, images.valid) for name in part.names)
     assert together.total() == 60
     for name, listed in {"a": 60, "b": 60, "c": 12}.items():
@@ -81,6 +83,47 @@ def test_small_classes_are_kept_even_where_the_budget_is_tiny(folder, slow):
     assert images.facts["seen"]["affordable"] == 3 * sampling.EACH
 
 
+@pytest.mark.parametrize(("many", "when"), [(64, 0.5), (10**9, 0.5), (10**9, 1.0)])
+def test_where_reading_is_very_slow_a_clock_ends_it_and_the_next_run_reads_the_same(
+    many, when, folder, tmp_path, monkeypatch
+):
+    """While files are opened, or when they are decoded."""
+    monkeypatch.setattr(files, "MANY", many)
+    monkeypatch.setattr(stack, "THREADS", 1)  # else one may be far behind the others
+    asked = 0
+
+    def late(share: float) -> bool:
+        nonlocal asked
+        asked += share == when
+        return asked > 40 and share == when
+
+    one = read(folder, within=Within(600.0, late), cache=tmp_path / "study")
+    assert 3 * sampling.EACH < one.facts["seen"]["read"] < 90
+    assert one.facts["seen"]["late"]
+    assert any("reading is so slow here" in line for line in one.said())
+    counts = Counter(name[0] for part in (one.train, one.valid, one.test.open()) for name in part.names)
+    assert counts.total() == one.facts["seen"]["read"]
+    assert abs(counts["a"] - counts["b"]) <= 1
+    again = read(folder, within=Within(600.0), cache=tmp_path / "study")
+    assert again.content() == one.content()
+    assert again.facts == one.facts
+
+
+def test_some_are_read_however_late_it_is(folder):
+    images = read(folder, within=Within(600.0, lambda share: True))
+    assert images.facts["read"] == 3 * sampling.EACH
+
+
+@pytest.mark.parametrize("size", [8, (9, 200)])
+def test_in_which_order_files_are_read_changes_nothing(size, tmp_path):
+    write_folder(tmp_path, "ab", 8, size)
+    (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
+    plain, ordered = read(tmp_path), read(tmp_path, within=Within(600.0))
+    assert plain.content() == ordered.content()
+    assert plain.facts == ordered.facts
+    assert plain.problems == ordered.problems
+
+
 def test_larger_pictures_take_more_of_the_budget(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "FEW", 1)
     monkeypatch.setattr(sampling, "PIXEL_SECONDS", 1e-3)
@@ -92,7 +135,7 @@ def test_larger_pictures_take_more_of_the_budget(tmp_path, monkeypatch):
 
 
 def test_looking_reads_what_is_measured_and_tells_the_counts_of_all(folder):
-    images = read(folder, within=Within(600.0, 30))
+    images = read(folder, within=Within(600.0, most=30))
     assert len(images.train) == pytest.approx(30, abs=3)
     seen = images.facts["seen"]
     assert seen["listed"] == seen["affordable"] == 132
@@ -106,7 +149,9 @@ def test_spread_against_a_plain_count(seed):
     strata = rng.choice(7, 1000, p=[0.4, 0.3, 0.2, 0.07, 0.02, 0.008, 0.002])
     before: set[int] = set()
     for most in (60, 300, 999, 1000):
-        rows = splits.spread(strata, most, 3, seed)
+        order, first = splits.spread(strata, 3, seed)
+        assert first == sum(min(3, count) for count in Counter(strata.tolist()).values())
+        rows = order[:most]
         assert len(rows) == most == len(set(rows.tolist()))
         assert before <= set(rows.tolist())
         before = set(rows.tolist())

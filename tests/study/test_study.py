@@ -92,6 +92,8 @@ def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, ser
     replace(by_clock, lab=replace(by_clock.lab, watcher=lambda told_now: told.append(told_now.note))).run()
     a_study(stripes, tmp_path / "counted", budget=600.0).run()
     part, everything = written
+    with pytest.raises(UnusableInput, match=r"something else: .*'budget': 600.0.*'budget': 300.0"):
+        a_study(stripes, tmp_path / "clock", trials=None, budget=300.0).run()
     assert any("60 of 90 images (67 %), each class in proportion" in note for note in part.verdict.notes)
     assert any("60 of 90 images" in note for note in told)
     assert part.images.facts["seen"]["read"] == 60

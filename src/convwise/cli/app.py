@@ -177,7 +177,7 @@ def look(
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
-    within = reading.Within(seconds, fingerprint.wanted(seconds), cache_size)
+    within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
     how |= {"test": _test(test), "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, counts=read.counts())
@@ -227,7 +227,7 @@ def advise(
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
-    how |= {"seed": seed, "within": reading.Within(seconds, fingerprint.wanted(seconds), cache_size)}
+    how |= {"seed": seed, "within": reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)}
     read = reading.read(images, classes_from=classes_from, **how)
     advice = verbs.advise(read, goal=goal, budget=seconds, seed=seed)
     train, clock = sum(read.counts()), Clock(seconds, time.monotonic())

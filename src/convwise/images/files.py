@@ -10,10 +10,12 @@ import hashlib
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import takewhile
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,9 @@ READ = 1 << 16  # bytes of a file, at first
 MANY, A_FEW = 64, 16  # files; those that are asked for the size of all
 VERSION = 1  # of what stands on a shelf: to be raised with every change of decode.py
 HEAD = struct.Struct("<16sBB")  # digest, peak, channels; the pixels follow
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def key_of(text: str) -> bytes:
@@ -192,33 +197,60 @@ def changed(file: File) -> UnusableInput:
     return UnusableInput(file.item.name, "was changed while it was learnt from", "the same file", "start again")
 
 
-def stacked(found: Found, limit_px: int, store: Store) -> Stack:
-    """Everything in `found`, once decoded; raises UnusableInput where nothing is readable or an array holds NaN."""
-    return _of_files(found, limit_px, Shelves(store, found.place)) if found.items else stack.of_arrays(found, limit_px)
+@dataclass(frozen=True)
+class Pace:
+    """In which order files are read, and when that ends.
+
+    order: of all; first: so many are read in any case; late: whether this share of the time for reading is over.
+    """
+
+    order: Sequence[int]
+    first: int = 0
+    late: Callable[[float], bool] = lambda share: False
+
+    def each(self, work: Callable[[A], B], things: Sequence[A], until: float) -> list[B]:
+        """[work(thing) for thing in things], of all or of as many as there is time for: the first ones."""
+        done = stack.each(
+            lambda place: [] if place >= self.first and self.late(until) else [work(things[place])], range(len(things))
+        )
+        return [each for found in takewhile(bool, done) for each in found]
 
 
-def _of_files(found: Found, limit_px: int, shelves: Shelves) -> Stack:
+def stacked(found: Found, limit_px: int, store: Store, pace: Pace | None = None) -> tuple[Stack, int]:
+    """What can be read of `found`, once decoded, and how many files were read: less than all where that took too long.
+
+    UnusableInput where nothing is readable, or an array holds NaN.
+    """
+    if not found.items:
+        return stack.of_arrays(found, limit_px), 0
+    return _of_files(found, limit_px, Shelves(store, found.place), pace or Pace(range(len(found.items))))
+
+
+def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tuple[Stack, int]:
     size = _one_size(found.items, limit_px)
-    opened = stack.each(partial(_opened, shelves, size), found.items)
-    unreadable = {item.name: file for item, file in zip(found.items, opened, strict=True) if isinstance(file, str)}
+    opened = pace.each(lambda row: _opened(shelves, size, found.items[row]), pace.order, 0.5)
+    broken = {row: end for row, end in zip(pace.order, opened, strict=False) if isinstance(end, str)}
+    rows = [row for row, end in zip(pace.order, opened, strict=False) if isinstance(end, File)]
     files = [file for file in opened if isinstance(file, File)]
-    _refuse_empty(found.name, files, unreadable)
+    _refuse_empty(found, files, broken)
     files, scales = _scaled(found.name, files)
     height, width = stack.base_size(Counter((file.header.height, file.header.width) for file in files), limit_px)
-    done = (height, width) == size  # each that could be was decoded as it was opened
-
-    def told(file: File) -> File | str:
-        return file if done and file.digest else _told(file, shelves, height, width)
-
-    read = stack.each(told, files)
-    unreadable |= {file.item.name: end for file, end in zip(files, read, strict=True) if isinstance(end, str)}
-    files = [end for end in read if isinstance(end, File)]
-    _refuse_empty(found.name, files, unreadable)
+    if (height, width) == size:  # each that could be was decoded as it was opened
+        read = stack.each(lambda file: file if file.digest else _told(file, shelves, height, width), files)
+    else:
+        read = pace.each(lambda file: _told(file, shelves, height, width), files, 1.0)
+    count = len(opened) if len(read) == len(files) else list(pace.order).index(rows[len(read)])
+    broken |= {row: end for row, end in zip(rows, read, strict=False) if isinstance(end, str)}
+    good = {row: end for row, end in zip(rows, read, strict=False) if isinstance(end, File)}
+    files = [good[row] for row in sorted(good)]
+    _refuse_empty(found, files, broken)
     shelves.store.flush()
     channels = 1 if all(file.gray for file in files) else 3
+    before = set(pace.order[:count])
+    unreadable = {found.items[row].name: broken[row] for row in sorted(broken) if row in before}
     made = _stack_of(found, files, _Kept(files, shelves, (len(files), height, width, channels)), unreadable, shelves)
     chosen = next((file.scale for file in files if file.scale), Scale(0, 1))
-    return replace(made, scale=chosen, problems=(*made.problems, *scales))
+    return replace(made, scale=chosen, problems=(*made.problems, *scales)), count
 
 
 def _stack_of(found: Found, files: Sequence[File], pixels: _Kept, unreadable: dict[str, str],
@@ -347,11 +379,11 @@ def _told(file: File, shelves: Shelves, height: int, width: int) -> File | str:
         return decode.explain(error)
 
 
-def _refuse_empty(where: str, files: Sequence[File], unreadable: dict[str, str]) -> None:
+def _refuse_empty(found: Found, files: Sequence[File], broken: dict[int, str]) -> None:
     if not files:
-        shown = "; ".join(f"{name} ({reason})" for name, reason in list(unreadable.items())[:3])
-        what = f"none of {len(unreadable)} images can be read: {shown}"
-        raise UnusableInput(where, what, f"image files ({', '.join(decode.FORMATS)})", "check the files")
+        shown = "; ".join(f"{found.items[row].name} ({broken[row]})" for row in sorted(broken)[:3])
+        what = f"none of {len(broken)} images can be read: {shown}"
+        raise UnusableInput(found.name, what, f"image files ({', '.join(decode.FORMATS)})", "check the files")
 
 
 def _file_problems(where: str, files: Sequence[File], channels: int) -> Iterator[Problem]:

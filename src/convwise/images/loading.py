@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -38,6 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 TEST_SHARE = 0.2
+ENDED = "read.txt"  # beside the pixels: how many files were read, where that took too long
 MOST_VALID = 10_000
 FEW = 10  # a class with fewer train images is called small
 UNEQUAL = 3.0  # largest class / smallest class from which a set is called unbalanced
@@ -49,11 +50,13 @@ class Within:
     """What reading may cost.
 
     budget: seconds of the study that it is for: where a tenth of it is not enough for all files, a part is read, see
-    sampling.py. most: train images that are wanted. cache_size: of what is kept of decoded files for all runs and
+    sampling.py; late: whether this share of the time that reading may take at most is over, then it ends. most: train
+    images that are wanted. cache_size: of what is kept of decoded files for all runs and
     commands, as in store.size_of; 0 keeps nothing.
     """
 
     budget: float | None = None
+    late: Callable[[float], bool] = lambda share: False
     most: int | None = None
     cache_size: str | int = 0
 
@@ -154,9 +157,19 @@ def read(
             found = _without_test(found)
         _check_found(found, reading)
         most = within.most and within.most / _train_share(found, share, valid)
-        found, seen = sampled(found, seed, within.budget, most)
-        store = Store.usual(within.cache_size)
-        everything = files.stacked(found, limit_px, store)
+        sample, store = sampled(found, seed, within.budget, most), Store.usual(within.cache_size)
+        found, ended = sample.found, cache and cache / ENDED
+        order = sample.order.tolist()
+        if ended and ended.exists():  # this study has begun with so many
+            order = order[: max(int(ended.read_text()), sample.first)]
+        pace = files.Pace(order, sample.first, within.late)
+        everything, count = files.stacked(found, limit_px, store, pace)
+        late = count < len(sample.order)
+        if late and ended:
+            ended.parent.mkdir(parents=True, exist_ok=True)
+            ended.write_text(str(count))
+        seen = sample.seen(count, late)
+        found = replace(found, items=tuple(found.items[row] for row in sorted(order[:count])))
         learnt = set(np.unique(everything.labels[everything.parts == TRAIN]).tolist())
         empty = _check_empty(found, learnt, reading, everything.unreadable)
         images = _images(found.name, everything, share, valid, seed, cache)

@@ -25,7 +25,7 @@ def preview(source: Any, count: int = 6, limit_px: int = 256) -> list[Pixels]:
         blocks = [block for block in found.blocks if block.part != "test"] or list(found.blocks)
         items = [items[row] for row in _various([item.label for item in items], count)]
         few = replace(found, items=tuple(items), blocks=tuple(_few(block, count) for block in blocks[:1]))
-        pixels = files.stacked(few, limit_px, Store(None, 0)).pixels
+        pixels = files.stacked(few, limit_px, Store(None, 0))[0].pixels
         return list(pixels[np.arange(min(count, pixels.shape[0]))])
     finally:
         found.close()

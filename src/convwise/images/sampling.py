@@ -1,7 +1,7 @@
-"""Which files are read, where all would take too long: an amount of work that the budget fixes, never a clock.
+"""Which files are read, where all would take too long: an amount of work that the budget fixes, not a clock.
 
-So the same images, budget and seed give the same part on every machine, however busy it is, and a larger
-budget gives a part that holds the smaller one.
+So the same images, budget and seed give the same part on every machine, and a larger budget gives a part that holds
+the smaller one. Only where reading is far slower than anywhere, as from a network drive, a clock ends it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from convwise.core.problems import Problem
 from convwise.images import decode
 from convwise.images.sources import Found, Item
-from convwise.images.splits import spread
+from convwise.images.splits import Ints, spread
 
 READING_SHARE = 0.1  # of a budget, in which images are read
 FILE_SECONDS, PIXEL_SECONDS = 4e-4, 2e-8  # of one core: to open a file; to decode it, and again for the input's size
@@ -28,13 +28,22 @@ EACH = 5  # of each class in each part, at least
 class Seen:
     """What is read of a source. listed: files in all; affordable: for a study of this budget; read: now.
 
-    classes: how many of each class are listed, outside of a test part of the source's own.
+    classes: how many of each class are listed, outside of a test part of the source's own; late: reading took so long
+    that it was ended before its time.
     """
 
     listed: int
     affordable: int
     read: int
     classes: dict[str, int]
+    late: bool = False
+
+    @property
+    def why(self) -> str:
+        """Why it was no more."""
+        if self.read < self.affordable:
+            return f"what is measured. `convwise choose` reads {self.affordable:,} of them in this budget"
+        return "reading is so slow here that it was ended" if self.late else "what a tenth of the budget is enough for"
 
     def __str__(self) -> str:
         share = f"{100 * self.read / self.listed:.2g} %"
@@ -42,34 +51,49 @@ class Seen:
 
     def problem(self, where: str) -> Problem:
         """What is said where not all is read."""
-        why = "what a tenth of the budget is enough for"
-        if self.read < self.affordable:
-            why = f"what is measured. `convwise choose` reads {self.affordable:,} of them in this budget"
-        what = f"only {self}, were read: {why}. Whether others are broken, or copies, is not known"
+        what = f"only {self}, were read: {self.why}. Whether others are broken, or copies, is not known"
         fix = "" if self.read < self.affordable else "give a longer --budget to read more of them"
         return Problem(where, what, severity="warning" if fix else "note", fix=fix, count=self.listed - self.read)
 
 
-def sampled(found: Found, seed: int, budget: float | None, most: float | None) -> tuple[Found, Seen | None]:
-    """The part of the files in `found` that is read, and what it is a part of; None where it is all of them.
+@dataclass(frozen=True)
+class Sample:
+    """What is read of a source, and in which order.
 
-    budget: seconds of the study, a tenth of which is for reading; None reads all. most: no more than that. Arrays
-    stay whole: they are in memory already.
+    order: of found.items, so that the first of them, however many, are a part in proportion; first: so many are
+    read in any case; listed: files of the source; affordable: for a study of this budget; classes: as in Seen.
+    """
+
+    found: Found
+    order: Ints
+    first: int
+    listed: int
+    affordable: int
+    classes: dict[str, int]
+
+    def seen(self, read: int, late: bool) -> Seen | None:
+        """Of so many files; None where these are all."""
+        if read >= self.listed:
+            return None
+        return Seen(self.listed, read if late else max(self.affordable, read), read, self.classes, late)
+
+
+def sampled(found: Found, seed: int, budget: float | None, most: float | None) -> Sample:
+    """The part of the files in `found` that is read; arrays stay whole: they are in memory already.
+
+    budget: seconds of the study, a tenth of which is for reading; None reads all. most: no more than that.
     """
     items = found.items
-    if budget is None or not items:
-        return found, None
-    affordable = min(_affordable(items, seed, budget), len(items))
-    count = min(affordable, round(most)) if most else affordable
-    if count >= len(items):
-        return found, None
-    rows = spread(_strata(items), count, EACH, seed)
-    part = tuple(items[row] for row in rows)
-    classes = Counter(item.label for item in items if item.part != "test")
-    return replace(found, items=part), Seen(len(items), max(affordable, len(part)), len(part), dict(classes))
+    classes = dict(Counter(item.label for item in items if item.part != "test"))
+    order, first = spread(_strata(items), EACH, seed)
+    affordable = len(items) if budget is None or not items else min(_affordable(items, seed, budget), len(items))
+    count = max(min(affordable, round(most)) if most else affordable, first)
+    rows = np.sort(order[:count])
+    part = replace(found, items=tuple(items[row] for row in rows)) if count < len(items) else found
+    return Sample(part, np.searchsorted(rows, order[:count]), first, len(items), affordable, classes)
 
 
-def _strata(items: Sequence[Item]) -> np.ndarray:
+def _strata(items: Sequence[Item]) -> Ints:
     numbers: dict[tuple[str | None, str], int] = {}
     return np.array([numbers.setdefault((item.part, item.label), len(numbers)) for item in items], np.int64)
 

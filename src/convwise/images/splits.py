@@ -68,10 +68,11 @@ def draw(labels: Ints, groups: Ints, fraction: float, keep: int, seed: tuple[int
     return chosen
 
 
-def spread(strata: Ints, most: int, least: int, seed: int) -> Ints:
-    """`most` positions, in order: each stratum in proportion, and `least` of it or all, even where that is more.
+def spread(strata: Ints, least: int, seed: int) -> tuple[Ints, int]:
+    """All positions (n,), so that the first of them, however many, are of each stratum in proportion.
 
-    strata (n,): the number of the stratum that each belongs to. A larger `most` keeps what a smaller one gives.
+    strata (n,): the number of the stratum that each belongs to. `least` of each stratum, or all, come first: how many
+    these are is told beside.
     """
     rng = np.random.default_rng((seed, len(strata)))
     order = np.argsort(strata[shuffled := rng.permutation(len(strata))], kind="stable")
@@ -81,8 +82,7 @@ def spread(strata: Ints, most: int, least: int, seed: int) -> Ints:
     place = np.arange(len(strata)) - np.repeat(starts, sizes)
     # The half, so that small strata are neither all first nor all last.
     keys = np.where(place < least, -1.0, (place + 0.5) / np.repeat(sizes, sizes))
-    count = max(most, int((place < least).sum()))
-    return np.sort(members[np.argsort(keys, kind="stable")[:count]])
+    return members[np.argsort(keys, kind="stable")], int((place < least).sum())
 
 
 def _whole_groups(sizes: Ints, wanted: int, stay: int, rng: np.random.Generator) -> Mask:

@@ -330,7 +330,7 @@ def check(
 
 def to_look(cache_size: str | int) -> Within:
     """What it may cost to read images that are only looked at."""
-    return Within(USUAL_BUDGET, wanted(USUAL_BUDGET), cache_size)
+    return Within(USUAL_BUDGET, most=wanted(USUAL_BUDGET), cache_size=cache_size)
 
 
 def read_images(images: Any, **how: Any) -> Images:
