@@ -127,7 +127,10 @@ class Images:
         """What is learnt from and scored, as a checksum: another picture, label or split is another one."""
         sums = [zlib.crc32("/".join(self.classes).encode()), self.test.size if self.test else 0]
         for part in (self.train, self.valid):
-            sums += [zlib.crc32(np.ascontiguousarray(array).data) for array in (part.pixels, part.labels)]
+            sums += [0, zlib.crc32(np.ascontiguousarray(part.labels).data)]
+            for rows in stack.chunks(len(part)):
+                sums[-2] = zlib.crc32(np.ascontiguousarray(part.pixels[rows]).data, sums[-2])
+                stack.at_rest(part.pixels)
         return "-".join(f"{each:x}" for each in sums)
 
 
@@ -366,6 +369,7 @@ def _part(all_: Stack, labels: Labels, rows: Labels, cache: Path | None, name: s
     def fill(out: Pixels) -> None:
         for some in stack.chunks(len(rows)):
             out[some] = all_.pixels[rows[some]]
+            stack.at_rest(out)
 
     pixels = stack.filled((len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy")
     names, origins = (tuple(each[row] for row in rows) if each else () for each in (all_.names, all_.origins))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import uuid
@@ -102,6 +103,16 @@ def filled(shape: Sequence[int], fill: Callable[[Pixels], None], file: Path | No
     return loaded
 
 
+def at_rest(pixels: Pixels) -> None:
+    """Give back the memory of pixels that are mapped from a file and not wanted soon; on the disk they stay.
+
+    The system would take it back as well, but only where it is short of it.
+    """
+    mapped = getattr(pixels, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def _reserve(file: Path) -> None:
     """Take the room of a mapped file now: a disk that is full later ends the process, and no error is raised."""
     if hasattr(os, "posix_fallocate"):
@@ -126,6 +137,8 @@ def resized(pixels: Pixels, height: int, width: int, file: Path | None = None, o
                 origin = origins[row] if origins else None
                 small = origin.at(height, width, way, also) if origin else None
                 out[row] = decode.resize(pixels[row], height, width, way) if small is None else small
+            at_rest(pixels)
+            at_rest(out)
 
         each(some, chunks(len(pixels)))
         for origin in {type(origin): origin for origin in origins if origin}.values():
