@@ -16,6 +16,7 @@ from convwise.core.configuration import Configuration, Draft
 from convwise.core.goal import Goal
 from convwise.core.records import Reason, Result, Trial, Verdict
 from convwise.core.space import WIDTHS, Space
+from convwise.core.text import short
 from convwise.search import race
 from convwise.search.judge import judge
 from convwise.search.ranking import front
@@ -165,10 +166,10 @@ class Ladder:
         return f"{why}, the cheapest of {len(self.tried)} tried that reaches {wanted}{later}"
 
     def _miss(self, nearest: Result) -> str:
-        short = 100 * (self.floor - (nearest.score or 0.0))
+        missing = 100 * (self.floor - (nearest.score or 0.0))
         return (
             f"No network tried keeps {100 * self.floor:.1f} %: the nearest gets {_percent(nearest)} of the validation "
-            f"images right, {short:.1f} points less; the teacher, which was trained for longest, "
+            f"images right, {missing:.1f} points less; the teacher, which was trained for longest, "
             f"{_percent(self.teacher)}."
         )
 
@@ -195,9 +196,7 @@ def _metric(space: Space) -> str:
 
 def amount(metric: str, result: Result) -> str:
     """82_310_000 macs -> '82.3M macs'."""
-    value = result.cost[metric]
-    size, sign = next(((size, sign) for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (1, ""))
-    return f"{value / size:.3g}{sign} {SHORT[metric]}"
+    return f"{short(result.cost[metric])} {SHORT[metric]}"
 
 
 def _percent(result: Result) -> str:
