@@ -83,12 +83,13 @@ def test_small_classes_are_kept_even_where_the_budget_is_tiny(folder, slow):
     assert images.facts["seen"]["affordable"] == 3 * sampling.EACH
 
 
-@pytest.mark.parametrize(("many", "when"), [(64, 0.5), (10**9, 0.5), (10**9, 1.0)])
+@pytest.mark.parametrize(("many", "when"), [(64, 1.0), (10**9, 0.5), (10**9, 1.0)])
 def test_where_reading_is_very_slow_a_clock_ends_it_and_the_next_run_reads_the_same(
     many, when, folder, tmp_path, monkeypatch
 ):
     """While files are opened, or when they are decoded."""
     monkeypatch.setattr(files, "MANY", many)
+    monkeypatch.setattr(sampling, "FEW", 1)
     monkeypatch.setattr(stack, "THREADS", 1)  # else one may be far behind the others
     asked = 0
 
@@ -109,9 +110,11 @@ def test_where_reading_is_very_slow_a_clock_ends_it_and_the_next_run_reads_the_s
     assert again.facts == one.facts
 
 
-def test_some_are_read_however_late_it_is(folder):
+@pytest.mark.parametrize("few", [1, 40])
+def test_some_are_read_however_late_it_is(few, folder, monkeypatch):
+    monkeypatch.setattr(sampling, "FEW", few)
     images = read(folder, within=Within(600.0, lambda share: True))
-    assert images.facts["read"] == 3 * sampling.EACH
+    assert images.facts["read"] == max(3 * sampling.EACH, few)
 
 
 @pytest.mark.parametrize("size", [8, (9, 200)])

@@ -228,7 +228,7 @@ def stacked(found: Found, limit_px: int, store: Store, pace: Pace | None = None)
 
 def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tuple[Stack, int]:
     size = _one_size(found.items, limit_px)
-    opened = pace.each(lambda row: _opened(shelves, size, found.items[row]), pace.order, 0.5)
+    opened = pace.each(lambda row: _opened(shelves, size, found.items[row]), pace.order, 1.0 if size else 0.5)
     broken = {row: end for row, end in zip(pace.order, opened, strict=False) if isinstance(end, str)}
     rows = [row for row, end in zip(pace.order, opened, strict=False) if isinstance(end, File)]
     files = [file for file in opened if isinstance(file, File)]

@@ -90,7 +90,9 @@ def sampled(found: Found, seed: int, budget: float | None, most: float | None) -
     count = max(min(affordable, round(most)) if most else affordable, first)
     rows = np.sort(order[:count])
     part = replace(found, items=tuple(items[row] for row in rows)) if count < len(items) else found
-    return Sample(part, np.searchsorted(rows, order[:count]), first, len(items), affordable, classes)
+    return Sample(
+        part, np.searchsorted(rows, order[:count]), max(first, min(FEW, count)), len(items), affordable, classes
+    )
 
 
 def _strata(items: Sequence[Item]) -> Ints:
