@@ -47,11 +47,11 @@ def size_of(text: str | int) -> int:
 
 @dataclass
 class Store:
-    """Shelves below `folder`, of at most `most` bytes together; None: nothing is written."""
+    """Shelves below `folder`, of at most `most` bytes together; None: nothing is written. used: in this run."""
 
     folder: Path | None
     most: int
-    begun: float = field(default_factory=time.time)
+    used: set[Path] = field(default_factory=set)
     _shelves: dict[str, Shelf] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,15 +89,16 @@ class Store:
                     file.unlink()
                 else:
                     files.append((about.st_mtime, about.st_size, file))
-        used = sum(each for _, each, _ in files)
+        filled = sum(each for _, each, _ in files)
         # What this run has found here it may want again: to remove that would be to decode it each time.
-        for last, each, file in sorted(files):
-            if used + size <= self.most or last >= self.begun or file.suffix != SUFFIX:
+        others = [row for row in sorted(files) if row[2] not in self.used and row[2].suffix == SUFFIX]
+        for _, each, file in others:
+            if filled + size <= self.most:
                 break
             with suppress(OSError):
                 file.unlink()
-                used -= each
-        return used + size <= self.most
+                filled -= each
+        return filled + size <= self.most
 
 
 class Shelf:
@@ -179,8 +180,9 @@ class Shelf:
 
     def _add(self, path: Path) -> bool:
         """Read which keys a segment holds; False where it cannot be read."""
+        self._store.used.add(path)
         with suppress(OSError):
-            os.utime(path)  # it is in use
+            os.utime(path)
         try:
             file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         except OSError:
