@@ -130,13 +130,15 @@ def _unpacked(file: File, kept: Sequence[bytes | None], height: int, width: int)
 
 @dataclass(frozen=True)
 class _Kept:
-    """The pictures of some files at one size, taken from their shelf by row numbers."""
+    """The pictures of some files at one size, taken from their shelf by a row number or by several."""
 
     files: Sequence[File]
     shelves: Shelves
     shape: tuple[int, int, int, int]
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Pixels:
+    def __getitem__(self, rows: NDArray[np.int64] | int) -> Pixels:
+        if not isinstance(rows, np.ndarray):
+            return np.asarray(self[np.array([rows])][0])
         out = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
         def fill(place: int) -> None:

@@ -59,7 +59,7 @@ class Rows(Protocol):
     @property
     def shape(self) -> Any: ...  # (n, h, w, c)
 
-    def __getitem__(self, rows: NDArray[np.int64], /) -> Pixels: ...
+    def __getitem__(self, rows: NDArray[np.int64] | int, /) -> Pixels: ...
 
 
 @dataclass(frozen=True)
