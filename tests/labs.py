@@ -144,7 +144,7 @@ def ask(source: Any, out: Path, runner: Any, written: list[Material], watcher: W
     out.mkdir(exist_ok=True)
     ways = {name: fields.pop(name) for name in ("read", "look") if name in fields}
     host = fields.pop("host", MadeHost())
-    given = {"workers": 1, "trials": 4, **fields, "goal": parse_goal(fields.get("goal", "accuracy"))}
+    given = {"workers": 1, "trials": 4, "cache_size": 0, **fields, "goal": parse_goal(fields.get("goal", "accuracy"))}
     settings = Settings(source, out=out, **given)
     clock = clock or Clock(settings.budget, time.monotonic())
     return Asked(settings, Lab(host, clock, watcher, runner), written, **{"look": looked, **ways})

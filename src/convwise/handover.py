@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core.records import INTERRUPTED, Advice, Fingerprint, Result, Verdict
+from convwise.images.loading import Seen
 from convwise.output.deliver import Material
 from convwise.plan import needed
 from convwise.search.stages import FINAL
@@ -67,6 +68,8 @@ def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) ->
 def _caveats(session: Session, chosen: Result, ended: Sequence[Result], interrupted: bool) -> list[str]:
     """What the report must say beside the choice; ended: the final training, as often as it was begun."""
     said = ["The study was interrupted: this is the best so far."] if interrupted else []
+    if seen := session.images.facts.get("seen"):
+        said.append(f"The study has seen {Seen(**seen)}: {Seen(**seen).why}.")
     if chosen.trial.stage != FINAL.name:
         why = f" ({ended[-1].reason})" if ended else ""
         said.append(

@@ -13,6 +13,7 @@ from typing import Any
 
 from convwise.core.clock import Clock, parse_duration
 from convwise.core.net import Net
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Effect, Recipe, from_json
@@ -22,7 +23,7 @@ from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
 from convwise.evidence.edits import Subject
 from convwise.evidence.experiment import MOST_SEEDS, Base, Edit, Found, Measured, Memory, Record, Terms
-from convwise.images.loading import TEST_SHARE, Images, read
+from convwise.images.loading import TEST_SHARE, Images, Within, read
 from convwise.inspect.checking import load, read_images
 from convwise.inspect.requests import InputShape
 from convwise.interrupts import Interrupts
@@ -94,26 +95,29 @@ class Measurement(Shown):
 def measure(model: Any, images: Any = None, *, parameter: Parameters = (), most: int | None = None,
             budget: str | float = "10m", input_shape: InputShape | None = None, watcher: Watcher = quiet,
             started: float | None = None, classes_from: str = "folder", skip_empty_classes: bool = False,
-            follow_links: bool = False) -> Measurement:  # fmt: skip
+            follow_links: bool = False, cache_size: str | int = CACHE_SIZE) -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
     and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
     of them, or a mapping; without it the parameters that people ask about, the most doubtful first. most: so many
     changes at most, the first ones: a few with many pairs of trainings, instead of many with few.
-    classes_from, skip_empty_classes, follow_links: how images are read, as in `read`. started: when the budget
-    began (time.monotonic).
+    classes_from, skip_empty_classes, follow_links, cache_size: how images are read, as in `read`. started: when
+    the budget began (time.monotonic).
     KeyboardInterrupt gives what is measured so far; it goes on to the caller where that is nothing.
     """
     clock = Clock(parse_duration(budget), time.monotonic() if started is None else started)
     if images is not None:
         how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+        how["within"] = Within(clock.budget, cache_size=cache_size)
         images = read_images(images, classes_from=classes_from, **how)
-    return measure_in(Lab(ThisMachine(), clock, watcher), model, images, parameter, input_shape, most)
+    lab = Lab(ThisMachine(), clock, watcher)
+    return measure_in(lab, model, images, parameter, input_shape, most, cache_size)
 
 
 def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters = (),
-               input_shape: InputShape | None = None, most: int | None = None) -> Measurement:  # fmt: skip
+               input_shape: InputShape | None = None, most: int | None = None,
+               cache_size: str | int = 0) -> Measurement:  # fmt: skip
     """The same in a lab, whose clock is the budget."""
     if most is not None and most < 1:
         raise UnusableInput("--most", f"is {most}", "a whole number of at least 1")
@@ -122,14 +126,14 @@ def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters =
     with held(chosen.folder) if chosen else nullcontext():
         subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
         asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())[:most]
-        return _measured(lab, model, chosen, images, (subject, asked, MOST_SEEDS if most else Terms.seeds))
+        return _measured(lab, model, chosen, images, (subject, asked, MOST_SEEDS if most else Terms.seeds), cache_size)
 
 
 def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any,
-              what: tuple[Subject, Sequence[Edit], int]) -> Measurement:  # fmt: skip
+              what: tuple[Subject, Sequence[Edit], int], cache_size: str | int) -> Measurement:  # fmt: skip
     """what: the network, the edits of it, and the pairs of trainings that are wanted for each."""
     subject, asked, seeds = what
-    found_images, notes = _images(model, images, chosen)
+    found_images, notes = _images(model, images, chosen, cache_size)
     terms, clock = Terms(seeds, name=BY), lab.clock
     record: Record = Memory()
     if chosen:
@@ -169,13 +173,13 @@ def _edits(subject: Subject, parameter: Parameters, evidence: Sequence[Mapping[s
     return found
 
 
-def _images(model: Any, images: Any, chosen: _Chosen | None) -> tuple[Images, list[str]]:
+def _images(model: Any, images: Any, chosen: _Chosen | None, cache_size: str | int) -> tuple[Images, list[str]]:
     """The images to train and score on, and what is to be said of them."""
     if images is not None:
         return read_images(images), []
     if chosen is None:
         raise UnusableInput(str(model), "is a network without images", "images to train it on", "--images IMAGES")
-    return chosen.images()
+    return chosen.images(cache_size)
 
 
 def _conditions(images: Images, host: Host) -> str:
@@ -218,14 +222,15 @@ class _Chosen:
         workers = self.choice["provenance"].get("workers") or 1
         return float(max(self.choice["training"]["seconds"] * workers, 5.0))
 
-    def images(self) -> tuple[Images, list[str]]:
+    def images(self, cache_size: str | int) -> tuple[Images, list[str]]:
         """The images that it was chosen with, split as they were then; the sealed part stays sealed."""
         data, seed = self.choice["data"], self.choice["provenance"]["seed"]
         everything = data["train"] + data["valid"] + data["test"]
         share = round(data["test"] / everything, 2)
         usual = data["facts"].get("own_test") or abs(share - TEST_SHARE) < 0.02
         try:
-            how = {"seed": seed, **data["facts"].get("reading", {})}
+            within = Within(data["facts"].get("budget"), cache_size=cache_size)
+            how = {"seed": seed, "within": within, **data["facts"].get("reading", {})}
             source = deliver.located(data["source"], self.choice["provenance"].get("directory"))
             images = read(source, test="none" if not data["test"] else None if usual else share, **how)
         except ConvwiseError as error:

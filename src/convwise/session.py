@@ -52,6 +52,7 @@ class Session:
             "task": settings.task,
             "goal": settings.goal.text,
             "seed": settings.seed,
+            "budget": images.facts.get("budget"),  # where it decided which part of the images was read
         }
         before = ledger.notes.get(SETTINGS, mine)
         if other := [name for name in mine if before.get(name) != mine[name]]:

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from convwise.core.clock import Clock
 from convwise.core.goal import Goal
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
+from convwise.images.loading import Within
 from convwise.output.whole import OUTPUTS
 from convwise.training.runners import RUNNERS
 from convwise.training.tasks import TASKS
 
 TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is trained for, about
 ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
+LATEST_SHARE = 0.4  # of the budget: reading ends by it, however slow it is
 COUNTED_SECONDS = 300.0  # that a study of counted trials is advised for, on any machine
 MOST_EVIDENCE = 0.5  # the rest trains the network that is handed over
 
@@ -37,6 +41,7 @@ class Settings:
     classes_from: str = "folder"  # this and the next two: how the images are read, see images.sources.Reading
     skip_empty_classes: bool = False
     follow_links: bool = False
+    cache_size: str | int = CACHE_SIZE
     against: tuple[Any, ...] = ()  # models that the choice is compared with
 
     @property
@@ -58,6 +63,12 @@ class Settings:
     def look_budget(self) -> float:
         """The budget that the look at the images is for: how many are looked at hangs on it."""
         return self.budget if self.trials is None else COUNTED_SECONDS
+
+    def within(self, clock: Clock) -> Within:
+        """What reading may cost: a share of the budget. For counted trials everything is read."""
+        if self.trials is not None:
+            return Within(cache_size=self.cache_size)
+        return Within(self.budget, lambda share: clock.until(share * LATEST_SHARE) <= 0, cache_size=self.cache_size)
 
     @property
     def training_seconds(self) -> float:

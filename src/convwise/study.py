@@ -46,7 +46,7 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
         workers = settings.workers or lab.host.workers
         runner = working.enter_context(closing(lab.start(settings.work, settings.task, workers)))  # they load meanwhile
         how = {"test": settings.test, "seed": settings.seed, "cache": settings.work / "images"}
-        images = read(settings.source, **how, **settings.reading)
+        images = read(settings.source, **how, within=settings.within(lab.clock), **settings.reading)
         session = Session.open(settings, lab, images)
         if deliver.is_finished(settings.out):
             return _finished(session)

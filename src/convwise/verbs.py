@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convwise import formats, notebook, study
-from convwise.advice.fingerprint import look as look_at
+from convwise.advice import fingerprint
 from convwise.core.clock import Clock, parse_duration
 from convwise.core.goal import parse_goal
+from convwise.core.places import CACHE_SIZE
 from convwise.core.progress import Watcher
 from convwise.core.records import Advice, Fingerprint
 from convwise.core.verb import verb
 from convwise.feed import Feed
-from convwise.images.loading import Images
+from convwise.images.loading import Images, Within
 from convwise.images.loading import read as read_images
 from convwise.output import choice, deliver
 from convwise.output.choice import Choice
@@ -42,20 +43,23 @@ def read(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Images:
     """The images of `source`, decoded, checked and split as `choose` does it, the test part sealed.
 
     test, valid: the shares to seal and to validate on, where the source has no such part; 'none' seals nothing.
     classes_from: what tells the class of a file: 'folder', its 'name', or a 'csv'. skip_empty_classes: leave out
     classes without a readable image, instead of refusing. follow_links: read what links point to outside of
-    the folder. (All of them: images.sources.Reading.)
+    the folder. (All of them: images.sources.Reading.) cache_size: of what is kept of decoded files for all commands and
+    runs, '4GB', '500MB', or 0 for nothing.
     """
     how: dict[str, Any] = {
         "classes_from": classes_from,
         "skip_empty_classes": skip_empty_classes,
         "follow_links": follow_links,
     }
-    return read_images(source, test=test, valid=valid, seed=seed, **how)
+    how |= {"test": test, "valid": valid, "seed": seed, "within": Within(cache_size=cache_size)}
+    return read_images(source, **how)
 
 
 @verb
@@ -79,6 +83,7 @@ def choose(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Choice:
     """Choose a network for the images of `source` inside `budget`, write it with its evidence, and return it.
 
@@ -92,13 +97,14 @@ def choose(
     know ('lenet5', 'keras-mnist', 'expert'), or a list of them: each is trained as well, and compared. command: the
     command line to note, if there was one. watcher: is told what goes on; by default that is shown where a
     notebook runs this. started: when the budget began (time.monotonic), now where it is None. classes_from,
-    skip_empty_classes, follow_links: as in `read`.
+    skip_empty_classes, follow_links, cache_size: as in `read`. Of files that a tenth of the budget is not enough for,
+    a part is read, each class in proportion.
     """
     begun = time.monotonic() if started is None else started
     others = tuple(against) if isinstance(against, (list, tuple)) else (against,)
     settings = Settings(source, parse_duration(budget), parse_goal(goal), task, test, folder_for(source, out), seed,
                         workers, trials, evidence, runner, command, classes_from, skip_empty_classes,
-                        follow_links, others)  # fmt: skip
+                        follow_links, cache_size, others)  # fmt: skip
     checked(settings)
     clock = Clock(settings.budget, begun)
     feed = Feed.of(settings, clock, watcher or notebook.watcher())
@@ -123,18 +129,23 @@ def look(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Fingerprint:
     """The fingerprint of the images of `source` (or of Images already read), without their test part.
 
-    budget: of the study that it is for; a short one looks at fewer images. The rest: as in `read`.
+    budget: of the study that it is for; a short one looks at fewer images. Of a large set of files no more are read
+    than are measured; how many there are is told from the listing. The rest: as in `read`.
     """
     how: dict[str, Any] = {
         "classes_from": classes_from,
         "skip_empty_classes": skip_empty_classes,
         "follow_links": follow_links,
     }
-    images = source if isinstance(source, Images) else read_images(source, test=test, seed=seed, **how)
-    return look_at(images.train, images.classes, seed=seed, budget=parse_duration(budget))
+    seconds = parse_duration(budget)
+    within = Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
+    how |= {"test": test, "seed": seed, "within": within}
+    images = source if isinstance(source, Images) else read_images(source, **how)
+    return fingerprint.look(images.train, images.classes, seed=seed, budget=seconds, counts=images.counts())
 
 
 @verb
@@ -147,12 +158,14 @@ def advise(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Advice:
     """What to start with for the images of `source`, without training.
 
-    budget: what `choose` would be given. classes_from, skip_empty_classes, follow_links: as in `read`.
+    budget: what `choose` would be given. classes_from, skip_empty_classes, follow_links, cache_size: as in `read`.
     """
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    how |= {"cache_size": cache_size}
     facts, host = look(source, budget=budget, seed=seed, classes_from=classes_from, **how), ThisMachine()
     return within_latency(facts, parse_goal(goal), host.pace, TRAINING_SHARE * parse_duration(budget), host)
 

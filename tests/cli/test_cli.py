@@ -73,6 +73,26 @@ def test_how_images_are_read_can_be_said(run, tmp_path):
     is_one_clear_message(*run("look", "linked"), "--follow-links")
 
 
+def test_look_says_that_it_read_a_part(run, tmp_path, monkeypatch):
+    """Five of each class suffice here; how many there are is told from their names."""
+    monkeypatch.setattr("convwise.advice.fingerprint.MOST_IMAGES", 5)
+    where = write_folder(tmp_path / "set", "ab", 30, 12)
+    code, out, _ = run("look", where)
+    assert code == 0
+    assert "10 of 60 images (17 %), each class in proportion" in out
+    assert "`convwise choose` reads 60 of them" in " ".join(out.split())
+    facts = json.loads(run("look", where, "--json")[1])
+    assert facts["facts"]["seen"]["listed"] == facts["facts"]["seen"]["affordable"] == 60
+    assert facts["facts"]["seen"]["read"] == 10
+    assert facts["images"] == pytest.approx(0.64 * 60, abs=3)
+    assert "about" in run("advise", where)[1]
+
+
+def test_a_cache_size_that_is_none_is_one_clear_message(run, tmp_path):
+    where = write_folder(tmp_path / "set", "ab", 6, 12)
+    is_one_clear_message(*run("look", where, "--cache-size", "much"), "4GB or 500MB")
+
+
 # --- help ----------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
 from convwise.core.records import Engine
 from convwise.evidence.experiment import Memory
+from convwise.images import sampling
 from convwise.images.loading import read
 from convwise.interrupts import REPEATED_SECONDS
 from convwise.ledger import NAME, Ledger
@@ -78,6 +80,26 @@ def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, a_stud
     assert not written[0].better
     assert written[0].verdict.notes[0].startswith("This network is not shown to be better than always answering")
     assert "needed here" in written[0].verdict.notes[0] or "check the labels" in written[0].verdict.notes[0]
+
+
+def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, serial, written, monkeypatch):
+    """Of 90 files that take a second each, a tenth of ten minutes reads 60; counted trials read all."""
+    for name, number in {"FILE_SECONDS": 1.0, "PIXEL_SECONDS": 0.0, "FEW": 1}.items():
+        monkeypatch.setattr(sampling, name, number)
+    serial.score = lambda sample: 0.9
+    told: list[str] = []
+    by_clock = a_study(stripes, tmp_path / "clock", trials=None, budget=600.0)
+    replace(by_clock, lab=replace(by_clock.lab, watcher=lambda told_now: told.append(told_now.note))).run()
+    a_study(stripes, tmp_path / "counted", budget=600.0).run()
+    part, everything = written
+    with pytest.raises(UnusableInput, match=r"something else: .*'budget': 600.0.*'budget': 300.0"):
+        a_study(stripes, tmp_path / "clock", trials=None, budget=300.0).run()
+    assert any("60 of 90 images (67 %), each class in proportion" in note for note in part.verdict.notes)
+    assert any("60 of 90 images" in note for note in told)
+    assert part.images.facts["seen"]["read"] == 60
+    assert len(part.scored) == 12
+    assert everything.images.facts["read"] == 90
+    assert not any("The study has seen" in note for note in everything.verdict.notes)
 
 
 # --- the whole, once -----------------------------------------------------------------------------

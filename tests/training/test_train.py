@@ -388,6 +388,56 @@ def test_stored_parts_come_back_one_after_the_other(tmp_path):
     assert len(both) == 5
 
 
+def many(folder: Path, monkeypatch) -> tuple[Examples, Examples]:
+    """The same images to train on, in memory and streamed from the disk."""
+    rng = np.random.default_rng(5)
+    for name, n in (("train", 30), ("valid", 11)):
+        smooth, rough = (SimpleNamespace(pixels=rng.integers(0, 256, (n, 4, 6, 3), np.uint8)) for _ in range(2))
+        smooth.labels = rng.integers(0, 3, n)
+        batches.store(folder, "4x6", name, smooth, rough)
+    held = batches.load(folder, "4x6", ("train", "valid"), training=True)
+    monkeypatch.setattr(batches, "RESIDENT", 0)
+    return held, batches.load(folder, "4x6", ("train", "valid"), training=True)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_many_images_are_streamed_from_the_disk_in_the_same_batches(flip, tmp_path, monkeypatch):
+    held, streamed = many(tmp_path, monkeypatch)
+    assert isinstance(streamed.pixels, batches.Mapped)
+    assert streamed.pixels.shape == held.pixels.shape == (82, 4, 6, 3)
+    recipe = Recipe(batch_size=8, shift_px=1, flip=flip)
+    two = [batches.batches(each, recipe, torch.Generator().manual_seed(0)) for each in (held, streamed)]
+    for _ in range(12):
+        (x, y), (other_x, other_y) = map(next, two)
+        assert torch.equal(x, other_x)
+        assert torch.equal(y, other_y)
+        assert other_x.is_contiguous(memory_format=torch.channels_last)
+    for (x, _), (other, _) in zip(batches.in_order(held, 7), batches.in_order(streamed, 7), strict=True):
+        assert torch.equal(x, other)
+    assert torch.equal(held.pixels[::5], streamed.pixels[::5])
+
+
+def test_streamed_images_train_the_same_weights(folder, monkeypatch):
+    one, plain = train.train(trial(epochs=1), folder, FP32)
+    monkeypatch.setattr(batches, "RESIDENT", 0)
+    other, streamed = train.train(trial(epochs=1), folder, FP32)
+    assert one.correct == other.correct
+    for name, value in plain.items():
+        np.testing.assert_array_equal(value, streamed[name])
+
+
+def test_an_array_that_is_a_file_already_is_not_written_twice(tmp_path):
+    np.save(tmp_path / "whole.npy", np.arange(96, dtype=np.uint8).reshape(4, 4, 6, 1))
+    whole = np.load(tmp_path / "whole.npy", mmap_mode="c")
+    for name, pixels, linked in (("whole", whole, True), ("half", whole[2:], False), ("turned", whole[:, ::-1], False)):
+        batches.store(
+            tmp_path / name, "4x6", "train", SimpleNamespace(pixels=pixels, labels=np.zeros(len(pixels), int))
+        )
+        stored = tmp_path / name / "4x6-train-pixels.npy"
+        assert stored.samefile(tmp_path / "whole.npy") == linked
+        np.testing.assert_array_equal(np.load(stored), pixels)
+
+
 # --- tasks ---------------------------------------------------------------------------------------
 
 

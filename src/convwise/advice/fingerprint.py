@@ -12,7 +12,7 @@ cover the choice of the sample or of the filters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -36,6 +36,7 @@ from convwise.advice.probes import (
 from convwise.core.records import Fingerprint, Measure
 
 MOST_IMAGES, FEWEST_IMAGES = 2000, 500  # that are looked at
+USUAL_BUDGET = 600.0  # seconds
 IMAGES_A_SECOND = 12  # of the budget: half as many images answer the same questions in half the time
 MOST_VALUES = 40_000_000  # pixel values in the sample: bounds time and memory on large images
 PATCHES = (3, 5, 7, 9, 13)
@@ -76,35 +77,42 @@ class Row(NamedTuple):
     probe: bool = False
 
 
-def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, budget: float = 600.0) -> Fingerprint:
+def wanted(budget: float) -> int:
+    """How many images are measured, at most, for a study of so many seconds."""
+    return min(MOST_IMAGES, max(FEWEST_IMAGES, round(IMAGES_A_SECOND * budget)))
+
+
+def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, budget: float = USUAL_BUDGET,
+         counts: Sequence[int] | None = None) -> Fingerprint:  # fmt: skip
     """The fingerprint of labelled images: a matter of seconds, the same on every machine.
 
     At most 2,000 of them are read, each class in proportion, chosen by `seed`; fewer of images over
     80x80x3, and where the whole `budget` is under 167 seconds, but at least 500. mean and variance are
-    those of pixels / 255, for each channel of the proposed input.
+    those of pixels / 255, for each channel of the proposed input. counts: images of each class, where `part`
+    holds only some of them.
     """
     with threadpool_limits(1, "blas"):  # its threads wait by spinning: several times slower on a busy machine
-        return _look(part, classes, seed, budget)
+        return _look(part, classes, seed, budget, counts)
 
 
-def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float) -> Fingerprint:
+def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float,
+          counts: Sequence[int] | None) -> Fingerprint:  # fmt: skip
     start = perf_counter()
     height, width, channels = part.pixels.shape[1:]
-    timely = max(FEWEST_IMAGES, round(IMAGES_A_SECOND * budget))
-    most = min(MOST_IMAGES, timely, max(64, MOST_VALUES // max(1, height * width * channels)))
+    most = min(wanted(budget), max(64, MOST_VALUES // max(1, height * width * channels)))
     chosen = stratified(np.asarray(part.labels), most, np.random.default_rng(seed))
     pixels = _in_order_of_file(part.pixels, chosen)
     if channels == 3 and not _coloured(pixels):
         pixels = gray(pixels)
     bench = Bench(pixels, np.asarray(part.labels)[chosen], seed=seed)
-    counts = np.bincount(part.labels, minlength=len(classes)).tolist()
+    counts = list(counts or np.bincount(part.labels, minlength=len(classes)).tolist())
     measures = _readings(bench)
     found = suspects(bench, chosen, classes)
     input_shape, reason = _proposal(bench)
     mean, variance = _moments(bench.pixels[: bench.few])
     return Fingerprint(
         shape=(height, width, channels),
-        images=len(part.labels),
+        images=sum(counts),
         classes=dict(zip(classes, counts, strict=True)),
         mean=mean,
         variance=variance,

@@ -22,8 +22,9 @@ from convwise.cli import layer as cli_layer
 from convwise.cli import measure as cli_measure
 from convwise.cli import serve as cli_serve
 from convwise.cli.console import err, out, table, watching
-from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
+from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption
 from convwise.core.clock import STARTED
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine
 from convwise.core.text import number, times
 
@@ -129,6 +130,7 @@ def choose(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
+    cache_size: CacheOption = CACHE_SIZE,
     show: Annotated[bool, typer.Option("--open", help=cli_serve.OPEN_HELP)] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -152,7 +154,7 @@ def choose(
                 images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
                 trials=trials, evidence=evidence, runner=runner, against=against or (), command=command,
                 watcher=watcher, started=STARTED, classes_from=classes_from, skip_empty_classes=skip_empty_classes,
-                follow_links=follow_links,
+                follow_links=follow_links, cache_size=cache_size,
             )  # fmt: skip
         wanted = _tell_choice(Path(written), as_json)
     if not wanted:
@@ -168,12 +170,14 @@ def look(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
+    cache_size: CacheOption = CACHE_SIZE,
     as_json: JsonOption = False,
 ) -> None:
     """Describe IMAGES in the numbers that matter for a network.
 
     Facts, problems, and measures, each with its meaning, and its interval where it is uncertain. It takes some
-    seconds; of the budget of the study to come depends how many images are looked at, as `choose` does.
+    seconds; the budget of the study to come decides how many images are measured, as in `choose`. Of a large set of
+    files no more are read than are measured.
     """
     # Not through study, which loads the training engine: that takes longer than looking.
     from convwise.advice import doubts, fingerprint
@@ -182,8 +186,11 @@ def look(
     from convwise.images import loading as reading
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    read = reading.read(images, test=_test(test), seed=seed, classes_from=classes_from, **how)
-    facts = fingerprint.look(read.train, read.classes, seed=seed, budget=parse_duration(budget))
+    seconds = parse_duration(budget)
+    within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
+    how |= {"test": _test(test), "seed": seed, "within": within}
+    read = reading.read(images, classes_from=classes_from, **how)
+    facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, counts=read.counts())
     if as_json:
         told = {"suspects": doubts.shown(facts, read.train.names), "problems": to_json(read.problems)}
         print(json.dumps({**to_json(facts), **told, "facts": to_json(read.facts)}))
@@ -213,6 +220,7 @@ def advise(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
+    cache_size: CacheOption = CACHE_SIZE,
     as_json: JsonOption = False,
 ) -> None:
     """Say what to start with for IMAGES, without training.
@@ -221,15 +229,20 @@ def advise(
     meet the goal.
     """
     from convwise import plan, verbs
+    from convwise.advice import fingerprint
     from convwise.advice.advising import layer_reasons
     from convwise.core.clock import Clock, parse_duration
     from convwise.core.records import to_json
+    from convwise.images import loading as reading
     from convwise.training.machine import ThisMachine
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    read = verbs.read(images, seed=seed, classes_from=classes_from, **how)
-    advice = verbs.advise(read, goal=goal, budget=parse_duration(budget), seed=seed)
-    sizes, clock = (len(read.train), len(read.valid)), Clock(parse_duration(budget), time.monotonic())
+    seconds = parse_duration(budget)
+    how |= {"seed": seed, "within": reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)}
+    read = reading.read(images, classes_from=classes_from, **how)
+    advice = verbs.advise(read, goal=goal, budget=seconds, seed=seed)
+    train, clock = sum(read.counts()), Clock(seconds, time.monotonic())
+    sizes = (train, round(train * len(read.valid) / len(read.train)))
     planned = str(plan.planned(advice, sizes, clock, ThisMachine()))
     if as_json:
         layers = layer_reasons(advice.sample.grown, advice.reasons)

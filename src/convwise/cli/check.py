@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convwise.cli.console import out, table, watching
-from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
+from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption
 from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.clock import STARTED, Clock, parse_duration
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT, Net
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import Problem, UnusableInput
 from convwise.core.text import square, times
 
@@ -47,20 +48,23 @@ def check(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
+    cache_size: CacheOption = CACHE_SIZE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what MODEL costs and sees, layer by layer, and what is wrong with it.
 
     Exit code 1 where a finding is an error.
     """
-    from convwise.inspect.checking import checked, load, read_images, scale_px, to_json
+    from convwise.images.loading import Within
+    from convwise.inspect.checking import checked, load, read_images, scale_px, to_json, to_look
 
     shape = parse_shape(input_shape) if input_shape else None
     if apply and not images:
         raise UnusableInput("--apply", "has nothing to train on", "--images with it")
     lifted = load(model, shape, "--input-shape")
     how = {"classes_from": classes_from, "skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    read = read_images(images, **how) if images else None
+    within = Within(parse_duration(budget), cache_size=cache_size) if apply else to_look(cache_size)
+    read = read_images(images, within=within, **how) if images else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
     applied = _apply(found, read, budget, as_json) if apply and read else None
     answers = _answers(Path(model))

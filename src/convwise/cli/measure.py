@@ -9,8 +9,9 @@ import typer
 
 from convwise.cli.check import MODEL_HELP, parse_shape
 from convwise.cli.console import out, table, watching
-from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
+from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption
 from convwise.core.clock import STARTED
+from convwise.core.places import CACHE_SIZE
 from convwise.core.text import times
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def measure(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
+    cache_size: CacheOption = CACHE_SIZE,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON for programs on standard output; progress as lines on stderr.")
     ] = False,
@@ -59,6 +61,7 @@ def measure(
 
     shape = parse_shape(input_shape) if input_shape else None
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    how["cache_size"] = cache_size
     with watching(as_json) as watcher:
         found = measuring.measure(
             model, images, parameter=parameter or (), most=most, budget=budget, input_shape=shape, watcher=watcher,

@@ -11,6 +11,11 @@ CLASSES_HELP = (
     "a number, * anything); 'csv', a table in the folder, or 'csv:FILE'."
 )
 SKIP_HELP = "Leave out classes without a readable image, instead of refusing them."
+CACHE_HELP = (
+    "How much is kept on disk of what was decoded, for all commands and runs: 4GB, 500MB; 0 keeps nothing. What was "
+    "unused for longest goes first."
+)
 ClassesOption = Annotated[str, typer.Option("--classes-from", metavar="WAY", help=CLASSES_HELP)]
 SkipOption = Annotated[bool, typer.Option("--skip-empty-classes", help=SKIP_HELP)]
 LinksOption = Annotated[bool, typer.Option("--follow-links", help="Read what links point to outside of the folder.")]
+CacheOption = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help=CACHE_HELP)]

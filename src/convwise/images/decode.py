@@ -94,15 +94,31 @@ def load_image(file: File, channels: int, scale: Scale | None = None) -> Pixels:
 def header(file: File) -> Header:
     """Size and mode, read without decoding the pixels."""
     with _open(file) as image:
-        width, height = image.size
-        # The plain method: that of a PNG decodes all pixels, to see what stands behind them.
-        exif = Image.Image.getexif(image)
-        turned = image.format != "TIFF" and exif.get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)  # Pillow turns that of a TIFF
-        # To count frames can mean to walk through all of them: 60,000 pages of a TIFF.
-        several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-        size = (width, height) if turned else (height, width)
-        deep = image.mode not in WIDE_MODES and ";16" in str(getattr(image, "tile", ""))
-        return Header(*size, image.mode, image.has_transparency_data, several, deep)
+        return _header(image)
+
+
+def header_and_picture(data: bytes, size: tuple[int, int]) -> tuple[Header, Decoded | None]:
+    """Both from one opening; the picture only where it has 8 bits and is of `size` (height, width), and sound."""
+    with _open(data) as image:
+        found = _header(image)
+        if (found.height, found.width) != size or found.mode in WIDE_MODES:
+            return found, None
+        try:
+            return found, Decoded(_gray_or_colour(_upright(image)))
+        except Exception:  # decoders fail in many ways
+            return found, None
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    # The plain method: that of a PNG decodes all pixels, to see what stands behind them.
+    exif = Image.Image.getexif(image)
+    turned = image.format != "TIFF" and exif.get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)  # Pillow turns that of a TIFF
+    # To count frames can mean to walk through all of them: 60,000 pages of a TIFF.
+    several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    size = (width, height) if turned else (height, width)
+    deep = image.mode not in WIDE_MODES and ";16" in str(getattr(image, "tile", ""))
+    return Header(*size, image.mode, image.has_transparency_data, several, deep)
 
 
 def decode(file: File, scale: Scale | None = None) -> Decoded:
@@ -172,13 +188,15 @@ def resize(pixels: Pixels, height: int, width: int, way: Way = SMOOTH) -> Pixels
 
 def digest(pixels: Pixels) -> bytes:
     """16 bytes that tell one picture from another, by shape and values."""
-    code = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    code = hashlib.sha256(repr(pixels.shape).encode())  # processors have instructions for it
     code.update(np.ascontiguousarray(pixels).data)
-    return code.digest()
+    return code.digest()[:16]
 
 
 def is_gray(pixels: Pixels) -> bool:
     """True where the three channels of (..., 3) are equal everywhere."""
+    if pixels.shape[0] > 1 and not is_gray(pixels[:1]):  # which most often says it already
+        return False
     first = pixels[..., 0]
     return bool((first == pixels[..., 1]).all() and (first == pixels[..., 2]).all())
 
@@ -230,7 +248,7 @@ def _gray_or_colour(image: Image.Image) -> Pixels:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if image.mode in GRAY_MODES:
         return np.asarray(image.convert("L"))[..., None]
-    colour = np.asarray(image.convert("RGB"))
+    colour = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     return colour[..., :1] if is_gray(colour) else colour
 
 

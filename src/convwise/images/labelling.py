@@ -11,9 +11,10 @@ from typing import Any
 from convwise.core.problems import UnusableInput
 from convwise.images import decode, sources
 from convwise.images.decode import Pixels
+from convwise.images.files import encoded
 from convwise.images.scale import Scale
 from convwise.images.sources import Item, datasets
-from convwise.images.stack import as_learnt, encoded
+from convwise.images.stack import as_learnt
 
 Picture = tuple[str, Callable[[], Pixels]]  # its name, and its pixels (h, w, channels) when they are needed
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -24,25 +24,45 @@ from numpy.typing import NDArray
 
 from convwise.core.goal import UNEVEN
 from convwise.core.problems import Problem, UnusableInput
-from convwise.images import giveaways, near, sources, stack
+from convwise.images import files, giveaways, near, sources, stack
 from convwise.images.decode import Pixels, has_wide, load_image, resize
 from convwise.images.labelling import Picture, pictures
 from convwise.images.near import Pair
 from convwise.images.parts import Part, Sealed, file_of
+from convwise.images.sampling import Seen, sampled
 from convwise.images.scale import Scale
 from convwise.images.sources.found import counted
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
 from convwise.images.stack import Stack
+from convwise.images.store import Store
 
 __all__ = [
-    "Images", "Pair", "Part", "Picture", "Scale", "Sealed", "has_wide", "load_image", "pictures", "read", "resize",
+    "Images", "Pair", "Part", "Picture", "Scale", "Sealed", "Seen", "Within", "has_wide", "load_image",
+    "pictures", "read", "resize",
 ]  # fmt: skip
 
 TEST_SHARE = 0.2
+ENDED = "read.txt"  # beside the pixels: how many files were read, where that took too long
 MOST_VALID = 10_000
 MOST_SHOWN = 24  # pairs of near duplicates that are kept as pictures
 FEW = 10  # a class with fewer train images is called small
 Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Within:
+    """What reading may cost.
+
+    budget: seconds of the study that it is for: where a tenth of it is not enough for all files, a part is read, see
+    sampling.py; late: whether this share of the time that reading may take at most is over, then it ends. most: train
+    images that are wanted. cache_size: of what is kept of decoded files for all runs and
+    commands, as in store.size_of; 0 keeps nothing.
+    """
+
+    budget: float | None = None
+    late: Callable[[float], bool] = lambda share: False
+    most: int | None = None
+    cache_size: str | int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,8 @@ class Images:
     images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
     whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
     before any `at`), near_duplicates (pairs), scale (of arrays, and of files of more than 8 bits: (value - scale[0]) *
-    scale[1] is 0..255), unreadable_files {name: reason}, read_as (in words: parts, where they were, classes), reading.
+    scale[1] is 0..255), unreadable_files {name: reason}, read_as (in words: parts, where they were, classes), reading;
+    where not all files were read, seen (the fields of sampling.Seen) and the budget that it was for.
     """
 
     source: str
@@ -99,11 +120,23 @@ class Images:
         warnings = [str(problem) for problem in self.problems if problem.severity != "note"]
         return [f"{self.source}: read as: {self.facts['read_as']}", *warnings]
 
+    def counts(self) -> list[int]:
+        """Train images of each class; where `look` read a part, how many a study of this budget would have, about."""
+        read = np.bincount(self.train.labels, minlength=len(self.classes))
+        if not (seen := self.facts.get("seen")) or seen["read"] == seen["affordable"]:
+            return [int(n) for n in read]
+        listed = [seen["classes"].get(name, 0) for name in self.classes]
+        share = read.sum() / seen["read"] * seen["affordable"] / max(sum(listed), 1)
+        return [max(round(n * share), int(few)) for n, few in zip(listed, read, strict=True)]
+
     def content(self) -> str:
         """What is learnt from and scored, as a checksum: another picture, label or split is another one."""
         sums = [zlib.crc32("/".join(self.classes).encode()), self.test.size if self.test else 0]
         for part in (self.train, self.valid):
-            sums += [zlib.crc32(np.ascontiguousarray(array).data) for array in (part.pixels, part.labels)]
+            sums += [0, zlib.crc32(np.ascontiguousarray(part.labels).data)]
+            for rows in stack.chunks(len(part)):
+                sums[-2] = zlib.crc32(np.ascontiguousarray(part.pixels[rows]).data, sums[-2])
+                stack.at_rest(part.pixels)
         return "-".join(f"{each:x}" for each in sums)
 
 
@@ -115,6 +148,7 @@ def read(
     seed: int = 0,
     cache: Path | None = None,
     limit_px: int = 128,
+    within: Within = Within(),
     **how: Any,
 ) -> Images:
     """Read a source (see sources.SOURCES) as Images; raises UnusableInput where it cannot be learnt from.
@@ -131,19 +165,41 @@ def read(
         if share == 0:
             found = _without_test(found)
         _check_found(found, reading)
-        everything = stack.stacked(found, limit_px, cache and cache / "all.npy")
+        most = within.most and within.most / _train_share(found, share, valid)
+        sample, store = sampled(found, seed, within.budget, most), Store.usual(within.cache_size)
+        found, ended = sample.found, cache and cache / ENDED
+        order = sample.order.tolist()
+        if ended and ended.exists():  # this study has begun with so many
+            order = order[: max(int(ended.read_text()), sample.first)]
+        pace = files.Pace(order, sample.first, within.late)
+        everything, count = files.stacked(found, limit_px, store, pace)
+        late = count < len(sample.order)
+        if late and ended:
+            ended.parent.mkdir(parents=True, exist_ok=True)
+            ended.write_text(str(count))
+        seen = sample.seen(count, late)
+        found = replace(found, items=tuple(found.items[row] for row in sorted(order[:count])))
+        learnt = set(np.unique(everything.labels[everything.parts == TRAIN]).tolist())
+        empty = _check_empty(found, learnt, reading, everything.unreadable)
+        images = _images(found.name, everything, share, valid, seed, cache)
+        store.release()
     except BaseException:
         found.close()
         raise
     if not everything.origins:
         found.close()
-    learnt = set(np.unique(everything.labels[everything.parts == TRAIN]).tolist())
-    empty = _check_empty(found, learnt, reading, everything.unreadable)
-    images = _images(found.name, everything, share, valid, seed, cache)
-    if cache:
-        (cache / "all.npy").unlink(missing_ok=True)
-    facts = {**images.facts, "read_as": _read_as(images, everything, found.roles), "reading": asdict(reading)}
-    return replace(images, problems=(*images.problems, *empty), facts=facts)
+    told: dict[str, Any] = {"read_as": _read_as(images, everything, found.roles, seen), "reading": asdict(reading)}
+    if seen:
+        told |= {"seen": asdict(seen), "budget": within.budget}
+        empty.append(seen.problem(found.name))
+    return replace(images, problems=(*images.problems, *empty), facts={**images.facts, **told})
+
+
+def _train_share(found: sources.Found, share: float, valid: float) -> float:
+    """Of all files, those that are trained on."""
+    parts = Counter(item.part or "train" for item in found.items)
+    mine = parts["train"] / max(len(found.items), 1)
+    return max(mine * (1 if parts["test"] else 1 - share) * (1 if parts["valid"] else 1 - valid), 1e-3)
 
 
 def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cache: Path | None) -> Images:
@@ -259,14 +315,15 @@ def _classes(count: int) -> str:
     return f"{count} class" + "es" * (count != 1)
 
 
-def _read_as(images: Images, all_: Stack, roles: Mapping[Any, str]) -> str:
+def _read_as(images: Images, all_: Stack, roles: Mapping[Any, str], seen: Seen | None) -> str:
     """'train 800 (Training/), test 200 (Testing/), 10 classes; split into train 640, valid 160, sealed test 200'."""
     split = {"train": len(images.train), "valid": len(images.valid), "test": images.test.size if images.test else 0}
     there = {name: int((all_.parts == code).sum()) for code, name in SIDES.items()}
     named = [f"{name} {n}" + (f" ({roles[name]}/)" if name in roles else "") for name, n in there.items() if n]
     found = named if len(named) > 1 or roles else [f"{len(all_.labels)} images"]
     became = ", ".join(f"{'sealed ' * (name == 'test')}{name} {n}" for name, n in split.items() if n)
-    return f"{', '.join([*found, _classes(len(images.classes))])}; split into {became}"
+    whole = f"{seen}: " if seen else ""
+    return f"{whole}{', '.join([*found, _classes(len(images.classes))])}; split into {became}"
 
 
 def _too_few(where: str, classes: Sequence[str]) -> UnusableInput:
@@ -329,6 +386,7 @@ def _part(all_: Stack, labels: Labels, rows: Labels, cache: Path | None, name: s
     def fill(out: Pixels) -> None:
         for some in stack.chunks(len(rows)):
             out[some] = all_.pixels[rows[some]]
+            stack.at_rest(out)
 
     pixels = stack.filled((len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy")
     names, origins = (tuple(each[row] for row in rows) if each else () for each in (all_.names, all_.origins))

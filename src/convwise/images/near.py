@@ -51,7 +51,7 @@ class Pair:
         return replace(self, pictures=(self.pictures[0].copy(), self.pictures[1].copy()))
 
 
-def near(pixels: Pixels, rows: Ints) -> Ints:
+def near(pixels: stack.Rows, rows: Ints) -> Ints:
     """The pairs (m, 2) of positions in `rows`, first < second, whose pictures pixels[row] are near duplicates.
 
     pixels: (n, h, w, c). Of the many copies of one picture each is paired with a few. The time grows with the square
@@ -74,13 +74,13 @@ def joined(groups: Ints, pairs: Ints) -> Ints:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)[codes]
 
 
-def _hashes(pixels: Pixels, rows: Ints) -> tuple[Floats, Floats]:
+def _hashes(pixels: stack.Rows, rows: Ints) -> tuple[Floats, Floats]:
     """(rows, values) of length 1 each, and the contrast of each picture in gray levels."""
     found = np.empty((len(rows), THUMBNAIL_PX**2), np.float32)
 
     def some(part: slice) -> None:
-        for number in range(part.start, part.stop):
-            gray = decode.with_channels(np.asarray(pixels[rows[number]]), 1)
+        for number, picture in enumerate(pixels[rows[part]], part.start):
+            gray = decode.with_channels(np.asarray(picture), 1)
             found[number] = decode.resize(gray, THUMBNAIL_PX, THUMBNAIL_PX).ravel()
 
     stack.each(some, stack.chunks(len(rows)))

@@ -43,10 +43,8 @@ class Part:
         if self.pixels.shape[3] == channels:
             return self
 
-        def converted(origin: stack.Origin) -> stack.Origin:
-            return origin and (lambda: with_channels(origin(), channels))
-
-        pixels, origins = with_channels(np.asarray(self.pixels), channels), tuple(map(converted, self.origins))
+        pixels = with_channels(np.asarray(self.pixels), channels)
+        origins = tuple(origin and origin.with_channels(channels) for origin in self.origins)
         return replace(self, pixels=pixels, origins=origins, base=self.base and self.base.with_channels(channels))
 
     def at(self, height: int, width: int) -> Part:
@@ -61,12 +59,18 @@ class Part:
         """
         whole = self.base or self
         same = whole.pixels.shape[1:3] == (height, width) and not whole.origins
-        return self.at(height, width), None if same else whole._resized(height, width, decode.ROUGH)
+        if same:
+            return self.at(height, width), None
+        smooth = whole
+        if whole.pixels.shape[1:3] != (height, width):
+            smooth = whole._resized(height, width, decode.SMOOTH, (decode.ROUGH,))
+        return smooth, whole._resized(height, width, decode.ROUGH)
 
-    def _resized(self, height: int, width: int, way: decode.Way) -> Part:
+    def _resized(self, height: int, width: int, way: decode.Way, also: tuple[decode.Way, ...] = ()) -> Part:
         file = file_of(self.pixels)
         beside = file and file.with_name(f"{file.stem}-{height}x{width}-{way.name.lower()}.npy")
-        return replace(self, pixels=stack.resized(self.pixels, height, width, beside, self.origins, way), base=self)
+        pixels = stack.resized(self.pixels, height, width, beside, self.origins, way, also)
+        return replace(self, pixels=pixels, base=self)
 
 
 class Sealed:

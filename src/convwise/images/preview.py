@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from convwise.images import sources, stack
+import numpy as np
+
+from convwise.images import files, sources
 from convwise.images.decode import Pixels
 from convwise.images.sources import Block
+from convwise.images.store import Store
 
 
 def preview(source: Any, count: int = 6, limit_px: int = 256) -> list[Pixels]:
@@ -22,7 +25,8 @@ def preview(source: Any, count: int = 6, limit_px: int = 256) -> list[Pixels]:
         blocks = [block for block in found.blocks if block.part != "test"] or list(found.blocks)
         items = [items[row] for row in _various([item.label for item in items], count)]
         few = replace(found, items=tuple(items), blocks=tuple(_few(block, count) for block in blocks[:1]))
-        return list(stack.stacked(few, limit_px, None).pixels[:count])
+        pixels = files.stacked(few, limit_px, Store(None, 0))[0].pixels
+        return list(pixels[np.arange(min(count, pixels.shape[0]))])
     finally:
         found.close()
 

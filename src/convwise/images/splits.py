@@ -68,6 +68,23 @@ def draw(labels: Ints, groups: Ints, fraction: float, keep: int, seed: tuple[int
     return chosen
 
 
+def spread(strata: Ints, least: int, seed: int) -> tuple[Ints, int]:
+    """All positions (n,), so that the first of them, however many, are of each stratum in proportion.
+
+    strata (n,): the number of the stratum that each belongs to. `least` of each stratum, or all, come first: how many
+    these are is told beside.
+    """
+    rng = np.random.default_rng((seed, len(strata)))
+    order = np.argsort(strata[shuffled := rng.permutation(len(strata))], kind="stable")
+    members = shuffled[order]  # stratum by stratum, each in random order
+    starts = np.flatnonzero(np.diff(strata[members], prepend=-1))
+    sizes = np.diff(np.append(starts, len(strata)))
+    place = np.arange(len(strata)) - np.repeat(starts, sizes)
+    # The half, so that small strata are neither all first nor all last.
+    keys = np.where(place < least, -1.0, (place + 0.5) / np.repeat(sizes, sizes))
+    return members[np.argsort(keys, kind="stable")], int((place < least).sum())
+
+
 def _whole_groups(sizes: Ints, wanted: int, stay: int, rng: np.random.Generator) -> Mask:
     """Groups in random order as long as they fit into `wanted` images; the smallest one where none fits."""
     taken = np.zeros(len(sizes), bool)

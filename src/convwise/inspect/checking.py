@@ -16,19 +16,20 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from convwise.advice.fingerprint import look
+from convwise.advice.fingerprint import USUAL_BUDGET, look, wanted
 from convwise.core.calculus import Analysis, LayerCost, analyse, cost_of, leading_to
 from convwise.core.check import SEVERITIES, Finding, findings
 from convwise.core.field import Field
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import Net
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.core.shown import Screen, Shown
 from convwise.core.text import times
 from convwise.core.verb import verb
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
-from convwise.images.loading import Images, read
+from convwise.images.loading import Images, Within, read
 from convwise.inspect.requests import INSTEAD, InputShape, asked, channels_first, folder_instead, live_instead
 from convwise.inspect.requests import input_shape as shape_of
 
@@ -313,18 +314,24 @@ def check(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    cache_size: str | int = CACHE_SIZE,
 ) -> Checked:
     """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover.
 
     input_shape: (height, width, channels), or '224x224x3', of a model whose input size is free.
-    classes_from, skip_empty_classes, follow_links: how images are read, as in `convwise.read`.
+    classes_from, skip_empty_classes, follow_links, cache_size: how images are read, as in `convwise.read`.
     """
     lifted = load(model, input_shape)
     if images is None:
         return checked(lifted)
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    found = read_images(images, classes_from=classes_from, **how)
+    found = read_images(images, classes_from=classes_from, within=to_look(cache_size), **how)
     return checked(lifted, scale_px(found, lifted.net.input_shape))
+
+
+def to_look(cache_size: str | int) -> Within:
+    """What it may cost to read images that are only looked at."""
+    return Within(USUAL_BUDGET, most=wanted(USUAL_BUDGET), cache_size=cache_size)
 
 
 def read_images(images: Any, **how: Any) -> Images:
@@ -334,7 +341,7 @@ def read_images(images: Any, **how: Any) -> Images:
 
 def scale_px(images: Images, input_shape: InputShape) -> float | None:
     """The smallest patch that tells the classes apart, in px of the net's input; None where it is not measured."""
-    facts = look(images.train, images.classes)
+    facts = look(images.train, images.classes, counts=images.counts())
     if "discriminative_scale" not in facts:
         return None
     return facts["discriminative_scale"] * max(n / side for n, side in zip(input_shape, facts.shape[:2], strict=False))

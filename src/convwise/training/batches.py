@@ -1,9 +1,11 @@
-"""Images -> batches: kept on disk once per input size, resident in memory, augmented by one gather."""
+"""Images -> batches: kept on disk once per input size, streamed from there where they are many, and augmented."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +17,7 @@ from convwise.core.records import Recipe
 
 # Share of the training images that are shown resized without antialiasing: so a net answers those alike.
 ROUGH = 0.25
+RESIDENT = 2**28  # bytes of pixels that each worker holds in memory; of more it reads batch after batch from the disk
 
 
 class Part(Protocol):
@@ -28,14 +31,51 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
+class Mapped:
+    """Images uint8 (n, height, width, channels) that stay on the disk: several mapped tensors, one after the other.
+
+    All workers share the pages that are in memory, and the system takes them back where it needs the room.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), *self.tensors[0].shape[1:]))
+
+    def __len__(self) -> int:
+        return sum(len(tensor) for tensor in self.tensors)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> torch.Tensor:
+        """Some of them, in memory; index: a slice, or the numbers of the images."""
+        rows = torch.arange(len(self))[index] if isinstance(index, slice) else index.cpu()
+        found = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
+        first = 0
+        for tensor in self.tensors:
+            mine = (rows >= first) & (rows < first + len(tensor))
+            found[mine] = tensor[rows[mine] - first]
+            first += len(tensor)
+        return found
+
+    def cpu(self) -> Mapped:
+        return self
+
+    def to(self, device: str) -> torch.Tensor | Mapped:
+        """On a GPU with room for them, all of them there; else as they are, and batches are brought there."""
+        if device == "cpu" or 2 * math.prod(self.shape) > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return torch.cat([tensor.to(device) for tensor in self.tensors])
+
+
+@dataclass(frozen=True)
 class Examples:
-    """Images as a tensor: uint8 (n, height, width, channels), labels int64 (n,), on one device.
+    """Images: uint8 (n, height, width, channels), labels int64 (n,), on one device.
 
     To train on, pixels may be (2n, ...): the same images once more, resized without antialiasing. Where a net
     learns from a teacher, labels are float32 (n, classes): what a task makes of both.
     """
 
-    pixels: torch.Tensor
+    pixels: torch.Tensor | Mapped
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -86,11 +126,25 @@ def store(folder: Path, size: str, name: str, part: Part, rough: Part | None = N
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """The whole file or none, whenever this process ends: what is there is used again."""
+    """The whole file or none, whenever this process ends: what is there is used again.
+
+    An array that is a whole file already, mapped from there, gets a second name and is not written twice.
+    """
     draft = path.with_suffix(".writing")
-    with draft.open("wb") as file:
-        np.save(file, array)
+    draft.unlink(missing_ok=True)
+    with suppress(OSError):  # another disk, or one without links
+        if isinstance(array, np.memmap) and array.filename and _is_whole(array, array.filename):
+            os.link(array.filename, draft)
+    if not draft.exists():
+        with draft.open("wb") as file:
+            np.save(file, array)
     os.replace(draft, path)
+
+
+def _is_whole(array: np.memmap, file: str | os.PathLike[str]) -> bool:
+    """Whether the file that it is mapped from holds just this array."""
+    whole = np.load(file, mmap_mode="r")
+    return bool((whole.shape, whole.dtype, whole.strides) == (array.shape, array.dtype, array.strides))
 
 
 def _file(folder: Path, size: str, name: str, what: str) -> Path:
@@ -105,9 +159,12 @@ def is_stored(folder: Path, size: str, name: str) -> bool:
 def load(folder: Path, size: str, names: tuple[str, ...], *, training: bool = False) -> Examples:
     """The stored parts, one after the other; with `training` also as they are without antialiasing, where stored."""
     ways = ("pixels", "rough") if training and _file(folder, size, names[0], "rough").exists() else ("pixels",)
-    pixels = [np.load(_file(folder, size, name, way), mmap_mode="r") for way in ways for name in names]
-    labels = [np.load(_file(folder, size, name, "labels")) for name in names]
-    return Examples(torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(labels)))
+    # 'c' for PyTorch, which warns of arrays that cannot be written to; nobody does.
+    mapped = [np.load(_file(folder, size, name, way), mmap_mode="c") for way in ways for name in names]
+    labels = torch.from_numpy(np.concatenate([np.load(_file(folder, size, name, "labels")) for name in names]))
+    if sum(array.nbytes for array in mapped) > RESIDENT:
+        return Examples(Mapped(tuple(map(torch.from_numpy, mapped))), labels)
+    return Examples(torch.from_numpy(np.concatenate(mapped)), labels)
 
 
 def store_answers(folder: Path, teacher: str, name: str, answers: np.ndarray) -> None:
@@ -148,7 +205,8 @@ def batches(
             if len(examples.pixels) > len(examples):
                 rough = torch.rand(len(index), generator=generator).to(device) < ROUGH
                 rows = index + len(examples) * rough
-            yield _as_input(augment(examples.pixels, rows, recipe.shift_px, generator, flips)), examples.labels[index]
+            some = augment(examples.pixels, rows, recipe.shift_px, generator, flips)
+            yield _as_input(some.to(device)), examples.labels[index]
         mirrored = ~mirrored
 
 
@@ -173,7 +231,8 @@ def boxed(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tenso
 def in_order(examples: Examples, size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Every example once, in order, as it is."""
     for start in range(0, len(examples), size):
-        yield _as_input(examples.pixels[start : start + size]), examples.labels[start : start + size]
+        labels = examples.labels[start : start + size]
+        yield _as_input(examples.pixels[start : start + size].to(labels.device)), labels
 
 
 def _as_input(pixels: torch.Tensor) -> torch.Tensor:
@@ -181,12 +240,14 @@ def _as_input(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float()
 
 
-def augment(pixels: torch.Tensor, index: torch.Tensor, shift_px: int, generator: torch.Generator,
+def augment(pixels: torch.Tensor | Mapped, index: torch.Tensor, shift_px: int, generator: torch.Generator,
             flips: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
     """pixels[index], each image shifted by whole pixels at random, and mirrored where `flips`, in one gather.
 
     Where an image ends, it is continued as its own mirror image.
     """
+    if isinstance(pixels, Mapped):
+        pixels, index = pixels[index], torch.arange(len(index))
     lines = []
     for size in pixels.shape[1:3]:
         shifts = torch.randint(-shift_px, shift_px + 1, (len(index), 1), generator=generator)
@@ -194,5 +255,5 @@ def augment(pixels: torch.Tensor, index: torch.Tensor, shift_px: int, generator:
         lines.append(position.to(pixels.device))
     rows, columns = lines
     if flips is not None:
-        columns = torch.where(flips[:, None], columns.flip(1), columns)
+        columns = torch.where(flips[:, None].to(columns.device), columns.flip(1), columns)
     return pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]

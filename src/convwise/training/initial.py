@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from convwise.core.recipe import Recipe
+from convwise.training.batches import Mapped
 
 PATCH_IMAGES = 2000  # training images that the whitening is computed from, at most
 SMALLEST_VARIANCE = 5e-4  # added to each variance before it is divided by, so that noise is not blown up
 
 
-def initialise(model: nn.Module, recipe: Recipe, images: torch.Tensor) -> None:
+def initialise(model: nn.Module, recipe: Recipe, images: torch.Tensor | Mapped) -> None:
     """Initial weights, in place; images: uint8 (n, height, width, channels), in any order.
 
     He et al. 2015 for convolutions (variance 2 / fan out, of one group), zero biases, Dense as in
@@ -43,7 +44,7 @@ def freeze(model: nn.Module, recipe: Recipe) -> None:
 
 
 @torch.no_grad()
-def whiten(model: nn.Module, name: str, images: torch.Tensor) -> None:
+def whiten(model: nn.Module, name: str, images: torch.Tensor | Mapped) -> None:
     """Give the convolution `name` filters that decorrelate the patches it sees and bring them to variance 1.
 
     They are the eigenvectors of the patches' covariance over their deviations, first with one sign and

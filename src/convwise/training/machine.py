@@ -24,6 +24,7 @@ from scipy.optimize import nnls
 from convwise.core.calculus import analyse
 from convwise.core.layers import Conv2D, Dense, GlobalAveragePooling2D, MaxPooling2D
 from convwise.core.net import Net
+from convwise.core.places import cache_folder
 from convwise.core.records import Engine, Pace, from_json, to_json
 from convwise.core.space import LatencyModel
 
@@ -249,10 +250,10 @@ def _remembered(key: str, measure: Any) -> Any:
     """The value kept for `key` on this install, measured where there is none."""
     text = json.dumps([_cpu(), cores(), metadata.version("torch"), metadata.version("onnxruntime"), PROBES])
     name = f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-    try:
-        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convwise" / name
-    except RuntimeError:  # nobody's home: a user that the system does not know
+    folder = cache_folder()
+    if folder is None:
         return measure()
+    path = folder / name
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

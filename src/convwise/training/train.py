@@ -360,7 +360,7 @@ def _some(examples: Examples, most: int) -> Examples:
 def _mirrored(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> str:
     """'0' or '1' for some of the examples as they are, and as many for the same ones mirrored left-right."""
     some = _some(examples, MIRRORED_IMAGES)
-    both = (some, Examples(some.pixels.flip(2), some.labels))
+    both = (some, Examples(some.pixels[:].flip(2), some.labels))
     right = [task.correct(_answers(model, each, engine), each.labels.cpu()) for each in both]
     return "".join("01"[int(c)] for each in right for c in each)
 
@@ -406,18 +406,25 @@ def teach(folder: Path, teacher: Trial) -> None:
     weights, net = load_weights(folder, teacher.id), teacher.net
     for name in ("train", "valid"):
         if not batches.has_answers(folder, teacher.id, name):
-            pixels = batches.load(folder, "{}x{}".format(*net.input_shape), (name,)).pixels.numpy()
-            views = [pixels, pixels[:, :, ::-1]] if teacher.recipe.flip else [pixels]
-            answers = [probabilities(net, weights, view) for view in views]
-            batches.store_answers(folder, teacher.id, name, np.mean(answers, axis=0))
+            examples = batches.load(folder, "{}x{}".format(*net.input_shape), (name,))
+            answers = _probabilities(net, weights, examples, teacher.recipe.flip)
+            batches.store_answers(folder, teacher.id, name, answers)
 
 
 def probabilities(net: Net, weights: Weights, pixels: np.ndarray) -> np.ndarray:
     """Class probabilities (n, classes) of uint8 images (n, h, w, c), in float32."""
+    labels = torch.zeros(len(pixels), dtype=torch.int64)
+    return _probabilities(net, weights, Examples(torch.from_numpy(np.ascontiguousarray(pixels)), labels))
+
+
+@torch.inference_mode()
+def _probabilities(net: Net, weights: Weights, examples: Examples, mirrored: bool = False) -> np.ndarray:
+    """Class probabilities (n, classes) in float32; with `mirrored`, the mean of both views of each image."""
     model = torch_format.build(net)
     torch_format.load(model, net, weights)
     model.eval()
-    labels = torch.zeros(len(pixels), dtype=torch.int64)
-    with torch.inference_mode():
-        rows = [model(x) for x, _ in batches.in_order(Examples(torch.from_numpy(np.ascontiguousarray(pixels)), labels))]
+    rows = []
+    for x, _ in batches.in_order(examples):
+        views = (x, x.flip(3)) if mirrored else (x,)
+        rows.append(torch.stack([model(view) for view in views]).mean(0))
     return torch.cat(rows).numpy() if rows else np.zeros((0, 0), np.float32)

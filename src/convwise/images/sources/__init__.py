@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ OF_FILES = ("folder", "zip", "tar", "table")  # what a Reading concerns
 
 def find(source: Any, reading: Reading = AS_USUAL) -> Found:
     """What `source` holds, by the first row that recognises it; UnusableInput lists the rows where none does."""
+    place = os.path.abspath(source) if isinstance(source, (str, Path)) else ""
+    return replace(_find(source, reading), place=place)
+
+
+def _find(source: Any, reading: Reading) -> Found:
     try:
         row = _row(source)
         if row.name in OF_FILES:

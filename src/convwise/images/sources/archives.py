@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, cast
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import kinds, limits
 from convwise.images.sources.folder import name_of
-from convwise.images.sources.found import AS_USUAL, Found, Item, Reading, decoded, shown
+from convwise.images.sources.found import AS_USUAL, Found, Item, Reading, decoded, shown, stamped
 from convwise.images.sources.labels import arranged_by
 from convwise.images.sources.layout import LAYOUT, Listing, nothing, visible
 
@@ -36,18 +36,23 @@ ENCRYPTED = 0x1
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive: its path as text, its unpacked size, and what opens it."""
+    """A file in an archive: its path as text, its unpacked size, what opens it, and where in the archive it begins."""
 
     path: PurePosixPath
     bytes: int
     open: Callable[[], BinaryIO]
+    start: int
 
 
 @dataclass
 class Archive:
-    """What an archive holds. bytes: its own size; outside: names that point out of it, or nowhere; links: in a tar."""
+    """What an archive holds. bytes: its own size; outside: names that point out of it, or nowhere; links: in a tar.
+
+    stamp: of the archive itself, as it was opened.
+    """
 
     bytes: int
+    stamp: str
     close: Callable[[], None]
     members: list[Member] = field(default_factory=list)
     folders: list[PurePosixPath] = field(default_factory=list)
@@ -117,7 +122,10 @@ def _found(source: Any, opened: Callable[[Path], Archive], made: Callable[[Archi
 def _arranged(archive: Archive, where: str, reading: Reading) -> Found:
     listing, at = _listing(archive, where)
     arranged = arranged_by(reading, where, listing, lambda path: at[path].open().read(limits.MANIFEST + 1))
-    items = tuple(Item(p.part, p.label, shown(str(p.path)), partial(_open, at[p.path])) for p in arranged.places)
+    items = tuple(
+        Item(p.part, p.label, shown(str(p.path)), partial(_open, at[p.path]), partial(_stamp, archive, at[p.path]))
+        for p in arranged.places
+    )
     problems = (*arranged.problems, *_ignored(where, archive))
     return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles)
 
@@ -158,6 +166,10 @@ def _open(member: Member) -> BinaryIO:
     return member.open()
 
 
+def _stamp(archive: Archive, member: Member) -> str:
+    return archive.stamp and f"{archive.stamp}{member.start}|{member.bytes}"
+
+
 def _safe(path: PurePosixPath) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and ":" not in path.parts[0]
 
@@ -175,7 +187,7 @@ def _ignored(where: str, archive: Archive) -> Iterator[Problem]:
 def _zip(source: Path) -> Archive:
     archive = zipfile.ZipFile(source)
     try:
-        found = Archive(source.stat().st_size, archive.close)
+        found = Archive(source.stat().st_size, stamped(source), archive.close)
         for info in archive.infolist():
             path = _path_in_zip(info)
             if not _safe(path):
@@ -183,7 +195,8 @@ def _zip(source: Path) -> Archive:
             elif info.filename.endswith(("/", "\\")):
                 found.folders.append(path)
             else:
-                found.members.append(Member(path, info.file_size, partial(_open_in_zip, archive, info)))
+                opened = partial(_open_in_zip, archive, info)
+                found.members.append(Member(path, info.file_size, opened, info.header_offset))
         if any(info.flag_bits & ENCRYPTED for info in archive.infolist()):
             what, fix = "the zip is encrypted", "unpack it and name the folder"
             raise UnusableInput(name_of(source), what, "a zip without a password", fix)
@@ -230,7 +243,7 @@ def _tar(source: Path) -> Archive:
     with source.open("rb") as begin:
         unpack = PACKINGS.get(begin.read(2))
     file = cast(BinaryIO, tempfile.TemporaryFile()) if unpack else source.open("rb")  # noqa: SIM115 (closed below)
-    found, lock = Archive(source.stat().st_size, file.close), threading.Lock()
+    found, lock = Archive(source.stat().st_size, stamped(source), file.close), threading.Lock()
     try:
         with unpack(source) if unpack else nullcontext(file) as stream:
             held = _Bounded(stream, found, name_of(source)) if unpack else stream
@@ -256,7 +269,7 @@ def _take(found: Archive, archive: tarfile.TarFile, info: tarfile.TarInfo, part:
         found.links.append(shown(str(path)))
     else:
         start = _copied(archive.extractfile(info), scratch) if scratch else info.offset_data
-        found.members.append(Member(path, info.size, partial(part, start, info.size)))
+        found.members.append(Member(path, info.size, partial(part, start, info.size), start))
 
 
 class _Bounded(io.RawIOBase):

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import kinds, limits
-from convwise.images.sources.found import AS_USUAL, Found, Item, Reading, decoded, shown
+from convwise.images.sources.found import AS_USUAL, Found, Item, Reading, decoded, shown, stamped
 from convwise.images.sources.labels import arranged_by
 from convwise.images.sources.layout import Listing, nothing, visible
 
@@ -31,7 +31,10 @@ def find(source: Any, reading: Reading = AS_USUAL) -> Found:
             return stream.read(limits.MANIFEST + 1)
 
     arranged = arranged_by(reading, where, files.listing, table)
-    items = tuple(Item(p.part, p.label, shown(str(p.path)), files.opener(p.path)) for p in arranged.places)
+    items = tuple(
+        Item(p.part, p.label, shown(str(p.path)), files.opener(p.path), partial(stamped, files.at[p.path]))
+        for p in arranged.places
+    )
     problems = (*arranged.problems, *files.problems(where))
     return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles)
 
@@ -45,7 +48,7 @@ def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
     if not files.listing.pictures:
         what, expected = nothing(files.listing), f"image files: {', '.join(sorted(kinds.READ))}"
         raise UnusableInput(name_of(root), what, expected)
-    items = [Item(None, "", name_of(files.at[path]), files.opener(path)) for path in files.listing.pictures]
+    items = [Item(None, "", name_of(Path(files.at[path])), files.opener(path)) for path in files.listing.pictures]
     return Found(name_of(root), tuple(items), problems=tuple(files.problems(name_of(root))))
 
 
@@ -58,12 +61,12 @@ class _Files:
     """What is below a folder. listing: by paths inside it, as text; at: where each is on the disk."""
 
     def __init__(self, root: Path, follow_links: bool) -> None:
-        self.at: dict[PurePosixPath, Path] = {}
+        self.at: dict[PurePosixPath, str] = {}
         self.machines: set[str] = set()
         folders: list[PurePosixPath] = []
         outside: list[str] = []
-        for path, is_folder in _walk(root, follow_links, outside):
-            inside = PurePosixPath(decoded(os.fsencode(path.relative_to(root))))
+        for path, name, is_folder in _walk(root, follow_links, outside):
+            inside = PurePosixPath(decoded(os.fsencode(name)))
             if not visible(inside):
                 self.machines |= {part for part in inside.parts if not visible(PurePosixPath(part))}
             elif is_folder:
@@ -77,7 +80,7 @@ class _Files:
             what = f"{len(outside)} links lead out of the folder: {links}"
             fix = "copy what they point to into it, or give --follow-links where you trust them"
             raise UnusableInput(name_of(root), what, "files of the folder itself", fix)
-        taken = {path: self._is_picture(path) for path in sorted(self.at)}
+        taken = {path: self._is_picture(path) for path in sorted(self.at, key=lambda path: path.parts)}
         self.listing = Listing([p for p, it in taken.items() if it], [p for p, it in taken.items() if not it], folders)
 
     def _is_picture(self, path: PurePosixPath) -> bool:
@@ -99,46 +102,59 @@ class _Files:
             yield Problem(where, what, severity="note", count=len(named))
 
 
-def _walk(root: Path, follow_links: bool, outside: list[str]) -> Iterator[tuple[Path, bool]]:
-    """Everything below root with whether it is a folder, each real folder once; links out of it go to `outside`."""
+def _walk(root: Path, follow_links: bool, outside: list[str]) -> Iterator[tuple[str, str, bool]]:
+    """Everything below root, each real folder once: its path, that inside root, whether it is a folder.
+
+    Links that lead out of root go to `outside`. Text, since there may be millions.
+    """
     seen: set[str] = set()
     home = os.path.realpath(root)
 
-    def leaves(path: str) -> bool:
-        if follow_links or not os.path.islink(path):
-            return False
+    def leaves(path: str, inside: str) -> bool:
         real = os.path.realpath(path)
         if real == home or real.startswith(home + os.sep):
             return False
-        outside.append(f"{name_of(Path(path).relative_to(root))} -> {name_of(Path(real))}")
+        outside.append(f"{shown(decoded(os.fsencode(inside)))} -> {name_of(Path(real))}")
         return True
 
-    for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
+    todo = [(os.fspath(root), "")]
+    while todo:
+        folder, above = todo.pop()
+        if (real := os.path.realpath(folder)) in seen:
             continue
         seen.add(real)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and not leaves(os.path.join(folder, n)))
-        yield from ((Path(folder, name), True) for name in folders)
-        yield from ((Path(folder, name), False) for name in files if not leaves(os.path.join(folder, name)))
+        folders = []
+        for entry in _listed(folder):
+            name, path, inside = entry.name, entry.path, above + entry.name
+            is_folder = entry.is_dir()
+            if is_folder and name.startswith("."):
+                continue
+            if entry.is_symlink() and not follow_links and leaves(path, inside):
+                continue
+            yield path, inside, is_folder
+            if is_folder:
+                folders.append((path, f"{inside}/"))
+        todo += sorted(folders, reverse=True)
 
 
-def _refuse(error: OSError) -> None:
-    """A folder that cannot be listed may be a whole class: it must not vanish."""
-    what = f"cannot be read ({error.strerror})"
-    where = shown(decoded(os.fsencode(error.filename)))
-    raise UnusableInput(where, what, "a folder that can be listed", "grant access, or take it out")
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    """UnusableInput for a folder that cannot be listed: it may be a whole class, and must not vanish."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        what, where = f"cannot be read ({error.strerror})", shown(decoded(os.fsencode(folder)))
+        raise UnusableInput(where, what, "a folder that can be listed", "grant access, or take it out") from error
 
 
-def _open(path: Path) -> BinaryIO:
-    if path.exists() and not path.is_file():
+def _open(path: str | Path) -> BinaryIO:
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError("not a regular file")  # to open a pipe would wait for ever
-    return path.open("rb")
+    return open(path, "rb")
 
 
-def _open_picture(path: Path) -> BinaryIO:
-    if refusal := kinds.refusal(path.name):
+def _open_picture(path: str | Path) -> BinaryIO:
+    if refusal := kinds.refusal(os.path.basename(path)):
         raise ValueError(refusal)
     stream = _open(path)
     if (size := os.fstat(stream.fileno()).st_size) > limits.FILE:  # some decoders read all of it to see the size

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -45,12 +47,16 @@ AS_USUAL = Reading()
 
 @dataclass(frozen=True)
 class Item:
-    """One encoded image. part: None where the source says nothing; open: a fresh binary stream, seekable."""
+    """One encoded image. part: None where the source says nothing; open: a fresh binary stream, seekable.
+
+    stamp: what is another text as soon as the file is another, by its path, size and times.
+    """
 
     part: PartName | None
     label: str
     name: str
     open: Callable[[], BinaryIO]
+    stamp: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Found:
     """What a source holds, not yet decoded. name: what to call it; close: gives back what `open` needs.
 
     empty: class -> why it has no image, where the source names a class without one; roles: which
-    folder was taken for which part.
+    folder was taken for which part; place: the path of the source, where it has one.
     """
 
     name: str
@@ -77,6 +83,16 @@ class Found:
     close: Callable[[], None] = lambda: None
     empty: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[PartName, str] = field(default_factory=dict)
+    place: str = ""
+
+
+def stamped(path: str | Path, inside: str = "") -> str:
+    """The stamp of a file, or of something inside it; '' where it cannot be told."""
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    return f"{os.path.abspath(path)}|{about.st_size}|{about.st_mtime_ns}|{about.st_ctime_ns}|{inside}"
 
 
 def counted(count: int, noun: str) -> str:

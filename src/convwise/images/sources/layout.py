@@ -88,7 +88,7 @@ class Tree:
         here, inside = self, path.parts if what == "folder" else path.parts[:-1]
         here.below += what == "picture"
         for name in inside:
-            here = here.folders.setdefault(name, Tree(here.path / name))
+            here = here.folders.get(name) or here.folders.setdefault(name, Tree(here.path / name))
             here.below += what == "picture"
         if what == "picture":
             here.images.append(path)

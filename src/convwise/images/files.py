@@ -1,0 +1,415 @@
+"""Found -> Stack, of files: each is decoded once, by threads (Pillow works without the interpreter lock), and kept.
+
+On the shelf of its size stands what a picture became by its one resize, in its own channels, so that other sets,
+commands and runs find it there. A file is known by its path, size and times: while they stay, it is not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
+from itertools import takewhile
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convwise.core.problems import Problem, Severity, UnusableInput
+from convwise.images import decode, limits, scale, stack
+from convwise.images.decode import Pixels
+from convwise.images.scale import Scale, Values
+from convwise.images.sources import Found, Item
+from convwise.images.sources.found import counted
+from convwise.images.stack import Stack
+from convwise.images.store import Shelf, Store
+
+DARK = 16  # 8 bits of pictures of 16 that use 12 of them or fewer
+READ = 1 << 16  # bytes of a file, at first
+MANY, A_FEW = 64, 16  # files; those that are asked for the size of all
+VERSION = 1  # of what stands on a shelf: to be raised with every change of decode.py
+HEAD = struct.Struct("<16sBB")  # digest, peak, channels; the pixels follow
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def key_of(text: str) -> bytes:
+    """What something is kept under."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class File:
+    """A file whose header could be read, and then what its pixels were like."""
+
+    item: Item
+    header: decode.Header
+    stamp: str = ""  # as it was before it was read first
+    digest: bytes = b""
+    gray: bool = False
+    peak: int = 0  # of its pixels
+    scale: Scale | None = None  # of its set, where it has values of more than 8 bits
+
+    @property
+    def wide(self) -> bool:
+        return self.header.mode in decode.WIDE_MODES
+
+    @cached_property
+    def key(self) -> bytes:
+        """Of what was decoded, on a shelf; b'' where nothing is kept of it."""
+        return key_of(f"{self.stamp}|{self.scale}") if self.stamp else b""
+
+    def with_picture(self, picture: decode.Decoded) -> File:
+        """The same file, with what its pixels are like."""
+        peak = int(picture.pixels.max()) if self.header.deep else 0
+        return replace(self, digest=picture.digest(), gray=picture.pixels.shape[2] == 1, peak=peak)
+
+    def keep(self, shelf: Shelf, pixels: Pixels) -> None:
+        """Put what the picture became on the shelf."""
+        if self.key:
+            shelf.put(self.key, HEAD.pack(self.digest, self.peak, pixels.shape[2]) + pixels.tobytes())
+
+
+@dataclass(frozen=True)
+class Shelves:
+    """What is kept of the pictures of one source, by its place: their headers, and their pixels at each size."""
+
+    store: Store
+    place: str
+
+    @cached_property
+    def headers(self) -> Shelf:
+        return self._shelf("headers")
+
+    def at(self, height: int, width: int, way: decode.Way) -> Shelf:
+        """Of pictures that were resized so."""
+        return self._shelf(f"{height}x{width}-{way.name.lower()}")
+
+    def _shelf(self, what: str) -> Shelf:
+        return self.store.shelf(f"{self._name}-{what}-{VERSION}")
+
+    @cached_property
+    def _name(self) -> str:
+        return key_of(self.place).hex()[:16]
+
+
+def resized(file: File, shelves: Shelves, height: int, width: int, *ways: decode.Way) -> tuple[File, list[Pixels]]:
+    """The picture (height, width, 1 or 3) in each of the ways, kept, or else decoded once; and the file as it is then.
+
+    Raises whatever the decoder raises.
+    """
+    on = [shelves.at(height, width, way) for way in ways]
+    kept = [shelf.get(file.key) if file.key else None for shelf in on]
+    if all(kept):
+        return _unpacked(file, kept, height, width)
+    with stack._BUDGET.of(file.header):
+        picture = decode.decode(encoded(file.item), file.scale)
+        small = [decode.resize(picture.pixels, height, width, way) for way in ways]
+        found = file.with_picture(picture)
+        del picture  # before another thread takes its place
+    for shelf, old, pixels in zip(on, kept, small, strict=True):
+        if old is None:
+            found.keep(shelf, pixels)
+    return found, small
+
+
+def _unpacked(file: File, kept: Sequence[bytes | None], height: int, width: int) -> tuple[File, list[Pixels]]:
+    pixels = []
+    for value in kept:
+        assert value is not None
+        digest, peak, channels = HEAD.unpack_from(value)
+        pixels.append(np.frombuffer(value, np.uint8, offset=HEAD.size).reshape(height, width, channels))
+    return replace(file, digest=digest, gray=channels == 1, peak=peak), pixels
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The pictures of some files at one size, taken from their shelf by a row number or by several."""
+
+    files: Sequence[File]
+    shelves: Shelves
+    shape: tuple[int, int, int, int]
+
+    def __getitem__(self, rows: NDArray[np.int64] | int) -> Pixels:
+        if not isinstance(rows, np.ndarray):
+            return np.asarray(self[np.array([rows])][0])
+        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+
+        def fill(place: int) -> None:
+            file = self.files[rows[place]]
+            try:
+                found, (pixels,) = resized(file, self.shelves, *self.shape[1:3], decode.SMOOTH)
+            except Exception:  # it could be read before
+                raise changed(file) from None
+            if found.digest != file.digest:
+                raise changed(file)
+            out[place] = decode.with_channels(pixels, self.shape[3])
+
+        stack.each(fill, range(len(rows)))
+        return out
+
+
+@dataclass(frozen=True)
+class InFile:
+    """The picture of a file, as it was decoded first, with so many channels."""
+
+    file: File
+    shelves: Shelves
+    channels: int
+
+    def __call__(self) -> Pixels:
+        """UnusableInput where the file is another by now."""
+        try:
+            with stack._BUDGET.of(self.file.header):
+                picture = decode.decode(encoded(self.file.item), self.file.scale)
+            same = picture.digest() == self.file.digest
+        except Exception:  # decoders fail in many ways; what could be read before is another file now
+            same = False
+        if not same:
+            raise changed(self.file)
+        return decode.with_channels(picture.pixels, self.channels)
+
+    def at(self, height: int, width: int, way: decode.Way, also: Sequence[decode.Way] = ()) -> Pixels:
+        """UnusableInput where the file is another by now."""
+        if self.channels == 1 and not self.file.gray:  # colour becomes gray before it is resized
+            return decode.resize(self(), height, width, way)
+        try:
+            found, (pixels, *_) = resized(self.file, self.shelves, height, width, way, *also)
+        except Exception:  # as above
+            raise changed(self.file) from None
+        if found.digest != self.file.digest:
+            raise changed(self.file)
+        return decode.with_channels(pixels, self.channels)
+
+    def with_channels(self, channels: int) -> InFile:
+        return replace(self, channels=channels)
+
+    def flush(self) -> None:
+        self.shelves.store.flush()
+
+
+def changed(file: File) -> UnusableInput:
+    """What is raised where a file is not what was read first."""
+    return UnusableInput(file.item.name, "was changed while it was learnt from", "the same file", "start again")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """In which order files are read, and when that ends.
+
+    order: of all; first: so many are read in any case; late: whether this share of the time for reading is over.
+    """
+
+    order: Sequence[int]
+    first: int = 0
+    late: Callable[[float], bool] = lambda share: False
+
+    def each(self, work: Callable[[A], B], things: Sequence[A], until: float) -> list[B]:
+        """[work(thing) for thing in things], of all or of as many as there is time for: the first ones."""
+        done = stack.each(
+            lambda place: [] if place >= self.first and self.late(until) else [work(things[place])], range(len(things))
+        )
+        return [each for found in takewhile(bool, done) for each in found]
+
+
+def stacked(found: Found, limit_px: int, store: Store, pace: Pace | None = None) -> tuple[Stack, int]:
+    """What can be read of `found`, once decoded, and how many files were read: less than all where that took too long.
+
+    UnusableInput where nothing is readable, or an array holds NaN.
+    """
+    if not found.items:
+        return stack.of_arrays(found, limit_px), 0
+    return _of_files(found, limit_px, Shelves(store, found.place), pace or Pace(range(len(found.items))))
+
+
+def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tuple[Stack, int]:
+    size = _one_size(found.items, limit_px)
+    opened = pace.each(lambda row: _opened(shelves, size, found.items[row]), pace.order, 1.0 if size else 0.5)
+    broken = {row: end for row, end in zip(pace.order, opened, strict=False) if isinstance(end, str)}
+    rows = [row for row, end in zip(pace.order, opened, strict=False) if isinstance(end, File)]
+    files = [file for file in opened if isinstance(file, File)]
+    _refuse_empty(found, files, broken)
+    files, scales = _scaled(found.name, files)
+    height, width = stack.base_size(Counter((file.header.height, file.header.width) for file in files), limit_px)
+    if (height, width) == size:  # each that could be was decoded as it was opened
+        read = stack.each(lambda file: file if file.digest else _told(file, shelves, height, width), files)
+    else:
+        read = pace.each(lambda file: _told(file, shelves, height, width), files, 1.0)
+    count = len(opened) if len(read) == len(files) else list(pace.order).index(rows[len(read)])
+    broken |= {row: end for row, end in zip(rows, read, strict=False) if isinstance(end, str)}
+    good = {row: end for row, end in zip(rows, read, strict=False) if isinstance(end, File)}
+    files = [good[row] for row in sorted(good)]
+    _refuse_empty(found, files, broken)
+    shelves.store.flush()
+    channels = 1 if all(file.gray for file in files) else 3
+    before = set(pace.order[:count])
+    unreadable = {found.items[row].name: broken[row] for row in sorted(broken) if row in before}
+    made = _stack_of(found, files, _Kept(files, shelves, (len(files), height, width, channels)), unreadable, shelves)
+    chosen = next((file.scale for file in files if file.scale), Scale(0, 1))
+    return replace(made, scale=chosen, problems=(*made.problems, *scales)), count
+
+
+def _stack_of(found: Found, files: Sequence[File], pixels: _Kept, unreadable: dict[str, str],
+              shelves: Shelves) -> Stack:  # fmt: skip
+    return Stack(
+        pixels,
+        np.array([file.item.label for file in files]),
+        np.array([stack.PART_CODES[file.item.part] for file in files]),
+        tuple(file.item.name for file in files),
+        stack.grouped(file.digest for file in files),
+        Counter((file.header.height, file.header.width) for file in files),
+        Counter(file.header.mode for file in files),
+        (*found.problems, *_file_problems(found.name, files, pixels.shape[3])),
+        unreadable,
+        origins=_origins(files, shelves, pixels.shape),
+        shapes=np.array([(file.header.height, file.header.width) for file in files]),
+    )
+
+
+def _origins(files: Sequence[File], shelves: Shelves, shape: tuple[int, ...]) -> tuple[stack.Origin, ...]:
+    whole = [(file.header.height, file.header.width) == shape[1:3] for file in files]
+    if all(whole):
+        return ()
+    both = zip(whole, files, strict=True)
+    return tuple(None if as_is else InFile(file, shelves, shape[3]) for as_is, file in both)
+
+
+def _one_size(items: Sequence[Item], limit_px: int) -> tuple[int, int] | None:
+    """The size (height, width) of all pictures, as a few of them have it; None where it is not one, or large.
+
+    Of many small pictures each is decoded while it is open already, if its size is to stay: to open it costs as much.
+    """
+    if len(items) < MANY:
+        return None
+    sizes = set()
+    for item in items[:: len(items) // A_FEW + 1]:
+        with suppress(Exception), item.open() as stream:  # told of later
+            header = decode.header(stream)
+            sizes.add((header.height, header.width))
+    return sizes.pop() if len(sizes) == 1 and max(max(sizes)) <= limit_px else None
+
+
+def _opened(shelves: Shelves, size: tuple[int, int] | None, item: Item) -> File | str:
+    """The file with its header; of a small one of `size` also with what its picture is like, which is kept then."""
+    try:
+        stamp = item.stamp()
+        key = key_of(stamp) if stamp else b""
+        if key and (kept := shelves.headers.get(key)):
+            return File(item, decode.Header(*json.loads(kept)), stamp)
+        picture = None
+        with item.open() as stream:
+            data = stream.read(READ) if size else b""
+            if size and len(data) < READ:
+                header, picture = decode.header_and_picture(data, size)
+            else:
+                stream.seek(0)
+                header = decode.header(stream)
+        if key:
+            shelves.headers.put(key, json.dumps(astuple(header)).encode())
+        file = File(item, header, stamp)
+        if picture is None or size is None:
+            return file
+        file = file.with_picture(picture)
+        file.keep(shelves.at(*size, decode.SMOOTH), picture.pixels)
+        return file
+    except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
+        return decode.explain(error)
+
+
+def _scaled(where: str, files: Sequence[File]) -> tuple[list[File], list[Problem]]:
+    """The files with the one scale of all that have more than 8 bits, and what is said of it."""
+    wide = [file for file in files if file.wide]
+    parts: dict[str, Values] = {}
+    for file, values in zip(wide, stack.each(_values, wide), strict=True):
+        part = file.item.part or "train"
+        if values:
+            parts[part] = parts[part] + values if part in parts else values
+    if not parts:
+        return list(files), []
+    chosen, together = scale.decided(where, parts)
+    problems = _scale_problems(where, wide, len(files), together)
+    return [replace(file, scale=chosen) if file.wide else file for file in files], problems
+
+
+def _values(file: File) -> Values | None:
+    try:
+        with stack._BUDGET.of(file.header):
+            return Values.of(decode.wide_values(encoded(file.item)))
+    except Exception:  # told of when it is decoded
+        return None
+
+
+def _scale_problems(where: str, wide: Sequence[File], count: int, values: Values) -> list[Problem]:
+    (low, high), names = values.range, ", ".join(file.item.name for file in wide[:3]) + ", ..." * (len(wide) > 3)
+    cut = f"; {counted(values.count_outside, 'value')} outside of it cut" if values.count_outside else ""
+    problems = []
+    if len(wide) < count:
+        what = f"{len(wide)} images of more than 8 bits among {count} ({names})"
+        problems.append(Problem(where, what, "all of one kind", "save all alike", "warning", len(wide)))
+    kind = "of 16 bits" if values.whole else "with float values"
+    severity: Severity = "warning"
+    how = f"{low:g}..{high:g} was brought to 0..255, for all alike{cut}"
+    if (low, high) == (0, 2**16 - 1):
+        how, severity = f"reduced to 8{cut}", "note"
+    elif values.whole and low == 0 and values.range in scale.WHOLE:
+        how = f"use only {int(high).bit_length()} bits and would become very dark: {how}"
+    what = f"{counted(len(wide), 'image')} {kind} {how} ({names})"
+    return [*problems, Problem(where, what, severity=severity, count=len(wide))]
+
+
+def encoded(item: Item) -> bytes:
+    """The bytes of a file; ValueError where they are too many for one image."""
+    data = b""
+    with item.open() as stream:
+        while some := stream.read(max(READ, len(data))):  # to ask for all that is allowed would take the room for it
+            data += some
+            if len(data) > limits.FILE:
+                raise ValueError(f"over {limits.size(limits.FILE)}, the limit for one image")
+    return data
+
+
+def _told(file: File, shelves: Shelves, height: int, width: int) -> File | str:
+    """The file with what its pixels are like, which are kept; or why it cannot be read."""
+    try:
+        return resized(file, shelves, height, width, decode.SMOOTH)[0]
+    except Exception as error:
+        return decode.explain(error)
+
+
+def _refuse_empty(found: Found, files: Sequence[File], broken: dict[int, str]) -> None:
+    if not files:
+        shown = "; ".join(f"{found.items[row].name} ({broken[row]})" for row in sorted(broken)[:3])
+        what = f"none of {len(broken)} images can be read: {shown}"
+        raise UnusableInput(found.name, what, f"image files ({', '.join(decode.FORMATS)})", "check the files")
+
+
+def _file_problems(where: str, files: Sequence[File], channels: int) -> Iterator[Problem]:
+    def note(those: Sequence[File], what: str, fix: str = "", severity: Severity = "note") -> Iterator[Problem]:
+        if those:
+            names = ", ".join(file.item.name for file in those[:3]) + (", ..." if len(those) > 3 else "")
+            text = f"{counted(len(those), 'image')} {what} ({names})"
+            yield Problem(where, text, fix=fix, severity=severity, count=len(those))
+
+    yield from note([f for f in files if f.header.alpha], "with transparency laid over white")
+    yield from note([f for f in files if f.header.several_frames], "with several frames: the first was taken")
+    yield from note([f for f in files if f.header.mode == "CMYK"], "in CMYK turned into RGB without a colour profile")
+    deep = [file for file in files if file.header.deep]
+    if deep and max(file.peak for file in deep) < DARK:
+        fix = "scale the values to 0..65535, or save as 8 bits"
+        yield from note(deep, "of 16 bits a channel use 12 of them or fewer, and become very dark", fix, "warning")
+    else:
+        yield from note(deep, "of 16 bits a channel reduced to 8")
+    if channels == 1:
+        colour = [file for file in files if file.header.mode not in decode.GRAY_MODES]
+        yield from note(colour, "stored in colour hold only gray, as all others: one channel is used")
+    gray = sum(file.gray for file in files)
+    if channels == 3 and gray:
+        what = f"{counted(gray, 'gray image')} among {len(files)}"
+        fix = "gray was repeated in three channels; check that colour does not give the class away"
+        yield Problem(where, what, "all gray or all colour", fix, severity="warning", count=gray)
