@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core.records import Advice, Fingerprint, Result, Verdict
+from convwise.core.score import score_of
 from convwise.output.deliver import Material
 from convwise.plan import needed
 from convwise.search.stages import FINAL
@@ -27,8 +28,8 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
     weights = train.load_weights(settings.work, chosen.trial.id)
     scored = images.test.open() if images.test else images.valid
     part = scored.at(*net.input_shape[:2])
-    probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
-    better = task.better(probabilities.argmax(1) == part.labels, np.asarray(part.labels))
+    answers, labels = train.answers(net, weights, np.asarray(part.pixels)), np.asarray(part.labels)
+    better = task.better(task.answered(answers, labels), labels)
     notes = notes if better else (_learnt_nothing(session, chosen, interrupted), *notes)
     return Material(
         folder=settings.out,
@@ -41,12 +42,13 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         weights=weights,
         scored=part,
         kind="test" if images.test else "validation",
-        probabilities=probabilities,
-        baseline=task.baseline(part.labels),
+        answers=answers,
+        baseline=task.baseline(labels),
         better=better,
         provenance=_provenance(session, interrupted),
         clock=session.lab.clock,
         host=session.lab.host,
+        task=settings.task,
     )
 
 
@@ -57,7 +59,8 @@ def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) ->
     while (before := parts.get(chain[-1].trial.resumes)) is not None:
         chain.append(before)
     views = sum(r.history[-1].images for r in chain if r.history) / images
-    said = "This network is not shown to be better than always answering the largest class."
+    nothing = score_of(handed_over.trial.net).nothing.replace("always", "always answering")
+    said = f"This network is not shown to be better than {nothing}."
     short = "The trainings were too short" if session.settings.trials else "The budget was too short"
     short = "It was interrupted too early" if interrupted else short
     return f"{said} {needed(views, images, session.lab.clock.elapsed, short)}."

@@ -16,7 +16,9 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Effect, Recipe, from_json
+from convwise.core.score import ACCURACY, Score
 from convwise.core.shown import Screen, Shown
+from convwise.core.task import kind_of
 from convwise.core.verb import verb
 from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
@@ -28,7 +30,7 @@ from convwise.inspect.requests import InputShape
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
 from convwise.output import deliver
-from convwise.output.words import EFFECT_COLUMNS, effect_cells, percent, plain
+from convwise.output.words import effect_cells, effect_columns, plain, said
 from convwise.session import ADVICE, held
 from convwise.training.host import Host
 from convwise.training.lab import Lab
@@ -44,7 +46,8 @@ class Measurement(Shown):
     """What was asked of a model, and what came of it.
 
     seconds: of each training; accuracy: of the network as it is, after so long, on the validation
-    images; measured: every edit, in the order tried; notes: what to know of all of them.
+    images, or its error, as `score` says; measured: every edit, in the order tried; notes: what to know of
+    all of them.
     """
 
     model: str
@@ -52,6 +55,7 @@ class Measurement(Shown):
     accuracy: float | None
     measured: tuple[Measured, ...]
     notes: tuple[str, ...]
+    score: Score = ACCURACY
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -63,12 +67,12 @@ class Measurement(Shown):
         found = [one for one in self.measured if one.effect]
         rest = [f"{one.edit.parameter} {plain(one.edit.before)} → {plain(one.edit.after)}: {one}"
                 for one in self.measured if not one.effect]  # fmt: skip
-        accuracy = f"; as it is {percent(self.accuracy)} on the validation images" if self.accuracy else ""
+        accuracy = f"; as it is {said(self.score, self.accuracy)} on the validation images" if self.accuracy else ""
         told = f"after {self.seconds:g} s of training" if found else "nothing was measured"
         return Screen(
             f"{self.model}: {told}{accuracy}",
             (),
-            EFFECT_COLUMNS,
+            effect_columns(self.effects),
             [effect_cells(effect) for effect in self.effects],
             (*(note for one in found for note in one.notes), *rest, *self.notes),
             ".effects",
@@ -80,7 +84,7 @@ class Measurement(Shown):
         return {
             "model": self.model,
             "seconds": self.seconds,
-            "accuracy": self.accuracy,
+            self.score.name: self.accuracy,
             "effects": [{**deliver.effect_row(effect), "by": BY} for effect in self.effects],
             "not_measured": [
                 {"parameter": one.edit.parameter, "from": one.edit.before, "to": one.edit.after,
@@ -94,20 +98,20 @@ class Measurement(Shown):
 def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budget: str | float = "10m",
             input_shape: InputShape | None = None, watcher: Watcher = quiet,
             started: float | None = None, classes_from: str = "folder", skip_empty_classes: bool = False,
-            follow_links: bool = False) -> Measurement:  # fmt: skip
+            follow_links: bool = False, task: str = "classify") -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
     and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
     of them, or a mapping; without it the parameters that people ask about, the most doubtful first.
-    classes_from, skip_empty_classes, follow_links: how images are read, as in `read`. started: when the budget
+    classes_from, skip_empty_classes, follow_links, task: how images are read, as in `read`. started: when the budget
     began (time.monotonic).
     KeyboardInterrupt gives what is measured so far; it goes on to the caller where that is nothing.
     """
     clock = Clock(parse_duration(budget), time.monotonic() if started is None else started)
     if images is not None:
         how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-        images = read_images(images, classes_from=classes_from, **how)
+        images = read_images(images, classes_from=classes_from, target=kind_of(task).target, **how)
     return measure_in(Lab(ThisMachine(), clock, watcher), model, images, parameter, input_shape)
 
 
@@ -144,7 +148,7 @@ def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any, paramet
         with interrupts.waiting():
             if chosen:
                 notes += chosen.keep(found)
-    return Measurement(str(model), found.seconds, found.accuracy, found.measured, (*found.notes, *notes))
+    return Measurement(str(model), found.seconds, found.accuracy, found.measured, (*found.notes, *notes), found.score)
 
 
 def _edits(subject: Subject, parameter: Parameters, evidence: Sequence[Mapping[str, Any]]) -> list[Edit]:

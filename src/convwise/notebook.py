@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from convwise.core.progress import Progress, Watcher, quiet
+from convwise.core.score import score_of
 
 MOST_NOTES = 5
 
@@ -43,9 +44,10 @@ def html(progress: Progress, notes: list[str]) -> str:
         done, planned = progress.done, progress.planned
         said.append(f"<progress max='{planned}' value='{done}'></progress> {done} of {planned}")
     if progress.best is not None and progress.best.score is not None:
-        said.append(f"best so far {100 * progress.best.score:.1f} % in validation")
+        said.append(f"best so far {progress.best.told} in validation")
         if progress.baseline is not None:
-            said.append(f"always the largest class {100 * progress.baseline:.1f} %")
+            score = score_of(progress.best.trial.net)
+            said.append(f"{score.nothing} {score.said(progress.baseline)}")
     if progress.seconds_left is not None:
         said.append(f"{int(progress.seconds_left) // 60}:{int(progress.seconds_left) % 60:02d} left")
     return f"<p>{' · '.join(said)}</p>" + "".join(f"<p>{escape(note)}</p>" for note in notes)

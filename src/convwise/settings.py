@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from convwise.core.goal import Goal
 from convwise.core.problems import UnusableInput
+from convwise.core.task import kind_of
 from convwise.output.whole import OUTPUTS
 from convwise.training.runners import RUNNERS
 from convwise.training.tasks import TASKS
@@ -41,7 +42,8 @@ class Settings:
     @property
     def reading(self) -> dict[str, Any]:
         """How the images are to be read."""
-        return {name: getattr(self, name) for name in ("classes_from", "skip_empty_classes", "follow_links")}
+        how = {name: getattr(self, name) for name in ("classes_from", "skip_empty_classes", "follow_links")}
+        return {**how, "target": kind_of(self.task).target}
 
     @property
     def work(self) -> Path:

@@ -13,6 +13,7 @@ from convwise.core.clock import Clock, parse_duration
 from convwise.core.goal import parse_goal
 from convwise.core.progress import Watcher
 from convwise.core.records import Advice, Fingerprint
+from convwise.core.task import kind_of, task_of
 from convwise.core.verb import verb
 from convwise.feed import Feed
 from convwise.images.loading import Images
@@ -39,15 +40,18 @@ def read(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    task: str = "classify",
 ) -> Images:
     """The images of `source`, decoded, checked and split as `choose` does it, the test part sealed.
 
     test, valid: the shares to seal and to validate on, where the source has no such part; 'none' seals nothing.
     classes_from: what tells the class of a file: 'folder', its 'name', or a 'csv'. skip_empty_classes: leave out
     classes without a readable image, instead of refusing. follow_links: read what links point to outside of
-    the folder. (All of them: images.sources.Reading.)
+    the folder. (All of them: images.sources.Reading.) task: 'classify' reads a class for each image, 'regress' a
+    number.
     """
     how: dict[str, Any] = {
+        "target": kind_of(task).target,
         "classes_from": classes_from,
         "skip_empty_classes": skip_empty_classes,
         "follow_links": follow_links,
@@ -60,7 +64,7 @@ def choose(
     source: Any,
     *,
     budget: str | float = "10m",
-    goal: str = "accuracy",
+    goal: str | None = None,
     task: str = "classify",
     test: float | Literal["none"] | None = None,
     out: str | Path | None = None,
@@ -79,7 +83,8 @@ def choose(
     """Choose a network for the images of `source` inside `budget`, write it with its evidence, and return it.
 
     source: a path or name as for the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
-    budget: wall clock, '90s', '10m', or seconds. goal: as for the command line. task: what is learnt.
+    budget: wall clock, '90s', '10m', or seconds. goal: as for the command line; None: the best accuracy, or the least
+    error. task: what is learnt, 'classify' for classes or 'regress' for a number.
     test: the share to seal where the source has no test part (0.2 where it is None), or 'none'.
     out: the folder to write, by default convwise-NAME of the images. seed: of every random draw.
     workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
@@ -89,7 +94,8 @@ def choose(
     (time.monotonic), now where it is None. classes_from, skip_empty_classes, follow_links: as in `read`.
     """
     begun = time.monotonic() if started is None else started
-    settings = Settings(source, parse_duration(budget), parse_goal(goal), task, test, folder_for(source, out), seed,
+    wanted = parse_goal(goal, kind_of(task).scored)
+    settings = Settings(source, parse_duration(budget), wanted, task, test, folder_for(source, out), seed,
                         workers, trials, evidence, runner, command, classes_from, skip_empty_classes,
                         follow_links)  # fmt: skip
     checked(settings)
@@ -116,6 +122,7 @@ def look(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    task: str = "classify",
 ) -> Fingerprint:
     """The fingerprint of the images of `source` (or of Images already read), without their test part.
 
@@ -125,29 +132,33 @@ def look(
         "classes_from": classes_from,
         "skip_empty_classes": skip_empty_classes,
         "follow_links": follow_links,
+        "target": kind_of(task).target,
     }
     images = source if isinstance(source, Images) else read_images(source, test=test, seed=seed, **how)
-    return look_at(images.train, images.classes, seed=seed, budget=parse_duration(budget))
+    return look_at(images.train, images.classes, seed=seed, budget=parse_duration(budget), number=images.number)
 
 
 @verb
 def advise(
     source: Any,
     *,
-    goal: str = "accuracy",
+    goal: str | None = None,
     budget: str | float = "10m",
     seed: int = 0,
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    task: str = "classify",
 ) -> Advice:
     """What to start with for the images of `source`, without training.
 
-    budget: what `choose` would be given. classes_from, skip_empty_classes, follow_links: as in `read`.
+    budget, goal: what `choose` would be given. classes_from, skip_empty_classes, follow_links, task: as in `read`.
     """
-    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    facts, host = look(source, budget=budget, seed=seed, classes_from=classes_from, **how), ThisMachine()
-    return within_latency(facts, parse_goal(goal), host.pace, TRAINING_SHARE * parse_duration(budget), host)
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links, "task": task}
+    images = source if isinstance(source, Images) else read(source, seed=seed, classes_from=classes_from, **how)
+    wanted = parse_goal(goal, kind_of(task_of(images.target)).scored)
+    facts, host = look(images, budget=budget, seed=seed), ThisMachine()
+    return within_latency(facts, wanted, host.pace, TRAINING_SHARE * parse_duration(budget), host)
 
 
 @verb

@@ -184,7 +184,7 @@ def _bare() -> dict[str, Any]:
     return {
         "verdict": Verdict(chosen, (), (), (), 0.0), "results": (chosen,), "fingerprint": facts, "problems": (),
         "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0}, "pixels": empty,
-        "labels": np.empty(0, int), "probabilities": np.empty((0, 6)), "names": (), "code": {}, "cost": {},
+        "labels": np.empty(0, int), "answers": np.empty((0, 6)), "names": (), "code": {}, "cost": {},
         "differences": {}, "provenance": {}, "sight": None,
     }  # fmt: skip
 
@@ -359,11 +359,11 @@ def test_many_classes_show_pairs_instead_of_a_map() -> None:
 def test_mistakes_agree_with_a_plain_count() -> None:
     case = evidence()
     shown = report.mistakes(case)
-    guesses = [max(range(6), key=lambda k: row[k]) for row in case.probabilities]
+    guesses = [max(range(6), key=lambda k: row[k]) for row in case.answers]
     wrong = [i for i, (guess, label) in enumerate(zip(guesses, case.labels, strict=True)) if guess != label]
     assert shown["wrong"] == len(wrong)
     assert sum(pair["count"] for pair in shown["pairs"]) == len(wrong)
-    surest = max(wrong, key=lambda i: case.probabilities[i].max())
+    surest = max(wrong, key=lambda i: case.answers[i].max())
     first = shown["pictures"][0]
     assert (first["true"], first["file"]) == (case.classes[case.labels[surest]], case.names[surest])
     for row in shown["recall"]:

@@ -73,7 +73,7 @@ def test_a_small_net_learns_bars(folder, dtype):
     total = analyse(NET).total
     assert result.cost == {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
     pixels, labels = striped(2, 40, SIZE, seed=2)
-    answers = train.probabilities(NET, weights, pixels)
+    answers = train.answers(NET, weights, pixels)
     assert answers.sum(1) == pytest.approx(np.ones(80), abs=1e-5)
     agree = (answers.argmax(1) == labels) == np.array([c == "1" for c in result.correct])
     assert agree.mean() >= (1.0 if dtype == "float32" else 0.97)
@@ -284,7 +284,7 @@ def test_answers_to_mirrored_images_are_kept_where_none_were_trained_on(folder):
     assert len(plain.mirrored) == 160
     assert plain.mirrored[:80] == plain.correct
     pixels, labels = striped(2, 40, SIZE, seed=2)
-    found = train.probabilities(NET, weights, pixels[:, :, ::-1]).argmax(1) == labels
+    found = train.answers(NET, weights, pixels[:, :, ::-1]).argmax(1) == labels
     assert plain.mirrored[80:] == "".join("01"[int(right)] for right in found)
     assert train.train(trial(recipe=replace(RECIPE, flip=True), epochs=1), folder, FP32)[0].mirrored == ""
 

@@ -51,7 +51,8 @@ def _space(facts: Fingerprint, goal: Goal, latency: LatencyModel | None, choices
            chosen: Sample, recipe: Recipe) -> Space:  # fmt: skip
     channels = facts.input_shape[2]
     choices = tuple(sorted(choices, key=lambda choice: list(MEANING).index(choice.name)))
-    return Space(channels, len(facts.classes), facts.mean, facts.variance, choices, goal, latency, dict(chosen), recipe)
+    return Space(channels, len(facts.classes), facts.mean, facts.variance, choices, goal, latency, dict(chosen), recipe,
+                 facts.target)  # fmt: skip
 
 
 def _advice(space: Space, situation: Situation, reasons: tuple[Reason, ...]) -> Advice:
@@ -116,7 +117,7 @@ def _overruled(reason: Reason, sample: Sample, effects: Sequence[Effect]) -> Rea
     why = WON_BECAUSE.get(reason.parameter, "the net that won the trials has it")
     because = f"{why}; the rules advised {reason.value} ({reason.because})"
     if effect:
-        measured = f"{100 * effect.accuracy_change:+.1f} points ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
+        measured = f"{effect.moved} ({effect.span})"
         measured += f" after {effect.seconds:.3g} s" if effect.seconds else ""
         because = f"measured against {reason.value}: {measured}; {because}"
     return Reason(reason.parameter, value, because, "trials", "this study", reason.trials)
@@ -135,6 +136,10 @@ STANDING: dict[str, Reason] = {
     "constants": _standing("mean and variance are known before training: constants, not weights", "Keras guide"),
     "one for each class": _standing("one output for each class", "softmax regression, Bridle 1990", "classes"),
     "probabilities": _standing("softmax makes the outputs probabilities that add up to 1", "Bridle 1990"),
+    "one number": _standing("one output for the number, as it is: what is learnt has mean 0 and deviation 1",
+                            "linear regression"),
+    "target's unit": _standing("what is learnt has mean 0 and deviation 1; this brings it back to the unit of the "
+                               "target, so that exports answer in it", "LeCun et al. 1998, on inputs", "target"),
     "a row": _standing("the classes read a row of numbers, not a map", "Keras guide"),
     "whole windows": _standing("each window lies whole inside the map, so no border is made up; an odd last row or "
                                "column is left out", "Keras's default"),
@@ -179,6 +184,9 @@ DECIDES: tuple[tuple[str, str], ...] = (
     ("* classes.units=*", "one for each class"),
     ("* classes.use_bias=*", "bias"),
     ("* classes.*", "probabilities"),
+    ("* number.use_bias=*", "bias"),
+    ("* number.*", "one number"),
+    ("* target.*", "target's unit"),
     ("* head.keepdims=*", "a row"),
     ("* head.*", "head"),
     ("* dropout.*", "dropout"),

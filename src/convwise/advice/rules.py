@@ -17,7 +17,8 @@ from convwise.core.records import Fingerprint, Pace
 from convwise.core.space import WIDTHS, Space, Value, parse_size
 
 # What can decide beside a measure: facts of the images, this machine, what was asked, tried, published, found by us.
-DECIDERS = ("input_shape", "images", "classes", "mean", "variance", "pace", "goal", "trials", "literature", "findings")
+DECIDERS = ("input_shape", "images", "classes", "target", "mean", "variance", "pace", "goal", "trials", "literature",
+            "findings")  # fmt: skip
 UNMEASURED = "not measured in this budget: "
 POOLED_FROM = 16  # px of the shorter side from which every stage can halve its map
 WIDEST, NARROWEST = 64, 8  # filters of the first stage that a study starts with
@@ -53,7 +54,7 @@ class Situation:
     def epochs(self, filters: int) -> float:
         """Predicted epochs of the final training with so many filters in the first stage; all else must be chosen."""
         facts = self.facts
-        space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, ())
+        space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, (), target=facts.target)
         total = analyse(space.grow({**self.chosen, "stage.filters": filters})).total
         seconds = self.pace.seconds(total.macs, total.activation_bytes) * self.images / self.threads
         return self.final_seconds / seconds
@@ -78,6 +79,11 @@ class Rule:
 def always(situation: Situation) -> bool:
     """Holds in every situation."""
     return True
+
+
+def numbers(situation: Situation) -> bool:
+    """Holds where the images have numbers instead of classes."""
+    return situation.facts.target is not None
 
 
 def measured(name: str) -> Callable[[Situation], bool]:

@@ -21,7 +21,7 @@ from convwise.cli import layer as cli_layer
 from convwise.cli import measure as cli_measure
 from convwise.cli import serve as cli_serve
 from convwise.cli.console import err, out, table, watching
-from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
+from convwise.cli.reading import ClassesOption, LinksOption, SkipOption, TaskOption
 from convwise.core.clock import STARTED
 from convwise.core.problems import ConvwiseError, UnusableInput
 
@@ -50,12 +50,14 @@ IMAGES_HELP = (
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
 GOAL_HELP = (
-    "What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'. Or the cost that is to be "
-    "lowest, and the accuracy to keep: 'macs where accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is "
-    "'macs where accuracy>=best-0.3%', best being the accuracy of the best network found. Limits: latency (us, ms, s; "
-    "batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+    "What is to be best, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'; by default accuracy, "
+    "and the error with --task regress. Or the cost that is to be lowest, and the accuracy to keep: 'macs where "
+    "accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is 'macs where accuracy>=best-0.3%', best being "
+    "the accuracy of the best network found. Of an error: 'macs where error<=3.5', in the unit of the target, or 'macs "
+    "where error<=best+3%', which is 'cheapest'. Limits: latency (us, ms, s; batch 1, one thread), macs "
+    "(multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
 )
-GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
+GoalOption = Annotated[str | None, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
     str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
 ]
@@ -95,8 +97,8 @@ def options(
 def choose(
     images: ImagesArgument,
     budget: BudgetOption = "10m",
-    goal: GoalOption = "accuracy",
-    task: Annotated[str, typer.Option(help="The task to learn: classify.")] = "classify",
+    goal: GoalOption = None,
+    task: TaskOption = "classify",
     test: TestOption = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; default convwise-NAME of the images.")
@@ -128,7 +130,7 @@ def choose(
     model.safetensors, model.onnx and study.db. Ctrl-C takes the best so far; running the same
     command again continues an unfinished study. Where the accuracy that the goal wants to be kept
     is not reached, the network that comes nearest is written, and the exit code is 1; also where
-    no network is better than always answering the largest class.
+    no network is better than always answering the largest class, or the median number.
     """
     from convwise import settings, verbs
 
@@ -157,6 +159,7 @@ def look(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
+    task: TaskOption = "classify",
     as_json: JsonOption = False,
 ) -> None:
     """Describe IMAGES in the numbers that matter for a network.
@@ -168,11 +171,13 @@ def look(
     from convwise.advice import fingerprint
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
+    from convwise.core.task import kind_of
     from convwise.images import loading as reading
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    how["target"] = kind_of(task).target
     read = reading.read(images, test=_test(test), seed=seed, classes_from=classes_from, **how)
-    facts = fingerprint.look(read.train, read.classes, seed=seed, budget=parse_duration(budget))
+    facts = fingerprint.look(read.train, read.classes, seed=seed, budget=parse_duration(budget), number=read.number)
     if as_json:
         print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
         return
@@ -195,12 +200,13 @@ def _measures(facts: Any) -> Table:
 @app.command()
 def advise(
     images: ImagesArgument,
-    goal: GoalOption = "accuracy",
+    goal: GoalOption = None,
     budget: PlannedOption = "10m",
     seed: SeedOption = 0,
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
+    task: TaskOption = "classify",
     as_json: JsonOption = False,
 ) -> None:
     """Say what to start with for IMAGES, without training.
@@ -215,7 +221,7 @@ def advise(
     from convwise.training.machine import ThisMachine
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    read = verbs.read(images, seed=seed, classes_from=classes_from, **how)
+    read = verbs.read(images, seed=seed, classes_from=classes_from, task=task, **how)
     advice = verbs.advise(read, goal=goal, budget=parse_duration(budget), seed=seed)
     sizes, clock = (len(read.train), len(read.valid)), Clock(parse_duration(budget), time.monotonic())
     planned = str(plan.planned(advice, sizes, clock, ThisMachine()))
@@ -252,22 +258,23 @@ def predict(
 ) -> None:
     """Label IMAGES with the network in DIR, as CSV.
 
-    The columns are path, label, and a probability for each class. An image that cannot be read
-    has an empty label and is named on stderr; where none can be read the exit code is 2.
+    The columns are path, label, and a probability for each class, or path and the number. An image that cannot be
+    read has an empty label and is named on stderr; where none can be read the exit code is 2.
     """
     from convwise.output import deliver
 
     if csv_file and not _writable(csv_file):  # before all the work
         raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file, in a folder that can be written")
     rows = deliver.predict(folder, images, follow_links=follow_links)
-    classes = deliver.read_choice(folder)["data"]["classes"]
+    choice = deliver.read_choice(folder)
+    about = deliver.outputs(choice), choice.get("task", "classify")
     if csv_file is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the locale
-        deliver.write_csv(rows, classes, sys.stdout)
+        deliver.write_csv(rows, about[0], sys.stdout, about[1])
     else:
         with csv_file.open("w", newline="", encoding="utf-8") as file:
-            deliver.write_csv(rows, classes, file)
+            deliver.write_csv(rows, about[0], file, about[1])
     broken = [row for row in rows if "error" in row]
     for row in broken:
         err().print(f"{row['path']}: {row['error']}", highlight=False, soft_wrap=True)

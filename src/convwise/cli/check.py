@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convwise.cli.console import out, table, watching
-from convwise.cli.reading import ClassesOption, LinksOption, SkipOption
+from convwise.cli.reading import ClassesOption, LinksOption, SkipOption, TaskOption
 from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.clock import STARTED, Clock, parse_duration
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import UnusableInput
+from convwise.core.task import kind_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,6 +47,7 @@ def check(
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
+    task: TaskOption = "classify",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what MODEL costs and sees, layer by layer, and what is wrong with it.
@@ -58,7 +60,8 @@ def check(
     if apply and not images:
         raise UnusableInput("--apply", "has nothing to train on", "--images with it")
     lifted = load(model, shape, "--input-shape")
-    how = {"classes_from": classes_from, "skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    how |= {"classes_from": classes_from, "target": kind_of(task).target}
     read = read_images(images, **how) if images else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
     applied = _apply(found, read, budget, as_json) if apply and read else None
@@ -83,10 +86,10 @@ def parse_shape(text: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Applied:
-    """What each fix that a program can make is worth, by the id of its problem, and notes on all of them."""
+    """What each fix that a program can make is worth, by the id of its problem; scored: the model as it is."""
 
     measured: Mapping[int, Measured]
-    accuracy: float | None
+    scored: dict[str, float | None]
     notes: tuple[str, ...]
 
 
@@ -108,9 +111,9 @@ def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied |
             edits = [Edit(problem.fix, other) for problem, other in tried]
             answer = measure_on(images, Base(net), edits, Terms(name="apply"), Lab(ThisMachine(), clock, watcher))
     except TooShort as error:
-        return Applied({}, None, (f"no fix was tried: {error}",))
+        return Applied({}, {}, (f"no fix was tried: {error}",))
     by_id = {id(problem): one for (problem, _), one in zip(tried, answer.measured, strict=True)}
-    return Applied(by_id, answer.accuracy, answer.notes)
+    return Applied(by_id, {answer.score.name: answer.accuracy}, answer.notes)
 
 
 def _answers(folder: Path) -> dict[tuple[str, str], str]:
@@ -135,7 +138,7 @@ def _with_effects(
     for row, problem in zip(answer["problems"], found.problems, strict=True):
         if (measured := applied.measured.get(id(problem))) is not None:
             row |= {"measured": str(measured), "effect": to_json(measured.effect)}
-    return answer | {"applied": {"accuracy": applied.accuracy, "notes": list(applied.notes)}}
+    return answer | {"applied": {**applied.scored, "notes": list(applied.notes)}}
 
 
 # --- for people -----------------------------------------------------------------------------

@@ -81,7 +81,11 @@ class watching:
 
 def _event(progress: Any) -> dict[str, Any]:
     best = progress.best
-    found = {"accuracy": best.score, "baseline": progress.baseline, **best.cost} if best else None
+    from convwise.core.score import score_of
+
+    score = score_of(best.trial.net) if best else None
+    told = {score.name: score.value(best.score)} if score and best.score is not None else {}
+    found = {**told, "baseline": progress.baseline, **best.cost} if best else None
     return {"stage": progress.stage, "done": progress.done, "planned": progress.planned, "best": found,
             "seconds_left": progress.seconds_left, "note": progress.note}  # fmt: skip
 
@@ -91,10 +95,12 @@ def _line(progress: Any) -> str:
     if progress.planned:
         parts.append(f"{progress.done}/{progress.planned}")
     if progress.best:
-        cost, guessing = progress.best.cost, progress.baseline
-        beside = f", always the largest class {100 * guessing:.1f} %" if guessing is not None else ""
+        from convwise.core.score import score_of
+
+        cost, guessing, score = progress.best.cost, progress.baseline, score_of(progress.best.trial.net)
+        beside = f", {score.nothing} {score.said(guessing)}" if guessing is not None else ""
         parts.append(
-            f"best so far {100 * progress.best.score:.1f} % (validation{beside}), {cost['params'] / 1e3:,.1f}k params, "
+            f"best so far {progress.best.told} (validation{beside}), {cost['params'] / 1e3:,.1f}k params, "
             f"{cost['macs'] / 1e6:,.2f}M macs"
         )
     if progress.seconds_left is not None:

@@ -1,4 +1,4 @@
-"""What the user wants: the highest accuracy, or the lowest cost that keeps one, and the limits of the result."""
+"""What the user wants: the best score, or the lowest cost that keeps one, and the limits of the result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convwise.core.problems import UnusableInput
+from convwise.core.score import ACCURACY, Score
 
 # metric -> (its unit inside convwise, what its suffixes multiply by)
 METRICS: dict[str, tuple[str, dict[str, float]]] = {
@@ -18,6 +19,7 @@ METRICS: dict[str, tuple[str, dict[str, float]]] = {
 ALIASES = {"latency": "latency_ms", "parameters": "params", "activations": "activation_bytes"}
 _NUMBER = r"((?:\d+\.?\d*|\.\d+)(?:e\d+)?)"
 _LIMIT = re.compile(rf"\s*(\w+)\s*(?:<=|<)\s*{_NUMBER}\s*([a-z]*)\s*", re.IGNORECASE)
+_WANTED_ERROR = re.compile(rf"\s*error\s*(?:<=|<)\s*(?:{_NUMBER}|(best)\s*(?:\+\s*{_NUMBER}\s*%)?)\s*", re.IGNORECASE)
 _WANTED = re.compile(rf"\s*accuracy\s*(?:>=|>)\s*(best\b)?\s*(?:(-?)\s*{_NUMBER}\s*(%?))?\s*", re.IGNORECASE)
 
 
@@ -36,20 +38,28 @@ class Limit:
 class Cheapest:
     """To cost as little of `metric` as a network can that keeps an accuracy.
 
-    accuracy: the one to keep; None: that of the best network found. within: how far below it will do.
+    accuracy: the one to keep; None: that of the best network found. within: how far below it will do. error: the one
+    to keep instead; where both are None and of_error is set, that of the best network found, and within is the share of
+    it that may come on top.
     """
 
     metric: str
     accuracy: float | None = None
     within: float = 0.0
+    error: float | None = None
+    of_error: bool = False
 
-    def floor(self, best: float) -> float:
-        """The accuracy to keep, where the best network found has `best`."""
+    def floor(self, best: float, score: Score = ACCURACY) -> float:
+        """The score to keep, where the best network found has `best`; score: how scores are told."""
+        if self.of_error:
+            return score.score(score.value(best) * (1 + self.within) if self.error is None else self.error)
         return (best if self.accuracy is None else self.accuracy) - self.within
 
-    def missed(self, accuracy: float) -> bool:
-        """Whether a network of this accuracy has not the one to keep, where that was given as a number."""
-        return self.accuracy is not None and accuracy < self.accuracy
+    def missed(self, value: float) -> bool:
+        """Whether a network of this accuracy, or error, has not the one to keep, where that was given as a number."""
+        if self.of_error:
+            return self.error is not None and value > self.error
+        return self.accuracy is not None and value < self.accuracy
 
 
 @dataclass(frozen=True)
@@ -69,35 +79,67 @@ class Goal:
 
 
 EXAMPLE = "accuracy where latency<2ms and macs<5M and params<100k"
-USUAL = "accuracy>=best-0.3%"  # what 'cheapest' keeps, where nothing else is said
+# What 'cheapest' keeps, where nothing else is said; and an example of a number to keep.
+USUAL = {"accuracy": "accuracy>=best-0.3%", "error": "error<=best+3%"}
+KEPT = {"accuracy": "accuracy>=0.97", "error": "error<=3.5"}
 
 
-def parse_goal(text: str) -> Goal:
+def parse_goal(text: str | None, scored: str = "accuracy") -> Goal:
     """'accuracy where latency<2ms and params<100k' or 'macs where accuracy>=97%' -> Goal.
 
-    'cheapest' is 'macs where accuracy>=best-0.3%'. UnusableInput says what is not understood.
+    'cheapest' is 'macs where accuracy>=best-0.3%'. scored: what the task scores, 'accuracy' or 'error'; of an error
+    that is 'error where latency<2ms', 'macs where error<=3.5', in the unit of the target, or 'macs where
+    error<=best+3%', which is 'cheapest'; None: the best of it. UnusableInput says what is not understood.
     """
+    text = scored if text is None else text
     aim, *conditions = re.split(r"\bwhere\b", text, maxsplit=1, flags=re.IGNORECASE)
     parts = [part for part in re.split(r"\band\b|,", "".join(conditions), flags=re.IGNORECASE) if part.strip()]
     if conditions and not parts:
         raise UnusableInput("--goal", "names no limit after 'where'", "metric<number", f"'{EXAMPLE}'")
-    wanted = [part for part in parts if re.match(r"\s*accuracy\b", part, re.IGNORECASE)]
+    _refuse_other(text, scored)
+    wanted = [part for part in parts if re.match(rf"\s*{scored}\b", part, re.IGNORECASE)]
     limits = tuple(_limit(part) for part in parts if part not in wanted)
-    asked = aim.strip().lower()
-    if asked == "accuracy":
+    asked, example = aim.strip().lower(), EXAMPLE.replace("accuracy", scored)
+    if asked == scored:
         if wanted:
-            what, fix = "asks for accuracy, and names one to keep", "'macs where accuracy>=0.97'"
+            what, fix = f"asks for {scored}, and names one to keep", f"'macs where {KEPT[scored]}'"
             raise UnusableInput("--goal", what, "the cost that is to be low", fix)
-        return Goal("accuracy", limits, text.strip())
+        return Goal(scored, limits, text.strip())
     if asked == "cheapest":
-        asked, wanted = "macs", wanted or [USUAL]
+        asked, wanted = "macs", wanted or [USUAL[scored]]
     if (metric := ALIASES.get(asked, asked)) not in METRICS:
-        known = "accuracy, cheapest, or one of latency, " + ", ".join(METRICS)
-        raise UnusableInput("--goal", f"asks for {aim.strip()!r}", known, f"'{EXAMPLE}'")
+        known = f"{scored}, cheapest, or one of latency, " + ", ".join(METRICS)
+        raise UnusableInput("--goal", f"asks for {aim.strip()!r}", known, f"'{example}'")
     if len(wanted) != 1:
-        what = "names two accuracies to keep" if wanted else "names no accuracy to keep"
-        raise UnusableInput("--goal", what, "one, beside any limits", f"'{asked} where accuracy>=0.97'")
-    return Goal("", limits, text.strip(), _cheapest(metric, wanted[0]))
+        several = {"accuracy": "accuracies", "error": "errors"}[scored]
+        what = f"names two {several} to keep" if wanted else f"names no {scored} to keep"
+        raise UnusableInput("--goal", what, "one, beside any limits", f"'{asked} where {KEPT[scored]}'")
+    kept = {"accuracy": _cheapest, "error": _cheapest_by_error}[scored]
+    return Goal("", limits, text.strip(), kept(metric, wanted[0]))
+
+
+def _refuse_other(text: str, scored: str) -> None:
+    """UnusableInput where a goal speaks of the score of another task."""
+    if scored == "accuracy" and re.search(r"\berror\b", text, re.IGNORECASE):
+        fix = "accuracy>=... instead, or --task regress where the images have numbers"
+        raise UnusableInput("--goal", "asks for an error, and classes have an accuracy", f"'{EXAMPLE}'", fix)
+    if scored == "error" and re.search(r"\baccuracy\b", text, re.IGNORECASE):
+        fix = "--goal error, or 'macs where error<=3.5', or --task classify"
+        raise UnusableInput("--goal", "asks for accuracy, and numbers have an error", "error", fix)
+
+
+def _cheapest_by_error(metric: str, text: str) -> Cheapest:
+    """'error<=3.5', in the unit of the target, 'error<=best' or 'error<=best+3%'."""
+    found = _WANTED_ERROR.fullmatch(text)
+    number, best, more = found.groups() if found else (None, None, None)
+    number = number or "0"
+    if not best and not float(number):
+        expected = "an error in the unit of the target, or the best found and a share of it on top"
+        fix = f"'{metric} where {KEPT['error']}' or '{metric} where {USUAL['error']}'"
+        raise UnusableInput("--goal", f"says {text.strip()!r}", expected, fix)
+    if best:
+        return Cheapest(metric, None, float(more or 0) / 100, of_error=True)
+    return Cheapest(metric, error=float(number), of_error=True)
 
 
 def _cheapest(metric: str, text: str) -> Cheapest:
@@ -106,12 +148,12 @@ def _cheapest(metric: str, text: str) -> Cheapest:
     best, minus, number, percent = found.groups() if found else (None, None, None, None)
     where, said = "--goal", f"says {text.strip()!r}"
     if not (number or best) or bool(best and number) != bool(minus):
-        expected, fix = "an accuracy, or the best found less a part of it", f"'{metric} where {USUAL}'"
+        expected, fix = "an accuracy, or the best found less a part of it", f"'{metric} where {USUAL['accuracy']}'"
         raise UnusableInput(where, said, expected, f"'{metric} where accuracy>=0.97' or {fix}")
     share = float(number or 0) / (100 if percent else 1)
     if share >= 1 or not (best or share):
         shown = number if not percent and not best and 1 < share < 100 else "97"
-        fix = USUAL if best else f"accuracy>={shown}%"
+        fix = USUAL["accuracy"] if best else f"accuracy>={shown}%"
         raise UnusableInput(where, said, "a share below 1, or a percentage below 100 %", f"'{metric} where {fix}'")
     return Cheapest(metric, None, share) if best else Cheapest(metric, share)
 

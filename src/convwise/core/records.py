@@ -11,6 +11,7 @@ from convwise.core.goal import Goal as Goal
 from convwise.core.goal import Limit as Limit
 from convwise.core.net import Net
 from convwise.core.recipe import Recipe as Recipe
+from convwise.core.score import ACCURACY, Score, Target, score_of, significant
 from convwise.core.shown import Screen, Shown, plain, times
 from convwise.core.space import Sample, Space
 
@@ -41,8 +42,8 @@ class Measure:
 class Fingerprint(Shown):
     """What a set of images is like: facts about the files, and measures of the pixels.
 
-    shape: (height, width, channels) of the images as read; classes: name -> train images;
-    input_shape: the proposed network input; input_reason: why.
+    shape: (height, width, channels) of the images as read; classes: name -> train images, none where the images
+    have numbers; input_shape: the proposed network input; input_reason: why; target: the numbers.
     """
 
     shape: tuple[int, int, int]
@@ -54,6 +55,7 @@ class Fingerprint(Shown):
     input_shape: tuple[int, int, int]
     input_reason: str
     seconds: float = 0.0
+    target: Target | None = None
 
     def __getitem__(self, name: str) -> float:
         """The value of the measure called `name`; KeyError where it was not taken."""
@@ -69,12 +71,19 @@ class Fingerprint(Shown):
     def __contains__(self, name: object) -> bool:
         return any(measure.name == name for measure in self.measures)
 
+    @property
+    def answers(self) -> str:
+        """What the images tell, in words: 'in 10 classes', or 'angle from 0 to 359'."""
+        if (target := self.target) is None:
+            return f"in {len(self.classes)} classes"
+        return f"{target.name} from {significant(target.low)} to {significant(target.high)}"
+
     def screen(self) -> Screen:
         """The counts, the proposed input, and a row for each measure."""
         rows = [(m.name, f"{m.value:.3g} {m.unit}", m.meaning) for m in self.measures]
         proposed = f"Proposed input {times(self.input_shape)}: {self.input_reason}"
         return Screen(
-            f"{self.images:,} images of {times(self.shape)} px to learn from, in {len(self.classes)} classes",
+            f"{self.images:,} images of {times(self.shape)} px to learn from, {self.answers}",
             (proposed,),
             ("measure", "value", "meaning"),
             rows,
@@ -131,7 +140,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation accuracy."""
+    """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation score."""
 
     seconds: float
     images: int
@@ -143,11 +152,11 @@ class Point:
 class Result:
     """What became of a trial.
 
-    score: accuracy on the validation part (None where it failed or part is 'all'); correct: one
-    '0' or '1' per validation example, in their order; cost: params, macs, activation_bytes, and
-    latency_ms where measured; reason: why it failed. mirrored: of a net that was not trained on mirrored
-    images, its answers on some validation examples as they are, then on the same ones mirrored. host: what the
-    machine is called that it ran on.
+    score: the mean of its outcomes on the validation part (None where it failed or part is 'all'; see core/score.py);
+    correct: of classes, one '0' or '1' per validation example, in their order; errors: of numbers, one absolute error
+    each, in the target's unit; cost: params, macs, activation_bytes, and latency_ms where measured; reason: why it
+    failed. mirrored, mirrored_errors: of a net that was not trained on mirrored images, the same of some validation
+    examples as they are, then of the same ones mirrored. host: what the machine is called that it ran on.
     """
 
     trial: Trial
@@ -162,6 +171,28 @@ class Result:
     reason: str = ""
     mirrored: str = ""
     host: str = ""
+    errors: tuple[float, ...] = ()
+    mirrored_errors: tuple[float, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """Its score, as people read it."""
+        return score_of(self.trial.net).told(self.score)
+
+    @property
+    def outcomes(self) -> tuple[float, ...]:
+        """One for each validation example, the higher the better: its score is their mean."""
+        return self._outcomes(self.correct, self.errors)
+
+    @property
+    def views(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Outcomes of some validation examples as they are, and of the same ones mirrored."""
+        both = self._outcomes(self.mirrored, self.mirrored_errors)
+        return both[: len(both) // 2], both[len(both) // 2 :]
+
+    def _outcomes(self, correct: str, errors: Sequence[float]) -> tuple[float, ...]:
+        score = score_of(self.trial.net)
+        return tuple(float(each == "1") for each in correct) or tuple(map(score.score, errors))
 
 
 @dataclass(frozen=True)
@@ -227,8 +258,8 @@ def described(sample: Sample, input_shape: Sequence[int]) -> str:
 class Effect:
     """The measured effect of one change of one parameter, with its 95 % interval.
 
-    accuracy_change, low, high: in accuracy (0.01 is one point); time_ratio: seconds per image
-    after / before; runs: how many trials the estimate rests on; seconds: of training of each of
+    accuracy_change, low, high: of the score (0.01 is one point of accuracy); score: how it is told; time_ratio: seconds
+    per image after / before; runs: how many trials the estimate rests on; seconds: of training of each of
     them, the horizon that the effect was measured at (0 where epochs were counted); p: of a change as
     large by chance alone; p_same: of one as small although the truth is a whole point; expected:
     the change to expect of it again, where several effects were told together. Of a part of a
@@ -251,6 +282,17 @@ class Effect:
     expected: float | None = None
     expected_low: float | None = None
     expected_high: float | None = None
+    score: Score = ACCURACY
+
+    @property
+    def moved(self) -> str:
+        """What it changes, with its unit: '+2.1 points' of accuracy, '-0.31' of an error."""
+        return self.score.moved(self.accuracy_change) + self.score.unit
+
+    @property
+    def span(self) -> str:
+        """The 95 % interval of that: '+0.4 to +3.8'."""
+        return self.score.span(self.low, self.high)
 
 
 @dataclass(frozen=True)

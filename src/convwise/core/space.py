@@ -33,6 +33,7 @@ from convwise.core.net import INPUT, Net
 from convwise.core.parameters import Pair
 from convwise.core.problems import Infeasible
 from convwise.core.recipe import Recipe
+from convwise.core.score import Target
 from convwise.core.windows import same_pads
 
 Value = int | float | str
@@ -124,7 +125,7 @@ class LatencyModel:
 
 @dataclass(frozen=True)
 class Space:
-    """Named choices over images of `channels` and `classes`.
+    """Named choices over images of `channels` and `classes`, or over images with numbers: target.
 
     mean, variance: per channel, of pixels / 255, for the net's own Normalization layer.
     recipe: how nets are trained, apart from what a sample says of it.
@@ -139,6 +140,7 @@ class Space:
     latency: LatencyModel | None = None
     defaults: Sample = field(default_factory=dict)
     recipe: Recipe = Recipe()
+    target: Target | None = None
 
     def __getitem__(self, name: str) -> Choice:
         return next(choice for choice in self.choices if choice.name == name)
@@ -226,7 +228,9 @@ class Space:
         for stage in range(int(sample["stage.count"])):
             if not stack.stage(stage):
                 break
-        stack.head(self.classes)
+        stack.head()
+        for layer in _answer(self.classes, self.target):
+            stack.put(layer)
         return Net((height, width, self.channels), tuple(stack.layers))
 
 
@@ -325,11 +329,17 @@ class _Stack:
         )
         self.size, self.filters = (rows, columns), filters
 
-    def head(self, classes: int) -> None:
+    def head(self) -> None:
         self.put(HEADS[str(self.sample["head"])](name="head"))
         if (rate := float(self.sample["dropout"])) > 0:
             self.put(Dropout(rate, name="dropout"))
-        self.put(Dense(classes, activation="softmax", name="classes"))
+
+
+def _answer(classes: int, target: Target | None) -> tuple[Layer, ...]:
+    """The last layers: a probability for each class, or one number, brought to the unit of its target."""
+    if target is None:
+        return (Dense(classes, activation="softmax", name="classes"),)
+    return Dense(1, name="number"), Rescaling(target.deviation, target.mean, name="target")
 
 
 def _pooled(stack: _Stack, name: str, filters: int, strides: int) -> None:

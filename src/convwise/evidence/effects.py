@@ -1,10 +1,10 @@
 """Paired trainings -> Effect: what one change is worth, with an interval and a word for it.
 
-Accuracies are shares (0.01 is one point), variances their squares. A run is one training; it
-answers every validation example right or wrong. Two runs of the same net differ for two reasons:
-examples near the border flip, each by itself, and the whole run comes out a little better or worse.
-The spread over the examples of a paired change holds the first already (McNemar 1947); only the
-second, the run variance, has to be added to it.
+Scores are as in core/score.py (0.01 is one point of accuracy, or a hundredth of a target's deviation),
+variances their squares. A run is one training; it answers every validation example right or wrong, or
+with an error. Two runs of the same net differ for two reasons: examples near the border flip, each by
+itself, and the whole run comes out a little better or worse. The spread over the examples of a paired
+change holds the first already (McNemar 1947); only the second, the run variance, has to be added to it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from scipy import special
 
 from convwise.core.records import Effect, Result, VerdictWord
+from convwise.core.score import score_of
 from convwise.evidence.paired import known_run_variance
 
 INDIFFERENT = 0.01  # accuracy: a change surely smaller than one point is 'no difference'
@@ -87,9 +88,8 @@ def between_runs(runs: Sequence[Result]) -> tuple[float, float, int]:
 
 
 def _right(result: Result) -> np.ndarray:
-    """1.0 for each example that the run got right, 0.0 for the others."""
-    right: np.ndarray = np.frombuffer(result.correct.encode(), np.uint8) == ord("1")
-    return right.astype(float)
+    """The outcome of each example: of classes 1.0 for each that the run got right, 0.0 for the others."""
+    return np.array(result.outcomes, np.float64)
 
 
 # One effect ---------------------------------------------------------------------------------------
@@ -109,10 +109,11 @@ def effect_of(
     Bulletin 1946). 'no difference': two one-sided tests at 5 % against a whole point (Schuirmann
     1987). ValueError without pairs, or where they do not answer the same examples.
     """
-    if not pairs or len({len(run.correct) for pair in pairs for run in pair} | {0}) != 2:
+    if not pairs or len({len(run.outcomes) for pair in pairs for run in pair} | {0}) != 2:
         raise ValueError(f"{parameter}: {len(pairs)} pairs, not all of the same examples")
     changes = np.mean([_right(after) - _right(before) for before, after in pairs], axis=0)
-    change, examples = float(changes.mean()), _over_examples(changes, len(pairs))
+    score = score_of(pairs[0][0].trial.net)
+    change, examples = float(changes.mean()), _over_examples(changes, 0 if score.is_error else len(pairs))
     between = 2 * runs.variance / len(pairs)
     error = sqrt(examples + between)
     freedom = _satterthwaite((examples, max(len(changes) - 1, 1)), (between, runs.freedom))
@@ -132,15 +133,19 @@ def effect_of(
         seconds=pairs[0][0].trial.seconds or 0.0,
         p=p,
         p_same=p_same,
+        score=score,
     )
 
 
 def _over_examples(changes: np.ndarray, pairs: int) -> float:
-    """The variance of the mean change over the examples, with one flip more than was seen.
+    """The variance of the mean change over the examples, of classes with one flip more than was seen.
 
     Few flips, or none, would claim too much: half a pair is added to each cell of McNemar's table
-    (Agresti & Min, Statistics in Medicine 2005), here shared out over the pairs of trainings.
+    (Agresti & Min, Statistics in Medicine 2005), here shared out over the pairs of trainings. pairs: 0 for errors,
+    which differ for every example.
     """
+    if not pairs:
+        return max(float(changes.var(ddof=1)) / len(changes), 1e-12) if len(changes) > 1 else inf
     n = len(changes) + 2
     squares = float((changes**2).sum()) + 1 / pairs
     return (squares / n - (float(changes.sum()) / n) ** 2) / n

@@ -30,6 +30,7 @@ from convwise.core.layers import (
 )
 from convwise.core.net import INPUT, Net, fresh
 from convwise.core.problems import UnusableInput
+from convwise.core.score import Target, number_of
 
 # Layers between the one that makes a net's numbers and its end: they keep how many there are.
 _AFTER = (Activation, AdaptiveAveragePooling2D, AdaptiveMaxPooling2D, AlphaDropout, Dropout, Flatten, GaussianDropout,
@@ -44,8 +45,9 @@ class Fitted:
     notes: tuple[str, ...] = ()
 
 
-def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[float]) -> Fitted:
-    """`net` with `classes` outputs, over raw pixels 0 to 255.
+def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[float],
+           target: Target | None = None) -> Fitted:  # fmt: skip
+    """`net` with `classes` outputs, or one for a number: target, over raw pixels 0 to 255.
 
     mean, variance: of pixels / 255, one for each of the net's input channels; they are put in front
     where the net has no scaling of its own. The layer that makes the last numbers (a Dense, or a 1x1
@@ -58,8 +60,8 @@ def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[flo
     shape = _end(net)
     if len(shape) != 1:
         raise UnusableInput("the network", f"ends in a map of {shape}", "one number for each class", "give it a head")
-    headed, notes = _headed(net, shape[0], classes)
-    if _end(headed) != (classes,):
+    headed, notes = _headed(net, shape[0], classes) if target is None else _numbered(net, shape[0], target)
+    if _end(headed) != (classes if target is None else 1,):
         raise UnusableInput("the network", f"has {_end(headed)} outputs", f"{classes}, one for each class")
     scaled, more = _scaled(headed, mean, variance)
     return Fitted(scaled, (*notes, *more))
@@ -85,6 +87,31 @@ def _headed(net: Net, units: int, classes: int) -> tuple[Net, list[str]]:
         notes.append("its last activation is softmax instead of sigmoid: each image has one class")
     changed = {layer.name: _resized(layer, units, classes) for layer in tail}
     return Net(net.input_shape, tuple(changed.get(layer.name, layer) for layer in net.layers)), notes
+
+
+def _numbered(net: Net, units: int, target: Target) -> tuple[Net, list[str]]:
+    """The net with one output, linear and in the unit of the target; one that ends so already stays as it is."""
+    if number_of(net):
+        return net, []
+    tail, notes, layers = list(_tail(net)), [], net.layers
+    if tail and isinstance(tail[-1], Dense):
+        changed = {layer.name: _unbounded(layer) for layer in tail}
+        layers = tuple(changed.get(layer.name, layer) for layer in layers)
+        notes.append(f"{tail[-1].name} has one output instead of {units}, without an activation: the number")
+    if not isinstance(layers[-1], Dense):
+        notes.append("a Dense with one output was put at its end, for the number")
+        name = fresh("number", {layer.name for layer in layers})
+        layers = (*layers, Dense(1, name=name, inputs=(layers[-1].name,)))
+    name = fresh("target", {layer.name for layer in layers})
+    unit = Rescaling(target.deviation, target.mean, name=name, inputs=(layers[-1].name,))
+    return Net(net.input_shape, (*layers, unit)), notes
+
+
+def _unbounded(layer: Layer) -> Layer:
+    """A layer at the end of a net of one number: no activation bounds it."""
+    if isinstance(layer, Dense):
+        return replace(layer, units=1, activation="linear", shares="")
+    return replace(layer, activation="linear") if isinstance(layer, Activation) else layer
 
 
 def _tail(net: Net) -> Iterator[Layer]:

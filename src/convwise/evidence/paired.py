@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 from convwise.core.records import Result
@@ -19,8 +20,16 @@ def known_run_variance(error: float) -> tuple[float, float]:
 
 
 def paired_difference(a: Result, b: Result) -> tuple[float, float]:
-    """(accuracy of a - accuracy of b, its standard error) over the examples both answered; McNemar's variance."""
-    pairs = list(zip(a.correct, b.correct, strict=True))
-    won, lost = pairs.count(("1", "0")), pairs.count(("0", "1"))
-    mean = (won - lost) / len(pairs)
-    return mean, sqrt(max((won + lost) / len(pairs) - mean**2, 0) / max(len(pairs) - 1, 1))
+    """(score of a - score of b, its standard error) over the examples both answered; of classes, McNemar's variance."""
+    changes = [one - other for one, other in zip(a.outcomes, b.outcomes, strict=True)]
+    return sum(changes) / len(changes), sqrt(_variance(changes) / max(len(changes) - 1, 1))
+
+
+def standard_error(result: Result) -> float:
+    """Of a score, over the validation examples."""
+    return sqrt(_variance(result.outcomes) / max(len(result.outcomes), 1))
+
+
+def _variance(values: Sequence[float]) -> float:
+    n = max(len(values), 1)
+    return max(sum(value**2 for value in values) / n - (sum(values) / n) ** 2, 0)

@@ -7,28 +7,27 @@ pixels, before any resizing); outside of test, every copy of a picture that has 
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, UnusableInput
+from convwise.core.task import Reads
 from convwise.images import sources, stack
 from convwise.images.decode import Pixels, has_wide, load_image, resize
 from convwise.images.labelling import Picture, pictures
 from convwise.images.parts import Part, Sealed, file_of
 from convwise.images.scale import Scale
-from convwise.images.sources.found import counted
+from convwise.images.sources.found import counted, some
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
 from convwise.images.stack import Stack
+from convwise.images.targets import SIDES, TARGETS, Learnt, Target
 
 __all__ = [
     "Images", "Part", "Picture", "Scale", "Sealed", "has_wide", "load_image", "pictures", "read", "resize",
@@ -36,19 +35,18 @@ __all__ = [
 
 TEST_SHARE = 0.2
 MOST_VALID = 10_000
-FEW = 10  # a class with fewer train images is called small
-UNEQUAL = 3.0  # largest class / smallest class from which a set is called unbalanced
-Labels = NDArray[np.int64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Images:
     """A set of images, ready to learn from.
 
-    test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
-    images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
-    whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
-    before any `at`), scale (of arrays, and of files of more than 8 bits: (value - scale[0]) * scale[1] is
+    classes: none where the images have numbers, which are called `number`; test: None only where nothing was to be
+    sealed; base_shape: (height, width, channels) that all images have; facts: sizes {"WxH": n}, modes {"RGB": n},
+    own_test, own_valid, duplicates (images whose pixels occurred before), unreadable and dropped (n), read (n),
+    read_shape (base_shape before any `at`), scale (of arrays, and of files of more than 8 bits: (value - scale[0]) *
+    scale[1] is
     0..255), unreadable_files {name: reason}, read_as (in words: parts, where they were, classes), reading.
     """
 
@@ -60,6 +58,12 @@ class Images:
     problems: tuple[Problem, ...]
     base_shape: tuple[int, int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    number: str = ""
+
+    @property
+    def target(self) -> Reads:
+        """What each image tells: a 'label', or a 'number'."""
+        return "number" if self.number else "label"
 
     def unsealed(self) -> Part:
         """Train and valid together, in this order, for the final training."""
@@ -117,53 +121,54 @@ def read(
     seals nothing, and an own test part is then left aside, unread. valid: the share of what is
     not sealed, at most 10,000 images, where there is no own valid part. seed: of both draws.
     cache: a folder for the pixels, which are then mapped from there. limit_px: the longer side
-    of the base size is at most this. how: classes_from, skip_empty_classes, follow_links, as in Reading.
+    of the base size is at most this. how: target, classes_from, skip_empty_classes, follow_links, as in Reading.
     """
     share, valid, reading = _share(test), _fraction("valid", valid), sources.Reading(**how)
+    target = TARGETS[reading.target]
     found = sources.find(source, reading)
     try:
         if share == 0:
             found = _without_test(found)
-        _check_found(found, reading)
+        target.check_found(found, reading)
         everything = stack.stacked(found, limit_px, cache and cache / "all.npy")
     except BaseException:
         found.close()
         raise
     if not everything.origins:
         found.close()
-    learnt = set(np.unique(everything.labels[everything.parts == TRAIN]).tolist())
-    empty = _check_empty(found, learnt, reading, everything.unreadable)
-    images = _images(found.name, everything, share, valid, seed, cache)
+    empty = target.check_decoded(found, everything, reading)
+    learnt = target.learnt(everything, found)
+    images = _images(found.name, everything, target, learnt, (share, valid), seed, cache)
     if cache:
         (cache / "all.npy").unlink(missing_ok=True)
-    facts = {**images.facts, "read_as": _read_as(images, everything, found.roles), "reading": asdict(reading)}
+    told = target.said(learnt, learnt.labels)
+    facts = {**images.facts, "read_as": _read_as(images, everything, told, found.roles), "reading": asdict(reading)}
     return replace(images, problems=(*images.problems, *empty), facts=facts)
 
 
-def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cache: Path | None) -> Images:
-    classes = tuple(sorted(np.unique(all_.labels[all_.parts == TRAIN]).tolist(), key=_order))
-    labels = _codes(all_.labels, classes)
-    known = labels >= 0
+def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tuple[float, float], seed: int,
+            cache: Path | None) -> Images:  # fmt: skip
+    (share, valid), labels, known = shares, learnt.labels, learnt.known
     # What is dropped for its class shall not make others look like copies: each gets a group of its own.
     alone = len(known) + np.arange(len(known))
-    lost = leaks(labels, all_.parts, np.where(known, all_.groups, alone))
+    lost = leaks(learnt.codes, all_.parts, np.where(known, all_.groups, alone))
     kept = np.flatnonzero(known & ~lost.any)
     own = {code: bool((all_.parts[kept] == code).any()) for code in (VALID, TEST)}
-    _check_classes(where, classes, labels[kept], all_.parts[kept], all_.groups[kept], lost)
-    sides = _sides(labels[kept], all_.parts[kept], all_.groups[kept], own, share, valid, seed)
+    target.check(where, learnt, kept, all_.parts[kept], all_.groups[kept], lost)
+    sides = _sides(target.strata(labels[kept]), all_.parts[kept], all_.groups[kept], own, share, valid, seed)
     _check_sides(where, sides, own, share)
     parts = {code: _part(all_, labels, kept[sides == code], cache, name) for code, name in SIDES.items()}
     problems = (
         *_unreadable(where, all_),
         *all_.problems,
         *_sizes(where, all_),
-        *_unknown_classes(where, all_, known),
-        *_leaked(where, all_, labels, lost),
-        *_balance(where, classes, parts, share),
+        *_leaked(where, all_, lost),
+        *target.problems(where, all_, learnt, parts, bool(share)),
     )
     return Images(
         source=where,
-        classes=classes,
+        classes=learnt.classes,
+        number=learnt.number,
         train=parts[TRAIN],
         valid=parts[VALID],
         test=Sealed(parts[TEST]) if share else None,
@@ -171,9 +176,6 @@ def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cach
         base_shape=all_.pixels.shape[1:],
         facts=_facts(all_, own, dropped=len(all_.labels) - len(kept)),
     )
-
-
-SIDES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
 def _share(test: float | Literal["none"] | None) -> float:
@@ -197,107 +199,33 @@ def _without_test(found: sources.Found) -> sources.Found:
     return replace(found, items=items, blocks=blocks, problems=problems)
 
 
-def _order(name: str) -> tuple[int, float, str]:
-    """Numbers by value, before words."""
-    number = re.fullmatch(r"-?\d+(\.\d+)?", name)
-    return (0, float(name), name) if number else (1, 0.0, name)
-
-
-def _codes(names: NDArray[np.str_], classes: Sequence[str]) -> Labels:
-    """The index of each name in classes, -1 where it is none of them."""
-    distinct, which = np.unique(names, return_inverse=True)
-    index = {name: code for code, name in enumerate(classes)}
-    return np.array([index.get(name, -1) for name in distinct.tolist()], np.int64)[which]
-
-
-def _check_found(found: sources.Found, reading: sources.Reading) -> None:
-    """Refuse a class without any file, and a single class, before anything is decoded."""
-    names = {item.label for item in found.items if item.part in ("train", None)}
-    for block in found.blocks:
-        names |= set(np.unique(block.labels).tolist()) if block.part in ("train", None) else set()
-    _check_empty(found, names, reading)
-    if len(names) == 1:
-        raise _too_few(found.name, tuple(names))
-
-
-def _check_empty(
-    found: sources.Found,
-    names: set[str],
-    reading: sources.Reading,
-    unreadable: Mapping[str, str] = MappingProxyType({}),
-) -> list[Problem]:
-    """Refuse classes of the source that are not among `names`, those with an image; or say that they are left out."""
-    lost = [item for item in found.items if item.part in ("train", None) and item.label not in names]
-    counts, why = Counter(item.label for item in lost), {item.label: unreadable.get(item.name, "") for item in lost}
-    broken = {name: f"none of {counted(n, 'file')} can be read: {why[name]}" for name, n in counts.items()}
-    empty = {label: why for label, why in {**found.empty, **broken}.items() if label not in names}
-    if not empty:
-        return []
-    shown = _some([f"{label} ({why})" for label, why in empty.items()])
-    if not reading.skip_empty_classes:
-        fix = "add images, remove what is no class, or leave these classes out with --skip-empty-classes"
-        what = f"{_classes(len(empty))} without an image: {shown}"
-        raise UnusableInput(found.name, what, "images of each class", fix)
-    what = f"{_classes(len(empty))} without an image left out: {shown}"
-    return [Problem(found.name, what, "images of each class", severity="warning", count=len(empty))]
-
-
-def _classes(count: int) -> str:
-    return f"{count} class" + "es" * (count != 1)
-
-
-def _read_as(images: Images, all_: Stack, roles: Mapping[Any, str]) -> str:
+def _read_as(images: Images, all_: Stack, told: str, roles: Mapping[Any, str]) -> str:
     """'train 800 (Training/), test 200 (Testing/), 10 classes; split into train 640, valid 160, sealed test 200'."""
     split = {"train": len(images.train), "valid": len(images.valid), "test": images.test.size if images.test else 0}
     there = {name: int((all_.parts == code).sum()) for code, name in SIDES.items()}
     named = [f"{name} {n}" + (f" ({roles[name]}/)" if name in roles else "") for name, n in there.items() if n]
     found = named if len(named) > 1 or roles else [f"{len(all_.labels)} images"]
     became = ", ".join(f"{'sealed ' * (name == 'test')}{name} {n}" for name, n in split.items() if n)
-    return f"{', '.join([*found, _classes(len(images.classes))])}; split into {became}"
-
-
-def _too_few(where: str, classes: Sequence[str]) -> UnusableInput:
-    only = f"only one class, {classes[0]!r}" if classes else "no class"
-    return UnusableInput(where, f"holds {only}", "at least two classes", "add a folder, or labels, for each class")
-
-
-def _check_classes(
-    where: str, classes: Sequence[str], labels: Labels, parts: Labels, groups: Labels, lost: Leaks
-) -> None:
-    """Refuse what cannot be learnt: fewer than two classes, a class with one picture or without a train image."""
-    if len(classes) < 2:
-        raise _too_few(where, classes)
-    distinct = np.unique(np.stack([labels, groups]), axis=1)[0]
-    pictures = np.bincount(distinct, minlength=len(classes))
-    train = np.bincount(labels[parts == TRAIN], minlength=len(classes))
-    single = [name for name, count in zip(classes, pictures, strict=True) if count < 2]
-    empty = [name for name, count in zip(classes, train, strict=True) if count < 1]
-    if not single and not empty:
-        return
-    after = f" (after {counted(int(lost.any.sum()), 'duplicate')} were dropped)" if lost.any.any() else ""
-    lacks = f"fewer than two different images in class {_some(single)}" if single else ""
-    what = lacks or f"no train image of {_some(empty)}"
-    expected = "at least two in each class, one in train"
-    raise UnusableInput(where, what + after, expected, "add images or remove the class")
+    return f"{', '.join([*found, told])}; split into {became}"
 
 
 def _sides(
-    labels: Labels, parts: Labels, groups: Labels, own: Mapping[int, bool], share: float, valid: float, seed: int
-) -> Labels:
+    strata: Ints, parts: Ints, groups: Ints, own: Mapping[int, bool], share: float, valid: float, seed: int
+) -> Ints:
     """TRAIN, VALID or TEST for each image: the source's own parts, and drawn ones where it has none."""
     sides = parts.copy()
     if share and not own[TEST]:
         rows = np.flatnonzero(sides == TRAIN)
         keep = 1 if own[VALID] else 2  # one group for train, one for valid
-        sides[rows[draw(labels[rows], groups[rows], share, keep, (seed, TEST))]] = TEST
+        sides[rows[draw(strata[rows], groups[rows], share, keep, (seed, TEST))]] = TEST
     if not own[VALID]:
         rows = np.flatnonzero(sides == TRAIN)
-        most = max(0, MOST_VALID - len(np.unique(labels)) / 2) / len(rows)  # each class is rounded by up to 1/2
-        sides[rows[draw(labels[rows], groups[rows], min(valid, most), 1, (seed, VALID))]] = VALID
+        most = max(0, MOST_VALID - len(np.unique(strata)) / 2) / len(rows)  # each class is rounded by up to 1/2
+        sides[rows[draw(strata[rows], groups[rows], min(valid, most), 1, (seed, VALID))]] = VALID
     return sides
 
 
-def _check_sides(where: str, sides: Labels, own: Mapping[int, bool], share: float) -> None:
+def _check_sides(where: str, sides: Ints, own: Mapping[int, bool], share: float) -> None:
     """Refuse a split that leaves nothing to choose by, or nothing to seal."""
     empty = [SIDES[code] for code in ((VALID, TEST) if share else (VALID,)) if not (sides == code).any()]
     if empty:
@@ -308,10 +236,10 @@ def _check_sides(where: str, sides: Labels, own: Mapping[int, bool], share: floa
         raise UnusableInput(where, f"too few images: none is left for {' and '.join(empty)}", expected, fix)
 
 
-def _part(all_: Stack, labels: Labels, rows: Labels, cache: Path | None, name: str) -> Part:
+def _part(all_: Stack, labels: NDArray[Any], rows: Ints, cache: Path | None, name: str) -> Part:
     def fill(out: Pixels) -> None:
-        for some in stack.chunks(len(rows)):
-            out[some] = all_.pixels[rows[some]]
+        for chunk in stack.chunks(len(rows)):
+            out[chunk] = all_.pixels[rows[chunk]]
 
     pixels = stack.filled((len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy")
     names, origins = (tuple(each[row] for row in rows) if each else () for each in (all_.names, all_.origins))
@@ -339,7 +267,7 @@ def _facts(all_: Stack, own: Mapping[int, bool], dropped: int) -> dict[str, Any]
 
 def _unreadable(where: str, all_: Stack) -> Iterator[Problem]:
     if all_.unreadable:
-        shown = _some([f"{name} ({reason})" for name, reason in all_.unreadable.items()], 10)
+        shown = some([f"{name} ({reason})" for name, reason in all_.unreadable.items()], 10)
         what = f"{counted(len(all_.unreadable), 'file')} could not be read, skipped: {shown}"
         fix = "repair or remove them"
         yield Problem(where, what, "readable images", fix, severity="warning", count=len(all_.unreadable))
@@ -359,16 +287,7 @@ def _sizes(where: str, all_: Stack) -> Iterator[Problem]:
     yield Problem(where, what, severity="warning" if bent else "note", fix=fix, count=sum(all_.sizes.values()))
 
 
-def _unknown_classes(where: str, all_: Stack, known: NDArray[np.bool_]) -> Iterator[Problem]:
-    for code, name in ((VALID, "valid"), (TEST, "test")):
-        labels = all_.labels[~known & (all_.parts == code)].tolist()
-        if labels:
-            what = f"{counted(len(labels), 'image')} of {name} in classes that train lacks were dropped: "
-            fix = "add train images of them, or correct the names"
-            yield Problem(where, what + _some(sorted(set(labels))), "the same classes", fix, "warning", len(labels))
-
-
-def _leaked(where: str, all_: Stack, labels: Labels, lost: Leaks) -> Iterator[Problem]:
+def _leaked(where: str, all_: Stack, lost: Leaks) -> Iterator[Problem]:
     reasons = (
         (lost.in_test, "also in test, dropped from train and valid"),
         (lost.in_valid, "of train also in valid, dropped from train"),
@@ -377,31 +296,9 @@ def _leaked(where: str, all_: Stack, labels: Labels, lost: Leaks) -> Iterator[Pr
     for mask, reason in reasons:
         if mask.any():
             what = f"{counted(int(mask.sum()), 'image')} {reason}: "
-            names = _some([f"{all_.names[row]} ({all_.labels[row]})" for row in np.flatnonzero(mask)])
+            names = some([f"{all_.names[row]} ({all_.labels[row]})" for row in np.flatnonzero(mask)])
             yield Problem(where, what + names, "each picture once", severity="warning", count=int(mask.sum()))
     copies = len(all_.groups) - len(np.unique(all_.groups))
     if copies:
         what = f"{counted(copies, 'image')} with exactly the pixels of an earlier one"
         yield Problem(where, what, fix="copies are always on one side of the split", severity="note", count=copies)
-
-
-def _balance(where: str, classes: Sequence[str], parts: Mapping[int, Part], share: float) -> Iterator[Problem]:
-    counts = {code: np.bincount(part.labels, minlength=len(classes)) for code, part in parts.items()}
-    train = counts[TRAIN]
-    small = [f"{classes[c]} ({train[c]})" for c in np.flatnonzero(train < FEW).tolist()]
-    if small:
-        what = f"fewer than {FEW} train images in {_some(small)}"
-        yield Problem(where, what, "tens of images in each class", "add images", "warning", len(small))
-    if train.max() > UNEQUAL * train.min():
-        most, least = int(train.argmax()), int(train.argmin())
-        what = f"unbalanced: {train[most]} train images of {classes[most]}, {train[least]} of {classes[least]}"
-        yield Problem(where, what, severity="note")
-    for code in (VALID, TEST) if share else (VALID,):
-        lacking = [classes[c] for c in np.flatnonzero(counts[code] == 0).tolist()]
-        if lacking:
-            what = f"{SIDES[code]} has no image of {_some(lacking)}"
-            yield Problem(where, what, "every class in every part", "add images", "warning", len(lacking))
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

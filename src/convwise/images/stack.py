@@ -42,7 +42,7 @@ Origin = Callable[[], Pixels] | None  # gives a picture as it was decoded; None 
 
 @dataclass(frozen=True)
 class Stack:
-    """All readable images. pixels (n, h, w, c); labels (n,) text; parts (n,) TRAIN, VALID or TEST;
+    """All readable images. pixels (n, h, w, c); labels (n,) text, or floats; parts (n,) TRAIN, VALID or TEST;
 
     groups (n,): the same number where the pixels, as decoded, are the same; sizes, modes: how
     many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
@@ -51,7 +51,7 @@ class Stack:
     """
 
     pixels: Pixels
-    labels: NDArray[np.str_]
+    labels: NDArray[Any]
     parts: NDArray[np.int64]
     names: tuple[str, ...]
     groups: NDArray[np.int64]

@@ -24,6 +24,7 @@ from convwise.core.layers import Layer, Opaque
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.core.shown import Screen, Shown, times
+from convwise.core.task import kind_of
 from convwise.core.verb import verb
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
@@ -311,17 +312,18 @@ def check(
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
+    task: str = "classify",
 ) -> Checked:
     """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover.
 
     input_shape: (height, width, channels), or '224x224x3', of a model whose input size is free.
-    classes_from, skip_empty_classes, follow_links: how images are read, as in `convwise.read`.
+    classes_from, skip_empty_classes, follow_links, task: how images are read, as in `convwise.read`.
     """
     lifted = load(model, input_shape)
     if images is None:
         return checked(lifted)
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    found = read_images(images, classes_from=classes_from, **how)
+    found = read_images(images, classes_from=classes_from, target=kind_of(task).target, **how)
     return checked(lifted, scale_px(found, lifted.net.input_shape))
 
 
@@ -332,7 +334,7 @@ def read_images(images: Any, **how: Any) -> Images:
 
 def scale_px(images: Images, input_shape: InputShape) -> float | None:
     """The smallest patch that tells the classes apart, in px of the net's input; None where it is not measured."""
-    facts = look(images.train, images.classes)
+    facts = look(images.train, images.classes, number=images.number)
     if "discriminative_scale" not in facts:
         return None
     return facts["discriminative_scale"] * max(n / side for n, side in zip(input_shape, facts.shape[:2], strict=False))

@@ -20,19 +20,21 @@ from convwise import formats
 from convwise.advice.advising import as_chosen, layer_reasons, said_by
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
-from convwise.core.intervals import wilson
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
+from convwise.core.score import Score, score_of
 from convwise.formats.weights import Weights
 from convwise.formats.written import Beside, preparation
 from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import report
+from convwise.output.answered import ANSWERED, answered_by
 from convwise.output.answers import second_thoughts
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
+from convwise.training.tasks import TASKS
 
 CHECKED_IMAGES = 64
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what is read again of choice.json
@@ -40,10 +42,11 @@ WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # 
 
 @dataclass(frozen=True)
 class Material:
-    """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
+    """What is written: the choice, its weights, the scored images with the answers to them, the evidence.
 
-    kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
-    baseline: the score of knowing nothing of the images; better: whether the choice is surely better than that.
+    task: what was learnt. kind: 'test' where `scored` was sealed until now, else 'validation'. answers: probabilities
+    (n, classes), or numbers (n, 1). baseline: what is told of knowing nothing of the images; better: whether the choice
+    is surely better than that.
     """
 
     folder: Path
@@ -56,12 +59,23 @@ class Material:
     weights: Weights
     scored: Part
     kind: str
-    probabilities: np.ndarray
+    answers: np.ndarray
     baseline: float
     better: bool
     provenance: Mapping[str, Any]
     clock: Clock
     host: Host
+    task: str = "classify"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the numbers of an answer are called: the classes, or the one number."""
+        return self.images.classes or (self.images.number,)
+
+    @property
+    def score(self) -> Score:
+        """How scores are told."""
+        return score_of(self.chosen.trial.net)
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -81,7 +95,7 @@ def write(material: Material) -> Path:
     why = tuple(f"{reason.parameter} = {reason.value}: {reason.because}" for reason in material.reasons)
     facts = material.images.facts
     beside = Beside(why, tuple(facts["scale"]) if has_wide(facts.get("modes", {})) else None)
-    differences = formats.write(folder, net, material.weights, material.images.classes, pixels, beside=beside)
+    differences = formats.write(folder, net, material.weights, material.outputs, pixels, beside=beside)
     total = analyse(net).total
     cost = {
         "params": total.params,
@@ -108,19 +122,10 @@ def _drawn(page: Path, evidence: Callable[[], report.Evidence]) -> list[str]:
 
 
 def estimate(material: Material) -> dict[str, Any]:
-    """The accuracy on the scored images with its 95 % interval, and what knowing nothing of them scores."""
-    labels = np.asarray(material.scored.labels)
-    right = int((material.probabilities.argmax(1) == labels).sum()) if len(labels) else 0
-    low, high = wilson(right, len(labels))
-    accuracy = right / len(labels) if len(labels) else 0.0
-    recalls = [float((material.probabilities[labels == k].argmax(1) == k).mean()) for k in np.unique(labels)]
+    """The accuracy, or error, on the scored images with its 95 % interval, and what knowing nothing of them scores."""
     return {
         "kind": material.kind,
-        "accuracy": accuracy,
-        "low": low,
-        "high": high,
-        "n": len(labels),
-        "balanced_accuracy": float(np.mean(recalls)) if recalls else 0.0,
+        **TASKS[material.task].estimate(material.answers, np.asarray(material.scored.labels)),
         "baseline": material.baseline,
         "better_than_guessing": material.better,
     }
@@ -132,8 +137,9 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
     return {
         "net": chosen.trial.net.to_json(),
         "sample": dict(chosen.trial.sample),
+        "task": material.task,
         "test": dict(score),
-        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["accuracy"]))},
+        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score[material.score.name]))},
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
         "effects": [effect_row(effect) for effect in material.verdict.effects],
@@ -146,6 +152,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "data": {
             "source": images.source,
             "classes": list(images.classes),
+            **({"number": images.number} if images.number else {}),
             "train": len(images.train),
             "valid": len(images.valid),
             "test": images.test.size if images.test else 0,
@@ -163,18 +170,35 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 KEYS = {"before": "from", "after": "to"}  # field of an Effect -> its key in choice.json, where it is another
+# Changes of a score, each before what its opposite is where the score is told as an error.
+CHANGES = {"accuracy_change": "accuracy_change", "low": "high", "high": "low", "expected": "expected",
+           "expected_low": "expected_high", "expected_high": "expected_low"}  # fmt: skip
 
 
 def effect_row(effect: Effect) -> dict[str, Any]:
-    """An Effect as choice.json has it."""
-    return {KEYS.get(name, name): value for name, value in to_json(effect).items()}
+    """An Effect as choice.json has it; of an error, the changes in its unit, and the deviation behind them."""
+    row = {KEYS.get(name, name): value for name, value in to_json(effect).items() if name != "score"}
+    if not effect.score.is_error:
+        return row
+    told = {name: _changed(effect.score.change, row[other]) for name, other in CHANGES.items()}
+    row = {("error_change" if name == "accuracy_change" else name): told.get(name, row[name]) for name in row}
+    return {**row, "deviation": effect.score.deviation}
 
 
 def effect_of(row: Mapping[str, Any]) -> Effect:
     """The inverse of `effect_row`; what else the row says is left out."""
-    names = {key: name for name, key in KEYS.items()}
-    found: Effect = from_json(Effect, {names.get(key, key): value for key, value in row.items()})
+    names = {key: name for name, key in KEYS.items()} | {"error_change": "accuracy_change"}
+    values = {names.get(key, key): value for key, value in row.items()}
+    if "error_change" in row:
+        deviation = row["deviation"]
+        back = {name: _changed(lambda told: -told / deviation, values.get(other)) for name, other in CHANGES.items()}
+        values |= {**back, "score": {"name": "error", "deviation": deviation}}
+    found: Effect = from_json(Effect, values)
     return found
+
+
+def _changed(by: Callable[[float], float], change: float | None) -> float | None:
+    return None if change is None else by(change)
 
 
 def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
@@ -204,7 +228,9 @@ def _same_change(row: Mapping[str, Any]) -> str:
 
 def _alternative(result: Result) -> dict[str, Any]:
     sample = dict(result.trial.sample)
-    return {"trial": result.trial.id, "sample": sample, "validation_accuracy": result.score, **result.cost}
+    score = score_of(result.trial.net)
+    value = None if result.score is None else score.value(result.score)
+    return {"trial": result.trial.id, "sample": sample, f"validation_{score.name}": value, **result.cost}
 
 
 def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
@@ -218,11 +244,11 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         results=material.results,
         fingerprint=material.facts,
         problems=material.images.problems,
-        classes=material.images.classes,
+        outputs=material.outputs,
         estimate=score,
         pixels=np.asarray(material.scored.pixels),
         labels=np.asarray(material.scored.labels),
-        probabilities=material.probabilities,
+        answers=material.answers,
         names=material.scored.names,
         code={name: (material.folder / name).read_text("utf-8") for name in formats.WRITTEN if name.endswith(".py")},
         cost=cost,
@@ -230,6 +256,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
         sight=_sight(material),
         advised=material.advice.sample,
+        task=material.task,
     )  # fmt: skip
 
 
@@ -279,7 +306,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def predict(folder: str | Path, images: Any, *, follow_links: bool = False) -> list[dict[str, Any]]:
-    """{path, label, probabilities {class: p}} for each image; UnusableInput where none can be read.
+    """{path, label, probabilities {class: p}} for each image, or {path, label, number}.
+
+    UnusableInput where none can be read.
 
     images: an image file, a folder, whatever else `choose` reads by its name, or an array (n, height, width,
     channels) with values in the range that was learnt from; the path of an array's image is its
@@ -316,7 +345,7 @@ def _chunks(every: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
 def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> list[dict[str, Any]]:
     from convwise.formats import onnx
 
-    classes = choice["data"]["classes"]
+    names, row = outputs(choice), answered_by(choice).row
     ready, broken = {}, {}
     for path, pixels in some:
         try:
@@ -325,14 +354,17 @@ def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> l
             broken[path] = error.problem.what  # beside the path: it need not be said twice
     answers = iter(onnx.forward(session, np.stack(list(ready.values())))) if ready else iter(())
     return [
-        {"path": path, "label": "", "error": broken[path]} if path in broken else _row(path, next(answers), classes)
+        {"path": path, "label": "", "error": broken[path]}
+        if path in broken
+        else {"path": path, **row(next(answers), names)}
         for path, _ in some
     ]
 
 
-def _row(path: str, answer: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    shares = {name: round(float(p), 6) for name, p in zip(classes, answer, strict=True)}
-    return {"path": path, "label": classes[int(answer.argmax())], "probabilities": shares}
+def outputs(choice: Mapping[str, Any]) -> list[str]:
+    """What the numbers of an answer are called, as choice.json says: the classes, or the one number."""
+    data = choice["data"]
+    return list(data["classes"] or [data.get("number", "number")])
 
 
 def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
@@ -342,20 +374,19 @@ def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
     return resize(pixels, net[0], net[1])
 
 
-def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:
-    """The rows of `predict` as CSV: path, label, one column for each class.
+def write_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str], file: Any, task: str = "classify") -> None:
+    """The rows of `predict` as CSV: path, and what the task says of an answer. names: of the outputs.
 
-    A class called path or label has the column 'path (class)' or 'label (class)'. A cell that a
-    spreadsheet would take for a formula begins with an apostrophe.
+    A cell that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    writer = csv.writer(file, lineterminator="\n")
-    taken = ("path", "label")
-    writer.writerow([*taken, *(f"{name} (class)" if name in taken else _cell(name) for name in classes)])
+    writer, answered = csv.writer(file, lineterminator="\n"), ANSWERED[task]
+    writer.writerow(["path", *map(_cell, answered.columns(names))])
     for row in rows:
-        shares = row.get("probabilities", {})
-        writer.writerow([_cell(row["path"]), _cell(row["label"]), *(shares.get(name, "") for name in classes)])
+        writer.writerow([_cell(row["path"]), *map(_cell, answered.cells(row, names))])
 
 
-def _cell(text: str) -> str:
+def _cell(text: Any) -> Any:
     """Text that no spreadsheet runs: OWASP, CSV injection. Numbers are left as they are."""
+    if not isinstance(text, str):
+        return text
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not NUMBER.fullmatch(text) else text

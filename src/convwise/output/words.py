@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from convwise.core.records import Effect
+from convwise.core.records import Effect, Result
+from convwise.core.score import Score, score_of
 from convwise.core.shown import plain as plain
 
 # Words of the report that a reader may not know; each is explained where it stands, and all of them at its end.
@@ -36,6 +37,22 @@ def points(change: float, signed: bool = True) -> str:
     """A change of accuracy in percentage points: 0.021 -> '+2.1'."""
     text = f"{100 * change:{'+' if signed else ''}.1f}" if math.isfinite(change) else "–"
     return text.replace("-", "\u2212")
+
+
+def said(score: Score, value: float | None) -> str:
+    """An accuracy as a percentage, an error in the unit of its target."""
+    return sig(value) if score.is_error else percent(value)
+
+
+def told(result: Result) -> str:
+    """The score of a trial."""
+    score = score_of(result.trial.net)
+    return said(score, None if result.score is None else score.value(result.score))
+
+
+def moved(score: Score, change: float, signed: bool = True) -> str:
+    """A change of a score, without its unit: percentage points of accuracy, or of an error what that changes by."""
+    return score.moved(change, signed).replace("-", "\u2212")
 
 
 def short(number: float | None) -> str:
@@ -93,8 +110,17 @@ def change(effect: Effect) -> str:
 
 def worth(effect: Effect) -> str:
     """'3 → 5: -1.2 points (-2.0 to -0.4)'"""
-    interval = f"{points(effect.low)} to {points(effect.high)}"
-    return f"{plain(effect.before)} → {plain(effect.after)}: {points(effect.accuracy_change)} points ({interval})"
+    return f"{plain(effect.before)} → {plain(effect.after)}: {gain(effect)} ({span(effect)})"
+
+
+def gain(effect: Effect) -> str:
+    """What a change was worth, with its unit: '+2.1 points', or '−0.31' of an error."""
+    return moved(effect.score, effect.accuracy_change) + effect.score.unit
+
+
+def span(effect: Effect) -> str:
+    """The 95 % interval of that, without its unit."""
+    return effect.span.replace("-", "\u2212")
 
 
 def horizon(effect: Effect) -> str:
@@ -110,11 +136,17 @@ def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
     return "; ".join(f"{when}: {'; '.join(what)}" for when, what in groups.items())
 
 
-EFFECT_COLUMNS = ("parameter", "from", "to", "points", "95 % interval", "verdict")
+def unit(effects: Sequence[Effect]) -> str:
+    """What the numbers of effects are: points of accuracy, or changes of an error."""
+    return "error" if effects and effects[0].score.is_error else "points"
+
+
+def effect_columns(effects: Sequence[Effect]) -> tuple[str, ...]:
+    """The headings over `effect_cells`."""
+    return ("parameter", "from", "to", unit(effects), "95 % interval", "verdict")
 
 
 def effect_cells(effect: Effect) -> tuple[str, ...]:
-    """An effect as a row of EFFECT_COLUMNS: accuracy in percentage points."""
-    interval = f"{points(effect.low)} to {points(effect.high)}"
+    """An effect as a row under `effect_columns`."""
     named = effect.parameter, plain(effect.before), plain(effect.after)
-    return (*named, points(effect.accuracy_change), interval, effect.verdict)
+    return (*named, moved(effect.score, effect.accuracy_change), span(effect), effect.verdict)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import sqrt
 from typing import Any
 
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Effect, Reason, Result, Verdict
 from convwise.core.space import Sample
 from convwise.evidence.effects import RunVariance, carried, effect_of, verdicts
+from convwise.evidence.paired import standard_error
 from convwise.search import race
 from convwise.search.ranking import front
 from convwise.search.stages import RACE
@@ -33,12 +33,11 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     edited = {effect: _edited(advice, raced, leading, effect) for effect in effects}
     better = race.adopted([effect for effect, theirs in edited.items() if theirs])
     chosen = edited[better][-1] if better else ours[-1]
-    error = sqrt((chosen.score or 0) * (1 - (chosen.score or 0)) / max(len(chosen.correct), 1))
     source = "ours: docs/findings.md, 'judging early turns effects round'"
     because = _because(advice, chosen, effects, better)
     reason = Reason("net", chosen.trial.net.id, because, "trials", source)
     first = [r for r in raced if r.trial.span[0] == 0]  # equally long, whatever came after
-    return Verdict(chosen, effects, front(first, "macs"), (reason,), error)
+    return Verdict(chosen, effects, front(first, "macs"), (reason,), standard_error(chosen))
 
 
 def _edited(advice: Advice, raced: Sequence[Result], leading: Sample, effect: Effect) -> list[Result]:
@@ -50,7 +49,8 @@ def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: 
     if better:
         horizon = f"after {better.seconds:.0f} s" if better.seconds else "after as many epochs"
         change = f"{better.parameter} {better.after} instead of {better.before}"
-        ahead = f"{100 * better.accuracy_change:.1f} points ahead {horizon}: the advised one hardly learns"
+        ahead = f"{better.moved.removeprefix('+')} {'off' if better.score.is_error else 'ahead'} {horizon}"
+        ahead += ": the advised one hardly learns"
         return f"the advised network with {change}, which was {ahead}"
     changed = {name: value for name, value in chosen.trial.sample.items() if value != advice.sample.get(name)}
     net = "the advised network"

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log, sqrt
+from math import ceil, log
 
 from convwise.core.goal import Goal
 from convwise.core.records import Reason, Result, Trial, Verdict
+from convwise.core.score import Score, score_of
 from convwise.core.space import WIDTHS, Sample, Space
+from convwise.evidence.paired import standard_error
 from convwise.search import race
 from convwise.search.judge import judge
 from convwise.search.ranking import front
@@ -113,10 +115,15 @@ class Ladder:
         return _metric(self.space)
 
     @property
+    def score(self) -> Score:
+        """How scores are told."""
+        return score_of(self.teacher.trial.net)
+
+    @property
     def floor(self) -> float:
-        """The accuracy to keep; the best found may be that of a rung, where the teacher had time for few images."""
+        """The score to keep; the best found may be that of a rung, where the teacher had time for few images."""
         assert self.goal.cheapest is not None
-        return self.goal.cheapest.floor(max(r.score or 0.0 for r in (self.teacher, *self.tried)))
+        return self.goal.cheapest.floor(max(r.score or 0.0 for r in (self.teacher, *self.tried)), self.score)
 
     @property
     def tried(self) -> list[Result]:
@@ -144,32 +151,34 @@ class Ladder:
         good = [r for r in candidates if self.keeps(r)]
         nearest = max(candidates, key=lambda r: (r.score or 0.0, -r.cost[self.metric]))
         chosen = min(good, key=lambda r: r.cost[self.metric]) if good else nearest
-        score = chosen.score or 0.0
-        error = sqrt(score * (1 - score) / max(len(chosen.correct), 1))
         reason = Reason("net", chosen.trial.net.id, self._why(chosen, bool(good)), "trials", "Hinton et al. 2015")
         notes = () if good else (self._miss(chosen),)
-        return replace(judged, chosen=chosen, alternatives=front(candidates, self.metric), standard_error=error,
-                       reasons=(reason,), notes=(*judged.notes, *notes))  # fmt: skip
+        return replace(judged, chosen=chosen, alternatives=front(candidates, self.metric), reasons=(reason,),
+                       standard_error=standard_error(chosen), notes=(*judged.notes, *notes))  # fmt: skip
 
     def _why(self, chosen: Result, good: bool) -> str:
-        top = f"the teacher reached {_percent(self.teacher)} at {amount(self.metric, self.teacher)}"
-        wanted = f"the {100 * self.floor:.1f} % that are to be kept"
+        top = f"the teacher reached {self.teacher.told} at {amount(self.metric, self.teacher)}"
+        wanted = f"the {self.score.told(self.floor)} that are to be kept"
         if chosen is self.teacher:
             tried = len(self.tried)
             others = f"none of the {tried} cheaper networks tried keeps" if tried else "no cheaper one was tried for"
             return f"{top}; {others} {wanted}, so the teacher itself is handed over"
-        why = f"{top}; this network keeps {_percent(chosen)} at {amount(self.metric, chosen)}"
+        why = f"{top}; this network keeps {chosen.told} at {amount(self.metric, chosen)}"
         if not good:
             return f"{why}: of {len(self.tried)} tried, the one that comes nearest to {wanted}"
         later = "" if (chosen.score or 0.0) >= self.floor else " when it is trained for longer"
         return f"{why}, the cheapest of {len(self.tried)} tried that reaches {wanted}{later}"
 
     def _miss(self, nearest: Result) -> str:
-        short = 100 * (self.floor - (nearest.score or 0.0))
+        wanted = self.score.told(self.floor)
+        short = self.score.moved(self.floor - (nearest.score or 0.0), signed=False) + self.score.unit
+        longest = f"the teacher, which was trained for longest, {self.teacher.told}."
+        if self.score.is_error:
+            what = f"No network tried keeps an error of {wanted}: the nearest has {nearest.told} on the validation"
+            return f"{what} images, {short} more; {longest}"
         return (
-            f"No network tried keeps {100 * self.floor:.1f} %: the nearest gets {_percent(nearest)} of the validation "
-            f"images right, {short:.1f} points less; the teacher, which was trained for longest, "
-            f"{_percent(self.teacher)}."
+            f"No network tried keeps {wanted}: the nearest gets {nearest.told} of the validation "
+            f"images right, {short} less; {longest}"
         )
 
 
@@ -198,7 +207,3 @@ def amount(metric: str, result: Result) -> str:
     value = result.cost[metric]
     size, sign = next(((size, sign) for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (1, ""))
     return f"{value / size:.3g}{sign} {SHORT[metric]}"
-
-
-def _percent(result: Result) -> str:
-    return f"{100 * (result.score or 0.0):.1f} %"

@@ -18,7 +18,7 @@ ROUGH = 0.25
 
 
 class Part(Protocol):
-    """Images with labels: uint8 (n, height, width, channels) and int64 (n,)."""
+    """Images with labels: uint8 (n, height, width, channels), and int64, or float64 numbers, (n,)."""
 
     @property
     def pixels(self) -> np.ndarray: ...
@@ -29,7 +29,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Images as a tensor: uint8 (n, height, width, channels), labels int64 (n,), on one device.
+    """Images as a tensor: uint8 (n, height, width, channels), labels (n,), or as a task learns them, on one device.
 
     To train on, pixels may be (2n, ...): the same images once more, resized without antialiasing. Where a net
     learns from a teacher, labels are float32 (n, classes): what a task makes of both.

@@ -18,6 +18,7 @@ from convwise.core.calculus import analyse
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError
 from convwise.core.records import Engine, Point, Recipe, Result, Trial
+from convwise.core.score import score_of
 from convwise.formats import torch as torch_format
 from convwise.formats.weights import Weights
 from convwise.training import batches
@@ -79,20 +80,23 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     size = f"{height}x{width}"
     names = ("train", "valid") if trial.part == "all" else ("train",)
     stored = batches.load(folder, size, names, training=True)
-    examples = _taught(trial, folder, names, stored, TASKS[task]).to(engine.device)
-    held_out = None if trial.part == "all" else batches.load(folder, size, ("valid",)).to(engine.device)
+    examples = _learnt(_taught(trial, folder, names, stored, TASKS[task]), trial, TASKS[task]).to(engine.device)
+    held_out = None
+    if trial.part != "all":
+        held_out = _learnt(batches.load(folder, size, ("valid",)), trial, TASKS[task]).to(engine.device)
     model = _model(trial, engine, initial, examples)
     run = _fit(model, trial, examples, held_out, engine, TASKS[task], team)
     seconds = time.monotonic() - run.started
-    correct = _correct(model, held_out, engine, TASKS[task]) if held_out else np.zeros(0, bool)
-    score = float(correct.mean()) if held_out else None
+    asked, none = _Asked(trial.net, engine, TASKS[task]), np.zeros(0)
+    outcomes = asked.outcomes(model, held_out) if held_out else none
+    mirrored = asked.mirrored(model, held_out) if held_out and not trial.recipe.flip else none
+    score = asked.score(outcomes) if held_out else None
     run.history.append(Point(seconds, run.images, run.mean_loss(), score))
     result = Result(
         trial=trial,
         status="done",
         score=score,
-        correct="".join("01"[int(c)] for c in correct),
-        mirrored=_mirrored(model, held_out, engine, TASKS[task]) if held_out and not trial.recipe.flip else "",
+        **TASKS[task].kept(outcomes, mirrored),
         cost=_cost(trial),
         history=tuple(run.history),
         seconds=seconds,
@@ -106,8 +110,12 @@ def _taught(trial: Trial, folder: Path, names: tuple[str, ...], examples: Exampl
     """The examples as the trial learns them: with the labels alone, or with a teacher's answers as well."""
     if not trial.teacher:
         return examples
-    answers = batches.answers(folder, trial.teacher, names)
-    return Examples(examples.pixels, task.taught(examples.labels, answers, trial.recipe))
+    said = batches.answers(folder, trial.teacher, names)
+    return Examples(examples.pixels, task.taught(examples.labels, said, trial.recipe))
+
+
+def _learnt(examples: Examples, trial: Trial, task: Task) -> Examples:
+    return Examples(examples.pixels, task.learnt(examples.labels, trial.net))
 
 
 def _cost(trial: Trial) -> dict[str, float]:
@@ -164,7 +172,7 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
         run.images += members * len(y)
         run.losses.append(loss.detach())
         if trial.span == (0.0, 1.0) or held_out is None:  # a part of a run is one point of its curve
-            _record(run, model, held_out, engine, task, done)
+            _record(run, model, held_out, _Asked(trial.net, engine, task), done)
     if average:
         average.end()
     if tail:
@@ -264,13 +272,13 @@ def _loss(model: nn.Module, x: torch.Tensor, labels: Sequence[torch.Tensor], sha
     return loss
 
 
-def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, done: float) -> None:
+def _record(run: _Run, model: nn.Module, held_out: Examples | None, asked: _Asked, done: float) -> None:
     """A point of the learning curve at equal steps of the run; the clock stands still meanwhile."""
     if len(run.history) + 1 > done * CURVE_POINTS or done > 0.97:
         return
     before = time.monotonic()
-    accuracy = float(_correct(model, _some(held_out, CURVE_IMAGES), engine, task).mean()) if held_out else None
-    run.history.append(Point(before - run.started, run.images, run.mean_loss(), accuracy))
+    score = asked.score(asked.outcomes(model, _some(held_out, CURVE_IMAGES))) if held_out else None
+    run.history.append(Point(before - run.started, run.images, run.mean_loss(), score))
     run.started += time.monotonic() - before
 
 
@@ -280,21 +288,33 @@ def _some(examples: Examples, most: int) -> Examples:
     return Examples(examples.pixels[::step], examples.labels[::step])
 
 
-def _mirrored(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> str:
-    """'0' or '1' for some of the examples as they are, and as many for the same ones mirrored left-right."""
-    some = _some(examples, MIRRORED_IMAGES)
-    both = (some, Examples(some.pixels.flip(2), some.labels))
-    return "".join("01"[int(c)] for each in both for c in _correct(model, each, engine, task))
+@dataclass(frozen=True)
+class _Asked:
+    """How a model is asked for its answers to examples: it is `net` without its softmax, or unit."""
 
+    net: Net
+    engine: Engine
+    task: Task
 
-def _correct(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> np.ndarray:
-    """Which examples the model gets right: bool (n,)."""
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        rows = [task.correct(_logits(model, x, engine), y) for x, y in batches.in_order(examples)]
-    model.train(training)
-    return torch.cat(rows).cpu().numpy()
+    def outcomes(self, model: nn.Module, examples: Examples) -> np.ndarray:
+        """What each answer is worth, as the task counts it: (n,)."""
+        training = model.training
+        model.eval()
+        with torch.inference_mode():
+            answers = ((_logits(model, x, self.engine), y) for x, y in batches.in_order(examples))
+            rows = [self.task.outcomes(outputs, y, self.net) for outputs, y in answers]
+        model.train(training)
+        return torch.cat(rows).cpu().numpy()
+
+    def mirrored(self, model: nn.Module, examples: Examples) -> np.ndarray:
+        """The same of some of the examples as they are, then of as many mirrored left-right."""
+        some = _some(examples, MIRRORED_IMAGES)
+        both = (some, Examples(some.pixels.flip(2), some.labels))
+        return np.concatenate([self.outcomes(model, each) for each in both])
+
+    def score(self, outcomes: np.ndarray) -> float:
+        """Their mean, told as an accuracy or an error, as a score."""
+        return score_of(self.net).score(float(outcomes.mean()))
 
 
 def run(folder: Path, engine: Engine, task: str, trial: Trial, team: Team | None = None) -> Result:
@@ -330,12 +350,12 @@ def teach(folder: Path, teacher: Trial) -> None:
         if not batches.has_answers(folder, teacher.id, name):
             pixels = batches.load(folder, "{}x{}".format(*net.input_shape), (name,)).pixels.numpy()
             views = [pixels, pixels[:, :, ::-1]] if teacher.recipe.flip else [pixels]
-            answers = [probabilities(net, weights, view) for view in views]
-            batches.store_answers(folder, teacher.id, name, np.mean(answers, axis=0))
+            given = [answers(net, weights, view) for view in views]
+            batches.store_answers(folder, teacher.id, name, np.mean(given, axis=0))
 
 
-def probabilities(net: Net, weights: Weights, pixels: np.ndarray) -> np.ndarray:
-    """Class probabilities (n, classes) of uint8 images (n, h, w, c), in float32."""
+def answers(net: Net, weights: Weights, pixels: np.ndarray) -> np.ndarray:
+    """Class probabilities (n, classes), or numbers (n, 1), of uint8 images (n, h, w, c), in float32."""
     model = torch_format.build(net)
     torch_format.load(model, net, weights)
     model.eval()

@@ -119,7 +119,7 @@ def _arranged(archive: Archive, where: str, reading: Reading) -> Found:
     arranged = arranged_by(reading, where, listing, lambda path: at[path].open().read(limits.MANIFEST + 1))
     items = tuple(Item(p.part, p.label, shown(str(p.path)), partial(_open, at[p.path])) for p in arranged.places)
     problems = (*arranged.problems, *_ignored(where, archive))
-    return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles)
+    return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles, arranged.number)
 
 
 def _unarranged(archive: Archive, where: str) -> Found:

@@ -33,7 +33,8 @@ def find(source: Any, reading: Reading = AS_USUAL) -> Found:
     arranged = arranged_by(reading, where, files.listing, table)
     items = tuple(Item(p.part, p.label, shown(str(p.path)), files.opener(p.path)) for p in arranged.places)
     problems = (*arranged.problems, *files.problems(where))
-    return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles)
+    return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles,
+                 number=arranged.number)  # fmt: skip
 
 
 def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:

@@ -1,30 +1,52 @@
-"""What is learnt. A task is a loss, a metric and a baseline."""
+"""What is learnt. A task says what is read of each image, how it is learnt, and what an answer is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from convwise.core.records import Recipe
-from convwise.training.tasks import classify
+from convwise.core.net import Net
+from convwise.core.recipe import Recipe
+from convwise.training.tasks import classify, regress
 
 
 @dataclass(frozen=True)
 class Task:
-    """loss(logits, labels, recipe) -> a number; taught(labels, answers, recipe) -> labels of which a
-    teacher's answers are a part; correct(logits, labels) -> bool per example; baseline(labels) -> the
-    score of knowing nothing of the images; better(right, labels) -> whether answers are surely better than that."""
+    """One task. Labels are what the images say, (n,); outcomes are one number for each example.
 
+    learnt(labels, net) -> labels as the loss takes them; loss(outputs, learnt, recipe) -> a number, of what the net
+    gives without its softmax, or unit; taught(labels, answers, recipe) -> labels of which a teacher's answers are a
+    part. outcomes(outputs, learnt, net) -> one for each example; kept(outcomes, of both views) -> what a Result keeps
+    of them; answered(answers, labels) -> the same outcomes, of what the whole net answers.
+    baseline(labels) -> what is told of knowing nothing of the images; better(outcomes, labels) -> whether answers are
+    surely better than that; learns(outcomes of several trainings, labels) -> the same of the net that was trained.
+    estimate(answers, labels) -> what is told, with its interval: `test` in choice.json.
+    What is read, and what it is called, is in core/task.py; what is written of answers, in output/answered.
+    """
+
+    learnt: Callable[[torch.Tensor, Net], torch.Tensor]
     loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     taught: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
-    correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    outcomes: Callable[[torch.Tensor, torch.Tensor, Net], torch.Tensor]
+    kept: Callable[[np.ndarray, np.ndarray], dict[str, Any]]
+    answered: Callable[[np.ndarray, np.ndarray], np.ndarray]
     baseline: Callable[[np.ndarray], float]
     better: Callable[[np.ndarray, np.ndarray], bool]
+    learns: Callable[[Sequence[np.ndarray], np.ndarray], bool]
+    estimate: Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 TASKS: dict[str, Task] = {
-    "classify": Task(classify.loss, classify.taught, classify.correct, classify.baseline, classify.better),
-}
+    "classify": Task(
+        classify.learnt, classify.loss, classify.taught, classify.outcomes, classify.kept,
+        classify.answered, classify.baseline, classify.better, classify.learns, classify.estimate,
+    ),
+    "regress": Task(
+        regress.learnt, regress.loss, regress.taught, regress.outcomes, regress.kept,
+        regress.answered, regress.baseline, regress.better, regress.learns, regress.estimate,
+    ),
+}  # fmt: skip

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import special
 from torch.nn import functional
 
-from convwise.core.records import Recipe
+from convwise.core.intervals import wilson
+from convwise.core.net import Net
+from convwise.core.recipe import Recipe
 
 TEACHER = 0.5  # share of the teacher's answers in what a net learns from
+
+
+def learnt(labels: torch.Tensor, net: Net) -> torch.Tensor:
+    """Labels as the net learns them: as they are."""
+    return labels
 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -32,9 +42,20 @@ def taught(labels: torch.Tensor, answers: torch.Tensor, recipe: Recipe) -> torch
     return torch.lerp(hard, answers, TEACHER)
 
 
-def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def outcomes(logits: torch.Tensor, labels: torch.Tensor, net: Net) -> torch.Tensor:
     """Whether each example's largest logit is its label: bool (n,)."""
     return logits.argmax(1) == labels
+
+
+def kept(right: np.ndarray, mirrored: np.ndarray) -> dict[str, Any]:
+    """What a Result keeps of right answers, bool (n,), and of those to both views."""
+    return {"correct": _text(right), "mirrored": _text(mirrored)}
+
+
+def answered(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether each of the answers, probabilities (n, classes), is right: bool (n,)."""
+    right: np.ndarray = answers.argmax(1) == labels
+    return right
 
 
 def baseline(labels: np.ndarray) -> float:
@@ -51,3 +72,27 @@ def better(right: np.ndarray, labels: np.ndarray) -> bool:
     guessed = labels == np.bincount(labels).argmax() if len(labels) else right
     won, lost = int((right & ~guessed).sum()), int((~right & guessed).sum())
     return bool(special.bdtrc(won - 1, won + lost, 0.5) < 0.05) if won > lost else False
+
+
+def learns(runs: Sequence[np.ndarray], labels: np.ndarray) -> bool:
+    """Whether several trainings of one net, each with its right answers, 1 or 0 (n,), surely beat the largest class."""
+    right = round(float(np.sum(runs)) / len(runs))
+    return wilson(right, len(runs[0]))[0] > baseline(labels)
+
+
+def estimate(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The accuracy with its 95 % interval, and the mean of the accuracies of the classes."""
+    right = answered(answers, labels)
+    low, high = wilson(int(right.sum()), len(labels))
+    recalls = [float(right[labels == k].mean()) for k in np.unique(labels)]
+    return {
+        "accuracy": float(right.mean()) if len(labels) else 0.0,
+        "low": low,
+        "high": high,
+        "n": len(labels),
+        "balanced_accuracy": float(np.mean(recalls)) if recalls else 0.0,
+    }
+
+
+def _text(right: np.ndarray) -> str:
+    return "".join("01"[int(each)] for each in right)
