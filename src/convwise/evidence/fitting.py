@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,25 +93,34 @@ def _numbered(net: Net, units: int, target: Target) -> tuple[Net, list[str]]:
     """The net with one output, linear and in the unit of the target; one that ends so already stays as it is."""
     if number_of(net):
         return net, []
-    tail, notes, layers = list(_tail(net)), [], net.layers
-    if tail and isinstance(tail[-1], Dense):
-        changed = {layer.name: _unbounded(layer) for layer in tail}
-        layers = tuple(changed.get(layer.name, layer) for layer in layers)
-        notes.append(f"{tail[-1].name} has one output instead of {units}, without an activation: the number")
-    if not isinstance(layers[-1], Dense):
-        notes.append("a Dense with one output was put at its end, for the number")
-        name = fresh("number", {layer.name for layer in layers})
-        layers = (*layers, Dense(1, name=name, inputs=(layers[-1].name,)))
-    name = fresh("target", {layer.name for layer in layers})
-    unit = Rescaling(target.deviation, target.mean, name=name, inputs=(layers[-1].name,))
-    return Net(net.input_shape, (*layers, unit)), notes
+    tail = list(_tail(net))
+    head = tail[-1] if tail and isinstance(tail[-1], Dense) else None
+    after = {layer.name for layer in tail if layer is not head and (head or isinstance(layer, Activation))}
+    layers = [layer for layer in net.layers if layer.name not in after]
+    if head:
+        number: Layer = replace(head, units=1, activation="linear", shares="")
+        layers = [number if layer is head else layer for layer in layers]
+        notes = [f"{head.name} has one output instead of {units}, without an activation: the number"]
+    else:
+        number = Dense(1, name=fresh("number", {layer.name for layer in net.layers}), inputs=(_before(net, after),))
+        layers.append(number)
+        notes = ["a Dense with one output was put at its end, for the number"]
+    name = fresh("target", {layer.name for layer in net.layers})
+    layers.append(Rescaling(target.deviation, target.mean, name=name, inputs=(number.name,)))
+    return Net(net.input_shape, tuple(_skipping(net, layer, after) for layer in layers)), notes
 
 
-def _unbounded(layer: Layer) -> Layer:
-    """A layer at the end of a net of one number: no activation bounds it."""
-    if isinstance(layer, Dense):
-        return replace(layer, units=1, activation="linear", shares="")
-    return replace(layer, activation="linear") if isinstance(layer, Activation) else layer
+def _before(net: Net, after: Container[str], name: str = "") -> str:
+    """The layer whose numbers the one called `name`, or the net, gives, where those in `after` are left out."""
+    name = name or net.layers[-1].name
+    while name in after:
+        name = net[name].inputs[0]
+    return name
+
+
+def _skipping(net: Net, layer: Layer, after: Container[str]) -> Layer:
+    """A layer that reads none of those that are left out."""
+    return replace(layer, inputs=tuple(_before(net, after, name) for name in layer.inputs))
 
 
 def _tail(net: Net) -> Iterator[Layer]:
