@@ -33,6 +33,7 @@ import matrix
 import paces
 import sets
 from calibration import ANY
+from convwise.core.configuration import Configuration
 from convwise.core.intervals import wilson
 from convwise.core.records import Effect, Result, Trial, to_json
 from convwise.evidence.effects import RunVariance, carried, effect_of, trains, verdicts
@@ -40,6 +41,7 @@ from convwise.search import race
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "effects.jsonl"
+WIDTHS = HERE / "results" / "widths.jsonl"
 PAGE, FIGURE = HERE / "effects.md", HERE.parent / "docs" / "effects.svg"
 PARAMETERS = (
     "stage.kernel_size", "stage.filters", "stem.strides", "padding", "activation",  # the question
@@ -68,9 +70,8 @@ def main() -> None:
         found = list(compared(rows))
         ends = list({(c.set, c.late.parameter, c.late.after): c for c in found}.values())
         draw(ends, FIGURE)
-        PAGE.write_text(
-            "\n".join([*HEAD, "", *horizon(found), "", *fitted(found), "", *told_again(rows), "", *sizes(ends)]) + "\n"
-        )
+        parts = (horizon(found), fitted(found), told_again(rows), sizes(ends), widths(matrix.rows_of(WIDTHS)))
+        PAGE.write_text("\n".join([*HEAD, *(line for part in parts for line in ("", *part))]) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,9 +87,18 @@ def _arguments() -> argparse.Namespace:
     bank.add_argument(
         "--pace", type=paces.pace, help="another machine's seconds per mac and per byte, as 2.8e-11,6.2e-10"
     )
+    bank.add_argument(
+        "--only", type=_only, help="the net as it is and these values of one parameter, as stage.filters=16,32"
+    )
+    bank.add_argument("--roles", nargs="+", choices=("part", "final"), default=["part", "final"])
     bank.add_argument("--data", type=Path, default=sets.DATA)
     modes.add_parser("report")
     return parser.parse_args()
+
+
+def _only(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, values = text.partition("=")
+    return name, tuple(int(value) for value in values.split(","))
 
 
 # The bank -----------------------------------------------------------------------------------------
@@ -101,7 +111,7 @@ class Change:
     parameter: str
     before: Any
     after: Any
-    sample: dict[str, Any]
+    sample: Configuration
 
 
 def fill(name: str, seed: int, given: argparse.Namespace) -> None:
@@ -121,14 +131,14 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
     lengths = {"part": given.part, "final": given.final}
     stands = {(r["parameter"], r["to"], r["role"], r["seconds"]) for r in matrix.rows_of(given.results)
               if (r["set"], r["seed"], r["final_seconds"]) == (name, seed, given.final)}  # fmt: skip
-    wanted = [(change, role) for change in changes(advice) for role in lengths
+    wanted = [(change, role) for change in changes(advice, given.only) for role in given.roles
               if (change.parameter, change.after, role, lengths[role]) not in stands]  # fmt: skip
     if not wanted:
         return
     trials = {}
     for number, (change, role) in enumerate(wanted):
-        trial = Trial(f"{role}-{number:02d}", role, change.sample, advice.space.grow(change.sample),
-                      advice.space.trained(change.sample), lengths[role],
+        trial = Trial(f"{role}-{number:02d}", role, dict(change.sample), change.sample.net,
+                      change.sample.recipe, lengths[role],
                       seed=2 * seed + (role == "final"), part="train",
                       span=(0.0, given.part / given.final if role == "part" else 1.0))  # fmt: skip
         trials[trial.id] = paces.counted(trial, given.pace, len(images.train)), change
@@ -154,15 +164,21 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
             runner.close()
 
 
-def changes(advice: Any) -> Iterator[Change]:
-    """None, then the first other value of each parameter, and the second of those that people ask about."""
-    yield Change(AS_IS, None, None, dict(advice.sample))
+def changes(advice: Any, only: tuple[str, tuple[int, ...]] | None = None) -> Iterator[Change]:
+    """None, then the first other value of each parameter, and the second of those that people ask about; or `only`."""
+    yield Change(AS_IS, None, None, advice.sample)
+    if only:
+        name, values = only
+        for value in values:
+            if value != advice.sample[name]:
+                yield Change(name, advice.sample[name], value, advice.space.fit({**advice.sample, name: value}))
+        return
     taken: dict[str, int] = {}
     for name, value, sample in advice.space.neighbours(advice.sample):
         most = 2 if name in PARAMETERS[:2] else 1
         if name in PARAMETERS and taken.get(name, 0) < most and sample == {**advice.sample, name: value}:
             taken[name] = taken.get(name, 0) + 1
-            yield Change(name, advice.sample[name], value, dict(sample))
+            yield Change(name, advice.sample[name], value, sample)
 
 
 def _append(given: argparse.Namespace, name: str, seed: int, device: str, change: Change, result: Result,
@@ -405,6 +421,23 @@ def sizes(ends: list[Compared]) -> Iterator[str]:
             if name == parameter:
                 cells = [f"{points[s]:+.1f}" if s in points else "" for s in names]
                 yield f"| {parameter} | {label} | {np.median([*points.values()]):+.1f} | {' | '.join(cells)} |"
+
+
+def widths(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The advised net with other numbers of filters, trained to the end: how often an image is seen is what is left."""
+    found: dict[tuple[str, float, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["set"], row["final_seconds"], row["sample"]["stage.filters"]), []).append(row)
+    yield ("Filters and epochs: whole trainings of so many seconds of one thread, judged on sealed images"
+           " (`bank --roles final --only stage.filters=16,32`).")  # fmt: skip
+    yield ""
+    yield "| set | s | filters | million macs | epochs | accuracy % | spread | seeds | n |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for (name, seconds, filters), runs in sorted(found.items()):
+        scores = [100 * _right(run["sealed"]).mean() for run in runs]
+        first, spread = runs[0], f"{min(scores):.2f} to {max(scores):.2f}"
+        yield (f"| {name} | {seconds:.0f} | {filters} | {first['macs'] / 1e6:.1f} | {first['epochs']:.0f} "
+               f"| {np.mean(scores):.2f} | {spread} | {len(runs)} | {len(first['sealed']):,} |")  # fmt: skip
 
 
 def draw(ends: list[Compared], path: Path) -> None:

@@ -18,9 +18,9 @@ from convwise.advice.rules import RULES
 from convwise.cli.app import app
 from convwise.core.activations import ACTIVATIONS
 from convwise.core.check import CHECKS
+from convwise.core.configuration import MEANING
 from convwise.core.layers import LAYERS, parameters
 from convwise.core.parameters import REQUIRED, Named, Parameter
-from convwise.core.space import MEANING
 
 Row = tuple[str, ...]
 

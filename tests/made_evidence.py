@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from convwise.core.calculus import analyse
+from convwise.core.configuration import Draft
 from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Measure, Point, Reason, Result, Trial, Verdict
-from convwise.core.space import Choice, Sample, Space
+from convwise.core.space import Choice, Space
 from convwise.inspect.sight import EffectiveField
 from convwise.output.report import Evidence
 
@@ -36,16 +37,17 @@ def space(shape: tuple[int, int, int], classes: int) -> Space:
     return Space(channels, classes, (0.5,) * channels, (0.06,) * channels, choices, defaults=base)
 
 
-def result(grown: Space, sample: Sample, number: int, seconds: float, rng: random.Random) -> Result:
-    net = grown.grow({**grown.defaults, **sample})
-    cost = dict(grown.cost(net)) | {"latency_ms": 0.05 + analyse(net).total.macs * 8e-8}
+def result(grown: Space, sample: Draft, number: int, seconds: float, rng: random.Random) -> Result:
+    fitted = grown.fit(sample)
+    net = fitted.net
+    cost = fitted.cost | {"latency_ms": 0.05 + analyse(net).total.macs * 8e-8}
     score = 0.97 - 0.5 * math.exp(-math.log10(cost["macs"]) * 0.42) - 0.35 / seconds + rng.gauss(0, 0.008)
     times = [seconds * (i + 1) / 6 for i in range(6)]
     history = tuple(
         Point(t, int(t * 900), 2.3 * math.exp(-3 * t / seconds) + 0.5, score * (1 - 0.7 * math.exp(-4 * t / seconds)))
         for t in times
     )
-    trial = Trial(f"t{number:03d}", "race", {**grown.defaults, **sample}, net, seconds=seconds, seed=number)
+    trial = Trial(f"t{number:03d}", "race", dict(fitted), net, seconds=seconds, seed=number)
     return Result(trial, "done", round(score, 4), "1" * 80, cost, history, seconds + 0.2, 900.0, "float32")
 
 
@@ -59,7 +61,7 @@ def goes_on(before: Result, number: int, gain: float) -> Result:
 def trials(grown: Space) -> tuple[Result, ...]:
     """A race: the advised net in three parts, its twin in two, single changes, one failed; and the final training."""
     rng = random.Random(3)
-    samples: list[Sample] = [{}, {"training.flip": True}]
+    samples: list[Draft] = [{}, {"training.flip": True}]
     samples += [{name: value} for name, values in VARIED.items() for value in values]
     results = [result(grown, sample, i, 8.0, rng) for i, sample in enumerate(samples)]
     results = [replace(r, trial=replace(r.trial, span=(0.0, 0.05))) for r in results]

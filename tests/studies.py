@@ -16,12 +16,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from convwise.advice.advising import advise
+from convwise.core.configuration import Draft
 from convwise.core.goal import parse_goal
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.records import Advice, Fingerprint, Measure, Pace, Point, Result, Trial
 from convwise.core.score import Target
-from convwise.core.space import Choice, LatencyModel, Sample, Space
+from convwise.core.space import Choice, LatencyModel, Space
 from convwise.search import race
 
 TARGET = Target("angle", low=-90.0, high=90.0, mean=3.0, deviation=50.0, median=2.0, error=45.0)
@@ -54,7 +55,7 @@ def wide_space(channels: int = 1, classes: int = 3, goal: str = "accuracy", **fi
     return Space(channels, classes, *moments, choices, parse_goal(goal), **fields)
 
 
-def wide_samples() -> st.SearchStrategy[Sample]:
+def wide_samples() -> st.SearchStrategy[Draft]:
     """A value of every choice of `wide_space`."""
     return st.fixed_dictionaries({name: st.sampled_from(values) for name, values in WIDE.items()})
 
@@ -89,7 +90,7 @@ def answers(score: float, n: int, seed: int = 0) -> str:
     return "".join("01"[int(r)] for r in np.random.default_rng(seed).permutation(right))
 
 
-def scored(sample: Sample, net: Net, score: float, stage: str = "race", n: int = 200, **fields: Any) -> Result:
+def scored(sample: Draft, net: Net, score: float, stage: str = "race", n: int = 200, **fields: Any) -> Result:
     """A finished result of `net`; its costs are exact unless given, and `how` of its trial."""
     from convwise.core.calculus import analyse
 
@@ -104,7 +105,7 @@ def scored(sample: Sample, net: Net, score: float, stage: str = "race", n: int =
     return Result(trial, "done", score, correct, fields.pop("cost", cost), **fields)
 
 
-def failed(sample: Sample, net: Net, stage: str = "race", number: int = 0) -> Result:
+def failed(sample: Draft, net: Net, stage: str = "race", number: int = 0) -> Result:
     return Result(Trial(f"{stage}-{number:02d}", stage, sample, net, epochs=4), "failed", reason="made up")
 
 
@@ -119,23 +120,23 @@ def some_results(given: Advice, count: int = 12, seed: int = 0, stages: Sequence
     found = []
     for i in range(count):
         sample = given.space.sample(rng)
-        net, stage = given.space.grow(sample), stages[i % len(stages)]
+        net, stage = sample.net, stages[i % len(stages)]
         ended = scored(sample, net, round(rng.uniform(0.3, 0.95), 3), stage, number=i)
         found.append(failed(sample, net, stage, i) if i % 4 == 3 else ended)
     return found
 
 
-Truth = Callable[[Sample, int], Result | str]  # (sample, part) -> what becomes of it: a result, or why it fails
+Truth = Callable[[Draft, int], Result | str]  # (sample, part) -> what becomes of it: a result, or why it fails
 SHARE = 0.1  # of the schedule, one part of a made-up race
 
 
-def part(given: Advice, sample: Sample, number: int = 1, seconds: float | None = 5.0, **fields: Any) -> Result:
+def part(given: Advice, sample: Draft, number: int = 1, seconds: float | None = 5.0, **fields: Any) -> Result:
     """The `number`th part of the training of a sample: scored(sample, its net, **fields), as a study names it."""
-    space, score = given.space, fields.pop("score", 0.8)
+    fitted, score = given.space.fit(sample), fields.pop("score", 0.8)
     span = (round((number - 1) * SHARE, 6), round(number * SHARE, 6))
-    how = {"recipe": space.trained(sample), "span": span, "epochs": None if seconds else 4, "seconds": seconds}
+    how = {"recipe": fitted.recipe, "span": span, "epochs": None if seconds else 4, "seconds": seconds}
     how |= {"seed": 0, **fields.pop("how", {})}
-    return scored(space.fit(sample), space.grow(sample), score, how=how, **fields)
+    return scored(dict(fitted), fitted.net, score, how=how, **fields)
 
 
 def raced(given: Advice, truth: Truth, workers: int, waves: int) -> list[list[Result]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 import convwise
+from convwise.core.configuration import Configuration
 from convwise.core.problems import ConvwiseError
-from convwise.core.records import Trial
+from convwise.core.records import Recipe, Trial
 from convwise.core.space import Choice, Space
 from convwise.formats import torch as torch_format
 from convwise.training import batches, train
@@ -53,7 +54,7 @@ def advised(job: Job) -> Learnt:
     """What `convwise advise` says for this budget."""
     with workshop(job) as work:
         advice = advice_for(job)
-        return work.final(advice.net, advice.recipe, advice.sample)
+        return work.final(advice.sample, advice.recipe)
 
 
 def arbitrary(job: Job) -> Learnt:
@@ -63,7 +64,7 @@ def arbitrary(job: Job) -> Learnt:
         space = anything(advice.space)
         rng = random.Random(job.seed)
         sample = next(drawn for _ in range(DRAWS) if (drawn := valid(space, rng)) is not None)
-        return work.final(space.grow(sample), advice.recipe, sample)
+        return work.final(sample, advice.recipe)
 
 
 def advice_for(job: Job) -> Any:
@@ -78,7 +79,7 @@ def anything(space: Space) -> Space:
     return replace(space, choices=tuple(choices))
 
 
-def valid(space: Space, rng: random.Random) -> Mapping[str, Any] | None:
+def valid(space: Space, rng: random.Random) -> Configuration | None:
     """A random sample; None where no net grows from it."""
     try:
         return space.sample(rng)
@@ -95,16 +96,16 @@ class Workshop:
         work = partial(train.run, folder, self.host.engine, "classify")
         self.runner = RUNNERS["local"](work, self.host, self.workers)
 
-    def final(self, net: Any, recipe: Any, sample: Mapping[str, Any]) -> Learnt:
-        """The net trained on everything unsealed, by all workers, until the time for scoring."""
-        size = net.input_shape[:2]
+    def final(self, given: Configuration, recipe: Recipe) -> Learnt:
+        """Its net trained on everything unsealed, by all workers, until the time for scoring."""
+        net, size = given.net, given.input_size
         batches.Store(self.folder, self.job.images).ensure(*size)
         model = torch_format.build(net)
         reserve, scorers = scoring(model, net.input_shape, self.job.images.test.size, self.workers)
         torch.set_num_threads(scorers)
         seconds = max(self.job.left - reserve - OVERHEAD_SECONDS, SHORTEST_SECONDS)
         how = {"seconds": seconds, "seed": self.job.seed, "part": "all", "threads": self.workers}
-        trial = Trial("final", "final", sample=sample, net=net, recipe=recipe, **how)
+        trial = Trial("final", "final", sample=dict(given), net=net, recipe=recipe, **how)
         result = next(iter(self.runner.run([trial])))
         if result.status == "failed":
             raise RuntimeError(result.reason)

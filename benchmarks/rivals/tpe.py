@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 
+from convwise.core.configuration import Configuration
 from convwise.core.problems import ConvwiseError
 from convwise.core.records import Trial
 from convwise.training.batches import Store
@@ -30,7 +31,7 @@ class Running:
     """A trial of Optuna's between two rungs."""
 
     asked: Any
-    sample: dict[str, Any]
+    sample: Configuration
     trial: Trial
     rung: int = 0
     score: float = 0.0
@@ -42,8 +43,7 @@ def run(job: Job) -> Learnt:
     with workshop(job) as work:
         advice = advice_for(job)
         best = search(work, advice, job.deadline - FINAL_SHARE * budget, UNIT_SHARE * budget)
-        sample = best.sample if best else advice.sample
-        return work.final(advice.space.grow(sample), advice.recipe, sample)
+        return work.final(best.sample if best else advice.sample, advice.recipe)
 
 
 def search(work: Workshop, advice: Any, until: float, unit: float) -> Running | None:
@@ -73,11 +73,10 @@ def asked(study: Any, advice: Any) -> Running:
     trial = study.ask()
     wanted = {c.name: trial.suggest_categorical(c.name, c.values) for c in advice.space.choices}
     try:
-        sample = dict(advice.space.fit(wanted))
+        sample = advice.space.fit(wanted)
     except ConvwiseError:
-        sample = dict(advice.sample)
-    net = advice.space.grow(sample)
-    return Running(trial, sample, Trial("", "tpe", sample=sample, net=net, recipe=advice.recipe))
+        sample = advice.sample
+    return Running(trial, sample, Trial("", "tpe", sample=dict(sample), net=sample.net, recipe=advice.recipe))
 
 
 def rung_of(work: Workshop, each: Running, seconds: float) -> Trial:

@@ -141,7 +141,7 @@ def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any, paramet
         lab.watcher(Progress(BY, 0, 0, None, None, "interrupted: what was measured is being written"))
 
     with Interrupts(stopping) as interrupts:
-        base = Base(subject.net, subject.recipe, subject.sample)
+        base = Base(subject.net, subject.recipe, dict(subject.sample or {}))
         found = measure_on(found_images, base, asked, terms, replace(lab, clock=clock), record)
         if found.interrupted and not found.effects:
             raise KeyboardInterrupt
@@ -199,10 +199,10 @@ class _Chosen:
     def subject(self) -> Subject:
         """Its network, with the space where the sample still grows into just this network."""
         net, recipe = Net.from_json(self.choice["net"]), from_json(Recipe, self.choice["training"]["recipe"])
-        sample, space = self.choice["sample"], self.advice.space if self.advice else None
-        if space is None or space.grow(sample).id != net.id:
+        sample = self.advice.space.fit(self.choice["sample"]) if self.advice else None
+        if sample is None or sample.net.id != net.id:
             return Subject(net, recipe)
-        return Subject(net, edits.trained(space, sample, recipe), space, space.fit(sample))
+        return Subject(net, sample.recipe, sample)
 
     @property
     def most_seconds(self) -> float:

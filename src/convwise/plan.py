@@ -217,7 +217,7 @@ def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: fl
         measured = host.latency_ms(advice.net)
         if measured <= limit:
             return advice
-        predicted = advice.space.cost(advice.net)["latency_ms"]
+        predicted = advice.sample.cost["latency_ms"]
         model = replace(model, margin=model.margin * 1.1 * measured / predicted)
     what = f"the smallest network tried takes {measured:.3g} ms, {measured / limit:.1f} times its limit"
     raise Infeasible("goal", what, goal.text, "raise the limit, or shrink the images")

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from convwise.core.calculus import analyse
-from convwise.core.space import MEANING, Choice, Space
+from convwise.core.configuration import MEANING
+from convwise.core.space import Choice, Space
 from convwise.formats.torch.lift import lift
 from convwise.training.machine import ThisMachine
 from imagesets import striped
@@ -86,7 +87,7 @@ def test_an_arbitrary_configuration_is_drawn_from_more_than_was_advised():
     assert set(ANYTHING) <= set(MEANING)
     small = Space(1, 3, (0.5,), (0.1,), tuple(Choice(name, values[:1]) for name, values in ANYTHING.items()))
     space = replace(small, choices=(*small.choices, Choice("input.size", ("16x16",))))
-    nets = {space.grow(valid(anything(space), random.Random(seed))).id for seed in range(20)}
+    nets = {space.fit(valid(anything(space), random.Random(seed))).net.id for seed in range(20)}
     assert len(nets) > 15
 
 

@@ -14,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convwise.core.calculus import analyse
+from convwise.core.configuration import MEANING
 from convwise.core.goal import Goal, Limit
+from convwise.core.growth import MAX_FILTERS
 from convwise.core.layers import Add, BatchNormalization, Conv2D, Dense, DepthwiseConv2D
 from convwise.core.net import Net
 from convwise.core.problems import Infeasible
 from convwise.core.recipe import Recipe
-from convwise.core.space import MAX_FILTERS, MEANING, WIDTHS, LatencyModel, Space, parse_size
+from convwise.core.space import WIDTHS, LatencyModel, Space
+from convwise.core.text import parse_size
 from convwise.formats import torch as torch_format
 from studies import WIDE, differing, wide_samples, wide_space
 
@@ -53,7 +56,7 @@ def shapes_in_torch(net: Net) -> dict[str, tuple[int, ...]]:
 
 
 def check_shapes(sample, channels, classes):
-    net = wide_space(channels, classes).grow(sample)
+    net = wide_space(channels, classes).fit(sample).net
     assert net.input_shape == (*parse_size(sample["input.size"]), channels)
     predicted = {row.name: row.output_shape for row in analyse(net).layers}
     seen = shapes_in_torch(net)
@@ -78,7 +81,7 @@ def test_many_samples_grow_and_run(sample, channels, classes):
 @settings(max_examples=60, deadline=None)
 @given(wide_samples(), st.integers(8, 64), st.integers(8, 64))
 def test_any_image_size_grows(sample, rows, columns):
-    net = wide_space().grow({**sample, "input.size": f"{rows}x{columns}"})
+    net = wide_space().fit({**sample, "input.size": f"{rows}x{columns}"}).net
     assert analyse(net).layers[-1].output_shape == (3,)
 
 
@@ -86,7 +89,7 @@ def test_any_image_size_grows(sample, rows, columns):
 @given(wide_samples())
 def test_exact_costs_are_those_of_pytorch(sample):
     space = wide_space()
-    net = space.grow(sample)
+    net = space.fit(sample).net
     state = torch_format.build(net).state_dict()
     assert space.cost(net)["params"] == sum(v.numel() for k, v in state.items() if "num_batches" not in k)
 
@@ -102,7 +105,7 @@ def limited(pairs: list[tuple[str, float]], base: dict[str, float]) -> Goal:
 @given(wide_samples(), st.lists(limits, min_size=1, max_size=3))
 def test_limits_hold_or_the_excess_is_told(sample, pairs):
     free = wide_space(latency=LATENCY)
-    goal = limited(pairs, free.cost(free.grow(sample)))
+    goal = limited(pairs, free.fit(sample).cost)
     space = Space(1, 3, free.mean, free.variance, free.choices, goal, LATENCY)
     try:
         fitted = space.fit(sample)
@@ -112,7 +115,7 @@ def test_limits_hold_or_the_excess_is_told(sample, pairs):
         assert ratios
         assert all(ratio >= 1 for ratio in ratios)
         return
-    cost = space.cost(space.grow(sample))
+    cost = space.fit(sample).cost
     assert all(cost[limit.metric] <= limit.at_most for limit in goal.limits)
     assert space.fit(fitted) == fitted
     legal = {choice.name: choice.legal for choice in space.choices}
@@ -123,7 +126,7 @@ def test_fitting_never_widens():
     free = wide_space()
     sample = {**BASE, "input.size": "64x48", "block": "plain", "stage.count": 1, "stage.convs": 1,
               "stem.kernel_size": 1, "stage.kernel_size": 1, "stage.filters": 4}  # fmt: skip
-    goal = Goal("accuracy", (Limit("macs", free.cost(free.grow(sample))["macs"] / 10),), "a tenth")
+    goal = Goal("accuracy", (Limit("macs", free.fit(sample).cost["macs"] / 10),), "a tenth")
     fitted = Space(1, 3, free.mean, free.variance, free.choices, goal).fit(sample)
     assert fitted["stage.filters"] <= 4
 
@@ -132,11 +135,11 @@ def test_fitting_never_widens():
 @given(wide_samples())
 def test_a_sample_inside_its_limits_is_left_alone(sample):
     free = wide_space()
-    cost = free.cost(free.grow(sample))
+    cost = free.fit(sample).cost
     goal = Goal("accuracy", tuple(Limit(metric, value) for metric, value in cost.items()), "just met")
     space = Space(1, 3, free.mean, free.variance, free.choices, goal)
     assert space.fit(sample) == sample
-    assert space.grow(sample) == free.grow(sample)
+    assert space.fit(sample).net == free.fit(sample).net
 
 
 def test_infeasible_names_the_limit_and_by_how_much():
@@ -145,7 +148,7 @@ def test_infeasible_names_the_limit_and_by_how_much():
         space.fit(BASE)
     ratio = float(re.search(r"params (\d+\.\d) times", str(caught.value))[1])
     smallest = min(
-        free.cost(free.grow({**BASE, **change, "stage.filters": 4}))["params"]
+        free.cost(free.fit({**BASE, **change, "stage.filters": 4}).net)["params"]
         for free in [wide_space()]
         for change in ({}, {"block": "separable", "stage.convs": 1, "stage.count": 2, "input.size": "8x8"})
     )
@@ -156,24 +159,24 @@ def test_infeasible_names_the_limit_and_by_how_much():
 @given(wide_samples())
 def test_neighbours_are_all_single_changes_with_another_net_or_training(sample):
     space = wide_space()
-    here = space.key(sample)
+    here = space.fit(sample)
     found = {}
-    for name, value, changed in space.neighbours(sample):
+    for name, value, changed in space.neighbours(here):
         assert differing(sample, changed) == {name}
         assert changed[name] == value
-        assert space.key(changed) != here
+        assert changed.key != here.key
         found[name, value] = changed
     for choice in space.choices:  # and nothing was left out
         for value in choice.values:
-            other = space.key({**sample, choice.name: value})
-            assert (other != here) == ((choice.name, value) in found)
+            other = space.fit({**sample, choice.name: value}).key
+            assert (other != here.key) == ((choice.name, value) in found)
 
 
 def test_neighbours_under_limits_keep_them():
     space = wide_space(goal="accuracy where params<3k and macs<400k")
     sample = space.fit(BASE)
     for _, _, changed in space.neighbours(sample):
-        cost = space.cost(space.grow(changed))
+        cost = space.cost(changed.net)
         assert cost["params"] <= 3e3
         assert cost["macs"] <= 4e5
 
@@ -183,7 +186,7 @@ def test_growing_is_the_same_in_another_process_with_another_hash_seed():
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from studies import wide_space\n"
         "import random; rng = random.Random(7); space = wide_space()\n"
-        "print(*(space.grow(space.sample(rng)).id for _ in range(20)))"
+        "print(*(space.sample(rng).net.id for _ in range(20)))"
     )
     where = [str(Path(__file__).parents[1]), *(p for p in sys.path if p)]
     runs = [
@@ -197,7 +200,7 @@ def test_growing_is_the_same_in_another_process_with_another_hash_seed():
 
 @pytest.mark.parametrize("convs", [1, 2, 3, 4])
 def test_residual_blocks_add_equal_shapes(convs):
-    net = wide_space().grow({**BASE, "block": "residual", "stage.convs": convs})
+    net = wide_space().fit({**BASE, "block": "residual", "stage.convs": convs}).net
     costs = analyse(net)
     adds = [layer for layer in net.layers if isinstance(layer, Add)]
     assert len(adds) == 3 * -(-convs // 2)
@@ -211,7 +214,7 @@ def test_residual_blocks_add_equal_shapes(convs):
 def test_a_whitening_stem_has_both_signs_of_every_direction_whatever_the_filters():
     """As many directions as a patch has numbers; its bias is learnt, and no normalisation follows."""
     for channels, kernel, filters in ((1, 2, 8), (3, 2, 24), (3, 3, 54), (3, 7, 294)):
-        net = wide_space(channels).grow({**BASE, "stem": "whitening", "stem.kernel_size": kernel, "padding": "same"})
+        net = wide_space(channels).fit({**BASE, "stem": "whitening", "stem.kernel_size": kernel, "padding": "same"}).net
         stem = net["stem"]
         assert (stem.filters, stem.padding, stem.use_bias, stem.activation) == (filters, "valid", True, "linear")
         after = net.layers[[layer.name for layer in net.layers].index("stem") + 1]
@@ -222,7 +225,7 @@ def test_a_whitening_stem_has_both_signs_of_every_direction_whatever_the_filters
 def test_every_stage_of_a_pooled_net_halves_its_map_before_it_is_normalised():
     sample = {**BASE, "block": "pooled", "input.size": "64x48", "stage.count": 3}
     for how, halved in (("MaxPooling2D", "stage1_pool"), ("strides", "stage1_conv1")):
-        net = wide_space().grow({**sample, "downsampling": how})
+        net = wide_space().fit({**sample, "downsampling": how}).net
         costs, names = analyse(net), [layer.name for layer in net.layers]
         assert costs[halved].output_shape[:2] == (32, 24)
         assert [costs[f"stage{i}_conv2"].output_shape[:2] for i in (1, 2, 3)] == [(32, 24), (16, 12), (8, 6)]
@@ -233,12 +236,12 @@ def test_every_stage_of_a_pooled_net_halves_its_map_before_it_is_normalised():
 @pytest.mark.parametrize(("widening", "filters"), [(2, [4, 8, 16, 32]), (4, [4, 16, 16, 16])])
 def test_widening_says_how_the_filters_grow(widening, filters):
     sample = {**BASE, "input.size": "64x48", "stage.count": 4, "stage.widening": widening}
-    net = wide_space().grow(sample)
+    net = wide_space().fit(sample).net
     assert [net[f"stage{i}_conv2"].filters for i in (1, 2, 3, 4)] == filters
 
 
 def test_the_running_statistics_follow_within_ten_steps():
-    norms = [layer for layer in wide_space().grow(BASE).layers if isinstance(layer, BatchNormalization)]
+    norms = [layer for layer in wide_space().fit(BASE).net.layers if isinstance(layer, BatchNormalization)]
     assert {layer.momentum for layer in norms} == {0.6}
     assert 0.6**10 < 0.01  # of what they were ten steps before
 
@@ -248,33 +251,33 @@ def test_the_running_statistics_follow_within_ten_steps():
 
 def test_how_a_net_is_trained_follows_from_its_sample():
     space = wide_space(recipe=Recipe(optimizer="muon", shift_px=3))
-    learned, whitened = (space.trained({**BASE, "stem": stem}) for stem in ("learned", "whitening"))
+    learned, whitened = (space.fit({**BASE, "stem": stem}).recipe for stem in ("learned", "whitening"))
     assert (learned.whitened, whitened.whitened) == ("", "stem")
-    assert [space.trained({**BASE, "training.flip": flip}).flip for flip in (False, True)] == [False, True]
-    starts = {block: space.trained({**BASE, "block": block}).identity_start for block in WIDE["block"]}
+    assert [space.fit({**BASE, "training.flip": flip}).recipe.flip for flip in (False, True)] == [False, True]
+    starts = {block: space.fit({**BASE, "block": block}).recipe.identity_start for block in WIDE["block"]}
     assert starts == {"plain": True, "pooled": True, "residual": False, "separable": False}  # a sum passes on already
     assert learned.shift_px == 3  # the rest is the space's own
-    assert not wide_space(recipe=Recipe(optimizer="adamw")).trained(BASE).identity_start
+    assert not wide_space(recipe=Recipe(optimizer="adamw")).fit(BASE).recipe.identity_start
 
 
 def test_a_key_tells_apart_what_is_trained_in_another_way():
     space = wide_space()
     plain, mirrored = ({**BASE, "training.flip": flip} for flip in (False, True))
-    assert space.grow(plain) == space.grow(mirrored)
-    assert space.key(plain) != space.key(mirrored)
-    assert space.key(plain) == space.key(dict(reversed(plain.items())))
+    assert space.fit(plain).net == space.fit(mirrored).net
+    assert space.fit(plain).key != space.fit(mirrored).key
+    assert space.fit(plain).key == space.fit(dict(reversed(plain.items()))).key
 
 
 def test_a_sample_of_an_older_study_has_the_usual_values():
     names = ("stem", "stage.widening", "training.flip")
     old = {name: value for name, value in BASE.items() if name not in names}
-    assert wide_space().key(old) == wide_space().key({**old, "stem": "learned", "stage.widening": 2, "training.flip": False})  # noqa: E501  # fmt: skip
+    assert wide_space().fit(old).key == wide_space().fit({**old, "stem": "learned", "stage.widening": 2, "training.flip": False}).key  # noqa: E501  # fmt: skip
 
 
 def test_plain_is_a_chain_and_separable_has_no_wide_kernel_over_channels():
     space = wide_space()
-    assert space.grow({**BASE, "block": "plain"}).is_chain
-    separable = space.grow({**BASE, "block": "separable"})
+    assert space.fit({**BASE, "block": "plain"}).net.is_chain
+    separable = space.fit({**BASE, "block": "separable"}).net
     assert separable.is_chain
     wide = [c.name for c in separable.layers if isinstance(c, Conv2D) and c.kernel_size != (1, 1)]
     assert wide == ["stem"]
@@ -289,7 +292,7 @@ def test_plain_is_a_chain_and_separable_has_no_wide_kernel_over_channels():
 @pytest.mark.parametrize("how", WIDE["downsampling"])
 def test_each_stage_halves_the_map_and_doubles_the_filters(block, how):
     """All but the first; a pooled net's first as well."""
-    net = wide_space().grow({**BASE, "block": block, "downsampling": how, "input.size": "64x48", "stage.count": 4})
+    net = wide_space().fit({**BASE, "block": block, "downsampling": how, "input.size": "64x48", "stage.count": 4}).net
     costs = analyse(net)
     ends = [costs[f"stage{i}_conv2"].output_shape for i in (1, 2, 3, 4)]
     whole = [(64, 48, 4), (32, 24, 8), (16, 12, 16), (8, 6, 32)]
@@ -297,7 +300,7 @@ def test_each_stage_halves_the_map_and_doubles_the_filters(block, how):
 
 
 def test_filters_are_capped():
-    net = wide_space().grow({**BASE, "input.size": "64x64", "stage.filters": 128, "stage.count": 4})
+    net = wide_space().fit({**BASE, "input.size": "64x64", "stage.filters": 128, "stage.count": 4}).net
     filters = [layer.filters for layer in net.layers if isinstance(layer, Conv2D)]
     assert max(filters) == MAX_FILTERS == 512
 
@@ -306,12 +309,12 @@ def test_filters_are_capped():
 def test_a_small_map_has_fewer_stages_than_were_asked(size, strides, stages):
     """From 8 px to 4 and to 2: below 4 px nothing is halved."""
     sample = {**BASE, "input.size": size, "stem.strides": strides, "stage.count": 4}
-    assert wide_space().stages(sample) == stages
+    assert wide_space().fit(sample).grown.stages == stages
 
 
 def test_normalisation_replaces_biases():
     space = wide_space()
-    with_norm, without = (space.grow({**BASE, "normalization": n}) for n in WIDE["normalization"])
+    with_norm, without = (space.fit({**BASE, "normalization": n}).net for n in WIDE["normalization"])
     convs = [layer for layer in with_norm.layers if isinstance(layer, Conv2D)]
     assert sum(isinstance(layer, BatchNormalization) for layer in with_norm.layers) == len(convs)
     assert not any(layer.use_bias for layer in convs)
@@ -320,9 +323,9 @@ def test_normalisation_replaces_biases():
 
 
 def test_valid_padding_loses_the_border_where_the_map_allows():
-    net = wide_space().grow({**BASE, "padding": "valid", "stem.kernel_size": 7})
+    net = wide_space().fit({**BASE, "padding": "valid", "stem.kernel_size": 7}).net
     assert analyse(net)["stem"].output_shape[:2] == (26, 14)
-    tiny = wide_space().grow({**BASE, "padding": "valid", "stem.kernel_size": 7, "input.size": "8x8"})
+    tiny = wide_space().fit({**BASE, "padding": "valid", "stem.kernel_size": 7, "input.size": "8x8"}).net
     assert analyse(tiny)["stem"].output_shape[:2] == (8, 8)  # under 4 px nothing would be left to convolve
 
 
@@ -336,6 +339,6 @@ def test_every_choice_has_a_meaning_and_reduced_values_are_legal():
 
 def test_latency_predictions_grow_with_the_net():
     space = wide_space(latency=LATENCY)
-    times = [space.cost(space.grow({**BASE, "stage.filters": w}))["latency_ms"] for w in WIDTHS]
+    times = [space.cost(space.fit({**BASE, "stage.filters": w}).net)["latency_ms"] for w in WIDTHS]
     assert times == sorted(times)
     assert times[0] > 0

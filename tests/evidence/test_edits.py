@@ -40,7 +40,7 @@ PLAIN = Subject(NET)
 @pytest.fixture(scope="module")
 def chosen() -> Subject:
     given = advice()
-    return Subject(given.net, given.recipe, given.space, given.sample)
+    return Subject(given.net, given.recipe, given.sample)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_choice_of_the_space(chosen):
     now = chosen.sample["stage.kernel_size"]
     edit = named(chosen, f"stage.kernel_size={now + 2}")
     assert (edit.before, edit.after) == (now, now + 2)
-    assert edit.net == chosen.space.grow({**chosen.sample, "stage.kernel_size": now + 2})
+    assert edit.net == chosen.space.fit({**chosen.sample, "stage.kernel_size": now + 2}).net
     assert edit.sample["stage.kernel_size"] == now + 2
     assert edit.recipe == chosen.recipe
     assert named(chosen, "stage1_conv1.kernel_size=7").sample == {}  # one layer of it is of no sample
@@ -173,7 +173,7 @@ def test_a_layer_that_is_named_as_a_choice_can_be_what_no_sample_is(chosen):
 
 def test_a_change_that_needs_others_to_keep_the_goal_is_refused():
     given = advice("accuracy where params<4k")
-    subject = Subject(given.net, given.recipe, given.space, given.sample)
+    subject = Subject(given.net, given.recipe, given.sample)
     with pytest.raises(UnusableInput, match="goal's limits|would become|would also change"):
         named(subject, "stage.kernel_size=31")
 

@@ -429,7 +429,7 @@ def _joined(paths: list[list[str]]) -> set[tuple[int, int]]:
 def test_wires_stand_for_the_edges(seed: int) -> None:
     rng = random.Random(seed)
     grown = space((32, 32, 3), 5)
-    nets = [grown.grow(grown.sample(rng)) for _ in range(3)]
+    nets = [grown.sample(rng).net for _ in range(3)]
     a, b = Conv2D(4, 1, name="a"), Conv2D(4, 1, name="b", inputs=("input",))
     nets.append(Net((4, 4, 3), (a, b, Add(inputs=("a", "b"), name="c"), Add(inputs=("a", "c"), name="d"))))
     for net in nets:

@@ -38,12 +38,11 @@ JUDGED = Verdict(scored(GIVEN.sample, GIVEN.net, 0.5), (), (), (), 0.1)
 
 def result(given_, sample, score: float | None, stage: str = STAGE, **trial) -> Result:
     """A made-up training of `sample`; it failed where there is no score."""
-    space = given_.space
-    net = space.grow(sample)
-    run = Trial(f"{stage}-{net.id}", stage, space.fit(sample), net, space.trained(sample), epochs=8, **trial)
+    fitted = given_.space.fit(sample)
+    run = Trial(f"{stage}-{fitted.net.id}", stage, dict(fitted), fitted.net, fitted.recipe, epochs=8, **trial)
     if score is None:
         return Result(run, "failed", reason="made up")
-    return Result(run, "done", score, answers(score, 1000), space.cost(net), images_per_second=1e4)
+    return Result(run, "done", score, answers(score, 1000), fitted.cost, images_per_second=1e4)
 
 
 def ladder(scores=(), given_=GIVEN, top: float = 0.99) -> Ladder:
@@ -59,7 +58,7 @@ MADE: dict[str, list] = {}
 def made(goal: str, given_) -> list:
     """The rungs below the advised net, made once."""
     if goal not in MADE:
-        MADE[goal] = rungs(given_.space, given_.sample, given_.space.goal.cheapest.metric)
+        MADE[goal] = rungs(given_.sample, given_.space.goal.cheapest.metric)
     return MADE[goal]
 
 
@@ -70,7 +69,7 @@ def made(goal: str, given_) -> list:
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (12, 12, 1)])
 def test_each_rung_is_about_half_as_dear_as_the_one_above(metric, shape):
     given_ = advice(goal=f"{metric} where accuracy>=0.9", shape=shape)
-    cost = [given_.space.cost(given_.space.grow(s))[metric] for s in rungs(given_.space, given_.sample, metric)]
+    cost = [rung.cost[metric] for rung in rungs(given_.sample, metric)]
     dearest = given_.space.cost(given_.net)[metric]
     times = [dearest / each for each in cost]
     assert times == sorted(times)
@@ -80,18 +79,17 @@ def test_each_rung_is_about_half_as_dear_as_the_one_above(metric, shape):
 
 
 def test_latency_is_measured_so_macs_make_the_ladder():
-    assert rungs(GIVEN.space, GIVEN.sample, "latency_ms") == rungs(GIVEN.space, GIVEN.sample, "macs")
+    assert rungs(GIVEN.sample, "latency_ms") == rungs(GIVEN.sample, "macs")
 
 
 def test_rungs_keep_the_limits_of_the_goal():
     given_ = advice(goal="macs where accuracy>=0.9 and params<30k", shape=(28, 28, 1))
-    assert all(analyse(given_.space.grow(s)).total.params < 30_000 for s in rungs(given_.space, given_.sample, "macs"))
+    assert all(analyse(rung.net).total.params < 30_000 for rung in rungs(given_.sample, "macs"))
 
 
 def test_the_teacher_that_is_small_already_has_no_rungs():
-    assert (
-        rungs(GIVEN.space, {**GIVEN.sample, "stage.filters": 4, "stem.strides": 2, "block": "separable"}, "macs") == []
-    )
+    small = {"stage.filters": 4, "stem.strides": 2, "block": "separable"}
+    assert rungs(GIVEN.space.fit({**GIVEN.sample, **small}), "macs") == []
 
 
 # --- the order -----------------------------------------------------------------------------------
@@ -224,8 +222,8 @@ def folder(tmp_path) -> Path:
 def small(**fields) -> Trial:
     given_ = advice(shape=(12, 12, 1))
     sample = given_.space.fit({**given_.sample, "stage.filters": 8})
-    recipe = replace(given_.space.trained(sample), **fields.pop("recipe", {}))
-    return Trial("t", "x", sample, given_.space.grow(sample), recipe, epochs=2, **fields)
+    recipe = replace(sample.recipe, **fields.pop("recipe", {}))
+    return Trial("t", "x", dict(sample), sample.net, recipe, epochs=2, **fields)
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -38,7 +38,7 @@ def test_at_most_count_fitted_samples_inside_the_limits(name, results, count):
     for sample in samples:
         assert GIVEN.space.fit(sample) == sample
         assert set(sample) == {choice.name for choice in GIVEN.space.choices}
-        assert analyse(GIVEN.space.grow(sample)).total.params <= 40_000
+        assert analyse(sample.net).total.params <= 40_000
 
 
 @every_strategy
@@ -55,7 +55,7 @@ def test_pure(name, results):
 @every_situation
 def test_nets_and_their_training_are_distinct_and_new(name, results):
     samples = STRATEGIES[name](GIVEN, results, 12, 0)
-    keys = [(GIVEN.space.grow(sample).id, GIVEN.space.trained(sample)) for sample in samples]
+    keys = [(sample.net.id, sample.recipe) for sample in samples]
     assert len(set(keys)) == len(keys)
     assert not set(keys) & {(r.trial.net.id, r.trial.recipe) for r in results}
 
@@ -93,25 +93,25 @@ def test_under_a_limit_a_change_that_needs_another_is_not_proposed():
 
 
 def test_distinct_keeps_order_and_leaves_out_what_was_seen():
-    samples = [r.trial.sample for r in RESULTS]
-    kept = distinct(GIVEN.space, [*samples, *samples])
-    keys = [GIVEN.space.key(sample) for sample in kept]
-    assert keys == list(dict.fromkeys(GIVEN.space.key(sample) for sample in samples))
-    assert distinct(GIVEN.space, kept, keys) == []
+    samples = [GIVEN.space.fit(r.trial.sample) for r in RESULTS]
+    kept = distinct([*samples, *samples])
+    keys = [sample.key for sample in kept]
+    assert keys == list(dict.fromkeys(sample.key for sample in samples))
+    assert distinct(kept, keys) == []
     assert tried(RESULTS) == {(r.trial.net.id, r.trial.recipe) for r in RESULTS}
 
 
 def test_a_net_that_is_trained_in_another_way_is_another():
     free = advice(shape=(24, 24, 1))
-    twin = {**free.sample, race.FLIP: True}
-    assert free.space.grow(twin) == free.net
-    assert distinct(free.space, [free.sample, twin], [free.space.key(free.sample)]) == [twin]
+    twin = free.space.fit({**free.sample, race.FLIP: True})
+    assert twin.net == free.net
+    assert distinct([free.sample, twin], [free.sample.key]) == [twin]
 
 
 # --- the race ------------------------------------------------------------------------------------
 
 FREE = advice(shape=(24, 24, 1), counts=(300, 300))
-TWIN = {**FREE.sample, race.FLIP: True}
+TWIN = FREE.space.fit({**FREE.sample, race.FLIP: True})
 HARMLESS = answers(0.8, 200) * 2  # as right on mirrored images as on the others
 HARMFUL = answers(0.8, 200) + answers(0.4, 200)
 
@@ -134,7 +134,7 @@ def test_a_race_ends_and_trains_its_leader(workers):
     waves = raced(FREE, plain_truth, workers, 12)
     assert 1 <= len(waves) <= 12
     assert all(1 <= len(wave) <= workers for wave in waves)
-    mine = race.parts(FREE, flat(waves), FREE.sample)
+    mine = race.parts(flat(waves), FREE.sample.key)
     assert len(mine) == (len(waves) if workers > 1 else race.FLIP_SEGMENTS)
     assert all(wave[0].trial.sample == FREE.sample for wave in waves if workers > 1)
     for before, after in itertools.pairwise(mine):  # one training, part after part
@@ -147,8 +147,8 @@ def test_a_race_of_a_small_space_ends_by_itself_for_one_worker(workers):
     tiny = advice(shape=(8, 8, 1), goal="accuracy where params<300")
     tiny = replace(tiny, space=replace(tiny.space, choices=tiny.space.choices[:8]))
     waves = raced(tiny, lambda sample, number: part(tiny, sample, number), workers, 30)
-    beside = [r for r in flat(waves) if tiny.space.key(r.trial.sample) != tiny.space.key(tiny.sample)]
-    firsts = [tiny.space.key(r.trial.sample) for r in beside if r.trial.span[0] == 0]
+    beside = [r for r in flat(waves) if tiny.space.fit(r.trial.sample).key != tiny.sample.key]
+    firsts = [tiny.space.fit(r.trial.sample).key for r in beside if r.trial.span[0] == 0]
     assert len(set(firsts)) == len(firsts)  # nothing is begun twice
     assert (len(waves) < 30) == (workers == 1)  # beside others the leader goes on as long as it is let
 
@@ -186,12 +186,12 @@ def test_whatever_becomes_of_the_trials_every_entry_is_valid_and_inside_the_limi
     assert results == before
     assert len(entries) <= workers
     ended = {r.trial.id: r for r in results}
-    keys = [GIVEN.space.key(entry.sample) for entry in entries]
+    keys = [entry.sample.key for entry in entries]
     assert len(set(keys)) == len(keys)
     assert not set(keys) & {(r.trial.net.id, r.trial.recipe) for r in results if r.status == "failed"}
     for entry, key in zip(entries, keys, strict=True):
         assert GIVEN.space.fit(entry.sample) == entry.sample
-        assert analyse(GIVEN.space.grow(entry.sample)).total.params <= 40_000
+        assert analyse(entry.sample.net).total.params <= 40_000
         if entry.after:
             assert ended[entry.after.trial.id] is entry.after
             assert key == (entry.after.trial.net.id, entry.after.trial.recipe)
@@ -256,10 +256,9 @@ def test_mirrored_images_may_lose_five_points_over_all_parts(lost, alike):
 
 def test_a_space_without_mirroring_has_no_twin():
     choices = tuple(c for c in FREE.space.choices if c.name != race.FLIP)
-    sample = {name: value for name, value in FREE.sample.items() if name != race.FLIP}
-    still = replace(FREE, space=replace(FREE.space, choices=choices), sample=sample)
+    still = replace(FREE, space=replace(FREE.space, choices=choices))
     assert race.twin(still) is None
-    assert race.leader(still, []) == sample
+    assert race.leader(still, []) == FREE.sample
 
 
 def test_a_twin_that_leads_takes_the_advised_nets_place_and_its_edits_are_mirrored():
@@ -269,7 +268,7 @@ def test_a_twin_that_leads_takes_the_advised_nets_place_and_its_edits_are_mirror
     waves = raced(FREE, truth, 3, 6)
     assert [wave[0].trial.sample for wave in waves] == [FREE.sample] * 2 + [TWIN] * 4
     assert all(r.trial.sample[race.FLIP] for wave in waves[2:] for r in wave)
-    mine = race.parts(FREE, flat(waves), TWIN)
+    mine = race.parts(flat(waves), TWIN.key)
     assert [r.trial.span[0] for r in mine] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
@@ -285,7 +284,7 @@ def test_where_the_advised_training_fails_its_twin_takes_over(workers):
     results = flat(waves)
     assert race.leader(FREE, results) == TWIN
     assert samples_of(results).count(dict(FREE.sample)) == 1  # what failed is not run again
-    assert race.parts(FREE, results, TWIN)
+    assert race.parts(results, TWIN.key)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -305,7 +304,7 @@ def test_a_later_part_that_fails_leaves_the_leader_where_it_was(workers):
 
     results = flat(raced(FREE, truth, workers, 6))
     assert race.leader(FREE, results) == FREE.sample
-    assert len(race.parts(FREE, results, FREE.sample)) == 1
+    assert len(race.parts(results, FREE.sample.key)) == 1
     assert sum(r.status == "failed" for r in results) == 1
 
 
@@ -322,7 +321,7 @@ def test_a_twin_that_fails_ends_the_question_of_mirroring(workers):
 def test_a_short_answer_to_an_interrupt_is_no_part_of_a_training():
     """Found here: its span is the whole schedule, so that the next part would have begun at its end, at no rate."""
     answer = part(FREE, FREE.sample, how={"span": (0.0, 1.0)})
-    assert race.parts(FREE, [answer], FREE.sample) == []
+    assert race.parts([answer], FREE.sample.key) == []
     assert race.wave(FREE, [answer], 1)[0].after is None
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from convwise.advice.recipes import RECIPE_RULES
 from convwise.advice.rules import RULES, Rule, Situation
+from convwise.core.configuration import MEANING, Draft, Value
 from convwise.core.goal import Goal
-from convwise.core.layers import Layer, parameters
-from convwise.core.net import Net
+from convwise.core.growth import Grown
 from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe, TrialsWord
-from convwise.core.space import MEANING, Choice, LatencyModel, Sample, Space, Value
+from convwise.core.space import Choice, LatencyModel, Space
 
 
 def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 300.0, threads: int = 2,
@@ -48,7 +47,7 @@ def _reason(rule: Rule, situation: Situation) -> Reason:
 
 
 def _space(facts: Fingerprint, goal: Goal, latency: LatencyModel | None, choices: tuple[Choice, ...],
-           chosen: Sample, recipe: Recipe) -> Space:  # fmt: skip
+           chosen: Draft, recipe: Recipe) -> Space:  # fmt: skip
     channels = facts.input_shape[2]
     choices = tuple(sorted(choices, key=lambda choice: list(MEANING).index(choice.name)))
     return Space(channels, len(facts.classes), facts.mean, facts.variance, choices, goal, latency, dict(chosen), recipe,
@@ -61,7 +60,7 @@ def _advice(space: Space, situation: Situation, reasons: tuple[Reason, ...]) -> 
                if value != situation.chosen[name]]  # fmt: skip
     replaced = {reason.parameter for reason in changed}
     kept = tuple(reason for reason in reasons if reason.parameter not in replaced)
-    return Advice(space, sample, space.grow(sample), (*kept, *changed))
+    return Advice(space, sample, (*kept, *changed))
 
 
 def _limited(name: str, wanted: Value, value: Value, goal: Goal) -> Reason:
@@ -78,7 +77,7 @@ def _recipe(situation: Situation) -> tuple[Recipe, list[Reason]]:
     return Recipe(**values), reasons
 
 
-def as_chosen(reasons: tuple[Reason, ...], sample: Sample, effects: Sequence[Effect]) -> tuple[Reason, ...]:
+def as_chosen(reasons: tuple[Reason, ...], sample: Draft, effects: Sequence[Effect]) -> tuple[Reason, ...]:
     """The reasons for `sample`, each with what trials said of it; where they overruled it, what they measured."""
     tried = [replace(reason, trials=said_by(effects, reason.parameter, reason.value)) for reason in reasons]
     return tuple(
@@ -109,7 +108,7 @@ WON_BECAUSE = {
 }
 
 
-def _overruled(reason: Reason, sample: Sample, effects: Sequence[Effect]) -> Reason:
+def _overruled(reason: Reason, sample: Draft, effects: Sequence[Effect]) -> Reason:
     value = sample[reason.parameter]
     effect = next(
         (e for e in effects if (e.parameter, e.before, e.after) == (reason.parameter, reason.value, value)), None
@@ -123,128 +122,17 @@ def _overruled(reason: Reason, sample: Sample, effects: Sequence[Effect]) -> Rea
     return Reason(reason.parameter, value, because, "trials", "this study", reason.trials)
 
 
-def _standing(because: str, source: str, measure: str = "literature") -> Reason:
-    return Reason("", None, because, measure, source)
+def layer_reasons(grown: Grown, reasons: tuple[Reason, ...]) -> dict[str, dict[str, dict[str, str]]]:
+    """layer name -> parameter -> {because, measure, source}, for every layer of a net and each of its parameters.
 
-
-# Reasons that are the same for every set of images.
-STANDING: dict[str, Reason] = {
-    "raw pixels": _standing("pixels 0-255 become 0-1 inside the network, so that raw images can be given to it",
-                            "Keras guide: preprocessing layers inside the model"),
-    "mean": _standing("each channel gets mean 0 over the training images", "LeCun et al. 1998", "mean"),
-    "variance": _standing("each channel gets deviation 1 over the training images", "LeCun et al. 1998", "variance"),
-    "constants": _standing("mean and variance are known before training: constants, not weights", "Keras guide"),
-    "one for each class": _standing("one output for each class", "softmax regression, Bridle 1990", "classes"),
-    "probabilities": _standing("softmax makes the outputs probabilities that add up to 1", "Bridle 1990"),
-    "one number": _standing("one output for the number, as it is: what is learnt has mean 0 and deviation 1",
-                            "linear regression"),
-    "target's unit": _standing("what is learnt has mean 0 and deviation 1; this brings it back to the unit of the "
-                               "target, so that exports answer in it", "LeCun et al. 1998, on inputs", "target"),
-    "a row": _standing("the classes read a row of numbers, not a map", "Keras guide"),
-    "whole windows": _standing("each window lies whole inside the map, so no border is made up; an odd last row or "
-                               "column is left out", "Keras's default"),
-    "epsilon": _standing("keeps the division finite in a channel that is even", "Keras's default"),
-    "momentum": _standing("the rate falls to zero at the end, so the running statistics must follow within ten steps",
-                          "airbench94 (Jordan 2024)"),
-    "shift and scale": _standing("learnt, so that a normalised channel can still take any mean and deviation",
-                                 "Ioffe & Szegedy 2015, section 3"),
-    "every direction": _standing("every direction that a patch of the images can vary in, in both signs: the "
-                                 "activation after it drops one sign of each", "airbench94 (Jordan 2024)"),
-    "whole patches": _standing("each patch lies whole inside the image: a made-up border could not be whitened",
-                               "airbench94 (Jordan 2024)"),
-    "learnt bias": _standing("the filters of the images stay as they are; a learnt summand of each is its threshold",
-                             "airbench94 (Jordan 2024)"),
-    "dilation": _standing("1: every px under the kernel is read; halving the map widens the field for less",
-                          "Yu & Koltun 2016 on what dilation costs"),
-    "one group": _standing("each output reads every channel; the separable block is the alternative that is tested",
-                           "Howard et al. 2017"),
-    "one each": _standing("one output for each channel; the 1x1 convolution after it mixes them", "Howard et al. 2017"),
-    "pointwise": _standing("1x1: mixes the channels, after the depthwise convolution has looked around",
-                           "Howard et al. 2017"),
-    "no bias": _standing("the normalisation after it takes every constant out, and adds its own",
-                         "Ioffe & Szegedy 2015, section 3.2"),
-    "bias": _standing("a learnt summand for each output: no normalisation after it adds one", "Keras's default"),
-    "later": _standing("the activation follows as a layer of its own, after the normalisation where there is one",
-                       "Ioffe & Szegedy 2015; He et al. 2016"),
-    "shortcut": _standing("1x1: only brings the block's input to the block's shape, so that the two can be added",
-                          "He et al. 2016"),
-    "inside": _standing("1: the map keeps its size; it is halved once a stage at most", "He et al. 2016"),
-    "block's size": _standing("residual and separable blocks keep the map's size, so that a sum fits and none shrinks",
-                              "He et al. 2016; Howard et al. 2017"),
-    "small map": _standing("'valid' would leave a map of under 4 px here", "the shape of the network", "input_shape"),
-}  # fmt: skip
-
-# The first pattern that fits "BLOCK STEM PADDING LAYER.PARAMETER=VALUE" (the parameter is empty for the layer itself)
-# names what decides: a choice, or a reason of STANDING.
-DECIDES: tuple[tuple[str, str], ...] = (
-    ("* rescaling.*", "raw pixels"),
-    ("* normalization.variance=*", "variance"),
-    ("* normalization.adapted=*", "constants"),
-    ("* normalization.*", "mean"),
-    ("* classes.units=*", "one for each class"),
-    ("* classes.use_bias=*", "bias"),
-    ("* classes.*", "probabilities"),
-    ("* number.use_bias=*", "bias"),
-    ("* number.*", "one number"),
-    ("* target.*", "target's unit"),
-    ("* head.keepdims=*", "a row"),
-    ("* head.*", "head"),
-    ("* dropout.*", "dropout"),
-    ("* *_pool.padding=*", "whole windows"),
-    ("* *_pool.c*=*", "whole windows"),
-    ("* *_pool.*", "downsampling"),
-    ("* *_norm.epsilon=*", "epsilon"),
-    ("* *_norm.momentum=*", "momentum"),
-    ("* *_norm.*=*", "shift and scale"),
-    ("* *_norm.", "normalization"),
-    ("* *_act.*", "activation"),
-    ("* *_out?.*", "activation"),
-    ("* *_add?.*", "block"),
-    ("* *.dilation_rate=*", "dilation"),
-    ("* *.groups=*", "one group"),
-    ("* *.depth_multiplier=*", "one each"),
-    ("* *.use_bias=False", "no bias"),
-    ("* whitening * stem.use_bias=*", "learnt bias"),
-    ("* *.use_bias=True", "bias"),
-    ("* *.activation=linear", "later"),
-    ("* *.activation=*", "activation"),
-    ("* *_shortcut?.*", "shortcut"),
-    ("* whitening * stem.filters=*", "every direction"),
-    ("* stem.filters=*", "stage.filters"),
-    ("* stage1_*.filters=*", "stage.filters"),
-    ("* *.filters=*", "stage.widening"),
-    ("* stem.kernel_size=*", "stem.kernel_size"),
-    ("separable * *_conv?.kernel_size=*", "pointwise"),
-    ("* *.kernel_size=*", "stage.kernel_size"),
-    ("* stem.strides=*", "stem.strides"),
-    ("* *.strides=(1, 1)", "inside"),
-    ("* *.strides=*", "downsampling"),
-    ("* whitening * stem.padding=*", "whole patches"),
-    ("* valid stem.padding=same", "small map"),
-    ("* stem.padding=*", "padding"),
-    ("p* valid *.padding=same", "small map"),  # plain and pooled
-    ("p* *.padding=*", "padding"),
-    ("* *.padding=*", "block's size"),
-    ("* stem.", "stem"),
-    ("* *.", "block"),
-)
-
-
-def layer_reasons(net: Net, reasons: tuple[Reason, ...]) -> dict[str, dict[str, dict[str, str]]]:
-    """layer name -> parameter -> {because, measure, source}, for every layer of a grown net and each of its parameters.
-
-    reasons: those of the net's own sample (see as_chosen). The parameter '' is the layer itself.
+    reasons: those of the net's own configuration (see as_chosen). The parameter '' is the layer itself.
     """
-    known = {**STANDING, **{reason.parameter: reason for reason in reasons}}
-    built = f"{known['block'].value} {known['stem'].value} {known['padding'].value}"
-    return {layer.name: _reasons_of(layer, built, known) for layer in net.layers}
+    known = {reason.parameter: reason for reason in reasons}
+    return {
+        layer: {parameter: _told(known[why] if isinstance(why, str) else why) for parameter, why in decided.items()}
+        for layer, decided in grown.why.items()
+    }
 
 
-def _reasons_of(layer: Layer, built: str, known: dict[str, Reason]) -> dict[str, dict[str, str]]:
-    keys = {"": "", **{p.name: f"{p.name}={getattr(layer, p.name)}" for p in parameters(layer)}}
-    found = {name: known[_decider(f"{built} {layer.name}.{key}")] for name, key in keys.items()}
-    return {name: {"because": r.because, "measure": r.measure, "source": r.source} for name, r in found.items()}
-
-
-def _decider(key: str) -> str:
-    return next(decider for pattern, decider in DECIDES if fnmatchcase(key, pattern))
+def _told(reason: Reason) -> dict[str, str]:
+    return {"because": reason.because, "measure": reason.measure, "source": reason.source}

@@ -7,14 +7,16 @@ reads a measure only where it was taken: without it another rule says so, and ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 from convwise.core.calculus import analyse
+from convwise.core.configuration import Draft, Value
 from convwise.core.records import Fingerprint, Pace
-from convwise.core.space import WIDTHS, Space, Value, parse_size
+from convwise.core.space import WIDTHS, Space
+from convwise.core.text import parse_size, times
 
 # What can decide beside a measure: facts of the images, this machine, what was asked, tried, published, found by us.
 DECIDERS = ("input_shape", "images", "classes", "target", "mean", "variance", "pace", "goal", "trials", "literature",
@@ -33,11 +35,11 @@ class Situation:
     pace: Pace
     final_seconds: float
     threads: int
-    chosen: Mapping[str, Value] = field(default_factory=dict)
+    chosen: Draft = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
-        return parse_size(str(self.chosen["input.size"]))
+        return parse_size(self.chosen["input.size"])
 
     @property
     def images(self) -> int:
@@ -55,7 +57,7 @@ class Situation:
         """Predicted epochs of the final training with so many filters in the first stage; all else must be chosen."""
         facts = self.facts
         space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, (), target=facts.target)
-        total = analyse(space.grow({**self.chosen, "stage.filters": filters})).total
+        total = analyse(space.fit({**self.chosen, "stage.filters": filters}).net).total
         seconds = self.pace.seconds(total.macs, total.activation_bytes) * self.images / self.threads
         return self.final_seconds / seconds
 
@@ -91,18 +93,13 @@ def measured(name: str) -> Callable[[Situation], bool]:
     return lambda s: name in s.facts
 
 
-def size_name(rows: float, columns: float) -> str:
-    """(64, 48) -> '64x48'."""
-    return f"{round(rows)}x{round(columns)}"
-
-
 def other_sizes(s: Situation) -> tuple[str, ...]:
     """Three quarters and four thirds of the proposed size, as far as the images reach; none for small images."""
     rows, columns, _ = s.facts.input_shape
     if max(rows, columns) <= 48:
         return ()
     reachable = [f for f in (3 / 4, 3 / 2) if rows * f <= s.facts.shape[0] and columns * f <= s.facts.shape[1]]
-    return tuple(size_name(8 * round(rows * f / 8), 8 * round(columns * f / 8)) for f in reachable)
+    return tuple(times((8 * round(rows * f / 8), 8 * round(columns * f / 8))) for f in reachable)
 
 
 def stages_for(s: Situation) -> int:
@@ -118,25 +115,27 @@ def stages_for(s: Situation) -> int:
 
 
 def wanted_epochs(images: int) -> float:
-    """How often the training should see every image: 160,000 views, within 8 and 40 epochs.
-
-    With fewer, a net of half the width is as good at equal time (docs/findings.md, 'width and epochs').
-    """
+    """How often the training should see every image: 160,000 views, within 8 and 40 epochs."""
     return min(max(160_000 / images, 8), 40)
+
+
+def fewest_epochs(images: int) -> float:
+    """Below this a narrower net is better at equal time, above it a wider (docs/findings.md, 'width and epochs')."""
+    return min(wanted_epochs(images), 17)
 
 
 def width_for(s: Situation) -> int:
     """The most filters with which the final training still sees every image often enough."""
-    affordable = [w for w in WIDTHS if NARROWEST <= w <= WIDEST and s.epochs(w) >= wanted_epochs(s.images)]
+    affordable = [w for w in WIDTHS if NARROWEST <= w <= WIDEST and s.epochs(w) >= fewest_epochs(s.images)]
     return max(affordable, default=NARROWEST)
 
 
 def why_width(s: Situation) -> str:
     """What holds of the chosen width: it is too much already, or as much as there is time for, or the widest start."""
-    width, wanted = int(s.chosen["stage.filters"]), f"the {wanted_epochs(s.images):.0f} that a full schedule wants"
+    width, wanted = s.chosen["stage.filters"], f"the {fewest_epochs(s.images):.0f} that a wide network needs"
     epochs = s.epochs(width)
     seen = f"with {width} the final training here sees each of the {s.images:,} images about {epochs:.0f} times"
-    if epochs < wanted_epochs(s.images):
+    if epochs < fewest_epochs(s.images):
         return f"{seen}, fewer than {wanted}; {NARROWEST} is the narrowest start"
     if width == WIDEST:
         return f"{seen}, no fewer than {wanted}; wider nets are left to the trials"
@@ -145,7 +144,7 @@ def why_width(s: Situation) -> str:
 
 def near_widths(s: Situation) -> tuple[int, ...]:
     """The widths of about two thirds and three halves of the chosen one, and half."""
-    at = WIDTHS.index(int(s.chosen["stage.filters"]))
+    at = WIDTHS.index(s.chosen["stage.filters"])
     return tuple(WIDTHS[i] for i in (at - 1, at + 1, at - 2) if 1 <= i < len(WIDTHS))
 
 
@@ -158,7 +157,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "input.size",
         lambda s: "resolution_sensitivity" in s.facts and max(s.facts.shape[:2]) > 48,
-        lambda s: size_name(*s.facts.input_shape[:2]),
+        lambda s: times(s.facts.input_shape[:2]),
         lambda s: s.facts.input_reason,
         "Richter, ICANN 2021: every net has a preferred input size, driven by its discriminative features",
         "resolution_sensitivity",
@@ -167,7 +166,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "input.size",
         always,
-        lambda s: size_name(*s.facts.input_shape[:2]),
+        lambda s: times(s.facts.input_shape[:2]),
         lambda s: s.facts.input_reason,
         STEPS_PER_SECOND_FIRST,
         "input_shape",

@@ -226,9 +226,8 @@ def advise(
     sizes, clock = (len(read.train), len(read.valid)), Clock(parse_duration(budget), time.monotonic())
     planned = str(plan.planned(advice, sizes, clock, ThisMachine()))
     if as_json:
-        layers = layer_reasons(advice.net, advice.reasons)
-        cost = advice.space.cost(advice.net)
-        print(json.dumps({**to_json(advice), "cost": cost, "layers": layers, "plan": planned}))
+        layers = layer_reasons(advice.sample.grown, advice.reasons)
+        print(json.dumps({**to_json(advice), "cost": advice.sample.cost, "layers": layers, "plan": planned}))
         return
     from convwise.formats import keras
     from convwise.output.words import short
@@ -238,7 +237,7 @@ def advise(
     for reason in advice.reasons:
         rows.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
     out().print(rows)
-    cost = advice.space.cost(advice.net)
+    cost = advice.sample.cost
     costs = [f"{short(cost['params'])} parameters", f"{short(cost['macs'])} macs"]
     costs += [f"{short(cost['activation_bytes'])}B of activations"]
     costs += [f"{cost['latency_ms']:.3g} ms an image (predicted)"] if "latency_ms" in cost else []

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from convwise.core.configuration import Configuration, Draft
 from convwise.core.goal import Goal as Goal
 from convwise.core.goal import Limit as Limit
 from convwise.core.net import Net
+from convwise.core.reasons import Reason as Reason
+from convwise.core.reasons import TrialsWord as TrialsWord
 from convwise.core.recipe import Recipe as Recipe
 from convwise.core.score import ACCURACY, Score, Target, score_of, significant
-from convwise.core.shown import Screen, Shown, plain, times
-from convwise.core.space import Sample, Space
+from convwise.core.shown import Screen, Shown, plain
+from convwise.core.space import Space
+from convwise.core.text import times
 
 VerdictWord = Literal["matters", "no difference", "not resolved"]
-TrialsWord = Literal["confirmed", "refuted", "not resolved"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Fingerprint(Shown):
 class Trial:
     """One planned training run.
 
+    sample: the values of its configuration; none where its net is an edit that no space has.
     Exactly one of `seconds` (wall clock of the training loop) and `epochs` (counted, parts of one too) is set.
     part: 'train' holds the validation part back, 'all' trains on everything not sealed.
     resumes: the id of the trial whose weights this one starts from, or ''.
@@ -105,7 +109,7 @@ class Trial:
 
     id: str
     stage: str
-    sample: Sample
+    sample: Draft
     net: Net
     recipe: Recipe = Recipe()
     seconds: float | None = None
@@ -116,6 +120,11 @@ class Trial:
     threads: int = 1
     span: tuple[float, float] = (0.0, 1.0)
     teacher: str = ""
+
+    @property
+    def key(self) -> tuple[str, Recipe]:
+        """What tells trainings apart, as `Configuration.key`: the net, and how it is trained."""
+        return self.net.id, self.recipe
 
 
 @dataclass(frozen=True)
@@ -195,42 +204,41 @@ class Result:
         return tuple(float(each == "1") for each in correct) or tuple(map(score.score, errors))
 
 
-@dataclass(frozen=True)
-class Reason:
-    """Why a parameter has its value.
-
-    measure: what decided, a measure's name or one of rules.DECIDERS; source: of the rule; trials: what trials of
-    other values said of the rule, None where there were none.
-    """
-
-    parameter: str
-    value: Any
-    because: str
-    measure: str = ""
-    source: str = ""
-    trials: TrialsWord | None = None
-
-
 ASKED = ("kernel_size", "filters", "strides", "padding", "activation")  # parameters that people ask about
 
 
 @dataclass(frozen=True, repr=False)
 class Advice(Shown):
-    """What to start with: the space worth testing, the first sample and its net, a reason for each choice."""
+    """What to start with: the space worth testing, the first configuration of it, a reason for each choice."""
 
     space: Space
-    sample: Sample
-    net: Net
+    sample: Configuration
     reasons: tuple[Reason, ...]
+
+    @property
+    def net(self) -> Net:
+        """The advised net."""
+        return self.sample.net
 
     @property
     def recipe(self) -> Recipe:
         """How the advised net is trained."""
-        return self.space.trained(self.sample)
+        return self.sample.recipe
+
+    def to_json(self) -> dict[str, Any]:
+        """With the net that the sample grows into."""
+        parts = {"space": self.space, "sample": self.sample, "net": self.net, "reasons": self.reasons}
+        return {name: to_json(part) for name, part in parts.items()}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Advice:
+        """The advice that `to_json` wrote: its sample keeps the limits of the space already."""
+        space: Space = from_json(Space, data["space"])
+        return Advice(space, space.fit(data["sample"]), from_json(tuple[Reason, ...], data["reasons"]))
 
     def screen(self) -> Screen:
         """The network in a line, its cost, and a reason for each parameter, those first that people ask about."""
-        cost = self.space.cost(self.net)
+        cost = self.sample.cost
         order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in ASKED)
         told = f"{cost['params']:,} parameters, {cost['macs']:,} multiply-accumulates"
         told += f", {cost['latency_ms']:.3g} ms an image (predicted)" if "latency_ms" in cost else ""
@@ -244,7 +252,7 @@ class Advice(Shown):
         )
 
 
-def described(sample: Sample, input_shape: Sequence[int]) -> str:
+def described(sample: Draft, input_shape: Sequence[int]) -> str:
     """The network of a sample in one line."""
     stem, kernel = (f"{size}x{size}" for size in (sample["stem.kernel_size"], sample["stage.kernel_size"]))
     return (
@@ -308,13 +316,13 @@ class Verdict:
 
 
 def to_json(record: Any) -> Any:
-    """The record as plain JSON values; a Net inside becomes its own JSON form."""
-    if isinstance(record, Net):
+    """The record as plain JSON values, in its own form where it has one."""
+    if hasattr(record, "to_json"):
         return record.to_json()
-    if hasattr(record, "__dataclass_fields__"):
-        return {name: to_json(getattr(record, name)) for name in record.__dataclass_fields__}
     if isinstance(record, Mapping):
         return {str(key): to_json(value) for key, value in record.items()}
+    if hasattr(record, "__dataclass_fields__"):
+        return {name: to_json(getattr(record, name)) for name in record.__dataclass_fields__}
     if isinstance(record, (list, tuple)):
         return [to_json(value) for value in record]
     return record
@@ -324,8 +332,8 @@ def from_json(kind: Any, data: Any) -> Any:
     """The inverse of `to_json` for the record type (or annotation) `kind`."""
     if data is None or kind is Any:
         return tuple(data) if isinstance(data, list) else data
-    if kind is Net:
-        return Net.from_json(data)
+    if hasattr(kind, "from_json"):
+        return kind.from_json(data)
     if hasattr(kind, "__dataclass_fields__"):
         kinds = get_type_hints(kind)
         return kind(**{name: from_json(kinds[name], value) for name, value in data.items() if name in kinds})

@@ -106,11 +106,6 @@ def plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def times(numbers: Sequence[Any]) -> str:
-    """(224, 224, 3) -> '224x224x3'."""
-    return "x".join(map(str, numbers))
-
-
 def _wrapped(texts: Sequence[str], most: int) -> list[str]:
     """Each text on lines of its own, `most` in all; what does not fit ends in '...'."""
     lines = [line for text in texts for line in textwrap.wrap(text, COLUMNS, subsequent_indent="  ")]

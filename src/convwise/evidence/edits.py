@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from convwise.core.calculus import analyse
+from convwise.core.configuration import Configuration, Draft
 from convwise.core.layers import Activation, Conv2D, DepthwiseConv2D, Layer, SeparableConv2D, parameters
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
 from convwise.core.records import Recipe
-from convwise.core.space import Choice, Sample, Space
+from convwise.core.space import Choice, Space
 from convwise.evidence.experiment import Edit
 
 FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
@@ -32,15 +33,19 @@ ENDS = ("linear", "softmax", "sigmoid")  # activations that are no choice
 
 @dataclass(frozen=True)
 class Subject:
-    """What is edited: a network, and where a study chose it, the space and its sample there.
+    """What is edited: a network, and where a study chose it, its configuration there.
 
     recipe: how it was trained, or None where that is not known.
     """
 
     net: Net
     recipe: Recipe | None = None
-    space: Space | None = None
-    sample: Sample = field(default_factory=dict)
+    sample: Configuration | None = None
+
+    @property
+    def space(self) -> Space | None:
+        """Where a study chose it from."""
+        return self.sample.space if self.sample else None
 
     @property
     def choices(self) -> Mapping[str, Choice]:
@@ -94,26 +99,25 @@ def questions(subject: Subject, evidence: Sequence[Mapping[str, Any]] = ()) -> l
 
 def _of_space(subject: Subject, name: str, text: str) -> Edit:
     """One choice of the space, and nothing else, at another value."""
-    assert subject.space
-    choice, before = subject.choices[name], subject.space.fit(subject.sample)
+    assert subject.sample
+    choice, before = subject.choices[name], subject.sample
     value = _legal(choice, text)
     try:
-        after = subject.space.fit({**subject.sample, name: value})
-        net, recipe = subject.space.grow(after), trained(subject.space, after, subject.recipe)
+        after = before.space.fit({**before, name: value})
     except Infeasible as error:
         raise UnusableInput(f"{FLAG} {name}={text}", error.problem.what, error.problem.expected) from error
-    if others := [each for each in after if after[each] != before.get(each) and each != name]:
-        changes = ", ".join(f"{each} {before.get(each)} -> {after[each]}" for each in others)
+    if others := [each for each in after if after[each] != before[each] and each != name]:
+        changes = ", ".join(f"{each} {before[each]} -> {after[each]}" for each in others)
         what = f"would also change {changes}, to keep the goal's limits"
         raise UnusableInput(f"{FLAG} {name}={text}", what, f"a value that does not; {name} is {before[name]}")
     if after[name] != value:
         what = f"would become {after[name]}"
         raise UnusableInput(f"{FLAG} {name}={text}", what, "one of " + ", ".join(map(str, choice.legal)))
-    if (net.id, recipe) == (subject.net.id, subject.recipe):
+    if after.key == (subject.net.id, subject.recipe):
         is_so = value == before[name]
         what = "is what the network has" if is_so else f"gives the same network as {name}={before[name]}"
         raise UnusableInput(f"{FLAG} {name}={text}", what, _other(choice, before[name]))
-    return Edit(name, net, before[name], value, recipe, after)
+    return Edit(name, after.net, before[name], value, after.recipe, dict(after))
 
 
 def _legal(choice: Choice, text: str) -> Any:
@@ -134,13 +138,6 @@ def _legal(choice: Choice, text: str) -> Any:
 def _other(choice: Choice, now: Any) -> str:
     others = [str(value) for value in choice.legal if value != now]
     return "another value, such as " + ", ".join(others) if others else "another value"
-
-
-def trained(space: Space, sample: Sample, recipe: Recipe | None) -> Recipe | None:
-    """How the net of a sample is trained: a space may let the sample say it."""
-    says = getattr(space, "trained", None)
-    found: Recipe | None = says(sample) if says else recipe
-    return found
 
 
 def _of_layer(subject: Subject, name: str, parameter: str, text: str) -> Edit:
@@ -261,7 +258,7 @@ def _example(subject: Subject) -> str:
 def _general(subject: Subject, parameter: str) -> Iterator[Edit]:
     """A parameter of the question at other values: by choices of the space, else of all convolutions at once."""
     choices = [choice for name, choice in subject.choices.items() if name.rpartition(".")[2] == parameter]
-    texts = [f"{choice.name}={value}" for choice in choices for value in _nearest(choice, subject.sample)]
+    texts = [f"{choice.name}={value}" for choice in choices for value in _nearest(choice, subject.sample or {})]
     if not choices:
         layer = next((layer for layer in subject.net.layers if _bears_on(parameter, layer)), None)
         where = f"{layer.name}." if layer and parameter == "strides" else ""  # of every layer it would be nonsense
@@ -284,7 +281,7 @@ def _possible(subject: Subject, texts: Sequence[str]) -> Iterator[Edit]:
             continue
 
 
-def _nearest(choice: Choice, sample: Sample) -> list[Any]:
+def _nearest(choice: Choice, sample: Draft) -> list[Any]:
     """A few other values: of numbers the nearest ones, one on each side first."""
     now = sample.get(choice.name, choice.values[0])
     others = [value for value in choice.values if value != now]

@@ -17,12 +17,12 @@ import numpy as np
 
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock, duration
+from convwise.core.configuration import Draft
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Effect, Pace, Recipe, Result, Trial
 from convwise.core.score import ACCURACY, Score, score_of
-from convwise.core.space import Sample
 from convwise.evidence.effects import repeated_effect
 from convwise.training import train
 from convwise.training.runners import Runner
@@ -49,7 +49,7 @@ class Base:
 
     net: Net
     recipe: Recipe | None = None
-    sample: Sample = field(default_factory=dict)
+    sample: Draft = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Edit:
     before: Any = "as it is"
     after: Any = "edited"
     recipe: Recipe | None = None
-    sample: Sample = field(default_factory=dict)
+    sample: Draft = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class _Arm:
 
     net: Net
     recipe: Recipe
-    sample: Sample
+    sample: Draft
 
 
 Job = tuple[int, int]  # number of the net (0 is the base, edits count from 1), seed
@@ -317,7 +317,7 @@ class _Run:
             for result in self.kept()
             if result.trial.seconds == seconds
             for number, arm in enumerate(self.arms)
-            if (result.trial.net.id, result.trial.recipe) == (arm.net.id, arm.recipe)
+            if result.trial.key == (arm.net.id, arm.recipe)
         }
 
     def kept(self) -> Iterator[Result]:

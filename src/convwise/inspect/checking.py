@@ -23,8 +23,9 @@ from convwise.core.field import Field
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
-from convwise.core.shown import Screen, Shown, times
+from convwise.core.shown import Screen, Shown
 from convwise.core.task import kind_of
+from convwise.core.text import times
 from convwise.core.verb import verb
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted

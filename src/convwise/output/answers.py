@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from convwise.core.check import findings
+from convwise.core.configuration import Draft
 from convwise.core.net import Net
 from convwise.core.records import Effect, Reason
-from convwise.core.space import Sample
 from convwise.output.words import gain, horizon, plain, span
 
 Tag = Literal["tested", "measured", "convention"]
@@ -30,7 +30,7 @@ class Question:
 
     title: str
     parameters: tuple[str, ...]
-    value: Callable[[Sample], str]
+    value: Callable[[Draft], str]
 
 
 @dataclass(frozen=True)
@@ -45,27 +45,27 @@ class Card:
     tried: tuple[str, ...]
 
 
-def _kernel(sample: Sample) -> str:
+def _kernel(sample: Draft) -> str:
     inside, stem = (f"{sample[name]}×{sample[name]}" for name in ("stage.kernel_size", "stem.kernel_size"))
     return inside if inside == stem else f"{inside}, stem {stem}"
 
 
-def _filters(sample: Sample) -> str:
+def _filters(sample: Draft) -> str:
     later = sample.get("stage.widening", 2)
     return f"{sample['stage.filters']}" + (f", later stages {later} times that" if later == 4 else ", doubled by stage")
 
 
-def _strides(sample: Sample) -> str:
+def _strides(sample: Draft) -> str:
     return "1" if sample["stem.strides"] == 1 else f"{sample['stem.strides']} in the stem, then 1"
 
 
-def _depth(sample: Sample) -> str:
+def _depth(sample: Draft) -> str:
     stages, convs = int(sample["stage.count"]), int(sample["stage.convs"])
     each = f"{convs} convolution{'s' * (convs != 1)}"
     return f"{stages} stages of {each}" if stages > 1 else f"1 stage of {each}"
 
 
-def _of(name: str) -> Callable[[Sample], str]:
+def _of(name: str) -> Callable[[Draft], str]:
     return lambda sample: plain(sample[name])
 
 
@@ -82,7 +82,7 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
-def cards(given: Sequence[Reason], told: Sequence[Effect], chosen: Sample) -> list[Card]:
+def cards(given: Sequence[Reason], told: Sequence[Effect], chosen: Draft) -> list[Card]:
     """The questions that the sample answers, those that people ask most first."""
     reasons = {reason.parameter: reason for reason in given}
     return [
@@ -93,7 +93,7 @@ def cards(given: Sequence[Reason], told: Sequence[Effect], chosen: Sample) -> li
     ]
 
 
-def _card(question: Question, reason: Reason, told: Sequence[Effect], chosen: Sample) -> Card:
+def _card(question: Question, reason: Reason, told: Sequence[Effect], chosen: Draft) -> Card:
     tried = tuple(_tried(e) for e in _about(question.parameters, told, chosen))
     tested: tuple[Tag, str] = ("tested", TESTED)
     tag, tagged = tested if tried else RESTS_ON.get(reason.measure, ("measured", MEASURED))
@@ -101,7 +101,7 @@ def _card(question: Question, reason: Reason, told: Sequence[Effect], chosen: Sa
     return Card(question.title, question.value(chosen), f"{because[:1].upper()}{because[1:]}.", tag, tagged, tried)
 
 
-def _about(parameters: Sequence[str], told: Sequence[Effect], chosen: Sample) -> list[Effect]:
+def _about(parameters: Sequence[str], told: Sequence[Effect], chosen: Draft) -> list[Effect]:
     """The last word on each change from or to the chosen value of these parameters."""
     last = {(e.parameter, e.before, e.after): e for e in told if e.parameter in parameters}
     return [e for e in last.values() if chosen.get(e.parameter) in (e.before, e.after)]
@@ -127,7 +127,7 @@ KNOWN: Mapping[str, tuple[str, str]] = {
 UNKNOWN = "not tested; `convwise measure` can tell what a change is worth"
 
 
-def second_thoughts(net: Net, told: Sequence[Effect], chosen: Sample) -> list[dict[str, Any]]:
+def second_thoughts(net: Net, told: Sequence[Effect], chosen: Draft) -> list[dict[str, Any]]:
     """Every warning that `check` has for the chosen net, with what trials say of it, or what is known elsewhere."""
     rows = []
     for finding in findings(net):

@@ -147,7 +147,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "reasons": {
             "verdict": to_json(material.verdict.reasons),
             "choices": to_json(material.reasons),
-            "layers": layer_reasons(chosen.trial.net, material.reasons),
+            "layers": layer_reasons(material.advice.space.fit(chosen.trial.sample).grown, material.reasons),
         },
         "data": {
             "source": images.source,

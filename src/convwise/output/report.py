@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from convwise.core.calculus import analyse
+from convwise.core.configuration import MEANING, Draft
 from convwise.core.layers import Conv2D, DepthwiseConv2D
 from convwise.core.net import Net
 from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Verdict
 from convwise.core.score import Score, score_of
-from convwise.core.space import MEANING, Sample
 from convwise.formats.written import answer_of, preparation
 from convwise.inspect.sight import EffectiveField
 from convwise.output import answers, plots, views, words
@@ -72,7 +72,7 @@ class Evidence:
     differences: Mapping[str, float]
     provenance: Mapping[str, Any]
     sight: EffectiveField | None = None
-    advised: Sample = field(default_factory=dict)
+    advised: Draft = field(default_factory=dict)
     task: str = "classify"
 
     @property
@@ -123,7 +123,7 @@ def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
     Path(path).write_text(text, encoding="utf-8", errors="replace")
 
 
-def renewed(text: str, told: Sequence[Effect], given: Sequence[Reason], chosen: Sample) -> str | None:
+def renewed(text: str, told: Sequence[Effect], given: Sequence[Reason], chosen: Draft) -> str | None:
     """The report `text` with what rests on effects written anew, and nothing else; None where it has no place for it.
 
     chosen: the sample. The rest of a report rests on images that were sealed, and are not opened again.
@@ -364,7 +364,7 @@ def _after(effect: Effect) -> str:
     return f"{sig(effect.seconds)} s" if effect.seconds else "equal epochs"
 
 
-def reasons(given: Sequence[Reason], told: Sequence[Effect], chosen: Sample) -> list[dict[str, Any]]:
+def reasons(given: Sequence[Reason], told: Sequence[Effect], chosen: Draft) -> list[dict[str, Any]]:
     """Every reason with what trials said of it; where they chose another value than the one reasoned for, that one."""
     return [
         {
@@ -439,7 +439,7 @@ def trials(evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _differences(sample: Sample, chosen: Sample) -> str:
+def _differences(sample: Draft, chosen: Draft) -> str:
     return ", ".join(f"{name} {plain(value)}" for name, value in sample.items() if chosen.get(name) != value)
 
 

@@ -1,6 +1,6 @@
-"""What to try next: a table of pure functions from the advice and the results so far to samples.
+"""What to try next: a table of pure functions from the advice and the results so far to configurations.
 
-A strategy is called as (advice, results, count, seed) and returns at most `count` samples, best
+A strategy is called as (advice, results, count, seed) and returns at most `count` configurations, best
 guesses first. It sees neither storage nor runner, so a crash or a rerun changes nothing.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from convwise.core.configuration import Configuration
 from convwise.core.records import Advice, Result
-from convwise.core.space import Sample
 from convwise.search import neighbours, random
 
 __all__ = ["judge", "ladder", "race", "searching", "stages"]
-Strategy = Callable[[Advice, Sequence[Result], int, int], list[Sample]]
+Strategy = Callable[[Advice, Sequence[Result], int, int], list[Configuration]]
 
 STRATEGIES: dict[str, Strategy] = {
     "neighbours": neighbours.propose,

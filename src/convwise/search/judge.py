@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from convwise.core.configuration import Configuration
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Effect, Reason, Result, Verdict
-from convwise.core.space import Sample
 from convwise.evidence.effects import RunVariance, carried, effect_of, verdicts
 from convwise.evidence.paired import standard_error
 from convwise.search import race
@@ -29,8 +29,8 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
         raise Infeasible("choose", what, "at least one finished trial", "a larger --budget, or fewer limits")
     effects = raced_effects(advice, ended)
     leading = race.leader(advice, raced)
-    ours = race.parts(advice, raced, leading) or [max(raced, key=lambda r: (r.trial.span, r.score or 0))]
-    edited = {effect: _edited(advice, raced, leading, effect) for effect in effects}
+    ours = race.parts(raced, leading.key) or [max(raced, key=lambda r: (r.trial.span, r.score or 0))]
+    edited = {effect: _edited(raced, leading, effect) for effect in effects}
     better = race.adopted([effect for effect, theirs in edited.items() if theirs])
     chosen = edited[better][-1] if better else ours[-1]
     source = "ours: docs/findings.md, 'judging early turns effects round'"
@@ -40,9 +40,9 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     return Verdict(chosen, effects, front(first, "macs"), (reason,), standard_error(chosen))
 
 
-def _edited(advice: Advice, raced: Sequence[Result], leading: Sample, effect: Effect) -> list[Result]:
+def _edited(raced: Sequence[Result], leading: Configuration, effect: Effect) -> list[Result]:
     """What has been trained of the leader with one change."""
-    return race.parts(advice, raced, advice.space.fit({**leading, effect.parameter: effect.after}))
+    return race.parts(raced, leading.space.fit({**leading, effect.parameter: effect.after}).key)
 
 
 def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: Effect | None) -> str:
@@ -74,16 +74,17 @@ def raced_effects(advice: Advice, raced: Sequence[Result]) -> tuple[Effect, ...]
     return verdicts(found)
 
 
-def _against(advice: Advice, base: Sample, raced: Sequence[Result]) -> Iterator[Effect]:
-    before = race.parts(advice, raced, base)
+def _against(advice: Advice, base: Configuration, raced: Sequence[Result]) -> Iterator[Effect]:
+    before = race.parts(raced, base.key)
     seen: set[tuple[str, Any]] = set()
-    for sample in [r.trial.sample for r in raced if r.trial.span[0] == 0]:
+    for trial in [r.trial for r in raced if r.trial.span[0] == 0]:
+        sample = trial.sample
         changed = [name for name in sample if sample[name] != base.get(name)]
         backwards = changed == [race.FLIP] and base is not advice.sample
         if len(changed) != 1 or (changed[0], sample[changed[0]]) in seen or backwards:
             continue
         seen.add((changed[0], sample[changed[0]]))
-        after = race.parts(advice, raced, sample)
+        after = race.parts(raced, trial.key)
         common = min(len(before), len(after), race.FLIP_SEGMENTS)
         # A study that was continued may have parts of another length: they say nothing of each other.
         alike = {r.trial.seconds for r in (*before[:common], *after[:common])}

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log
 
+from convwise.core.configuration import Configuration, Draft
 from convwise.core.goal import Goal
 from convwise.core.records import Reason, Result, Trial, Verdict
 from convwise.core.score import Score, score_of
-from convwise.core.space import WIDTHS, Sample, Space
+from convwise.core.space import WIDTHS, Space
 from convwise.evidence.paired import standard_error
 from convwise.search import race
 from convwise.search.judge import judge
@@ -28,7 +29,7 @@ TEACHING_SHARE = 0.1
 TIMES_CHEAPER = (3, 6, 12, 24, 48, 96, 192)  # than the teacher: the rungs
 # What can make a net cheaper beside fewer filters, best first: of two nets of one rung the first is taken
 # (docs/findings.md, 'which way down').
-SHAPES: tuple[Sample, ...] = (
+SHAPES: tuple[Draft, ...] = (
     {"stage.widening": 2},
     {},
     {"block": "separable", "stem": "learned"},
@@ -54,19 +55,19 @@ def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
         return  # it failed: the race's own choice is trained to its end
     if taught := budget.teaches(top):
         teach(top.trial)
-    steps, ran = rungs(space, top.trial.sample, _metric(space)), search.tried(LADDER)
+    steps, ran = rungs(space.fit(top.trial.sample), _metric(space)), search.tried(LADDER)
     allowed = budget.ladder(len(steps), len(ran))
     before = last_number(ran)
     number = done = 0
     while most := allowed.room(budget.workers, number, done):
-        samples = Ladder(space, top, search.record.results).wave(steps, budget.workers)[:most]
-        if not samples:
+        taken = Ladder(space, top, search.record.results).wave(steps, budget.workers)[:most]
+        if not taken:
             return
-        trials = [search.trial(f"ladder-{before + done + slot}", LADDER, sample, allowed.seconds)
-                  for slot, sample in enumerate(samples, 1)]  # fmt: skip
+        trials = [search.trial(f"ladder-{before + done + slot}", LADDER, rung, allowed.seconds)
+                  for slot, rung in enumerate(taken, 1)]  # fmt: skip
         trials = [replace(trial, teacher=top.trial.id if taught else "") for trial in trials]
         yield Wave(LADDER, tuple(trials), number, allowed.waves)
-        number, done = number + 1, done + len(samples)
+        number, done = number + 1, done + len(taken)
 
 
 def answering_seconds(teacher: Result, images: int) -> float:
@@ -83,19 +84,18 @@ def teacher(results: Sequence[Result]) -> Result | None:
     return next((r for r in results if r.trial.stage == TEACHER.name and r.status == "done"), None)
 
 
-def rungs(space: Space, top: Sample, metric: str) -> list[Sample]:
+def rungs(top: Configuration, metric: str) -> list[Configuration]:
     """From dear to cheap: at most one net for each of TIMES_CHEAPER, the dearest of its shape that fits there.
 
     Latency is not known before it is measured: macs stand for it.
     """
-    costs = space.cost(space.grow(top))
-    by = metric if metric in costs else "macs"
-    narrower = [width for width in reversed(WIDTHS) if width <= int(top["stage.filters"])]
-    known = [space.fit({**top, **shape, "stage.filters": width}) for shape in SHAPES for width in narrower]
-    times = [costs[by] / space.cost(space.grow(sample))[by] for sample in known]
+    by = metric if metric in top.cost else "macs"
+    narrower = [width for width in reversed(WIDTHS) if width <= top.stage_filters]
+    known = [top.space.fit({**top, **shape, "stage.filters": width}) for shape in SHAPES for width in narrower]
+    times = [top.cost[by] / each.cost[by] for each in known]
     steps = zip(TIMES_CHEAPER, (*TIMES_CHEAPER[1:], 2 * TIMES_CHEAPER[-1]), strict=True)
     found = [next((s for s, t in zip(known, times, strict=True) if least <= t < below), None) for least, below in steps]
-    return [sample for sample in found if sample is not None]
+    return [rung for rung in found if rung is not None]
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,10 @@ class Ladder:
         mistakes = (1 - (result.score or 0.0)) * (1 - LEARNT_LATER)
         return 1 - mistakes >= self.floor and not self.goal.excess(result.cost)
 
-    def wave(self, rungs: Sequence[Sample], workers: int) -> list[Sample]:
+    def wave(self, rungs: Sequence[Configuration], workers: int) -> list[Configuration]:
         """What runs next, side by side: some of the rungs, spread over those that are still in question."""
-        ended = {(r.trial.net.id, r.trial.recipe): r for r in self.results if r.trial.stage == LADDER.name}
-        outcomes = [ended.get(self.space.key(sample)) for sample in rungs]
+        ended = {r.trial.key: r for r in self.results if r.trial.stage == LADDER.name}
+        outcomes = [ended.get(rung.key) for rung in rungs]
         kept = max((i for i, r in enumerate(outcomes) if r and r.status == "done" and self.keeps(r)), default=-1)
         missed = next((i for i, r in enumerate(outcomes) if r and i > kept), len(rungs))
         question = rungs[kept + 1 : missed]

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from convwise.core.configuration import Configuration
 from convwise.core.records import Advice, Effect, Recipe, Result, Trial
-from convwise.core.space import Sample
 from convwise.evidence.paired import paired_difference
 from convwise.search import STRATEGIES
 from convwise.search.ranking import tried
@@ -29,9 +29,9 @@ SLOWER = 0.95  # of a step's time: a change whose steps are cheaper than that is
 
 @dataclass(frozen=True)
 class Entry:
-    """One training to run next: a sample, and the result that it continues, or None for its first part."""
+    """One training to run next: a configuration, and the result that it continues, or None for its first part."""
 
-    sample: Sample
+    sample: Configuration
     after: Result | None = None
 
 
@@ -68,10 +68,10 @@ def to_the_end(search: Search, chosen: Result, stage: Stage, seconds: float | No
     One that has come to its end already goes on at the rate that a training so much longer has there: where
     little time is left, that is a low one, and nothing is lost.
     """
-    sample, of_race = chosen.trial.sample, chosen.trial.stage in (RACE.name, TEACHER.name)
-    behind = parts(search.advice, search.tried(RACE), sample) if of_race else []
+    given, of_race = search.advice.space.fit(chosen.trial.sample), chosen.trial.stage in (RACE.name, TEACHER.name)
+    behind = parts(search.tried(RACE), chosen.trial.key) if of_race else []
     return replace(
-        search.trial(stage.name, stage, sample, seconds),
+        search.trial(stage.name, stage, given, seconds),
         part=part,
         threads=search.budget.threads,
         resumes=chosen.trial.id,
@@ -86,37 +86,35 @@ def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]
     With one worker the leader waits while others take its first steps. What has failed is not run again.
     """
     leading = leader(advice, results)
-    mine, broken = parts(advice, results, leading), failed(results)
-    runs = advice.space.key(leading) not in broken and (workers > 1 or not mine)
+    mine, broken = parts(results, leading.key), failed(results)
+    runs = leading.key not in broken and (workers > 1 or not mine)
     entries = [Entry(leading, mine[-1] if mine else None)] if runs else []
     if (mirrored := twin(advice)) and not settled(advice, results):
-        theirs = parts(advice, results, mirrored)
+        theirs = parts(results, mirrored.key)
         if workers == 1 and mine and len(theirs) >= len(mine):
             return [Entry(leading, mine[-1])]
         entries.append(Entry(mirrored, theirs[-1] if theirs else None))
-    elif mirrored and not entries and not mine and advice.space.key(mirrored) not in broken:
+    elif mirrored and not entries and not mine and mirrored.key not in broken:
         entries.append(Entry(mirrored))  # the advised training failed before its twin began
     left = workers - len(entries)
     if left > 0:
-        edited = replace(advice, sample=leading)
-        entries += [Entry(sample) for sample in STRATEGIES[BESIDE](edited, results, left + 1, 0)
-                    if sample[FLIP] == leading[FLIP]][:left]  # fmt: skip
+        beside = STRATEGIES[BESIDE](replace(advice, sample=leading), results, left + 1, 0)
+        entries += [Entry(each) for each in beside if each.training_flip == leading.training_flip][:left]
     return entries[:workers]
 
 
-def parts(advice: Advice, results: Sequence[Result], sample: Sample) -> list[Result]:
-    """The finished parts of the training of `sample`, in their order; a short answer to an interrupt is none."""
-    key = advice.space.key(sample)
+def parts(results: Sequence[Result], key: tuple[str, Recipe]) -> list[Result]:
+    """The finished parts of one training, in their order; a short answer to an interrupt is none. key: its trials'."""
     mine = [r for r in results if r.trial.stage == RACE.name and r.status == "done" and r.score is not None]
-    mine = [r for r in mine if (r.trial.net.id, r.trial.recipe) == key and r.trial.span != WHOLE]
+    mine = [r for r in mine if r.trial.key == key and r.trial.span != WHOLE]
     return sorted(mine, key=lambda r: r.trial.span)
 
 
-def twin(advice: Advice) -> Sample | None:
-    """The advised sample with mirrored training images, where the space has them."""
+def twin(advice: Advice) -> Configuration | None:
+    """The advised configuration with mirrored training images, where the space has them."""
     if not any(choice.name == FLIP and True in choice.values for choice in advice.space.choices):
         return None
-    return advice.space.fit({**advice.sample, FLIP: not advice.sample[FLIP]})
+    return advice.space.fit({**advice.sample, FLIP: not advice.sample.training_flip})
 
 
 def failed(results: Sequence[Result]) -> set[tuple[str, Recipe]]:
@@ -127,13 +125,13 @@ def failed(results: Sequence[Result]) -> set[tuple[str, Recipe]]:
 def settled(advice: Advice, results: Sequence[Result]) -> bool:
     """Whether the mirrored and the unmirrored training have gone as far as they are compared, or one has failed."""
     pair = [advice.sample, twin(advice) or advice.sample]
-    if any(advice.space.key(sample) in failed(results) for sample in pair):
+    if any(each.key in failed(results) for each in pair):
         return True
-    return all(len(parts(advice, results, sample)) >= FLIP_SEGMENTS for sample in pair)
+    return all(len(parts(results, each.key)) >= FLIP_SEGMENTS for each in pair)
 
 
-def leader(advice: Advice, results: Sequence[Result]) -> Sample:
-    """The advised sample, or its mirrored twin where the trials say that mirroring is harmless.
+def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
+    """The advised configuration, or its mirrored twin where the trials say that mirroring is harmless.
 
     It is harmless where the net that never saw a mirrored image answers mirrored ones within HARMLESS as well
     as the others: a mirror image is then one more image of its class, not another class or none. Mirrored
@@ -143,7 +141,7 @@ def leader(advice: Advice, results: Sequence[Result]) -> Sample:
     mirrored = twin(advice)
     if mirrored is None:
         return advice.sample
-    mine, theirs = (parts(advice, results, sample) for sample in (advice.sample, mirrored))
+    mine, theirs = parts(results, advice.sample.key), parts(results, mirrored.key)
     if not mine and theirs:  # the advised training failed
         return mirrored
     if min(len(mine), len(theirs)) < FLIP_SEGMENTS:

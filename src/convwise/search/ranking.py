@@ -1,22 +1,21 @@
-"""What the strategies share: which samples differ, what was tried, what no other beats."""
+"""What the strategies share: which configurations differ, what was tried, what no other beats."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from convwise.core.configuration import Configuration
 from convwise.core.recipe import Recipe
 from convwise.core.records import Result
-from convwise.core.space import Sample, Space
 
 
-def distinct(space: Space, samples: Iterable[Sample], seen: Iterable[tuple[str, Recipe]] = ()) -> list[Sample]:
-    """The fitted samples that differ in net or recipe from each other and from the keys in `seen`, in order."""
+def distinct(given: Iterable[Configuration], seen: Iterable[tuple[str, Recipe]] = ()) -> list[Configuration]:
+    """Those that differ in net or recipe from each other and from the keys in `seen`, in order."""
     known, kept = set(seen), []
-    for sample in samples:
-        fitted = space.fit(sample)
-        if (key := space.key(fitted)) not in known:
-            known.add(key)
-            kept.append(fitted)
+    for each in given:
+        if each.key not in known:
+            known.add(each.key)
+            kept.append(each)
     return kept
 
 
@@ -31,4 +30,4 @@ def front(results: Iterable[Result], metric: str) -> tuple[Result, ...]:
 
 def tried(results: Iterable[Result]) -> set[tuple[str, Recipe]]:
     """The nets that have a result, each with its recipe."""
-    return {(result.trial.net.id, result.trial.recipe) for result in results}
+    return {result.trial.key for result in results}

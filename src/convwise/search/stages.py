@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from convwise.core.configuration import Configuration
 from convwise.core.records import Advice, Result, Trial
-from convwise.core.space import Sample
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,10 @@ class Search:
     budget: Budget
     seed: int = 0
 
-    def trial(self, id: str, stage: Stage, sample: Sample, seconds: float | None) -> Trial:
-        """The training of a sample, of so many seconds, or of the stage's epochs."""
-        space = self.advice.space
+    def trial(self, id: str, stage: Stage, given: Configuration, seconds: float | None) -> Trial:
+        """Its training, of so many seconds, or of the stage's epochs."""
         epochs = stage.epochs if seconds is None else None
-        net, recipe = space.grow(sample), space.trained(sample)
-        return Trial(id, stage.name, space.fit(sample), net, recipe, seconds, epochs, 1000 * self.seed)
+        return Trial(id, stage.name, dict(given), given.net, given.recipe, seconds, epochs, 1000 * self.seed)
 
     def tried(self, stage: Stage) -> list[Result]:
         """The results of one stage."""

@@ -69,7 +69,7 @@ class Known:
 
     def _marked(self, first: Sequence[Result]) -> dict[str, str]:
         """The one trial that is pointed out: of the chosen network, or of the advised one."""
-        sample = self.choice["sample"] if self.choice else self.advice.sample if self.advice else {}
+        sample: Mapping[str, Any] = self.choice["sample"] if self.choice else self.advice.sample if self.advice else {}
         word = "chosen" if self.choice else "advised"
         return dict([(r.trial.id, word) for r in first if not differs(sample, r.trial.sample)][:1])
 
@@ -185,7 +185,7 @@ def trainings(known: Known) -> list[dict[str, Any]]:
         trial = result.trial
         first[trial.id] = first.get(trial.resumes, trial.id)
         begun.setdefault(first[trial.id], []).append(result)
-    advised = known.advice.space.fit(known.advice.sample) if known.advice else {}
+    advised = known.advice.sample if known.advice else {}
     chosen = known.choice["sample"] if known.choice and not known.news.running else None
     return [
         {**_training(parts, advised), "chosen": chosen is not None and not differs(chosen, parts[0].trial.sample)}
