@@ -126,10 +126,10 @@ def test_effects_are_told_in_the_unit_of_the_target(choice):
 
 
 class Made:
-    """A runner that trains nothing, while a clock goes on: gelu is off by 5 everywhere, another activation by 4."""
+    """A runner that trains nothing, while a clock goes on: the net as it is is off by 5, another activation by 4."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    def __init__(self, activation: str) -> None:
+        self.now, self.activation = 0.0, activation
 
     def __call__(self, work, host, workers):
         self.folder = work.args[0]
@@ -139,7 +139,8 @@ class Made:
         for trial in trials:
             self.now += (trial.seconds or 1.0) + 0.5
             count = len(np.load(next(self.folder.glob("*-valid-labels.npy"))))
-            off = 5.0 if trial.net["stem_act"].activation == "gelu" else 4.0
+            activations = {layer.activation for layer in trial.net.layers if isinstance(layer, Activation)}
+            off = 5.0 if self.activation in activations else 4.0
             errors = tuple((off + np.random.default_rng(trial.seed).normal(0, 0.1, count)).tolist())
             score = score_of(trial.net).score(float(np.mean(errors)))
             yield Result(trial, "done", score, errors=errors, images_per_second=1e4)
@@ -149,10 +150,11 @@ class Made:
 
 
 def test_measure_tells_a_change_of_the_error_and_keeps_it(choice, tmp_path):
-    folder, made = Path(shutil.copytree(choice.folder, tmp_path / "x")), Made()
+    folder, now = Path(shutil.copytree(choice.folder, tmp_path / "x")), choice.record["sample"]["activation"]
+    made, other = Made(now), "gelu" if now == "relu" else "relu"
     lab = Lab(MadeHost(), Clock(60.0, 0.0, lambda: made.now), quiet, made)
     images = convwise.read(IMAGES, task="regress")
-    found = measuring.measure_in(lab, folder, images, "activation=relu")
+    found = measuring.measure_in(lab, folder, images, f"activation={other}")
     (effect,) = found.effects
     told = found.to_json()
     assert (effect.verdict, told["error"]) == ("matters", pytest.approx(5, abs=0.1))
@@ -161,7 +163,7 @@ def test_measure_tells_a_change_of_the_error_and_keeps_it(choice, tmp_path):
     assert "error" in repr(found)
     kept = json.loads((folder / "choice.json").read_text())["effects"]
     assert kept[-1]["error_change"] == told["effects"][0]["error_change"]
-    assert "activation gelu → relu" in (folder / "report.html").read_text(encoding="utf-8")
+    assert f"activation {now} → {other}" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("task", "goal"), [("regress", "accuracy"), ("classify", "error"), ("guess", None)])
