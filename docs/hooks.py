@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def effects(parameter: str) -> str:
     """The rows of benchmarks/effects.md on one parameter, without its name; of ALL, each with its extremes."""
     lines = (ROOT / "benchmarks" / "effects.md").read_text().splitlines()
     head = next(line for line in lines if line.startswith("| parameter | change |"))
-    names, *rows = (_cells(line) for line in lines[lines.index(head) :] if line.startswith("| ") or line == head)
+    table = takewhile(lambda line: line.startswith("|"), lines[lines.index(head) :])  # others come after it
+    names, *rows = (_cells(line) for line in table if line.startswith("| "))
     if parameter == ALL:
         return reference.table(("parameter", "change", "median", "worst", "best", "sets"), map(_summary, rows))
     return reference.table(tuple(names[1:]), [tuple(row[1:]) for row in rows if row[0] == parameter])

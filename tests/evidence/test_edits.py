@@ -17,7 +17,6 @@ from convwise.core.layers import (
 )
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
-from convwise.core.records import Recipe
 from convwise.evidence.edits import FIVE, Subject, named, questions
 from studies import advice
 
@@ -91,7 +90,7 @@ def test_all_convolutions_at_once():
         ("kernelsize=5", UnusableInput, "kernel_size"),
         ("nothing.like=this", UnusableInput, "such as first.kernel_size=5"),
         ("first.kernel_size=3", UnusableInput, "is what the network has"),
-        ("padding=huge", UnusableInput, "huge is no padding; expected 'same', 'valid'"),
+        ("padding=huge", UnusableInput, "huge is not a padding that it can have; expected 'same', 'valid'"),
         ("first.filters=-3", UnusableInput, "at least 1"),
         ("first.kernel_size", UnusableInput, "NAME=VALUE, such as first.kernel_size=5"),
         ("=5", UnusableInput, "NAME=VALUE"),
@@ -179,21 +178,16 @@ def test_a_change_that_needs_others_to_keep_the_goal_is_refused():
 
 
 def test_a_choice_of_the_recipe_alone_is_an_edit(chosen):
-    """A space may say how a sample is trained: then two samples of one net differ."""
+    edit = named(chosen, "training.flip=true")
+    assert (edit.net, edit.recipe) == (chosen.net, replace(chosen.recipe, flip=True))
 
-    class Saying:
-        def __init__(self, space) -> None:
-            self.space = space
-            self.choices, self.fit, self.grow = space.choices, space.fit, lambda sample: chosen.net
 
-        def trained(self, sample) -> Recipe:
-            return replace(Recipe(), flip=sample["dropout"] == 0.5)
-
-    subject = replace(chosen, space=Saying(chosen.space), recipe=Recipe())
-    edit = named(subject, "dropout=0.5")
-    assert (edit.net, edit.recipe.flip) == (chosen.net, True)
-    with pytest.raises(UnusableInput, match="gives the same network"):
-        named(subject, "stage.kernel_size=5" if chosen.sample["stage.kernel_size"] != 5 else "stage.kernel_size=3")
+def test_a_value_that_gives_the_same_network_is_refused(chosen):
+    """The map is too small for more stages."""
+    stages = chosen.sample["stage.count"]
+    assert chosen.space.fit({**chosen.sample, "stage.count": 9}).net == chosen.net
+    with pytest.raises(UnusableInput, match=f"gives the same network as stage.count={stages}"):
+        named(chosen, "stage.count=9")
 
 
 # --- nothing asked -------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from typing import Any
 
 from convwise.advice.recipes import RECIPE_RULES
 from convwise.advice.rules import RULES, Rule, Situation
-from convwise.core.configuration import MEANING, Draft, Value
+from convwise.core.configuration import MEANING, Draft
 from convwise.core.goal import Goal
 from convwise.core.growth import Grown
 from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe, TrialsWord
 from convwise.core.space import Choice, LatencyModel, Space
+from convwise.core.text import number
 
 
 def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 300.0, threads: int = 2,
@@ -26,45 +27,33 @@ def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 30
     choices, reasons = [], []
     for name in dict.fromkeys(rule.choice for rule in RULES):
         rule = _first(RULES, name, situation)
-        situation = replace(situation, chosen={**situation.chosen, name: rule.then(situation)})
-        choices.append(Choice(name, _values(rule, situation)))
-        reasons.append(_reason(rule, situation))
+        value = rule.then(situation)
+        situation = replace(situation, chosen={**situation.chosen, name: value})
+        choices.append(Choice(name, tuple(dict.fromkeys((value, *rule.tests(situation))))))
+        reasons.append(Reason(name, value, rule.because(situation), rule.measure, rule.source))
+    choices.sort(key=lambda choice: list(MEANING).index(choice.name))
     recipe, why = _recipe(situation)
-    space = _space(facts, goal, latency, tuple(choices), situation.chosen, recipe)
-    return _advice(space, situation, (*reasons, *why))
+    chosen, channels = situation.chosen, facts.input_shape[2]
+    space = Space(channels, len(facts.classes), facts.mean, facts.variance, tuple(choices), goal, latency,
+                  dict(chosen), recipe, facts.target)  # fmt: skip
+    return _within_limits(space, chosen, (*reasons, *why))
 
 
 def _first(rules: Sequence[Rule], name: str, situation: Situation) -> Rule:
     return next(rule for rule in rules if rule.choice == name and rule.when(situation))
 
 
-def _values(rule: Rule, situation: Situation) -> tuple[Value, ...]:
-    return tuple(dict.fromkeys((situation.chosen[rule.choice], *rule.tests(situation))))
-
-
-def _reason(rule: Rule, situation: Situation) -> Reason:
-    return Reason(rule.choice, situation.chosen[rule.choice], rule.because(situation), rule.measure, rule.source)
-
-
-def _space(facts: Fingerprint, goal: Goal, latency: LatencyModel | None, choices: tuple[Choice, ...],
-           chosen: Draft, recipe: Recipe) -> Space:  # fmt: skip
-    channels = facts.input_shape[2]
-    choices = tuple(sorted(choices, key=lambda choice: list(MEANING).index(choice.name)))
-    return Space(channels, len(facts.classes), facts.mean, facts.variance, choices, goal, latency, dict(chosen), recipe,
-                 facts.target)  # fmt: skip
-
-
-def _advice(space: Space, situation: Situation, reasons: tuple[Reason, ...]) -> Advice:
-    sample = space.fit(situation.chosen)
-    changed = [_limited(name, situation.chosen[name], value, space.goal) for name, value in sample.items()
-               if value != situation.chosen[name]]  # fmt: skip
+def _within_limits(space: Space, chosen: Draft, reasons: tuple[Reason, ...]) -> Advice:
+    """What was chosen where it keeps the goal's limits, else what comes near; each change is explained by the limit."""
+    sample, text = space.fit(chosen), space.goal.text
+    changed = [
+        Reason(name, value, f"{chosen[name]} would break a limit of the goal ({text})", "goal", "the goal")
+        for name, value in sample.items()
+        if value != chosen[name]
+    ]
     replaced = {reason.parameter for reason in changed}
     kept = tuple(reason for reason in reasons if reason.parameter not in replaced)
     return Advice(space, sample, (*kept, *changed))
-
-
-def _limited(name: str, wanted: Value, value: Value, goal: Goal) -> Reason:
-    return Reason(name, value, f"{wanted} would break a limit of the goal ({goal.text})", "goal", "the goal")
 
 
 def _recipe(situation: Situation) -> tuple[Recipe, list[Reason]]:
@@ -117,7 +106,7 @@ def _overruled(reason: Reason, sample: Draft, effects: Sequence[Effect]) -> Reas
     because = f"{why}; the rules advised {reason.value} ({reason.because})"
     if effect:
         measured = f"{effect.moved} ({effect.span})"
-        measured += f" after {effect.seconds:.3g} s" if effect.seconds else ""
+        measured += f" after {number(effect.seconds)} s" if effect.seconds else ""
         because = f"measured against {reason.value}: {measured}; {because}"
     return Reason(reason.parameter, value, because, "trials", "this study", reason.trials)
 

@@ -6,6 +6,8 @@ from math import sqrt
 
 from convwise.advice.rules import Rule, Situation, always, numbers
 
+UNEVEN_FROM = 20  # times the images of the smallest class that the largest has, from which the loss is weighted
+SHIFT_SHARE = 0.07  # of the shorter side, by which images are shifted at most
 BOXED_FROM = 15  # epochs from which images with a box of another help
 
 
@@ -15,8 +17,8 @@ def batch_size(s: Situation) -> int:
 
 
 def shift_px(size: tuple[int, int]) -> int:
-    """7 % of the shorter side, one pixel at least."""
-    return max(1, round(0.07 * min(size)))
+    """SHIFT_SHARE of the shorter side, one pixel at least."""
+    return max(1, round(SHIFT_SHARE * min(size)))
 
 
 def filter_rate(s: Situation) -> float:
@@ -31,8 +33,8 @@ def imbalance(s: Situation) -> float:
 
 
 def class_weights(s: Situation) -> tuple[float, ...]:
-    """Weights ~ 1 / sqrt(images of the class), mean 1, where the largest class is over 20 times the smallest."""
-    if imbalance(s) < 20:
+    """Weights ~ 1 / sqrt(images of the class), mean 1, where the largest class is UNEVEN_FROM times the smallest."""
+    if imbalance(s) < UNEVEN_FROM:
         return ()
     raw = [max(count, 1) ** -0.5 for count in s.facts.classes.values()]
     return tuple(round(len(raw) * value / sum(raw), 4) for value in raw)
@@ -57,7 +59,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "optimizer",
         always,
         lambda s: "muon",
-        lambda s: "filters move along the orthogonalised gradient: the largest gain of all in a short training",
+        lambda s: "filters move along the orthogonalised gradient, the largest gain of all in a short training",
         "Jordan 2024, Muon; ours: docs/findings.md, 'the recipe decides'",
         "findings",
     ),
@@ -66,8 +68,8 @@ RECIPE_RULES: tuple[Rule, ...] = (
         always,
         filter_rate,
         lambda s: (
-            f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller its share, the noisier a "
-            "step, and the smaller it must be; on few images a high rate keeps the network from memorising them"
+            f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller that share, the noisier a "
+            "step and the lower the rate must be; on few images a high rate keeps the network from memorising them"
         ),
         "Jordan 2024, Muon; ours: docs/findings.md, 'many images want a smaller rate'",
         "images",
@@ -76,7 +78,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "average",
         always,
         lambda s: True,
-        lambda s: "the weights become their own running average every five steps, which smooths out a high rate",
+        lambda s: "every five steps the weights become their own running average, which evens out a high learning rate",
         "Zhang et al. 2019; airbench94 (Jordan 2024)",
         "literature",
     ),
@@ -100,7 +102,9 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "shift_px",
         always,
         lambda s: shift_px(s.size),
-        lambda s: "objects may move a little: 7 % of the shorter side",
+        lambda s: (
+            f"images are shifted a little, by up to {100 * SHIFT_SHARE:.0f} % of the shorter side: objects may move"
+        ),
         "airbench94 (Jordan 2024): translate 2 of 32 px",
         "input_shape",
     ),
@@ -117,8 +121,8 @@ RECIPE_RULES: tuple[Rule, ...] = (
         lambda s: views(s) >= BOXED_FROM,
         lambda s: 0.5,
         lambda s: (
-            f"each image is seen about {views(s):.0f} times: in half of the batches a box of each comes from another "
-            "image, so that the network cannot rely on a single place"
+            f"each image is seen about {views(s):.0f} times: in half of the batches each gets a box cut from "
+            "another image, so that the network cannot rely on a single place"
         ),
         "Yun et al. 2019, CutMix; ours: docs/findings.md, 'boxes of other images'",
         "findings",
@@ -148,7 +152,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         class_weights,
         lambda s: (
             f"the largest class has {imbalance(s):.1f} times the images of the smallest; the loss is weighted from "
-            "20 times on, because weights cost accuracy below that"
+            f"{UNEVEN_FROM} times on, because below that weights cost accuracy"
         ),
         "King & Zeng 2001; Cui et al. 2019",
         "classes",

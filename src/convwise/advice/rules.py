@@ -22,6 +22,7 @@ from convwise.core.text import parse_size, times
 DECIDERS = ("input_shape", "images", "classes", "target", "mean", "variance", "pace", "goal", "trials", "literature",
             "findings")  # fmt: skip
 UNMEASURED = "not measured in this budget: "
+SMALL_PX = 48  # longer side up to which images are read as they are, and keep their size through the stem
 POOLED_FROM = 16  # px of the shorter side from which every stage can halve its map
 WIDEST, NARROWEST = 64, 8  # filters of the first stage that a study starts with
 STEPS_PER_SECOND_FIRST = "ours: docs/findings.md, 'what decides at a fixed time is the cost of a step'"
@@ -94,9 +95,9 @@ def measured(name: str) -> Callable[[Situation], bool]:
 
 
 def other_sizes(s: Situation) -> tuple[str, ...]:
-    """Three quarters and four thirds of the proposed size, as far as the images reach; none for small images."""
+    """Three quarters and three halves of the proposed size, as far as the images reach; none for small images."""
     rows, columns, _ = s.facts.input_shape
-    if max(rows, columns) <= 48:
+    if max(rows, columns) <= SMALL_PX:
         return ()
     reachable = [f for f in (3 / 4, 3 / 2) if rows * f <= s.facts.shape[0] and columns * f <= s.facts.shape[1]]
     return tuple(times((8 * round(rows * f / 8), 8 * round(columns * f / 8))) for f in reachable)
@@ -134,7 +135,7 @@ def why_width(s: Situation) -> str:
     """What holds of the chosen width: it is too much already, or as much as there is time for, or the widest start."""
     width, wanted = s.chosen["stage.filters"], f"the {fewest_epochs(s.images):.0f} that a wide network needs"
     epochs = s.epochs(width)
-    seen = f"with {width} the final training here sees each of the {s.images:,} images about {epochs:.0f} times"
+    seen = f"with {width} filters the final training sees each of the {s.images:,} images about {epochs:.0f} times"
     if epochs < fewest_epochs(s.images):
         return f"{seen}, fewer than {wanted}; {NARROWEST} is the narrowest start"
     if width == WIDEST:
@@ -156,7 +157,7 @@ def aligned(s: Situation) -> bool:
 RULES: tuple[Rule, ...] = (
     Rule(
         "input.size",
-        lambda s: "resolution_sensitivity" in s.facts and max(s.facts.shape[:2]) > 48,
+        lambda s: "resolution_sensitivity" in s.facts and max(s.facts.shape[:2]) > SMALL_PX,
         lambda s: times(s.facts.input_shape[:2]),
         lambda s: s.facts.input_reason,
         "Richter, ICANN 2021: every net has a preferred input size, driven by its discriminative features",
@@ -189,8 +190,8 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: "residual",
         lambda s: (
-            f"images of {s.chosen['input.size']} px are too small to be halved in every stage; a sum with the block's "
-            "input keeps gradients alive and costs no parameters where the shape stays"
+            f"images of {s.chosen['input.size']} px are too small to be halved in every stage; adding a "
+            "block's input to its output keeps gradients alive, and costs no parameters where the shape stays the same"
         ),
         "He et al. 2016",
         "input_shape",
@@ -217,7 +218,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "stem.strides",
-        lambda s: prod(s.size) >= 48 * 48,
+        lambda s: prod(s.size) >= SMALL_PX**2,
         lambda s: 2,
         lambda s: f"at {s.chosen['input.size']} px a stride of 2 quarters the cost of every step",
         STEPS_PER_SECOND_FIRST,
@@ -237,7 +238,7 @@ RULES: tuple[Rule, ...] = (
         "stem.kernel_size",
         lambda s: s.chosen["stem"] == "whitening",
         lambda s: 2,
-        lambda s: "2x2 patches whiten what is nearest; their filters come in both signs, so that nothing is lost",
+        lambda s: "2x2 patches whiten neighbouring pixels; their filters come in both signs, so that nothing is lost",
         "airbench94 (Jordan 2024)",
         "literature",
         lambda s: (3,),
@@ -247,8 +248,8 @@ RULES: tuple[Rule, ...] = (
         lambda s: "discriminative_scale" in s.facts and s.facts["discriminative_scale"] >= 7,
         lambda s: 3,
         lambda s: (
-            f"patches of {s.facts['discriminative_scale']:.0f} px are needed to tell the classes apart; on images of "
-            f"only {s.chosen['input.size']} px the layers after a 3x3 soon see that far"
+            f"patches of {s.facts['discriminative_scale']:.0f} px are needed to tell the classes apart; a few "
+            "layers after a 3x3 kernel see that far, at less cost than one large kernel"
         ),
         "Simonyan & Zisserman 2015: small kernels on top of each other",
         "discriminative_scale",
@@ -279,7 +280,7 @@ RULES: tuple[Rule, ...] = (
         "stage.kernel_size",
         always,
         lambda s: 3,
-        lambda s: "two 3x3 see what one 5x5 sees with 18 instead of 25 weights per channel pair",
+        lambda s: "two 3x3 kernels see as far as one 5x5, with 18 weights instead of 25 for each pair of channels",
         "Simonyan & Zisserman 2015",
         "literature",
         lambda s: (5,),
@@ -289,8 +290,8 @@ RULES: tuple[Rule, ...] = (
         always,
         stages_for,
         lambda s: (
-            f"the map after the stem is {s.map_px} px; it is halved while a few px remain, so that the receptive "
-            "field reaches the whole image and no layer lies far past its border"
+            f"the map after the stem is {s.map_px} px; it is halved until a few px remain, so that the receptive "
+            "field covers the whole image and no layer comes long after it does"
         ),
         "nnU-Net (Isensee et al. 2021); Richter et al., arXiv 2106.12307",
         "input_shape",
@@ -309,7 +310,7 @@ RULES: tuple[Rule, ...] = (
         "stage.widening",
         always,
         lambda s: 2,
-        lambda s: "twice as many filters for a map of a quarter of the places: stages cost alike",
+        lambda s: "twice as many filters where the map has a quarter of the places: every stage costs about the same",
         "Simonyan & Zisserman 2015; He et al. 2016",
         "literature",
     ),
@@ -327,7 +328,8 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: "MaxPooling2D",
         lambda s: (
-            "a 2x2 maximum keeps a stage's strongest answers and has no weights; a stride skips inputs of 1x1 shortcuts"
+            "a 2x2 maximum keeps a stage's strongest answers and has no weights; with a stride, 1x1 shortcuts would "
+            "skip inputs"
         ),
         "airbench94 (Jordan 2024); Zhang 2019 on aliasing",
         "literature",
@@ -348,7 +350,7 @@ RULES: tuple[Rule, ...] = (
         "normalization",
         always,
         lambda s: "BatchNormalization",
-        lambda s: "lets the learning rate be high, which a short training needs",
+        lambda s: "allows a high learning rate, which a short training needs",
         "Ioffe & Szegedy 2015; ours: docs/findings.md (without it -6.2 points at equal time)",
         "findings",
         lambda s: ("none",),
@@ -357,7 +359,7 @@ RULES: tuple[Rule, ...] = (
         "activation",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "gelu",
-        lambda s: "smooth; after the pool it works on a quarter of the map, so that it costs little",
+        lambda s: "smooth, and cheap where it stands: after the pool it works on a quarter of the map",
         "airbench94 (Jordan 2024); ours: docs/findings.md",
         "literature",
         lambda s: ("relu", "silu", "leaky_relu"),
@@ -366,7 +368,7 @@ RULES: tuple[Rule, ...] = (
         "activation",
         always,
         lambda s: "relu",
-        lambda s: "the cheapest; smooth ones gain at most 0.3 points for 5-8 % of the time",
+        lambda s: "the cheapest; smooth ones gain at most 0.3 points and take 5 to 8 % more time",
         "ours: docs/findings.md",
         "findings",
         lambda s: ("leaky_relu", "silu", "elu", "gelu"),
@@ -375,7 +377,7 @@ RULES: tuple[Rule, ...] = (
         "head",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "GlobalMaxPooling2D",
-        lambda s: "the strongest answer of each filter over the last, small map; needs no weights per place",
+        lambda s: "takes the strongest answer of each filter on the last, small map; needs no weights for each place",
         "airbench94 (Jordan 2024)",
         "literature",
         lambda s: ("GlobalAveragePooling2D", "Flatten"),
@@ -398,7 +400,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
             f"objects are not at fixed places (alignment {s.facts['alignment']:.2f}), so the mean over places "
-            "loses little and needs no weights per place"
+            "loses little and needs no weights for each place"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",
@@ -408,7 +410,7 @@ RULES: tuple[Rule, ...] = (
         "head",
         always,
         lambda s: "GlobalAveragePooling2D",
-        lambda s: UNMEASURED + "the usual value, which needs no weights per place",
+        lambda s: UNMEASURED + "the usual value, which needs no weights for each place",
         "Lin, Chen & Yan 2014; He et al. 2016",
         "literature",
         lambda s: ("GlobalMaxPooling2D", "Flatten"),
@@ -418,7 +420,8 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: False,
         lambda s: (
-            "starts without mirroring, because letters, digits or signs can turn into another class; a trial decides"
+            "starts without mirroring, because a mirrored letter, digit or sign can belong to another class; "
+            "a trial decides"
         ),
         "Simard, Steinkraus & Platt 2003: transformations that keep the class",
         "literature",
@@ -428,7 +431,7 @@ RULES: tuple[Rule, ...] = (
         "dropout",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: 0.0,
-        lambda s: "label smoothing and the averaged weights already keep a short training from fitting single images",
+        lambda s: "label smoothing and the averaged weights already keep a short training from memorising images",
         "airbench94 (Jordan 2024)",
         "literature",
         lambda s: (0.2,),
@@ -437,7 +440,7 @@ RULES: tuple[Rule, ...] = (
         "dropout",
         lambda s: s.images < 5000,
         lambda s: 0.2,
-        lambda s: f"only {s.images:,} training images: some noise before the last layer guards against memorising",
+        lambda s: f"only {s.images:,} training images: some noise before the last layer guards against memorising them",
         "Srivastava et al. 2014",
         "images",
         lambda s: (0.0, 0.5),

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.records import Measure
-from convwise.core.score import Target, significant
+from convwise.core.score import Target
+from convwise.core.text import number
 
 GRADES = 5  # classes that numbers are divided into for the probes
 
@@ -29,7 +30,7 @@ def grades(numbers: NDArray[Any]) -> NDArray[np.int64]:
 
 def spread(target: Target) -> tuple[Measure, ...]:
     """The measure that says what knowing nothing of the images is worth."""
-    low, high, median = map(significant, (target.low, target.high, target.median))
+    low, high, median = map(number, (target.low, target.high, target.median))
     meaning = (
         f"The numbers lie from {low} to {high}; always the median, {median}, is off by so much on average. Where a "
         f"probe tells classes apart, these are {GRADES} equal parts of the numbers, from low to high."

@@ -24,6 +24,7 @@ from convwise.cli.console import err, out, table, watching
 from convwise.cli.reading import ClassesOption, LinksOption, SkipOption, TaskOption
 from convwise.core.clock import STARTED
 from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.text import number, times
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -182,8 +183,7 @@ def look(
         print(json.dumps({**to_json(facts), "problems": to_json(read.problems), "facts": to_json(read.facts)}))
         return
     out().print(f"{read.source}: read as: {read.facts['read_as']}", highlight=False)
-    height, width, channels = facts.input_shape
-    out().print(f"Proposed input {height}x{width}x{channels}: {facts.input_reason}", highlight=False)
+    out().print(f"Proposed input {times(facts.input_shape)}: {facts.input_reason}", highlight=False)
     out().print(_measures(facts))
     for problem in read.problems:
         out().print(f"- {problem}", highlight=False)
@@ -192,8 +192,8 @@ def look(
 def _measures(facts: Any) -> Table:
     rows = table("measure", "value", "95 % interval", "meaning")
     for m in facts.measures:
-        interval = f"{m.low:.3g} .. {m.high:.3g}" if m.low is not None else ""
-        rows.add_row(m.name, f"{m.value:.3g} {m.unit}", interval, m.meaning)
+        interval = f"{number(m.low)} .. {number(m.high)}" if m.low is not None else ""
+        rows.add_row(m.name, f"{number(m.value)} {m.unit}", interval, m.meaning)
     return rows
 
 
@@ -229,8 +229,8 @@ def advise(
         layers = layer_reasons(advice.sample.grown, advice.reasons)
         print(json.dumps({**to_json(advice), "cost": advice.sample.cost, "layers": layers, "plan": planned}))
         return
+    from convwise.core.text import short
     from convwise.formats import keras
-    from convwise.output.words import short
 
     out().print(keras.render(advice.net), highlight=False)
     rows = table("parameter", "value", "because", "source")
@@ -241,7 +241,7 @@ def advise(
     costs = [f"{short(cost['params'])} parameters", f"{short(cost['macs'])} macs"]
     costs += [f"{short(cost['activation_bytes'])}B of activations"]
     costs += [f"{cost['latency_ms']:.3g} ms an image (predicted)"] if "latency_ms" in cost else []
-    out().print(f"Cost: {', '.join(costs)}".replace("\u202f", " "), highlight=False)
+    out().print(f"Cost: {', '.join(costs)}", highlight=False)
     out().print(f"Time: {planned}", highlight=False)
 
 

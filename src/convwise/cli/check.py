@@ -16,8 +16,9 @@ from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.clock import STARTED, Clock, parse_duration
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT, Net
-from convwise.core.problems import UnusableInput
+from convwise.core.problems import Problem, UnusableInput
 from convwise.core.task import kind_of
+from convwise.core.text import square, times
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,9 +87,9 @@ def parse_shape(text: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Applied:
-    """What each fix that a program can make is worth, by the id of its problem; scored: the model as it is."""
+    """What each fix that a program can make is worth, by its problem; scored: the model as it is; and notes."""
 
-    measured: Mapping[int, Measured]
+    measured: Mapping[Problem, Measured]
     scored: dict[str, float | None]
     notes: tuple[str, ...]
 
@@ -112,8 +113,8 @@ def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied |
             answer = measure_on(images, Base(net), edits, Terms(name="apply"), Lab(ThisMachine(), clock, watcher))
     except TooShort as error:
         return Applied({}, {}, (f"no fix was tried: {error}",))
-    by_id = {id(problem): one for (problem, _), one in zip(tried, answer.measured, strict=True)}
-    return Applied(by_id, {answer.score.name: answer.accuracy}, answer.notes)
+    measured = {problem: one for (problem, _), one in zip(tried, answer.measured, strict=True)}
+    return Applied(measured, {answer.score.name: answer.accuracy}, answer.notes)
 
 
 def _answers(folder: Path) -> dict[tuple[str, str], str]:
@@ -136,7 +137,7 @@ def _with_effects(
     if applied is None:
         return answer
     for row, problem in zip(answer["problems"], found.problems, strict=True):
-        if (measured := applied.measured.get(id(problem))) is not None:
+        if (measured := applied.measured.get(problem)) is not None:
             row |= {"measured": str(measured), "effect": to_json(measured.effect)}
     return answer | {"applied": {**applied.scored, "notes": list(applied.notes)}}
 
@@ -145,14 +146,13 @@ def _with_effects(
 
 
 def _tell(model: str, found: Checked, applied: Applied | None, answers: Mapping[tuple[str, str], str]) -> None:
-    height, width, channels = found.lifted.net.input_shape
-    title = f"{model}: {len(found.analysis.layers)} layers on {height}x{width}x{channels}"
+    title = f"{model}: {len(found.analysis.layers)} layers on {times(found.lifted.net.input_shape)}"
     out().print(title, highlight=False, soft_wrap=True)
     out().print(_table(found))
     for line in _totals(found.analysis, found.lifted.net):
         out().print(line, highlight=False, soft_wrap=True)
     for problem in found.problems:
-        measured = applied.measured.get(id(problem)) if applied else None
+        measured = applied.measured.get(problem) if applied else None
         text = f"{problem.severity}: {problem}" + (f". {measured}" if measured else "")
         out().print(f"- {text}", highlight=False, soft_wrap=True)
         if said := answers.get((problem.where, problem.what)):
@@ -171,7 +171,8 @@ def _table(found: Checked) -> Table:
     before = INPUT
     for layer, row in zip(net.layers, found.analysis.layers, strict=True):
         reads = "" if layer.inputs == (before,) else ", ".join(layer.inputs)
-        rows.add_row(*_cells(layer, row), *([*_moves(row), reads] if few else []))
+        moves = [square(row.field.stride), square(row.field.padding)] if row.field.known else ["?", "?"]
+        rows.add_row(*_cells(layer, row), *([*moves, reads] if few else []))
         before = layer.name
     return rows
 
@@ -179,17 +180,8 @@ def _table(found: Checked) -> Table:
 def _cells(layer: Layer, row: LayerCost) -> list[str]:
     kind = layer.operator + ("" if row.known else "?") if isinstance(layer, Opaque) else row.op
     params = f"{row.params:,}" if row.counted else "?"
-    field = _pair(row.field.size) if row.field.known else "?"
-    return [row.name, kind, "x".join(map(str, row.output_shape)), params, f"{row.macs:,}" if row.known else "?", field]
-
-
-def _moves(row: LayerCost) -> list[str]:
-    return [_pair(row.field.stride), _pair(row.field.padding)] if row.field.known else ["?", "?"]
-
-
-def _pair(numbers: tuple[float, float]) -> str:
-    """(3, 3) -> '3', (3, 1) -> '3x1'."""
-    return f"{numbers[0]:g}" if numbers[0] == numbers[1] else f"{numbers[0]:g}x{numbers[1]:g}"
+    field = square(row.field.size) if row.field.known else "?"
+    return [row.name, kind, times(row.output_shape), params, f"{row.macs:,}" if row.known else "?", field]
 
 
 def _totals(analysis: Analysis, net: Net) -> Iterator[str]:
@@ -203,8 +195,9 @@ def _totals(analysis: Analysis, net: Net) -> Iterator[str]:
         yield f"Not known: the cost of {count} layer{'s' * (count > 1)}: what is said 'at least' leaves it out"
     field = total.field
     if not field.known:
-        yield f"Field: not known, at least {_pair(analysis.seen_at_least(net))} px"
+        yield f"Field: not known, at least {square(analysis.seen_at_least(net))} px"
         return
-    beside = f" (convolutions and pools alone see {_pair(field.windows)} px)" if field.windows != field.size else ""
+    beside = f" (convolutions and pools alone see {square(field.windows)} px)" if field.windows != field.size else ""
     border = f"; border layer {total.border}" if total.border else ""
-    yield f"Field: {_pair(field.size)} px{beside}, stride {_pair(field.stride)}, padding {_pair(field.padding)}{border}"
+    moves = f"stride {square(field.stride)}, padding {square(field.padding)}"
+    yield f"Field: {square(field.size)} px{beside}, {moves}{border}"

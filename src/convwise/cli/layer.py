@@ -26,6 +26,7 @@ from convwise.core.parameters import (
     PoolStrides,
     Size,
 )
+from convwise.core.text import square, times
 
 if TYPE_CHECKING:  # loaded on use: other commands do not wait for it
     from convwise.inspect.single import Along, Answer, Change
@@ -105,12 +106,8 @@ def _default(parameter: Parameter[Any, Any]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
-        return str(value[0]) if len(set(value)) == 1 else _x(value) if len(value) == 2 else ",".join(map(str, value))
+        return square(value) if len(value) == 2 or len(set(value)) == 1 else ",".join(map(str, value))
     return str(value)
-
-
-def _x(numbers: Sequence[int]) -> str:
-    return "x".join(map(str, numbers))
 
 
 class Words(TyperCommand):
@@ -180,9 +177,9 @@ def _plain(answer: Answer, measured: Times) -> dict[str, Any]:
     from convwise.core.layers import layer_to_json
     from convwise.core.records import to_json
 
-    times = {"measured_ms": None, "predicted_ms": None, **measured}
+    took = {"measured_ms": None, "predicted_ms": None, **measured}
     data: dict[str, Any] = to_json(answer)
-    return {**data, **times, "layer": layer_to_json(answer.layer)}
+    return {**data, **took, "layer": layer_to_json(answer.layer)}
 
 
 # --- text -----------------------------------------------------------------------------------
@@ -190,7 +187,7 @@ def _plain(answer: Answer, measured: Times) -> dict[str, Any]:
 
 def text(answer: Answer, measured: Times) -> Iterator[str]:
     """The answer for a reader, line by line, in 80 columns or as wide as the terminal."""
-    yield f"{answer.layer.op} on {_x(answer.input_shape)} gives {_x(answer.output_shape)}"
+    yield f"{answer.layer.op} on {times(answer.input_shape)} gives {times(answer.output_shape)}"
     yield ""
     yield from _facts(answer, measured)
     yield ""
@@ -220,7 +217,7 @@ def _facts(answer: Answer, measured: Times) -> Iterator[str]:
     yield _fact("macs", f"{answer.macs:,} multiply-accumulates, and {answer.elementwise:,} other operations")
     yield _fact("bytes", f"{_bytes(answer.input_bytes)} in{weights} -> {_bytes(answer.activation_bytes)} out (float32)")
     yield _fact("intensity", f"{answer.macs_per_byte:.3g} macs per byte, each number moved once")
-    yield _fact("field", f"{_x(answer.receptive_field)} px seen by one output")
+    yield _fact("field", f"{times(answer.receptive_field)} px seen by one output")
     yield _fact("time", _time(measured))
 
 
@@ -263,8 +260,8 @@ def _picture(answer: Answer) -> Iterator[str]:
         yield f"  a pixel is read {most} times at most, once per output" if most > 1 else "  no pixel is read twice"
 
 
-def _digit(times: int) -> str:
-    return "x" if times == 0 else str(min(times, 9))
+def _digit(often: int) -> str:
+    return "x" if often == 0 else str(min(often, 9))
 
 
 def _sums(along: Along) -> str:
@@ -306,10 +303,10 @@ def _spread(counts: Sequence[int], name: str, verb: str, unit: str) -> str:
     """'each row is read 3 to 4 times, but 2 of 9 never'."""
     some = [count for count in counts if count]
     least, most = min(some, default=0), max(some, default=0)
-    times = f"{least} to {most}" if least < most else f"{most}"
+    often = f"{least} to {most}" if least < most else f"{most}"
     one = name.replace("rows", "row").replace("columns", "column")
     never = len(counts) - len(some)
-    said = f"each {one} {verb} {times} {unit if most > 1 else unit[:-1]}"
+    said = f"each {one} {verb} {often} {unit if most > 1 else unit[:-1]}"
     return said + (f", but {never} of {len(counts)} never" if never else "")
 
 
@@ -331,7 +328,7 @@ def _change(change: Change, answer: Answer) -> tuple[str, ...]:
     if change.output_shape is None:
         return (*start, "does not fit", "", "")
     params, macs = _ratio(change.params, answer.params), _ratio(change.macs, answer.macs)
-    return (*start, _x(change.output_shape), params, macs)
+    return (*start, times(change.output_shape), params, macs)
 
 
 def _ratio(after: int, before: int) -> str:

@@ -11,6 +11,7 @@ from convwise.cli.check import MODEL_HELP, parse_shape
 from convwise.cli.console import out, table, watching
 from convwise.cli.reading import ClassesOption, LinksOption, SkipOption, TaskOption
 from convwise.core.clock import STARTED
+from convwise.core.text import times
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -105,4 +106,4 @@ def _change(one: Measured) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return times(value) if isinstance(value, (tuple, list)) else str(value)

@@ -235,7 +235,7 @@ def _found(rule: Check, cases: Sequence[Case]) -> Iterable[Finding]:
 def _merged(rule: Check, severity: Severity, cases: Sequence[Case]) -> Finding:
     layers = tuple(name for case in cases for name in case.layers)
     first, more = cases[0], len(cases) - 1
-    what = first.what + (f" (the first of {len(cases)} like it)" if more else "")
+    what = first.what + (f" (the first of {len(cases)} such cases)" if more else "")
     problem = Problem(_names(layers), what, first.expected, _fixes(cases), severity, len(cases))
     return Finding(problem, rule.name, rule.source, layers, tuple(edit for case in cases for edit in case.edits))
 

@@ -69,24 +69,24 @@ class Grown:
 
 def grow(given: Configuration) -> Grown:
     """The net of these values, always valid."""
-    space, stack = given.space, _Stack(given)
-    stack.put(Rescaling(1 / 255, name="rescaling"), because.RAW_PIXELS)
-    stack.put(
+    space, growing = given.space, _Growing(given)
+    growing.put(Rescaling(1 / 255, name="rescaling"), because.RAW_PIXELS)
+    growing.put(
         Normalization(space.mean, space.variance, name="normalization"),
         because.MEAN,
         variance=because.VARIANCE,
         adapted=because.CONSTANTS,
     )
-    stack.stem()
+    growing.stem()
     stages = 0
-    while stages < given.stage_count and stack.stage(stages):
+    while stages < given.stage_count and growing.stage(stages):
         stages += 1
-    stack.head()
-    stack.answer(space.classes, space.target)
-    return Grown(Net((*given.input_size, space.channels), tuple(stack.layers)), stages, stack.why)
+    growing.head()
+    growing.answer(space.classes, space.target)
+    return Grown(Net((*given.input_size, space.channels), tuple(growing.layers)), stages, growing.why)
 
 
-class _Stack:
+class _Growing:
     """Layers put one on the other, with the size of the map that they have reached."""
 
     def __init__(self, given: Configuration) -> None:
@@ -228,53 +228,53 @@ class _Stack:
         self.put(Rescaling(target.deviation, target.mean, name="target"), because.UNIT)
 
 
-def _pooled(stack: _Stack, name: str, filters: int, strides: int) -> None:
+def _pooled(growing: _Growing, name: str, filters: int, strides: int) -> None:
     """Convolution, pool, normalisation, activation; then the same without a pool: the rest works on a quarter."""
-    kernel, padding = stack.given.stage_kernel_size, stack.given.padding
-    for i in range(stack.given.stage_convs):
+    kernel, padding = growing.given.stage_kernel_size, growing.given.padding
+    for i in range(growing.given.stage_convs):
         conv = f"{name}_conv{i + 1}"
-        halved = strides == 2 and i == 0
-        by_stride = halved and stack.given.downsampling not in POOLS
-        stack.conv(conv, filters, kernel, 2 if by_stride else 1, padding, pool=name if halved and not by_stride else "")
+        halved, pools = strides == 2 and i == 0, growing.given.downsampling in POOLS
+        stride = 2 if halved and not pools else 1
+        growing.conv(conv, filters, kernel, stride, padding, pool=name if halved and pools else "")
 
 
-def _plain(stack: _Stack, name: str, filters: int, strides: int) -> None:
-    for i in range(stack.given.stage_convs):
-        kernel, padding = stack.given.stage_kernel_size, stack.given.padding
-        stack.conv(f"{name}_conv{i + 1}", filters, kernel, strides if i == 0 else 1, padding)
+def _plain(growing: _Growing, name: str, filters: int, strides: int) -> None:
+    for i in range(growing.given.stage_convs):
+        kernel, padding = growing.given.stage_kernel_size, growing.given.padding
+        growing.conv(f"{name}_conv{i + 1}", filters, kernel, strides if i == 0 else 1, padding)
 
 
-def _residual(stack: _Stack, name: str, filters: int, strides: int) -> None:
+def _residual(growing: _Growing, name: str, filters: int, strides: int) -> None:
     """Blocks of two convolutions (the last of one, where their number is odd), each added to its input."""
-    convs = stack.given.stage_convs
+    convs = growing.given.stage_convs
     for first in range(0, convs, 2):
-        _residual_block(stack, name, filters, strides if first == 0 else 1, range(first, min(first + 2, convs)))
+        _residual_block(growing, name, filters, strides if first == 0 else 1, range(first, min(first + 2, convs)))
 
 
-def _residual_block(stack: _Stack, name: str, filters: int, strides: int, convs: range) -> None:
-    source, size, channels = stack.top, stack.size, stack.filters
-    kernel = stack.given.stage_kernel_size
+def _residual_block(growing: _Growing, name: str, filters: int, strides: int, convs: range) -> None:
+    source, size, channels = growing.top, growing.size, growing.filters
+    kernel = growing.given.stage_kernel_size
     for i in convs:
         step = strides if i == convs[0] else 1
-        stack.conv(f"{name}_conv{i + 1}", filters, kernel, step, active=i != convs[-1])
-    body = stack.top
+        growing.conv(f"{name}_conv{i + 1}", filters, kernel, step, active=i != convs[-1])
+    body = growing.top
     if channels != filters or strides != 1:
-        reached, stack.size = stack.size, size
-        shortcut = Conv2D(filters, 1, strides, "same", use_bias=not stack.normalized,
+        reached, growing.size = growing.size, size
+        shortcut = Conv2D(filters, 1, strides, "same", use_bias=not growing.normalized,
                           name=f"{name}_shortcut{convs[0] + 1}", inputs=(source,))  # fmt: skip
-        stack.put_conv(
+        growing.put_conv(
             shortcut, **dict.fromkeys(("", "filters", "kernel_size", "strides", "padding"), because.SHORTCUT)
         )
-        stack.normalize(shortcut.name, False)
-        source, stack.size = stack.top, reached
-    stack.put(Add(name=f"{name}_add{convs[0] + 1}", inputs=(body, source)), "block")
-    stack.put(Activation(stack.given.activation, name=f"{name}_out{convs[0] + 1}"), "activation")
+        growing.normalize(shortcut.name, False)
+        source, growing.size = growing.top, reached
+    growing.put(Add(name=f"{name}_add{convs[0] + 1}", inputs=(body, source)), "block")
+    growing.put(Activation(growing.given.activation, name=f"{name}_out{convs[0] + 1}"), "activation")
 
 
-def _separable(stack: _Stack, name: str, filters: int, strides: int) -> None:
-    for i in range(stack.given.stage_convs):
-        stack.depthwise(f"{name}_depthwise{i + 1}", stack.given.stage_kernel_size, strides if i == 0 else 1)
-        stack.conv(f"{name}_conv{i + 1}", filters, 1)
+def _separable(growing: _Growing, name: str, filters: int, strides: int) -> None:
+    for i in range(growing.given.stage_convs):
+        growing.depthwise(f"{name}_depthwise{i + 1}", growing.given.stage_kernel_size, strides if i == 0 else 1)
+        growing.conv(f"{name}_conv{i + 1}", filters, 1)
 
 
 BLOCKS = {"pooled": _pooled, "plain": _plain, "residual": _residual, "separable": _separable}

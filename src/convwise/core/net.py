@@ -97,7 +97,8 @@ def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
     for layer in layers:
         name = layer.name or fresh(layer.op.lower(), known, numbers)
         if name in known or not _NAME.fullmatch(name):
-            raise UnusableInput(f"layer {name!r}", "has a name that is taken or not a word", "a new name")
+            what = f"has a name that is {'taken' if name in known else 'not a word'}"
+            raise UnusableInput(f"layer {name!r}", what, "a word of its own, of letters, digits and _")
         inputs = tuple(layer.inputs) or (before,)
         if unknown := [i for i in inputs if i not in known]:
             raise UnusableInput(f"layer {name!r}", f"reads {unknown}", "the input or earlier layers")

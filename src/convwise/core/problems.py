@@ -7,7 +7,7 @@ The error tree:
     ├── ShapeError           a layer that does not fit its input                exit code 2
     ├── Infeasible           a goal that no network can meet                    exit code 1
     ├── Unsupported          a layer that a format cannot express               exit code 2
-    └── ExportMismatch       a written model that does not answer as ours       exit code 2
+    └── ExportMismatch       a written model with answers of its own             exit code 2
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Severity = Literal["error", "warning", "note"]
 class Problem:
     """One finding about data, a net or a request.
 
-    where: the file, layer or argument concerned; what: what is so; expected: what should be
-    so; fix: what to do about it; count: how many cases the finding stands for.
+    where: the file, layer or argument concerned; what: what was found; expected: what should
+    be there instead; fix: what to do about it; count: how many cases the finding stands for.
     """
 
     where: str
@@ -71,4 +71,4 @@ class Unsupported(ConvwiseError):
 
 
 class ExportMismatch(ConvwiseError):
-    """A written model that does not answer as ours."""
+    """A written model whose answers are not those of the trained network."""

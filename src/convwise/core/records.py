@@ -14,10 +14,10 @@ from convwise.core.net import Net
 from convwise.core.reasons import Reason as Reason
 from convwise.core.reasons import TrialsWord as TrialsWord
 from convwise.core.recipe import Recipe as Recipe
-from convwise.core.score import ACCURACY, Score, Target, score_of, significant
+from convwise.core.score import ACCURACY, Score, Target, score_of
 from convwise.core.shown import Screen, Shown, plain
 from convwise.core.space import Space
-from convwise.core.text import times
+from convwise.core.text import number, short, times
 
 VerdictWord = Literal["matters", "no difference", "not resolved"]
 
@@ -79,11 +79,11 @@ class Fingerprint(Shown):
         """What the images tell, in words: 'in 10 classes', or 'angle from 0 to 359'."""
         if (target := self.target) is None:
             return f"in {len(self.classes)} classes"
-        return f"{target.name} from {significant(target.low)} to {significant(target.high)}"
+        return f"{target.name} from {number(target.low)} to {number(target.high)}"
 
     def screen(self) -> Screen:
         """The counts, the proposed input, and a row for each measure."""
-        rows = [(m.name, f"{m.value:.3g} {m.unit}", m.meaning) for m in self.measures]
+        rows = [(m.name, f"{number(m.value)} {m.unit}", m.meaning) for m in self.measures]
         proposed = f"Proposed input {times(self.input_shape)}: {self.input_reason}"
         return Screen(
             f"{self.images:,} images of {times(self.shape)} px to learn from, {self.answers}",
@@ -240,7 +240,7 @@ class Advice(Shown):
         """The network in a line, its cost, and a reason for each parameter, those first that people ask about."""
         cost = self.sample.cost
         order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in ASKED)
-        told = f"{cost['params']:,} parameters, {cost['macs']:,} multiply-accumulates"
+        told = f"{short(cost['params'])} parameters, {short(cost['macs'])} multiply-accumulates"
         told += f", {cost['latency_ms']:.3g} ms an image (predicted)" if "latency_ms" in cost else ""
         return Screen(
             f"Start with: {described(self.sample, self.net.input_shape)}",
@@ -254,7 +254,7 @@ class Advice(Shown):
 
 def described(sample: Draft, input_shape: Sequence[int]) -> str:
     """The network of a sample in one line."""
-    stem, kernel = (f"{size}x{size}" for size in (sample["stem.kernel_size"], sample["stage.kernel_size"]))
+    stem, kernel = (times((size, size)) for size in (sample["stem.kernel_size"], sample["stage.kernel_size"]))
     return (
         f"{sample['block']} network on {times(input_shape)}: {sample.get('stem', 'learned')} stem {stem} stride "
         f"{sample['stem.strides']}, {sample['stage.count']} stages of {sample['stage.convs']} convolutions {kernel} "

@@ -8,6 +8,7 @@ from typing import Literal
 
 from convwise.core.layers import Dense, Rescaling
 from convwise.core.net import INPUT, Net
+from convwise.core.text import number
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Score:
         """A value: '97.3 %' of an accuracy, '3.42' of an error."""
         if not math.isfinite(value):
             return "–"
-        return significant(value) if self.is_error else f"{100 * value:.1f} %"
+        return number(value) if self.is_error else f"{100 * value:.1f} %"
 
     def told(self, score: float | None) -> str:
         """The value of a score; a score of None is not known."""
@@ -66,7 +67,7 @@ class Score:
             return "–"
         if not self.is_error:
             return f"{100 * change:{'+' if signed else ''}.1f}"
-        return ("+" if signed and change > 0 else "") + significant(change if signed else abs(change))
+        return ("+" if signed and change > 0 else "") + number(change if signed else abs(change))
 
     def span(self, low: float, high: float) -> str:
         """The interval of a change, the lower end first: '-0.4 to +1.2'."""
@@ -94,11 +95,6 @@ class Target:
     error: float
 
 
-def significant(number: float) -> str:
-    """Three significant digits, without an exponent where it can be helped: '3.42', '1,234'."""
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
-
-
 def number_of(net: Net) -> Rescaling | None:
     """The layer that brings the one number of a net to the unit of its target; None of a net that tells classes."""
     last = net.layers[-1] if net.layers else None
@@ -110,11 +106,11 @@ def number_of(net: Net) -> Rescaling | None:
 
 def resolution(net: Net) -> float:
     """What a thousandth of a probability is in the unit of what a net answers, as far as float32 can tell it."""
-    number = number_of(net)
-    return 1e-3 * number.scale[0] + 1e-6 * abs(number.offset[0]) if number else 1e-3
+    unit = number_of(net)
+    return 1e-3 * unit.scale[0] + 1e-6 * abs(unit.offset[0]) if unit else 1e-3
 
 
 def score_of(net: Net) -> Score:
     """How the score of a network is told: by what it answers."""
-    number = number_of(net)
-    return Score("error", float(number.scale[0])) if number else ACCURACY
+    unit = number_of(net)
+    return Score("error", float(unit.scale[0])) if unit else ACCURACY

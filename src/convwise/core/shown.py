@@ -103,7 +103,9 @@ def plain(value: Any) -> str:
         return ", ".join(plain(v) for v in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
 
 
 def _wrapped(texts: Sequence[str], most: int) -> list[str]:

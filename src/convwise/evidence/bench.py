@@ -23,6 +23,7 @@ from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress
 from convwise.core.records import Pace, Recipe, Trial
 from convwise.core.task import task_of
+from convwise.core.text import parse_size, times
 from convwise.evidence.experiment import (
     NO_TIME,
     Base,
@@ -166,7 +167,7 @@ class _Store:
     most: tuple[int, int] = (2**31, 2**31)
 
     def __call__(self, size: str) -> None:
-        height, width = (int(n) for n in size.split("x"))
+        height, width = parse_size(size)
         for name, most in zip(("train", "valid"), self.most, strict=True):
             rng = np.random.default_rng(self.seed)
             part = _chosen(getattr(self.images, name), most, rng).with_channels(self.channels)
@@ -206,7 +207,7 @@ def _timed(runner: Runner, store: _Store, net: Net, recipe: Recipe, workers: int
 
     It is one counted epoch, which a runner never ends for taking long: when it is over, all have started.
     """
-    store(f"{net.input_shape[0]}x{net.input_shape[1]}")
+    store(times(net.input_shape[:2]))
     trials = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1, seed=store.seed) for n in range(workers)]
     done = [1 / r.images_per_second for r in runner.run(trials) if r.status == "done"]
     ratio = float(np.mean(done)) / _seconds(net, pace) if done else 1.0

@@ -66,7 +66,8 @@ def named(subject: Subject, text: str) -> Edit:
         return _of_space(subject, name, value)
     layer, _, parameter = name.rpartition(".")
     if layer:
-        return _of_layer(subject, layer, parameter, value)
+        _check_name(subject, layer, parameter)
+        return _edited(subject, {layer: parameter}, name, value)
     if name in FIVE:
         return _of_all(subject, name, value)
     raise _unknown(subject, name)
@@ -109,7 +110,9 @@ def _of_space(subject: Subject, name: str, text: str) -> Edit:
     if others := [each for each in after if after[each] != before[each] and each != name]:
         changes = ", ".join(f"{each} {before[each]} -> {after[each]}" for each in others)
         what = f"would also change {changes}, to keep the goal's limits"
-        raise UnusableInput(f"{FLAG} {name}={text}", what, f"a value that does not; {name} is {before[name]}")
+        raise UnusableInput(
+            f"{FLAG} {name}={text}", what, f"a value that changes nothing else; it is {before[name]} now"
+        )
     if after[name] != value:
         what = f"would become {after[name]}"
         raise UnusableInput(f"{FLAG} {name}={text}", what, "one of " + ", ".join(map(str, choice.legal)))
@@ -140,12 +143,6 @@ def _other(choice: Choice, now: Any) -> str:
     return "another value, such as " + ", ".join(others) if others else "another value"
 
 
-def _of_layer(subject: Subject, name: str, parameter: str, text: str) -> Edit:
-    """One parameter of one layer at another value."""
-    _check_name(subject, name, parameter)
-    return _edited(subject, {name: parameter}, f"{name}.{parameter}", text)
-
-
 def _check_name(subject: Subject, name: str, parameter: str) -> None:
     layer = next((layer for layer in subject.net.layers if layer.name == name), None)
     if layer is None or parameter not in (declared := [each.name for each in parameters(layer)]):
@@ -174,7 +171,7 @@ def _of_all(subject: Subject, parameter: str, text: str) -> Edit:
     """One parameter of all convolutions that it bears on; filters also as a multiple: 'x2', 'x0.5'."""
     layers = [layer for layer in subject.net.layers if _bears_on(parameter, layer)]
     if not layers:
-        raise UnusableInput(FLAG, f"{parameter}: no layer of this network has one to change", "another parameter")
+        raise UnusableInput(FLAG, f"no layer of this network has a {parameter} to change", "another parameter")
     return _edited(subject, {layer.name: parameter for layer in layers}, parameter, text)
 
 
@@ -207,7 +204,7 @@ def _set(net: Net, layer: str, parameter: str, text: str, where: str) -> Net:
     try:
         return net.edit(layer, **{parameter: _value(text, getattr(net[layer], parameter))})
     except UnusableInput as error:
-        raise UnusableInput(where, f"{text} is no {parameter}", error.problem.expected) from error
+        raise UnusableInput(where, f"{text} is not a {parameter} that it can have", error.problem.expected) from error
 
 
 def _value(text: str, now: Any) -> Any:
@@ -243,7 +240,11 @@ def _unknown(subject: Subject, name: str, declared: Sequence[str] = ()) -> Unusa
     if declared:
         near = [f"{layer}.{each}" for each in get_close_matches(parameter, declared, 3, 0.5) or declared]
         return UnusableInput(f"{FLAG} {name}", f"{layer} has no {parameter}", " or ".join(near[:8]))
-    return UnusableInput(f"{FLAG} {name}", "is no name here", " or ".join(near) or "NAME such as " + _example(subject))
+    return UnusableInput(
+        f"{FLAG} {name}",
+        "names nothing that can be changed here",
+        " or ".join(near) or "NAME such as " + _example(subject),
+    )
 
 
 def _example(subject: Subject) -> str:

@@ -23,6 +23,7 @@ from convwise.core.problems import UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Effect, Pace, Recipe, Result, Trial
 from convwise.core.score import ACCURACY, Score, score_of
+from convwise.core.text import times
 from convwise.evidence.effects import repeated_effect
 from convwise.training import train
 from convwise.training.runners import Runner
@@ -370,7 +371,7 @@ class _Run:
         sizes = [arm.net.input_shape[:2] for arm in self.arms]
         try:
             for height, width in dict.fromkeys(sizes):
-                self.bench.ensure(f"{height}x{width}")
+                self.bench.ensure(times((height, width)))
             wave = 0.0  # seconds of the longest so far
             while (jobs := self.jobs(plan)) and wave <= self.clock.left:
                 wave, left = self.work(jobs, plan.seconds, wave)

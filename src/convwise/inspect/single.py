@@ -36,6 +36,7 @@ from convwise.core.parameters import (
 )
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
 from convwise.core.shown import Screen, Shown, plain
+from convwise.core.text import square, times
 from convwise.core.windows import Shape, Window, effective, landings
 from convwise.formats.lowering.lines import keras_crops, keras_lines, torch_lines
 from convwise.inspect.requests import asked
@@ -120,14 +121,14 @@ class Answer(Shown):
         verb = "crops" if self.layer.op == "Conv2DTranspose" else "pads"
         steps = [
             (c.parameter, _value(c.before), _value(c.after))
-            + ((_x(c.output_shape), f"{c.params:,}", f"{c.macs:,}") if c.output_shape else ("does not fit", "", ""))
+            + ((times(c.output_shape), f"{c.params:,}", f"{c.macs:,}") if c.output_shape else ("does not fit", "", ""))
             for c in self.changes
         ]
         return Screen(
-            f"{self.layer.op} on {_x(self.input_shape)} gives {_x(self.output_shape)}",
+            f"{self.layer.op} on {times(self.input_shape)} gives {times(self.output_shape)}",
             (
                 f"{verb} top {top}, bottom {bottom}, left {left}, right {right}; one output sees "
-                f"{_x(self.receptive_field)} px",
+                f"{times(self.receptive_field)} px",
                 f"{self.params:,} parameters, {self.macs:,} multiply-accumulates, {self.activation_bytes:,} bytes out",
                 f"Keras: {'; '.join(self.keras) or 'cannot say it'}",
                 f"PyTorch: {'; '.join(self.torch) or 'cannot say it'}",
@@ -259,7 +260,7 @@ def _drawable(layer: Layer, shape: Shape, cost: LayerCost) -> None:
     """ShapeError where a map has more rows or columns than can be listed."""
     for said, map_shape in (("reads", shape), ("gives", cost.output_shape)):
         if max(map_shape[:2]) > MOST_SIZE:
-            what = f"{said} a map of {_x(map_shape[:2])}"
+            what = f"{said} a map of {times(map_shape[:2])}"
             raise ShapeError(layer.op, what, f"at most {MOST_SIZE:,} rows and columns", "ask of a part of it")
 
 
@@ -370,7 +371,7 @@ STEPS: dict[str, Callable[[Any, int], Sequence[Any]]] = {
 
 def _explained(layer: Layer, shape: Shape, error: ShapeError) -> ShapeError:
     """The error with the numbers that clash, and what would fit."""
-    where = f"{layer.op} on {_x(shape)}"
+    where = f"{layer.op} on {times(shape)}"
     if isinstance(layer, GROUPED) and (shape[2] % layer.groups or layer.filters % layer.groups):
         return _groups_clash(layer, shape[2], where)
     window = _window(layer, shape)
@@ -399,15 +400,15 @@ def _around(number: int, step: int) -> str:
 
 def _kernel_clash(layer: Layer, window: Window, shape: Shape, where: str) -> ShapeError:
     size = "pool_size" if isinstance(layer, POOLS) else "kernel_size"
-    dilated = f" with dilation_rate {_x(window.dilation)} reaches over {_x(window.reach)}, which"
+    dilated = f" with dilation_rate {times(window.dilation)} reaches over {times(window.reach)}, which"
     padded = f" with padding {window.pads}" if any(window.pads) else ""
-    what = f"{size} {_x(window.kernel)}{dilated if max(window.dilation) > 1 else ''} does not fit into "
-    what += f"a map of {_x(shape[:2])}{padded}"
+    what = f"{size} {times(window.kernel)}{dilated if max(window.dilation) > 1 else ''} does not fit into "
+    what += f"a map of {times(shape[:2])}{padded}"
     most = _most(window, shape, window.pads)
     top, bottom, left, right = window.pads
     least = max(window.reach[0] - top - bottom, 1), max(window.reach[1] - left - right, 1)
-    fit = [f"{size} up to {_x(most)}"] if min(most) > 0 else []
-    expected = " or ".join([*fit, f"a map of at least {_x(least)}"])
+    fit = [f"{size} up to {times(most)}"] if min(most) > 0 else []
+    expected = " or ".join([*fit, f"a map of at least {times(least)}"])
     return ShapeError(where, what, expected, "padding='same'" + _undilated(window, shape))
 
 
@@ -428,17 +429,11 @@ def _crops_clash(layer: Conv2DTranspose, shape: Shape, where: str) -> ShapeError
         (n - 1) * s + effective(k, d)
         for n, s, k, d in zip(shape[:2], layer.strides, layer.kernel_size, layer.dilation_rate, strict=True)
     ]
-    what = f"padding {transposed_crops(layer)} (top, bottom, left, right) takes all of an output of {_x(full)}"
+    what = f"padding {transposed_crops(layer)} (top, bottom, left, right) takes all of an output of {times(full)}"
     expected = f"less than {full[0]} rows and {full[1]} columns in all"
     return ShapeError(where, what, expected, "padding='same', a larger kernel_size, or larger strides")
 
 
-def _x(numbers: Sequence[int]) -> str:
-    return "x".join(map(str, numbers))
-
-
 def _value(value: Any) -> str:
     """(3, 3) -> '3', (3, 5) -> '3x5'."""
-    if isinstance(value, tuple):
-        return str(value[0]) if len(set(value)) == 1 else _x(value)
-    return plain(value)
+    return square(value) if isinstance(value, tuple) else plain(value)

@@ -30,7 +30,8 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     effects = raced_effects(advice, ended)
     leading = race.leader(advice, raced)
     ours = race.parts(raced, leading.key) or [max(raced, key=lambda r: (r.trial.span, r.score or 0))]
-    edited = {effect: _edited(raced, leading, effect) for effect in effects}
+    space = advice.space
+    edited = {e: race.parts(raced, space.fit({**leading, e.parameter: e.after}).key) for e in effects}
     better = race.adopted([effect for effect, theirs in edited.items() if theirs])
     chosen = edited[better][-1] if better else ours[-1]
     source = "ours: docs/findings.md, 'judging early turns effects round'"
@@ -38,11 +39,6 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     reason = Reason("net", chosen.trial.net.id, because, "trials", source)
     first = [r for r in raced if r.trial.span[0] == 0]  # equally long, whatever came after
     return Verdict(chosen, effects, front(first, "macs"), (reason,), standard_error(chosen))
-
-
-def _edited(raced: Sequence[Result], leading: Configuration, effect: Effect) -> list[Result]:
-    """What has been trained of the leader with one change."""
-    return race.parts(raced, leading.space.fit({**leading, effect.parameter: effect.after}).key)
 
 
 def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: Effect | None) -> str:

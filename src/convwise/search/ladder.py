@@ -17,6 +17,7 @@ from convwise.core.goal import Goal
 from convwise.core.records import Reason, Result, Trial, Verdict
 from convwise.core.score import Score, score_of
 from convwise.core.space import WIDTHS, Space
+from convwise.core.text import short
 from convwise.evidence.paired import standard_error
 from convwise.search import race
 from convwise.search.judge import judge
@@ -171,14 +172,14 @@ class Ladder:
 
     def _miss(self, nearest: Result) -> str:
         wanted = self.score.told(self.floor)
-        short = self.score.moved(self.floor - (nearest.score or 0.0), signed=False) + self.score.unit
+        missing = self.score.moved(self.floor - (nearest.score or 0.0), signed=False) + self.score.unit
         longest = f"the teacher, which was trained for longest, {self.teacher.told}."
         if self.score.is_error:
             what = f"No network tried keeps an error of {wanted}: the nearest has {nearest.told} on the validation"
-            return f"{what} images, {short} more; {longest}"
+            return f"{what} images, {missing} more; {longest}"
         return (
             f"No network tried keeps {wanted}: the nearest gets {nearest.told} of the validation "
-            f"images right, {short} less; {longest}"
+            f"images right, {missing} less; {longest}"
         )
 
 
@@ -204,6 +205,4 @@ def _metric(space: Space) -> str:
 
 def amount(metric: str, result: Result) -> str:
     """82_310_000 macs -> '82.3M macs'."""
-    value = result.cost[metric]
-    size, sign = next(((size, sign) for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (1, ""))
-    return f"{value / size:.3g}{sign} {SHORT[metric]}"
+    return f"{short(result.cost[metric])} {SHORT[metric]}"

@@ -55,8 +55,8 @@ def uneven_channels(view: View) -> Iterator[Case]:
 
 # When a layer gives what it reads, and why.
 IDLE: dict[type[Layer], tuple[Callable[[Any], bool], str]] = {
-    MaxPooling2D: (lambda layer: _is_still(layer), "it pools 1x1 at stride 1"),
-    AveragePooling2D: (lambda layer: _is_still(layer), "it pools 1x1 at stride 1"),
+    MaxPooling2D: (lambda layer: _is_still(layer), "it pools windows of 1x1 at stride 1"),
+    AveragePooling2D: (lambda layer: _is_still(layer), "it pools windows of 1x1 at stride 1"),
     Activation: (lambda layer: layer.activation == "linear", "its activation is linear"),
     ZeroPadding2D: (lambda layer: not any(layer.padding), "it adds no row and no column"),
     Cropping2D: (lambda layer: not any(layer.cropping), "it takes no row and no column"),
@@ -83,7 +83,7 @@ def idle_layers(view: View) -> Iterator[Case]:
         same = isinstance(layer, Reshape) and view.given(layer) == view.shape(layer.name)
         passed_on = layer is view.last and len(view.readers[layer.inputs[0]]) > 1  # an output that others read
         if (holds(layer) or same) and not passed_on:
-            what = f"gives what it reads: {why or 'its shape is as before'}"
+            what = f"changes nothing: {why or 'the shape stays the same'}"
             edits = (Edit(layer.name, reads=layer.inputs[0]),)
             yield Case((layer.name,), what, "a layer that does something", "leave it out", edits)
 

@@ -20,7 +20,6 @@ from convwise.core.checks.view import (
     is_depthwise,
     is_pointwise,
     is_unknown,
-    pair,
 )
 from convwise.core.geometry import JOINS
 from convwise.core.layers import (
@@ -40,6 +39,7 @@ from convwise.core.layers import (
     SeparableConv2D,
     ZeroPadding2D,
 )
+from convwise.core.text import times
 
 TIMES = 4  # by which a width may change from one spatial convolution to the next
 HEAD_SHARE, HEAD_PARAMS = 0.5, 100_000
@@ -61,7 +61,7 @@ def shrinking_width(view: View) -> Iterator[Case]:
             continue
         what = f"goes from {given[2]} channels to {output[2]}, and nothing after it is as wide again"
         edits = (Edit(layer.name, {"filters": given[2]}),)
-        yield Case((layer.name,), what, f"less than {TIMES} times fewer", f"filters={given[2]}", edits)
+        yield Case((layer.name,), what, f"more than 1/{TIMES} of the channels", f"filters={given[2]}", edits)
 
 
 def growing_width(view: View) -> Iterator[Case]:
@@ -70,9 +70,9 @@ def growing_width(view: View) -> Iterator[Case]:
         given, output = view.given(layer), view.shape(layer.name)
         if output[2] <= TIMES * given[2] or prod(output[:2]) < prod(view.shape(before.name)[:2]):
             continue
-        what = f"goes from {given[2]} channels to {output[2]} at once, while the map stays {output[0]}x{output[1]}"
+        what = f"goes from {given[2]} channels to {output[2]} at once, while the map stays {times(output[:2])}"
         fix = f"filters={2 * given[2]}, or halve the map with it"
-        yield Case((layer.name,), what, f"at most {TIMES} times more", fix,
+        yield Case((layer.name,), what, f"at most {TIMES} times as many channels", fix,
                    (Edit(layer.name, {"filters": 2 * given[2]}),))  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def bias_before_norm(view: View) -> Iterator[Case]:
             continue
         if isinstance(_first_after(view, layer), BatchNormalization):
             biases = view.shape(layer.name)[-1]
-            what = f"{biases:,} biases are subtracted again by the BatchNormalization that follows"
+            what = f"its {biases:,} biases are cancelled by the BatchNormalization that follows"
             edits = (Edit(layer.name, {"use_bias": False}),)
             yield Case((layer.name,), what, "no bias before BatchNormalization", "use_bias=False", edits)
 
@@ -177,7 +177,7 @@ def _steadies(layer: Layer) -> bool:
 
 
 def _plain_case(view: View, chain: tuple[str, ...]) -> Case:
-    what = f"{len(chain)} convolutions follow each other without normalisation or a residual"
+    what = f"{len(chain)} convolutions follow each other without normalisation or a residual connection"
     edits = tuple(Edit(name, instead=_normalized(view.layers[name])) for name in chain)
     return Case(chain, what, f"normalisation within {PLAIN_CONVS} convolutions", _NORM_FIX, edits)
 
@@ -221,8 +221,8 @@ def _is_factor(view: View, first: Conv | Dense, second: Conv | Dense) -> bool:
 def _linear_case(view: View, layer: Conv | Dense, passed: Sequence[Layer], following: Layer) -> Case:
     usual = view.usual_activation
     norms = [each for each in passed if isinstance(each, BatchNormalization)]
-    between = " but " + ", ".join(each.op for each in passed) if passed else ""
-    what = f"nothing{between} stands between it and {following.name}: two linear layers do what one can"
+    between = f" (only {', '.join(each.op for each in passed)})" if passed else ""
+    what = f"there is no activation between it and {following.name}{between}: two linear layers can do no more than one"
     if norms:
         fix = f'Activation("{usual}") after {norms[0].name}'
         edit = Edit(norms[0].name, instead=(norms[0], Activation(usual)))
@@ -244,7 +244,7 @@ def saturating(view: View) -> Iterator[Case]:
     if longest and longest.length >= SATURATING_LAYERS:
         layers = longest.names()
         names = sorted({activation(activation_of(view.layers[name])).name for name in layers})
-        what = f"{len(layers)} times {' and '.join(names)} along one path: each flattens the gradient"
+        what = f"{' and '.join(names)} {len(layers)} times along one path: each one weakens the gradient"
         edits = tuple(Edit(name, {"activation": "relu"}) for name in layers)
         yield Case(layers, what, f"fewer than {SATURATING_LAYERS} in a row", 'activation="relu"', edits)
 
@@ -275,7 +275,7 @@ def output_assumption(view: View) -> Iterator[Case]:
         what = f"the network ends in {name}, so it gives probabilities"
         yield Case((last.name,), what, "a loss that takes probabilities", "train with from_logits=False")
     elif isinstance(last, (Dense, Conv2D)) and name == "linear" and len(view.shape(last.name)) == 1:
-        what = "the network ends without an activation, so where it classifies it gives logits"
+        what = "the network ends without an activation, so as a classifier it gives logits"
         fix = 'train with from_logits=True, or activation="softmax"'
         yield Case((last.name,), what, "a loss that takes logits", fix)
 
@@ -299,7 +299,7 @@ def squashed_again(view: View) -> Iterator[Case]:
         if name in PROBABILITIES and second in PROBABILITIES:
             what = f"takes the {second} of {layer.name}'s {name}: all classes become nearly alike"
             edits = (Edit(following.name, reads=layer.name),)
-            yield Case((following.name,), what, "one of them", f"leave {following.name} out", edits)
+            yield Case((following.name,), what, "only one of the two", f"leave {following.name} out", edits)
 
 
 def slow_depthwise(view: View) -> Iterator[Case]:
@@ -307,7 +307,7 @@ def slow_depthwise(view: View) -> Iterator[Case]:
     for layer in view.each(Conv2D, DepthwiseConv2D, SeparableConv2D):
         depthwise = isinstance(layer, SeparableConv2D) or is_depthwise(layer, view.given(layer)[2])
         if depthwise and max(layer.kernel_size) >= 5:
-            what = f"a depthwise kernel of {pair(layer.kernel_size)}: 5x5 trains at 2 Gmac/s on a core, 3x3 at 15, "
+            what = f"a depthwise kernel of {times(layer.kernel_size)}: 5x5 trains at 2 Gmac/s on one core, 3x3 at 15, "
             what += "a full 3x3 at 472"
             fix = "kernel_size=3 (two of them see as far as one 5x5)"
             yield Case((layer.name,), what, "depthwise kernels of 3x3", fix, (Edit(layer.name, {"kernel_size": 3}),))

@@ -224,11 +224,6 @@ def names_of(layers: Iterable[Layer]) -> tuple[str, ...]:
     return tuple(layer.name for layer in layers)
 
 
-def pair(numbers: tuple[int, int]) -> str:
-    """(3, 5) -> '3x5'."""
-    return f"{numbers[0]}x{numbers[1]}"
-
-
 def one(numbers: tuple[int, int]) -> str:
     """(3, 3) -> '3', (3, 1) -> '(3, 1)': as an argument is written."""
     return str(numbers[0]) if numbers[0] == numbers[1] else str(numbers)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, log2, prod
 from typing import NamedTuple
 
-from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, is_unknown, one, pair
+from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, is_unknown, one
 from convwise.core.field import Field
 from convwise.core.geometry import CONVOLUTIONS, JOINS
 from convwise.core.layers import (
@@ -18,7 +18,7 @@ from convwise.core.layers import (
     Reshape,
     ZeroPadding2D,
 )
-from convwise.core.parameters import Pair
+from convwise.core.text import times
 from convwise.core.windows import Shape, Window, landings
 
 POOLS = (MaxPooling2D, AveragePooling2D)
@@ -90,19 +90,15 @@ def _kernel_case(view: View, layer: Layer, window: Window) -> Case:
     rows, columns = readings(window, given, view.shape(layer.name))
     taps = prod(window.kernel)
     dead = taps - (len(rows.taps) - rows.dead) * (len(columns.taps) - columns.dead)
-    what = f"its kernel reaches {pair(window.reach)} on a map of {given[0]}x{given[1]}: "
+    what = f"its kernel reaches {times(window.reach)} on a map of {times(given[:2])}: "
     what += f"{100 * (1 - rows.share * columns.share):.0f} % of what it reads is padding"
     what += f", and {dead} of its {taps} taps never read a pixel" if dead else ""
-    kernel = _fitting(window, given)
+    tall, wide = (min(k, n - (n % 2 == 0)) for k, n in zip(window.kernel, given, strict=False))
+    kernel = (tall, wide)
     changes = {"kernel_size": kernel, "dilation_rate": (1, 1), "padding": "same"}
     fix = f"kernel_size={one(kernel)}, or fewer strides and pools before it"
     edits = (Edit(layer.name, changes),)
     return Case((layer.name,), what, "a kernel within its map", fix, edits)
-
-
-def _fitting(window: Window, given: Sequence[int]) -> Pair:
-    rows, columns = (min(k, n - (n % 2 == 0)) for k, n in zip(window.kernel, given, strict=False))
-    return rows, columns
 
 
 def skipped_inputs(view: View) -> Iterator[Case]:
@@ -126,9 +122,9 @@ def _skips(view: View, layer: Layer) -> bool:
 def _skipping_case(view: View, layer: Layer, window: Window) -> Case:
     rows, columns = readings(window, view.given(layer), view.shape(layer.name))
     unread = 1 - rows.read * columns.read / (rows.px * columns.px)
-    holes = f" with dilation_rate {pair(window.dilation)}" if max(window.dilation) > 1 else ""
-    what = f"windows of {pair(window.kernel)}{holes} at strides {pair(window.strides)} "
-    what += f"never read {100 * unread:.0f} % of the {rows.px}x{columns.px} map"
+    holes = f" with dilation_rate {times(window.dilation)}" if max(window.dilation) > 1 else ""
+    what = f"windows of {times(window.kernel)}{holes} at strides {times(window.strides)} "
+    what += f"never read {100 * unread:.0f} % of the {times((rows.px, columns.px))} map"
     others = [reader for reader in view.readers[layer.inputs[0]] if reader is not layer]
     whole = any(not _skips(view, reader) for reader in others)
     what += "; another layer reads all of it" if whole else ""
@@ -199,20 +195,17 @@ def only_padding(view: View) -> Iterator[Case]:
 def checkerboard(view: View) -> Iterator[Case]:
     """Transposed convolutions whose outputs add up more inputs in turn than their neighbours."""
     for layer in view.each(Conv2DTranspose):
-        uneven = [axis for axis in (0, 1) if _overlaps_unevenly(layer, axis)]
+        sides = enumerate(zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True))
+        uneven = [axis for axis, (kernel, stride, dilation) in sides if kernel % stride and dilation == 1]
         if uneven:
             axis = uneven[0]
             kernel, stride = layer.kernel_size[axis], layer.strides[axis]
-            what = f"its output {AXES[axis]} add {kernel // stride} and {-(-kernel // stride)} inputs in turn, a "
-            what += f"checkerboard: strides {stride} do not divide kernel_size {kernel}"
+            what = f"its output {AXES[axis]} add {kernel // stride} and {-(-kernel // stride)} inputs in turn, "
+            what += f"which shows as a checkerboard: strides {stride} do not divide kernel_size {kernel}"
             rows, columns = (s * -(-k // s) for k, s in zip(layer.kernel_size, layer.strides, strict=True))
             fix = f"kernel_size={one((rows, columns))}, or UpSampling2D and Conv2D"
             edits = (Edit(layer.name, {"kernel_size": (rows, columns)}),)
             yield Case((layer.name,), what, "a kernel that the strides divide", fix, edits)
-
-
-def _overlaps_unevenly(layer: Conv2DTranspose, axis: int) -> bool:
-    return layer.kernel_size[axis] % layer.strides[axis] > 0 and layer.dilation_rate[axis] == 1
 
 
 def off_centre(view: View) -> Iterator[Case]:
@@ -220,7 +213,7 @@ def off_centre(view: View) -> Iterator[Case]:
     for layer in view.each(*CONVOLUTIONS):
         even = any(size % 2 == 0 for size in layer.kernel_size)
         if even and layer.padding == "same" and max(layer.strides) == 1:
-            what = f'its even kernel {pair(layer.kernel_size)} with padding="same" looks half a step down or right'
+            what = f'its even kernel {times(layer.kernel_size)} with padding="same" looks half a step down or right'
             rows, columns = (size + (size % 2 == 0) for size in layer.kernel_size)
             edits = (Edit(layer.name, {"kernel_size": (rows, columns)}),)
             yield Case((layer.name,), what, "an odd kernel_size", f"kernel_size={one((rows, columns))}", edits)
@@ -233,12 +226,12 @@ def past_border(view: View) -> Iterator[Case]:
         seen = view.seen(layer.inputs[0])
         covered = seen.known and all(size >= n for size, n in zip(seen.shortest, sides, strict=True))
         if covered and not is_pointwise(layer):
-            what = f"its input already sees {pair(seen.shortest)} px of the {pair(sides)} image, along the shortest "
+            what = f"its input already sees {times(seen.shortest)} px of the {times(sides)} image, along the shortest "
             what += "path: predicted to add nothing"
-            fix = "leave it out, or stride less before it, or feed larger images"
+            fix = "leave it out, or use fewer strides before it, or larger images"
             alike = is_chain and view.given(layer) == view.shape(layer.name)
             edits = (Edit(layer.name, reads=layer.inputs[0]),) if alike else ()
-            yield Case((layer.name,), what, "an input field smaller than the image", fix, edits)
+            yield Case((layer.name,), what, "an input that does not see the whole image yet", fix, edits)
 
 
 def small_field(view: View) -> Iterator[Case]:
@@ -252,10 +245,12 @@ def small_field(view: View) -> Iterator[Case]:
     wanted = [view.scale_px or SMALL_SHARE * n for n in view.net.input_shape[:2]]
     if all(size >= side for size, side in zip(seen.size, wanted, strict=True)):
         return
-    times = max(1, ceil(log2(max(side / size for size, side in zip(seen.size, wanted, strict=True)))))
-    fix = f"halve the map {times} time{'s' * (times > 1)} more (strides=2, or MaxPooling2D(2)) early, or add layers"
-    expected = f"at least {ceil(wanted[0])}x{ceil(wanted[1])} px"
-    yield Case((where[0],), _field_said(view, seen), expected, fix, tuple(_halved(view, convs))[:times])
+    halvings = max(1, ceil(log2(max(side / size for size, side in zip(seen.size, wanted, strict=True)))))
+    fix = (
+        f"halve the map {halvings} time{'s' * (halvings > 1)} more (strides=2, or MaxPooling2D(2)) early, or add layers"
+    )
+    expected = f"at least {times([ceil(side) for side in wanted])} px"
+    yield Case((where[0],), _field_said(view, seen), expected, fix, tuple(_halved(view, convs))[:halvings])
 
 
 def _joined_after(view: View, last: str) -> bool:
@@ -272,7 +267,7 @@ def _joined_after(view: View, last: str) -> bool:
 def _field_said(view: View, seen: Field) -> str:
     sides = view.net.input_shape[:2]
     share = min(size / n for size, n in zip(seen.size, sides, strict=True))
-    what = f"the last map sees {pair(seen.size)} px of a {pair(sides)} image ({100 * share:.0f} % of its side)"
+    what = f"the last map sees {times(seen.size)} px of a {times(sides)} image ({100 * share:.0f} % of its side)"
     return what + (f", less than the {view.scale_px:.0f} px that tell the classes apart" if view.scale_px else "")
 
 
@@ -294,8 +289,9 @@ def misaligned(view: View) -> Iterator[Case]:
         what = "its branches look at different places of the image: centre of the first unit and step "
         what += ", ".join(f"{name} at {spot}" for name, spot in said.items())
         if _within_a_unit(seen, view.shape(layer.name)):
-            fix = "shrink and enlarge alike: MaxPooling2D(2) goes with UpSampling2D(2), or Conv2DTranspose with an even"
-            yield Case((layer.name,), what, "one stride and one centre", f"{fix} kernel_size", severity="note")
+            fix = "shrink and enlarge in the same way: MaxPooling2D(2) goes with UpSampling2D(2), or with a "
+            fix += "Conv2DTranspose that has an even kernel_size"
+            yield Case((layer.name,), what, "one stride and one centre", fix, severity="note")
         else:
             fix = 'the same strides and the same padding on each branch, padding="same" at odd kernels'
             yield Case((layer.name,), what, "one stride and one centre", fix)

@@ -24,6 +24,7 @@ from convwise.core.layers import (
 )
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Problem, Unsupported
+from convwise.core.text import times
 from convwise.core.windows import Shape, Window, effective, outputs_of, torch_positions
 from convwise.formats.lowering import keras, torch
 from convwise.formats.lowering.calls import Call, literal, one
@@ -121,7 +122,7 @@ def _known_of_keras(layer: Layer, shape: Shape) -> Sequence[Problem]:
 def _picked(layer: Convolution) -> Sequence[Problem]:
     """Strides that Keras refuses are written as stride 1, of which a layer picks."""
     if max(layer.strides) > 1 and max(layer.dilation_rate) > 1:
-        what = f"refuses strides {_size(layer.strides)} together with dilation_rate {_size(layer.dilation_rate)}"
+        what = f"refuses strides {times(layer.strides)} together with dilation_rate {times(layer.dilation_rate)}"
     elif not isinstance(layer, Conv2D) and len(set(layer.strides)) > 1:
         what = f"on TensorFlow takes no {layer.op} with other strides along rows than along columns"
     else:
@@ -197,7 +198,7 @@ def _phase(layer: Layer, shape: Shape) -> Sequence[Problem]:
         return (_shifted(window, shape),)
     if not any(befores):
         return ()
-    what = f"padding={literal(one(befores))} is Keras's 'same' on {_size(shape[:2])} inputs; with strides it depends on"
+    what = f"padding={literal(one(befores))} is Keras's 'same' on {times(shape[:2])} inputs; with strides it depends on"
     return (Problem("Keras and PyTorch", f"{what} their size", "", "write the line anew for other sizes", "note"),)
 
 
@@ -208,14 +209,9 @@ def _shifted(window: Window, shape: Shape) -> Problem:
     given = [torch_positions(*each) for each in zip(shape, afters, window.reach, window.strides, strict=False)]
     wanted = [outputs_of(*each) for each in zip(shape, befores, afters, window.reach, window.strides, strict=False)]
     but = f"starts its windows 1 px earlier along {' and '.join(axes)}"
-    padding, size = literal(one(afters)), _size(shape[:2])
+    padding, size = literal(one(afters)), times(shape[:2])
     what = (
         f"a strided 'same' pads {window.pads} (top, bottom, left, right) here; nn.Conv2d(padding={padding}) "
-        f'{but if given == wanted else f"gives {_size(given)} outputs"}, and padding="same" is refused with a stride'
+        f'{but if given == wanted else f"gives {times(given)} outputs"}, and padding="same" is refused with a stride'
     )
     return _warning("Keras and PyTorch", what, f"the lines with ZeroPad2d, which are right for {size} inputs")
-
-
-def _size(pair: Sequence[int]) -> str:
-    """(7, 5) as '7x5'."""
-    return "x".join(map(str, pair))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, UnusableInput
-from convwise.core.score import significant
+from convwise.core.text import number as shown
 from convwise.images.parts import Part
 from convwise.images.sources.found import Found, Reading, counted, some
 from convwise.images.splits import TRAIN, Leaks
@@ -72,7 +72,7 @@ def check(where: str, found: Learnt, kept: Ints, parts: Ints, groups: Ints, lost
     """Refuse what cannot be learnt: no image left, or the same number everywhere."""
     values = found.labels[kept][parts == TRAIN]
     if len(np.unique(values)) < 2:
-        only = f"only the number {significant(values[0])}" if len(values) else "no number"
+        only = f"only the number {shown(values[0])}" if len(values) else "no number"
         what = f"holds {only} in {counted(len(values), 'image')} to learn from"
         raise UnusableInput(where, what, "images with different numbers", "add images")
 
@@ -84,11 +84,11 @@ def problems(where: str, stack: Stack, found: Learnt, parts: Mapping[int, Part],
     far = values[np.abs(values - middle) > FAR * max(high - low, 1e-12)] if high > low else values[:0]
     if 0 < len(far) <= len(values) // 20:
         what = f"{counted(len(far), 'train image')} with a number far from the others: "
-        what += some([significant(each) for each in np.unique(far).tolist()])
+        what += some([shown(each) for each in np.unique(far).tolist()])
         fix = "check that they are no code for a missing value, and in the same unit"
-        yield Problem(where, what, f"about {significant(low)} to {significant(high)}", fix, "warning", len(far))
+        yield Problem(where, what, f"about {shown(low)} to {shown(high)}", fix, "warning", len(far))
 
 
 def said(found: Learnt, labels: NDArray[np.float64]) -> str:
     """What the images tell, in words: 'angle from -60 to 60'."""
-    return f"{found.number} from {significant(float(labels.min()))} to {significant(float(labels.max()))}"
+    return f"{found.number} from {shown(float(labels.min()))} to {shown(float(labels.max()))}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convwise.core.score import significant
+from convwise.core.text import number as shown
 from convwise.output import plots
 from convwise.output.answered.scored import Scored
 
@@ -34,7 +34,7 @@ def cells(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
 
 def told(estimate: Mapping[str, Any]) -> str:
     """How far off the answers are."""
-    off = f"off by {significant(estimate['error'])} on average over {estimate['n']:,} images"
+    off = f"off by {shown(estimate['error'])} on average over {estimate['n']:,} images"
     return f"{off}, which explains {100 * max(estimate['r2'], 0):.0f}\u202f% of the variance (R² {estimate['r2']:.3f})"
 
 
@@ -48,15 +48,14 @@ def section(scored: Scored) -> dict[str, Any]:
     return {
         "n": len(true),
         "name": scored.outputs[0],
-        "bias": significant(float(residuals.mean())),
-        "median": significant(float(np.median(np.abs(residuals)))),
-        "tenth": significant(float(np.quantile(np.abs(residuals), 0.9))),
+        "bias": shown(float(residuals.mean())),
+        "median": shown(float(np.median(np.abs(residuals)))),
+        "tenth": shown(float(np.quantile(np.abs(residuals), 0.9))),
         "plot": plots.predicted_plot(true, predicted, scored.outputs[0]),
         "residuals": plots.residual_plot(true, residuals, scored.outputs[0]),
         "parts": list(_parts(true, residuals)),
         "pictures": [
-            {**scored.picture(i), "true": significant(true[i]), "predicted": significant(predicted[i])}
-            for i in worst.tolist()
+            {**scored.picture(i), "true": shown(true[i]), "predicted": shown(predicted[i])} for i in worst.tolist()
         ],
         "pixelated": scored.pixelated,
     }
@@ -66,9 +65,9 @@ def _parts(true: np.ndarray, residuals: np.ndarray) -> Iterator[dict[str, Any]]:
     """The error and the mean residual of equal parts of the images, from low to high numbers."""
     for rows in np.array_split(np.argsort(true, kind="stable"), min(FIFTHS, len(true))):
         yield {
-            "low": significant(float(true[rows].min())),
-            "high": significant(float(true[rows].max())),
+            "low": shown(float(true[rows].min())),
+            "high": shown(float(true[rows].max())),
             "n": len(rows),
-            "error": significant(float(np.abs(residuals[rows]).mean())),
-            "bias": significant(float(residuals[rows].mean())),
+            "error": shown(float(np.abs(residuals[rows]).mean())),
+            "bias": shown(float(residuals[rows].mean())),
         }
