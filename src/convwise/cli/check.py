@@ -23,6 +23,7 @@ from convwise.core.text import square, times
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from convwise.core.records import Effect
     from convwise.evidence.experiment import Measured
     from convwise.inspect.checking import Checked
 
@@ -130,7 +131,6 @@ def _with_effects(
     answer: dict[str, Any], found: Checked, applied: Applied | None, answers: Mapping[tuple[str, str], str]
 ) -> dict[str, Any]:
     """The answer with `measured` and `effect` beside each problem whose fix was tried, and what `choose` answered."""
-    from convwise.core.records import to_json
 
     for row in answer["problems"]:
         row |= {"answer": said} if (said := answers.get((row["where"], row["what"]))) else {}
@@ -138,8 +138,16 @@ def _with_effects(
         return answer
     for row, problem in zip(answer["problems"], found.problems, strict=True):
         if (measured := applied.measured.get(problem)) is not None:
-            row |= {"measured": str(measured), "effect": to_json(measured.effect)}
+            row |= {"measured": str(measured), "effect": _told(measured.effect)}
     return answer | {"applied": {**applied.scored, "notes": list(applied.notes)}}
+
+
+def _told(effect: Effect | None) -> dict[str, Any] | None:
+    """An effect as in choice.json, but for the names of the two values."""
+    from convwise.output.deliver import KEYS, effect_row
+
+    names = {key: name for name, key in KEYS.items()}
+    return effect and {names.get(key, key): value for key, value in effect_row(effect).items()}
 
 
 # --- for people -----------------------------------------------------------------------------

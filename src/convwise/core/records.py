@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -188,7 +189,7 @@ class Result:
         """Its score, as people read it."""
         return score_of(self.trial.net).told(self.score)
 
-    @property
+    @cached_property
     def outcomes(self) -> tuple[float, ...]:
         """One for each validation example, the higher the better: its score is their mean."""
         return self._outcomes(self.correct, self.errors)
