@@ -147,7 +147,7 @@ def _told(effect: Effect | None) -> dict[str, Any] | None:
     from convwise.output.deliver import KEYS, effect_row
 
     names = {key: name for name, key in KEYS.items()}
-    return effect and {names.get(key, key): value for key, value in effect_row(effect).items()}
+    return {names.get(key, key): value for key, value in effect_row(effect).items()} if effect else None
 
 
 # --- for people -----------------------------------------------------------------------------
