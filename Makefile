@@ -1,8 +1,10 @@
 # make demo, make test: both first make .venv, which is quick when it stands; make test adds what only tests need.
 PYTHON ?= python3
-BUDGET ?= 2m
+BUDGET ?= 1m
+MEASURE ?= 2m
 VENV := .venv
 BIN := $(VENV)/bin
+DOCS := .venv-docs
 PIP := $(BIN)/pip install --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q -n auto
 
@@ -26,12 +28,21 @@ $(VENV)/ready-test: requirements-test.txt $(VENV)/ready
 	$(PIP) -r requirements.txt -r requirements-test.txt
 	touch $@
 
-demo: setup  ## choose a network for handwritten digits in two minutes, into demo/
+demo: setup  ## choose a network for handwritten digits, then test changes of it: three minutes, into demo/
 	$(BIN)/convwise choose digits --budget $(BUDGET) --out demo
+	-$(BIN)/convwise measure demo --most 9 --budget $(MEASURE)
+	$(BIN)/convwise report demo
 
-docs: setup  ## build the documentation into site/
-	$(BIN)/pip install -qq --disable-pip-version-check -r requirements-docs.txt
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+docs: $(DOCS)/ready  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict -q
+
+# In a .venv of its own, which sees what is in the other one: what the site needs changes nothing there.
+$(DOCS)/ready: requirements-docs.txt $(VENV)/ready
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install -qq --disable-pip-version-check -r requirements-docs.txt
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$($(DOCS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/product.pth"
+	touch $@
 
 lint: setup-test  ## ruff, and mypy --strict
 	$(BIN)/ruff check .

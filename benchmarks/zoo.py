@@ -1,12 +1,13 @@
-"""What `convwise check` reads in the networks of torchvision and timm, beside PyTorch's own counts.
+"""What `convwise check` reads in the networks of torchvision, timm and segmentation_models_pytorch, beside PyTorch.
 
-    pip install timm torchvision
-    python -m benchmarks.zoo                         # all of NETWORKS, into docs/zoo.md
-    python -m benchmarks.zoo timm:resnet26t          # some of them, to the terminal alone
-    python -m benchmarks.zoo --seconds 600           # as many as that allows; rows of earlier runs stay
+    pip install timm torchvision segmentation_models_pytorch onnxscript
+    python benchmarks/zoo.py                         # all of NETWORKS, into docs/zoo.md
+    python benchmarks/zoo.py timm:resnet26t          # some of them, to the terminal alone
+    python benchmarks/zoo.py --seconds 600           # as many as that allows; networks with rows already are left
 
-Params are compared with sum(p.numel() for p in module.parameters()), macs with half of what
-torch.utils.flop_counter counts, which knows no bias either.
+Params are compared with sum(p.numel() for p in module.parameters()), in ONNX with the numbers of the file's float
+initializers; macs with half of what torch.utils.flop_counter counts, which knows no bias either; the field with what
+the module's own forward makes of NaNs, which spread exactly to what reads them (benchmarks/seen.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,17 +33,21 @@ from convwise.core.layers import Opaque
 from convwise.core.problems import ConvwiseError
 from convwise.formats.lifted import Lifted
 from convwise.inspect.checking import checked, load
+from seen import differs
 
 PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
-HEAD = """# The networks of torchvision and timm
+HEAD = """# The networks of torchvision, timm and segmentation_models_pytorch
 
-What `convwise check` reads in them as PyTorch callables (with --forms as .pt2 files too), written by
-`benchmarks/zoo.py`, which says how to run it. *Exact*: params equal those of the module's `parameters()` that
-its forward reads, macs equal PyTorch's own count (`torch.utils.flop_counter`, halved), and the receptive field
-is known. Else it is said what is not. Seconds: of one run, beside whatever else the machine did.
+What `convwise check` reads in them as PyTorch callables, .pt2 files and ONNX files (as torch.onnx.export writes them
+by default), written by `benchmarks/zoo.py`, which says how to run it. *Exact*: params equal those of the module's
+`parameters()` that its forward reads (in ONNX the numbers of the file's initializers), macs equal PyTorch's own count
+(`torch.utils.flop_counter`, halved), and the receptive field is known. Otherwise it is said what is not. *Seen*: `yes`
+where the first and the last unit of the last map see exactly the px from which a NaN in the image reaches them; `-`
+where the field is unknown, no map is left, or an earlier run did not look. Seconds: of one reading, beside whatever
+else the machine did. A network without a row in a format was not tried in it.
 
-| network | format | exact, or what is unknown | params | macs, M | field, px | seconds |
-|---|---|---|---:|---:|---:|---:|
+| network | format | exact, or what is unknown | params | macs, M | field, px | seen | seconds |
+|---|---|---|---:|---:|---:|---|---:|
 """
 NETWORKS = """
 torchvision: alexnet convnext_tiny deeplabv3_resnet50 densenet121 efficientnet_b0 efficientnet_v2_s fcn_resnet50
@@ -59,6 +65,9 @@ resnet26t resnetaa50 resnetblur18 resnetv2_18 resnetv2_50x1_bit rexnet_100 selec
 spnasnet_100 starnet_s1 tinynet_e tresnet_m vovnet39a xception41 tf_efficientnet_cc_b0_4e botnet26t_256
 coatnet_0_rw_224 edgenext_xx_small levit_128s maxvit_tiny_rw_224 mixer_s32_224 mobilevit_xxs pvt_v2_b0
 swin_tiny_patch4_window7_224 vit_tiny_patch16_224
+smp: Unet-resnet18 UnetPlusPlus-resnet18 FPN-resnet18 Linknet-resnet18 PSPNet-resnet18 PAN-resnet18 MAnet-resnet18
+DeepLabV3-resnet18 DeepLabV3Plus-resnet18 UPerNet-resnet18 Unet-mobilenet_v2 Unet-timm-efficientnet-lite0
+Segformer-mit_b0
 """
 
 
@@ -72,18 +81,30 @@ def networks() -> Iterator[str]:
 
 
 def made(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
-    """A network with first weights, and the (height, width, channels) that it is published for."""
-    library, _, model = name.partition(":")
+    """A network in evaluation, and the (height, width, channels) that it is published for."""
     torch.manual_seed(0)
+    module, shape = created(name)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 1 and tensor.is_floating_point():  # as if trained: exporters leave zeros and ones out
+            tensor.data.uniform_(0.5, 1.5)
+    return module.eval(), shape
+
+
+def created(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    library, _, model = name.partition(":")
     if library == "timm":
         module = import_module("timm").create_model(model, pretrained=False)
         channels, height, width = module.default_cfg["input_size"]
-        return module.eval(), (height, width, channels)
+        return module, (height, width, channels)
+    if library == "smp":
+        decoder, _, encoder = model.partition("-")
+        create = import_module("segmentation_models_pytorch").create_model
+        return create(decoder, encoder, encoder_weights=None), (224, 224, 3)
     backbone = {"weights_backbone": None} if model.startswith(("deeplabv3", "fcn", "lraspp")) else {}
     side = 299 if model.startswith("inception") else 224
     get_model = import_module("torchvision").models.get_model
     module = get_model(model, weights=None, **backbone)
-    return module.eval(), (side, side, 3)
+    return module, (side, side, 3)
 
 
 def macs_of(module: nn.Module, shape: Sequence[int]) -> int:
@@ -93,58 +114,93 @@ def macs_of(module: nn.Module, shape: Sequence[int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def row(name: str, form: str, lifted: Lifted, module: nn.Module, macs: int, seconds: float) -> str:
-    """A line of the table."""
-    total = checked(lifted).analysis.total
+def row(name: str, form: str, lifted: Lifted, module: nn.Module, counts: tuple[int, int], seconds: float) -> str:
+    """A line of the table; counts: the params and macs that it should have."""
+    analysis = checked(lifted).analysis
+    total = analysis.total
     unread = [re.match(r"has ([\d,]+) parameters that its forward never reads", each.what) for each in lifted.problems]
     left = sum(int(found[1].replace(",", "")) for found in unread if found)
     said = []
-    if total.params + left != (held := sum(each.numel() for each in module.parameters())):
-        said.append(f"params are {held:,}")
+    if total.uncounted:
+        said.append(f"the params of {len(total.uncounted)} layers are unknown")
+    elif total.params + left != counts[0]:
+        said.append(f"params are {counts[0]:,}")
     if total.unknown:
         said.append(f"the cost of {len(total.unknown)} layers is unknown")
-    elif total.macs != macs:
-        said.append(f"PyTorch counts {macs / 1e6:,.0f}M macs")
+    elif total.macs != counts[1]:
+        said.append(f"PyTorch counts {counts[1] / 1e6:,.2f}M macs")
     if not total.field.known:
         far = {layer.operator for layer in lifted.net.layers if isinstance(layer, Opaque) and layer.moves == "unknown"}
         said.append(f"the field is unknown behind {', '.join(sorted(far))}")
     note = f" ({left:,} params are not read)" if left else ""
     field = "x".join(map(str, total.field.size)) if total.field.known else "-"
-    cells = name, form, ("; ".join(said) or "exact") + note, f"{total.params:,}", f"{total.macs / 1e6:,.1f}", field
-    return f"| {' | '.join(cells)} | {seconds:.1f} |"
+    sees = differs(module, lifted.net.input_shape, analysis) or "yes" if total.field.known else "-"
+    cells = name, form, ("; ".join(said) or "exact") + note, f"{total.params:,}", f"{total.macs / 1e6:,.2f}", field
+    return f"| {' | '.join([*cells, sees, f'{seconds:.1f}'])} |"
 
 
 def rows(name: str, forms: Sequence[str]) -> Iterator[str]:
     module, shape = made(name)
-    macs = macs_of(module, shape)
-    for form in forms:
-        with tempfile.TemporaryDirectory() as folder:
-            model: Any = module if form == "callable" else saved(module, shape, f"{folder}/model.pt2")
+    params, macs = sum(each.numel() for each in module.parameters()), macs_of(module, shape)
+    with tempfile.TemporaryDirectory() as folder:
+        for form, model in models(module, shape, forms, folder):
             start = time.perf_counter()
             try:
                 lifted = load(model, shape)
-                yield row(name, form, lifted, module, macs, time.perf_counter() - start)
+                counts = (held(model) if form == "onnx" else params), macs
+                yield row(name, form, lifted, module, counts, time.perf_counter() - start)
             except ConvwiseError as error:
-                yield f"| {name} | {form} | {str(error).replace('|', '/')[:200]} | - | - | - | - |"
+                yield f"| {name} | {form} | {str(error).replace('|', '/')[:200]} | - | - | - | - | - |"
 
 
-def saved(module: nn.Module, shape: Sequence[int], path: str) -> str:
+def models(module: nn.Module, shape: Sequence[int], forms: Sequence[str], folder: str) -> Iterator[tuple[str, Any]]:
+    """The module in each form, as PyTorch writes it; without those that PyTorch cannot write."""
     height, width, channels = shape
-    with torch.no_grad():
-        torch.export.save(torch.export.export(module, (torch.zeros(2, channels, height, width),)), path)
-    return path
+    exported = None
+    for form in forms:
+        if form == "callable":
+            yield form, module
+            continue
+        path = f"{folder}/model.{form}"
+        try:
+            with torch.no_grad():
+                exported = exported or torch.export.export(module, (torch.zeros(2, channels, height, width),))
+                if form == "pt2":
+                    torch.export.save(exported, path)
+                else:
+                    torch.onnx.export(exported, (), path, dynamo=True, verbose=False)
+        except Exception as error:  # whatever an exporter says
+            print(f"{type(module).__name__} as {form}: {type(error).__name__}: {str(error)[:200]}")
+            continue
+        yield form, path
+
+
+def held(path: str) -> int:
+    """How many float numbers the initializers of an ONNX file hold, but scales and arrays of one number, no weights."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
+    weights = [each for each in graph.initializer if each.data_type in (1, 10, 11) and each.name not in scales]
+    return sum(
+        array.size
+        for array in map(onnx.numpy_helper.to_array, weights)
+        if array.ndim and np.ptp(array) + (array.size < 2)
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="library:network")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="CPU time that may be spent")
-    parser.add_argument("--forms", default="callable,pt2")
+    parser.add_argument("--forms", default="callable,pt2,onnx")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ.setdefault("TORCH_LOGS", "-all")
     lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() and not given.names else []
-    known = {tuple(line.split(" | ")[:2]): line for line in lines if line.startswith(("| timm:", "| torchvision:"))}
+    known = {
+        tuple(line.split(" | ")[:2]): line for line in lines if line.startswith(("| timm:", "| torchvision:", "| smp:"))
+    }
     for name in given.names or [name for name in networks() if not any(name in key[0] for key in known)]:
         if time.process_time() > given.seconds:
             break

@@ -14,16 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from convwise.core.layers import (
-    AveragePooling2D,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    MaxPooling2D,
-    Rescaling,
-)
+from convwise.core.layers import Rescaling
 from convwise.core.net import Net
+from convwise.core.textbook import KNOWN
 from convwise.formats import torch as torch_format
 from rivals.job import Job, Learnt
 from rivals.loop import Plan, trained
@@ -33,33 +26,8 @@ from examples.textbook import TEXTBOOK  # noqa: E402
 
 NETS: dict[str, Net] = {
     **TEXTBOOK,
-    # LeCun et al. 1998, 'Gradient-based learning applied to document recognition', with softmax.
-    "lenet_5": Net(
-        (28, 28, 1),
-        (
-            Conv2D(6, 5, padding="same", activation="tanh"),
-            AveragePooling2D(2),
-            Conv2D(16, 5, activation="tanh"),
-            AveragePooling2D(2),
-            Flatten(),
-            Dense(120, activation="tanh"),
-            Dense(84, activation="tanh"),
-            Dense(10, activation="softmax"),
-        ),
-    ),
-    # keras.io/examples/vision/mnist_convnet
-    "keras_mnist": Net(
-        (28, 28, 1),
-        (
-            Conv2D(32, 3, activation="relu"),
-            MaxPooling2D(2),
-            Conv2D(64, 3, activation="relu"),
-            MaxPooling2D(2),
-            Flatten(),
-            Dropout(0.5),
-            Dense(10, activation="softmax"),
-        ),
-    ),
+    "lenet_5": KNOWN["lenet5"].net((28, 28, 1), 10),
+    "keras_mnist": KNOWN["keras-mnist"].net((28, 28, 1), 10),
 }
 RATE, BATCH = 1e-3, 32
 

@@ -63,6 +63,7 @@ class Feed:
         source = settings.source
         about = {
             "source": str(source) if isinstance(source, (str, Path)) else "arrays",
+            "directory": os.getcwd(),
             "goal": settings.goal.text,
             "budget_seconds": settings.budget,
             "trials": settings.trials,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -94,6 +95,7 @@ def _provenance(session: Session, interrupted: bool) -> dict[str, Any]:
     settings, host = session.settings, session.lab.host
     return {
         "command": settings.command,
+        "directory": os.getcwd(),
         "budget_seconds": settings.budget,
         "trials": settings.trials,
         "seed": settings.seed,

@@ -23,7 +23,7 @@ from convwise.core.verb import verb
 from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
 from convwise.evidence.edits import Subject
-from convwise.evidence.experiment import Base, Edit, Found, Measured, Memory, Record, Terms
+from convwise.evidence.experiment import MOST_SEEDS, Base, Edit, Found, Measured, Memory, Record, Terms
 from convwise.images.loading import TEST_SHARE, Images, read
 from convwise.inspect.checking import load, read_images
 from convwise.inspect.requests import InputShape
@@ -95,15 +95,16 @@ class Measurement(Shown):
 
 
 @verb
-def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budget: str | float = "10m",
-            input_shape: InputShape | None = None, watcher: Watcher = quiet,
+def measure(model: Any, images: Any = None, *, parameter: Parameters = (), most: int | None = None,
+            budget: str | float = "10m", input_shape: InputShape | None = None, watcher: Watcher = quiet,
             started: float | None = None, classes_from: str = "folder", skip_empty_classes: bool = False,
             follow_links: bool = False, task: str = "classify") -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
     and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
-    of them, or a mapping; without it the parameters that people ask about, the most doubtful first.
+    of them, or a mapping; without it the parameters that people ask about, the most doubtful first. most: so many
+    changes at most, the first ones: a few with many pairs of trainings, instead of many with few.
     classes_from, skip_empty_classes, follow_links, task: how images are read, as in `read`. started: when the budget
     began (time.monotonic).
     KeyboardInterrupt gives what is measured so far; it goes on to the caller where that is nothing.
@@ -112,28 +113,32 @@ def measure(model: Any, images: Any = None, *, parameter: Parameters = (), budge
     if images is not None:
         how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
         images = read_images(images, classes_from=classes_from, target=kind_of(task).target, **how)
-    return measure_in(Lab(ThisMachine(), clock, watcher), model, images, parameter, input_shape)
+    return measure_in(Lab(ThisMachine(), clock, watcher), model, images, parameter, input_shape, most)
 
 
 def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters = (),
-               input_shape: InputShape | None = None) -> Measurement:  # fmt: skip
+               input_shape: InputShape | None = None, most: int | None = None) -> Measurement:  # fmt: skip
     """The same in a lab, whose clock is the budget."""
+    if most is not None and most < 1:
+        raise UnusableInput("--most", f"is {most}", "a whole number of at least 1")
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     chosen = _Chosen.read(model)
     with held(chosen.folder) if chosen else nullcontext():
-        return _measured(lab, model, chosen, images, parameter, input_shape)
+        subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
+        asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())[:most]
+        return _measured(lab, model, chosen, images, (subject, asked, MOST_SEEDS if most else Terms.seeds))
 
 
-def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any, parameter: Parameters,
-              input_shape: InputShape | None) -> Measurement:  # fmt: skip
-    subject = chosen.subject if chosen else Subject(load(model, input_shape).net)
-    asked = _edits(subject, parameter, chosen.choice["effects"] if chosen else ())
+def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any,
+              what: tuple[Subject, Sequence[Edit], int]) -> Measurement:  # fmt: skip
+    """what: the network, the edits of it, and the pairs of trainings that are wanted for each."""
+    subject, asked, seeds = what
     found_images, notes = _images(model, images, chosen)
-    terms, clock = Terms(name=BY), lab.clock
+    terms, clock = Terms(seeds, name=BY), lab.clock
     record: Record = Memory()
     if chosen:
         clock = replace(clock, budget=clock.budget - WRITE_SECONDS)
-        terms = Terms(most_seconds=chosen.most_seconds, name=f"{BY}-{_conditions(found_images, lab.host)}")
+        terms = Terms(seeds, most_seconds=chosen.most_seconds, name=f"{BY}-{_conditions(found_images, lab.host)}")
         record, kept = chosen.record()
         notes += kept
 
@@ -147,8 +152,15 @@ def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any, paramet
             raise KeyboardInterrupt
         with interrupts.waiting():
             if chosen:
-                notes += chosen.keep(found)
+                notes += [*_open(found), *chosen.keep(found)]
     return Measurement(str(model), found.seconds, found.accuracy, found.measured, (*found.notes, *notes), found.score)
+
+
+def _open(found: Found) -> list[str]:
+    """What more time would give: the trainings of a choice folder are kept, and further ones count with them."""
+    left = sum(effect.verdict == "not resolved" for effect in found.effects)
+    again = "the same command again adds pairs of trainings, and narrows the intervals"
+    return [f"{left} of {len(found.effects)} changes are not resolved: {again}"] if left else []
 
 
 def _edits(subject: Subject, parameter: Parameters, evidence: Sequence[Mapping[str, Any]]) -> list[Edit]:
@@ -218,7 +230,8 @@ class _Chosen:
         usual = data["facts"].get("own_test") or abs(share - TEST_SHARE) < 0.02
         try:
             how = {"seed": seed, **data["facts"].get("reading", {})}
-            images = read(data["source"], test="none" if not data["test"] else None if usual else share, **how)
+            source = deliver.located(data["source"], self.choice["provenance"].get("directory"))
+            images = read(source, test="none" if not data["test"] else None if usual else share, **how)
         except ConvwiseError as error:
             what = f"its images, {data['source']}, cannot be read any more ({error.problem.what})"
             fix = "--images IMAGES, or run it where they are"

@@ -11,11 +11,12 @@ from convwise.advice.rules import wanted_epochs
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock, duration
 from convwise.core.goal import Goal
+from convwise.core.net import Net
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Fingerprint, Pace, Result
 from convwise.core.space import LatencyModel
 from convwise.search import ladder, race
-from convwise.search.stages import FINAL, LADDER, RACE, TEACHER, Allowed
+from convwise.search.stages import BESIDE, FINAL, LADDER, RACE, TEACHER, Allowed
 from convwise.settings import ANSWER_SHARE, Settings
 from convwise.training import train
 from convwise.training.host import Host
@@ -27,6 +28,7 @@ MINIMUM_TRIAL_SECONDS = 1.5
 MINIMUM_FINAL_SECONDS = 2.0
 TEAM_GAIN = 0.9  # of a further worker, where several train one net
 WRITE_SECONDS = 6.5  # kept for checking and writing what comes out, beside scoring
+BESIDE_SHARE, MOST_BESIDE = 0.15, 0.3  # of the budget, for trainings side by side with other networks, and for all
 MOST_SLOWNESS = 2.0  # that writing is given more time for, where the machine is busy
 
 
@@ -37,7 +39,7 @@ class Plan:
     image_seconds: predicted, of one training image of the advised net on one worker; sizes: images to
     train on, and to validate; evidence: share of the core time for comparisons; goes_until: the share
     of the budget by which the training of the race's leader has come to its end; threads: of a training
-    that has the machine to itself.
+    that has the machine to itself; rivals: the image_seconds of each network to be compared with.
     """
 
     clock: Clock
@@ -47,6 +49,7 @@ class Plan:
     evidence: float
     goes_until: float = 1.0
     threads: int = 1
+    rivals: tuple[float, ...] = ()
 
     @property
     def overhead_seconds(self) -> float:
@@ -101,6 +104,12 @@ class Plan:
         waves, seconds = ladder.planned(rungs, self.workers, self.clock.until(LADDER.until), self.overhead_seconds)
         return Allowed(waves, None, seconds)
 
+    def beside(self, rivals: int) -> Allowed:
+        waves, seconds = self.beside_waves()
+        left = self.clock.until(BESIDE.until) / waves - self.scoring_seconds
+        seconds = float(int(2 * min(seconds, left))) / 2
+        return Allowed(waves if seconds >= self.least_beside else 0, None, seconds)
+
     def final_seconds(self, chosen: Result, scored: int) -> float:
         """What is left beside writing, which takes longer on a busy machine, and scoring, a third of training."""
         speed = chosen.images_per_second
@@ -114,12 +123,49 @@ class Plan:
         worked = sum(r.seconds for r in parts) + (chosen.seconds * speed if chosen.trial.span[1] == 1 else 0.0)
         return worked / (worked + (seconds or 0.0) * self.team_speed)
 
+    # Beside other networks ---------------------------------------------------------------------
+
+    @property
+    def scoring_seconds(self) -> float:
+        """Of one training beside others, apart from the training itself."""
+        scored = self.sizes[1] + train.CURVE_POINTS * min(self.sizes[1], train.CURVE_IMAGES)
+        return train.OVERHEAD_SECONDS + scored * max((self.image_seconds, *self.rivals)) / 3
+
+    @property
+    def least_beside(self) -> float:
+        """Seconds of a training that is worth comparing."""
+        return max(LEAST_SECONDS, race.LEAST_IMAGES / 8 * max((self.image_seconds, *self.rivals)))
+
+    def beside_waves(self) -> tuple[int, float]:
+        """(waves, seconds of training in each) of the chosen network and the others that were named."""
+        waves = ceil((len(self.rivals) + 1) / self.workers)
+        share = min(BESIDE_SHARE * waves, MOST_BESIDE)
+        return waves, share * self.clock.budget / waves - self.scoring_seconds
+
+    @property
+    def set_aside(self) -> float:
+        """Seconds of the budget for that."""
+        waves, seconds = self.beside_waves()
+        return waves * (seconds + self.scoring_seconds) if self.rivals and seconds >= self.least_beside else 0.0
+
+    def said_beside(self) -> str:
+        """What is planned of it, after the rest of the plan."""
+        if not self.rivals:
+            return ""
+        waves, seconds = self.beside_waves()
+        if seconds >= self.least_beside:
+            return f"; then it and what it is to be compared with train for about {seconds:.0f} s each"
+        share = min(BESIDE_SHARE * waves, MOST_BESIDE) / waves
+        enough = 1.1 * (self.least_beside + self.scoring_seconds) / share
+        return f"; there is no time to compare it with other networks: --budget {duration(enough)} has it"
+
     # What it is enough for -------------------------------------------------------------------
 
     def leader_seconds(self, waves: int, seconds: float) -> float:
         """Of one worker, for the leader's whole training: its parts of the race, and the rest by all together."""
         ours = (waves if self.workers > 1 else min(waves, race.FLIP_SEGMENTS)) * seconds
-        rest = self.clock.until(self.goes_until) - WRITE_SECONDS - waves * (seconds + self.overhead_seconds)
+        ended = WRITE_SECONDS + self.set_aside
+        rest = self.clock.until(self.goes_until) - ended - waves * (seconds + self.overhead_seconds)
         return ours + max(rest, 1.0) * self.team_speed
 
     def changes(self) -> int:
@@ -145,9 +191,10 @@ class Plan:
         budget, epochs = duration(self.clock.budget), f"{max(self.epochs(), 1):,.0f}"
         said = f"in {budget} this machine can train one network for about {epochs} epochs"
         if not self.evidence:
-            return said
+            return said + self.said_beside()
         said += f" and test {f'about {changes}' if changes else 'no'} change{'s' if changes > 1 else ''} of it"
-        return said if changes >= QUESTION else f"{said}; {duration(self.enough())} would test {QUESTION}"
+        said += "" if changes >= QUESTION else f"; {duration(self.enough())} would test {QUESTION}"
+        return said + self.said_beside()
 
 
 @dataclass(frozen=True)
@@ -178,6 +225,9 @@ class Counted:
     def ladder(self, rungs: int, kept: int) -> Allowed:
         return Allowed(ladder.needed(rungs, self.workers), self.trials // 2 - kept, None)
 
+    def beside(self, rivals: int) -> Allowed:
+        return Allowed(ceil((rivals + 1) / self.workers), None, None)
+
     def final_seconds(self, chosen: Result, scored: int) -> None:
         return None
 
@@ -189,12 +239,13 @@ class Counted:
 
 
 def planned(advice: Advice, sizes: tuple[int, int], clock: Clock, host: Host, workers: int | None = None,
-            evidence: float = Settings.evidence) -> Plan:  # fmt: skip
-    """How a study on this host shares out its time; sizes and evidence as a Plan has them."""
-    total = analyse(advice.net).total
-    image_seconds = host.pace.seconds(total.macs, total.activation_bytes)
+            evidence: float = Settings.evidence, rivals: Sequence[Net] = ()) -> Plan:  # fmt: skip
+    """How a study on this host shares out its time; sizes and evidence as a Plan has them, rivals as nets."""
+    totals = [analyse(net).total for net in (advice.net, *rivals)]
+    image_seconds, *others = (host.pace.seconds(total.macs, total.activation_bytes) for total in totals)
     until = TEACHER.until if advice.space.goal.cheapest else FINAL.until
-    return Plan(clock, workers or host.workers, image_seconds, sizes, evidence, until, host.cores)
+    return Plan(clock, workers or host.workers, image_seconds, sizes, evidence, until, host.cores,
+                tuple(others))  # fmt: skip
 
 
 def needed(views: float, images: int, seconds: float, short: str = "The budget was too short") -> str:

@@ -19,6 +19,7 @@ from convwise.core.records import Result, from_json, to_json
 from convwise.images.loading import Images
 from convwise.ledger import Ledger
 from convwise.output import deliver, whole
+from convwise.search.stages import BESIDE
 from convwise.settings import Settings
 from convwise.training.lab import Lab
 from convwise.training.tasks import TASKS
@@ -101,7 +102,7 @@ class Session:
 
     def tell(self, stage: str, done: int = 0, planned: int = 0, note: str = "") -> None:
         """The watcher hears how far the study is."""
-        scored = [r for r in self.results if r.score is not None]
+        scored = [r for r in self.results if r.score is not None and r.trial.stage != BESIDE.name]
         best = max(scored, key=lambda r: r.score or 0, default=None)
         left = None if self.settings.trials is not None else max(self.lab.clock.left, 0)
         baseline = TASKS[self.settings.task].baseline(np.asarray(self.images.valid.labels)) if best else None

@@ -38,6 +38,7 @@ class Settings:
     classes_from: str = "folder"  # this and the next two: how the images are read, see images.sources.Reading
     skip_empty_classes: bool = False
     follow_links: bool = False
+    against: tuple[Any, ...] = ()  # models that the choice is compared with
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -81,6 +82,10 @@ def checked(settings: Settings) -> None:
     if not 0 <= settings.evidence <= MOST_EVIDENCE:  # also where it is no number
         what, fix = f"is {settings.evidence!r}", "0 tests nothing beside the advised network, 0.1 is the usual share"
         raise UnusableInput("--evidence", what, f"a share from 0 to {MOST_EVIDENCE}", fix)
+    if settings.against and settings.task != "classify":
+        raise UnusableInput(
+            "--against", f"does not work with --task {settings.task}", "--task classify", "leave it out"
+        )
     _check_folder(settings)
 
 

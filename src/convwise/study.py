@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from convwise import against
 from convwise.advice.fingerprint import look as look_at
 from convwise.core.clock import Clock
 from convwise.core.problems import Infeasible
@@ -20,7 +21,7 @@ from convwise.images.loading import read as read_images
 from convwise.interrupts import Interrupts
 from convwise.output import deliver, whole
 from convwise.plan import Counted, planned, within_latency
-from convwise.search import race
+from convwise.search import race, rivals
 from convwise.search.searching import verdict, waves
 from convwise.search.stages import FINAL, RACE, Budget, Search, Wave
 from convwise.session import ADVICE, FACTS, Session
@@ -46,6 +47,7 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
     """
     with Interrupts(lambda: _stopping(settings, lab)) as interrupts, ExitStack() as working:
         with _preparing(interrupts, lab.clock):
+            against.check(settings.against)
             how = {"test": settings.test, "seed": settings.seed, "cache": settings.work / "images"}
             images = read(settings.source, **how, **settings.reading)
             session = Session.open(settings, lab, images)
@@ -58,13 +60,16 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
             crew = working.enter_context(_crew(session))
             facts = session.kept(FACTS, Fingerprint, lambda: _look(session, look))
             advice = session.kept(ADVICE, Advice, lambda: _advise(session, facts))
-            search = _search(session, advice)
+            others = against.rivals(settings.against, images, advice)
+            search = _search(session, advice, others)
         try:
             if interrupts.asked:
                 raise KeyboardInterrupt
             for wave in waves(search, crew.teach):
                 crew.run(wave)
             judged = verdict(advice, session.results)
+            for wave in rivals.waves(search, others, judged.chosen):
+                crew.run(wave)
             if not search.tried(FINAL):  # else it ended before the study did: what is left is to write
                 _refit(search, crew, judged)
         except KeyboardInterrupt:
@@ -72,7 +77,9 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
         working.close()
         with interrupts.waiting(), whole.together(settings.out) as beside:
             session.tell("writing")
-            write(replace(material(session, facts, advice, judged), folder=beside))
+            beside_others = rivals.compared(others, judged.chosen, session.results, len(images.train))
+            given = material(session, facts, advice, judged)
+            write(replace(given, folder=beside, against=beside_others))
         return settings.out
 
 
@@ -126,14 +133,15 @@ def _advise(session: Session, facts: Fingerprint) -> Advice:
 # Race, judge, refit -------------------------------------------------------------------------------
 
 
-def _search(session: Session, advice: Advice) -> Search:
+def _search(session: Session, advice: Advice, others: Sequence[rivals.Rival]) -> Search:
     settings, sizes = session.settings, (len(session.images.train), len(session.images.valid))
     session.ledger.know(advice.space)
     budget: Budget = (
-        planned(advice, sizes, session.lab.clock, session.lab.host, session.workers, settings.evidence)
+        planned(advice, sizes, session.lab.clock, session.lab.host, session.workers, settings.evidence,
+                [rival.net for rival in others])
         if settings.trials is None
         else Counted(settings.trials, session.workers, settings.goal.cheapest is not None)
-    )
+    )  # fmt: skip
     return Search(advice, session, budget, settings.seed)
 
 

@@ -73,6 +73,7 @@ def choose(
     trials: int | None = None,
     evidence: float = 0.1,
     runner: str = "local",
+    against: Any = (),
     command: str = "",
     watcher: Watcher | None = None,
     started: float | None = None,
@@ -89,15 +90,18 @@ def choose(
     out: the folder to write, by default convwise-NAME of the images. seed: of every random draw.
     workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
     instead of going by the clock. evidence: the share of the core time for trials of other values, 0 to 0.5.
-    runner: where trials run. command: the command line to note, if there was one. watcher: is told what goes
-    on; by default that is shown where a notebook runs this. started: when the budget began
-    (time.monotonic), now where it is None. classes_from, skip_empty_classes, follow_links: as in `read`.
+    runner: where trials run. against: a model as `check` takes it, or the name of one that people
+    know ('lenet5', 'keras-mnist', 'expert'), or a list of them: each is trained as well, and compared. command: the
+    command line to note, if there was one. watcher: is told what goes on; by default that is shown where a
+    notebook runs this. started: when the budget began (time.monotonic), now where it is None. classes_from,
+    skip_empty_classes, follow_links: as in `read`.
     """
     begun = time.monotonic() if started is None else started
     wanted = parse_goal(goal, kind_of(task).scored)
+    others = tuple(against) if isinstance(against, (list, tuple)) else (against,)
     settings = Settings(source, parse_duration(budget), wanted, task, test, folder_for(source, out), seed,
                         workers, trials, evidence, runner, command, classes_from, skip_empty_classes,
-                        follow_links)  # fmt: skip
+                        follow_links, others)  # fmt: skip
     checked(settings)
     clock = Clock(settings.budget, begun)
     feed = Feed.of(settings, clock, watcher or notebook.watcher())

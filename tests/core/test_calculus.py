@@ -410,6 +410,11 @@ def test_weights_that_do_not_fit_are_not_shared(channels, use_bias, filters):
         analyse(net)
 
 
+def test_a_net_without_places_sees_what_its_last_layer_sees():
+    net = Net((6, 4, 3), (L.Flatten(name="f", inputs=("input",)), L.Dense(2, name="d", inputs=("f",))))
+    assert analyse(net).total.field.size == (6, 4)
+
+
 def test_an_operator_that_cannot_be_read_is_reported():
     net = Net((8, 8, 3), (L.Conv2D(4, 3), L.Opaque("Topk", (3, 3, 5), 7, name="top"), L.Conv2D(4, 3, padding="same")))
     total = analyse(net).total

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convwise.core.calculus import analyse
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
-from convwise.formats.onnx import external
+from convwise.formats.onnx import external, graph
 from convwise.formats.onnx.lift import lift, read
 from convwise.inspect.checking import checked, load
 from onnx_graphs import floats, model_of, node, ops, run
@@ -99,6 +99,9 @@ KNOWN = {  # nodes, constants, the px that one output sees
                node("Concat", "s00,s10,s01,s11", "s", axis=1), node("Conv", "s,k")],
               {"k": floats(4, 12, 3, 3), "end": [8, 8], "axes": [2, 3], "two": [2, 2],
                **{f"{a}{b}": [a, b] for a in (0, 1) for b in (0, 1)}}, 6),
+    "a stack summed": ([node("Conv", "x,k", "c"), node("Relu", "c", "r"), node("Unsqueeze", "c,zero", "p"),
+                        node("Unsqueeze", "r,zero", "q"), node("Concat", "p,q", "s", axis=0),
+                        node("ReduceSum", "s,zero", keepdims=0)], {"k": KERNELS["k"], "zero": [0]}, 3),
     "root": ([node("Conv", "x,k", "c"), node("Abs", "c", "a"), node("Sqrt", "a")], {"k": KERNELS["k"]}, 3),
 }  # fmt: skip
 
@@ -115,10 +118,35 @@ def test_what_moves_no_place_or_a_known_way_leaves_all_known(name):
     assert found.total.field.windows == (px, px)
 
 
-def test_products_of_two_maps_are_counted():
+def test_a_map_that_is_cut_by_reshapes_has_no_known_field():
+    """Space to depth as exporters write it: its work is known, and no field is made up."""
+    nodes = [node("Reshape", "x,cut", "r"), node("Transpose", "r", "t", perm=[0, 3, 5, 1, 2, 4]),
+             node("Reshape", "t,map", "s"), node("Conv", "s,k")]  # fmt: skip
+    tensors = {"cut": np.array([1, 3, 4, 2, 4, 2]), "map": np.array([1, 12, 4, 4]), "k": floats(4, 12, 3, 3)}
+    total = checked(lift(model_of(nodes, tensors, (1, 3, 8, 8)))).analysis.total
+    assert (total.field.known, total.macs) == (False, 2 * 2 * 4 * 108)
+
+
+def test_large_kernels_that_are_standardised_are_worked_out(monkeypatch):
+    """As torch.onnx.export writes F.batch_norm over the numbers of each filter: the file's size alone allows it."""
+    kernel = floats(64, 16, 3, 3)
+    nodes = [node("Reshape", "w,rows", "v"), node("ReduceMean", "v", "m", axes=[0, 2], keepdims=0),
+             node("ReduceMean", "v", "n", axes=[0, 2], keepdims=1), node("Sub", "v,n", "d"), node("Mul", "d,d", "q"),
+             node("ReduceMean", "q", "s", axes=[0, 2], keepdims=0), node("BatchNormalization", "v,g,z,m,s", "b"),
+             node("Reshape", "b,back", "k"), node("Conv", "x,k")]  # fmt: skip
+    tensors = {"w": kernel, "rows": np.array([1, 64, 144]), "back": np.array([64, 16, 3, 3]), "g": floats(64),
+               "z": np.zeros(64, np.float32)}  # fmt: skip
+    monkeypatch.setattr(graph, "MOST_NUMBERS", 0)
+    (layer,) = lift(model_of(nodes, tensors, (1, 16, 8, 8))).net.layers
+    assert (layer.op, layer.filters) == ("Conv2D", 64)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_products_of_two_maps_are_counted(images):
+    """For one image, however many a file is made for."""
     nodes = [node("Flatten", "x", "f"), node("Unsqueeze", "f,one", "r"), node("Transpose", "r", "t", perm=[0, 2, 1]),
              node("MatMul", "t,r")]  # fmt: skip
-    found = checked(lift(model_of(nodes, {"one": np.array([1])}, (1, 3, 4, 2)))).analysis
+    found = checked(lift(model_of(nodes, {"one": np.array([1])}, (images, 3, 4, 2)))).analysis
     assert found.total.macs == 24 * 24  # an outer product
     assert not found.total.unknown
 

@@ -392,7 +392,7 @@ def refusal(module: nn.Module) -> str:
     return str(caught.value)
 
 
-def test_a_refusal_says_what_torch_says_and_that_alone(capfd):
+def test_a_refusal_names_the_line_that_branches_in_plain_words_and_prints_nothing(capfd):
     records: list[logging.LogRecord] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = records.append  # type: ignore[method-assign]
@@ -404,7 +404,9 @@ def test_a_refusal_says_what_torch_says_and_that_alone(capfd):
     finally:
         for logger in named:
             logger.removeHandler(handler)
-    assert "data-dependent" in branches
+    assert f"in {Path(__file__).name}, line " in branches
+    assert "x if x.sum() > 0 else -x" in branches
+    assert "unhinted" not in branches
     assert "branch on shapes only" in branches
     assert not records
     assert not capfd.readouterr().err

@@ -58,6 +58,10 @@ def focus(self, x):
     return self.c(torch.cat(parts, 1))
 
 
+def up_to_corners(x):
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
 def attended(self, x):
     x = self.a(x)
     both = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
@@ -74,7 +78,42 @@ def responses(self, x):
     return x + x * (norm / (norm.mean(1, keepdim=True) + 1e-6)) * self.g
 
 
-PARTS = {"a": lambda: conv(3, 8, padding=1), "b": lambda: conv(4, 4, 5, padding=2), "c": lambda: conv(12, 4),
+def mixed(self, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        x, y = (part.relu() for part in self.a(x).chunk(2, 1))
+    return self.b(x.float()) + y + self.b(y.float())
+
+
+def frozen(self, x):
+    with torch.no_grad():
+        with torch.autocast("cpu", enabled=False):
+            y = self.e(x)
+        y, same = y.relu(), x
+    return torch.cat([self.d(self.a(same)), y], 1)
+
+
+def windowed(self, x):
+    x = self.a(x)
+    n, depth, height, width = x.shape
+    cut = x.view(n, depth, height // 4, 4, width // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 4, depth)
+    back = cut.relu().view(n, height // 4, width // 4, 4, 4, depth).permute(0, 5, 1, 3, 2, 4)
+    return self.d(back.reshape(n, depth, height, width))
+
+
+def decoded(self, x):
+    return self.d(torch.cat([F.interpolate(self.e(x), scale_factor=2)[:, :4], self.a(x)[:, 4:]], 1))
+
+
+def routed(self, x):
+    """A kernel of each image's own, as conditionally parameterised convolutions take it."""
+    kernels = (self.r(x.mean((2, 3))).sigmoid() @ self.k).view(len(x) * 8, 3, 3, 3)
+    grouped = F.pad(x.reshape(1, len(x) * 3, SIDE, SIDE), (0, 1, 0, 1))
+    made = F.conv2d(grouped, kernels, stride=2, groups=len(x))
+    return self.d(made.permute(1, 0, 2, 3).view(len(x), 8, SIDE // 2, SIDE // 2))
+
+
+PARTS = {"r": lambda: nn.Linear(3, 2), "k": lambda: weight(2, 8 * 27),
+         "a": lambda: conv(3, 8, padding=1), "b": lambda: conv(4, 4, 5, padding=2), "c": lambda: conv(12, 4),
          "t": lambda: conv(3, 1, 7, padding=3), "g": lambda: weight(1), "f": lambda: torch.rand(1, 1, 3, 3),
          "d": lambda: conv(8, 8, 3, stride=2, padding=1), "w": lambda: weight(8, 1, 1),
          "e": lambda: conv(3, 8, 3, stride=2, padding=1), "o": lambda: conv(8, 1, 7, padding=3),
@@ -99,6 +138,12 @@ MOVED = {
     "reflected": (lambda s, x: s.b(F.pad(s.a(x)[:, :4], (1, 2, 3, 1), mode="reflect")), "ab"),
     "channels of zeros": (lambda s, x: s.d(F.pad(s.a(x)[:, :5], (0, 0, 0, 0, 1, 2))), "ad"),
     "corners": (lambda s, x: F.interpolate(s.e(x), scale_factor=2, mode="bilinear", align_corners=True), "e"),
+    "corners beside a map": (lambda s, x: torch.cat([s.a(x), up_to_corners(s.e(x))], 1), "ae"),
+    "corners of corners": (lambda s, x: s.d(s.a(x) + up_to_corners(s.d(up_to_corners(s.e(x))))), "ade"),
+    "a decoder": (decoded, "ade"),
+    "lower precision": (mixed, "ab"),
+    "a stack summed": (lambda s, x: s.d(torch.stack([s.a(x), s.a(x).relu(), s.a(x)]).sum(0)), "ad"),
+    "a stack's mean": (lambda s, x: s.d(torch.stack([s.a(x), s.a(x).relu()]).mean(dim=0)), "ad"),
     "bicubic": (lambda s, x: F.interpolate(s.e(x), scale_factor=2, mode="bicubic"), "e"),
     "any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15), mode="bilinear"), "e"),
     "nearest to any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15)), "e"),
@@ -151,10 +196,34 @@ def test_what_a_unit_sees_is_where_its_gradient_is(name):
 
 
 def test_files_say_the_same(tmp_path):
-    for name in ("cascade", "selective kernels", "attention over places", "responses", "any size"):
+    for name in ("lower precision", "cascade", "selective kernels", "attention over places", "responses", "any size"):
         module = module_of(*MOVED[name])
         back = read(exported(module, SHAPE, tmp_path / "net.pt2"))
         assert back.net == lift(module, SHAPE).net
+
+
+def test_what_runs_without_gradients_is_read_from_files_too(tmp_path):
+    """There it is a graph of its own: what sees what is asked of the same module where it learns."""
+    module, path = module_of(frozen, "ade"), tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(module, (torch.zeros(2, 3, SIDE, SIDE),)), path)
+    found = total(read(path))
+    assert (found.total.params, found.total.macs) == (parameters(module), known_macs(module, SIDE))
+    assert (found.total.unknown, found.total.field.size) == ((), (5, 5))
+    assert found.total.field == total(lift(module, SHAPE)).total.field
+
+
+def test_a_kernel_of_each_images_own_moves_as_any_other(tmp_path):
+    """Its window besides the whole map, of which the kernel is made."""
+    module = module_of(routed, "rkd")
+    found = total(lift(module, SHAPE))
+    assert (found.total.params, found.total.macs) == (parameters(module), known_macs(module, SIDE))
+    assert (found.total.unknown, found.total.field.known) == ((), True)
+    assert found.total.field.size[0] >= SIDE
+    still = Of(
+        lambda s, x: s.net(x), net=nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv(3, 8, 3, stride=2), PARTS["d"]())
+    )
+    assert found.total.field.windows == total(lift(still, SHAPE)).total.field.windows == (7, 7)
+    assert total(read(exported(module, SHAPE, tmp_path / "net.pt2"))).total.field == found.total.field
 
 
 def test_what_wraps_around_is_unknown_and_costs_no_macs():

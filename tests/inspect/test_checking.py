@@ -177,7 +177,7 @@ def test_a_callable_is_called():
         ("my_models:broken", "cannot be called: KeyError: 'no such"),
         ("my_models:leaves", "cannot be called: SystemExit: 3"),
         ("my_models:wants", "cannot be called: TypeError"),
-        ("my_models:number", "is a int"),
+        ("my_models:number", "is of type int"),
     ],
 )
 def test_a_callable_that_is_none_is_said_in_one_sentence(text, said):

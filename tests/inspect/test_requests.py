@@ -82,6 +82,32 @@ def test_channels_that_come_first_are_told_apart_from_the_height():
         layer("1x28x28", kernel_size=3)
 
 
+def test_channels_that_may_come_first_are_told_where_the_shape_fits():
+    """64 channels of a 3x64 map are read as they stand, but few mean that."""
+    (note,) = layer("3x64x64", filters=4, kernel_size=3).problems
+    assert (note.severity, note.where) == ("note", "input")
+    assert note.fix.startswith("64x64x3,")
+    assert layer(note.fix.partition(",")[0], filters=4, kernel_size=3).problems == ()
+    found = check(FREE, input_shape=(4, 28, 28))
+    assert any(problem.fix.startswith("input_shape=(28, 28, 4)") for problem in found.problems)
+    assert not any("channels last" in problem.expected for problem in check(FREE, input_shape=(28, 28, 4)).problems)
+
+
+def test_a_parameter_of_another_layer_names_that_layer():
+    with pytest.raises(UnusableInput) as error:
+        layer("32x32x3", pool_size=2)
+    fix = error.value.problem.fix
+    assert "MaxPooling2D" in fix
+    assert layer("32x32x3", "MaxPooling2D", pool_size=2).output_shape == (16, 16, 3)
+
+
+def test_what_a_parameter_is_stands_in_what_is_expected_and_is_no_fix():
+    with pytest.raises(UnusableInput) as error:
+        layer("32x32x3", filters=0, kernel_size=3)
+    assert "output channels" in error.value.problem.expected
+    assert error.value.problem.fix == ""
+
+
 def test_errors_of_the_file_are_not_the_shapes(tmp_path):
     with pytest.raises(UnusableInput, match="is not there"):
         check(tmp_path / "gone.keras", input_shape=(3, 32, 32))
@@ -169,7 +195,8 @@ class Idle:
         (Idle, "is the class Idle", "Idle(...)"),
         (lambda: None, "is the function", "call it"),
         ({"conv.weight": 1}, "weights without their network", "load them into it"),
-        (Idle(), "is a Idle", ""),
+        (Idle(), "is of type Idle", ""),
+        (None, "is None", "return the model"),
     ],
 )
 def test_what_is_no_model_is_said_with_what_to_do(model, said, fix):

@@ -75,7 +75,7 @@ def test_is_one_small_closed_file(whole: Path) -> None:
 def test_sections_stand_in_order(whole: Path) -> None:
     page = Page(whole.read_text(encoding="utf-8"))
     assert [a["id"] for tag, a in page.tags if tag == "section"] == SECTIONS
-    assert sum(tag == "title" for tag, _ in page.tags) == 1
+    assert whole.read_text(encoding="utf-8").count("· convwise</title>") == 1  # the others are of dots in plots
 
 
 def test_hostile_names_stay_text(whole: Path) -> None:
@@ -457,6 +457,52 @@ def test_large_images_are_reduced(tmp_path: Path) -> None:
     assert len(written(tmp_path, pixels=noise)) < 3e6
 
 
+# Plots ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.9, 0.92, [0.9, 0.905, 0.91, 0.915, 0.92]),
+        (0.1, 0.95, [0.2, 0.4, 0.6, 0.8]),
+        (0.993, 0.9975, [0.993, 0.994, 0.995, 0.996, 0.997]),
+    ],
+)
+def test_ticks_are_round_numbers_inside(low: float, high: float, expected: list[float]) -> None:
+    assert plots.ticks(low, high) == pytest.approx(expected)
+
+
+def test_every_axis_has_more_than_one_tick() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        low = 10 ** rng.uniform(-4, 9)
+        high = low * 10 ** rng.uniform(0.02, 7)
+        for found in (plots.ticks(low, high), plots.log_ticks(low, max(high, plots.NARROW * low))):
+            assert 3 <= len(found) <= 12
+            assert found == sorted(found)
+            assert low * (1 - 1e-9) <= found[0]
+            assert found[-1] <= max(high, plots.NARROW * low) * (1 + 1e-9)
+
+
+def test_a_training_that_learnt_nothing_does_not_stretch_the_axis() -> None:
+    scores = [0.90, 0.91, 0.915, 0.92, 0.925, 0.93]
+    assert plots.fitting(scores) == (0.9, 0.93)
+    assert plots.fitting([*scores, 0.1]) == (0.9, 0.93)
+    assert plots.fitting([*scores, 0.1], always=[0.1]) == (0.1, 0.93)  # it is pointed out
+    low, high = plots.fitting([0.9, 0.9])
+    assert low < 0.9 < high
+
+
+def test_dots_tell_their_configuration() -> None:
+    case = evidence(n=0)
+    shown = report.tradeoff(case)["plot"]
+    told = re.findall(r"<title>([^<]*)</title>", shown)
+    assert len(told) == len(case.trainings)
+    assert any("t002: as the chosen network, but stem.kernel_size 5. " in each for each in told)
+    assert any(": the chosen network. " in each for each in told)
+    assert len(re.findall(r"<title>", report.learning(case)["plot"])) == len(case.trainings)
+
+
 # In a real browser ----------------------------------------------------------------------------------------
 
 
@@ -498,6 +544,26 @@ def test_in_a_browser(browser: Any, whole: Path, width: int, scheme: str) -> Non
     ratios = page.evaluate(CONTRAST)
     assert len(ratios) > 50
     assert min(ratios) > 4.5
+    page.close()
+
+
+def test_on_a_phone_every_picture_is_whole(browser: Any, whole: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(whole.as_uri())
+    wide = """[...document.querySelectorAll('svg, img, figure > div')].map(e => [e, e.getBoundingClientRect()])
+      .filter(([e, r]) => r.left < 0 || r.right > innerWidth || e.scrollWidth > e.clientWidth + 1 && e.matches('div'))
+      .map(([e, r]) => `${e.tagName} ${r.left} ${r.right}`)"""
+    assert page.evaluate(wide) == []
+    page.close()
+
+
+def test_a_tap_on_a_dot_tells_its_configuration(browser: Any, whole: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
+    page.goto(whole.as_uri())
+    dot = page.locator("#tradeoff path:has(> title)").first
+    dot.scroll_into_view_if_needed()
+    dot.tap(force=True)
+    assert "as the chosen network, but" in page.locator("#tradeoff output").inner_text()
     page.close()
 
 
@@ -552,3 +618,42 @@ def test_the_code_can_be_copied(browser: Any, whole: Path) -> None:
     assert seen.page.evaluate("navigator.clipboard.readText()") == evidence().code["model_keras.py"]
     assert not seen.complaints
     context.close()
+
+
+BESIDE = {
+    "model": "mine.keras", "title": "your network (<b>mine</b>)", "accuracy": 0.612, "chosen_accuracy": 0.715,
+    "accuracy_change": 0.103, "low": 0.061, "high": 0.145, "time_ratio": 1.2, "verdict": "matters", "runs": 2,
+    "seconds": 27.0, "n": 160, "cost": {"macs": 14_000_000}, "chosen_cost": {"macs": 6_000_000}, "failed": "",
+    "notes": ["it reads 1 channel instead of 3: what the images have"],
+}  # fmt: skip
+
+
+def test_another_network_stands_in_the_bars_after_the_same_time(tmp_path: Path) -> None:
+    case = evidence(n=40, against=(BESIDE, {**BESIDE, "title": "LeNet-5", "failed": "its training failed (memory)"}))
+    names = [bar["name"] for bar in report.bars(case)]
+    assert names == ["your network (<b>mine</b>), after 27 s", "the chosen network, after 27 s",
+                     "this network, trained to its end"]  # fmt: skip
+    report.write(tmp_path / "report.html", case)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<b>mine</b>" not in text
+    told = Page(text).text
+    assert "Your network (<b>mine</b>): 61.2\u202f%, 14.0\u202fM macs; the chosen network: 71.5\u202f%" in told
+    assert "The chosen network is 10.3 points better (6.1 to 14.5). It reads 1 channel instead of 3" in told
+    assert "LeNet-5 is not compared: its training failed (memory)." in told
+    assert "compare it with what has been trained as long" in told
+    assert not report.sections(evidence(n=40))["against"]
+
+
+def test_trainings_to_be_compared_are_none_of_the_race() -> None:
+    case = evidence()
+    before = len(case.trainings), report.summary(case, case.cost)[2]
+    rival, again = (replace(case.results[0].trial, id=f"b{i}", stage="beside") for i in range(2))
+    more = (
+        replace(case.results[0], trial=replace(rival, sample={}), score=0.99),
+        replace(case.results[0], trial=again),
+    )
+    beside = replace(case, results=(*case.results, *more))
+    assert (len(beside.trainings), report.summary(beside, case.cost)[2]) == before
+    assert [row["differs"] for row in report.trials(beside)[-2:]] == [
+        "another network, to be compared with", report.trials(case)[0]["differs"] or "trained anew, to be compared"
+    ]  # fmt: skip

@@ -188,6 +188,24 @@ def test_unasked_the_most_doubtful_come_first_and_the_next_call_goes_on(made, fo
     assert not told & {(e.parameter, str(e.after)) for e in second.effects[:1]}
 
 
+def test_a_few_changes_get_all_the_pairs_of_trainings(made, folder):
+    few = made.measure(folder, most=2, budget=60)
+    asked = [(edit.parameter, edit.after) for edit in (one.edit for one in few.measured)]
+    assert len(asked) == len(set(asked)) == 2
+    assert all(effect.runs > 2 * 3 for effect in few.effects)  # pairs as usual
+    with pytest.raises(UnusableInput, match="--most: is 0"):
+        made.measure(folder, most=0)
+
+
+def test_what_more_time_would_give_is_said_of_what_is_open(made, folder):
+    made.answer = lambda trial: replace(made.right(trial), correct="".join(  # half right, at places of its own
+        "01"[int(n)] for n in np.random.default_rng(len(made.trials)).integers(0, 2, made.n)))  # fmt: skip
+    found = made.measure(folder, most=2)
+    left = sum(effect.verdict == "not resolved" for effect in found.effects)
+    assert left
+    assert f"{left} of 2 changes are not resolved: the same command again adds pairs" in " ".join(found.notes)
+
+
 def test_an_unfinished_study_keeps_its_ledger_to_itself(made, folder):
     data = json.loads((folder / "choice.json").read_text())
     data["provenance"]["interrupted"] = True
@@ -224,6 +242,18 @@ def test_images_that_are_gone_are_named(made, folder):
     (folder / "choice.json").write_text(json.dumps(data))
     with pytest.raises(UnusableInput, match=r"gone/for/good, cannot be read any more.*--images IMAGES"):
         made.measure(folder)
+
+
+def test_images_named_by_a_relative_path_are_found_from_elsewhere(made, folder, monkeypatch, tmp_path):
+    """As a page does that was started in another directory."""
+    data = json.loads((folder / "choice.json").read_text())
+    place = Path(data["data"]["source"]).resolve()
+    assert data["provenance"]["directory"]
+    data["data"]["source"], data["provenance"]["directory"] = place.name, str(place.parent)
+    (folder / "choice.json").write_text(json.dumps(data))
+    monkeypatch.chdir(tmp_path)
+    assert made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}").effects
+    assert deliver.located("digits", str(place.parent)) == "digits"  # a name is none
 
 
 def test_the_choice_is_still_a_finished_study(made, folder, images):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 
 import pytest
 
-from convwise.core.clock import Clock
-from convwise.plan import QUESTION, Plan, needed
+from convwise.core.clock import Clock, parse_duration
+from convwise.plan import BESIDE_SHARE, MOST_BESIDE, QUESTION, Plan, needed
 
 
 def plan(budget: float, image_seconds: float, workers: int = 2, images: int = 4000, evidence: float = 0.1) -> Plan:
@@ -61,3 +62,32 @@ def test_what_helps_where_nothing_was_learnt():
     assert needed(1.0, 4000, 5.0).endswith("about 4m are needed here")  # of what was spent, not of a budget
     assert needed(0.0, 4000, 60.0).startswith("The budget was too short")
     assert "check the labels" in needed(45.0, 4000, 60.0)
+
+
+def test_what_is_to_be_compared_with_is_planned_and_said():
+    alone = plan(300, 1e-3)
+    beside = replace(alone, rivals=(2e-3,))
+    allowed = beside.beside(1)
+    assert allowed.waves == 1
+    assert allowed.seconds is not None
+    assert 0.1 * 300 < allowed.seconds < BESIDE_SHARE * 300
+    assert beside.epochs() < alone.epochs()
+    said = f"; then it and what it is to be compared with train for about {allowed.seconds:.0f} s each"
+    assert str(beside).endswith(f"changes of it{said}")
+    many = replace(alone, rivals=(2e-3,) * 9).beside(9)
+    assert many.waves == 5
+    assert many.seconds is not None
+    assert many.waves * many.seconds < MOST_BESIDE * 300
+
+
+@pytest.mark.parametrize("seconds", [1e-2, 0.3])
+def test_where_there_is_no_time_to_compare_the_plan_names_a_budget_that_has_it(seconds):
+    """Also for a network so slow that its validation alone takes most of the time."""
+    short = replace(plan(20, 1e-3), rivals=(seconds,))
+    assert short.beside(1).waves == 0
+    assert short.set_aside == 0
+    budget = re.search(r"there is no time to compare it with other networks: --budget (\w+) has it$", str(short))
+    assert budget
+    enough = parse_duration(budget[1])
+    assert replace(short, clock=Clock(enough, time.monotonic())).beside(1).waves == 1
+    assert replace(short, clock=Clock(0.7 * enough, time.monotonic())).beside(1).waves == 0

@@ -451,3 +451,24 @@ def test_a_change_is_written_as_measure_reads_it() -> None:
             assert named(Subject(NET), f"{change} &").net == edited(NET, [change])
     with pytest.raises(UnusableInput):
         whatif.Change.from_json({"layer": "a"})
+
+
+def test_trainings_that_run_now_are_told_as_soon_as_the_study_tells_them(tmp_path: Path) -> None:
+    """An event may have `live`: the page then shows how far each training is, and its accuracy."""
+    work = tmp_path / ".study"
+    work.mkdir()
+    training = {"trial": "race-1-1", "done": 0.4, "epochs": 3.2, "accuracy": 0.91, "images_per_second": 800.0}
+    events = [{"about": {}}, {"stage": "race", "done": 0, "planned": 2, "live": [training]}]
+    (work / "events.jsonl").write_text("".join(json.dumps({**each, "time": time.time()}) + "\n" for each in events))
+    from convwise.web.server import Page
+
+    page = Page(tmp_path)
+    first = page.state("")
+    assert first is not None
+    assert first["live"] == [training]
+    assert page.state(first["version"]) is None
+    with (work / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"stage": "race", "live": [{**training, "epochs": 3.6}], "time": time.time()}) + "\n")
+    again = page.state(first["version"])
+    assert again is not None
+    assert again["live"][0]["epochs"] == 3.6

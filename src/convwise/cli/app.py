@@ -69,6 +69,10 @@ BUDGET_HELP = "Wall clock from start to the written folder: 90s, 10m, 1h30m; at 
 BudgetOption = Annotated[str, typer.Option(help=BUDGET_HELP)]
 PLANNED_HELP = "Wall clock that `choose` would be given, so that the advice fits it: 90s, 10m, 1h30m."
 PlannedOption = Annotated[str, typer.Option("--budget", help=PLANNED_HELP)]
+AGAINST_HELP = (
+    "A network to train as well and compare with the choice, over an equal time: a file, folder or "
+    "package.module:callable as for `check`, or one that people know: lenet5, keras-mnist, expert. Can be repeated."
+)
 DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")]
 
 
@@ -119,6 +123,7 @@ def choose(
         typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0 for none."),
     ] = 0.1,
     runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
+    against: Annotated[list[str] | None, typer.Option(metavar="MODEL", help=AGAINST_HELP)] = None,
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
@@ -143,8 +148,9 @@ def choose(
         with watching(as_json) as watcher:
             written = verbs.choose(
                 images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
-                trials=trials, evidence=evidence, runner=runner, command=command, watcher=watcher, started=STARTED,
-                classes_from=classes_from, skip_empty_classes=skip_empty_classes, follow_links=follow_links,
+                trials=trials, evidence=evidence, runner=runner, against=against or (), command=command,
+                watcher=watcher, started=STARTED, classes_from=classes_from, skip_empty_classes=skip_empty_classes,
+                follow_links=follow_links,
             )  # fmt: skip
         wanted = _tell_choice(Path(written), as_json)
     if not wanted:

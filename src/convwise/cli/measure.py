@@ -27,6 +27,8 @@ PARAMETER_HELP = (
     "first."
 )
 
+MOST_HELP = "At most so many changes, the first ones: a few with many pairs of trainings, instead of many with few."
+
 
 def measure(
     model: Annotated[str, typer.Argument(metavar="DIR|MODEL", help=MODEL_HELP, show_default=False)],
@@ -34,6 +36,7 @@ def measure(
         str | None, typer.Option(help="Images to train on; default, of a choice folder: those it was chosen with.")
     ] = None,
     parameter: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=PARAMETER_HELP)] = None,
+    most: Annotated[int | None, typer.Option(metavar="N", help=MOST_HELP)] = None,
     budget: Annotated[str, typer.Option(help="Wall clock for everything: 90s, 10m, 1h30m; at least 20s.")] = "10m",
     input_shape: Annotated[
         str | None, typer.Option(metavar="HxWxC", help="Input of a model with a free input size: 224x224x3.")
@@ -59,7 +62,7 @@ def measure(
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     with watching(as_json) as watcher:
         found = measuring.measure(
-            model, images, parameter=parameter or (), budget=budget, input_shape=shape, watcher=watcher,
+            model, images, parameter=parameter or (), most=most, budget=budget, input_shape=shape, watcher=watcher,
             started=STARTED, classes_from=classes_from, task=task, **how,
         )  # fmt: skip
     if as_json:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from convwise.core.field import Field, join
 from convwise.core.geometry import CONVOLUTIONS, GEOMETRY, JOINS, SPATIAL, Geometry, Moves, params_of, transposed_crops
-from convwise.core.layers import Conv2DTranspose, Dense, Layer, Opaque, Subtract
+from convwise.core.layers import Conv2DTranspose, Dense, Layer, Opaque, Reshape, Subtract
 from convwise.core.net import INPUT, Net
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import ShapeError
@@ -193,10 +193,13 @@ def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) ->
         return Field(known=False)
     try:
         fields = seen.fields
-        field = join(fields, [_repeated(shape, output) for shape in shapes]) if len(fields) > 1 else fields[0]
+        units = (output[0], output[1]) if len(output) == 3 else (1, 1)
+        field = join(fields, [_repeated(shape, output) for shape in shapes], units) if len(fields) > 1 else fields[0]
         moves = _moves(GEOMETRY[type(layer)], layer, seen.map, output)
         if isinstance(layer, Dense) and len(seen.map) == 3 and seen.map[:2] == shapes[0]:  # columns are mixed
             moves = slide(1, 1, 1, 0), everything(shapes[0][1])
+        if isinstance(layer, Reshape) and moves and len(output) > 1 and not still:  # parts of rows become places
+            return Field(known=False)
         return field.through(*moves) if moves else field
     except OverflowError:  # too many units to look at
         return Field(known=False)
@@ -218,6 +221,7 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
     way = leading_to(net, {net.layers[-1].name}) if net.layers else set()
     placed = [row.field for row in rows if row.name in way and len(row.output_shape) == 3 and row.field.rows.step]
     lost = any(not row.field.known for row in rows if row.name in way)
+    ends = [row.field for row in rows[-1:]]  # of a net that never has places, as one of Dense layers alone
     return Total(
         params=sum(row.params for row in rows),
         trainable=sum(row.trainable for row in rows),
@@ -225,7 +229,7 @@ def _total(net: Net, rows: Sequence[LayerCost], reach: Mapping[str, Field]) -> T
         elementwise=sum(row.elementwise for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
         peak_bytes=_peak(net, rows),
-        field=Field(known=False) if lost else placed[-1] if placed else Field(),
+        field=Field(known=False) if lost else [Field(), *ends, *placed][-1],
         border=_border(net, reach),
         unknown=tuple(row.name for row in rows if not row.known),
         uncounted=tuple(row.name for row in rows if not row.counted),

@@ -57,7 +57,7 @@ class Parameter(Generic[Got, Given]):
         normal = self.normalise(value)
         if normal is None:
             where = f"{type(instance).__name__}.{self.name}"
-            raise UnusableInput(where, f"is {value!r}", self.legal, self.meaning)
+            raise UnusableInput(where, f"is {value!r}", ": ".join(filter(None, (self.legal, self.meaning))))
         instance.__dict__[self.name] = normal
 
 

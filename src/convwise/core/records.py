@@ -305,6 +305,28 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The chosen network beside another that was named, both trained anew, alike and equally long.
+
+    model: as it was named; title: what it is called; cost, chosen_cost: as in Result; accuracy, chosen_accuracy:
+    after so many seconds (0 where epochs were counted) on so many validation images, the mean over their trainings;
+    effect: of the chosen network in its place; failed: why there is none; notes: what was changed, and what to know.
+    """
+
+    model: str
+    title: str
+    cost: Mapping[str, float]
+    chosen_cost: Mapping[str, float]
+    accuracy: float | None = None
+    chosen_accuracy: float | None = None
+    effect: Effect | None = None
+    seconds: float = 0.0
+    images: int = 0
+    failed: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The choice: the result chosen, the effects measured on the way, the Pareto front, and why."""
 

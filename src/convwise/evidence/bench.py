@@ -143,9 +143,9 @@ def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, lab
         left = max(lab.clock.left, 0.0)
         lab.watcher(Progress("measure", 0, 0, None, left, "finding out how fast training is here"))
         pace = lab.host.pace
-        recipe, notes = _in_memory(base.recipe or _advised(images, pace, terms, lab.clock, base.net), nets)
+        recipe, notes = in_memory(base.recipe or _advised(images, pace, terms, lab.clock, base.net), nets)
         base = replace(base, recipe=recipe)
-        tried = [replace(edit, recipe=edit.recipe and _in_memory(edit.recipe, nets)[0]) for edit in edits]
+        tried = [replace(edit, recipe=edit.recipe and in_memory(edit.recipe, nets)[0]) for edit in edits]
         slowest = max(nets, key=lambda net: _seconds(net, pace))
         store = _Store(Path(name), images, base.net.input_shape[2], terms.seed)
         bench = _bench(store, runner, workers, pace, lab, slowest)
@@ -227,7 +227,7 @@ def _advised(images: Images, pace: Pace, terms: Terms, clock: Clock, net: Net) -
     return Recipe(batch_size=batch, shift_px=shift, label_smoothing=smoothing, class_weights=advised.class_weights)
 
 
-def _in_memory(recipe: Recipe, nets: Sequence[Net]) -> tuple[Recipe, tuple[str, ...]]:
+def in_memory(recipe: Recipe, nets: Sequence[Net]) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe with a batch whose activations, and as much for their gradients, fit into STEP_BYTES."""
     each = max(analyse(net).total.activation_bytes for net in nets)
     batch = recipe.batch_size

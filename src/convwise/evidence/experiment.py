@@ -267,7 +267,8 @@ class _Run:
             return None
         fixed, least = self.slot(0.0), self.least_seconds()
         fair, few, most = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds), len(self.edits)
-        wishes = [(most, self.terms.seeds, fair), *((n, few, fair) for n in range(most, 0, -1))]
+        wishes = [(most, seeds, fair) for seeds in range(self.terms.seeds, few, -1)]
+        wishes += [(n, few, fair) for n in range(most, 0, -1)]
         left = (1 - SPARE) * self.clock.left
         for edits, seeds, seconds in (*wishes, (1, few, least), (1, 1, least)):
             if (waves := self.waves(edits, seeds)) * (fixed + seconds) <= left:

@@ -30,7 +30,7 @@ from convwise.core.verb import verb
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
 from convwise.images.loading import Images, read
-from convwise.inspect.requests import INSTEAD, InputShape, asked, folder_instead, live_instead
+from convwise.inspect.requests import INSTEAD, InputShape, asked, channels_first, folder_instead, live_instead
 from convwise.inspect.requests import input_shape as shape_of
 
 # Who reads a file, by its suffix; its lift says why it does not open a pickle.
@@ -55,6 +55,11 @@ _SUFFIXES = {suffix[1:] for suffix in (*READERS, *INSTEAD, ".json", ".safetensor
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
+def is_named(text: str) -> bool:
+    """Whether it is written as package.module:callable."""
+    return bool(_CALLABLE.fullmatch(text))
+
+
 def load(model: Any, input_shape: Any = None, where: str = "input_shape") -> Lifted:
     """The net of a model: a file, a choice folder, 'package.module:callable', or a live model or Net.
 
@@ -65,7 +70,8 @@ def load(model: Any, input_shape: Any = None, where: str = "input_shape") -> Lif
     shape = None if input_shape is None else shape_of(input_shape, where)
     known = str(model) if isinstance(model, (str, os.PathLike)) else ""
     with redirect_stdout(sys.stderr), asked(shape, where, known):
-        return _loaded(model, shape)
+        lifted = _loaded(model, shape)
+    return replace(lifted, problems=(*channels_first(shape, where), *lifted.problems))
 
 
 def _loaded(model: Any, input_shape: InputShape | None) -> Lifted:

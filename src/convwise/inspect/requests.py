@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convwise.core.parameters import whole
-from convwise.core.problems import ShapeError, UnusableInput
+from convwise.core.problems import Problem, ShapeError, UnusableInput
 
 InputShape = tuple[int, int, int]
 EXPECTED = "HEIGHTxWIDTHxCHANNELS such as 224x224x3, or (224, 224, 3), each at least 1"
@@ -76,6 +76,16 @@ def is_channels_first(shape: Sequence[int], least: int = SIDE) -> bool:
 def turned(shape: Sequence[int]) -> InputShape:
     """(channels, height, width) as (height, width, channels)."""
     return shape[1], shape[2], shape[0]
+
+
+def channels_first(shape: Sequence[int] | None, where: str) -> tuple[Problem, ...]:
+    """A note on a shape that fits, and that nevertheless may have its channels first; none where it has not."""
+    if shape is None or not is_channels_first(shape):
+        return ()
+    height, width, channels = shape
+    what = f"is {'x'.join(map(str, shape))}, read as height {height}, width {width} and {channels} channels"
+    fix = f"{typed(turned(shape), where)}, if {height} is the number of channels"
+    return (Problem(where, what, "height, width, channels: channels last", fix, "note"),)
 
 
 @contextmanager
@@ -163,4 +173,6 @@ def live_instead(model: Any) -> tuple[str, str]:
         return "is a dict, such as weights without their network", "build the network, load them into it, and give that"
     if callable(model):
         return f"is the function {name}, and no model", f"call it, and give what it returns: {name}(...)"
-    return f"is a {type(model).__name__}", ""
+    if model is None:
+        return "is None, and no model", "return the model"
+    return f"is of type {type(model).__name__}, and no model", ""

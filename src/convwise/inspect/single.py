@@ -39,7 +39,7 @@ from convwise.core.shown import Screen, Shown, plain
 from convwise.core.text import square, times
 from convwise.core.windows import Shape, Window, effective, landings
 from convwise.formats.lowering.lines import keras_crops, keras_lines, torch_lines
-from convwise.inspect.requests import asked
+from convwise.inspect.requests import asked, channels_first
 from convwise.inspect.requests import input_shape as shape_of
 from convwise.inspect.words import understood
 
@@ -154,7 +154,8 @@ def layer(input_shape: str | Sequence[int], type: str = "Conv2D", **parameters: 
     given = {name: understood(DECLARED.get(name), value, f"{kind}.{name}") for name, value in parameters.items()}
     made(kind, given)  # which parameters are wrong, whatever the shape
     with asked(shape, where):
-        return answer(kind, given, shape)
+        found = answer(kind, given, shape)
+    return replace(found, problems=(*channels_first(shape, where), *found.problems))
 
 
 def _signed() -> inspect.Signature:
@@ -177,7 +178,9 @@ def made(kind: str, given: Mapping[str, Any]) -> Layer:
         raise UnusableInput("layer type", f"is {kind!r}", "one of " + ", ".join(KINDS))
     known = {p.name: p for p in parameters(KINDS[kind])}
     if unknown := [name for name in given if name not in known]:
-        raise UnusableInput(kind, f"takes no {' and no '.join(unknown)}", "some of " + ", ".join(known))
+        takers = [name for name, each in KINDS.items() if given.keys() <= {p.name for p in parameters(each)}]
+        fix = f"the layer type {' or '.join(takers)}" if takers else ""
+        raise UnusableInput(kind, f"takes no {' and no '.join(unknown)}", "some of " + ", ".join(known), fix)
     if missing := [p for p in known.values() if p.default is REQUIRED and p.name not in given]:
         expected = " and ".join(f"{p.name} ({p.meaning})" for p in missing)
         raise UnusableInput(kind, f"lacks {' and '.join(p.name for p in missing)}", expected)

@@ -17,7 +17,7 @@ from convwise.core.records import Effect, Reason, described, from_json
 from convwise.core.score import Score, score_of
 from convwise.core.shown import Bar, Screen, Shown
 from convwise.output import answers, deliver
-from convwise.output.words import spent
+from convwise.output.words import beside, compared_bars, spent
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,7 +169,8 @@ class Choice(Shown):
         if score.is_error:
             return []
         nothing = [Bar(score.nothing, test["baseline"])] if "baseline" in test else []
-        return [*nothing, Bar("this network", test["accuracy"], test["low"], test["high"])]
+        others = [Bar(*each) for row in self.record.get("against", ()) for each in compared_bars(row)]
+        return [*nothing, *others, Bar("this network", test["accuracy"], test["low"], test["high"])]
 
     def _file(self, name: str, expected: str, to: str = "") -> Path:
         path = self.folder / name
@@ -211,6 +212,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         f"{test['n']} {kind} images{guessing}",
         f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
     ]
+    lines += [beside(row).replace("\u202f", " ").replace("\u2212", "-") for row in record.get("against", ())]
     if record["effects"]:
         seconds = max(e.get("seconds", 0) for e in record["effects"])  # a folder of version 0.1.0 has none
         length = f" after {seconds:.0f} s of training or less" if seconds else ""

@@ -23,7 +23,17 @@ from convwise.core.clock import Clock
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
-from convwise.core.records import Advice, Effect, Fingerprint, Reason, Result, Verdict, from_json, to_json
+from convwise.core.records import (
+    Advice,
+    Comparison,
+    Effect,
+    Fingerprint,
+    Reason,
+    Result,
+    Verdict,
+    from_json,
+    to_json,
+)
 from convwise.core.score import Score, score_of
 from convwise.formats.weights import Weights
 from convwise.formats.written import Beside, preparation
@@ -46,7 +56,7 @@ class Material:
 
     task: what was learnt. kind: 'test' where `scored` was sealed until now, else 'validation'. answers: probabilities
     (n, classes), or numbers (n, 1). baseline: what is told of knowing nothing of the images; better: whether the choice
-    is surely better than that.
+    is surely better than that. against: the other networks that it was compared with.
     """
 
     folder: Path
@@ -65,6 +75,7 @@ class Material:
     provenance: Mapping[str, Any]
     clock: Clock
     host: Host
+    against: tuple[Comparison, ...] = ()
     task: str = "classify"
 
     @property
@@ -143,6 +154,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
         "effects": [effect_row(effect) for effect in material.verdict.effects],
+        "against": [comparison_row(each) for each in material.against],
         "alternatives": [_alternative(result) for result in material.verdict.alternatives],
         "reasons": {
             "verdict": to_json(material.verdict.reasons),
@@ -183,6 +195,25 @@ def effect_row(effect: Effect) -> dict[str, Any]:
     told = {name: _changed(effect.score.change, row[other]) for name, other in CHANGES.items()}
     row = {("error_change" if name == "accuracy_change" else name): told.get(name, row[name]) for name in row}
     return {**row, "deviation": effect.score.deviation}
+
+
+def comparison_row(found: Comparison) -> dict[str, Any]:
+    """A Comparison as choice.json has it: of its effect what is told, and no more."""
+    effect = found.effect
+    told = ("accuracy_change", "low", "high", "time_ratio", "verdict", "runs")
+    return {
+        "model": found.model,
+        "title": found.title,
+        "accuracy": found.accuracy,
+        "chosen_accuracy": found.chosen_accuracy,
+        **{name: effect and getattr(effect, name) for name in told},
+        "seconds": found.seconds,
+        "n": found.images,
+        "cost": dict(found.cost),
+        "chosen_cost": dict(found.chosen_cost),
+        "failed": found.failed,
+        "notes": list(found.notes),
+    }
 
 
 def effect_of(row: Mapping[str, Any]) -> Effect:
@@ -257,6 +288,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         sight=_sight(material),
         advised=material.advice.sample,
         task=material.task,
+        against=tuple(comparison_row(each) for each in material.against),
     )  # fmt: skip
 
 
@@ -298,6 +330,12 @@ def read_choice(folder: str | Path) -> dict[str, Any]:
     if missing:
         raise UnusableInput(str(folder), f"its choice.json has no {', '.join(missing)}", expected, fix)
     return dict(choice)
+
+
+def located(source: str, directory: str | None) -> str:
+    """A source as a path that is found from anywhere, where it was relative to the directory a study was started in."""
+    there = Path(directory or ".", source)
+    return str(there) if directory and not Path(source).exists() and there.exists() else source
 
 
 def is_finished(folder: Path) -> bool:

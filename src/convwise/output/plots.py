@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ COLOURS = {
 SHADE = (255, 132, 20)  # stands out from gray images, in either mode
 VERDICT_COLOURS = {"matters": "accent", "no difference": "muted", "not resolved": "second"}
 MOST_DOTS = 1000
-WIDTH = 440  # px of a full plot's inside; with its axis it still reads on a phone
+WIDTH = 370  # px of a full plot's inside; with its axis about 440: shrunk to a phone's 350 it can still be read
+ROWS = 44  # px of one effect: what was changed, and below it the interval
+OUTLYING = 1.5, 0.02  # an accuracy lies apart below the first quartile by so many quartile ranges, or this range
+NARROW = 1.6  # a log axis reaches at least from 1 to this
 FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # one set of widths everywhere: labels fit as measured
 AXIS = {
     "domain": False,
@@ -52,8 +56,19 @@ CONFIG: dict[str, Any] = {
     "view": {"stroke": None},
     "axis": AXIS,
     "text": {"fontSize": 13},
-    "legend": {"labelColor": COLOURS["soft"], "labelFontSize": 13, "title": None, "symbolSize": 70, "orient": "top"},
+    "legend": {
+        "labelColor": COLOURS["soft"],
+        "labelFontSize": 13,
+        "title": None,
+        "symbolSize": 70,
+        "orient": "top",
+        "columnPadding": 24,
+    },
 }
+
+
+# A mark that tells something when it is pointed at; browsers show a <title>, and no aria-label.
+TOLD = re.compile(r'<path aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"([^>]*?)/>')
 
 
 def render(chart: Any) -> str:
@@ -61,6 +76,7 @@ def render(chart: Any) -> str:
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(chart.to_dict(), config=CONFIG, allowed_base_urls=[])
+    svg = TOLD.sub(r"<path\2><title>\1</title></path>", svg)
     for label, colour in COLOURS.items():
         svg = svg.replace(f'"{colour}"', f'"var(--{label}, {colour})"')
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
@@ -83,43 +99,86 @@ def _up(results: Sequence[Result]) -> tuple[Score, str, dict[str, Any]]:
     return score, f"validation {score.name}", {} if score.is_error else {"format": "~%"}
 
 
-def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mapping[str, str]) -> str:
+def fitting(scores: Sequence[float], always: Sequence[float] = ()) -> tuple[float, float]:
+    """The least and the largest accuracy to draw: those that lie apart below the others (Tukey 1977) are left out.
+
+    always: are drawn in any case.
+    """
+    first, third = np.quantile(scores, (0.25, 0.75))
+    fence = first - OUTLYING[0] * max(third - first, OUTLYING[1])
+    kept = [*always, *(score for score in scores if score >= fence)]
+    low, high = float(min(kept)), float(max(kept))
+    return (low, high) if high - low > 1e-3 else (low - 0.005, high + 0.005)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high, four to ten of them."""
+    size = 10.0 ** math.floor(math.log10(high - low))
+    step = next(step for step in (2 * size, size, size / 2, size / 5, size / 10) if _inside(low, high, step) >= 4)
+    return [round(math.ceil(low / step - 1e-9) * step + n * step, 12) for n in range(_inside(low, high, step))]
+
+
+def _inside(low: float, high: float, step: float) -> int:
+    return math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) + 1
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """The same over decades: 1, 2 and 5 in each, or their beginnings alone where there are many."""
+    if high < 8 * low:
+        return ticks(low, high)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    each = (1, 2, 5) if last - first <= 2 else (1, 3) if last - first <= 3 else (1,)
+    return [n * 10.0**power for power in range(first, last + 1) for n in each if low <= n * 10.0**power <= high]
+
+
+def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mapping[str, str],
+              told: Callable[[Result], str] = lambda result: "") -> str:  # fmt: skip
     """Validation accuracy, or error, against macs (log axis): trainings after equal time, the front as a staircase.
 
-    marked: trial id -> label of the trials to point out; the first is the chosen one. '' where
-    there are fewer than two to compare.
+    marked: trial id -> label of the trials to point out; the first is the chosen one. told: what a dot says of its
+    training when it is pointed at. What lies apart below the others is a triangle at the edge. '' where there are
+    fewer than two to compare.
     """
     import altair as alt
 
-    rows = [_cost_row(r, marked) for r in scored(results) if r.cost.get("macs", 0) > 0]
-    if len(rows) < 2:
+    known = [r for r in scored(results) if r.cost.get("macs", 0) > 0]
+    if len(known) < 2:
         return ""
-    steps = [_cost_row(r, marked) for r in scored(front) if r.cost.get("macs", 0) > 0]
-    x = alt.X("macs:Q", scale=alt.Scale(type="log", nice=False, padding=16), title="multiply-accumulates of one image")
-    x = x.axis(format=".3~s", tickCount=6, grid=False, labelOverlap=True)
-    scale = alt.Scale(zero=False, nice=False, padding=12)  # nice would reach beyond 100 %
-    _, title, form = _up(results)
-    y = alt.Y("score:Q", scale=scale, title=title).axis(**form)
+    score, title, form = _up(known)
+    values = {r.trial.id: score.value(r.score or 0.0) for r in known}
+    always = [value for id, value in values.items() if id in marked or score.is_error]
+    low, high = fitting([*values.values()], always)
+    rows = [_cost_row(r, marked, low, told) for r in known]
+    steps = [row for r in scored(front) if (row := _cost_row(r, marked, low, told))["macs"] > 0 and not row["below"]]
+    least, most = min(row["macs"] for row in rows), max(row["macs"] for row in rows)
+    widened = max(NARROW * least / most, 1.0) ** 0.5
+    least, most = least / widened, most * widened
+    x = alt.X("macs:Q", title="multiply-accumulates of one image",
+              scale=alt.Scale(type="log", nice=False, domain=[least, most], padding=16))  # fmt: skip
+    x = x.axis(format=".3~s", values=log_ticks(least, most), grid=False, labelOverlap=True)
+    scale = alt.Scale(zero=False, nice=False, domain=[low, high], padding=14)  # nice would reach beyond 100 %
+    y = alt.Y("score:Q", scale=scale, title=title).axis(**form, values=ticks(low, high))
     line = _data(steps).mark_line(interpolate="step-after", color=COLOURS["accent"], strokeWidth=1.5, opacity=0.55)
-    dots = _data([r for r in rows if not r["label"]]).mark_point(
-        size=44, color=COLOURS["muted"], filled=True, opacity=1
-    )
-    chart = line.encode(x, y) + dots.encode(x, y)
+    crowd = _data([r for r in rows if not r["label"]])
+    shape = alt.Shape("below:N", legend=None, scale=alt.Scale(domain=[False, True], range=["circle", "triangle-down"]))
+    dots = crowd.mark_point(size=56, color=COLOURS["muted"], filled=True, opacity=1, aria=True)
+    chart = line.encode(x, y) + dots.encode(x, y, shape, description="told:N")
     for row in (r for r in rows if r["label"]):
         chart += _pointed_out(row, x, y, chosen=row["label"] == next(iter(marked.values())))
     return render(chart.properties(width=WIDTH, height=280))
 
 
-def _cost_row(result: Result, marked: Mapping[str, str]) -> dict[str, Any]:
-    value = score_of(result.trial.net).value(result.score or 0.0)
-    return {"macs": float(result.cost["macs"]), "score": value, "label": marked.get(result.trial.id, "")}
+def _cost_row(result: Result, marked: Mapping[str, str], low: float, told: Callable[[Result], str]) -> dict[str, Any]:
+    score = score_of(result.trial.net).value(result.score or 0.0)
+    place = {"macs": float(result.cost.get("macs", 0)), "score": max(score, low), "below": score < low}
+    return {**place, "label": marked.get(result.trial.id, ""), "told": told(result)}
 
 
 def _pointed_out(row: Mapping[str, Any], x: Any, y: Any, chosen: bool) -> Any:
     """One trial with its name beside it: above where chosen, below otherwise, so that two stay apart."""
     colour = COLOURS["accent" if chosen else "second"]
     base = _data([row]).encode(x, y)
-    dot = base.mark_point(size=120, filled=True, color=colour, opacity=1)
+    dot = base.mark_point(size=120, filled=True, color=colour, opacity=1, aria=True).encode(description="told:N")
     style = {"dy": -15 if chosen else 17, "fontWeight": 600, "fontSize": 13}
     halo = base.mark_text(**style, color=COLOURS["paper"], stroke=COLOURS["paper"], strokeWidth=5, strokeJoin="round")
     text = base.mark_text(**style, color=colour)
@@ -136,16 +195,18 @@ def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
     words = [word for word in VERDICT_COLOURS if any(row["verdict"] == word for row in rows)]
     scale = alt.Scale(domain=words, range=[COLOURS[VERDICT_COLOURS[word]] for word in words])
     colour = alt.Color("verdict:N", scale=scale)
-    y = alt.Y("label:N", sort=None, title=None).axis(labelLimit=215, grid=False, labelColor=COLOURS["ink"])
+    y = alt.Y("label:N", sort=None, axis=None)
     is_error = effects[0].score.is_error
     title = "change of the error, in the unit of the target" if is_error else "change of accuracy, percentage points"
     x = alt.X("change:Q", title=title)
     x = x.axis(tickCount=7, format="+~g", labelExpr="datum.value == 0 ? '0' : datum.label")
     base = _data(rows).encode(y=y, color=colour)
     zero = _data([{"zero": 0}]).mark_rule(color=COLOURS["soft"], strokeWidth=1).encode(x="zero:Q")
-    span = base.mark_rule(strokeWidth=2.5, strokeCap="round", opacity=0.75).encode(x="low:Q", x2="high:Q")
-    dots = base.mark_point(filled=True, size=80, opacity=1).encode(x=x)
-    return render((zero + span + dots).properties(width=290, height=alt.Step(28)))
+    span = base.mark_rule(strokeWidth=2.5, strokeCap="round", opacity=0.75, yOffset=8).encode(x="low:Q", x2="high:Q")
+    dots = base.mark_point(filled=True, size=80, opacity=1, yOffset=8).encode(x=x)
+    text = _data(rows).mark_text(align="left", color=COLOURS["ink"], yOffset=-10, limit=WIDTH + 40)
+    named = text.encode(y=y, x=alt.value(0), text="label:N")
+    return render((zero + span + dots + named).properties(width=WIDTH + 40, height=alt.Step(ROWS)))
 
 
 def _effect_row(effect: Effect, label: str) -> dict[str, Any]:
@@ -175,17 +236,24 @@ def _dots(rows: Sequence[Any]) -> Any:
     return {"color": COLOURS["accent"], "size": 26} if len(rows) <= 16 else False
 
 
-def learning_plot(results: Sequence[Result], marked: Mapping[str, str]) -> str:
-    """Validation accuracy, or error, against seconds of training, a line each; '' where nothing was measured."""
+def learning_plot(results: Sequence[Result], marked: Mapping[str, str],
+                  told: Callable[[Result], str] = lambda result: "") -> str:  # fmt: skip
+    """Validation accuracy, or error, against seconds of training, a line each; '' where nothing was measured.
+
+    told: what its last dot says of a training when it is pointed at.
+    """
     import altair as alt
 
     runs = [(r, _accuracies(r)) for r in results]
-    rows = [row for result, points in runs for row in _curve(result, points, marked)]
+    rows = [row for result, points in runs for row in _curve(result, points, marked, told(result))]
     if not rows:
         return ""
     x = alt.X("seconds:Q", title="seconds of training").axis(grid=False, tickCount=7)
-    _, title, form = _up(results)
-    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)).axis(**form)
+    score, title, form = _up(results)
+    values = [row["value"] for row in rows]
+    low, high = _frame(values, values if score.is_error else [points[-1][1] for _, points in runs if points])
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(nice=False, domain=[low, high], padding=22))
+    y = y.axis(**form, values=ticks(low, high))
     chart = _data([]).mark_point()
     for label, style in zip(["", *reversed(list(marked.values()))], _styles(len(marked)), strict=True):
         mine = [row for row in rows if row["label"] == label]
@@ -193,21 +261,29 @@ def learning_plot(results: Sequence[Result], marked: Mapping[str, str]) -> str:
     return render(chart.properties(width=WIDTH - 45, height=250))
 
 
+def _frame(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
+    """The accuracies to draw: where trainings ended, and as much again below for how they began."""
+    low, high = fitting(ends)
+    return max(min(values), 2 * low - high), max(high, *values)
+
+
 def _styles(marked: int) -> list[dict[str, Any]]:
     """Grey for the crowd, then the marked runs, the chosen one (the last) on top."""
     crowd = {"colour": "muted", "width": 1.0, "opacity": 0.6, "dy": 0}
-    others = [{"colour": "second", "width": 2.4, "opacity": 1.0, "dy": 8}] * (marked - 1)
-    return [crowd, *others, {"colour": "accent", "width": 2.4, "opacity": 1.0, "dy": -8}]
+    others = [{"colour": "second", "width": 2.4, "opacity": 1.0, "dy": 16}] * (marked - 1)
+    return [crowd, *others, {"colour": "accent", "width": 2.4, "opacity": 1.0, "dy": -13}]
 
 
 def _run(rows: Sequence[Mapping[str, Any]], x: Any, y: Any, colour: str, width: float, opacity: float, dy: int) -> Any:
     """Lines, with a dot where each trial ended: all there is to see of one that was measured once."""
     ink = COLOURS[colour]
     ends = _data(list({row["trial"]: row for row in rows}.values())).encode(x, y)
-    line = _data(rows).mark_line(color=ink, strokeWidth=width, opacity=opacity).encode(x, y, detail="trial:N")
-    dots = ends.mark_point(color=ink, filled=True, size=14 + 16 * width, opacity=opacity)
-    text = ends.mark_text(align="left", dx=9, dy=dy, color=ink, fontWeight=600, fontSize=13)
-    return line + dots + text.encode(text="label:N")
+    line = (
+        _data(rows).mark_line(color=ink, strokeWidth=width, opacity=opacity, clip=True).encode(x, y, detail="trial:N")
+    )
+    dots = ends.mark_point(color=ink, filled=True, size=14 + 16 * width, opacity=opacity, clip=True, aria=True)
+    text = ends.mark_text(align="right", dx=6, dy=dy, color=ink, fontWeight=600, fontSize=13)
+    return line + dots.encode(description="told:N") + text.encode(text="label:N")
 
 
 def _accuracies(result: Result) -> list[tuple[float, float]]:
@@ -218,9 +294,10 @@ def _accuracies(result: Result) -> list[tuple[float, float]]:
     return [(seconds, score.value(each)) for seconds, each in ended]
 
 
-def _curve(result: Result, points: Sequence[tuple[float, float]], marked: Mapping[str, str]) -> list[dict[str, Any]]:
-    trial, label = result.trial.id, marked.get(result.trial.id, "")
-    return [{"seconds": s, "value": v, "trial": trial, "label": label} for s, v in points]
+def _curve(result: Result, points: Sequence[tuple[float, float]], marked: Mapping[str, str],
+           told: str) -> list[dict[str, Any]]:  # fmt: skip
+    fixed = {"trial": result.trial.id, "label": marked.get(result.trial.id, ""), "told": told}
+    return [{"seconds": s, "value": v, **fixed} for s, v in points]
 
 
 def loss_plot(result: Result) -> str:
@@ -240,7 +317,7 @@ def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> str:
     """Counts (true, predicted) as a heat map, shaded by the share of the true class. Right: blue, wrong: rust."""
     import altair as alt
 
-    cell = int(np.clip(420 // len(classes), 20, 60))
+    cell = int(np.clip((WIDTH - 20) // len(classes), 15, 50))
     rows = [_cell(matrix, classes, i, j) for i in range(len(classes)) for j in range(len(classes))]
     wide = max(map(len, classes)) * 7 > cell
     x = alt.X("predicted:N", sort=None).axis(grid=False, labelLimit=110, orient="top", labelAngle=-45 if wide else 0)

@@ -7,7 +7,7 @@ template only lays them out, and escapes everything.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ AXES: dict[str, tuple[str, str]] = {
     "data_sufficiency": ("images", "probe accuracy"),
     "fisher_frequency": ("cycles/px", "share of the signal"),
 }
+APART = ("final", "beside")  # stages whose trainings are none of the race
 VERDICT_ORDER = ("matters", "not resolved", "no difference")
 
 
@@ -53,7 +54,7 @@ class Evidence:
     file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
     difference of each exported format from our own forward. provenance: command, versions, machine,
     seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
-    advised: the sample that the advice began with.
+    advised: the sample that the advice began with. against: comparisons with other networks, as choice.json has them.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Evidence:
     provenance: Mapping[str, Any]
     sight: EffectiveField | None = None
     advised: Draft = field(default_factory=dict)
+    against: tuple[Mapping[str, Any], ...] = ()
     task: str = "classify"
 
     @property
@@ -103,7 +105,7 @@ class Evidence:
     @property
     def trainings(self) -> list[list[Result]]:
         """The trainings of the race that ended, each as its parts in their order."""
-        ended = [r for r in self.results if r.trial.stage != "final" and r.status == "done"]
+        ended = [r for r in self.results if r.trial.stage not in APART and r.status == "done"]
         gone_on = {r.trial.resumes for r in ended}
         return [parts_of(ended, r) for r in ended if r.trial.id not in gone_on]
 
@@ -167,6 +169,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "cost": cost,
         "cards": answers.cards(evidence.verdict.reasons, told, chosen),
         "bars": bars(evidence),
+        "against": any(not row["failed"] for row in evidence.against),
         "lines": summary(evidence, cost),
         "notes": evidence.verdict.notes,
         "network": views.network(evidence.net),
@@ -207,7 +210,7 @@ def headline(evidence: Evidence) -> dict[str, Any]:
 
 
 def bars(evidence: Evidence) -> list[dict[str, Any]]:
-    """Side by side: knowing nothing, the probe where there are classes, the network; with their 95 % intervals.
+    """Side by side, with 95 % intervals: knowing nothing, the probe where there are classes, other networks, this one.
 
     share: of the width, an accuracy itself, or an error over the largest.
     """
@@ -218,8 +221,11 @@ def bars(evidence: Evidence) -> list[dict[str, Any]]:
     if "probe_accuracy" in facts and not score.is_error:
         probe = facts.measure("probe_accuracy")
         rows.append({"name": "a probe without training", "share": probe.value, "low": probe.low, "high": probe.high})
+    for row in evidence.against:
+        rows += [dict(zip(("name", "share", "low", "high"), bar, strict=True)) for bar in words.compared_bars(row)]
     if found.get("n"):
-        rows.append({**{k: found[k] for k in ("low", "high")}, "name": "this network", "share": found[score.name]})
+        name = "this network, trained to its end" if evidence.against else "this network"
+        rows.append({**{k: found[k] for k in ("low", "high")}, "name": name, "share": found[score.name]})
     whole = max((row.get("high") or row["share"] for row in rows), default=1.0) if score.is_error else 1.0
     return [{**row, "text": words.said(score, row["share"]), **_of(row, whole or 1.0)} for row in rows]
 
@@ -235,8 +241,13 @@ def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[
         ("Network", _network_line(evidence.net, cost)),
         ("Choice" if evidence.estimate.get("better_than_guessing", True) else "What was tried", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
+        *(("Beside it", _beside_line(row)) for row in evidence.against),
         *([("Time", f"{time}, up to this report.")] if (time := words.spent(evidence.provenance)) else []),
     ]
+
+
+def _beside_line(row: Mapping[str, Any]) -> str:
+    return " ".join([words.beside(row), *(f"{note[:1].upper()}{note[1:]}." for note in row["notes"])])
 
 
 def _accuracy(evidence: Evidence) -> str:
@@ -266,7 +277,7 @@ def _network_line(net: Net, cost: Mapping[str, float | None]) -> str:
 def _choice_line(evidence: Evidence) -> str:
     """How many trainings there were, where the chosen one stood after equal time, and where the race left it."""
     begun, chosen = len(evidence.trainings), evidence.verdict.chosen
-    failed = sum(r.status == "failed" for r in evidence.results if r.trial.stage != "final")
+    failed = sum(r.status == "failed" for r in evidence.results if r.trial.stage not in APART)
     text = f"One of {begun} trainings" if begun > 1 else "The only training that ended"
     text += f"; {failed} trial{'s' * (failed != 1)} failed." if failed else "."
     first = parts_of(evidence.results, chosen)[0]
@@ -300,7 +311,7 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
         tried = f"No{other} single change of the {len(verdict.effects)} tried was measured to matter"
         return f"{tried}; the largest, {horizon(top)}: {change(top)} ({spread})."
     read = [f"{r.parameter} {plain(r.value)}, {r.because.rstrip('.')}" for r in verdict.reasons if r.measure in facts]
-    lead = "No effect of a single parameter was measured."
+    lead = "No effect of a single parameter was measured in the study itself."
     return f"{lead} Read off the images: {'; '.join(read[:2])}." if read else lead
 
 
@@ -330,7 +341,25 @@ def tradeoff(evidence: Evidence) -> dict[str, Any]:
     tried = [training[0] for training in evidence.trainings]  # after equal time
     front = sorted(plots.scored(evidence.verdict.alternatives), key=lambda r: r.cost.get("macs", 0))
     rows = [{"result": r, "label": evidence.marked.get(r.trial.id, ""), "score": words.told(r)} for r in front]
-    return {"plot": plots.cost_plot(tried, front, evidence.marked), "front": rows, "trials": len(plots.scored(tried))}
+    return {
+        "plot": plots.cost_plot(tried, front, evidence.marked, _told(evidence)),
+        "front": rows,
+        "trials": len(plots.scored(tried)),
+    }
+
+
+def _told(evidence: Evidence) -> Callable[[Result], str]:
+    """What a dot says of its training when it is pointed at: its configuration, accuracy, cost and time."""
+    chosen = evidence.verdict.chosen.trial.sample
+
+    def told(result: Result) -> str:
+        changed = _differences(result.trial.sample, chosen)
+        which = f"as the chosen network, but {changed}" if changed else "the chosen network"
+        after = f" after {sig(result.seconds)} s" if result.trial.seconds else ""
+        macs = short(result.cost.get("macs"))
+        return f"{result.trial.id}: {which}. {words.told(result)} in validation{after}, {macs} macs"
+
+    return told
 
 
 def effects(told: Sequence[Effect]) -> dict[str, Any]:
@@ -405,7 +434,7 @@ def learning(evidence: Evidence) -> dict[str, Any]:
     """Learning curves of the trainings, and the loss of the final one."""
     final = evidence.final
     return {
-        "plot": plots.learning_plot([joined(training) for training in evidence.trainings], evidence.marked),
+        "plot": plots.learning_plot([joined(run) for run in evidence.trainings], evidence.marked, _told(evidence)),
         "loss": plots.loss_plot(final) if final else "",
         "seconds": final.seconds if final else None,
         "seen": final.history[-1].images if final and final.history else 0,
@@ -434,9 +463,20 @@ def trials(evidence: Evidence) -> list[dict[str, Any]]:
     chosen, marked = evidence.verdict.chosen.trial.sample, evidence.marked
     labels = [marked.get(parts_of(evidence.results, r)[0].trial.id, "") for r in evidence.results]
     return [
-        {"result": r, "label": label, "differs": _differences(r.trial.sample, chosen), "score": words.told(r)}
+        {
+            "result": r,
+            "label": label,
+            "differs": _differences(r.trial.sample, chosen) or _beside(r),
+            "score": words.told(r),
+        }
         for r, label in zip(evidence.results, labels, strict=True)
     ]
+
+
+def _beside(result: Result) -> str:
+    if result.trial.stage != "beside":
+        return ""
+    return "trained anew, to be compared" if result.trial.sample else "another network, to be compared with"
 
 
 def _differences(sample: Draft, chosen: Draft) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from convwise.core.intervals import wilson
 from convwise.core.records import Effect, Result
 from convwise.core.score import Score, score_of
 from convwise.core.shown import plain as plain
@@ -134,6 +135,38 @@ def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
     for effect in effects:
         groups.setdefault(horizon(effect), []).append(told(effect))
     return "; ".join(f"{when}: {'; '.join(what)}" for when, what in groups.items())
+
+
+def beside(row: Mapping[str, Any]) -> str:
+    """What a comparison says, as choice.json has it: accuracies and costs, then the difference."""
+    title = f"{row['title'][:1].upper()}{row['title'][1:]}"
+    if row["failed"]:
+        return f"{title} is not compared: {row['failed']}."
+    after = f"after {sig(row['seconds'])} s of training each" if row["seconds"] else "after as many epochs"
+    told = f"{title}: {percent(row['accuracy'])}, {short(row['cost'].get('macs'))} macs; the chosen network: "
+    told += f"{percent(row['chosen_accuracy'])}, {short(row['chosen_cost'].get('macs'))} macs"
+    return f"{told} (both trained anew and alike, {after}, {row['n']:,} validation images). {_difference(row)}"
+
+
+def compared_bars(row: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
+    """(what, accuracy, low, high) of both networks of a comparison; none where there was none."""
+    if row["failed"]:
+        return []
+    n, when = row["n"], f"after {sig(row['seconds'])} s" if row["seconds"] else "after as many epochs"
+    both = ((row["title"], row["accuracy"]), ("the chosen network", row["chosen_accuracy"]))
+    return [(f"{title}, {when}", share, *wilson(round(share * n), n)) for title, share in both]
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    change, low, high = row["accuracy_change"], row["low"], row["high"]
+    if row["verdict"] == "matters":
+        better, least, most = ("The chosen network", low, high) if change > 0 else (row["title"], -high, -low)
+        amount = f"{points(abs(change), signed=False)} points better ({points(least, False)} to {points(most, False)})"
+        return f"{better[:1].upper()}{better[1:]} is {amount}."
+    interval = f"{points(change)} points, {points(low)} to {points(high)}"
+    if row["verdict"] == "no difference":
+        return f"They are equally good ({interval}): take the cheaper."
+    return f"Which one is better is not resolved ({interval})."
 
 
 def unit(effects: Sequence[Effect]) -> str:

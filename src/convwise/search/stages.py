@@ -27,6 +27,7 @@ class Stage:
 RACE = Stage("race", 0.6, 4)  # the leader trains on, others take its first steps; with less evidence it ends earlier
 TEACHER = Stage("teacher", 0.45, 8, alone=True)  # for a goal of cost: the leader is trained to its end
 LADDER = Stage("ladder", 0.68, 8)  # cheaper nets learn from it
+BESIDE = Stage("beside", 0.85, 8)  # the chosen net and others that were named, from the beginning, to be compared
 FINAL = Stage("final", 1.0, 16, alone=True)  # the rest of the chosen net's training, on everything not sealed
 
 
@@ -87,6 +88,9 @@ class Budget(Protocol):
 
     def ladder(self, rungs: int, kept: int) -> Allowed:
         """What a ladder of so many rungs may spend, of which so many trials have ended."""
+
+    def beside(self, rivals: int) -> Allowed:
+        """What trainings of the chosen net and of so many others may spend; no wave where there is no time."""
 
     def final_seconds(self, chosen: Result, scored: int) -> float | None:
         """Of the final training; scored: images that are answered after it."""

@@ -16,11 +16,12 @@ from convwise.core.records import Advice, Effect, Result, from_json
 from convwise.core.score import ACCURACY, Score, score_of
 from convwise.feed import News, news, stored
 from convwise.output import deliver, plots
-from convwise.output.words import change, plain
+from convwise.output.words import change, percent, plain
 from convwise.search.judge import judge
 
 ADVICE, SETTINGS = "convwise:advice", "convwise:settings"  # notes of a ledger, see study.py
-MEASURED = "measure"  # the stage of trials that `convwise measure` adds to a finished study
+# Stages whose trials are none of the search: what `convwise measure` adds to a finished study, and other networks.
+APART = ("measure", "beside")
 NOTES = 6  # of those that a study has told, the last ones are shown
 
 
@@ -65,8 +66,14 @@ class Known:
         first = [r for r in self.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.stage != "final"]
         return {
             "effects": plots.forest_plot(self.effects, [change(effect) for effect in self.effects]),
-            "cost": plots.cost_plot(first, [], self._marked(first)),
+            "cost": plots.cost_plot(first, [], self._marked(first), self._told),
         }
+
+    def _told(self, result: Result) -> str:
+        """What a dot says when it is pointed at."""
+        advised = self.advice.space.fit(self.advice.sample) if self.advice else {}
+        changed = differs(advised, result.trial.sample) or "as advised"
+        return f"{result.trial.id}: {changed}. {percent(result.score)} in validation"
 
     def _marked(self, first: Sequence[Result]) -> dict[str, str]:
         """The one trial that is pointed out: of the chosen network, or of the advised one."""
@@ -88,9 +95,11 @@ class Known:
 
     @property
     def source(self) -> str:
-        """Where the images are, as they were named."""
+        """Where the images are: as they were named, or as they are found from here."""
         held = self.choice["data"] if self.choice else self.notes.get(SETTINGS, {})
-        return str(self.news.about.get("source") or held.get("source", ""))
+        provenance = self.choice["provenance"] if self.choice else {}
+        directory = self.news.about.get("directory") or provenance.get("directory")
+        return deliver.located(str(self.news.about.get("source") or held.get("source", "")), directory)
 
 
 class Following:
@@ -100,6 +109,7 @@ class Following:
         self.folder = folder
         self._rows: list[tuple[int, Result]] = []
         self._known: Known | None = None
+        self.live: Sequence[Mapping[str, Any]] = ()  # the trainings that run now: see core.progress
         self._lock = threading.Lock()
 
     def look(self) -> Known:
@@ -110,11 +120,12 @@ class Following:
                 self._rows = []
             self._rows += [(number, from_json(Result, row)) for number, row in rows]
             told = news(self.folder)
+            self.live = told.events[-1].get("live") or () if told.running and told.events else ()
             mark = self.folder / "choice.json"
             written = mark.stat().st_mtime_ns if mark.is_file() else 0
             version = f"{len(told.events)}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
             if self._known is None or self._known.version != version:
-                results = tuple(result for _, result in self._rows if result.trial.stage != MEASURED)
+                results = tuple(result for _, result in self._rows if result.trial.stage not in APART)
                 self._known = Known(version, told, results, notes, self._choice() if written else None)
             return self._known
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -52,11 +53,13 @@ class Page:
     def state(self, since: str) -> dict[str, Any] | None:
         """What is to be shown; None where the page knows it."""
         known = self.following.look()
-        version = f"{known.version}.{self._tested}"
+        live = self.following.live
+        version = f"{known.version}.{self._tested}.{zlib.crc32(repr(live).encode()):x}"
         if since == version:
             return None
         tests = [test.to_json() for test in self.experiments.tests]
-        return {**state(known), "version": version, "tests": tests, "files": self._files(known)}
+        return {**state(known), "version": version, "tests": tests, "files": self._files(known),
+                "live": list(live)}  # fmt: skip
 
     @property
     def _tested(self) -> str:

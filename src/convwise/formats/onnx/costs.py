@@ -46,7 +46,8 @@ def cost(view: View, node: Node, value: str) -> dict[str, Any]:
     elementwise = _elementwise(view, node, value)
     if macs is None or elementwise is None:
         return {}
-    known = {"macs": macs, "elementwise": elementwise}
+    batch = view.graph.batch  # of a file for several images at once: the work of one
+    known = {"macs": -(-macs // batch), "elementwise": -(-elementwise // batch)}
     if window := _window(view, node):
         return {**known, "moves": "window", **window}
     return {**known, "moves": _moves(view, node, value)}

@@ -90,7 +90,7 @@ class _Finder:
         self.maker = {name: node for node in graph.nodes for name in node.outputs}
 
     def replaced(self, node: Node) -> Node:
-        ways = self._activation, self._group_norm, self._layer_norm, self._glu, self._shuffle
+        ways = self._activation, self._group_norm, self._layer_norm, self._glu, self._shuffle, self._stacked
         return next(filter(None, (way(node) for way in ways)), node)
 
     def _activation(self, node: Node) -> Node | None:
@@ -219,6 +219,25 @@ class _Finder:
         if not fits or shapes[node.outputs[0]] != given or not inside[0] == given[0] == self.graph.batch:
             return None
         return replace(node, kind=SHUFFLE, inputs=(split.inputs[0],), attributes={})
+
+    # --- stacks -----------------------------------------------------------------------------
+
+    def _stacked(self, node: Node) -> Node | None:
+        """The sum, or mean, over the axis along which maps were stacked: theirs."""
+        kind = {"ReduceSum": "Sum", "ReduceMean": "Mean"}.get(node.kind)
+        stack = self._made(node.inputs[0], "Concat") if kind and not node.attributes.get("keepdims", 1) else None
+        if stack is None or kind is None:
+            return None
+        parts = [self._made(name, "Unsqueeze") for name in stack.inputs]
+        given = self.graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else node.attributes.get("axes")
+        axis, shapes = stack.attributes["axis"], self.graph.shapes
+        maps = [part.inputs[0] for part in parts if part]
+        whole = list(shapes[node.outputs[0]])
+        stacked = [*whole[:axis], 1, *whole[axis:]]
+        fits = axis >= 0 and given is not None and list(given) == [axis] and len(maps) == len(parts)
+        if not fits or any(list(shapes[name]) != stacked for name in stack.inputs):
+            return None
+        return replace(node, kind=kind, inputs=tuple(maps), attributes={})
 
     # --- gates ------------------------------------------------------------------------------
 

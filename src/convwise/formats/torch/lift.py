@@ -16,6 +16,7 @@ from torch import nn
 
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.formats.lifted import Lifted
+from convwise.formats.torch.batches import batch_first
 from convwise.formats.torch.fold import CONSTANTS, composite, folded
 from convwise.formats.torch.pt2 import (
     BATCH,
@@ -24,9 +25,11 @@ from convwise.formats.torch.pt2 import (
     Node,
     Program,
     Ref,
+    Region,
     damaged,
     first_of,
     one_image,
+    opened,
     read_program,
     renamed,
 )
@@ -64,7 +67,7 @@ def read(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> L
 
 
 def _walked(program: Program, input_shape: tuple[int, int, int]) -> Lifted:
-    walk = Walk(program, input_shape)
+    walk = Walk(batch_first(program), input_shape)
     walk.run(RULES, composite, CONSTANTS)
     folded(walk.draft)
     return walk.draft.lifted(outputs=walk.outputs)
@@ -117,17 +120,26 @@ def _program(exported: Any, name: str) -> Program:
         tensor = kept.get(key)
         return tensor.detach().float().cpu().numpy() if tensor is not None and not tensor.is_meta else None
 
-    graph = exported.graph_module.graph.nodes
-    values = {node.name: node.meta.get("val") for node in graph}
-    shapes = {key: tuple(map(int, v.shape)) for key, v in values.items() if isinstance(v, torch.Tensor)}
-    nodes = [_node(node) for node in graph if node.op == "call_function" and "getitem" not in str(node.target)]
+    graph = _region(exported.graph_module)
+    nodes, shapes = opened([renamed(node, names) for node in graph.nodes], graph.shapes)
     outputs = tuple(each for each in signature.user_outputs if isinstance(each, str))
     image = one_image([each for each in signature.user_inputs if isinstance(each, str)], name)
     own = frozenset(parameters) - names.keys()
     return Program(
-        image, outputs, tuple(renamed(node, names) for node in nodes), shapes, constant, own,
+        image, outputs, nodes, shapes, constant, own,
         own | frozenset(buffers) - names.keys(), frozenset(key for key in own if kept[key].requires_grad),
     )  # fmt: skip
+
+
+def _region(module: Any) -> Region:
+    """The whole of a graph module of torch.fx."""
+    graph = module.graph.nodes
+    values = {node.name: node.meta.get("val") for node in graph}
+    shapes = {key: tuple(map(int, v.shape)) for key, v in values.items() if isinstance(v, torch.Tensor)}
+    nodes = [_node(node) for node in graph if node.op == "call_function" and "getitem" not in str(node.target)]
+    inputs = tuple(node.name for node in graph if node.op == "placeholder")
+    outputs = [each for node in graph if node.op == "output" for each in node.args[0]]
+    return Region(inputs, tuple(nodes), tuple(each.name if each is not None else "" for each in outputs), shapes)
 
 
 def _node(node: Any) -> Node:
@@ -148,7 +160,8 @@ def _class(kind: Any) -> str:
 
 def _argument(value: Any) -> Any:
     if isinstance(value, torch.fx.Node):
-        return Ref(value.name)
+        inside = getattr(value.graph.owning_module, str(value.target), None) if value.op == "get_attr" else None
+        return _region(inside) if isinstance(inside, torch.fx.GraphModule) else Ref(value.name)
     if isinstance(value, torch.dtype):
         return FLOATS.get(str(value).removeprefix("torch."), 0)
     return [_argument(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -37,6 +37,7 @@ DAMAGES = (
     AssertionError,
     MemoryError,
 )
+MODES = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 EXPECTED = "a file that torch.export.save of PyTorch 2.8 or later wrote"
 
 
@@ -72,6 +73,19 @@ class Node:
     def call(self) -> str:
         """The innermost module call."""
         return self.stack[-1][0] if self.stack else ""
+
+
+@dataclass(frozen=True)
+class Region:
+    """What a node runs under a mode of its own, autocast or without gradients: a graph, an argument of that node.
+
+    inputs: the names of what it reads, which are the arguments after it; outputs: of what the node gives.
+    """
+
+    inputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    shapes: Mapping[str, Shape]
 
 
 @dataclass(frozen=True)
@@ -214,7 +228,7 @@ def _program(archive: _Archive, input_shape: tuple[int, int, int] | None) -> Pro
         raise UnusableInput(archive.path, f"has a tensor with a side of {error}", "sides of at least 0", fix) from error
     specs = module["signature"]["output_specs"]
     outputs = tuple(name for spec in specs if "user_output" in spec for name in _names(spec["user_output"]["arg"]))
-    nodes = tuple(renamed(_node(each, sizes), names) for each in graph["nodes"])
+    nodes, shapes = opened([renamed(_node(each, sizes, free), names) for each in graph["nodes"]], shapes)
     own = {kind: frozenset(n for n, k in kinds.items() if k == kind and n not in names) for kind in set(kinds.values())}
     parameters = own.get("parameter", frozenset())
     learning = frozenset(name for name in parameters if _learns(configs.get(places[name])))
@@ -240,9 +254,13 @@ def one_image(images: list[str], where: str) -> str:
     return images[0]
 
 
-def _node(data: Mapping[str, Any], sizes: Mapping[str, int]) -> Node:
+def _node(data: Mapping[str, Any], sizes: Mapping[str, int], free: Mapping[str, int]) -> Node:
     outputs = tuple(name for output in data["outputs"] for name in _names(output))
-    arguments = {each["name"]: _argument(each["arg"], sizes) for each in data["inputs"]}
+    given = {each["name"] or str(i): each["arg"] for i, each in enumerate(data["inputs"])}
+    arguments = {
+        name: _region(arg["as_graph"], sizes, free) if "as_graph" in arg else _argument(arg, sizes)
+        for name, arg in given.items()
+    }
     prefix, _, target = str(data["target"]).partition("torch.ops.aten.")
     operator = target.partition(".")[0] if not prefix else str(data["target"])
     stack = [item.split(",") for item in data["metadata"].get("nn_module_stack", "").split(";") if item.count(",") == 2]
@@ -264,6 +282,39 @@ def renamed(node: Node, names: Mapping[str, str]) -> Node:
         return Ref(names[value.name]) if isinstance(value, Ref) and value.name in names else value
 
     return replace(node, arguments={key: new(value) for key, value in node.arguments.items()}) if names else node
+
+
+def opened(nodes: Sequence[Node], shapes: Mapping[str, Shape]) -> tuple[tuple[Node, ...], dict[str, Shape]]:
+    """The nodes, with those of a region in its place, and the shapes of all their tensors."""
+    found: list[Node] = []
+    sides = dict(shapes)
+    for node in nodes:
+        given = list(node.arguments.values())
+        at = next((i for i, value in enumerate(given) if isinstance(value, Region)), 0)
+        if not node.operator.endswith(MODES) or not isinstance(given[at], Region):
+            found.append(node)
+            continue
+        inner, inside = opened(given[at].nodes, given[at].shapes)
+        own = {name for each in inner for name in each.outputs if name}
+        names = {name: f"{node.name}.{name}" for name in own}
+        read = zip(given[at].inputs, given[at + 1 :], strict=False)
+        names |= {name: value.name for name, value in read if isinstance(value, Ref)}
+        ends = [(end, name) for end, name in zip(given[at].outputs, node.outputs, strict=False) if name]
+        names |= {end: name for end, name in reversed(ends) if end in own}
+        for each in inner:
+            outputs = tuple(names.get(name, name) for name in each.outputs)
+            found.append(replace(renamed(each, names), name=first_of(outputs), outputs=outputs))
+        again = [(names.get(end, end), name) for end, name in ends if names.get(end) != name]  # or as it was given
+        found += [Node(name, "alias", {"self": Ref(end)}, (name,)) for end, name in again]
+        sides |= {names[name]: shape for name, shape in inside.items() if name in own}
+    return tuple(found), sides
+
+
+def _region(data: Mapping[str, Any], sizes: Mapping[str, int], free: Mapping[str, int]) -> Region:
+    graph = data["graph"]
+    inputs, outputs = (tuple(first_of(_names(each)) for each in graph[key]) for key in ("inputs", "outputs"))
+    shapes = {name: _shape(about["sizes"], free) for name, about in graph["tensor_values"].items()}
+    return Region(inputs, tuple(_node(each, sizes, free) for each in graph["nodes"]), outputs, shapes)
 
 
 def _names(output: Mapping[str, Any]) -> list[str]:

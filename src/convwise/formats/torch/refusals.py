@@ -6,6 +6,7 @@ import copy
 import inspect
 import re
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ Image = tuple[int, int, int]  # height, width, channels
 BRANCHES = ("data-dependent", "DataDependent", "control flow", "DynamicOutputShape", "Unbacked", "PendingUnbacked")
 SIDES = (224, 32, 28, 64, 128, 256, 299, 384, 512, 640, 1024)  # of the images of well-known sets and networks
 CHANNELS = re.compile(r"expected input\[[^]]*\] to have (\d+) channels, but got (\d+) channels")
+LINE = re.compile(r'raised this error:\s+File "([^"]+)", line (\d+), in \S+\n\s*(.+)')
 PARTS = ("backbone", "features", "encoder", "body", "trunk", "feature_extractor")
 TRIALS_SECONDS = 3.0
 ONNX = "write it as ONNX in your own code, with torch.onnx.export"
@@ -76,7 +78,9 @@ def refusal(module: nn.Module, shape: Image, error: Exception) -> UnusableInput:
     if any(word in f"{type(error).__name__} {error}" for word in BRANCHES):
         part = next((part for part in PARTS if isinstance(getattr(module, part, None), nn.Module)), "")
         fix = f"give the part before that (.{part}), " if part else "branch on shapes only, not on values, "
-        what = f"cannot be traced by torch.export, for its way depends on what it sees in an image: {said}"
+        found = LINE.search(str(error))
+        at = f", in {Path(found[1]).name}, line {found[2]}: {found[3].strip()}" if found else ""
+        what = f"cannot be traced by torch.export, for its way depends on what it sees in an image{at}"
         return UnusableInput(name, what, "the same operators for every image", f"{fix}or {ONNX}")
     what = f"cannot be traced by torch.export: {type(error).__name__}: {said}"
     return UnusableInput(name, what, "a module that torch.export can trace", ONNX)

@@ -15,7 +15,7 @@ from convwise.core.geometry import layer_weights, transposed_crops
 from convwise.core.layers import Layer
 from convwise.core.parameters import Pads, Pair
 from convwise.core.windows import NO_PADS, Shape, pads_of
-from convwise.formats.torch.costs import FUNCTIONS
+from convwise.formats.torch.costs import FUNCTIONS, cost
 from convwise.formats.torch.moves import MOVES
 from convwise.formats.torch.places import Seen
 from convwise.formats.torch.pointwise import POINTWISE, applied, like, or_applied
@@ -43,20 +43,39 @@ def _conv(walk: Walk, node: Node) -> Seen | None:
     given = node.arguments
     if given.get("transposed"):
         return _transposed(walk, node)
-    seen, kernel = image(walk, node), walk.sides(given["weight"])
-    if seen is None or kernel is None or len(kernel) != 4 or _of_the_image(walk, node, "bias"):
+    seen, kernel = image(walk, node), walk.program.shapes[given["weight"].name]
+    if seen is None or len(kernel) != 4:
         return None
     size, strides, dilation = pair(list(kernel[2:])), pair(given.get("stride")), pair(given.get("dilation"))
     padding = given.get("padding", 0)
     if not isinstance(padding, str):
         rows, columns = pair(padding, 0)
         padding = named((rows, rows, columns, columns), seen.shape, size, strides, dilation)
+    if made := [part for key in ("weight", "bias") if (part := walk.seen(given.get(key)))]:
+        return _by_made(walk, node, [seen, *made], (size, strides, padding, dilation))
     groups, channels, filters = given.get("groups", 1), seen.shape[2], kernel[0]
     common: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding, "dilation_rate": dilation,
                               "use_bias": given.get("bias") is not None}  # fmt: skip
     if groups == channels > 1 and filters % channels == 0:
         return _weighted(walk, node, L.DepthwiseConv2D(depth_multiplier=filters // channels, **common), seen)
     return _weighted(walk, node, L.Conv2D(filters, groups=groups, **common), seen)
+
+
+def _by_made(walk: Walk, node: Node, reads: list[Seen], window: tuple[Pair, Pair, str | Pads, Pair]) -> Seen | None:
+    """A convolution by a kernel, or with a bias, that is made of the image."""
+    channels, rows, columns = walk.program.shapes[node.name][1:]
+    if any(not isinstance(layer := _layer(walk, made), L.Opaque) or layer.moves != "unknown" for made in reads[1:]):
+        return None  # a kernel acts at every place: what it sees must be known to be the same for all
+    work = cost(node, walk.program.shapes, walk.program.batch)
+    size, strides, padding, dilation = window
+    shape = rows, columns, channels
+    layer = L.Opaque(node.operator, shape, 0, *work, "window", size, strides, padding, dilation)
+    return walk.add(node, layer, *reads)
+
+
+def _layer(walk: Walk, seen: Seen) -> Layer | None:
+    name = walk.draft.source(seen.value)
+    return next((layer for layer in walk.draft.layers if layer.name == name), None)
 
 
 def _transposed(walk: Walk, node: Node) -> Seen | None:

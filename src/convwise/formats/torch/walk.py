@@ -94,7 +94,8 @@ class Walk:
             self.origins |= dict.fromkeys(node.outputs, self.origin(node))
             self._written(node)
             return
-        rule = rules.get(operator) if operator in ANYWHERE or self._in_front([*reads, node.name]) else None
+        told = reads[:1] if operator == "conv2d" else reads  # a kernel, also one that is made, has no batch
+        rule = rules.get(operator) if operator in ANYWHERE or self._in_front([*told, node.name]) else None
         found = (rule(self, node) if rule else None) or self.opaque(node)
         many = found if isinstance(found, dict) else {node.name: found}
         for i, name in enumerate(node.outputs):

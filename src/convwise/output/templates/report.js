@@ -1,3 +1,8 @@
+// Where nothing can be pointed at, a tap on a dot tells its configuration.
+for (const figure of document.querySelectorAll("figure:has(path > title)")) {
+  const told = figure.firstElementChild.appendChild(document.createElement("output"));
+  figure.addEventListener("click", (event) => (told.textContent = event.target.querySelector?.(":scope > title")?.textContent ?? ""));
+}
 for (const button of document.querySelectorAll(".code button")) {
   button.addEventListener("click", async () => {
     const source = button.parentElement.querySelector("pre");

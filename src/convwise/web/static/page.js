@@ -13,7 +13,7 @@ const PHASES = {
 };
 const STAGES = {
   look: "Looking at the images", race: "Comparing networks", teacher: "Training the network that others learn from",
-  ladder: "Trying cheaper networks", final: "Training the chosen network to its end", writing: "Writing code, weights and the report",
+  ladder: "Trying cheaper networks", beside: "Training other networks to compare with", final: "Training the chosen network to its end", writing: "Writing code, weights and the report",
   stopping: "Taking the best so far", continue: "Continuing an unfinished study",
 };
 
@@ -78,11 +78,18 @@ function renderDoing(state, alive) {
     finished: state.goal ? `Goal: ${state.goal}` : "",
   };
   text("doing", alive ? (stage ? `${stage}${count}` : "Reading the images") : said[state.phase]);
+  text("live", (alive ? state.live : []).map(training).join(" · "));
   show("stop", alive);
   $("stop").disabled = !state.stoppable || state.phase !== "running";
   text("stop", state.phase === "stopping" ? "Taking the best…" : "Take the best now");
   text("stop-note", !alive ? "" : state.stoppable ? "Ends the search as Ctrl-C does: the best so far is written." : "Can be stopped only where it was started.");
   show("report", Boolean(state.choice) && state.files.length > 0);
+}
+
+// A training that runs now: on the images that it learns from, as it was when it was last heard of.
+function training({ trial, epochs, accuracy }) {
+  const right = accuracy == null ? "" : `, ${percent(accuracy)} of the training images right`;
+  return `${trial}: epoch ${epochs.toFixed(1)}${right}`;
 }
 
 function tick() {
