@@ -157,7 +157,7 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
                 if trial.stage == "final" and result.status == "done":
                     weights, opened = train.load_weights(folder, trial.id), images.test.open()
                     pixels = np.asarray(opened.at(*trial.net.input_shape[:2]).pixels)
-                    right = train.probabilities(trial.net, weights, pixels).argmax(1) == opened.labels
+                    right = train.answers(trial.net, weights, pixels).argmax(1) == opened.labels
                     sealed = "".join("01"[int(each)] for each in right)
                 _append(given, name, seed, host.engine.device, change, result, sealed)
         finally:

@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="keep the folder that choose writes, here")
     given = parser.parse_args()
     rival = RIVALS[given.rival]
+    if sets.SETS[given.set].number and rival.kind != "choose":
+        parser.error(f"{given.set} has numbers, which {given.rival} does not learn: choose does")
     job = Job(
         source=sets.source(given.set, given.data, given.cache),
         seed=given.seed,
@@ -42,6 +44,7 @@ def main() -> None:
         options=rival.options,
         keep=given.keep,
         wanted=sets.SETS[given.set].wanted,
+        task=sets.SETS[given.set].task,
     )
     print(json.dumps(row(rival, job)))
 

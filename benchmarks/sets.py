@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CACHE = Path(tempfile.gettempdir()) / "convwise-benchmark-sets"
@@ -38,7 +40,8 @@ class Set:
     """A base, as it is or made into another: images, the training images drawn from it, evenly
     from each class; px, the side that they are resized to; channels, 1 or 3; test, images at most
     in its test part. mirror: whether mirroring left-right does no harm. wanted: the accuracy of
-    the best fixed rival after 300 s, less 0.3 points: what the cheapest network shall reach."""
+    the best fixed rival after 300 s, less 0.3 points: what the cheapest network shall reach.
+    number: of NUMBERS, what is to be predicted instead of the class."""
 
     base: str
     mirror: bool = False
@@ -47,11 +50,17 @@ class Set:
     channels: int | None = None
     test: int | None = None
     wanted: float | None = None
+    number: str = ""
 
     @property
     def made(self) -> bool:
         """Whether it differs from its base."""
-        return any((self.images, self.px, self.channels, self.test))
+        return any((self.images, self.px, self.channels, self.test, self.number))
+
+    @property
+    def task(self) -> str:
+        """What `convwise choose` is asked to learn."""
+        return "regress" if self.number else "classify"
 
 
 # Mirroring: measured as -5 and -6 points on digits and hand signs; letters have a handedness too.
@@ -89,6 +98,38 @@ SETS: dict[str, Set] = {
     "cells-gray": Set("bccd-cells", mirror=True, channels=1),
     "fashion-2000-rgb": Set("fashion-mnist", mirror=True, images=2000, channels=3),
     "infrared-rgb": Set("infrared-solar-12", mirror=True, channels=3),
+    # Numbers instead of classes: the angle that a digit was turned by, the share of a blood smear that is stained.
+    "digits-angle": Set("digits", px=20, number="angle"),
+    "cells-foreground": Set("bccd-cells", mirror=True, px=64, number="foreground"),
+}
+
+
+def angle(pixels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The images (n, rows, columns, channels), each turned by up to 60 degrees, and by how many, counter-clockwise."""
+    degrees = rng.uniform(-60, 60, len(pixels))
+    turned = [
+        np.asarray(Image.fromarray(image.squeeze()).rotate(by, Image.Resampling.BILINEAR)).reshape(image.shape)
+        for image, by in zip(pixels, degrees, strict=True)
+    ]
+    return np.stack(turned), degrees
+
+
+def foreground(pixels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The images as they are, and the percentage of each that is darker than its own threshold by Otsu (1979)."""
+    return pixels, np.array([100 * float((gray < otsu(gray)).mean()) for gray in pixels.mean(axis=-1)])
+
+
+def otsu(gray: np.ndarray) -> float:
+    """The level that parts the pixels into two classes with the most variance between them."""
+    counts = np.bincount(gray.astype(int).ravel(), minlength=256)
+    below, mass = np.cumsum(counts) / counts.sum(), np.cumsum(counts * np.arange(256)) / counts.sum()
+    between = (mass[-1] * below - mass) ** 2 / np.maximum(below * (1 - below), 1e-12)
+    return float(between.argmax() + 1)
+
+
+NUMBERS: dict[str, Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
+    "angle": angle,
+    "foreground": foreground,
 }
 
 
@@ -118,6 +159,10 @@ def arrays(row: Set, base: str) -> dict[str, Any]:
         index = drawn(part.labels, count)
         some = part[index].with_channels(row.channels or part.pixels.shape[3])
         some = some.at(row.px, row.px) if row.px else some
+        if row.number:
+            rng = np.random.default_rng(len(some))
+            found[f"x_{name}"], found[f"y_{name}"] = NUMBERS[row.number](np.asarray(some.pixels), rng)
+            continue
         found[f"x_{name}"] = some.pixels
         found[f"y_{name}"] = np.array(images.classes)[some.labels]
     return found

@@ -62,7 +62,7 @@ def answered(name: str, share: float, given: argparse.Namespace) -> tuple[dict[s
     origins = test.origins or (None,) * len(test)
     pictures = [origin() if origin else pixels for origin, pixels in zip(origins, test.pixels, strict=True)]
     return {
-        way: train.probabilities(advice.net, weights, np.stack([resize(picture) for picture in pictures])).argmax(1)
+        way: train.answers(advice.net, weights, np.stack([resize(picture) for picture in pictures])).argmax(1)
         for way, resize in ways(height, width)
     }, test.labels
 

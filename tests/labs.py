@@ -19,6 +19,7 @@ from convwise.core.net import Net
 from convwise.core.progress import Live, Watcher, quiet
 from convwise.core.records import INTERRUPTED, Engine, Fingerprint, Pace, Point, Result, Trial
 from convwise.core.space import LatencyModel
+from convwise.core.task import kind_of
 from convwise.formats import torch as torch_format
 from convwise.images.loading import read
 from convwise.output.deliver import Material
@@ -144,7 +145,8 @@ def ask(source: Any, out: Path, runner: Any, written: list[Material], watcher: W
     out.mkdir(exist_ok=True)
     ways = {name: fields.pop(name) for name in ("read", "look") if name in fields}
     host = fields.pop("host", MadeHost())
-    given = {"workers": 1, "trials": 4, "cache_size": 0, **fields, "goal": parse_goal(fields.get("goal", "accuracy"))}
+    wanted = parse_goal(fields.get("goal"), kind_of(fields.get("task", "classify")).scored)
+    given = {"workers": 1, "trials": 4, "cache_size": 0, **fields, "goal": wanted}
     settings = Settings(source, out=out, **given)
     clock = clock or Clock(settings.budget, time.monotonic())
     return Asked(settings, Lab(host, clock, watcher, runner), written, **{"look": looked, **ways})
@@ -153,9 +155,9 @@ def ask(source: Any, out: Path, runner: Any, written: list[Material], watcher: W
 SEEN: dict[tuple[Any, ...], Fingerprint] = {}
 
 
-def looked(part: Any, classes: Any, *, seed: int, budget: float) -> Fingerprint:
+def looked(part: Any, classes: Any, *, seed: int, budget: float, number: str = "") -> Fingerprint:
     """`look`, once for the same images."""
-    key = hash(np.asarray(part.pixels).tobytes()), classes, seed
+    key = hash(np.asarray(part.pixels).tobytes()), classes, seed, number
     if key not in SEEN:
-        SEEN[key] = look(part, classes, seed=seed, budget=budget)
+        SEEN[key] = look(part, classes, seed=seed, budget=budget, number=number)
     return SEEN[key]

@@ -21,9 +21,11 @@ from convwise.core.goal import parse_goal
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.records import Advice, Fingerprint, Measure, Pace, Point, Result, Trial
+from convwise.core.score import Target
 from convwise.core.space import Choice, LatencyModel, Space
 from convwise.search import race
 
+TARGET = Target("angle", low=-90.0, high=90.0, mean=3.0, deviation=50.0, median=2.0, error=45.0)
 PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 WIDE: dict[str, tuple[Any, ...]] = {
     "input.size": ("8x8", "9x16", "17x11", "24x24", "32x20", "64x48"),
@@ -59,19 +61,21 @@ def wide_samples() -> st.SearchStrategy[Draft]:
 
 
 def facts(
-    shape: tuple[int, int, int] = (28, 28, 1), counts: Sequence[int] = (300, 310, 290), **measures: float
-) -> Fingerprint:
-    """A fingerprint of images of `shape`, `counts` of each class, with these measures."""
+    shape: tuple[int, int, int] = (28, 28, 1), counts: Sequence[int] = (300, 310, 290), target: Target | None = None,
+    **measures: float,
+) -> Fingerprint:  # fmt: skip
+    """A fingerprint of images of `shape`, `counts` of each class or in all with numbers, with these measures."""
     channels = shape[2]
     return Fingerprint(
         shape=shape,
         images=sum(counts),
-        classes={f"class {i}": count for i, count in enumerate(counts)},
+        classes={} if target else {f"class {i}": count for i, count in enumerate(counts)},
         mean=(0.4,) * channels,
         variance=(0.07,) * channels,
         measures=tuple(Measure(name, value, "", "made up") for name, value in measures.items()),
         input_shape=shape,
         input_reason="made up",
+        target=target,
     )
 
 

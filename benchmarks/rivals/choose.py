@@ -1,4 +1,4 @@
-"""The command as a user runs it, in a process of its own; the accuracy is what it tells itself."""
+"""The command as a user runs it, in a process of its own; the accuracy, or error, is what it tells itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def run(job: Job) -> Told:
     """options: arguments, more words of the command line; wanted, whether to ask for the cheapest net that reaches
     the accuracy wanted of the set. Exit code 1, where it is not reached, is an answer as well.
     """
-    words = list(job.options.get("arguments", ()))
+    words = ["--task", job.task, *job.options.get("arguments", ())]
     if job.options.get("wanted"):
         if job.wanted is None:
             raise RuntimeError("no accuracy is wanted of this set")
@@ -28,6 +28,7 @@ def run(job: Job) -> Told:
         if ended.returncode not in (0, 1) or not (folder / "choice.json").exists():
             raise RuntimeError((ended.stderr.strip().splitlines() or ["no word on stderr"])[-1])
         choice = json.loads((folder / "choice.json").read_text())
-    scored = {name: choice["test"][name] for name in ("accuracy", "n")}
+    told = ("accuracy", "n") if job.task == "classify" else ("error", "low", "high", "baseline", "r2", "n")
+    scored = {name: choice["test"][name] for name in told}
     known = {**choice["cost"], "sample": choice["sample"], "input_size": choice["net"]["input_shape"][:2]}
     return Told(scored, known)

@@ -18,7 +18,7 @@ class Job:
 
     source: what convwise.read takes; deadline: time.monotonic() at which everything, the
     scoring too, shall have ended; mirror: whether mirroring does no harm on this set; options: of
-    the rival's row in RIVALS; threads: cores that the run may use; wanted: see sets.Set.
+    the rival's row in RIVALS; threads: cores that the run may use; wanted, task: see sets.Set.
     """
 
     source: Any
@@ -29,6 +29,7 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     keep: Path | None = None
     wanted: float | None = None
+    task: str = "classify"
 
     @property
     def left(self) -> float:

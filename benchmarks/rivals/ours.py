@@ -110,7 +110,7 @@ class Workshop:
         if result.status == "failed":
             raise RuntimeError(result.reason)
         weights = train.load_weights(self.folder, trial.id)
-        return Learnt(size, partial(train.probabilities, net, weights), partial(self.known, result))
+        return Learnt(size, partial(train.answers, net, weights), partial(self.known, result))
 
     def known(self, result: Any) -> dict[str, Any]:
         """Facts of the final training."""

@@ -22,6 +22,7 @@ from urllib.parse import quote
 from convwise.core.clock import Clock
 from convwise.core.progress import Progress, Watcher
 from convwise.core.records import to_json
+from convwise.core.score import score_of
 from convwise.interrupts import SIGNALS
 
 if TYPE_CHECKING:  # which loads the training: the other side does without
@@ -37,7 +38,8 @@ def event(progress: Progress) -> dict[str, Any]:
     """A Progress as JSON; of the best result its accuracy and its cost."""
     told = {each.name: getattr(progress, each.name) for each in fields(progress)}
     if best := progress.best:
-        told["best"] = {"trial": best.trial.id, "accuracy": best.score, **best.cost}
+        score = score_of(best.trial.net, best.trial.score)
+        told["best"] = {"trial": best.trial.id, score.name: score.value(best.score or 0.0), **best.cost}
     return {name: to_json(value) for name, value in told.items()}
 
 

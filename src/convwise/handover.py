@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from convwise.core.records import INTERRUPTED, Advice, Fingerprint, Result, Verdict
+from convwise.core.score import score_of
 from convwise.images.loading import Seen
 from convwise.output.deliver import Material
 from convwise.plan import needed
@@ -30,8 +31,8 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
     weights = train.load_weights(settings.work, chosen.trial.id)
     scored = images.test.open() if images.test else images.valid
     part = scored.at(*net.input_shape[:2])
-    probabilities = train.probabilities(net, weights, np.asarray(part.pixels))
-    better = task.surely(probabilities, np.asarray(part.labels), settings.goal.score)
+    answers, labels = train.answers(net, weights, np.asarray(part.pixels)), np.asarray(part.labels)
+    better = task.surely(answers, labels, settings.goal.score)
     notes = notes if better else (_learnt_nothing(session, chosen, interrupted), *notes)
     return Material(
         folder=settings.out,
@@ -44,11 +45,13 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         weights=weights,
         scored=part,
         kind="test" if images.test else "validation",
-        probabilities=probabilities,
+        answers=answers,
+        baseline=task.baseline(labels),
         better=better,
         provenance=_provenance(session, interrupted),
         clock=session.lab.clock,
         host=session.lab.host,
+        task=settings.task,
     )
 
 
@@ -59,7 +62,8 @@ def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) ->
     while (before := parts.get(chain[-1].trial.resumes)) is not None:
         chain.append(before)
     views = sum(r.history[-1].images for r in chain if r.history) / images
-    said = "This network is not shown to be better than always answering the largest class."
+    nothing = score_of(handed_over.trial.net).nothing.replace("always", "always answering")
+    said = f"This network is not shown to be better than {nothing}."
     short = "The trainings were too short" if session.settings.trials else "The budget was too short"
     short = "It was interrupted too early" if interrupted else short
     return f"{said} {needed(views, images, session.lab.clock.elapsed, short)}."

@@ -17,7 +17,9 @@ from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Effect, Recipe, from_json
+from convwise.core.score import ACCURACY, Score
 from convwise.core.shown import Screen, Shown
+from convwise.core.task import kind_of
 from convwise.core.verb import verb
 from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
@@ -29,7 +31,7 @@ from convwise.inspect.requests import InputShape
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
 from convwise.output import deliver
-from convwise.output.words import EFFECT_COLUMNS, effect_cells, percent, plain
+from convwise.output.words import effect_cells, effect_columns, plain, said
 from convwise.session import ADVICE, held
 from convwise.training.host import Host
 from convwise.training.lab import Lab
@@ -45,7 +47,8 @@ class Measurement(Shown):
     """What was asked of a model, and what came of it.
 
     seconds: of each training; accuracy: of the network as it is, after so long, on the validation
-    images; measured: every edit, in the order tried; notes: what to know of all of them.
+    images, or its error, as `score` says; measured: every edit, in the order tried; notes: what to know of
+    all of them.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Measurement(Shown):
     accuracy: float | None
     measured: tuple[Measured, ...]
     notes: tuple[str, ...]
+    score: Score = ACCURACY
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -64,12 +68,12 @@ class Measurement(Shown):
         found = [one for one in self.measured if one.effect]
         rest = [f"{one.edit.parameter} {plain(one.edit.before)} → {plain(one.edit.after)}: {one}"
                 for one in self.measured if not one.effect]  # fmt: skip
-        accuracy = f"; as it is {percent(self.accuracy)} on the validation images" if self.accuracy else ""
+        accuracy = f"; as it is {said(self.score, self.accuracy)} on the validation images" if self.accuracy else ""
         told = f"after {self.seconds:g} s of training" if found else "nothing was measured"
         return Screen(
             f"{self.model}: {told}{accuracy}",
             (),
-            EFFECT_COLUMNS,
+            effect_columns(self.effects),
             [effect_cells(effect) for effect in self.effects],
             (*(note for one in found for note in one.notes), *rest, *self.notes),
             ".effects",
@@ -81,7 +85,7 @@ class Measurement(Shown):
         return {
             "model": self.model,
             "seconds": self.seconds,
-            "accuracy": self.accuracy,
+            self.score.name: self.accuracy,
             "effects": [{**deliver.effect_row(effect), "by": BY} for effect in self.effects],
             "not_measured": [
                 {"parameter": one.edit.parameter, "from": one.edit.before, "to": one.edit.after,
@@ -95,21 +99,22 @@ class Measurement(Shown):
 def measure(model: Any, images: Any = None, *, parameter: Parameters = (), most: int | None = None,
             budget: str | float = "10m", input_shape: InputShape | None = None, watcher: Watcher = quiet,
             started: float | None = None, classes_from: str = "folder", skip_empty_classes: bool = False,
-            follow_links: bool = False, cache_size: str | int = CACHE_SIZE) -> Measurement:  # fmt: skip
+            follow_links: bool = False, cache_size: str | int = CACHE_SIZE,
+            task: str = "classify") -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
     and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
     of them, or a mapping; without it the parameters that people ask about, the most doubtful first. most: so many
     changes at most, the first ones: a few with many pairs of trainings, instead of many with few.
-    classes_from, skip_empty_classes, follow_links, cache_size: how images are read, as in `read`. started: when
+    classes_from, skip_empty_classes, follow_links, cache_size, task: how images are read, as in `read`. started: when
     the budget began (time.monotonic).
     KeyboardInterrupt gives what is measured so far; it goes on to the caller where that is nothing.
     """
     clock = Clock(parse_duration(budget), time.monotonic() if started is None else started)
     if images is not None:
         how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-        how["within"] = Within(clock.budget, cache_size=cache_size)
+        how |= {"target": kind_of(task).target, "within": Within(clock.budget, cache_size=cache_size)}
         images = read_images(images, classes_from=classes_from, **how)
     lab = Lab(ThisMachine(), clock, watcher)
     return measure_in(lab, model, images, parameter, input_shape, most, cache_size)
@@ -153,7 +158,7 @@ def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any,
         with interrupts.waiting():
             if chosen:
                 notes += [*_open(found), *chosen.keep(found)]
-    return Measurement(str(model), found.seconds, found.accuracy, found.measured, (*found.notes, *notes))
+    return Measurement(str(model), found.seconds, found.accuracy, found.measured, (*found.notes, *notes), found.score)
 
 
 def _open(found: Found) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from convwise.core.goal import SCORES
 from convwise.core.progress import Progress, Watcher, quiet
+from convwise.core.score import score_of
 
 MOST_NOTES = 5
 
@@ -44,10 +44,12 @@ def html(progress: Progress, notes: list[str]) -> str:
         done, planned = progress.done, progress.planned
         said.append(f"<progress max='{planned}' value='{done}'></progress> {done} of {planned}")
     if progress.best is not None and progress.best.score is not None:
-        score = "" if progress.best.trial.score == "accuracy" else f"{SCORES[progress.best.trial.score]} "
-        said.append(f"best so far {100 * progress.best.score:.1f} % {score}in validation")
+        best = progress.best
+        score = score_of(best.trial.net, best.trial.score)
+        word = f"{score.words} " if best.trial.score in ("balanced_accuracy", "macro_f1") else ""
+        said.append(f"best so far {best.told} {word}in validation")
         if progress.baseline is not None:
-            said.append(f"always the largest class {100 * progress.baseline:.1f} %")
+            said.append(f"{score.nothing} {score.said(progress.baseline)}")
     for live in progress.live[:1]:
         now = f", {100 * live.accuracy:.1f} % of its training images" if live.accuracy is not None else ""
         said.append(f"epoch {live.epochs:.1f}{now}")

@@ -10,6 +10,7 @@ from convwise.core.clock import Clock
 from convwise.core.goal import Goal
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
+from convwise.core.task import kind_of
 from convwise.images.loading import Within
 from convwise.output.whole import OUTPUTS
 from convwise.training.runners import RUNNERS
@@ -47,7 +48,8 @@ class Settings:
     @property
     def reading(self) -> dict[str, Any]:
         """How the images are to be read."""
-        return {name: getattr(self, name) for name in ("classes_from", "skip_empty_classes", "follow_links")}
+        how = {name: getattr(self, name) for name in ("classes_from", "skip_empty_classes", "follow_links")}
+        return {**how, "target": kind_of(self.task).target}
 
     @property
     def work(self) -> Path:

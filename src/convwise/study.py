@@ -90,7 +90,8 @@ def _finished(session: Session) -> Path:
 def _look(session: Session, look: Look) -> Fingerprint:
     session.tell("look")
     images, settings = session.images, session.settings
-    return look(images.train, images.classes, seed=settings.seed, budget=settings.look_budget)
+    how = {"seed": settings.seed, "budget": settings.look_budget, "number": images.number}
+    return look(images.train, images.classes, **how)
 
 
 def _advise(session: Session, facts: Fingerprint) -> Advice:

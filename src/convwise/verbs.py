@@ -16,6 +16,7 @@ from convwise.core.goal import parse_goal
 from convwise.core.places import CACHE_SIZE
 from convwise.core.progress import Watcher
 from convwise.core.records import Advice, Fingerprint
+from convwise.core.task import kind_of, task_of
 from convwise.core.verb import verb
 from convwise.feed import Feed
 from convwise.images.loading import Images, Within
@@ -44,6 +45,7 @@ def read(
     skip_empty_classes: bool = False,
     follow_links: bool = False,
     cache_size: str | int = CACHE_SIZE,
+    task: str = "classify",
 ) -> Images:
     """The images of `source`, decoded, checked and split as `choose` does it, the test part sealed.
 
@@ -51,9 +53,10 @@ def read(
     classes_from: what tells the class of a file: 'folder', its 'name', or a 'csv'. skip_empty_classes: leave out
     classes without a readable image, instead of refusing. follow_links: read what links point to outside of
     the folder. (All of them: images.sources.Reading.) cache_size: of what is kept of decoded files for all commands and
-    runs, '4GB', '500MB', or 0 for nothing.
+    runs, '4GB', '500MB', or 0 for nothing. task: 'classify' reads a class for each image, 'regress' a number.
     """
     how: dict[str, Any] = {
+        "target": kind_of(task).target,
         "classes_from": classes_from,
         "skip_empty_classes": skip_empty_classes,
         "follow_links": follow_links,
@@ -67,7 +70,7 @@ def choose(
     source: Any,
     *,
     budget: str | float = "10m",
-    goal: str = "accuracy",
+    goal: str | None = None,
     task: str = "classify",
     test: float | Literal["none"] | None = None,
     out: str | Path | None = None,
@@ -88,7 +91,8 @@ def choose(
     """Choose a network for the images of `source` inside `budget`, write it with its evidence, and return it.
 
     source: a path or name as for the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
-    budget: wall clock, '90s', '10m', or seconds. goal: as for the command line. task: what is learnt.
+    budget: wall clock, '90s', '10m', or seconds. goal: as for the command line; None: the best accuracy, or the least
+    error. task: what is learnt, 'classify' for classes or 'regress' for a number.
     test: the share to seal where the source has no test part (0.2 where it is None), or 'none'.
     out: the folder to write, by default convwise-NAME of the images. seed: of every random draw.
     workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
@@ -101,8 +105,9 @@ def choose(
     a part is read, each class in proportion.
     """
     begun = time.monotonic() if started is None else started
+    wanted = parse_goal(goal, kind_of(task).scored)
     others = tuple(against) if isinstance(against, (list, tuple)) else (against,)
-    settings = Settings(source, parse_duration(budget), parse_goal(goal), task, test, folder_for(source, out), seed,
+    settings = Settings(source, parse_duration(budget), wanted, task, test, folder_for(source, out), seed,
                         workers, trials, evidence, runner, command, classes_from, skip_empty_classes,
                         follow_links, cache_size, others)  # fmt: skip
     checked(settings)
@@ -130,6 +135,7 @@ def look(
     skip_empty_classes: bool = False,
     follow_links: bool = False,
     cache_size: str | int = CACHE_SIZE,
+    task: str = "classify",
 ) -> Fingerprint:
     """The fingerprint of the images of `source` (or of Images already read), without their test part.
 
@@ -140,34 +146,51 @@ def look(
         "classes_from": classes_from,
         "skip_empty_classes": skip_empty_classes,
         "follow_links": follow_links,
+        "target": kind_of(task).target,
     }
     seconds = parse_duration(budget)
+    images = _to_look(source, seconds, cache_size, test=test, seed=seed, **how)
+    about: dict[str, Any] = {"counts": images.counts(), "number": images.number}
+    return fingerprint.look(images.train, images.classes, seed=seed, budget=seconds, **about)
+
+
+def _to_look(source: Any, seconds: float, cache_size: str | int, **how: Any) -> Images:
+    """No more of a large set of files than is measured for a study of so many seconds; or Images as they are."""
+    if isinstance(source, Images):
+        return source
     within = Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
-    how |= {"test": test, "seed": seed, "within": within}
-    images = source if isinstance(source, Images) else read_images(source, **how)
-    return fingerprint.look(images.train, images.classes, seed=seed, budget=seconds, counts=images.counts())
+    return read_images(source, within=within, **how)
 
 
 @verb
 def advise(
     source: Any,
     *,
-    goal: str = "accuracy",
+    goal: str | None = None,
     budget: str | float = "10m",
     seed: int = 0,
     classes_from: str = "folder",
     skip_empty_classes: bool = False,
     follow_links: bool = False,
     cache_size: str | int = CACHE_SIZE,
+    task: str = "classify",
 ) -> Advice:
     """What to start with for the images of `source`, without training.
 
-    budget: what `choose` would be given. classes_from, skip_empty_classes, follow_links, cache_size: as in `read`.
+    budget, goal: what `choose` would be given. classes_from, skip_empty_classes, follow_links, cache_size, task: as in
+    `read`.
     """
-    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    how |= {"cache_size": cache_size}
-    facts, host = look(source, budget=budget, seed=seed, classes_from=classes_from, **how), ThisMachine()
-    return within_latency(facts, parse_goal(goal), host.pace, TRAINING_SHARE * parse_duration(budget), host)
+    how: dict[str, Any] = {
+        "classes_from": classes_from,
+        "skip_empty_classes": skip_empty_classes,
+        "follow_links": follow_links,
+        "target": kind_of(task).target,
+    }
+    seconds = parse_duration(budget)
+    images = _to_look(source, seconds, cache_size, seed=seed, **how)
+    wanted = parse_goal(goal, kind_of(task_of(images.target)).scored)
+    facts, host = look(images, budget=seconds, seed=seed), ThisMachine()
+    return within_latency(facts, wanted, host.pace, TRAINING_SHARE * seconds, host)
 
 
 @verb

@@ -21,7 +21,7 @@ from convwise.core.layers import parameters
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Effect, Reason, Recipe, from_json, to_json
 from convwise.core.space import LatencyModel
-from studies import PACE, advice, differing, facts, wide_space
+from studies import PACE, TARGET, advice, differing, facts, wide_space
 
 MEASURED = {
     "f95": st.floats(0.01, 0.5), "discriminative_scale": st.sampled_from((3, 5, 7, 9, 13)),
@@ -154,14 +154,14 @@ def test_a_layers_reason_is_of_that_layer(block, stem, padding, normalization):
 def test_every_standing_reason_is_that_of_some_layer():
     """And what is no standing reason is the name of a choice; each choice but how images are fed decides somewhere."""
     fired = set()
-    for block, stem, padding, normalization, downsampling, head, size, widening in itertools.product(
+    for block, stem, padding, normalization, downsampling, head, size, widening, target in itertools.product(
         ("plain", "residual", "separable", "pooled"), ("learned", "whitening"), ("same", "valid"),
         ("none", "BatchNormalization"), ("strides", "AveragePooling2D"), ("GlobalAveragePooling2D",),
-        ("6x6", "32x32"), (2, 4),
+        ("6x6", "32x32"), (2, 4), (None, TARGET),
     ):  # fmt: skip
         values = {"block": block, "padding": padding, "normalization": normalization, "downsampling": downsampling,
                   "stem": stem, "stage.widening": widening}  # fmt: skip
-        space = wide_space()
+        space = wide_space(target=target)
         sample = {**{c.name: c.values[-1] for c in space.choices}, **values, "head": head, "input.size": size,
                   "stage.kernel_size": 3, "stem.kernel_size": 3}  # fmt: skip
         fired |= {why for decided in space.fit(sample).grown.why.values() for why in decided.values()}
@@ -245,8 +245,8 @@ def test_no_rule_is_dead():
         {"discriminative_scale": 3, "alignment": 0.0, "resolution_sensitivity": 0.0},
         {"discriminative_scale": 9, "alignment": 0.9},
     )
-    for shape, count, measures in itertools.product(shapes, counts, taken):
-        found = advice(shape=shape, counts=count, **measures)
+    for shape, count, measures, target in itertools.product(shapes, counts, taken, (None, TARGET)):
+        found = advice(shape=shape, counts=count, target=target, **measures)
         fired |= {(r.parameter, r.measure, r.source) for r in found.reasons}
     of_nets = {(rule.choice, rule.measure, rule.source) for rule in RULES}
     assert fired == of_nets | {(f"training.{rule.choice}", rule.measure, rule.source) for rule in RECIPE_RULES}

@@ -20,6 +20,7 @@ from convwise.core.calculus import analyse
 from convwise.core.configuration import MEANING
 from convwise.core.space import Choice, Space
 from convwise.formats.torch.lift import lift
+from convwise.images.loading import read
 from convwise.training.machine import ThisMachine
 from imagesets import striped
 
@@ -231,6 +232,35 @@ def test_made_sets_have_the_size_asked_for(tmp_path):
     assert np.unique(found["y_train"], return_counts=True)[1].min() >= 47
     assert {row.base for row in sets.SETS.values()} <= set(sets.BASES)
     assert sets.source("digits", cache=tmp_path) == "digits"
+
+
+def test_a_turned_digit_turns_back(tmp_path):
+    """By NumPy's quarter turns; an angle is counted counter-clockwise."""
+    image = np.zeros((1, 9, 9, 1), np.uint8)
+    image[0, 1, 4] = 255  # a dot above the middle
+
+    class Quarter:
+        def uniform(self, low, high, count):
+            return np.full(count, 90.0)
+
+    turned, degrees = sets.angle(image, Quarter())
+    assert degrees.tolist() == [90]
+    assert (turned[0, ..., 0] == np.rot90(image[0, ..., 0])).all()
+
+
+def test_the_foreground_is_what_is_dark():
+    image = np.full((1, 10, 10, 3), 220, np.uint8)
+    image[0, :3] = 60
+    pixels, share = sets.foreground(image, np.random.default_rng(0))
+    assert share.tolist() == [30.0]
+    assert pixels is image
+
+
+def test_sets_of_numbers_are_read_as_numbers(tmp_path):
+    source = sets.source("digits-angle", cache=tmp_path)
+    images = read(source, target="number")
+    assert (images.train.pixels.shape[1:], sets.SETS["digits-angle"].task) == ((20, 20, 1), "regress")
+    assert -60 <= images.train.labels.min() < -55 < 55 < images.train.labels.max() <= 60
 
 
 # the matrix ------------------------------------------------------------------------------------

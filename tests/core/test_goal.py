@@ -14,6 +14,7 @@ from convwise.core.clock import Clock, parse_duration, process_age
 from convwise.core.goal import Cheapest, Goal, Limit, parse_goal
 from convwise.core.problems import UnusableInput
 from convwise.core.records import from_json, to_json
+from convwise.core.score import Score
 
 # What each suffix means, written out once more: (metric as written, its name, suffix, factor).
 UNITS = [
@@ -202,3 +203,47 @@ def test_the_clock_shares_a_budget_out():
     assert clock.until(0.5) == pytest.approx(20, abs=0.5)
     assert clock.until(0.1) == 0
     assert process_age() > 0.05
+
+
+# --- of numbers, an error -------------------------------------------------------------------------
+
+
+def test_a_goal_of_numbers_is_an_error():
+    assert parse_goal(None, "error") == parse_goal("error", "error")
+    goal = parse_goal("error where latency<2ms and params<100k", "error")
+    assert (goal.maximise, len(goal.limits), goal.cheapest) == ("error", 2, None)
+    assert goal.score == parse_goal("cheapest", "error").score == "error"
+
+
+@pytest.mark.parametrize(("text", "best", "kept"), [
+    ("macs where error<=3.5", 2.0, 3.5),
+    ("macs where error < best", 2.0, 2.0),
+    ("params where error<=best+10%", 2.0, 2.2),
+    ("cheapest", 2.0, 2.06),
+])  # fmt: skip
+def test_the_error_to_keep(text, best, kept):
+    told = Score("error", 8.0)
+    cheapest = parse_goal(text, "error").cheapest
+    assert told.value(cheapest.floor(told.score(best), told)) == pytest.approx(kept)
+
+
+def test_an_error_is_missed_only_where_it_is_given_as_a_number():
+    assert parse_goal("macs where error<=3.5", "error").cheapest.missed(3.6)
+    assert not parse_goal("macs where error<=3.5", "error").cheapest.missed(3.4)
+    assert not parse_goal("cheapest", "error").cheapest.missed(99.0)
+
+
+@pytest.mark.parametrize(("text", "scored", "said"), [
+    ("accuracy", "error", "--goal error"),
+    ("macro F1", "error", "--goal error"),
+    ("macs where balanced_accuracy>=90%", "error", "error<=3.5"),
+    ("macs where accuracy>=90%", "error", "error<=3.5"),
+    ("macs where error<=3.5", "accuracy", "--task regress"),
+    ("macs where error<=0", "error", "error<=best+3%"),
+    ("macs where error>=3", "error", "error<=3.5"),
+    ("macs", "error", "macs where error<=3.5"),
+    ("error where error<=3", "error", "macs where error<=3.5"),
+])  # fmt: skip
+def test_a_goal_of_another_score_is_refused_with_one_that_works(text, scored, said):
+    with pytest.raises(UnusableInput, match=re.escape(said)):
+        parse_goal(text, scored)

@@ -14,8 +14,9 @@ import pytest
 import convwise
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect
+from convwise.core.score import Score
 from convwise.images.loading import read
-from convwise.output import deliver
+from convwise.output import deliver, words
 from convwise.output.answers import QUESTIONS
 from screens import Reader, is_a_screen
 
@@ -154,3 +155,29 @@ def test_check_and_measure_take_a_choice(choice):
     found = convwise.check(choice)
     assert found.lifted.net == choice.net
     assert is_a_screen(found)
+
+
+@pytest.mark.parametrize("score", [Score(), Score("macro_f1"), Score("error", 2.0)])
+def test_an_effect_is_read_again_as_it_was(score):
+    effect = Effect("stem.strides", 1, 2, -0.03, -0.05, -0.01, 0.5, "matters", 2, seconds=8.0, score=score)
+    row = json.loads(json.dumps(deliver.effect_row(effect)))
+    read_again = deliver.effect_of(row)
+    assert read_again == replace(effect, **{name: pytest.approx(getattr(effect, name)) for name in deliver.CHANGES
+                                            if getattr(effect, name) is not None})  # fmt: skip
+    assert row.get("error_change", 0.06) == pytest.approx(0.06)
+
+
+def test_what_a_goal_asks_for_is_told_of_every_kind_of_folder():
+    score = {"name": "macro_f1", "value": 0.6, "low": 0.5, "high": 0.7, "baseline": 0.2}
+    asked = [words.asked(test) for test in ({"accuracy": 0.9}, {"error": 3.1}, {"accuracy": 0.9, "score": score})]
+    assert [(each["name"], each["value"]) for each in asked] == [("accuracy", 0.9), ("error", 3.1), ("macro_f1", 0.6)]
+
+
+@pytest.mark.parametrize(("key", "value"), [("task", 3), ("task", "guess"), ("test", {"error": "low"})])
+def test_what_numbers_have_written_and_others_changed_is_refused(chosen, images, tmp_path, key, value):
+    folder = shutil.copytree(chosen.folder, tmp_path / "changed")
+    record = json.loads((folder / "choice.json").read_text())
+    changed = {**record[key], **value} if isinstance(value, dict) else value
+    (folder / "choice.json").write_text(json.dumps({**record, key: changed}))
+    with pytest.raises(UnusableInput, match="choice.json"):
+        convwise.load(folder).predict(images[0][:2])

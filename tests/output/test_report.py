@@ -20,6 +20,8 @@ from convwise.core.layers import Add, Conv2D, Dense, Flatten
 from convwise.core.net import Net
 from convwise.core.records import Effect, Verdict
 from convwise.output import plots, report, views, words
+from convwise.output.answered import Scored, classify
+from convwise.output.report import Evidence
 from made_evidence import HOSTILE, evidence, space
 
 SECTIONS = ["choice", "network", "tradeoff", "effects", "reasons", "fingerprint", "learning", "mistakes", "problems",
@@ -184,7 +186,7 @@ def _bare() -> dict[str, Any]:
     return {
         "verdict": Verdict(chosen, (), (), (), 0.0), "results": (chosen,), "fingerprint": facts, "problems": (),
         "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0}, "pixels": empty,
-        "labels": np.empty(0, int), "probabilities": np.empty((0, 6)), "names": (), "code": {}, "cost": {},
+        "labels": np.empty(0, int), "answers": np.empty((0, 6)), "names": (), "code": {}, "cost": {},
         "differences": {}, "provenance": {}, "sight": None,
     }  # fmt: skip
 
@@ -347,10 +349,14 @@ def test_the_final_training_says_what_it_saw(tmp_path: Path, part: str, said: st
     assert len(replace(case, results=results).trainings) == len(case.trainings)  # it is no part of the race
 
 
+def mistakes(case: Evidence) -> dict[str, Any]:
+    return classify.section(Scored(case.pixels, case.labels, case.answers, case.names, case.outputs))
+
+
 def test_many_classes_show_pairs_instead_of_a_map() -> None:
-    shown = report.mistakes(evidence((28, 28, 1), _many(), 300))
+    shown = mistakes(evidence((28, 28, 1), _many(), 300))
     assert shown["plot"] == ""
-    assert 0 < len(shown["pairs"]) <= report.MOST_PAIRS
+    assert 0 < len(shown["pairs"]) <= classify.MOST_PAIRS
     counts = [pair["count"] for pair in shown["pairs"]]
     assert counts == sorted(counts, reverse=True)
     assert len(shown["recall"]) == 100
@@ -358,16 +364,16 @@ def test_many_classes_show_pairs_instead_of_a_map() -> None:
 
 def test_mistakes_agree_with_a_plain_count() -> None:
     case = evidence()
-    shown = report.mistakes(case)
-    guesses = [max(range(6), key=lambda k: row[k]) for row in case.probabilities]
+    shown = mistakes(case)
+    guesses = [max(range(6), key=lambda k: row[k]) for row in case.answers]
     wrong = [i for i, (guess, label) in enumerate(zip(guesses, case.labels, strict=True)) if guess != label]
     assert shown["wrong"] == len(wrong)
     assert sum(pair["count"] for pair in shown["pairs"]) == len(wrong)
-    surest = max(wrong, key=lambda i: case.probabilities[i].max())
+    surest = max(wrong, key=lambda i: case.answers[i].max())
     first = shown["pictures"][0]
-    assert (first["true"], first["file"]) == (case.classes[case.labels[surest]], case.names[surest])
+    assert (first["true"], first["file"]) == (case.outputs[case.labels[surest]], case.names[surest])
     for row in shown["recall"]:
-        mine = [i for i, label in enumerate(case.labels) if case.classes[label] == row["name"]]
+        mine = [i for i, label in enumerate(case.labels) if case.outputs[label] == row["name"]]
         assert row["recall"] == pytest.approx(sum(guesses[i] == case.labels[i] for i in mine) / len(mine))
 
 

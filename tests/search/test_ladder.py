@@ -235,7 +235,7 @@ def test_a_teacher_answers_for_every_image_in_the_views_that_it_knows(folder, fl
     for name in ("train", "valid"):
         pixels = batches.load(folder, "12x12", (name,)).pixels.numpy()
         views = [pixels, pixels[:, :, ::-1]] if flip else [pixels]
-        expected = sum(train.probabilities(teacher.net, weights, view) for view in views) / len(views)
+        expected = sum(train.answers(teacher.net, weights, view) for view in views) / len(views)
         assert batches.answers(folder, "t", (name,)).numpy() == pytest.approx(expected, abs=1e-6)
 
 
@@ -249,7 +249,7 @@ def test_a_student_learns_what_its_teacher_says(folder):
     assert alone.score > 0.8
     assert misled.score < 0.3
     valid = batches.load(folder, "12x12", ("valid",))
-    said = train.probabilities(misled.trial.net, weights, valid.pixels.numpy()).argmax(1)
+    said = train.answers(misled.trial.net, weights, valid.pixels.numpy()).argmax(1)
     assert (said == (valid.labels.numpy() + 1) % 3).mean() > 0.7
 
 
@@ -303,7 +303,7 @@ def test_counted_studies_repeat_themselves(go):
     assert [(r.trial.id, r.trial.net.id, r.score) for r in one.results] == [
         (r.trial.id, r.trial.net.id, r.score) for r in two.results
     ]
-    assert (one.probabilities == two.probabilities).all()
+    assert (one.answers == two.answers).all()
 
 
 def test_a_study_that_broke_off_goes_on_as_it_would_have(go, serial):
@@ -315,7 +315,7 @@ def test_a_study_that_broke_off_goes_on_as_it_would_have(go, serial):
     serial.before = {}
     again = go("cheapest")
     assert [r.trial.net.id for r in again.results] == [r.trial.net.id for r in whole.results]
-    assert (again.probabilities == whole.probabilities).all()
+    assert (again.answers == whole.answers).all()
 
 
 class Unordered(Serial):
@@ -380,7 +380,7 @@ def test_what_the_teachers_answers_will_take():
 
 def test_an_accuracy_that_is_not_reached_is_told(go):
     material = go("macs where accuracy>=90%", trials=1)
-    for shown in (material, replace(material, probabilities=np.roll(material.probabilities, 1, axis=1))):
+    for shown in (material, replace(material, answers=np.roll(material.answers, 1, axis=1))):
         score = deliver.estimate(shown)
         goal = deliver._choice(shown, {}, {}, score)["goal"]
         assert goal == {"text": "macs where accuracy>=90%", "kept": score["accuracy"] >= 0.9}

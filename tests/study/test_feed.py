@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_what_is_studied_is_told(folder):
         about = feed.news(folder).about
     assert 50 < about.pop("ends") - time.time() <= 60
     assert about == {"source": "photos", "goal": settings.goal.text, "budget_seconds": 90.0, "trials": None,
-                     "command": "convwise choose", "stoppable": True}  # fmt: skip
+                     "command": "convwise choose", "stoppable": True, "directory": str(Path.cwd())}  # fmt: skip
 
 
 def test_a_study_that_is_silent_for_long_does_not_run(folder, monkeypatch):

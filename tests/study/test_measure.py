@@ -291,7 +291,7 @@ app.command()(cli_measure.measure)
 def run(monkeypatch, made):
     """`convwise measure WORDS`: (exit code, stdout, what it raised)."""
 
-    def measured(*given, started, classes_from, skip_empty_classes, follow_links, cache_size, **how):
+    def measured(*given, started, classes_from, skip_empty_classes, follow_links, cache_size, task, **how):
         return made.measure(*given, **how)
 
     monkeypatch.setattr(measuring, "measure", measured)

@@ -225,8 +225,8 @@ def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_p
     assert (final.trial.stage, final.trial.part) == ("final", "train")
     weights = train.load_weights(tmp_path / "out" / ".study", "final")
     assert all((material.weights[key] == weights[key]).all() for key in weights)
-    expected = train.probabilities(final.trial.net, weights, np.asarray(material.scored.pixels))
-    assert material.probabilities == pytest.approx(expected)
+    expected = train.answers(final.trial.net, weights, np.asarray(material.scored.pixels))
+    assert material.answers == pytest.approx(expected)
     assert deliver.estimate(material)["accuracy"] == pytest.approx(final.score)
     assert final.history[-1].images <= 16 * len(material.images.train)  # none of the validation images was learnt from
 
@@ -249,7 +249,7 @@ def test_counted_studies_repeat_themselves(stripes, tmp_path, a_study, written):
         a_study(stripes, tmp_path / name).run()
     one, two = written
     assert one.verdict.chosen.trial.net == two.verdict.chosen.trial.net
-    assert (one.probabilities == two.probabilities).all()
+    assert (one.answers == two.answers).all()
     assert [(r.trial.id, r.score) for r in one.results] == [(r.trial.id, r.score) for r in two.results]
     assert deliver.estimate(one) == deliver.estimate(two)
 
@@ -488,7 +488,7 @@ def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, a_study, serial,
     assert any("continuing" in note and str(after) in note for note in notes)
     assert len(serial.ended) == 5 - after
     assert [(r.trial.id, r.score) for r in continued.results] == [(r.trial.id, r.score) for r in whole.results]
-    assert (whole.probabilities == continued.probabilities).all()
+    assert (whole.answers == continued.answers).all()
 
 
 @pytest.mark.parametrize(("how", "fails"), [({}, ()), ({"test": "none"}, ()), ({}, ("final",))])
@@ -510,7 +510,7 @@ def test_a_kill_while_writing_costs_no_training_and_no_second_look_at_the_sealed
     assert second.chosen == first.chosen
     assert second.verdict.notes == first.verdict.notes
     assert not second.provenance["interrupted"]
-    assert (second.probabilities == first.probabilities).all()
+    assert (second.answers == first.answers).all()
     assert Ledger(tmp_path / "out" / "study.db").notes.get(OPENED, 0) == (0 if how else 1)
     assert not (tmp_path / "out" / "model.onnx").exists()
 

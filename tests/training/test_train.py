@@ -74,7 +74,7 @@ def test_a_small_net_learns_bars(folder, dtype):
     total = analyse(NET).total
     assert result.cost == {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
     pixels, labels = striped(2, 40, SIZE, seed=2)
-    answers = train.probabilities(NET, weights, pixels)
+    answers = train.answers(NET, weights, pixels)
     assert answers.sum(1) == pytest.approx(np.ones(80), abs=1e-5)
     agree = (answers.argmax(1) == labels) == np.array([c == "1" for c in result.correct])
     assert agree.mean() >= (1.0 if dtype == "float32" else 0.97)
@@ -174,7 +174,7 @@ def test_asked_to_end_a_training_cools_down_and_gives_what_it_has(folder, monkey
     assert result.trial.span == (span[0], 1.0)  # its rate has come down: nothing is left of its schedule
     assert result.mirrored == ""
     pixels, labels = striped(2, 40, SIZE, seed=2)
-    assert (train.probabilities(NET, weights, pixels).argmax(1) == labels).mean() > 0.8
+    assert (train.answers(NET, weights, pixels).argmax(1) == labels).mean() > 0.8
 
 
 def test_on_its_way_it_tells_how_far_it_is(folder, monkeypatch):
@@ -326,7 +326,7 @@ def test_answers_to_mirrored_images_are_kept_where_none_were_trained_on(folder):
     assert len(plain.mirrored) == 160
     assert plain.mirrored[:80] == plain.correct
     pixels, labels = striped(2, 40, SIZE, seed=2)
-    found = train.probabilities(NET, weights, pixels[:, :, ::-1]).argmax(1) == labels
+    found = train.answers(NET, weights, pixels[:, :, ::-1]).argmax(1) == labels
     assert plain.mirrored[80:] == "".join("01"[int(right)] for right in found)
     assert train.train(trial(recipe=replace(RECIPE, flip=True), epochs=1), folder, FP32)[0].mirrored == ""
 
@@ -441,15 +441,16 @@ def test_an_array_that_is_a_file_already_is_not_written_twice(tmp_path):
 # --- tasks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_has_a_loss_a_metric_and_a_baseline(name):
-    task, labels = TASKS[name], torch.tensor([0, 1, 2, 1])
+def test_classes_have_a_loss_a_metric_and_a_baseline():
+    task, labels = TASKS["classify"], torch.tensor([0, 1, 2, 1])
     right = 20.0 * torch.nn.functional.one_hot(labels, 3).float()
     wrong = right.roll(1, dims=1)
     for recipe in (Recipe(), Recipe(label_smoothing=0.0, class_weights=(1.0, 2.0, 0.5))):
         assert task.loss(right, labels, recipe) < task.loss(wrong, labels, recipe)
-    assert task.correct(right, labels).tolist() == [True] * 4
-    assert not task.correct(wrong, labels).any()
+    assert task.outcomes(right, labels, NET).tolist() == [True] * 4
+    assert not task.outcomes(wrong, labels, NET).any()
+    assert task.weighed(right, labels, "accuracy").tolist() == []  # `outcomes` says it
+    assert task.weighed(right, labels, "balanced_accuracy").tolist() == pytest.approx([4 / 3, 2 / 3, 4 / 3, 2 / 3])
     assert task.baseline(labels.numpy()) == 0.5
     assert task.better(np.ones(40, bool), np.arange(40) % 4)
     assert not task.better(np.zeros(40, bool), np.arange(40) % 4)

@@ -35,7 +35,7 @@ def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 30
     recipe, why = _recipe(situation)
     chosen, channels = situation.chosen, facts.input_shape[2]
     space = Space(channels, len(facts.classes), facts.mean, facts.variance, tuple(choices), goal, latency,
-                  dict(chosen), recipe)  # fmt: skip
+                  dict(chosen), recipe, facts.target)  # fmt: skip
     return _within_limits(space, chosen, (*reasons, *why))
 
 
@@ -105,7 +105,7 @@ def _overruled(reason: Reason, sample: Draft, effects: Sequence[Effect]) -> Reas
     why = WON_BECAUSE.get(reason.parameter, "the net that won the trials has it")
     because = f"{why}; the rules advised {reason.value} ({reason.because})"
     if effect:
-        measured = f"{100 * effect.accuracy_change:+.1f} points ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
+        measured = f"{effect.moved} ({effect.span})"
         measured += f" after {number(effect.seconds)} s" if effect.seconds else ""
         because = f"measured against {reason.value}: {measured}; {because}"
     return Reason(reason.parameter, value, because, "trials", "this study", reason.trials)

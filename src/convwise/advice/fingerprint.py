@@ -29,10 +29,12 @@ from convwise.advice.probes import (
     dimension_of,
     f_ratio,
     gray,
+    in_order_of_file,
     paired_loss,
     share_right,
     stratified,
 )
+from convwise.advice.target import grades, spread, target_of
 from convwise.core.records import Fingerprint, Measure
 
 MOST_IMAGES, FEWEST_IMAGES = 2000, 500  # that are looked at
@@ -48,13 +50,13 @@ COLOURED = 2.0  # gray levels between the channels, on average, above which imag
 
 
 class Labelled(Protocol):
-    """pixels: uint8 (n, height, width, channels); labels: int64 (n,), indices of the class names."""
+    """pixels: uint8 (n, height, width, channels); labels: (n,), int64 indices of the class names, or float numbers."""
 
     @property
     def pixels(self) -> NDArray[np.uint8]: ...
 
     @property
-    def labels(self) -> NDArray[np.int64]: ...
+    def labels(self) -> NDArray[Any]: ...
 
 
 class Reading(NamedTuple):
@@ -83,54 +85,50 @@ def wanted(budget: float) -> int:
 
 
 def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, budget: float = USUAL_BUDGET,
-         counts: Sequence[int] | None = None) -> Fingerprint:  # fmt: skip
+         counts: Sequence[int] | None = None, number: str = "") -> Fingerprint:  # fmt: skip
     """The fingerprint of labelled images: a matter of seconds, the same on every machine.
 
     At most 2,000 of them are read, each class in proportion, chosen by `seed`; fewer of images over
     80x80x3, and where the whole `budget` is under 167 seconds, but at least 500. mean and variance are
-    those of pixels / 255, for each channel of the proposed input. counts: images of each class, where `part`
-    holds only some of them.
+    those of pixels / 255, for each channel of the proposed input. counts: images of each class, or in all where they
+    have numbers, where `part` holds only some of them. number: what the numbers are called that the images have instead
+    of classes; a probe then tells apart equal parts of them (see target.py).
     """
     with threadpool_limits(1, "blas"):  # its threads wait by spinning: several times slower on a busy machine
-        return _look(part, classes, seed, budget, counts)
+        return _look(part, classes, seed, budget, counts, number)
 
 
-def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float,
-          counts: Sequence[int] | None) -> Fingerprint:  # fmt: skip
+def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float, counts: Sequence[int] | None,
+          number: str) -> Fingerprint:  # fmt: skip
     start = perf_counter()
     height, width, channels = part.pixels.shape[1:]
     most = min(wanted(budget), max(64, MOST_VALUES // max(1, height * width * channels)))
-    chosen = stratified(np.asarray(part.labels), most, np.random.default_rng(seed))
-    pixels = _in_order_of_file(part.pixels, chosen)
+    target = target_of(number, np.asarray(part.labels)) if number else None
+    labels = grades(np.asarray(part.labels)) if target else np.asarray(part.labels)
+    chosen = stratified(labels, most, np.random.default_rng(seed))
+    pixels = in_order_of_file(part.pixels, chosen)
     if channels == 3 and not _coloured(pixels):
         pixels = gray(pixels)
-    bench = Bench(pixels, np.asarray(part.labels)[chosen], seed=seed)
-    counts = list(counts or np.bincount(part.labels, minlength=len(classes)).tolist())
+    bench = Bench(pixels, labels[chosen], seed=seed)
+    counts = list(counts or ([len(labels)] if target else np.bincount(labels, minlength=len(classes)).tolist()))
     measures = _readings(bench)
-    found = suspects(bench, chosen, classes)
+    found = () if target else suspects(bench, chosen, classes)
     input_shape, reason = _proposal(bench)
     mean, variance = _moments(bench.pixels[: bench.few])
     return Fingerprint(
         shape=(height, width, channels),
         images=sum(counts),
-        classes=dict(zip(classes, counts, strict=True)),
+        classes={} if target else dict(zip(classes, counts, strict=True)),
         mean=mean,
         variance=variance,
-        measures=(*_class_imbalance(counts), *measures),
+        measures=(*(spread(target) if target else _class_imbalance(counts)), *measures),
         input_shape=input_shape,
         input_reason=reason,
         seconds=perf_counter() - start,
         suspects=found,
         looked_at=len(chosen),
+        target=target,
     )
-
-
-def _in_order_of_file(pixels: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """pixels[chosen], read front to back: they may lie in a memory-mapped file."""
-    order = np.argsort(chosen)
-    found = np.empty((len(chosen), *pixels.shape[1:]), np.uint8)
-    found[order] = pixels[chosen[order]]
-    return found
 
 
 def _coloured(pixels: NDArray[np.uint8]) -> bool:

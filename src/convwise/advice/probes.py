@@ -75,6 +75,14 @@ def stratified(labels: NDArray[np.int64], most: int, rng: np.random.Generator) -
     return np.argsort(keys, kind="stable")[:most]
 
 
+def in_order_of_file(pixels: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """pixels[chosen], read front to back: they may lie in a memory-mapped file."""
+    order = np.argsort(chosen)
+    found = np.empty((len(chosen), *pixels.shape[1:]), np.uint8)
+    found[order] = pixels[chosen[order]]
+    return found
+
+
 def gray(pixels: Pixels) -> Pixels:
     """(n, h, w, 3) -> (n, h, w, 1) by luma; other channel counts by their mean; one channel as it is."""
     channels = pixels.shape[-1]

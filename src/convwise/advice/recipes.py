@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from convwise.advice.rules import Rule, Situation, always
+from convwise.advice.rules import Rule, Situation, always, numbers
 from convwise.core.goal import SCORES
 
 UNEVEN_FROM = 1.5  # times the images of the smallest class that the largest has, from which the loss is weighted
@@ -96,6 +96,14 @@ RECIPE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "label_smoothing",
+        numbers,
+        lambda s: 0.0,
+        lambda s: "the target is a number: there are no other classes that could get a share",
+        "Szegedy et al. 2016",
+        "target",
+    ),
+    Rule(
+        "label_smoothing",
         always,
         lambda s: 0.2,
         lambda s: "keeps the network from becoming too sure of single images",
@@ -111,6 +119,14 @@ RECIPE_RULES: tuple[Rule, ...] = (
         ),
         "airbench94 (Jordan 2024): translate 2 of 32 px",
         "input_shape",
+    ),
+    Rule(
+        "cutmix",
+        numbers,
+        lambda s: 0.0,
+        lambda s: "the target is a number: that of an image with a box of another one is not known",
+        "Yun et al. 2019, CutMix, is for classes",
+        "target",
     ),
     Rule(
         "cutmix",
@@ -133,6 +149,14 @@ RECIPE_RULES: tuple[Rule, ...] = (
         ),
         "ours: docs/findings.md, 'boxes of other images'",
         "findings",
+    ),
+    Rule(
+        "class_weights",
+        numbers,
+        lambda s: (),
+        lambda s: "the target is a number: every image counts alike",
+        "ours",
+        "target",
     ),
     Rule(
         "class_weights",

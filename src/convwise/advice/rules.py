@@ -19,7 +19,8 @@ from convwise.core.space import WIDTHS, Space
 from convwise.core.text import parse_size, times
 
 # What can decide beside a measure: facts of the images, this machine, what was asked, tried, published, found by us.
-DECIDERS = ("input_shape", "images", "classes", "mean", "variance", "pace", "goal", "trials", "literature", "findings")
+DECIDERS = ("input_shape", "images", "classes", "target", "mean", "variance", "pace", "goal", "trials", "literature",
+            "findings")  # fmt: skip
 UNMEASURED = "not measured in this budget: "
 SMALL_PX = 48  # longer side up to which images are read as they are, and keep their size through the stem
 POOLED_FROM = 16  # px of the shorter side from which every stage can halve its map
@@ -60,7 +61,7 @@ class Situation:
     def epochs(self, filters: int) -> float:
         """Predicted epochs of the final training with so many filters in the first stage; all else must be chosen."""
         facts = self.facts
-        space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, ())
+        space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, (), target=facts.target)
         total = analyse(space.fit({**self.chosen, "stage.filters": filters}).net).total
         seconds = self.pace.seconds(total.macs, total.activation_bytes) * self.images / self.threads
         return self.final_seconds / seconds
@@ -85,6 +86,11 @@ class Rule:
 def always(situation: Situation) -> bool:
     """Holds in every situation."""
     return True
+
+
+def numbers(situation: Situation) -> bool:
+    """Holds where the images have numbers instead of classes."""
+    return situation.facts.target is not None
 
 
 def measured(name: str) -> Callable[[Situation], bool]:

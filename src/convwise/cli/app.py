@@ -22,7 +22,7 @@ from convwise.cli import layer as cli_layer
 from convwise.cli import measure as cli_measure
 from convwise.cli import serve as cli_serve
 from convwise.cli.console import err, out, table, watching
-from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption
+from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption, TaskOption
 from convwise.core.clock import STARTED
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine
@@ -54,14 +54,15 @@ IMAGES_HELP = (
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
 GOAL_HELP = (
-    "What to maximise, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'. Or the cost that is to be "
-    "lowest, and the accuracy to keep: 'macs where accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is "
-    "'macs where accuracy>=best-0.3%', best being the accuracy of the best network found. In place of accuracy: "
-    "balanced_accuracy or macro_f1, which count every class alike, however few images it has. Limits: latency (us, "
-    "ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, "
-    "MiB)."
+    "What is to be best, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'; by default accuracy, "
+    "and the error with --task regress. Or the cost that is to be lowest, and the accuracy to keep: 'macs where "
+    "accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is 'macs where accuracy>=best-0.3%', best being "
+    "the accuracy of the best network found. In place of accuracy: balanced_accuracy or macro_f1, which count every "
+    "class alike, however few images it has. Of an error: 'macs where error<=3.5', in the unit of the target, or 'macs "
+    "where error<=best+3%', which is 'cheapest'. Limits: latency (us, ms, s; batch 1, one thread), macs "
+    "(multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
 )
-GoalOption = Annotated[str, typer.Option(help=GOAL_HELP)]
+GoalOption = Annotated[str | None, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
     str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
 ]
@@ -105,8 +106,8 @@ def options(
 def choose(
     images: ImagesArgument,
     budget: BudgetOption = "10m",
-    goal: GoalOption = "accuracy",
-    task: Annotated[str, typer.Option(help="The task to learn: classify.")] = "classify",
+    goal: GoalOption = None,
+    task: TaskOption = "classify",
     test: TestOption = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; default convwise-NAME of the images.")
@@ -140,7 +141,7 @@ def choose(
     model.safetensors, model.onnx and study.db. Ctrl-C takes the best so far; running the same
     command again continues an unfinished study. Where the accuracy that the goal wants to be kept
     is not reached, the network that comes nearest is written, and the exit code is 1; also where
-    no network is better than always answering the largest class.
+    no network is better than always answering the largest class, or the median number.
     """
     from convwise import settings, verbs
 
@@ -171,6 +172,7 @@ def look(
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
     cache_size: CacheOption = CACHE_SIZE,
+    task: TaskOption = "classify",
     as_json: JsonOption = False,
 ) -> None:
     """Describe IMAGES in the numbers that matter for a network.
@@ -183,14 +185,16 @@ def look(
     from convwise.advice import doubts, fingerprint
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
+    from convwise.core.task import kind_of
     from convwise.images import loading as reading
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
     within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
-    how |= {"test": _test(test), "seed": seed, "within": within}
+    how |= {"target": kind_of(task).target, "test": _test(test), "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
-    facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, counts=read.counts())
+    about: dict[str, Any] = {"counts": read.counts(), "number": read.number}
+    facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, **about)
     if as_json:
         told = {"suspects": doubts.shown(facts, read.train.names), "problems": to_json(read.problems)}
         print(json.dumps({**to_json(facts), **told, "facts": to_json(read.facts)}))
@@ -214,13 +218,14 @@ def _measures(facts: Any) -> Table:
 @app.command()
 def advise(
     images: ImagesArgument,
-    goal: GoalOption = "accuracy",
+    goal: GoalOption = None,
     budget: PlannedOption = "10m",
     seed: SeedOption = 0,
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
     cache_size: CacheOption = CACHE_SIZE,
+    task: TaskOption = "classify",
     as_json: JsonOption = False,
 ) -> None:
     """Say what to start with for IMAGES, without training.
@@ -233,12 +238,14 @@ def advise(
     from convwise.advice.advising import layer_reasons
     from convwise.core.clock import Clock, parse_duration
     from convwise.core.records import to_json
+    from convwise.core.task import kind_of
     from convwise.images import loading as reading
     from convwise.training.machine import ThisMachine
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
-    how |= {"seed": seed, "within": reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)}
+    within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
+    how |= {"target": kind_of(task).target, "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
     advice = verbs.advise(read, goal=goal, budget=seconds, seed=seed)
     train, clock = sum(read.counts()), Clock(seconds, time.monotonic())
@@ -276,22 +283,23 @@ def predict(
 ) -> None:
     """Label IMAGES with the network in DIR, as CSV.
 
-    The columns are path, label, and a probability for each class. An image that cannot be read
-    has an empty label and is named on stderr; where none can be read the exit code is 2.
+    The columns are path, label, and a probability for each class, or path and the number. An image that cannot be
+    read has an empty label and is named on stderr; where none can be read the exit code is 2.
     """
     from convwise.output import deliver
 
     if csv_file and not _writable(csv_file):  # before all the work
         raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file, in a folder that can be written")
     rows = deliver.predict(folder, images, follow_links=follow_links)
-    classes = deliver.read_choice(folder)["data"]["classes"]
+    choice = deliver.read_choice(folder)
+    about = deliver.outputs(choice), choice.get("task", "classify")
     if csv_file is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the locale
-        deliver.write_csv(rows, classes, sys.stdout)
+        deliver.write_csv(rows, about[0], sys.stdout, about[1])
     else:
         with io.StringIO(newline="") as text:
-            deliver.write_csv(rows, classes, text)
+            deliver.write_csv(rows, about[0], text, about[1])
             deliver.replaced(csv_file, text.getvalue())
     broken = [row for row in rows if "error" in row]
     for row in broken:

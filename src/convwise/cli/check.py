@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convwise.cli.console import out, table, watching
-from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption
+from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption, TaskOption
 from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.clock import STARTED, Clock, parse_duration
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT, Net
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import Problem, UnusableInput
+from convwise.core.task import kind_of
 from convwise.core.text import square, times
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from convwise.core.records import Effect
     from convwise.evidence.experiment import Measured
     from convwise.inspect.checking import Checked
 
@@ -49,6 +51,7 @@ def check(
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
     cache_size: CacheOption = CACHE_SIZE,
+    task: TaskOption = "classify",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what MODEL costs and sees, layer by layer, and what is wrong with it.
@@ -62,9 +65,10 @@ def check(
     if apply and not images:
         raise UnusableInput("--apply", "has nothing to train on", "--images with it")
     lifted = load(model, shape, "--input-shape")
-    how = {"classes_from": classes_from, "skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    within = Within(parse_duration(budget), cache_size=cache_size) if apply else to_look(cache_size)
-    read = read_images(images, within=within, **how) if images else None
+    how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
+    how |= {"classes_from": classes_from, "target": kind_of(task).target}
+    how["within"] = Within(parse_duration(budget), cache_size=cache_size) if apply else to_look(cache_size)
+    read = read_images(images, **how) if images else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
     applied = _apply(found, read, budget, as_json) if apply and read else None
     answers = _answers(Path(model))
@@ -88,10 +92,10 @@ def parse_shape(text: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Applied:
-    """What each fix that a program can make is worth, by its problem, and notes on all of them."""
+    """What each fix that a program can make is worth, by its problem; scored: the model as it is; and notes."""
 
     measured: Mapping[Problem, Measured]
-    accuracy: float | None
+    scored: dict[str, float | None]
     notes: tuple[str, ...]
 
 
@@ -113,9 +117,9 @@ def _apply(found: Checked, images: Any, budget: str, as_json: bool) -> Applied |
             edits = [Edit(problem.fix, other) for problem, other in tried]
             answer = measure_on(images, Base(net), edits, Terms(name="apply"), Lab(ThisMachine(), clock, watcher))
     except TooShort as error:
-        return Applied({}, None, (f"no fix was tried: {error}",))
+        return Applied({}, {}, (f"no fix was tried: {error}",))
     measured = {problem: one for (problem, _), one in zip(tried, answer.measured, strict=True)}
-    return Applied(measured, answer.accuracy, answer.notes)
+    return Applied(measured, {answer.score.name: answer.accuracy}, answer.notes)
 
 
 def _answers(folder: Path) -> dict[tuple[str, str], str]:
@@ -131,7 +135,6 @@ def _with_effects(
     answer: dict[str, Any], found: Checked, applied: Applied | None, answers: Mapping[tuple[str, str], str]
 ) -> dict[str, Any]:
     """The answer with `measured` and `effect` beside each problem whose fix was tried, and what `choose` answered."""
-    from convwise.core.records import to_json
 
     for row in answer["problems"]:
         row |= {"answer": said} if (said := answers.get((row["where"], row["what"]))) else {}
@@ -139,8 +142,16 @@ def _with_effects(
         return answer
     for row, problem in zip(answer["problems"], found.problems, strict=True):
         if (measured := applied.measured.get(problem)) is not None:
-            row |= {"measured": str(measured), "effect": to_json(measured.effect)}
-    return answer | {"applied": {"accuracy": applied.accuracy, "notes": list(applied.notes)}}
+            row |= {"measured": str(measured), "effect": _told(measured.effect)}
+    return answer | {"applied": {**applied.scored, "notes": list(applied.notes)}}
+
+
+def _told(effect: Effect | None) -> dict[str, Any] | None:
+    """An effect as in choice.json, but for the names of the two values."""
+    from convwise.output.deliver import KEYS, effect_row
+
+    names = {key: name for name, key in KEYS.items()}
+    return {names.get(key, key): value for key, value in effect_row(effect).items()} if effect else None
 
 
 # --- for people -----------------------------------------------------------------------------

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from convwise.core.goal import SCORES
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -88,7 +86,11 @@ class watching:
 
 def _event(progress: Any) -> dict[str, Any]:
     best = progress.best
-    found = {best.trial.score: best.score, "baseline": progress.baseline, **best.cost} if best else None
+    from convwise.core.score import score_of
+
+    score = score_of(best.trial.net, best.trial.score) if best else None
+    told = {score.name: score.value(best.score)} if score and best.score is not None else {}
+    found = {**told, "baseline": progress.baseline, **best.cost} if best else None
     return {"stage": progress.stage, "done": progress.done, "planned": progress.planned, "best": found,
             "seconds_left": progress.seconds_left, "note": progress.note,
             "live": [asdict(live) for live in progress.live]}  # fmt: skip
@@ -147,12 +149,15 @@ def _line(progress: Any, clocked: bool = True) -> str:
     if progress.planned:
         parts.append(f"{progress.done}/{progress.planned}")
     if progress.best:
-        cost, guessing = progress.best.cost, progress.baseline
-        score = "" if progress.best.trial.score == "accuracy" else f"{SCORES[progress.best.trial.score]} "
-        beside = f", always the largest class {100 * guessing:.1f} %" if guessing is not None else ""
+        from convwise.core.score import score_of
+
+        cost, guessing, best = progress.best.cost, progress.baseline, progress.best
+        score = score_of(best.trial.net, best.trial.score)
+        beside = f", {score.nothing} {score.said(guessing)}" if guessing is not None else ""
+        word = f"{score.words} " if best.trial.score in ("balanced_accuracy", "macro_f1") else ""
         parts.append(
-            f"best so far {100 * progress.best.score:.1f} % {score}(validation{beside}), "
-            f"{cost['params'] / 1e3:,.1f}k params, {cost['macs'] / 1e6:,.2f}M macs"
+            f"best so far {best.told} {word}(validation{beside}), {cost['params'] / 1e3:,.1f}k params, "
+            f"{cost['macs'] / 1e6:,.2f}M macs"
         )
     if clocked and progress.seconds_left is not None:
         parts.append(f"{clock(progress.seconds_left)} left")

@@ -9,7 +9,7 @@ import typer
 
 from convwise.cli.check import MODEL_HELP, parse_shape
 from convwise.cli.console import out, table, watching
-from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption
+from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption, TaskOption
 from convwise.core.clock import STARTED
 from convwise.core.places import CACHE_SIZE
 from convwise.core.text import times
@@ -46,6 +46,7 @@ def measure(
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
     cache_size: CacheOption = CACHE_SIZE,
+    task: TaskOption = "classify",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON for programs on standard output; progress as lines on stderr.")
     ] = False,
@@ -65,7 +66,7 @@ def measure(
     with watching(as_json) as watcher:
         found = measuring.measure(
             model, images, parameter=parameter or (), most=most, budget=budget, input_shape=shape, watcher=watcher,
-            started=STARTED, classes_from=classes_from, **how,
+            started=STARTED, classes_from=classes_from, task=task, **how,
         )  # fmt: skip
     if as_json:
         print(json.dumps(found.to_json()))
@@ -75,7 +76,7 @@ def measure(
 
 def _tell(found: Measurement) -> None:
     if found.effects:
-        accuracy = f"; as it is {100 * found.accuracy:.1f} % on the validation images" if found.accuracy else ""
+        accuracy = f"; as it is {found.score.said(found.accuracy)} on the validation images" if found.accuracy else ""
         out().print(f"{found.model}: after {found.seconds:g} s of training{accuracy}", highlight=False, soft_wrap=True)
         out().print(_table([one for one in found.measured if one.effect]))
     from convwise.evidence.experiment import NO_TIME
@@ -91,15 +92,17 @@ def _tell(found: Measurement) -> None:
 
 
 def _table(measured: list[Measured]) -> Table:
+    from convwise.output.words import unit
+
     rows = table("parameter", "from", "to")
-    for name in ("points", "95 % interval", "time", "runs"):
+    for name in (unit([one.effect for one in measured if one.effect]), "95 % interval", "time", "runs"):
         rows.add_column(name, justify="right", no_wrap=True)
     rows.add_column("verdict")
     for one in measured:
         if (effect := one.effect) is None:
             continue
-        change, low, high = (100 * share for share in (effect.accuracy_change, effect.low, effect.high))
-        cells = [f"{change:+.1f}", f"{low:+.1f} to {high:+.1f}", f"x {effect.time_ratio:.2f}", str(effect.runs)]
+        changed = effect.score.moved(effect.accuracy_change)
+        cells = [changed, effect.span, f"x {effect.time_ratio:.2f}", str(effect.runs)]
         rows.add_row(effect.parameter, _shown(effect.before), _shown(effect.after), *cells, effect.verdict)
     return rows
 

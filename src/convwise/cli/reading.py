@@ -8,7 +8,8 @@ import typer
 
 CLASSES_HELP = (
     "Where the classes of files come from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# is "
-    "a number, * anything); 'csv', a table in the folder, or 'csv:FILE'."
+    "a number, * anything); 'csv', a table in the folder, or 'csv:FILE'; with --task regress "
+    "the numbers come from there, of a table with several from 'csv:FILE:COLUMN'."
 )
 SKIP_HELP = "Leave out classes without a readable image, instead of refusing them."
 CACHE_HELP = (
@@ -17,5 +18,7 @@ CACHE_HELP = (
 )
 ClassesOption = Annotated[str, typer.Option("--classes-from", metavar="WAY", help=CLASSES_HELP)]
 SkipOption = Annotated[bool, typer.Option("--skip-empty-classes", help=SKIP_HELP)]
+TASK_HELP = "What is learnt of each image: classify, its class, or regress, a number: an age, an angle, a share."
+TaskOption = Annotated[str, typer.Option(help=TASK_HELP)]
 LinksOption = Annotated[bool, typer.Option("--follow-links", help="Read what links point to outside of the folder.")]
 CacheOption = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help=CACHE_HELP)]

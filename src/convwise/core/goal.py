@@ -1,4 +1,4 @@
-"""What the user wants: the highest score, or the lowest cost that keeps one, and the limits of the result."""
+"""What the user wants: the best score, or the lowest cost that keeps one, and the limits of the result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convwise.core.problems import UnusableInput
+from convwise.core.score import ACCURACY, Score
+from convwise.core.score import SCORES as SCORES
 
 # metric -> (its unit inside convwise, what its suffixes multiply by)
 METRICS: dict[str, tuple[str, dict[str, float]]] = {
@@ -15,14 +17,13 @@ METRICS: dict[str, tuple[str, dict[str, float]]] = {
     "activation_bytes": ("bytes", {"": 1, "kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20}),
     "latency_ms": ("ms", {"ms": 1, "us": 1e-3, "s": 1e3, "": 1}),
 }
-# What can be highest, and what it is called in a sentence; the formulas: training/tasks/classify.py.
-SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 UNEVEN = 3.0  # largest class / smallest class from which classes are called uneven
 ALIASES = {"latency": "latency_ms", "parameters": "params", "activations": "activation_bytes"}
 _NUMBER = r"((?:\d+\.?\d*|\.\d+)(?:e\d+)?)"
 _LIMIT = re.compile(rf"\s*(\w+)\s*(?:<=|<)\s*{_NUMBER}\s*([a-z]*)\s*", re.IGNORECASE)
-_KEPT = re.compile(rf"\s*({'|'.join(SCORES)})\b", re.IGNORECASE)
-_WANTED = re.compile(rf"{_KEPT.pattern}\s*(?:>=|>)\s*(best\b)?\s*(?:(-?)\s*{_NUMBER}\s*(%?))?\s*", re.IGNORECASE)
+_WANTED_ERROR = re.compile(rf"\s*error\s*(?:<=|<)\s*(?:{_NUMBER}|(best)\s*(?:\+\s*{_NUMBER}\s*%)?)\s*", re.IGNORECASE)
+_KEPT = rf"\s*({'|'.join(SCORES)})\b"
+_WANTED = re.compile(rf"{_KEPT}\s*(?:>=|>)\s*(best\b)?\s*(?:(-?)\s*{_NUMBER}\s*(%?))?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,32 @@ class Cheapest:
     """To cost as little of `metric` as a network can that keeps an accuracy.
 
     accuracy: the one to keep; None: that of the best network found. within: how far below it will do.
-    score: what is to be kept, one of SCORES.
+    score: what is to be kept, one of SCORES, or 'error'. error: then the one to keep; None: that of the best network
+    found, and within is the share of it that may come on top.
     """
 
     metric: str
     accuracy: float | None = None
     within: float = 0.0
     score: str = "accuracy"
+    error: float | None = None
 
-    def floor(self, best: float) -> float:
-        """The accuracy to keep, where the best network found has `best`."""
+    @property
+    def of_error(self) -> bool:
+        """Whether an error is to be kept."""
+        return self.score == "error"
+
+    def floor(self, best: float, score: Score = ACCURACY) -> float:
+        """The score to keep, where the best network found has `best`; score: how scores are told."""
+        if self.of_error:
+            return score.score(score.value(best) * (1 + self.within) if self.error is None else self.error)
         return (best if self.accuracy is None else self.accuracy) - self.within
 
-    def missed(self, accuracy: float) -> bool:
-        """Whether a network of this accuracy has not the one to keep, where that was given as a number."""
-        return self.accuracy is not None and accuracy < self.accuracy
+    def missed(self, value: float) -> bool:
+        """Whether a network of this accuracy, or error, has not the one to keep, where that was given as a number."""
+        if self.of_error:
+            return self.error is not None and value > self.error
+        return self.accuracy is not None and value < self.accuracy
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Goal:
 
     @property
     def score(self) -> str:
-        """What networks are compared by, one of SCORES: the highest is wanted, or the one to keep."""
+        """What networks are compared by, one of SCORES or 'error': the best is wanted, or the one to keep."""
         return self.cheapest.score if self.cheapest else self.maximise
 
     def excess(self, cost: Mapping[str, float]) -> dict[str, float]:
@@ -80,36 +92,70 @@ class Goal:
 
 
 EXAMPLE = "accuracy where latency<2ms and macs<5M and params<100k"
-USUAL = "accuracy>=best-0.3%"  # what 'cheapest' keeps, where nothing else is said
+# What 'cheapest' keeps, where nothing else is said; and an example of a number to keep.
+USUAL = {"accuracy": "accuracy>=best-0.3%", "error": "error<=best+3%"}
+KEPT = {"accuracy": "accuracy>=0.97", "error": "error<=3.5"}
 
 
-def parse_goal(text: str) -> Goal:
+def parse_goal(text: str | None, scored: str = "accuracy") -> Goal:
     """'accuracy where latency<2ms and params<100k' or 'macs where accuracy>=97%' -> Goal.
 
     'cheapest' is 'macs where accuracy>=best-0.3%'; balanced_accuracy and macro_f1 stand where accuracy can.
-    UnusableInput says what is not understood.
+    scored: what the task scores, 'accuracy', which stands for all of SCORES, or 'error'; of an error that is 'error
+    where latency<2ms', 'macs where error<=3.5', in the unit of the target, or 'macs where error<=best+3%', which is
+    'cheapest'. text: None: the best of what the task scores. UnusableInput says what is not understood.
     """
+    text, example = scored if text is None else text, EXAMPLE.replace("accuracy", scored)
     aim, *conditions = re.split(r"\bwhere\b", text, maxsplit=1, flags=re.IGNORECASE)
     parts = [part for part in re.split(r"\band\b|,", "".join(conditions), flags=re.IGNORECASE) if part.strip()]
     if conditions and not parts:
-        raise UnusableInput("--goal", "names no limit after 'where'", "metric<number", f"'{EXAMPLE}'")
-    wanted = [part for part in parts if _KEPT.match(part)]
+        raise UnusableInput("--goal", "names no limit after 'where'", "metric<number", f"'{example}'")
+    _refuse_other(text, scored)
+    known = ("error",) if scored == "error" else tuple(SCORES)
+    wanted = [part for part in parts if re.match(rf"\s*({'|'.join(known)})\b", part, re.IGNORECASE)]
     limits = tuple(_limit(part) for part in parts if part not in wanted)
     asked = aim.strip().lower()
-    if (score := re.sub(r"[\s-]+", "_", asked)) in SCORES:
+    if (score := re.sub(r"[\s-]+", "_", asked)) in known:
         if wanted:
-            what, fix = f"asks for {SCORES[score]}, and names one to keep", f"'macs where {score}>=0.97'"
+            fix = f"'macs where {KEPT[scored].replace('accuracy', score)}'"
+            what = f"asks for {SCORES.get(score, score)}, and names one to keep"
             raise UnusableInput("--goal", what, "the cost that is to be low", fix)
         return Goal(score, limits, text.strip())
     if asked == "cheapest":
-        asked, wanted = "macs", wanted or [USUAL]
+        asked, wanted = "macs", wanted or [USUAL[scored]]
     if (metric := ALIASES.get(asked, asked)) not in METRICS:
-        known = f"{', '.join(SCORES)}, cheapest, or one of latency, " + ", ".join(METRICS)
-        raise UnusableInput("--goal", f"asks for {aim.strip()!r}", known, f"'{EXAMPLE}'")
+        expected = f"{', '.join(known)}, cheapest, or one of latency, " + ", ".join(METRICS)
+        raise UnusableInput("--goal", f"asks for {aim.strip()!r}", expected, f"'{example}'")
     if len(wanted) != 1:
-        what = "names two accuracies to keep" if wanted else "names no accuracy to keep"
-        raise UnusableInput("--goal", what, "one, beside any limits", f"'{asked} where accuracy>=0.97'")
-    return Goal("", limits, text.strip(), _cheapest(metric, wanted[0]))
+        several = {"accuracy": "accuracies", "error": "errors"}[scored]
+        what = f"names two {several} to keep" if wanted else f"names no {scored} to keep"
+        raise UnusableInput("--goal", what, "one, beside any limits", f"'{asked} where {KEPT[scored]}'")
+    kept = {"accuracy": _cheapest, "error": _cheapest_by_error}[scored]
+    return Goal("", limits, text.strip(), kept(metric, wanted[0]))
+
+
+def _refuse_other(text: str, scored: str) -> None:
+    """UnusableInput where a goal speaks of the score of another task."""
+    if scored == "accuracy" and re.search(r"\berror\b", text, re.IGNORECASE):
+        fix = "accuracy>=... instead, or --task regress where the images have numbers"
+        raise UnusableInput("--goal", "asks for an error, and classes have an accuracy", f"'{EXAMPLE}'", fix)
+    if scored == "error" and re.search(r"accuracy\b|\bmacro[\s_-]+f1\b", text, re.IGNORECASE):
+        fix = "--goal error, or 'macs where error<=3.5', or --task classify"
+        raise UnusableInput("--goal", "asks for a score of classes, and numbers have an error", "error", fix)
+
+
+def _cheapest_by_error(metric: str, text: str) -> Cheapest:
+    """'error<=3.5', in the unit of the target, 'error<=best' or 'error<=best+3%'."""
+    found = _WANTED_ERROR.fullmatch(text)
+    number, best, more = found.groups() if found else (None, None, None)
+    number = number or "0"
+    if not best and not float(number):
+        expected = "an error in the unit of the target, or the best found and a share of it on top"
+        fix = f"'{metric} where {KEPT['error']}' or '{metric} where {USUAL['error']}'"
+        raise UnusableInput("--goal", f"says {text.strip()!r}", expected, fix)
+    if best:
+        return Cheapest(metric, None, float(more or 0) / 100, "error")
+    return Cheapest(metric, score="error", error=float(number))
 
 
 def _cheapest(metric: str, text: str) -> Cheapest:
@@ -118,12 +164,12 @@ def _cheapest(metric: str, text: str) -> Cheapest:
     score, best, minus, number, percent = found.groups() if found else ("accuracy", None, None, None, None)
     score, where, said = score.lower(), "--goal", f"says {text.strip()!r}"
     if not (number or best) or bool(best and number) != bool(minus):
-        expected, fix = "an accuracy, or the best found less a part of it", f"'{metric} where {USUAL}'"
+        expected, fix = "an accuracy, or the best found less a part of it", f"'{metric} where {USUAL['accuracy']}'"
         raise UnusableInput(where, said, expected, f"'{metric} where accuracy>=0.97' or {fix}")
     share = float(number or 0) / (100 if percent else 1)
     if share >= 1 or not (best or share):
         shown = number if not percent and not best and 1 < share < 100 else "97"
-        fix = USUAL if best else f"{score}>={shown}%"
+        fix = USUAL["accuracy"] if best else f"{score}>={shown}%"
         raise UnusableInput(where, said, "a share below 1, or a percentage below 100 %", f"'{metric} where {fix}'")
     return Cheapest(metric, None, share, score) if best else Cheapest(metric, share, score=score)
 

@@ -31,6 +31,7 @@ from convwise.core.layers import (
 )
 from convwise.core.net import INPUT, Net
 from convwise.core.reasons import Reason
+from convwise.core.score import Target
 from convwise.core.windows import same_pads
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def grow(given: Configuration) -> Grown:
     stages = 0
     while stages < given.stage_count and growing.stage(stages):
         stages += 1
-    growing.head(space.classes)
+    growing.head()
+    growing.answer(space.classes, space.target)
     return Grown(Net((*given.input_size, space.channels), tuple(growing.layers)), stages, growing.why)
 
 
@@ -211,12 +213,19 @@ class _Growing:
         )
         self.size, self.filters = (rows, columns), filters
 
-    def head(self, classes: int) -> None:
+    def head(self) -> None:
         self.put(HEADS[self.given.head](name="head"), "head", keepdims=because.A_ROW)
         if (rate := self.given.dropout) > 0:
             self.put(Dropout(rate, name="dropout"), "dropout")
-        last = Dense(classes, activation="softmax", name="classes")
-        self.put(last, because.PROBABILITIES, units=because.ONE_FOR_EACH_CLASS, use_bias=because.BIAS)
+
+    def answer(self, classes: int, target: Target | None) -> None:
+        """A probability for each class; or one number, brought to the unit of its target."""
+        if target is None:
+            last = Dense(classes, activation="softmax", name="classes")
+            self.put(last, because.PROBABILITIES, units=because.ONE_FOR_EACH_CLASS, use_bias=because.BIAS)
+            return
+        self.put(Dense(1, name="number"), because.ONE_NUMBER, use_bias=because.BIAS)
+        self.put(Rescaling(target.deviation, target.mean, name="target"), because.UNIT)
 
 
 def _pooled(growing: _Growing, name: str, filters: int, strides: int) -> None:

@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Any
 
 from convwise.core.layers import Layer, layer_from_json, layer_to_json, parameters
-from convwise.core.parameters import MOST_COUNT
 from convwise.core.problems import UnusableInput
 
 INPUT = "input"
+MOST_SIDE = 2**40  # of an input, in px and channels: more than any file holds, and still exact in every format
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -33,8 +33,8 @@ class Net:
         shape = tuple(self.input_shape)
         if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
             raise UnusableInput("input shape", f"is {self.input_shape}", "(height, width, channels), each at least 1")
-        if max(shape) > MOST_COUNT:
-            raise UnusableInput("input shape", f"is {self.input_shape}", f"at most {MOST_COUNT:,} px and channels")
+        if max(shape) > MOST_SIDE:
+            raise UnusableInput("input shape", f"is {self.input_shape}", f"at most {MOST_SIDE:,} px and channels")
         object.__setattr__(self, "input_shape", shape)
         object.__setattr__(self, "layers", tuple(_resolved(self.layers)))
 

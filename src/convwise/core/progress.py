@@ -13,7 +13,8 @@ class Live:
     """How far a training is that runs now.
 
     done: the share of this run; epochs: of it so far; accuracy: the share of the images seen since it was asked last
-    that were answered right as they were learnt from, None where that is not known yet; images_per_second: so far.
+    that were answered right as they were learnt from, None where that is not known yet, and of numbers;
+    images_per_second: so far.
     """
 
     trial: str

@@ -37,6 +37,15 @@ VARIANCE = _standing("each channel gets deviation 1 over the training images", "
 CONSTANTS = _standing("mean and variance are known before training: constants, not weights", "Keras guide")
 ONE_FOR_EACH_CLASS = _standing("one output for each class", "softmax regression, Bridle 1990", "classes")
 PROBABILITIES = _standing("softmax makes the outputs probabilities that add up to 1", "Bridle 1990")
+ONE_NUMBER = _standing(
+    "one output for the number, as it is: what is learnt has mean 0 and deviation 1", "linear regression"
+)
+UNIT = _standing(
+    "what is learnt has mean 0 and deviation 1; this brings it back to the unit of the target, so that exports answer "
+    "in it",
+    "LeCun et al. 1998, on inputs",
+    "target",
+)
 A_ROW = _standing("the last layer reads a row of numbers, not a map", "Keras guide")
 WHOLE_WINDOWS = _standing(
     "each window lies wholly inside the map, so no border is made up; an odd last row or column is left out",

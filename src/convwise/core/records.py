@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,7 @@ from convwise.core.net import Net
 from convwise.core.reasons import Reason as Reason
 from convwise.core.reasons import TrialsWord as TrialsWord
 from convwise.core.recipe import Recipe as Recipe
+from convwise.core.score import ACCURACY, Score, Target, score_of
 from convwise.core.shown import Screen, Shown, plain
 from convwise.core.space import Space
 from convwise.core.text import number, short, times
@@ -55,8 +57,8 @@ class Fingerprint(Shown):
     """What a set of images is like: facts about the files, and measures of the pixels.
 
     suspects: the images whose labels the others speak against, the most doubtful first, of `looked_at`;
-    shape: (height, width, channels) of the images as read; classes: name -> train images;
-    input_shape: the proposed network input; input_reason: why.
+    shape: (height, width, channels) of the images as read; classes: name -> train images, none where the images
+    have numbers; input_shape: the proposed network input; input_reason: why; target: the numbers.
     """
 
     shape: tuple[int, int, int]
@@ -70,6 +72,7 @@ class Fingerprint(Shown):
     seconds: float = 0.0
     suspects: tuple[Suspect, ...] = ()
     looked_at: int = 0
+    target: Target | None = None
 
     def __getitem__(self, name: str) -> float:
         """The value of the measure called `name`; KeyError where it was not taken."""
@@ -85,12 +88,19 @@ class Fingerprint(Shown):
     def __contains__(self, name: object) -> bool:
         return any(measure.name == name for measure in self.measures)
 
+    @property
+    def answers(self) -> str:
+        """What the images tell, in words: 'in 10 classes', or 'angle from 0 to 359'."""
+        if (target := self.target) is None:
+            return f"in {len(self.classes)} classes"
+        return f"{target.name} from {number(target.low)} to {number(target.high)}"
+
     def screen(self) -> Screen:
         """The counts, the proposed input, and a row for each measure."""
         rows = [(m.name, f"{number(m.value)} {m.unit}", m.meaning) for m in self.measures]
         proposed = f"Proposed input {times(self.input_shape)}: {self.input_reason}"
         return Screen(
-            f"{self.images:,} images of {times(self.shape)} px to learn from, in {len(self.classes)} classes",
+            f"{self.images:,} images of {times(self.shape)} px to learn from, {self.answers}",
             (proposed,),
             ("measure", "value", "meaning"),
             rows,
@@ -109,7 +119,7 @@ class Trial:
     span: which share of the learning-rate schedule the run covers, (0, 1) for all of it: a trial
     that is to be continued covers the beginning, the one that resumes it the rest.
     teacher: the id of the trial whose answers it learns from, beside the labels, or ''.
-    score: what its answers are scored by, as goal.SCORES names it.
+    score: what its answers are scored by, as score.SCORES names it, or 'error'.
     """
 
     id: str
@@ -172,12 +182,13 @@ class Result:
 
     One that was brought to an early end is 'done', with INTERRUPTED as its reason, and its span ends at 1.
 
-    score: on the validation part, what the trial is scored by (None where it failed or part is 'all'); correct: one
-    '0' or '1' per validation example, in their order; weighed: what each example adds to the score where `correct` does
-    not say it: where the goal counts classes alike; cost: params, macs, activation_bytes, and
-    latency_ms where measured; reason: why it failed. mirrored: of a net that was not trained on mirrored
-    images, its answers on some validation examples as they are, then on the same ones mirrored. host: what the
-    machine is called that it ran on.
+    score: the mean of its outcomes on the validation part, of what the trial is scored by (None where it failed or part
+    is 'all'; see core/score.py); correct: of classes, one '0' or '1' per validation example, in their order; weighed:
+    what each example adds to the score where `correct` does not say it: where the goal counts classes alike; errors:
+    of numbers, one absolute error each, in the target's unit; cost: params, macs, activation_bytes, and latency_ms
+    where measured; reason: why it failed. mirrored, mirrored_errors: of a net that was not trained on mirrored images,
+    the same as `correct` or `errors` of some validation examples as they are, then of the same ones mirrored. host:
+    what the machine is called that it ran on.
     """
 
     trial: Trial
@@ -193,11 +204,28 @@ class Result:
     mirrored: str = ""
     host: str = ""
     weighed: tuple[float, ...] = ()
+    errors: tuple[float, ...] = ()
+    mirrored_errors: tuple[float, ...] = ()
 
     @property
+    def told(self) -> str:
+        """Its score, as people read it."""
+        return score_of(self.trial.net, self.trial.score).told(self.score)
+
+    @cached_property
     def outcomes(self) -> tuple[float, ...]:
         """One for each validation example, the higher the better: its score is their mean."""
-        return self.weighed or tuple(float(each == "1") for each in self.correct)
+        return self.weighed or self._outcomes(self.correct, self.errors)
+
+    @property
+    def views(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Outcomes of some validation examples as they are, and of the same ones mirrored; of classes 1 or 0."""
+        both = self._outcomes(self.mirrored, self.mirrored_errors)
+        return both[: len(both) // 2], both[len(both) // 2 :]
+
+    def _outcomes(self, correct: str, errors: Sequence[float]) -> tuple[float, ...]:
+        score = score_of(self.trial.net)
+        return tuple(float(each == "1") for each in correct) or tuple(map(score.score, errors))
 
 
 ASKED = ("kernel_size", "filters", "strides", "padding", "activation")  # parameters that people ask about
@@ -262,8 +290,8 @@ def described(sample: Draft, input_shape: Sequence[int]) -> str:
 class Effect:
     """The measured effect of one change of one parameter, with its 95 % interval.
 
-    accuracy_change, low, high: in accuracy (0.01 is one point); time_ratio: seconds per image
-    after / before; runs: how many trials the estimate rests on; seconds: of training of each of
+    accuracy_change, low, high: of the score (0.01 is one point of accuracy); score: how it is told; time_ratio: seconds
+    per image after / before; runs: how many trials the estimate rests on; seconds: of training of each of
     them, the horizon that the effect was measured at (0 where epochs were counted); p: of a change as
     large by chance alone; p_same: of one as small although the truth is a whole point; expected:
     the change to expect of it again, where several effects were told together. Of a part of a
@@ -286,6 +314,17 @@ class Effect:
     expected: float | None = None
     expected_low: float | None = None
     expected_high: float | None = None
+    score: Score = ACCURACY
+
+    @property
+    def moved(self) -> str:
+        """What it changes, with its unit: '+2.1 points' of accuracy, '-0.31' of an error."""
+        return self.score.moved(self.accuracy_change) + self.score.unit
+
+    @property
+    def span(self) -> str:
+        """The 95 % interval of that: '+0.4 to +3.8'."""
+        return self.score.span(self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from convwise.core.goal import Goal
 from convwise.core.net import Net
 from convwise.core.problems import Infeasible
 from convwise.core.recipe import Recipe
+from convwise.core.score import Target
 from convwise.core.text import parse_size
 
 WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -68,7 +69,7 @@ class LatencyModel:
 
 @dataclass(frozen=True)
 class Space:
-    """Named choices over images of `channels` and `classes`.
+    """Named choices over images of `channels` and `classes`, or over images with numbers: target.
 
     mean, variance: per channel, of pixels / 255, for the net's own Normalization layer.
     recipe: how nets are trained, apart from what a configuration says of it.
@@ -84,6 +85,7 @@ class Space:
     latency: LatencyModel | None = None
     defaults: Draft = field(default_factory=dict)
     recipe: Recipe = Recipe()
+    target: Target | None = None
 
     def __getitem__(self, name: str) -> Choice:
         return next(choice for choice in self.choices if choice.name == name)

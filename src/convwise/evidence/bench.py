@@ -14,6 +14,7 @@ import numpy as np
 from convwise.advice.advising import advise
 from convwise.advice.fingerprint import look
 from convwise.advice.recipes import shift_px
+from convwise.advice.target import target_of
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import Goal
@@ -21,10 +22,10 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress
 from convwise.core.records import Pace, Recipe, Trial
+from convwise.core.task import task_of
 from convwise.core.text import parse_size, times
 from convwise.evidence.experiment import (
     NO_TIME,
-    TASK,
     Base,
     Bench,
     Edit,
@@ -58,8 +59,9 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
                record: Record | None = None) -> Found:  # fmt: skip
     """The measured effect of each edit of `base` on `images`, in a temporary folder, by workers of its own.
 
-    The nets get an output for each class, and scaling in front where they have none. UnusableInput,
-    ShapeError or Unsupported where the base cannot be trained on such images; TooShort as in `experiment`.
+    The nets get an output for each class, or one for a number, and scaling in front where they have none.
+    UnusableInput, ShapeError or Unsupported where the base cannot be trained on such images; TooShort as in
+    `experiment`.
     """
     channels = base.net.input_shape[2]
     scale = _scale(images, channels)
@@ -111,7 +113,8 @@ def _prepared(net: Net, images: Images, scale: Scale, channels: int | None = Non
     if channels and net.input_shape[2] != channels:
         expected = f"{channels}, as the network does"
         raise UnusableInput("the edited network", f"reads {net.input_shape[2]} channels", expected)
-    found = fitted(net, len(images.classes), *scale)
+    target = target_of(images.number, images.train.labels) if images.number else None
+    found = fitted(net, len(images.classes), *scale, target)
     format_module("torch").build(found.net, logits=True)
     return found
 
@@ -135,7 +138,7 @@ def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, lab
     workers, nets = lab.host.workers, [base.net, *(edit.net for edit in edits)]
     with (
         tempfile.TemporaryDirectory(prefix="convwise-") as name,
-        closing(lab.start(Path(name), TASK, workers)) as runner,
+        closing(lab.start(Path(name), task_of(images.target), workers)) as runner,
     ):
         left = max(lab.clock.left, 0.0)
         lab.watcher(Progress("measure", 0, 0, None, left, "finding out how fast training is here"))
@@ -189,7 +192,8 @@ def _bench(store: _Store, runner: Runner, workers: int, pace: Pace, lab: Lab, sl
         scored = valid + train.CURVE_POINTS * min(valid, train.CURVE_IMAGES)
     some = replace(store, most=(min(len(store.images.train), room), min(valid, room)))
     labels = _chosen(store.images.valid, some.most[1], np.random.default_rng(store.seed)).labels
-    return Bench(store.folder, runner, workers, pace, some.most[0], labels, some, lab.clock, lab.watcher)
+    task = task_of(store.images.target)
+    return Bench(store.folder, runner, workers, pace, some.most[0], labels, some, lab.clock, lab.watcher, task)
 
 
 def _seconds(net: Net, pace: Pace) -> float:
@@ -215,11 +219,12 @@ def _advised(images: Images, pace: Pace, terms: Terms, clock: Clock, net: Net) -
 
     The optimizer is AdamW: Muon, whitening and identity start are for nets that the Space grows.
     """
-    facts = look(images.train, images.classes, seed=terms.seed, budget=clock.budget)
+    facts = look(images.train, images.classes, seed=terms.seed, budget=clock.budget, number=images.number)
     advised = advise(facts, Goal(), pace, clock.budget, 1).recipe
     shift = shift_px(net.input_shape[:2])
     batch = min(advised.batch_size, 128)
-    return Recipe(batch_size=batch, shift_px=shift, class_weights=advised.class_weights)
+    smoothing = min(advised.label_smoothing, Recipe.label_smoothing)  # none of a number
+    return Recipe(batch_size=batch, shift_px=shift, label_smoothing=smoothing, class_weights=advised.class_weights)
 
 
 def in_memory(recipe: Recipe, nets: Sequence[Net]) -> tuple[Recipe, tuple[str, ...]]:

@@ -1,10 +1,10 @@
 """Paired trainings -> Effect: what one change is worth, with an interval and a word for it.
 
-Accuracies are shares (0.01 is one point), variances their squares. A run is one training; it
-answers every validation example right or wrong. Two runs of the same net differ for two reasons:
-examples near the border flip, each by itself, and the whole run comes out a little better or worse.
-The spread over the examples of a paired change holds the first already (McNemar 1947); only the
-second, the run variance, has to be added to it.
+Scores are as in core/score.py (0.01 is one point of accuracy, or a hundredth of a target's deviation),
+variances their squares. A run is one training; it answers every validation example right or wrong, or
+with an error. Two runs of the same net differ for two reasons: examples near the border flip, each by
+itself, and the whole run comes out a little better or worse. The spread over the examples of a paired
+change holds the first already (McNemar 1947); only the second, the run variance, has to be added to it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from scipy import special
 
 from convwise.core.records import Effect, Result, VerdictWord
+from convwise.core.score import score_of
 from convwise.evidence.paired import known_run_variance
 
 INDIFFERENT = 0.01  # accuracy: a change surely smaller than one point is 'no difference'
@@ -113,7 +114,8 @@ def effect_of(
     seen = np.array([[_right(run) for run in pair] for pair in pairs])  # (pairs, 2, examples)
     changes = (seen[:, 1] - seen[:, 0]).mean(0)
     flip = float((seen**2).sum() / (np.abs(seen).sum() or 1))  # the size of one: 1 for answers that are right or wrong
-    change, examples = float(changes.mean()), _over_examples(changes, flip, len(pairs))
+    score = score_of(pairs[0][0].trial.net, pairs[0][0].trial.score)
+    change, examples = float(changes.mean()), _over_examples(changes, flip, 0 if score.is_error else len(pairs))
     between = 2 * runs.variance / len(pairs)
     error = sqrt(examples + between)
     freedom = _satterthwaite((examples, max(len(changes) - 1, 1)), (between, runs.freedom))
@@ -133,15 +135,19 @@ def effect_of(
         seconds=pairs[0][0].trial.seconds or 0.0,
         p=p,
         p_same=p_same,
+        score=score,
     )
 
 
 def _over_examples(changes: np.ndarray, flip: float, pairs: int) -> float:
-    """The variance of the mean change over the examples, with one flip more, of this size, than was seen.
+    """The variance of the mean change over the examples, of classes with one flip more, of this size, than was seen.
 
     Few flips, or none, would claim too much: half a pair is added to each cell of McNemar's table
-    (Agresti & Min, Statistics in Medicine 2005), here shared out over the pairs of trainings.
+    (Agresti & Min, Statistics in Medicine 2005), here shared out over the pairs of trainings. pairs: 0 for errors,
+    which differ for every example.
     """
+    if not pairs:
+        return max(float(changes.var(ddof=1)) / len(changes), 1e-12) if len(changes) > 1 else inf
     n = len(changes) + 2
     squares = float((changes**2).sum()) + flip**2 / pairs
     return (squares / n - (float(changes.sum()) / n) ** 2) / n

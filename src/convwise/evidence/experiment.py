@@ -18,18 +18,17 @@ import numpy as np
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock, duration
 from convwise.core.configuration import Draft
-from convwise.core.intervals import wilson
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Effect, Pace, Recipe, Result, Trial
+from convwise.core.score import ACCURACY, Score, score_of
 from convwise.core.text import times
 from convwise.evidence.effects import repeated_effect
 from convwise.training import train
 from convwise.training.runners import Runner
 from convwise.training.tasks import TASKS
 
-TASK = "classify"
 LEAST_SECONDS, LEAST_STEPS = 2.0, 8  # of one training
 FAIR_SECONDS, FAIR_EPOCHS = 10.0, 5.0  # of one training, whichever is less, before another edit gets time
 FEW_SEEDS, MOST_SEEDS = 2, 10  # pairs of trainings for each edit: where the time is short, and where it is not
@@ -96,7 +95,7 @@ class Bench:
     folder: where `runner` and its `workers` find the stored parts and leave weights (train.run); ensure:
     stores both parts at an input size 'HxW' there, where they are not yet; pace: seconds of one training
     image, all workers busy; train: images in the stored train part; labels: of the stored valid
-    part, int64 (n,); clock: the budget of everything; watcher: hears how far the trainings are.
+    part, (n,); clock: the budget of everything; watcher: hears how far the trainings are; task: what is learnt.
     """
 
     folder: Path
@@ -108,6 +107,7 @@ class Bench:
     ensure: Callable[[str], None]
     clock: Clock
     watcher: Watcher = quiet
+    task: str = "classify"
 
 
 class Record(Protocol):
@@ -142,15 +142,16 @@ class Measured:
         notes = "; ".join(self.notes)
         if (effect := self.effect) is None:
             return f"not measured: {notes}"
-        change, low, high = (100 * n for n in (effect.accuracy_change, effect.low, effect.high))
-        told = f"measured: {change:+.1f} points ({low:.1f} to {high:.1f}) after {effect.seconds:g} s of training, "
+        low, high = sorted(map(effect.score.change, (effect.low, effect.high)))
+        within = f"{effect.span}" if effect.score.is_error else f"{100 * low:.1f} to {100 * high:.1f}"
+        told = f"measured: {effect.moved} ({within}) after {effect.seconds:g} s of training, "
         told += f"{effect.verdict}; a step takes {effect.time_ratio:.2f} of the time"
         return told + (f" ({notes})" if notes else "")
 
 
 @dataclass(frozen=True)
 class Found:
-    """Every edit in the order given, and the accuracy of the base on the validation images.
+    """Every edit in the order given, and the accuracy of the base on the validation images, or its error: see score.
 
     seconds: of each training; notes: what to know of all of them.
     """
@@ -160,6 +161,7 @@ class Found:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    score: Score = ACCURACY
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -324,7 +326,7 @@ class _Run:
         """Results of the record that can be used again."""
         for result in self.record.results:
             ours = result.trial.id.startswith(f"{self.terms.name}-") and result.status == "done"
-            if ours and len(result.correct) == len(self.bench.labels) and result.trial.seed >= 1000 * self.terms.seed:
+            if ours and len(result.outcomes) == len(self.bench.labels) and result.trial.seed >= 1000 * self.terms.seed:
                 yield result
 
     def continued(self, plan: _Plan) -> _Plan:
@@ -434,8 +436,9 @@ class _Run:
         if plan:
             self.notes.append(f"{plan.seconds:g} s for each training, {len(self.bench.labels)} validation images")
         measured = tuple(self.measured(number) for number in range(1, len(self.edits) + 1))
-        accuracy = float(np.mean(alone)) if alone else None
-        return Found(measured, accuracy, plan.seconds if plan else 0.0, tuple(self.notes), self.interrupted)
+        score = score_of(self.base.net)
+        accuracy = score.value(float(np.mean(alone))) if alone else None
+        return Found(measured, accuracy, plan.seconds if plan else 0.0, tuple(self.notes), self.interrupted, score)
 
     def measured(self, number: int) -> Measured:
         """What became of one edit, from the pairs of which both trainings ended."""
@@ -451,7 +454,8 @@ class _Run:
         effect = repeated_effect(edit.parameter, (edit.before, edit.after), pairs)
         effect = replace(effect, seconds=pairs[0][0].trial.seconds or 0.0)
         if not any(self.learnt([pair[side] for pair in pairs]) for side in (0, 1)):
-            notes += ("neither network beats always answering the largest class: give more time",)
+            nothing = score_of(self.base.net).nothing.replace("always", "always answering")
+            notes += (f"neither network beats {nothing}: give more time",)
             effect = replace(effect, verdict="not resolved")
         return Measured(edit, effect, notes)
 
@@ -466,9 +470,8 @@ class _Run:
 
     def learnt(self, runs: Sequence[Result]) -> bool:
         """Whether the runs together surely beat the answer that needs no image."""
-        answers = "".join(run.correct for run in runs)
-        right = round(answers.count("1") / len(runs))
-        return wilson(right, len(runs[0].correct))[0] > TASKS[TASK].baseline(np.asarray(self.bench.labels))
+        outcomes = [np.array(run.errors or run.outcomes) for run in runs]
+        return TASKS[self.bench.task].learns(outcomes, np.asarray(self.bench.labels))
 
 
 def _rounded(seconds: float) -> float:

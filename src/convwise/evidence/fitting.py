@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from convwise.core.layers import (
 )
 from convwise.core.net import INPUT, Net, fresh
 from convwise.core.problems import UnusableInput
+from convwise.core.score import Target, number_of
 
 # Layers between the one that makes a net's numbers and its end: they keep how many there are.
 _AFTER = (Activation, AdaptiveAveragePooling2D, AdaptiveMaxPooling2D, AlphaDropout, Dropout, Flatten, GaussianDropout,
@@ -44,8 +45,9 @@ class Fitted:
     notes: tuple[str, ...] = ()
 
 
-def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[float]) -> Fitted:
-    """`net` with `classes` outputs, over raw pixels 0 to 255.
+def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[float],
+           target: Target | None = None) -> Fitted:  # fmt: skip
+    """`net` with `classes` outputs, or one for a number: target, over raw pixels 0 to 255.
 
     mean, variance: of pixels / 255, one for each of the net's input channels; they are put in front
     where the net has no scaling of its own. The layer that makes the last numbers (a Dense, or a 1x1
@@ -58,8 +60,8 @@ def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[flo
     shape = _end(net)
     if len(shape) != 1:
         raise UnusableInput("the network", f"ends in a map of {shape}", "one number for each class", "give it a head")
-    headed, notes = _headed(net, shape[0], classes)
-    if _end(headed) != (classes,):
+    headed, notes = _headed(net, shape[0], classes) if target is None else _numbered(net, shape[0], target)
+    if _end(headed) != (classes if target is None else 1,):
         raise UnusableInput("the network", f"has {_end(headed)} outputs", f"{classes}, one for each class")
     scaled, more = _scaled(headed, mean, variance)
     return Fitted(scaled, (*notes, *more))
@@ -85,6 +87,40 @@ def _headed(net: Net, units: int, classes: int) -> tuple[Net, list[str]]:
         notes.append("its last activation is softmax instead of sigmoid: each image has one class")
     changed = {layer.name: _resized(layer, units, classes) for layer in tail}
     return Net(net.input_shape, tuple(changed.get(layer.name, layer) for layer in net.layers)), notes
+
+
+def _numbered(net: Net, units: int, target: Target) -> tuple[Net, list[str]]:
+    """The net with one output, linear and in the unit of the target; one that ends so already stays as it is."""
+    if number_of(net):
+        return net, []
+    tail = list(_tail(net))
+    head = tail[-1] if tail and isinstance(tail[-1], Dense) else None
+    after = {layer.name for layer in tail if layer is not head and (head or isinstance(layer, Activation))}
+    layers = [layer for layer in net.layers if layer.name not in after]
+    if head:
+        number: Layer = replace(head, units=1, activation="linear", shares="")
+        layers = [number if layer is head else layer for layer in layers]
+        notes = [f"{head.name} has one output instead of {units}, without an activation: the number"]
+    else:
+        number = Dense(1, name=fresh("number", {layer.name for layer in net.layers}), inputs=(_before(net, after),))
+        layers.append(number)
+        notes = ["a Dense with one output was put at its end, for the number"]
+    name = fresh("target", {layer.name for layer in net.layers})
+    layers.append(Rescaling(target.deviation, target.mean, name=name, inputs=(number.name,)))
+    return Net(net.input_shape, tuple(_skipping(net, layer, after) for layer in layers)), notes
+
+
+def _before(net: Net, after: Container[str], name: str = "") -> str:
+    """The layer whose numbers the one called `name`, or the net, gives, where those in `after` are left out."""
+    name = name or net.layers[-1].name
+    while name in after:
+        name = net[name].inputs[0]
+    return name
+
+
+def _skipping(net: Net, layer: Layer, after: Container[str]) -> Layer:
+    """A layer that reads none of those that are left out."""
+    return replace(layer, inputs=tuple(_before(net, after, name) for name in layer.inputs))
 
 
 def _tail(net: Net) -> Iterator[Layer]:

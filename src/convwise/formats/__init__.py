@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, ExportMismatch, UnusableInput
+from convwise.core.score import resolution
 from convwise.formats.written import Beside
 
 if TYPE_CHECKING:  # `layer` writes its source lines without them, and answers sooner
@@ -43,7 +44,6 @@ FORMATS: dict[str, Format] = {
     "json": Format("convwise.formats.json", ("net.json",)),
 }
 WRITTEN = tuple(file for row in FORMATS.values() for file in row.files)
-TOLERANCE = 1e-3  # largest difference of a probability between a framework's forward and ours
 
 
 def format_module(name: str) -> ModuleType:
@@ -58,7 +58,7 @@ def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str]
     """Write the net in every format, checked on pixels (n, height, width, channels).
 
     beside: what is told beside it, in sources and metadata. Returns the largest absolute difference to
-    ours per format. ExportMismatch, and no file written, where one exceeds TOLERANCE; Unsupported where
+    ours per format. ExportMismatch, and no file written, where one exceeds `resolution`; Unsupported where
     a format lacks a layer.
     """
     target, content = Path(folder), (net, weights, classes, beside or Beside())
@@ -115,9 +115,9 @@ def _checked(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str]
         what, fix = f"cannot be written ({error})", "make room there, and run the same command again"
         raise ExportMismatch(f"{form} export", what, f"a model in {folder.parent}", fix) from error
     difference = max((_difference(given, expected) for given in _answers(form, folder, pixels)), default=0.0)
-    if not difference <= TOLERANCE:  # not a number is a mismatch as well
-        what = f"gives probabilities that differ by {difference:.3g} from the trained net"
-        raise ExportMismatch(f"{form} export", what, f"at most {TOLERANCE:g}", "report this net (net.json) as a bug")
+    if not difference <= (most := resolution(content[0])):  # not a number is a mismatch as well
+        what = f"gives answers that differ by {difference:.3g} from the trained net"
+        raise ExportMismatch(f"{form} export", what, f"at most {most:g}", "report this net (net.json) as a bug")
     return difference
 
 

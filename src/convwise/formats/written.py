@@ -5,9 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from convwise.core.net import Net
+from convwise.core.score import number_of
+from convwise.formats.lowering.calls import literal
 
 # The same step as convwise.images.decode: load_image, then resize. Tests hold the two together.
 _PREPARE = '''
@@ -35,21 +37,50 @@ def prepare(picture):
 
 
 # What a source does as a program.
-MAIN = """if __name__ == "__main__":
+_MAIN = """if __name__ == "__main__":
     import sys
 
     names = sys.argv[1:] or sys.exit(__doc__)
     network = load()
     for name in names:
         answer = predict(name, network)
-        best = int(answer.argmax())
+"""
+_BEST = """        best = int(answer.argmax())
         print(CLASSES[best] if CLASSES else best, f"{float(answer[best]):.2f}")
+"""
+_NUMBER = """        print(f"{float(answer[0]):.6g}")
 """
 
 
-def reads_pictures(net: Net) -> bool:
-    """Whether a picture can be made its input: 1 or 3 channels."""
-    return net.input_shape[2] in (1, 3)
+class Answer(NamedTuple):
+    """What a net answers of a picture: what that is, what a source prints of it and gives, and its last lines."""
+
+    output: str
+    prints: str
+    gives: str
+    main: str
+
+
+PROBABILITIES = Answer(
+    "class probabilities", "prints the most probable class", "one number for each of CLASSES", _MAIN + _BEST
+)
+NUMBER = Answer("the number called TARGET", "prints the number", "an array of one number, TARGET", _MAIN + _NUMBER)
+
+
+def answer_of(net: Net) -> Answer | None:
+    """What a net answers of a picture; None where it says neither classes nor one number, or reads no picture."""
+    if net.input_shape[2] not in (1, 3):
+        return None
+    if number_of(net):
+        return NUMBER
+    return PROBABILITIES if getattr(net.layers[-1], "activation", "") == "softmax" else None
+
+
+def named(net: Net, classes: Sequence[str]) -> str:
+    """The line of a source that names what the net answers."""
+    if number_of(net):
+        return f"TARGET = {literal(classes[0] if classes else 'number')}"
+    return f"CLASSES = {literal(list(classes))}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +121,7 @@ def about(net: Net, classes: Sequence[str], beside: Beside = NOTHING) -> dict[st
     return {
         **asdict(beside),
         "net": net.to_json(),
-        "classes": list(classes),
+        "classes": list(classes),  # of a number: what it is called
         "input_shape": net.input_shape,
         "preparation": preparation(net),
     }

@@ -9,32 +9,31 @@ are told.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.goal import UNEVEN
 from convwise.core.problems import Problem, UnusableInput
-from convwise.images import files, giveaways, near, sources, stack
+from convwise.core.task import Reads
+from convwise.images import files, near, sources, stack
 from convwise.images.decode import Pixels, has_wide, load_image, resize
 from convwise.images.labelling import Picture, pictures
 from convwise.images.near import Pair
 from convwise.images.parts import Part, Sealed, file_of
 from convwise.images.sampling import Seen, sampled
 from convwise.images.scale import Scale
-from convwise.images.sources.found import counted
+from convwise.images.sources.found import counted, some
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
 from convwise.images.stack import Stack
 from convwise.images.store import Store
+from convwise.images.targets import SIDES, TARGETS, Learnt, Target
 
 __all__ = [
     "Images", "Pair", "Part", "Picture", "Scale", "Sealed", "Seen", "Within", "has_wide", "load_image",
@@ -45,8 +44,7 @@ TEST_SHARE = 0.2
 ENDED = "read.txt"  # beside the pixels: how many files were read, where that took too long
 MOST_VALID = 10_000
 MOST_SHOWN = 24  # pairs of near duplicates that are kept as pictures
-FEW = 10  # a class with fewer train images is called small
-Labels = NDArray[np.int64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class Within:
 class Images:
     """A set of images, ready to learn from.
 
-    near: some pairs of near duplicates as pictures, those in two parts first, then those of two classes.
+    classes: none where the images have numbers, which are called `number`; near: some pairs of near duplicates as
+    pictures, those in two parts first, then those of two classes.
     test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
     images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
     whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
@@ -87,6 +86,12 @@ class Images:
     base_shape: tuple[int, int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     near: tuple[Pair, ...] = ()
+    number: str = ""
+
+    @property
+    def target(self) -> Reads:
+        """What each image tells: a 'label', or a 'number'."""
+        return "number" if self.number else "label"
 
     def unsealed(self) -> Part:
         """Train and valid together, in this order, for the final training."""
@@ -121,12 +126,15 @@ class Images:
         return [f"{self.source}: read as: {self.facts['read_as']}", *warnings]
 
     def counts(self) -> list[int]:
-        """Train images of each class; where `look` read a part, how many a study of this budget would have, about."""
-        read = np.bincount(self.train.labels, minlength=len(self.classes))
+        """Train images of each class, or all where they have numbers.
+
+        Where `look` read a part: how many a study of this budget would have, about.
+        """
+        read = [len(self.train)] if self.number else np.bincount(self.train.labels, minlength=len(self.classes))
         if not (seen := self.facts.get("seen")) or seen["read"] == seen["affordable"]:
             return [int(n) for n in read]
-        listed = [seen["classes"].get(name, 0) for name in self.classes]
-        share = read.sum() / seen["read"] * seen["affordable"] / max(sum(listed), 1)
+        listed = [seen["classes"].get(name, 0) for name in self.classes] or [seen["listed"]]
+        share = sum(read) / seen["read"] * seen["affordable"] / max(sum(listed), 1)
         return [max(round(n * share), int(few)) for n, few in zip(listed, read, strict=True)]
 
     def content(self) -> str:
@@ -157,16 +165,19 @@ def read(
     seals nothing, and an own test part is then left aside, unread. valid: the share of what is
     not sealed, at most 10,000 images, where there is no own valid part. seed: of both draws.
     cache: a folder for the pixels, which are then mapped from there. limit_px: the longer side
-    of the base size is at most this. how: classes_from, skip_empty_classes, follow_links, as in Reading.
+    of the base size is at most this. how: target, classes_from, skip_empty_classes, follow_links, as in Reading.
     """
     share, valid, reading = _share(test), _fraction("valid", valid), sources.Reading(**how)
+    target = TARGETS[reading.target]
     found = sources.find(source, reading)
     try:
         if share == 0:
             found = _without_test(found)
-        _check_found(found, reading)
+        target.check_found(found, reading)
         most = within.most and within.most / _train_share(found, share, valid)
-        sample, store = sampled(found, seed, within.budget, most), Store.usual(within.cache_size)
+        alike = target.strata(np.array([item.label for item in found.items])).tolist()
+        sample = sampled(found, alike, seed, within.budget, most, named=reading.target == "label")
+        store = Store.usual(within.cache_size)
         found, ended = sample.found, cache and cache / ENDED
         order = sample.order.tolist()
         if ended and ended.exists():  # this study has begun with so many
@@ -179,16 +190,16 @@ def read(
             ended.write_text(str(count))
         seen = sample.seen(count, late)
         found = replace(found, items=tuple(found.items[row] for row in sorted(order[:count])))
-        learnt = set(np.unique(everything.labels[everything.parts == TRAIN]).tolist())
-        empty = _check_empty(found, learnt, reading, everything.unreadable)
-        images = _images(found.name, everything, share, valid, seed, cache)
+        empty, learnt = target.check_decoded(found, everything, reading), target.learnt(everything, found)
+        images = _images(found.name, everything, target, learnt, (share, valid), seed, cache)
         store.release()
     except BaseException:
         found.close()
         raise
     if not everything.origins:
         found.close()
-    told: dict[str, Any] = {"read_as": _read_as(images, everything, found.roles, seen), "reading": asdict(reading)}
+    read_as = _read_as(images, everything, target.said(learnt, learnt.labels), found.roles, seen)
+    told: dict[str, Any] = {"read_as": read_as, "reading": asdict(reading)}
     if seen:
         told |= {"seen": asdict(seen), "budget": within.budget}
         empty.append(seen.problem(found.name))
@@ -202,20 +213,19 @@ def _train_share(found: sources.Found, share: float, valid: float) -> float:
     return max(mine * (1 if parts["test"] else 1 - share) * (1 if parts["valid"] else 1 - valid), 1e-3)
 
 
-def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cache: Path | None) -> Images:
-    classes = tuple(sorted(np.unique(all_.labels[all_.parts == TRAIN]).tolist(), key=_order))
-    labels = _codes(all_.labels, classes)
-    known = labels >= 0
+def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tuple[float, float], seed: int,
+            cache: Path | None) -> Images:  # fmt: skip
+    (share, valid), labels, known = shares, learnt.labels, learnt.known
     # What is dropped for its class shall not make others look like copies: each gets a group of its own.
     alone = len(known) + np.arange(len(known))
-    lost = leaks(labels, all_.parts, np.where(known, all_.groups, alone))
+    lost = leaks(learnt.codes, all_.parts, np.where(known, all_.groups, alone))
     kept = np.flatnonzero(known & ~lost.any)
     own = {code: bool((all_.parts[kept] == code).any()) for code in (VALID, TEST)}
-    _check_classes(where, classes, labels[kept], all_.parts[kept], all_.groups[kept], lost)
+    target.check(where, learnt, kept, all_.parts[kept], all_.groups[kept], lost)
     pairs = near.near(all_.pixels, kept)
     pairs = pairs[all_.groups[kept[pairs[:, 0]]] != all_.groups[kept[pairs[:, 1]]]]
     together = near.joined(all_.groups[kept], pairs)
-    sides = _sides(labels[kept], all_.parts[kept], together, own, share, valid, seed)
+    sides = _sides(target.strata(labels[kept]), all_.parts[kept], together, own, share, valid, seed)
     twins = _twins(all_, kept[pairs], sides[pairs])
     _check_sides(where, sides, own, share)
     parts = {code: _part(all_, labels, kept[sides == code], cache, name) for code, name in SIDES.items()}
@@ -223,15 +233,14 @@ def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cach
         *_unreadable(where, all_),
         *all_.problems,
         *_sizes(where, all_),
-        *_unknown_classes(where, all_, known),
-        *_leaked(where, all_, labels, lost),
-        *_nearly(where, twins),
-        *_given_away(where, all_, labels, kept, sides, classes),
-        *_balance(where, classes, parts, share),
+        *_leaked(where, all_, lost),
+        *_nearly(where, twins, bool(learnt.classes)),
+        *target.problems(where, all_, learnt, parts, kept[sides == TRAIN], bool(share)),
     )
     return Images(
         source=where,
-        classes=classes,
+        classes=learnt.classes,
+        number=learnt.number,
         train=parts[TRAIN],
         valid=parts[VALID],
         test=Sealed(parts[TEST]) if share else None,
@@ -240,9 +249,6 @@ def _images(where: str, all_: Stack, share: float, valid: float, seed: int, cach
         facts={**_facts(all_, own, dropped=len(all_.labels) - len(kept)), "near_duplicates": len(pairs)},
         near=tuple(pair.kept() for pair in twins[:MOST_SHOWN]),
     )
-
-
-SIDES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
 def _share(test: float | Literal["none"] | None) -> float:
@@ -266,56 +272,7 @@ def _without_test(found: sources.Found) -> sources.Found:
     return replace(found, items=items, blocks=blocks, problems=problems)
 
 
-def _order(name: str) -> tuple[int, float, str]:
-    """Numbers by value, before words."""
-    number = re.fullmatch(r"-?\d+(\.\d+)?", name)
-    return (0, float(name), name) if number else (1, 0.0, name)
-
-
-def _codes(names: NDArray[np.str_], classes: Sequence[str]) -> Labels:
-    """The index of each name in classes, -1 where it is none of them."""
-    distinct, which = np.unique(names, return_inverse=True)
-    index = {name: code for code, name in enumerate(classes)}
-    return np.array([index.get(name, -1) for name in distinct.tolist()], np.int64)[which]
-
-
-def _check_found(found: sources.Found, reading: sources.Reading) -> None:
-    """Refuse a class without any file, and a single class, before anything is decoded."""
-    names = {item.label for item in found.items if item.part in ("train", None)}
-    for block in found.blocks:
-        names |= set(np.unique(block.labels).tolist()) if block.part in ("train", None) else set()
-    _check_empty(found, names, reading)
-    if len(names) == 1:
-        raise _too_few(found.name, tuple(names))
-
-
-def _check_empty(
-    found: sources.Found,
-    names: set[str],
-    reading: sources.Reading,
-    unreadable: Mapping[str, str] = MappingProxyType({}),
-) -> list[Problem]:
-    """Refuse classes of the source that are not among `names`, those with an image; or say that they are left out."""
-    lost = [item for item in found.items if item.part in ("train", None) and item.label not in names]
-    counts, why = Counter(item.label for item in lost), {item.label: unreadable.get(item.name, "") for item in lost}
-    broken = {name: f"none of {counted(n, 'file')} can be read: {why[name]}" for name, n in counts.items()}
-    empty = {label: why for label, why in {**found.empty, **broken}.items() if label not in names}
-    if not empty:
-        return []
-    shown = _some([f"{label} ({why})" for label, why in empty.items()])
-    if not reading.skip_empty_classes:
-        fix = "add images, remove what is no class, or leave these classes out with --skip-empty-classes"
-        what = f"{_classes(len(empty))} without an image: {shown}"
-        raise UnusableInput(found.name, what, "images of each class", fix)
-    what = f"{_classes(len(empty))} without an image left out: {shown}"
-    return [Problem(found.name, what, "images of each class", severity="warning", count=len(empty))]
-
-
-def _classes(count: int) -> str:
-    return f"{count} class" + "es" * (count != 1)
-
-
-def _read_as(images: Images, all_: Stack, roles: Mapping[Any, str], seen: Seen | None) -> str:
+def _read_as(images: Images, all_: Stack, told: str, roles: Mapping[Any, str], seen: Seen | None) -> str:
     """'train 800 (Training/), test 200 (Testing/), 10 classes; split into train 640, valid 160, sealed test 200'."""
     split = {"train": len(images.train), "valid": len(images.valid), "test": images.test.size if images.test else 0}
     there = {name: int((all_.parts == code).sum()) for code, name in SIDES.items()}
@@ -323,55 +280,30 @@ def _read_as(images: Images, all_: Stack, roles: Mapping[Any, str], seen: Seen |
     found = named if len(named) > 1 or roles else [f"{len(all_.labels)} images"]
     became = ", ".join(f"{'sealed ' * (name == 'test')}{name} {n}" for name, n in split.items() if n)
     whole = f"{seen}: " if seen else ""
-    return f"{whole}{', '.join([*found, _classes(len(images.classes))])}; split into {became}"
-
-
-def _too_few(where: str, classes: Sequence[str]) -> UnusableInput:
-    only = f"only one class, {classes[0]!r}" if classes else "no class"
-    return UnusableInput(where, f"holds {only}", "at least two classes", "add a folder, or labels, for each class")
-
-
-def _check_classes(
-    where: str, classes: Sequence[str], labels: Labels, parts: Labels, groups: Labels, lost: Leaks
-) -> None:
-    """Refuse what cannot be learnt: fewer than two classes, a class with one picture or without a train image."""
-    if len(classes) < 2:
-        raise _too_few(where, classes)
-    distinct = np.unique(np.stack([labels, groups]), axis=1)[0]
-    pictures = np.bincount(distinct, minlength=len(classes))
-    train = np.bincount(labels[parts == TRAIN], minlength=len(classes))
-    single = [name for name, count in zip(classes, pictures, strict=True) if count < 2]
-    empty = [name for name, count in zip(classes, train, strict=True) if count < 1]
-    if not single and not empty:
-        return
-    after = f" (after {counted(int(lost.any.sum()), 'duplicate')} were dropped)" if lost.any.any() else ""
-    lacks = f"fewer than two different images in class {_some(single)}" if single else ""
-    what = lacks or f"no train image of {_some(empty)}"
-    expected = "at least two in each class, one in train"
-    raise UnusableInput(where, what + after, expected, "add images or remove the class")
+    return f"{whole}{', '.join([*found, told])}; split into {became}"
 
 
 def _sides(
-    labels: Labels, parts: Labels, groups: Labels, own: Mapping[int, bool], share: float, valid: float, seed: int
-) -> Labels:
+    strata: Ints, parts: Ints, groups: Ints, own: Mapping[int, bool], share: float, valid: float, seed: int
+) -> Ints:
     """TRAIN, VALID or TEST for each image: the source's own parts, and drawn ones where it has none.
 
-    What is drawn is whole groups, each as of the class of its first image.
+    What is drawn is whole groups, each as of the stratum of its first image.
     """
     sides = parts.copy()
-    labels = labels[np.unique(groups, return_index=True)[1]][np.unique(groups, return_inverse=True)[1]]
+    strata = strata[np.unique(groups, return_index=True)[1]][np.unique(groups, return_inverse=True)[1]]
     if share and not own[TEST]:
         rows = np.flatnonzero(sides == TRAIN)
         keep = 1 if own[VALID] else 2  # one group for train, one for valid
-        sides[rows[draw(labels[rows], groups[rows], share, keep, (seed, TEST))]] = TEST
+        sides[rows[draw(strata[rows], groups[rows], share, keep, (seed, TEST))]] = TEST
     if not own[VALID]:
         rows = np.flatnonzero(sides == TRAIN)
-        most = max(0, MOST_VALID - len(np.unique(labels)) / 2) / len(rows)  # each class is rounded by up to 1/2
-        sides[rows[draw(labels[rows], groups[rows], min(valid, most), 1, (seed, VALID))]] = VALID
+        most = max(0, MOST_VALID - len(np.unique(strata)) / 2) / len(rows)  # each class is rounded by up to 1/2
+        sides[rows[draw(strata[rows], groups[rows], min(valid, most), 1, (seed, VALID))]] = VALID
     return sides
 
 
-def _check_sides(where: str, sides: Labels, own: Mapping[int, bool], share: float) -> None:
+def _check_sides(where: str, sides: Ints, own: Mapping[int, bool], share: float) -> None:
     """Refuse a split that leaves nothing to choose by, or nothing to seal."""
     empty = [SIDES[code] for code in ((VALID, TEST) if share else (VALID,)) if not (sides == code).any()]
     if empty:
@@ -382,10 +314,10 @@ def _check_sides(where: str, sides: Labels, own: Mapping[int, bool], share: floa
         raise UnusableInput(where, f"too few images: none is left for {' and '.join(empty)}", expected, fix)
 
 
-def _part(all_: Stack, labels: Labels, rows: Labels, cache: Path | None, name: str) -> Part:
+def _part(all_: Stack, labels: NDArray[Any], rows: Ints, cache: Path | None, name: str) -> Part:
     def fill(out: Pixels) -> None:
-        for some in stack.chunks(len(rows)):
-            out[some] = all_.pixels[rows[some]]
+        for chunk in stack.chunks(len(rows)):
+            out[chunk] = all_.pixels[rows[chunk]]
             stack.at_rest(out)
 
     pixels = stack.filled((len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy")
@@ -414,7 +346,7 @@ def _facts(all_: Stack, own: Mapping[int, bool], dropped: int) -> dict[str, Any]
 
 def _unreadable(where: str, all_: Stack) -> Iterator[Problem]:
     if all_.unreadable:
-        shown = _some([f"{name} ({reason})" for name, reason in all_.unreadable.items()], 10)
+        shown = some([f"{name} ({reason})" for name, reason in all_.unreadable.items()], 10)
         what = f"{counted(len(all_.unreadable), 'file')} could not be read, skipped: {shown}"
         fix = "repair or remove them"
         yield Problem(where, what, "readable images", fix, severity="warning", count=len(all_.unreadable))
@@ -434,16 +366,7 @@ def _sizes(where: str, all_: Stack) -> Iterator[Problem]:
     yield Problem(where, what, severity="warning" if bent else "note", fix=fix, count=sum(all_.sizes.values()))
 
 
-def _unknown_classes(where: str, all_: Stack, known: NDArray[np.bool_]) -> Iterator[Problem]:
-    for code, name in ((VALID, "valid"), (TEST, "test")):
-        labels = all_.labels[~known & (all_.parts == code)].tolist()
-        if labels:
-            what = f"{counted(len(labels), 'image')} of {name} in classes that train lacks were dropped: "
-            fix = "add train images of them, or correct the names"
-            yield Problem(where, what + _some(sorted(set(labels))), "the same classes", fix, "warning", len(labels))
-
-
-def _leaked(where: str, all_: Stack, labels: Labels, lost: Leaks) -> Iterator[Problem]:
+def _leaked(where: str, all_: Stack, lost: Leaks) -> Iterator[Problem]:
     reasons = (
         (lost.in_test, "also in test, dropped from train and valid"),
         (lost.in_valid, "of train also in valid, dropped from train"),
@@ -452,7 +375,7 @@ def _leaked(where: str, all_: Stack, labels: Labels, lost: Leaks) -> Iterator[Pr
     for mask, reason in reasons:
         if mask.any():
             what = f"{counted(int(mask.sum()), 'image')} {reason}: "
-            names = _some([f"{all_.names[row]} ({all_.labels[row]})" for row in np.flatnonzero(mask)])
+            names = some([f"{all_.names[row]} ({all_.labels[row]})" for row in np.flatnonzero(mask)])
             yield Problem(where, what + names, "each picture once", severity="warning", count=int(mask.sum()))
     copies = len(all_.groups) - len(np.unique(all_.groups))
     if copies:
@@ -460,8 +383,8 @@ def _leaked(where: str, all_: Stack, labels: Labels, lost: Leaks) -> Iterator[Pr
         yield Problem(where, what, fix="copies are always on one side of the split", severity="note", count=copies)
 
 
-def _twins(all_: Stack, pairs: Labels, sides: Labels) -> list[Pair]:
-    """Pairs (m, 2) of rows as they are told, those on two sides (m, 2) first, then those of two classes."""
+def _twins(all_: Stack, pairs: Ints, sides: Ints) -> list[Pair]:
+    """Pairs (m, 2) of rows as they are told, those on two sides (m, 2) first, then those of two labels."""
     order = sorted(
         range(len(pairs)),
         key=lambda k: (sides[k, 0] == sides[k, 1], all_.labels[pairs[k, 0]] == all_.labels[pairs[k, 1]], k),
@@ -478,17 +401,18 @@ def _pair(all_: Stack, one: int, other: int, side: int, other_side: int) -> Pair
     )
 
 
-def _nearly(where: str, pairs: Sequence[Pair]) -> Iterator[Problem]:
-    """What is said of near duplicates: in two parts, under two labels, and the rest."""
+def _nearly(where: str, pairs: Sequence[Pair], classes: bool) -> Iterator[Problem]:
+    """What is said of near duplicates: in two parts, of two classes where there are any, and the rest."""
     order = [*SIDES.values()]
     for parts in [(one, other) for one in order for other in order[order.index(one) + 1 :]]:
         across = [pair for pair in pairs if set(pair.parts) == set(parts)]
         if not across:
             continue
         what = f"{counted(len(across), 'pair')} of nearly the same picture in {' and '.join(parts)}, both kept: "
-        fix = "remove one of each, or the accuracy told is too high; the report of choose shows them"
+        told = "accuracy told is too high" if classes else "error told is too low"
+        fix = f"remove one of each, or the {told}; the report of choose shows them"
         yield Problem(where, what + near.shown(across, 3), "each picture in one part", fix, "warning", len(across))
-    odd = [pair for pair in pairs if len(set(pair.labels)) > 1]
+    odd = [pair for pair in pairs if classes and len(set(pair.labels)) > 1]
     if odd:
         what = f"{counted(len(odd), 'pair')} of nearly the same picture in two classes: {near.shown(odd, 3)}"
         yield Problem(where, what, "one label for a picture", "correct the wrong label", "warning", len(odd))
@@ -496,34 +420,3 @@ def _nearly(where: str, pairs: Sequence[Pair]) -> Iterator[Problem]:
     if same:
         what = f"{counted(same, 'pair')} of nearly the same picture in one part; a drawn split never puts them in two"
         yield Problem(where, what, severity="note", count=same)
-
-
-def _given_away(where: str, all_: Stack, labels: Labels, kept: Labels, sides: Labels,
-                classes: Sequence[str]) -> Iterator[Problem]:  # fmt: skip
-    """What brightness and size tell of the images to learn from."""
-    rows = kept[sides == TRAIN]
-    bright = np.concatenate([all_.pixels[rows[some]].mean((1, 2, 3)) for some in stack.chunks(len(rows))])
-    yield from giveaways.told(where, bright, all_.shapes[rows], labels[rows], classes)
-
-
-def _balance(where: str, classes: Sequence[str], parts: Mapping[int, Part], share: float) -> Iterator[Problem]:
-    counts = {code: np.bincount(part.labels, minlength=len(classes)) for code, part in parts.items()}
-    train = counts[TRAIN]
-    small = [f"{classes[c]} ({train[c]})" for c in np.flatnonzero(train < FEW).tolist()]
-    if small:
-        what = f"fewer than {FEW} train images in {_some(small)}"
-        yield Problem(where, what, "tens of images in each class", "add images", "warning", len(small))
-    if train.max() > UNEVEN * train.min():
-        most, least = int(train.argmax()), int(train.argmin())
-        what = f"unbalanced: {train[most]} train images of {classes[most]}, {train[least]} of {classes[least]}"
-        fix = "--goal balanced_accuracy counts every class alike"
-        yield Problem(where, what, fix=fix, severity="note")
-    for code in (VALID, TEST) if share else (VALID,):
-        lacking = [classes[c] for c in np.flatnonzero(counts[code] == 0).tolist()]
-        if lacking:
-            what = f"{SIDES[code]} has no image of {_some(lacking)}"
-            yield Problem(where, what, "every class in every part", "add images", "warning", len(lacking))
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from convwise.images import decode, stack
 from convwise.images.decode import Pixels, with_channels
 
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Part:
     """Images of one side of the split.
 
     pixels: uint8 (n, height, width, channels), mapped from disk where read() had a cache;
-    labels: (n,) index into Images.classes; names: the path inside the source, or part/index;
+    labels: (n,) int64 index into Images.classes, or float64 numbers; names: the path inside the source, or part/index;
     origins: what gives each picture as it was decoded, or none where `pixels` holds them all so;
     base: of a part made by `at`, the one that it was made from.
     """

@@ -28,8 +28,8 @@ EACH = 5  # of each class in each part, at least
 class Seen:
     """What is read of a source. listed: files in all; affordable: for a study of this budget; read: now.
 
-    classes: how many of each class are listed, outside of a test part of the source's own; late: reading took so long
-    that it was ended before its time.
+    classes: how many of each class are listed, outside of a test part of the source's own, none of numbers; late:
+    reading took so long that it was ended before its time.
     """
 
     listed: int
@@ -47,7 +47,8 @@ class Seen:
 
     def __str__(self) -> str:
         share = f"{100 * self.read / self.listed:.2g} %"
-        return f"{self.read:,} of {self.listed:,} images ({share}), each class in proportion"
+        each = "each class" if self.classes else "low and high numbers"
+        return f"{self.read:,} of {self.listed:,} images ({share}), {each} in proportion"
 
     def problem(self, where: str) -> Problem:
         """What is said where not all is read."""
@@ -78,14 +79,17 @@ class Sample:
         return Seen(self.listed, read if late else max(self.affordable, read), read, self.classes, late)
 
 
-def sampled(found: Found, seed: int, budget: float | None, most: float | None) -> Sample:
+def sampled(found: Found, alike: Sequence[int], seed: int, budget: float | None, most: float | None,
+            named: bool = True) -> Sample:  # fmt: skip
     """The part of the files in `found` that is read; arrays stay whole: they are in memory already.
 
-    budget: seconds of the study, a tenth of which is for reading; None reads all. most: no more than that.
+    alike: of each item, the same number where a share is drawn of both: the class, or about the same number. budget:
+    seconds of the study, a tenth of which is for reading; None reads all. most: no more than that. named: whether
+    labels are names of classes.
     """
     items = found.items
-    classes = dict(Counter(item.label for item in items if item.part != "test"))
-    order, first = spread(_strata(items), EACH, seed)
+    classes = dict(Counter(item.label for item in items if item.part != "test" and named))
+    order, first = spread(_strata(items, alike), EACH, seed)
     affordable = len(items) if budget is None or not items else min(_affordable(items, seed, budget), len(items))
     count = max(min(affordable, round(most)) if most else affordable, first)
     rows = np.sort(order[:count])
@@ -95,9 +99,10 @@ def sampled(found: Found, seed: int, budget: float | None, most: float | None) -
     )
 
 
-def _strata(items: Sequence[Item]) -> Ints:
-    numbers: dict[tuple[str | None, str], int] = {}
-    return np.array([numbers.setdefault((item.part, item.label), len(numbers)) for item in items], np.int64)
+def _strata(items: Sequence[Item], alike: Sequence[int]) -> Ints:
+    numbers: dict[tuple[str | None, int], int] = {}
+    both = zip(items, alike, strict=True)
+    return np.array([numbers.setdefault((item.part, each), len(numbers)) for item, each in both], np.int64)
 
 
 def _affordable(items: Sequence[Item], seed: int, budget: float) -> int:

@@ -64,17 +64,17 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Stack:
-    """All readable images. pixels (n, h, w, c), taken by rows; labels (n,) text; parts (n,) TRAIN, VALID or TEST;
+    """All readable images. pixels (n, h, w, c), taken by rows; labels (n,) text, or floats.
 
-    groups (n,): the same number where the pixels, as decoded, are the same; sizes, modes: how
-    many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
+    parts (n,): TRAIN, VALID or TEST; groups (n,): the same number where the pixels, as decoded, are the same;
+    sizes, modes: how many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
     scale: what brought the source's values to 0..255; origins (n,), or none where no picture was
     resized: from them other sizes are made, so that no picture is ever resized twice; shapes (n, 2): height and
     width of each as decoded.
     """
 
     pixels: Rows
-    labels: NDArray[np.str_]
+    labels: NDArray[Any]
     parts: NDArray[np.int64]
     names: tuple[str, ...]
     groups: NDArray[np.int64]

@@ -25,6 +25,7 @@ from convwise.core.net import Net
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.core.shown import Screen, Shown
+from convwise.core.task import kind_of
 from convwise.core.text import times
 from convwise.core.verb import verb
 from convwise.formats import json as net_json
@@ -315,17 +316,19 @@ def check(
     skip_empty_classes: bool = False,
     follow_links: bool = False,
     cache_size: str | int = CACHE_SIZE,
+    task: str = "classify",
 ) -> Checked:
     """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover.
 
     input_shape: (height, width, channels), or '224x224x3', of a model whose input size is free.
-    classes_from, skip_empty_classes, follow_links, cache_size: how images are read, as in `convwise.read`.
+    classes_from, skip_empty_classes, follow_links, cache_size, task: how images are read, as in `convwise.read`.
     """
     lifted = load(model, input_shape)
     if images is None:
         return checked(lifted)
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    found = read_images(images, classes_from=classes_from, within=to_look(cache_size), **how)
+    how |= {"classes_from": classes_from, "target": kind_of(task).target, "within": to_look(cache_size)}
+    found = read_images(images, **how)
     return checked(lifted, scale_px(found, lifted.net.input_shape))
 
 
@@ -341,7 +344,7 @@ def read_images(images: Any, **how: Any) -> Images:
 
 def scale_px(images: Images, input_shape: InputShape) -> float | None:
     """The smallest patch that tells the classes apart, in px of the net's input; None where it is not measured."""
-    facts = look(images.train, images.classes, counts=images.counts())
+    facts = look(images.train, images.classes, counts=images.counts(), number=images.number)
     if "discriminative_scale" not in facts:
         return None
     return facts["discriminative_scale"] * max(n / side for n, side in zip(input_shape, facts.shape[:2], strict=False))

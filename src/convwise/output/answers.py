@@ -10,7 +10,7 @@ from convwise.core.check import findings
 from convwise.core.configuration import Draft
 from convwise.core.net import Net
 from convwise.core.records import Effect, Reason
-from convwise.output.words import horizon, plain, points
+from convwise.output.words import gain, horizon, plain, span
 
 Tag = Literal["tested", "measured", "convention"]
 TESTED, MEASURED, CONVENTION = "tested on your images", "measured on your images", "convention, not tested"
@@ -111,8 +111,7 @@ def _tried(effect: Effect) -> str:
     """'5 instead of 3: -0.3 points (-1.7 to +1.0) after 12 s of training, no difference'"""
     change = f"{plain(effect.after)} instead of {plain(effect.before)}"
     change += f" ({effect.parameter})" if effect.parameter.startswith("stem.kernel") else ""
-    interval = f"{points(effect.low)} to {points(effect.high)}"
-    return f"{change}: {points(effect.accuracy_change)} points ({interval}) {horizon(effect)}, {effect.verdict}"
+    return f"{change}: {gain(effect)} ({span(effect)}) {horizon(effect)}, {effect.verdict}"
 
 
 # What `check` may say of a net that the Space grows: rule -> (the parameter that would mend it, what others say).

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise import formats
-from convwise.core.goal import SCORES, UNEVEN
+from convwise.core.goal import UNEVEN
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect, Reason, described, from_json
+from convwise.core.score import Score, score_of
 from convwise.core.shown import Bar, Screen, Shown
 from convwise.output import answers, deliver
-from convwise.output.words import beside, compared_bars, spent
+from convwise.output.words import asked, beside, called, capital, compared_bars, spent
 
-TOLD = ("value", "low", "high", "baseline")  # of a score
 MOST_CLASSES = 12  # in one line
 
 
@@ -45,12 +45,26 @@ class Choice(Shown):
 
     @property
     def accuracy(self) -> float:
-        """On the sealed test images, or the validation images where nothing was sealed; `record` has its interval."""
-        return float(self.record["test"]["accuracy"])
+        """On the sealed test images, or the validation images where nothing was sealed; `record` has its interval.
+
+        UnusableInput where the network answers a number: that has an `error`.
+        """
+        return self._told("accuracy")
+
+    @property
+    def error(self) -> float:
+        """The mean absolute error on the same images, in the target's unit. UnusableInput where there are classes."""
+        return self._told("error")
+
+    def _told(self, name: str) -> float:
+        found = score_of(self.net).name
+        if found != name:
+            raise UnusableInput(str(self.folder), f"has no {name}", f"an {found}", f"take .{found}")
+        return float(self.record["test"][name])
 
     @property
     def is_chosen(self) -> bool:
-        """Whether there is a choice: a network that is better than always answering the largest class."""
+        """Whether there is a choice: a network that is better than always the largest class, or always the median."""
         return is_chosen(self.record)
 
     @property
@@ -68,29 +82,46 @@ class Choice(Shown):
         rows, names = self.record["effects"], [each.name for each in fields(Effect)]
         return pandas.DataFrame(rows, columns=None if rows else [deliver.KEYS.get(name, name) for name in names])
 
-    def predict(self, images: Any) -> NDArray[np.str_]:
-        """The label of each image, (n,); '' for a file that cannot be read.
+    def predict(self, images: Any) -> NDArray[Any]:
+        """The label of each image, (n,); '' for a file that cannot be read. Of numbers float64, NaN for such a file.
 
         images: a file, a folder (its files in sorted order, as `convwise.predict` names them), or an array
         (n, height, width, channels) of values in the range that was learnt from. They are prepared as the images
         that were trained on.
         """
-        return np.array([row["label"] for row in deliver.predict(self.folder, images)])
+        rows = deliver.predict(self.folder, images)
+        if score_of(self.net).is_error:
+            return np.array([row.get("number", np.nan) for row in rows], np.float64)
+        return np.array([row["label"] for row in rows])
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
-        """The probability of each class, (n, classes) in the order of `classes`; NaN where a file cannot be read."""
+        """The probability of each class, (n, classes) in the order of `classes`; NaN where a file cannot be read.
+
+        UnusableInput where the network answers a number.
+        """
+        if not self.classes:
+            what, fix = "answers a number, which has no probabilities", "take .predict"
+            raise UnusableInput(str(self.folder), what, "a network for classes", fix)
         unknown = dict.fromkeys(self.classes, np.nan)
         rows = [row.get("probabilities", unknown) for row in deliver.predict(self.folder, images)]
         shares = np.array([[row[name] for name in self.classes] for row in rows], np.float64)
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))  # they come rounded to six digits
 
     def score(self, images: Any, labels: Any) -> float:
-        """The share of `images` (as in `predict`) whose label is that in `labels`, (n,): names, or whole numbers."""
+        """The share of `images` (as in `predict`) whose label is that in `labels`, (n,): names, or whole numbers.
+
+        Of a network that answers a number, the share of the variance of `labels` that it explains (R2), as the
+        regressors of scikit-learn score.
+        """
         given = np.asarray(labels)
         found = self.predict(images)
         if given.shape != found.shape:
             what = f"have the shape {given.shape} for {len(found)} images"
             raise UnusableInput("labels", what, f"one label for each image, ({len(found)},)")
+        if score_of(self.net).is_error:
+            from sklearn.metrics import r2_score  # type: ignore[import-untyped, unused-ignore]
+
+            return float(r2_score(given.astype(np.float64), found))
         whole = given.dtype.kind == "f" and bool((given == np.rint(given)).all())
         return float(np.mean(found == (given.astype(np.int64) if whole else given).astype(np.str_)))
 
@@ -133,10 +164,14 @@ class Choice(Shown):
         return Screen(first, lines, ("parameter", "value", "rests on"), rows, more="the report", bars=self._bars())
 
     def _bars(self) -> list[Bar]:
-        """The goal's score beside that of knowing nothing; a folder of version 0.1.0 does not have the latter."""
-        test = self.record["test"]
-        told = test.get("score", {**test, "value": test["accuracy"]})
-        nothing = [Bar("always the largest class", told["baseline"])] if "baseline" in told else []
+        """The goal's score beside that of knowing nothing; a folder of version 0.1.0 does not have the latter.
+
+        None of errors, which are no shares: the lines say them.
+        """
+        told, score = asked(self.record["test"]), score_of(self.net)
+        if score.is_error:
+            return []
+        nothing = [Bar(score.nothing, told["baseline"])] if "baseline" in told else []
         others = [Bar(*each) for row in self.record.get("against", ()) for each in compared_bars(row)]
         return [*nothing, *others, Bar("this network", told["value"], told["low"], told["high"])]
 
@@ -158,12 +193,17 @@ def is_chosen(record: Mapping[str, Any]) -> bool:
     return bool(record["test"].get("better_than_guessing", True))
 
 
-def _goal_line(test: Mapping[str, Any]) -> Iterator[str]:
-    """The score that the goal asks for, where that is not the accuracy; a folder of version 0.1.0 has none."""
-    if (told := test.get("score", {"name": "accuracy"}))["name"] != "accuracy":
-        name, (share, low, high, guess) = SCORES[told["name"]], (100 * told[k] for k in TOLD)
-        interval = f"{share:.1f} % ({low:.1f} to {high:.1f} % at 95 %)"
-        yield f"{name[:1].upper()}{name[1:]}, the goal: {interval}; always the largest class: {guess:.1f} %"
+def _within(score: Score, test: Mapping[str, Any]) -> str:
+    """'96.1 to 98.0 %', or '3.1 to 3.7'."""
+    return f"{score.said(test['low']).removesuffix(' %')} to {score.said(test['high'])}"
+
+
+def _goal_line(score: Score, test: Mapping[str, Any]) -> Iterator[str]:
+    """The score that the goal asks for, where that is not the one that is told anyway."""
+    if (told := asked(test))["name"] != score.name:
+        name, interval = capital(called(told["name"])), f"{_within(score, told)} at 95 %"
+        value, guess = score.said(told["value"]), f"{score.nothing}: {score.said(told['baseline'])}"
+        yield f"{name}, the goal: {value} ({interval}); {guess}"
 
 
 def _recall_line(test: Mapping[str, Any]) -> Iterator[str]:
@@ -178,18 +218,19 @@ def _recall_line(test: Mapping[str, Any]) -> Iterator[str]:
 
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
-    test, cost = record["test"], record["cost"]
+    test, cost, score = record["test"], record["cost"], score_of(Net.from_json(record["net"]))
     kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
     told = {word: dict.fromkeys(e["parameter"] for e in record["effects"] if e["verdict"] == word)
             for word in ("matters", "no difference", "not resolved")}  # fmt: skip
-    guessing = f"; always the largest class: {100 * test['baseline']:.1f} %" if "baseline" in test else ""
+    guessing = f"; {score.nothing}: {score.said(test['baseline'])}" if "baseline" in test else ""
+    guessing += f"; R2 {test['r2']:.3f}" if "r2" in test else ""
     net = described(record["sample"], record["net"]["input_shape"])
     lines = [f"Chosen: {net}"]
     if not is_chosen(record):
         lines = [f"No network was chosen. {record['notes'][0]}", f"Written all the same: {net}"]
-    lines += [*_goal_line(test)]
+    lines += [*_goal_line(score, test)]
     lines += [
-        f"Accuracy: {100 * test['accuracy']:.1f} % ({100 * test['low']:.1f} to {100 * test['high']:.1f} % at 95 %) on "
+        f"{score.name.capitalize()}: {score.said(test[score.name])} ({_within(score, test)} at 95 %) on "
         f"{test['n']} {kind} images{guessing}",
         f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
     ]

@@ -33,13 +33,16 @@ from convwise.core.records import (
     from_json,
     to_json,
 )
+from convwise.core.score import ACCURACY, Score, score_of
 from convwise.formats.weights import Weights
 from convwise.formats.written import Beside, preparation
 from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import plots, report, stored
+from convwise.output.answered import ANSWERED, answered_by
 from convwise.output.answers import second_thoughts
 from convwise.output.views import MOST_ODD, Odd
+from convwise.output.words import asked
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
 from convwise.training.scores import baseline, interval, recalls, value
@@ -51,11 +54,11 @@ SIGHT_SECONDS, REPORT_SECONDS = 2.0, 2.0  # of these steps, on an idle machine
 
 @dataclass(frozen=True)
 class Material:
-    """What is written: the choice, its weights, the scored images with their probabilities, the evidence.
+    """What is written: the choice, its weights, the scored images with the answers to them, the evidence.
 
-    kind: 'test' where `scored` was sealed until now, else 'validation'. probabilities: (n, classes).
-    better: whether the choice is surely better than knowing nothing of the images, by the goal's score.
-    against: the other networks that it was compared with.
+    task: what was learnt. kind: 'test' where `scored` was sealed until now, else 'validation'. answers: probabilities
+    (n, classes), or numbers (n, 1). baseline: what is told of knowing nothing of the images; better: whether the choice
+    is surely better than that, by the goal's score. against: the other networks that it was compared with.
     left: seconds that writing may still take; tell: is told (stage, steps done, steps in all).
     """
 
@@ -69,19 +72,26 @@ class Material:
     weights: Weights
     scored: Part
     kind: str
-    probabilities: np.ndarray
+    answers: np.ndarray
+    baseline: float
     better: bool
     provenance: Mapping[str, Any]
     clock: Clock
     host: Host
     against: tuple[Comparison, ...] = ()
+    task: str = "classify"
     left: Callable[[], float] = lambda: inf
     tell: Callable[[str, int, int], None] = lambda stage, done, planned: None
 
     @property
-    def score(self) -> str:
-        """What the goal scores by, as goal.SCORES names it."""
-        return self.advice.space.goal.score
+    def outputs(self) -> tuple[str, ...]:
+        """What the numbers of an answer are called: the classes, or the one number."""
+        return self.images.classes or (self.images.number,)
+
+    @property
+    def score(self) -> Score:
+        """How scores are told: what the goal scores by."""
+        return score_of(self.chosen.trial.net, self.advice.space.goal.score)
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -106,7 +116,7 @@ def write(material: Material, export: Callable[..., dict[str, float]] = formats.
     facts = material.images.facts
     beside = Beside(why, tuple(facts["scale"]) if has_wide(facts.get("modes", {})) else None)
     material.tell("writing", 1, STEPS)
-    differences = export(folder, net, material.weights, material.images.classes, pixels, beside=beside)
+    differences = export(folder, net, material.weights, material.outputs, pixels, beside=beside)
     material.tell("writing", 2, STEPS)
     total = analyse(net).total
     cost = {
@@ -140,26 +150,28 @@ def _drawn(page: Path, evidence: Callable[[], report.Evidence], pictured: bool) 
 
 
 def estimate(material: Material) -> dict[str, Any]:
-    """The accuracy on the scored images with its 95 % interval, and what knowing nothing of them scores.
+    """The accuracy, or error, on the scored images with its 95 % interval, and what knowing nothing of them scores.
 
-    score: the same of what the goal asks for. recall: by class, the share that was found.
+    score: the same of what the goal asks for, recall: by class, the share that was found; both of classes only.
     """
+    from convwise.training.tasks import TASKS  # with PyTorch, which whoever only reads a folder does without
+
     labels = np.asarray(material.scored.labels)
-    answers = material.probabilities.argmax(1) if len(labels) else labels
-    low, high = interval(answers, labels, "accuracy")
-    name, classes = material.score, material.images.classes
     return {
         "kind": material.kind,
-        "accuracy": value(answers, labels, "accuracy"),
-        "low": low,
-        "high": high,
-        "n": len(labels),
-        "balanced_accuracy": value(answers, labels, "balanced_accuracy"),
-        "macro_f1": value(answers, labels, "macro_f1"),
-        "baseline": baseline(labels, "accuracy"),
+        **TASKS[material.task].estimate(material.answers, labels),
+        "baseline": material.baseline,
         "better_than_guessing": material.better,
-        "score": {"name": name, "value": value(answers, labels, name),
-                  **dict(zip(("low", "high"), interval(answers, labels, name), strict=True)),
+        **(_of_classes(material, labels) if material.images.classes else {}),
+    }
+
+
+def _of_classes(material: Material, labels: np.ndarray) -> dict[str, Any]:
+    name, classes = material.score.name, material.images.classes
+    answers = material.answers.argmax(1) if len(labels) else labels
+    low, high = interval(answers, labels, name)
+    return {
+        "score": {"name": name, "value": value(answers, labels, name), "low": low, "high": high,
                   "baseline": baseline(labels, name)},
         "recall": {classes[k]: to_json(found) for k, found in recalls(answers, labels).items()},
     }  # fmt: skip
@@ -171,8 +183,9 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
     return {
         "net": chosen.trial.net.to_json(),
         "sample": dict(chosen.trial.sample),
+        "task": material.task,
         "test": dict(score),
-        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(score["score"]["value"]))},
+        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(asked(score)["value"]))},
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
         "effects": [effect_row(effect) for effect in material.verdict.effects],
@@ -186,6 +199,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "data": {
             "source": images.source,
             "classes": list(images.classes),
+            **({"number": images.number} if images.number else {}),
             "train": len(images.train),
             "valid": len(images.valid),
             "test": images.test.size if images.test else 0,
@@ -203,11 +217,19 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 KEYS = {"before": "from", "after": "to"}  # field of an Effect -> its key in choice.json, where it is another
+# Changes of a score, each before what its opposite is where the score is told as an error.
+CHANGES = {"accuracy_change": "accuracy_change", "low": "high", "high": "low", "expected": "expected",
+           "expected_low": "expected_high", "expected_high": "expected_low"}  # fmt: skip
 
 
 def effect_row(effect: Effect) -> dict[str, Any]:
-    """An Effect as choice.json has it."""
-    return {KEYS.get(name, name): value for name, value in to_json(effect).items()}
+    """An Effect as choice.json has it; of an error, the changes in its unit, and the deviation behind them."""
+    row = {KEYS.get(name, name): value for name, value in to_json(effect).items() if name != "score"}
+    if not effect.score.is_error:
+        return row if effect.score == ACCURACY else {**row, "score": effect.score.name}
+    told = {name: _changed(effect.score.change, row[other]) for name, other in CHANGES.items()}
+    row = {("error_change" if name == "accuracy_change" else name): told.get(name, row[name]) for name in row}
+    return {**row, "deviation": effect.score.deviation}
 
 
 def comparison_row(found: Comparison) -> dict[str, Any]:
@@ -231,9 +253,20 @@ def comparison_row(found: Comparison) -> dict[str, Any]:
 
 def effect_of(row: Mapping[str, Any]) -> Effect:
     """The inverse of `effect_row`; what else the row says is left out."""
-    names = {key: name for name, key in KEYS.items()}
-    found: Effect = from_json(Effect, {names.get(key, key): value for key, value in row.items()})
+    names = {key: name for name, key in KEYS.items()} | {"error_change": "accuracy_change"}
+    values = {names.get(key, key): value for key, value in row.items()}
+    if "score" in row:
+        values["score"] = {"name": row["score"]}
+    if "error_change" in row:
+        deviation = row["deviation"]
+        back = {name: _changed(lambda told: -told / deviation, values.get(other)) for name, other in CHANGES.items()}
+        values |= {**back, "score": {"name": "error", "deviation": deviation}}
+    found: Effect = from_json(Effect, values)
     return found
+
+
+def _changed(by: Callable[[float], float], change: float | None) -> float | None:
+    return None if change is None else by(change)
 
 
 def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
@@ -263,8 +296,9 @@ def _same_change(row: Mapping[str, Any]) -> str:
 
 def _alternative(result: Result) -> dict[str, Any]:
     sample = dict(result.trial.sample)
-    name = f"validation_{result.trial.score}"
-    return {"trial": result.trial.id, "sample": sample, name: result.score, **result.cost}
+    score = score_of(result.trial.net, result.trial.score)
+    value = None if result.score is None else score.value(result.score)
+    return {"trial": result.trial.id, "sample": sample, f"validation_{score.name}": value, **result.cost}
 
 
 def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
@@ -278,11 +312,11 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         results=material.results,
         fingerprint=material.facts,
         problems=material.images.problems,
-        classes=material.images.classes,
+        outputs=material.outputs,
         estimate=score,
         pixels=np.asarray(material.scored.pixels),
         labels=np.asarray(material.scored.labels),
-        probabilities=material.probabilities,
+        answers=material.answers,
         names=material.scored.names,
         code={name: (material.folder / name).read_text("utf-8") for name in formats.WRITTEN if name.endswith(".py")},
         cost=cost,
@@ -290,6 +324,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
         sight=sight,
         advised=material.advice.sample,
+        task=material.task,
         against=tuple(comparison_row(each) for each in material.against),
         odd=_odd(material),
     )  # fmt: skip
@@ -349,7 +384,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def predict(folder: str | Path, images: Any, *, follow_links: bool = False) -> list[dict[str, Any]]:
-    """{path, label, probabilities {class: p}} for each image; UnusableInput where none can be read.
+    """{path, label, probabilities {class: p}} for each image, or {path, label, number}.
+
+    UnusableInput where none can be read.
 
     images: an image file, a folder, whatever else `choose` reads by its name, or an array (n, height, width,
     channels) with values in the range that was learnt from; the path of an array's image is its
@@ -386,7 +423,7 @@ def _chunks(every: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
 def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> list[dict[str, Any]]:
     from convwise.formats import onnx
 
-    classes = choice["data"]["classes"]
+    names, row = outputs(choice), answered_by(choice).row
     ready, broken = {}, {}
     for path, pixels in some:
         try:
@@ -395,14 +432,17 @@ def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> l
             broken[path] = error.problem.what  # beside the path: it need not be said twice
     answers = iter(onnx.forward(session, np.stack(list(ready.values())))) if ready else iter(())
     return [
-        {"path": path, "label": "", "error": broken[path]} if path in broken else _row(path, next(answers), classes)
+        {"path": path, "label": "", "error": broken[path]}
+        if path in broken
+        else {"path": path, **row(next(answers), names)}
         for path, _ in some
     ]
 
 
-def _row(path: str, answer: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    shares = {name: round(float(p), 6) for name, p in zip(classes, answer, strict=True)}
-    return {"path": path, "label": classes[int(answer.argmax())], "probabilities": shares}
+def outputs(choice: Mapping[str, Any]) -> list[str]:
+    """What the numbers of an answer are called, as choice.json says: the classes, or the one number."""
+    data = choice["data"]
+    return list(data["classes"] or [data.get("number", "number")])
 
 
 def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
@@ -412,18 +452,15 @@ def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
     return resize(pixels, net[0], net[1])
 
 
-def write_csv(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], file: Any) -> None:
-    """The rows of `predict` as CSV: path, label, one column for each class.
+def write_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str], file: Any, task: str = "classify") -> None:
+    """The rows of `predict` as CSV: path, and what the task says of an answer. names: of the outputs.
 
-    A class called path or label has the column 'path (class)' or 'label (class)'. A cell that a
-    spreadsheet would take for a formula begins with an apostrophe.
+    A cell that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    writer = csv.writer(file, lineterminator="\n")
-    taken = ("path", "label")
-    writer.writerow([*taken, *(f"{name} (class)" if name in taken else _cell(name) for name in classes)])
+    writer, answered = csv.writer(file, lineterminator="\n"), ANSWERED[task]
+    writer.writerow(["path", *map(_cell, answered.columns(names))])
     for row in rows:
-        shares = row.get("probabilities", {})
-        writer.writerow([_cell(row["path"]), _cell(row["label"]), *(shares.get(name, "") for name in classes)])
+        writer.writerow([_cell(row["path"]), *map(_cell, answered.cells(row, names))])
 
 
 def write_suspects(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -435,6 +472,8 @@ def write_suspects(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writerow([*(_cell(row[name]) for name in ("path", "label", "suggested")), row["confidence"]])
 
 
-def _cell(text: str) -> str:
+def _cell(text: Any) -> Any:
     """Text that no spreadsheet runs: OWASP, CSV injection. Numbers are left as they are."""
+    if not isinstance(text, str):
+        return text
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not NUMBER.fullmatch(text) else text

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from convwise.core.goal import SCORES
 from convwise.core.records import Effect, Result
+from convwise.core.score import ACCURACY, Score, score_of
+from convwise.output.words import called
 
 COLOURS = {
     "ink": "#22211e",
@@ -32,6 +33,7 @@ COLOURS = {
 }
 SHADE = (255, 132, 20)  # stands out from gray images, in either mode
 VERDICT_COLOURS = {"matters": "accent", "no difference": "muted", "not resolved": "second"}
+MOST_DOTS = 1000
 WIDTH = 370  # px of a full plot's inside; with its axis about 440: shrunk to a phone's 350 it can still be read
 ROWS = 44  # px of one effect: what was changed, and below it the interval
 OUTLYING = 1.5, 0.02  # an accuracy lies apart below the first quartile by so many quartile ranges, or this range
@@ -108,9 +110,10 @@ def scored(results: Sequence[Result]) -> list[Result]:
     return [r for r in results if r.status == "done" and r.score is not None and math.isfinite(r.score)]
 
 
-def _score(results: Sequence[Result]) -> str:
-    """What the trials were scored by, in words."""
-    return SCORES[results[0].trial.score]
+def _up(results: Sequence[Result]) -> tuple[Score, str, dict[str, Any]]:
+    """How scores are told, the title of an axis of them, and the format of its labels."""
+    score = score_of(results[0].trial.net, results[0].trial.score) if results else ACCURACY
+    return score, f"validation {called(score.name)}", {} if score.is_error else {"format": "~%"}
 
 
 def fitting(scores: Sequence[float], always: Sequence[float] = ()) -> tuple[float, float]:
@@ -147,7 +150,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mapping[str, str],
               told: Callable[[Result], str] = lambda result: "") -> str:  # fmt: skip
-    """Validation accuracy against macs (log axis): every training after equal time, the front as a staircase.
+    """Validation accuracy, or error, against macs (log axis): trainings after equal time, the front as a staircase.
 
     marked: trial id -> label of the trials to point out; the first is the chosen one. told: what a dot says of its
     training when it is pointed at. What lies apart below the others is a triangle at the edge. '' where there are
@@ -158,8 +161,10 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
     known = [r for r in scored(results) if r.cost.get("macs", 0) > 0]
     if len(known) < 2:
         return ""
-    always = [r.score or 0.0 for r in known if r.trial.id in marked]
-    low, high = fitting([r.score or 0.0 for r in known], always)
+    score, title, form = _up(known)
+    values = {r.trial.id: score.value(r.score or 0.0) for r in known}
+    always = [value for id, value in values.items() if id in marked or score.is_error]
+    low, high = fitting([*values.values()], always)
     rows = [_cost_row(r, marked, low, told) for r in known]
     steps = [row for r in scored(front) if (row := _cost_row(r, marked, low, told))["macs"] > 0 and not row["below"]]
     least, most = min(row["macs"] for row in rows), max(row["macs"] for row in rows)
@@ -169,7 +174,7 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
               scale=alt.Scale(type="log", nice=False, domain=[least, most], padding=16))  # fmt: skip
     x = x.axis(format=".3~s", values=log_ticks(least, most), grid=False, labelOverlap=True)
     scale = alt.Scale(zero=False, nice=False, domain=[low, high], padding=14)  # nice would reach beyond 100 %
-    y = alt.Y("score:Q", scale=scale, title=f"validation {_score(results)}").axis(format="~%", values=ticks(low, high))
+    y = alt.Y("score:Q", scale=scale, title=title).axis(**form, values=ticks(low, high))
     line = _data(steps).mark_line(interpolate="step-after", color=COLOURS["accent"], strokeWidth=1.5, opacity=0.55)
     crowd = _data([r for r in rows if not r["label"]])
     shape = alt.Shape("below:N", legend=None, scale=alt.Scale(domain=[False, True], range=["circle", "triangle-down"]))
@@ -181,7 +186,7 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
 
 
 def _cost_row(result: Result, marked: Mapping[str, str], low: float, told: Callable[[Result], str]) -> dict[str, Any]:
-    score = result.score or 0.0
+    score = score_of(result.trial.net).value(result.score or 0.0)
     place = {"macs": float(result.cost.get("macs", 0)), "score": max(score, low), "below": score < low}
     return {**place, "label": marked.get(result.trial.id, ""), "told": told(result)}
 
@@ -198,7 +203,7 @@ def _pointed_out(row: Mapping[str, Any], x: Any, y: Any, chosen: bool) -> Any:
 
 
 def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
-    """Change of accuracy, in points, with its 95 % interval: one row per effect, in the order given."""
+    """Change of accuracy, in points, or of an error, with its 95 % interval: one row per effect, in the order given."""
     import altair as alt
 
     rows = [_effect_row(effect, label) for effect, label in zip(effects, labels, strict=True)]
@@ -208,7 +213,10 @@ def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
     scale = alt.Scale(domain=words, range=[COLOURS[VERDICT_COLOURS[word]] for word in words])
     colour = alt.Color("verdict:N", scale=scale)
     y = alt.Y("label:N", sort=None, axis=None)
-    x = alt.X("change:Q", title="change of accuracy, percentage points")
+    score = effects[0].score
+    unit = "the error, in the unit of the target" if score.is_error else f"{called(score.name)}, percentage points"
+    title = f"change of {unit}"
+    x = alt.X("change:Q", title=title)
     x = x.axis(tickCount=7, format="+~g", labelExpr="datum.value == 0 ? '0' : datum.label")
     base = _data(rows).encode(y=y, color=colour)
     zero = _data([{"zero": 0}]).mark_rule(color=COLOURS["soft"], strokeWidth=1).encode(x="zero:Q")
@@ -220,8 +228,9 @@ def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
 
 
 def _effect_row(effect: Effect, label: str) -> dict[str, Any]:
-    shares = (effect.accuracy_change, effect.low, effect.high)
-    change, low, high = (100 * share if math.isfinite(share) else None for share in shares)
+    score, factor = effect.score, 1 if effect.score.is_error else 100
+    found = [score.change(each) for each in (effect.accuracy_change, effect.low, effect.high)]
+    change, low, high = (factor * each if math.isfinite(each) else None for each in found)
     return {"label": label, "change": change, "low": low, "high": high, "verdict": effect.verdict}
 
 
@@ -247,7 +256,7 @@ def _dots(rows: Sequence[Any]) -> Any:
 
 def learning_plot(results: Sequence[Result], marked: Mapping[str, str],
                   told: Callable[[Result], str] = lambda result: "") -> str:  # fmt: skip
-    """Validation accuracy against seconds of training, a line per training; '' where nothing was measured.
+    """Validation accuracy, or error, against seconds of training, a line each; '' where nothing was measured.
 
     told: what its last dot says of a training when it is pointed at.
     """
@@ -258,10 +267,11 @@ def learning_plot(results: Sequence[Result], marked: Mapping[str, str],
     if not rows:
         return ""
     x = alt.X("seconds:Q", title="seconds of training").axis(grid=False, tickCount=7)
-    low, high = _frame([row["value"] for row in rows], [points[-1][1] for _, points in runs if points])
-    scale = alt.Scale(nice=False, domain=[low, high], padding=22)
-    y = alt.Y("value:Q", title=f"validation {_score(results)}", scale=scale)
-    y = y.axis(format="~%", values=ticks(low, high))
+    score, title, form = _up(results)
+    values = [row["value"] for row in rows]
+    low, high = _frame(values, values if score.is_error else [points[-1][1] for _, points in runs if points])
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(nice=False, domain=[low, high], padding=22))
+    y = y.axis(**form, values=ticks(low, high))
     chart = _data([]).mark_point()
     for label, style in zip(["", *reversed(list(marked.values()))], _styles(len(marked)), strict=True):
         mine = [row for row in rows if row["label"] == label]
@@ -297,8 +307,9 @@ def _run(rows: Sequence[Mapping[str, Any]], x: Any, y: Any, colour: str, width: 
 def _accuracies(result: Result) -> list[tuple[float, float]]:
     """The curve, ending at the score: the points before it may be measured on a part of the validation images."""
     found = [(e.seconds, e.accuracy) for e in result.history if e.accuracy is not None and math.isfinite(e.accuracy)]
-    known = result.score is not None and math.isfinite(result.score)
-    return [*found[:-1], (found[-1][0], result.score or 0.0)] if found and known else found
+    known, score = result.score is not None and math.isfinite(result.score), score_of(result.trial.net)
+    ended = [*found[:-1], (found[-1][0], result.score or 0.0)] if found and known else found
+    return [(seconds, score.value(each)) for seconds, each in ended]
 
 
 def _curve(result: Result, points: Sequence[tuple[float, float]], marked: Mapping[str, str],
@@ -343,6 +354,36 @@ def _cell(matrix: np.ndarray, classes: Sequence[str], true: int, predicted: int)
     shade = 0.45 if not count else min(0.18 + 0.82 * math.sqrt(count / whole), 1.0)
     names = {"true": classes[true], "predicted": classes[predicted]}
     return {**names, "count": count, "shade": shade, "colour": COLOURS[colour]}
+
+
+def predicted_plot(true: np.ndarray, predicted: np.ndarray, name: str) -> str:
+    """Answers against true numbers, a dot each, and the line on which they are right."""
+    import altair as alt
+
+    ends = [float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))]
+    scale = alt.Scale(domain=ends, nice=True, zero=False)
+    x = alt.X("true:Q", title=f"true {name}", scale=scale).axis(tickCount=6)
+    y = alt.Y("answer:Q", title=f"predicted {name}", scale=scale).axis(tickCount=6)
+    line = _data([{"true": end, "answer": end} for end in ends]).mark_line(color=COLOURS["second"], strokeWidth=1.5)
+    return render((_dotted(true, predicted).encode(x, y) + line.encode(x, y)).properties(width=340, height=340))
+
+
+def residual_plot(true: np.ndarray, residuals: np.ndarray, name: str) -> str:
+    """Answers less the true numbers, against these."""
+    import altair as alt
+
+    x = alt.X("true:Q", title=f"true {name}", scale=alt.Scale(zero=False)).axis(tickCount=6, grid=False)
+    y = alt.Y("answer:Q", title="answer less truth").axis(tickCount=6)
+    zero = _data([{"zero": 0}]).mark_rule(color=COLOURS["second"], strokeWidth=1.5).encode(y="zero:Q")
+    return render((_dotted(true, residuals).encode(x, y) + zero).properties(width=WIDTH, height=220))
+
+
+def _dotted(across: np.ndarray, up: np.ndarray) -> Any:
+    """At most MOST_DOTS of the pairs as dots, every so many-th: the page must not hold 10,000."""
+    step = -(-len(across) // MOST_DOTS)
+    pairs = zip(across[::step].tolist(), up[::step].tolist(), strict=True)
+    rows = [{"true": float(f"{a:.5g}"), "answer": float(f"{b:.5g}")} for a, b in pairs]
+    return _data(rows).mark_point(filled=True, size=16, color=COLOURS["accent"], opacity=0.5)
 
 
 def png(pixels: np.ndarray, at_most: int) -> str:

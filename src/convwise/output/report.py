@@ -16,21 +16,19 @@ import numpy as np
 
 from convwise.core.calculus import analyse
 from convwise.core.configuration import MEANING, Draft
-from convwise.core.goal import SCORES
 from convwise.core.layers import Conv2D, DepthwiseConv2D
 from convwise.core.net import Net
 from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Verdict
-from convwise.formats.written import preparation
+from convwise.core.score import Score, score_of
+from convwise.formats.written import answer_of, preparation
 from convwise.inspect.sight import EffectiveField
 from convwise.output import answers, plots, views, words
+from convwise.output.answered import ANSWERED, Scored, classify
 from convwise.output.views import Odd, by
 from convwise.output.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole, worth
 
 TEMPLATES = Path(__file__).with_name("templates")
-MAP_CLASSES = 25  # up to so many classes a heat map can be read
-MOST_PAIRS, MOST_MISTAKES = 20, 24
-THUMBNAIL_PX = 112
 # The axes of the curve behind a measure.
 AXES: dict[str, tuple[str, str]] = {
     "f95": ("cycles/px", "mean power"),
@@ -50,8 +48,9 @@ class Evidence:
     """Everything that the report shows.
 
     results: every trial, failed ones too; the final training's has the stage 'final'. estimate:
-    kind ('test' or 'validation'), accuracy, low, high (95 %), n. pixels: uint8 (n, h, w, c), the
-    images that were scored; labels: (n,); probabilities: (n, classes); names: their files. code:
+    kind ('test' or 'validation'), accuracy or error, low, high (95 %), n. pixels: uint8 (n, h, w, c), the
+    images that were scored; labels: (n,); answers: (n, classes), or numbers (n, 1); names: their files; outputs: what
+    the numbers of an answer are called. code:
     file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
     difference of each exported format from our own forward. provenance: command, versions, machine,
     seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
@@ -64,11 +63,11 @@ class Evidence:
     results: tuple[Result, ...]
     fingerprint: Fingerprint
     problems: tuple[Problem, ...]
-    classes: tuple[str, ...]
+    outputs: tuple[str, ...]
     estimate: Mapping[str, Any]
     pixels: np.ndarray
     labels: np.ndarray
-    probabilities: np.ndarray
+    answers: np.ndarray
     names: tuple[str, ...]
     code: Mapping[str, str]
     cost: Mapping[str, float]
@@ -78,6 +77,12 @@ class Evidence:
     advised: Draft = field(default_factory=dict)
     against: tuple[Mapping[str, Any], ...] = ()
     odd: Odd = Odd()
+    task: str = "classify"
+
+    @property
+    def score(self) -> Score:
+        """How its score is told: what the goal scores by."""
+        return score_of(self.net, self.verdict.chosen.trial.score)
 
     @property
     def net(self) -> Net:
@@ -117,8 +122,8 @@ def parts_of(results: Sequence[Result], last: Result) -> list[Result]:
 
 def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
     """Writes the report of `evidence` to `path`, one HTML file without any outside reference."""
-    readable = tuple(name.encode("utf-8", "replace").decode() for name in evidence.classes)
-    text = _page("report.html.j2", sections(replace(evidence, classes=readable)))
+    readable = tuple(name.encode("utf-8", "replace").decode() for name in evidence.outputs)
+    text = _page("report.html.j2", sections(replace(evidence, outputs=readable)))
     Path(path).write_text(text, encoding="utf-8", errors="replace")
 
 
@@ -157,9 +162,12 @@ def sections(evidence: Evidence) -> dict[str, Any]:
     total = analyse(evidence.net).total
     cost = {"params": total.params, "macs": total.macs, "latency_ms": None, **evidence.cost}
     told, chosen = evidence.verdict.effects, evidence.verdict.chosen.trial.sample
+    answered, prints = ANSWERED[evidence.task], answer_of(evidence.net)
     return {
         "title": evidence.title,
-        "estimate": {"kind": "validation", "accuracy": None, "low": None, "high": None, "n": 0, **evidence.estimate},
+        "estimate": {"kind": "validation", "n": 0, **evidence.estimate},
+        "scored": words.called(evidence.score.name),
+        "headline": headline(evidence),
         "cost": cost,
         "cards": answers.cards(evidence.verdict.reasons, told, chosen),
         "bars": bars(evidence),
@@ -175,17 +183,19 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "reasons": reasons(evidence.verdict.reasons, told, chosen),
         "fingerprint": fingerprint(evidence.fingerprint),
         "learning": learning(evidence),
-        "mistakes": mistakes(evidence),
+        "answered": answered.section(_scored(evidence)),
+        "answered_title": answered.title,
+        "answered_template": answered.template,
         "problems": evidence.problems,
         "odd": views.odd(evidence.odd),
         "code": evidence.code,
         "preparation": preparation(evidence.net),
+        "prints": prints.prints if prints else "says what it takes",
         "differences": evidence.differences,
         "command": str(evidence.provenance.get("command", "")),
-        "provenance": list(flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
+        "provenance": list(words.flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
         "chosen": chosen,
         "trials": trials(evidence),
-        "score": SCORES[evidence.verdict.chosen.trial.score],
         "timed": any("latency_ms" in r.cost for r in evidence.results),
     }
 
@@ -193,13 +203,24 @@ def sections(evidence: Evidence) -> dict[str, Any]:
 # 1 The choice ---------------------------------------------------------------------------------------------
 
 
+def headline(evidence: Evidence) -> dict[str, Any]:
+    """The accuracy or the error, its interval, and what knowing nothing of the images scores, as they are said."""
+    score, told, name = evidence.score, words.asked(evidence.estimate), words.called(evidence.score.name)
+    said = {key: words.said(score, told.get(key)) for key in ("value", "low", "high")} | {"title": words.capital(name)}
+    nothing = words.said(score, told["baseline"]) if told.get("baseline") is not None else ""
+    return {**said, "baseline": nothing, "nothing": score.nothing, "is_error": score.is_error}
+
+
 def bars(evidence: Evidence) -> list[dict[str, Any]]:
-    """Accuracies side by side, with their 95 % intervals: knowing nothing, the probe, other networks, this one."""
-    found, facts = evidence.estimate, evidence.fingerprint
-    rows = []
-    told = found.get("score") or {**found, "name": "accuracy", "value": found.get("accuracy")}
+    """Side by side, with 95 % intervals: knowing nothing, the probe of an accuracy, other networks, this one.
+
+    share: of the width, an accuracy itself, or an error over the largest.
+    """
+    found, facts, score = evidence.estimate, evidence.fingerprint, evidence.score
+    told = words.asked(found)
+    rows: list[dict[str, Any]] = []
     if told.get("baseline") is not None:
-        rows.append({"name": "always the largest class", "share": told["baseline"]})
+        rows.append({"name": score.nothing, "share": told["baseline"]})
     if "probe_accuracy" in facts and told["name"] == "accuracy":
         probe = facts.measure("probe_accuracy")
         rows.append({"name": "a probe without training", "share": probe.value, "low": probe.low, "high": probe.high})
@@ -208,14 +229,19 @@ def bars(evidence: Evidence) -> list[dict[str, Any]]:
     if found.get("n"):
         name = "this network, trained to its end" if evidence.against else "this network"
         rows.append({**{k: told[k] for k in ("low", "high")}, "name": name, "share": told["value"]})
-    return rows
+    whole = max((row.get("high") or row["share"] for row in rows), default=1.0) if score.is_error else 1.0
+    return [{**row, "text": words.said(score, row["share"]), **_of(row, whole or 1.0)} for row in rows]
+
+
+def _of(row: Mapping[str, Any], whole: float) -> dict[str, float]:
+    return {name: min(row[name] / whole, 1.0) for name in ("share", "low", "high") if row.get(name) is not None}
 
 
 def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[str, str]]:
     """What was chosen and why: (label, sentence)."""
     return [
         *_goal_line(evidence.estimate),
-        ("Accuracy", _accuracy(evidence.estimate)),
+        ("Error" if evidence.score.is_error else "Accuracy", _accuracy(evidence)),
         ("Network", _network_line(evidence.net, cost)),
         ("Choice" if evidence.estimate.get("better_than_guessing", True) else "What was tried", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
@@ -225,28 +251,31 @@ def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[
 
 
 def _beside_line(row: Mapping[str, Any]) -> str:
-    return " ".join([words.beside(row), *(f"{note[:1].upper()}{note[1:]}." for note in row["notes"])])
+    return " ".join([words.beside(row), *(f"{words.capital(note)}." for note in row["notes"])])
 
 
 def _goal_line(estimate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The score that the goal asks for, where that is not the accuracy."""
-    if estimate.get("n") and (told := estimate.get("score", {"name": "accuracy"}))["name"] != "accuracy":
-        name = SCORES[told["name"]]
+    """The score that the goal asks for, where that is not the one that is told anyway."""
+    told = words.asked(estimate)
+    if estimate.get("n") and told["name"] not in ("accuracy", "error"):
+        name = words.capital(words.called(told["name"]))
         spread = f"95 % interval {percent(told['low'])} to {percent(told['high'])}"
         guess = f"always the largest class: {percent(told['baseline'])}"
-        yield "Goal", f"{name[:1].upper()}{name[1:]}: {percent(told['value'])}; {spread}; {guess}."
+        yield "Goal", f"{name}: {percent(told['value'])}; {spread}; {guess}."
 
 
-def _accuracy(estimate: Mapping[str, Any]) -> str:
+def _accuracy(evidence: Evidence) -> str:
+    estimate, score = evidence.estimate, evidence.score
     if not estimate.get("n"):
         return "Not measured: no labelled image was left to score."
-    right = f"{percent(estimate['accuracy'])} of {estimate['n']:,} images right"
-    spread = f"95 % interval {percent(estimate['low'])} to {percent(estimate['high'])}"
+    right = words.capital(ANSWERED[evidence.task].told(estimate))
+    spread = f"95 % interval {words.said(score, estimate['low'])} to {words.said(score, estimate['high'])}"
     if (baseline := estimate.get("baseline")) is not None:
-        spread += f"; always the largest class: {percent(baseline)}"
+        spread += f"; {score.nothing}: {words.said(score, baseline)}"
     if estimate.get("kind") == "test":
         return f"{right}, on a sealed test part that was opened once, for this number; {spread}."
-    return f"{right}: a validation estimate ({spread}). These images also made the choice, so expect a little less."
+    worse = "a little more" if score.is_error else "a little less"
+    return f"{right}: a validation estimate ({spread}). These images also made the choice, so expect {worse}."
 
 
 def _network_line(net: Net, cost: Mapping[str, float | None]) -> str:
@@ -267,14 +296,14 @@ def _choice_line(evidence: Evidence) -> str:
     first = parts_of(evidence.results, chosen)[0]
     rivals = plots.scored([training[0] for training in evidence.trainings])
     if begun > 1 and rivals and first.score is not None:
-        best = max(rivals, key=lambda r: r.score or 0)
-        text += f" After its first part, when all had had the same time, it scored {percent(first.score)} in validation"
-        at = f"the highest was {percent(best.score)}, at {short(best.cost.get('macs'))} multiply-accumulates."
-        text += ", the highest of all." if best.score == first.score else f"; {at}"
+        best, best_word = max(rivals, key=lambda r: r.score or 0), "lowest" if evidence.score.is_error else "highest"
+        text += f" After its first part, when all had had the same time, it scored {words.told(first)} in validation"
+        at = f"the {best_word} was {words.told(best)}, at {short(best.cost.get('macs'))} multiply-accumulates."
+        text += f", the {best_word} of all." if best.score == first.score else f"; {at}"
     if chosen.score is None:
         return text
-    error = points(evidence.verdict.standard_error, signed=False)
-    return f"{text} At the end of the race: {percent(chosen.score)}, standard error {error} points."
+    error = words.moved(evidence.score, evidence.verdict.standard_error, signed=False) + evidence.score.unit
+    return f"{text} At the end of the race: {words.told(chosen)}, standard error {error}."
 
 
 def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
@@ -286,11 +315,11 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
     told = [e for e in verdict.effects if (e.verdict, chosen.get(e.parameter)) != ("matters", e.after) or e.low > 0]
     found = sorted((e for e in told if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
     if found:
-        changes = by_horizon(found[:4], lambda e: f"{change(e)} ({points(e.accuracy_change)} points)")
+        changes = by_horizon(found[:4], lambda e: f"{change(e)} ({words.gain(e)})")
         return f"Measured to matter {changes}."
     if told:
         top = max(told, key=lambda e: abs(e.accuracy_change))
-        spread = f"{points(top.accuracy_change)} points, {points(top.low)} to {points(top.high)}"
+        spread = f"{words.gain(top)}, {words.span(top)}"
         other = " other" * (len(told) < len(verdict.effects))
         tried = f"No{other} single change of the {len(verdict.effects)} tried was measured to matter"
         return f"{tried}; the largest, {horizon(top)}: {change(top)} ({spread})."
@@ -324,7 +353,7 @@ def tradeoff(evidence: Evidence) -> dict[str, Any]:
     """Accuracy against cost: the plot, and the front as rows from cheap to dear."""
     tried = [training[0] for training in evidence.trainings]  # after equal time
     front = sorted(plots.scored(evidence.verdict.alternatives), key=lambda r: r.cost.get("macs", 0))
-    rows = [{"result": r, "label": evidence.marked.get(r.trial.id, "")} for r in front]
+    rows = [{"result": r, "label": evidence.marked.get(r.trial.id, ""), "score": words.told(r)} for r in front]
     return {
         "plot": plots.cost_plot(tried, front, evidence.marked, _told(evidence)),
         "front": rows,
@@ -341,7 +370,7 @@ def _told(evidence: Evidence) -> Callable[[Result], str]:
         which = f"as the chosen network, but {changed}" if changed else "the chosen network"
         after = f" after {sig(result.seconds)} s" if result.trial.seconds else ""
         macs = short(result.cost.get("macs"))
-        return f"{result.trial.id}: {which}. {percent(result.score)} in validation{after}, {macs} macs"
+        return f"{result.trial.id}: {which}. {words.told(result)} in validation{after}, {macs} macs"
 
     return told
 
@@ -351,10 +380,26 @@ def effects(told: Sequence[Effect]) -> dict[str, Any]:
     order = sorted(told, key=lambda e: (VERDICT_ORDER.index(e.verdict), -abs(e.accuracy_change)))
     plot = plots.forest_plot(order, [change(e) for e in order])
     rows = [
-        {"row": e, "meaning": MEANING.get(e.parameter, ""), "key": e.verdict.replace(" ", "-"), "after": _after(e)}
+        {
+            "row": e,
+            "meaning": MEANING.get(e.parameter, ""),
+            "key": e.verdict.replace(" ", "-"),
+            "after": _after(e),
+            "moved": words.moved(e.score, e.accuracy_change),
+            "span": words.span(e),
+            "expected": _expected(e),
+        }
         for e in order
     ]
-    return {"plot": plot, "rows": rows}
+    scored = words.called(order[0].score.name) if order else ""
+    return {"plot": plot, "rows": rows, "scored": scored, "unit": words.unit(order).capitalize()}
+
+
+def _expected(effect: Effect) -> str:
+    """The interval at the end of a training; '' where it is not known."""
+    if effect.expected_low is None or effect.expected_high is None:
+        return ""
+    return effect.score.span(effect.expected_low, effect.expected_high).replace("-", "\u2212")
 
 
 def _after(effect: Effect) -> str:
@@ -386,7 +431,8 @@ def fingerprint(facts: Fingerprint) -> dict[str, Any]:
         "shape": by(facts.shape),
         "input": by(facts.input_shape),
         "curves": [(name, plot) for name, plot in drawn if plot],
-        "counts": counts if len(counts) <= MAP_CLASSES else [],
+        "answers": facts.answers if facts.target or len(counts) != 1 else "in 1 class",
+        "counts": counts if len(counts) <= classify.MAP_CLASSES else [],
         "most": max((n for _, n in counts), default=1) or 1,
         "range": (counts[-1][1], counts[0][1]) if counts else (0, 0),
         "classes": len(counts),
@@ -418,59 +464,8 @@ def joined(parts: Sequence[Result]) -> Result:
     return replace(parts[0], history=tuple(history), score=parts[-1].score, seconds=sum(p.seconds for p in parts))
 
 
-# 8 The mistakes -------------------------------------------------------------------------------------------
-
-
-def mistakes(evidence: Evidence) -> dict[str, Any]:
-    """The confusion matrix, or its largest cells where there are many classes; the surest mistakes as pictures."""
-    if not len(evidence.labels):
-        return {"n": 0, "wrong": 0}
-    predicted = evidence.probabilities.argmax(axis=1)
-    matrix = np.zeros((len(evidence.classes),) * 2, dtype=int)
-    np.add.at(matrix, (evidence.labels, predicted), 1)
-    wrong = np.flatnonzero(predicted != evidence.labels)
-    sure = evidence.probabilities[wrong, predicted[wrong]]
-    worst = wrong[np.argsort(-sure, kind="stable")][:MOST_MISTAKES]
-    few = len(evidence.classes) <= MAP_CLASSES
-    return {
-        "n": len(evidence.labels),
-        "wrong": len(wrong),
-        "plot": plots.confusion_plot(matrix, evidence.classes) if few else "",
-        "pairs": list(_pairs(matrix, evidence.classes)),
-        "recall": _recall(matrix, evidence.classes),
-        "pictures": [_picture(evidence, int(i), int(predicted[i])) for i in worst],
-        "pixelated": max(evidence.pixels.shape[1:3]) < THUMBNAIL_PX,
-    }
-
-
-def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The cells off the diagonal, most images first."""
-    off = matrix - np.diag(np.diag(matrix))
-    for flat_index in np.argsort(-off, axis=None, kind="stable")[:MOST_PAIRS]:
-        i, j = divmod(int(flat_index), len(classes))
-        if off[i, j]:
-            yield {"true": classes[i], "predicted": classes[j], "count": int(off[i, j]), "of": int(matrix[i].sum())}
-
-
-def _recall(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The share of each class that was found, worst first; classes without an image last, unknown."""
-    rows = [
-        {"name": name, "n": int(row.sum()), "recall": float(row[i] / row.sum()) if row.sum() else None}
-        for i, (name, row) in enumerate(zip(classes, matrix, strict=True))
-    ]
-    return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"] or 0))
-
-
-def _picture(evidence: Evidence, i: int, predicted: int) -> dict[str, Any]:
-    true = int(evidence.labels[i])
-    return {
-        "image": plots.png(evidence.pixels[i], THUMBNAIL_PX),
-        "file": evidence.names[i] if i < len(evidence.names) else "",
-        "true": evidence.classes[true],
-        "predicted": evidence.classes[predicted],
-        "sure": float(evidence.probabilities[i, predicted]),
-        "right": float(evidence.probabilities[i, true]),
-    }
+def _scored(evidence: Evidence) -> Scored:
+    return Scored(evidence.pixels, evidence.labels, evidence.answers, evidence.names, evidence.outputs)
 
 
 # 11 How to reproduce --------------------------------------------------------------------------------------
@@ -481,7 +476,12 @@ def trials(evidence: Evidence) -> list[dict[str, Any]]:
     chosen, marked = evidence.verdict.chosen.trial.sample, evidence.marked
     labels = [marked.get(parts_of(evidence.results, r)[0].trial.id, "") for r in evidence.results]
     return [
-        {"result": r, "label": label, "differs": _differences(r.trial.sample, chosen) or _beside(r)}
+        {
+            "result": r,
+            "label": label,
+            "differs": _differences(r.trial.sample, chosen) or _beside(r),
+            "score": words.told(r),
+        }
         for r, label in zip(evidence.results, labels, strict=True)
     ]
 
@@ -494,12 +494,3 @@ def _beside(result: Result) -> str:
 
 def _differences(sample: Draft, chosen: Draft) -> str:
     return ", ".join(f"{name} {plain(value)}" for name, value in sample.items() if chosen.get(name) != value)
-
-
-def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as rows (dotted name, text); what is None was not asked for and is left out."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{above}{name}.")
-        elif value is not None:
-            yield f"{above}{name}", plain(value)

@@ -20,10 +20,22 @@ NUMBER, FLAG, WORD = (int, float), (bool, type(None)), (str,)
 KINDS: dict[str, Any] = {
     "net": {"input_shape": [(int,)]},
     "sample": {"*": (str, int, float, bool, list)},
-    "test": {"kind": WORD, "accuracy": NUMBER, "low": NUMBER, "high": NUMBER, "n": (int,), "baseline": NUMBER},
+    "test": {
+        **dict.fromkeys(("accuracy", "error", "low", "high", "baseline", "r2"), NUMBER),
+        "kind": WORD,
+        "n": (int,),
+        "score": {"name": WORD, "*": NUMBER},
+        "recall": {"*": {"*": NUMBER}},
+    },
     "cost": {"*": NUMBER},
-    "effects": [{"parameter": WORD, "verdict": WORD, "seconds": NUMBER}],
-    "data": {"classes": [WORD], "base_shape": [(int,)] * 3, "facts": {"scale": [NUMBER] * 2, "modes": {"*": (int,)}}},
+    "effects": [{"parameter": WORD, "verdict": WORD, "seconds": NUMBER, "score": WORD}],
+    "data": {
+        "classes": [WORD],
+        "number": WORD,
+        "base_shape": [(int,)] * 3,
+        "facts": {"scale": [NUMBER] * 2, "modes": {"*": (int,)}},
+    },
+    "task": WORD,
     "provenance": {"interrupted": FLAG, "wall_seconds": NUMBER, "budget_seconds": (*NUMBER, type(None))},
     "notes": [WORD],
     "goal": {"kept": FLAG, "text": WORD},
@@ -53,7 +65,7 @@ def read(folder: Path, effect_of: Callable[[Any], Any]) -> dict[str, Any]:
                 made(value)
         except ConvwiseError as error:
             raise _refused(folder, f"has an unexpected value at {name}: {error}") from error
-        except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
             raise _refused(folder, f"has an unexpected value at {name}") from error
     found: dict[str, Any] = choice
     return found

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from convwise.core.goal import SCORES
 from convwise.core.intervals import wilson
-from convwise.core.records import Effect
+from convwise.core.records import Effect, Result
+from convwise.core.score import Score, score_of
 from convwise.core.shown import plain as plain
 
 # Words of the report that a reader may not know; each is explained where it stands, and all of them at its end.
@@ -37,6 +39,41 @@ def points(change: float, signed: bool = True) -> str:
     """A change of accuracy in percentage points: 0.021 -> '+2.1'."""
     text = f"{100 * change:{'+' if signed else ''}.1f}" if math.isfinite(change) else "–"
     return text.replace("-", "\u2212")
+
+
+def said(score: Score, value: float | None) -> str:
+    """An accuracy as a percentage, an error in the unit of its target."""
+    return sig(value) if score.is_error else percent(value)
+
+
+def called(score: str) -> str:
+    """A score in a sentence: 'balanced accuracy', 'error'."""
+    return SCORES.get(score, score)
+
+
+def asked(test: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of `test` in choice.json what the goal asks for: its name, value, low, high, and baseline where that is known.
+
+    Folders of version 0.1.0, and those of numbers, have one score alone.
+    """
+    name = "error" if "error" in test else "accuracy"
+    return test.get("score") or {**test, "name": name, "value": test.get(name)}
+
+
+def capital(text: str) -> str:
+    """Text as it begins a sentence."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def told(result: Result) -> str:
+    """The score of a trial."""
+    score = score_of(result.trial.net, result.trial.score)
+    return said(score, None if result.score is None else score.value(result.score))
+
+
+def moved(score: Score, change: float, signed: bool = True) -> str:
+    """A change of a score, without its unit: percentage points of accuracy, or of an error what that changes by."""
+    return score.moved(change, signed).replace("-", "\u2212")
 
 
 def short(number: float | None) -> str:
@@ -94,8 +131,17 @@ def change(effect: Effect) -> str:
 
 def worth(effect: Effect) -> str:
     """'3 → 5: -1.2 points (-2.0 to -0.4)'"""
-    interval = f"{points(effect.low)} to {points(effect.high)}"
-    return f"{plain(effect.before)} → {plain(effect.after)}: {points(effect.accuracy_change)} points ({interval})"
+    return f"{plain(effect.before)} → {plain(effect.after)}: {gain(effect)} ({span(effect)})"
+
+
+def gain(effect: Effect) -> str:
+    """What a change was worth, with its unit: '+2.1 points', or '−0.31' of an error."""
+    return moved(effect.score, effect.accuracy_change) + effect.score.unit
+
+
+def span(effect: Effect) -> str:
+    """The 95 % interval of that, without its unit."""
+    return effect.span.replace("-", "\u2212")
 
 
 def horizon(effect: Effect) -> str:
@@ -113,7 +159,7 @@ def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
 
 def beside(row: Mapping[str, Any]) -> str:
     """What a comparison says, as choice.json has it: accuracies and costs, then the difference."""
-    title = f"{row['title'][:1].upper()}{row['title'][1:]}"
+    title = capital(row["title"])
     if row["failed"]:
         return f"{title} is not compared: {row['failed']}."
     after = f"after {sig(row['seconds'])} s of training each" if row["seconds"] else "after as many epochs"
@@ -136,18 +182,33 @@ def _difference(row: Mapping[str, Any]) -> str:
     if row["verdict"] == "matters":
         better, least, most = ("The chosen network", low, high) if change > 0 else (row["title"], -high, -low)
         amount = f"{points(abs(change), signed=False)} points better ({points(least, False)} to {points(most, False)})"
-        return f"{better[:1].upper()}{better[1:]} is {amount}."
+        return f"{capital(better)} is {amount}."
     interval = f"{points(change)} points, {points(low)} to {points(high)}"
     if row["verdict"] == "no difference":
         return f"They are equally good ({interval}): take the cheaper."
     return f"Which one is better is not resolved ({interval})."
 
 
-EFFECT_COLUMNS = ("parameter", "from", "to", "points", "95 % interval", "verdict")
+def unit(effects: Sequence[Effect]) -> str:
+    """What the numbers of effects are: points of accuracy, or changes of an error."""
+    return "error" if effects and effects[0].score.is_error else "points"
+
+
+def effect_columns(effects: Sequence[Effect]) -> tuple[str, ...]:
+    """The headings over `effect_cells`."""
+    return ("parameter", "from", "to", unit(effects), "95 % interval", "verdict")
 
 
 def effect_cells(effect: Effect) -> tuple[str, ...]:
-    """An effect as a row of EFFECT_COLUMNS: accuracy in percentage points."""
-    interval = f"{points(effect.low)} to {points(effect.high)}"
+    """An effect as a row under `effect_columns`."""
     named = effect.parameter, plain(effect.before), plain(effect.after)
-    return (*named, points(effect.accuracy_change), interval, effect.verdict)
+    return (*named, moved(effect.score, effect.accuracy_change), span(effect), effect.verdict)
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as rows (dotted name, text); what is None was not asked for and is left out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{name}.")
+        elif value is not None:
+            yield f"{above}{name}", plain(value)

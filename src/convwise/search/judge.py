@@ -45,7 +45,8 @@ def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: 
     if better:
         horizon = f"after {better.seconds:.0f} s" if better.seconds else "after as many epochs"
         change = f"{better.parameter} {better.after} instead of {better.before}"
-        ahead = f"{100 * better.accuracy_change:.1f} points ahead {horizon}: the advised one hardly learns"
+        ahead = f"{better.moved.removeprefix('+')} {'off' if better.score.is_error else 'ahead'} {horizon}"
+        ahead += ": the advised one hardly learns"
         return f"the advised network with {change}, which was {ahead}"
     changed = {name: value for name, value in chosen.trial.sample.items() if value != advice.sample.get(name)}
     net = "the advised network"

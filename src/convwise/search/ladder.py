@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from math import ceil, log
 
 from convwise.core.configuration import Configuration, Draft
-from convwise.core.goal import SCORES, Goal
+from convwise.core.goal import Goal
 from convwise.core.records import Reason, Result, Trial, Verdict
+from convwise.core.score import Score, score_of
 from convwise.core.space import WIDTHS, Space
 from convwise.core.text import short
 from convwise.evidence.paired import standard_error
@@ -115,10 +116,15 @@ class Ladder:
         return _metric(self.space)
 
     @property
+    def score(self) -> Score:
+        """How scores are told."""
+        return score_of(self.teacher.trial.net, self.teacher.trial.score)
+
+    @property
     def floor(self) -> float:
-        """The accuracy to keep; the best found may be that of a rung, where the teacher had time for few images."""
+        """The score to keep; the best found may be that of a rung, where the teacher had time for few images."""
         assert self.goal.cheapest is not None
-        return self.goal.cheapest.floor(max(r.score or 0.0 for r in (self.teacher, *self.tried)))
+        return self.goal.cheapest.floor(max(r.score or 0.0 for r in (self.teacher, *self.tried)), self.score)
 
     @property
     def tried(self) -> list[Result]:
@@ -148,30 +154,32 @@ class Ladder:
         chosen = min(good, key=lambda r: r.cost[self.metric]) if good else nearest
         reason = Reason("net", chosen.trial.net.id, self._why(chosen, bool(good)), "trials", "Hinton et al. 2015")
         notes = () if good else (self._miss(chosen),)
-        others, error = front(candidates, self.metric), standard_error(chosen)
-        return replace(judged, chosen=chosen, alternatives=others, standard_error=error, reasons=(reason,),
-                       notes=(*judged.notes, *notes))  # fmt: skip
+        return replace(judged, chosen=chosen, alternatives=front(candidates, self.metric), reasons=(reason,),
+                       standard_error=standard_error(chosen), notes=(*judged.notes, *notes))  # fmt: skip
 
     def _why(self, chosen: Result, good: bool) -> str:
-        top = f"the teacher reached {_percent(self.teacher)} at {amount(self.metric, self.teacher)}"
-        wanted = f"the {100 * self.floor:.1f} % that are to be kept"
+        top = f"the teacher reached {self.teacher.told} at {amount(self.metric, self.teacher)}"
+        wanted = f"the {self.score.told(self.floor)} that are to be kept"
         if chosen is self.teacher:
             tried = len(self.tried)
             others = f"none of the {tried} cheaper networks tried keeps" if tried else "no cheaper one was tried for"
             return f"{top}; {others} {wanted}, so the teacher itself is handed over"
-        why = f"{top}; this network keeps {_percent(chosen)} at {amount(self.metric, chosen)}"
+        why = f"{top}; this network keeps {chosen.told} at {amount(self.metric, chosen)}"
         if not good:
             return f"{why}: of {len(self.tried)} tried, the one that comes nearest to {wanted}"
         later = "" if (chosen.score or 0.0) >= self.floor else " when it is trained for longer"
         return f"{why}, the cheapest of {len(self.tried)} tried that reaches {wanted}{later}"
 
     def _miss(self, nearest: Result) -> str:
-        missing, score = 100 * (self.floor - (nearest.score or 0.0)), self.goal.score
-        there = "of the validation images right" if score == "accuracy" else f"{SCORES[score]} in validation"
-        return (
-            f"No network tried keeps {100 * self.floor:.1f} %: the nearest gets {_percent(nearest)} {there}, "
-            f"{missing:.1f} points less; the teacher, which was trained for longest, {_percent(self.teacher)}."
-        )
+        wanted = self.score.told(self.floor)
+        missing = self.score.moved(self.floor - (nearest.score or 0.0), signed=False) + self.score.unit
+        longest = f"the teacher, which was trained for longest, {self.teacher.told}."
+        if self.score.is_error:
+            what = f"No network tried keeps an error of {wanted}: the nearest has {nearest.told} on the validation"
+            return f"{what} images, {missing} more; {longest}"
+        right = self.score.name == "accuracy"
+        there = "of the validation images right" if right else f"{self.score.words} in validation"
+        return f"No network tried keeps {wanted}: the nearest gets {nearest.told} {there}, {missing} less; {longest}"
 
 
 def planned(rungs: int, workers: int, seconds: float, overhead: float) -> tuple[int, float]:
@@ -197,7 +205,3 @@ def _metric(space: Space) -> str:
 def amount(metric: str, result: Result) -> str:
     """82_310_000 macs -> '82.3M macs'."""
     return f"{short(result.cost[metric])} {SHORT[metric]}"
-
-
-def _percent(result: Result) -> str:
-    return f"{100 * (result.score or 0.0):.1f} %"

@@ -22,7 +22,7 @@ BESIDE = "neighbours"  # the strategy that says what is trained beside the leade
 FLIP = "training.flip"
 LEAST_IMAGES = 2000  # that a part must see before two of them are compared: less tells nothing
 FLIP_SEGMENTS = 2  # that the mirrored and the unmirrored training take before one is chosen
-HARMLESS = 0.05  # accuracy that may be lost where mirroring is harmless: see `leader`
+HARMLESS = 0.05  # of the score that may be lost where mirroring is harmless: see `leader`
 WHOLE = 0.0, 1.0  # the span of a training that nothing goes on from
 SLOWER = 0.95  # of a step's time: a change whose steps are cheaper than that is not adopted for an early lead
 
@@ -155,9 +155,9 @@ def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
 
 def mirrored_alike(results: Sequence[Result]) -> bool:
     """Whether a net that never saw a mirrored image answers mirrored ones as well as the others, in all its parts."""
-    halves = [(r.mirrored[: len(r.mirrored) // 2], r.mirrored[len(r.mirrored) // 2 :]) for r in results]
+    halves = [result.views for result in results]
     asked = sum(len(as_is) for as_is, _ in halves)
-    lost = sum(as_is.count("1") - mirrored.count("1") for as_is, mirrored in halves)
+    lost = sum(sum(as_is) - sum(mirrored) for as_is, mirrored in halves)
     return bool(asked) and lost <= HARMLESS * asked
 
 

@@ -21,7 +21,7 @@ RESIDENT = 2**28  # bytes of pixels that each worker holds in memory; of more it
 
 
 class Part(Protocol):
-    """Images with labels: uint8 (n, height, width, channels) and int64 (n,)."""
+    """Images with labels: uint8 (n, height, width, channels), and int64, or float64 numbers, (n,)."""
 
     @property
     def pixels(self) -> np.ndarray: ...
@@ -69,7 +69,7 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images: uint8 (n, height, width, channels), labels int64 (n,), on one device.
+    """Images: uint8 (n, height, width, channels), labels (n,), or as a task learns them, on one device.
 
     To train on, pixels may be (2n, ...): the same images once more, resized without antialiasing. Where a net
     learns from a teacher, labels are float32 (n, classes): what a task makes of both.

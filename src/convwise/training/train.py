@@ -19,6 +19,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError
 from convwise.core.progress import Live
 from convwise.core.records import INTERRUPTED, Engine, Point, Recipe, Result, Trial
+from convwise.core.score import score_of
 from convwise.formats import torch as torch_format
 from convwise.formats.weights import Weights
 from convwise.training import batches
@@ -123,29 +124,29 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     size = f"{height}x{width}"
     names = ("train", "valid") if trial.part == "all" else ("train",)
     stored = batches.load(folder, size, names, training=True)
-    examples = _taught(trial, folder, names, stored, TASKS[task]).to(engine.device)
-    held_out = None if trial.part == "all" else batches.load(folder, size, ("valid",)).to(engine.device)
+    examples = _learnt(_taught(trial, folder, names, stored, TASKS[task]), trial, TASKS[task]).to(engine.device)
+    held_out = None
+    if trial.part != "all":
+        held_out = _learnt(batches.load(folder, size, ("valid",)), trial, TASKS[task]).to(engine.device)
     model = _model(trial, engine, initial, examples)
     run = _fit(model, trial, examples, held_out, engine, TASKS[task], line)
     seconds = time.monotonic() - run.started
     if run.cut:
         trial = replace(trial, span=(trial.span[0], 1.0))
-    correct, outcomes = np.zeros(0, bool), np.zeros(0)
+    asked, outcomes, weighed, score = _Asked(trial, engine, TASKS[task]), np.zeros(0), np.zeros(0), None
     if held_out:
-        answers, labels = _answers(model, held_out, engine), held_out.labels.cpu()
-        correct = TASKS[task].correct(answers, labels).numpy()
-        outcomes = TASKS[task].outcomes(answers, labels, trial.score)
-    score = float(outcomes.mean()) if held_out else None
+        outcomes, weighed = asked.outcomes(model, held_out)
+        score = asked.score(outcomes, weighed)
     line.tell(Live(trial.id, 1.0, run.images / len(examples), None, run.images / seconds))
-    asked = not trial.recipe.flip and run.images >= 2 * len(correct) and not run.cut  # not where it costs most
+    cheap = run.images >= 2 * len(outcomes) and not run.cut  # not where it costs most
+    mirrored = asked.mirrored(model, held_out) if held_out and cheap and not trial.recipe.flip else np.zeros(0)
     run.history.append(Point(seconds, run.images, run.mean_loss(), score))
     result = Result(
         trial=trial,
         status="done",
         score=score,
-        correct="".join("01"[int(c)] for c in correct),
-        weighed=tuple(outcomes.round(6).tolist()) if trial.score != "accuracy" else (),
-        mirrored=_mirrored(model, held_out, engine, TASKS[task]) if held_out and asked else "",
+        weighed=tuple(weighed.round(6).tolist()),
+        **TASKS[task].kept(outcomes, mirrored),
         cost=_cost(trial),
         history=tuple(run.history),
         seconds=seconds,
@@ -160,8 +161,12 @@ def _taught(trial: Trial, folder: Path, names: tuple[str, ...], examples: Exampl
     """The examples as the trial learns them: with the labels alone, or with a teacher's answers as well."""
     if not trial.teacher:
         return examples
-    answers = batches.answers(folder, trial.teacher, names)
-    return Examples(examples.pixels, task.taught(examples.labels, answers, trial.recipe))
+    said = batches.answers(folder, trial.teacher, names)
+    return Examples(examples.pixels, task.taught(examples.labels, said, trial.recipe))
+
+
+def _learnt(examples: Examples, trial: Trial, task: Task) -> Examples:
+    return Examples(examples.pixels, task.learnt(examples.labels, trial.net))
 
 
 def _cost(trial: Trial) -> dict[str, float]:
@@ -192,6 +197,7 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
     threads = _Threads(1 if line.team else trial.threads)
     begin, end = trial.span
     share = begin  # of the schedule
+    counted = not trial.teacher and not score_of(trial.net).is_error  # answers are right or wrong
     # Each member, and each part of a training, has an order of its own; nets that are compared share it.
     generator = torch.Generator().manual_seed(trial.seed + 7919 * rank + round(1e4 * begin))
     source = batches.batches(examples, recipe, generator)
@@ -203,8 +209,8 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
             loss, _ = _loss(model, x, (y, y[others]), (own, 1 - own), recipe, engine, task)
         else:
             loss, logits = _loss(model, x, (y,), (1.0,), recipe, engine, task)
-            if not trial.teacher:
-                run.right.append(task.correct(logits.detach(), y).sum())
+            if counted:
+                run.right.append(task.outcomes(logits.detach(), y, trial.net).sum())
                 run.asked += len(y)
         loss.backward()  # type: ignore[no-untyped-call]
         mine = progress(), float(line.ending), run.cooled()
@@ -225,7 +231,7 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
         run.images += members * len(y)
         run.losses.append(loss.detach())
         if trial.span == (0.0, 1.0) or held_out is None:  # a part of a run is one point of its curve
-            _record(run, model, held_out, engine, task, done, trial.score)
+            _record(run, model, held_out, _Asked(trial, engine, task), done)
         _tell(line, run, trial, done, len(examples))
     if average:
         average.end()
@@ -327,17 +333,13 @@ def _loss(model: nn.Module, x: torch.Tensor, labels: Sequence[torch.Tensor], sha
     return loss, logits
 
 
-def _record(run: _Run, model: nn.Module, held_out: Examples | None, engine: Engine, task: Task, done: float,
-            score: str) -> None:  # fmt: skip
+def _record(run: _Run, model: nn.Module, held_out: Examples | None, asked: _Asked, done: float) -> None:
     """A point of the learning curve at equal steps of the run; the clock stands still meanwhile."""
     if len(run.history) + 1 > done * CURVE_POINTS or done > 0.97:
         return
     before = time.monotonic()
-    reached = None
-    if held_out:
-        some = _some(held_out, CURVE_IMAGES)
-        reached = float(task.outcomes(_answers(model, some, engine), some.labels, score).mean())
-    run.history.append(Point(before - run.started, run.images, run.mean_loss(), reached))
+    score = asked.score(*asked.outcomes(model, _some(held_out, CURVE_IMAGES))) if held_out else None
+    run.history.append(Point(before - run.started, run.images, run.mean_loss(), score))
     run.started += time.monotonic() - before
 
 
@@ -357,22 +359,36 @@ def _some(examples: Examples, most: int) -> Examples:
     return Examples(examples.pixels[::step], examples.labels[::step])
 
 
-def _mirrored(model: nn.Module, examples: Examples, engine: Engine, task: Task) -> str:
-    """'0' or '1' for some of the examples as they are, and as many for the same ones mirrored left-right."""
-    some = _some(examples, MIRRORED_IMAGES)
-    both = (some, Examples(some.pixels[:].flip(2), some.labels))
-    right = [task.correct(_answers(model, each, engine), each.labels.cpu()) for each in both]
-    return "".join("01"[int(c)] for each in right for c in each)
+@dataclass(frozen=True)
+class _Asked:
+    """How a model is asked for its answers to examples: it is the trial's net without its softmax, or unit."""
 
+    trial: Trial
+    engine: Engine
+    task: Task
 
-def _answers(model: nn.Module, examples: Examples, engine: Engine) -> torch.Tensor:
-    """What the model says of each example: logits (n, outputs), on the CPU."""
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        rows = [_logits(model, x, engine).cpu() for x, _ in batches.in_order(examples)]
-    model.train(training)
-    return torch.cat(rows)
+    def outcomes(self, model: nn.Module, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+        """What each answer is worth, as the task counts it: (n,); and what it adds to the score where that differs."""
+        training = model.training
+        model.eval()
+        with torch.inference_mode():
+            rows = [_logits(model, x, self.engine).cpu() for x, _ in batches.in_order(examples)]
+        model.train(training)
+        outputs, labels = torch.cat(rows), examples.labels.cpu()
+        outcomes = self.task.outcomes(outputs, labels, self.trial.net).numpy()
+        return outcomes, self.task.weighed(outputs, labels, self.trial.score)
+
+    def mirrored(self, model: nn.Module, examples: Examples) -> np.ndarray:
+        """The same of some of the examples as they are, then of as many mirrored left-right."""
+        some = _some(examples, MIRRORED_IMAGES)
+        both = (some, Examples(some.pixels[:].flip(2), some.labels))
+        return np.concatenate([self.outcomes(model, each)[0] for each in both])
+
+    def score(self, outcomes: np.ndarray, weighed: np.ndarray) -> float:
+        """The mean of what each answer adds to the score."""
+        if len(weighed):
+            return float(weighed.mean())
+        return score_of(self.trial.net).score(float(outcomes.mean()))
 
 
 def run(folder: Path, engine: Engine, task: str, trial: Trial, line: Line = ALONE) -> Result:
@@ -407,19 +423,18 @@ def teach(folder: Path, teacher: Trial) -> None:
     for name in ("train", "valid"):
         if not batches.has_answers(folder, teacher.id, name):
             examples = batches.load(folder, "{}x{}".format(*net.input_shape), (name,))
-            answers = _probabilities(net, weights, examples, teacher.recipe.flip)
-            batches.store_answers(folder, teacher.id, name, answers)
+            batches.store_answers(folder, teacher.id, name, _answers(net, weights, examples, teacher.recipe.flip))
 
 
-def probabilities(net: Net, weights: Weights, pixels: np.ndarray) -> np.ndarray:
-    """Class probabilities (n, classes) of uint8 images (n, h, w, c), in float32."""
+def answers(net: Net, weights: Weights, pixels: np.ndarray) -> np.ndarray:
+    """Class probabilities (n, classes), or numbers (n, 1), of uint8 images (n, h, w, c), in float32."""
     labels = torch.zeros(len(pixels), dtype=torch.int64)
-    return _probabilities(net, weights, Examples(torch.from_numpy(np.ascontiguousarray(pixels)), labels))
+    return _answers(net, weights, Examples(torch.from_numpy(np.ascontiguousarray(pixels)), labels))
 
 
 @torch.inference_mode()
-def _probabilities(net: Net, weights: Weights, examples: Examples, mirrored: bool = False) -> np.ndarray:
-    """Class probabilities (n, classes) in float32; with `mirrored`, the mean of both views of each image."""
+def _answers(net: Net, weights: Weights, examples: Examples, mirrored: bool = False) -> np.ndarray:
+    """What the net answers in float32, (n, outputs); with `mirrored`, the mean of both views of each image."""
     model = torch_format.build(net)
     torch_format.load(model, net, weights)
     model.eval()

@@ -12,10 +12,11 @@ from typing import Any
 
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible
-from convwise.core.records import Advice, Effect, Result, from_json, to_json
+from convwise.core.records import Advice, Effect, Result, from_json
+from convwise.core.score import ACCURACY, Score, score_of
 from convwise.feed import News, news, stored
 from convwise.output import deliver, plots
-from convwise.output.words import change, percent, plain
+from convwise.output.words import called, change, plain, told
 from convwise.search.judge import judge
 
 ADVICE, SETTINGS = "convwise:advice", "convwise:settings"  # notes of a ledger, see study.py
@@ -72,13 +73,18 @@ class Known:
         """What a dot says when it is pointed at."""
         advised = self.advice.space.fit(self.advice.sample) if self.advice else {}
         changed = differs(advised, result.trial.sample) or "as advised"
-        return f"{result.trial.id}: {changed}. {percent(result.score)} in validation"
+        return f"{result.trial.id}: {changed}. {told(result)} in validation"
 
     def _marked(self, first: Sequence[Result]) -> dict[str, str]:
         """The one trial that is pointed out: of the chosen network, or of the advised one."""
         sample: Mapping[str, Any] = self.choice["sample"] if self.choice else self.advice.sample if self.advice else {}
         word = "chosen" if self.choice else "advised"
         return dict([(r.trial.id, word) for r in first if not differs(sample, r.trial.sample)][:1])
+
+    @property
+    def score(self) -> Score:
+        """How scores are told."""
+        return score_of(self.net, self.advice.space.goal.score if self.advice else "accuracy") if self.net else ACCURACY
 
     @property
     def net(self) -> Net | None:
@@ -151,6 +157,7 @@ def state(known: Known) -> dict[str, Any]:
         "notes": list(dict.fromkeys(told))[-NOTES:],
         "budget": about.get("budget_seconds") if about.get("trials") is None else None,
         "ends": _ends(last, about) if known.news.running else None,
+        "scored": {"name": known.score.name, "words": called(known.score.name), "nothing": known.score.nothing},
         "best": _best(events),
         "net": known.net.id if known.net else None,
         "trainings": trainings(known),
@@ -186,11 +193,12 @@ def _chosen(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _effect(effect: Effect) -> dict[str, Any]:
-    return {**to_json(effect), "before": plain(effect.before), "after": plain(effect.after), "said": change(effect)}
+    named = {"before": plain(effect.before), "after": plain(effect.after), "said": change(effect)}
+    return {**deliver.effect_row(effect), **named}
 
 
 def trainings(known: Known) -> list[dict[str, Any]]:
-    """A row for each training: what it changes of the advised network, and the accuracy after each of its parts."""
+    """A row for each training: what it changes of the advised network, and its accuracy, or error, after each part."""
     begun: dict[str, list[Result]] = {}
     first: dict[str, str] = {}  # trial -> the first one of its training
     for result in known.results:
@@ -213,13 +221,14 @@ def differs(sample: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def _training(parts: Sequence[Result], advised: Mapping[str, Any]) -> dict[str, Any]:
     first, last = parts[0].trial, parts[-1]
-    scores = [part.score for part in parts if part.score is not None]
+    score = score_of(first.net, first.score)
+    scores = [score.value(part.score) for part in parts if part.score is not None]
     return {
         "id": first.id,
         "stage": last.trial.stage,
         "what": differs(advised, first.sample) or "as advised",
         "parts": scores,
-        "accuracy": scores[-1] if scores else None,
+        "score": scores[-1] if scores else None,
         "params": last.cost.get("params"),
         "macs": last.cost.get("macs"),
         "seconds": sum(part.seconds for part in parts),

@@ -34,10 +34,10 @@ from convwise.core.layers import (  # noqa: E402
 from convwise.core.net import INPUT, Net, fresh  # noqa: E402
 from convwise.core.problems import Unsupported  # noqa: E402
 from convwise.core.windows import Shape  # noqa: E402
-from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables  # noqa: E402
+from convwise.formats.lowering.calls import Call, Step, identifiers, plan, variables  # noqa: E402
 from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
-from convwise.formats.written import MAIN, NOTHING, Beside, about, comments, prepare, reads_pictures  # noqa: E402
+from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare  # noqa: E402
 
 MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
 
@@ -119,7 +119,7 @@ _HEAD = '''"""A network chosen by convwise: pixels 0 to 255, shaped (n, height, 
 {imports}import keras
 from keras import layers
 
-CLASSES = {classes}
+{names}
 INPUT_SHAPE = {shape}  # height, width, channels
 
 
@@ -128,7 +128,7 @@ def build_model():
 
 _USAGE = """
 
-    python model_keras.py cat.jpg        prints the most probable class; needs keras, its backend, numpy and pillow
+    python model_keras.py cat.jpg        {prints}; needs keras, its backend, numpy and pillow
 """
 
 _LOAD = '''def load(path=None):
@@ -146,7 +146,7 @@ _LOGITS = '''def load_logits(path=None):
 '''
 
 _PREDICT = '''def predict(picture, model=None):
-    """What the network gives for a picture, a file or a PIL image: one number for each of CLASSES."""
+    """What the network gives for a picture, a file or a PIL image: {gives}."""
     return keras.ops.convert_to_numpy((model or load())(prepare(picture), training=False))[0]
 '''
 
@@ -172,17 +172,19 @@ def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, t
     steps = steps_of(net)
     activation = getattr(net.layers[-1], "activation", "")
     tail = [] if not trained else [_LOAD, *([_LOGITS] if activation == "softmax" else [])]
-    pictures = trained and activation == "softmax" and reads_pictures(net)
+    answer, output = answer_of(net), "class probabilities" if activation in ("softmax", "sigmoid") else "numbers"
     head = _HEAD.format(
-        classes=literal(list(classes)),
+        names=named(net, classes),
         shape=net.input_shape,
-        output="class probabilities" if activation in ("softmax", "sigmoid") else "numbers",
-        usage=_USAGE if pictures else "",
+        output=answer.output if answer else output,
+        usage=_USAGE.format(prints=answer.prints) if trained and answer else "",
         imports=_BACKEND if trained else "",
     )
     lines = _graph(net, steps) if _branches(net) else _chain(list(steps.values()))
     built = head + "\n".join([*comments(beside.reasons), *(f"    {line}" for line in lines)])
-    parts = [built, *tail, *([prepare(beside, *_PREPARED), _PREDICT, MAIN] if pictures else [])]
+    if trained and answer:
+        tail += [prepare(beside, *_PREPARED), _PREDICT.format(gives=answer.gives), answer.main]
+    parts = [built, *tail]
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -192,7 +194,7 @@ def _chain(steps: Sequence[Step]) -> list[str]:
 
 
 def _graph(net: Net, steps: Mapping[str, Step]) -> list[str]:
-    used = ("x", "image", "keras", "layers", "CLASSES", "INPUT_SHAPE")
+    used = ("x", "image", "keras", "layers", "CLASSES", "TARGET", "INPUT_SHAPE")
     words = identifiers((layer.name for layer in net.layers), used.__contains__)
     names, owners = {**variables(net, words), INPUT: "image"}, _owners(net, steps)
     twice = {owner: fresh(f"{words[owner]}_layer", words.values()) for name, owner in owners.items() if owner != name}

@@ -1,4 +1,4 @@
-"""Nets as ONNX: input 'image' (batch, channels, height, width), raw pixels; output 'probabilities'.
+"""Nets as ONNX: input 'image' (batch, channels, height, width), raw pixels; output 'probabilities', or 'number'.
 
 Opset 20, written with onnx.helper; formats/onnx/lowering.py says what each layer becomes.
 """
@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convwise.core.geometry import GEOMETRY
 from convwise.core.net import INPUT, Net
+from convwise.core.score import number_of
 from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import consumed, shapes_of
 from convwise.formats.onnx.lowering import Op, Tensor, lower
@@ -42,7 +43,8 @@ def build(net: Net, weights: Weights, classes: Sequence[str] = (), beside: Besid
             operators = lower(layer, given, own)
         written.add(layer.name, operators, layer.inputs, owner.name)
     output = written.values[net.layers[-1].name]
-    written.nodes.append(helper.make_node("Identity", [output], ["probabilities"], "probabilities"))
+    said = "number" if number_of(net) else "probabilities"
+    written.nodes.append(helper.make_node("Identity", [output], [said], said))
     return _model(net, written, shapes[net.layers[-1].name], about(net, classes, beside))
 
 
@@ -98,7 +100,7 @@ def _model(net: Net, written: _Written, output: Shape, told: Mapping[str, Any]) 
     height, width, channels = net.input_shape
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, height, width])
     last = [output[-1], *output[:-1]]
-    answer = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", *last])
+    answer = helper.make_tensor_value_info(written.nodes[-1].output[0], TensorProto.FLOAT, ["batch", *last])
     graph = helper.make_graph(written.nodes, "convwise", [image], [answer], list(written.tensors.values()))
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="convwise"

@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from convwise.core.layers import Layer
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import ConvwiseError, Unsupported, UnusableInput
+from convwise.core.score import number_of
 from convwise.core.windows import Shape
-from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables
+from convwise.formats.lowering.calls import Call, Step, identifiers, plan, variables
 from convwise.formats.lowering.torch import STATEFUL, lower
 from convwise.formats.torch.modules import OWN, Graph
 from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
-from convwise.formats.written import MAIN, NOTHING, Beside, about, comments, prepare, reads_pictures
+from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare
 
 __all__ = ["build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
 _KEYS = {
@@ -49,9 +50,9 @@ _KEYS = {
 
 
 def build(net: Net, *, logits: bool = False) -> nn.Module:
-    """The net as a module with PyTorch's initial weights; with `logits`, without its final softmax."""
+    """The net as a module with PyTorch's initial weights; with `logits`, without its final softmax, or unit."""
     steps = steps_of(net)
-    if logits and steps[-1].call.kind == "Softmax":
+    if logits and (steps[-1].call.kind == "Softmax" or number_of(net)):
         steps = (*steps[:-1], replace(steps[-1], call=Call("Identity")))
     called = _called(net, steps)
     modules = OrderedDict((step.name, _made(step.call)) for step in steps if called[step.name] == step.name)
@@ -149,13 +150,13 @@ _HEAD = '''"""A network chosen by convwise: pixels 0 to 255, shaped (n, channels
 
 {imports}
 
-CLASSES = {classes}
+{names}
 INPUT_SHAPE = {shape}  # height, width, channels
 '''
 
 _USAGE = """
 
-    python model_torch.py cat.jpg        prints the most probable class; needs torch, numpy, pillow and safetensors
+    python model_torch.py cat.jpg        {prints}; needs torch, numpy, pillow and safetensors
 """
 
 _LOAD = '''def load(path=None):
@@ -175,7 +176,7 @@ _LOGITS = '''def load_logits(path=None):
 '''
 
 _PREDICT = '''def predict(picture, model=None):
-    """What the network gives for a picture, a file or a PIL image: one number for each of CLASSES."""
+    """What the network gives for a picture, a file or a PIL image: {gives}."""
     with torch.no_grad():
         return (model or load())(prepare(picture))[0]
 '''
@@ -201,11 +202,9 @@ def _tail(net: Net, last: Step, beside: Beside, trained: bool) -> list[str]:
     if not trained:
         return []
     logits = [_LOGITS.format(last=last.name)] if last.call.kind == "Softmax" else []
-    return [
-        _LOAD,
-        *logits,
-        *([prepare(beside, *_PREPARED), _PREDICT, MAIN] if reads_pictures(net) and last.call.kind == "Softmax" else []),
-    ]
+    if (answer := answer_of(net)) is None:
+        return [_LOAD, *logits]
+    return [_LOAD, *logits, prepare(beside, *_PREPARED), _PREDICT.format(gives=answer.gives), answer.main]
 
 
 def _head(net: Net, classes: Sequence[str], last: Step, typed: bool, trained: bool) -> str:
@@ -213,12 +212,13 @@ def _head(net: Net, classes: Sequence[str], last: Step, typed: bool, trained: bo
     imports += ["from pathlib import Path"] if trained else []
     imports += [""] if imports else []
     imports += ["import torch", "from torch import Tensor, nn" if typed else "from torch import nn"]
+    answer, output = answer_of(net), "class probabilities" if last.call.kind in ("Softmax", "Sigmoid") else "numbers"
     return _HEAD.format(
         imports="\n".join(imports),
-        classes=literal(list(classes)),
+        names=named(net, classes),
         shape=net.input_shape,
-        output="class probabilities" if last.call.kind in ("Softmax", "Sigmoid") else "numbers",
-        usage=_USAGE if trained and reads_pictures(net) and last.call.kind == "Softmax" else "",
+        output=answer.output if answer else output,
+        usage=_USAGE.format(prints=answer.prints) if trained and answer else "",
     )
 
 

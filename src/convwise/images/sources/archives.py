@@ -127,7 +127,7 @@ def _arranged(archive: Archive, where: str, reading: Reading) -> Found:
         for p in arranged.places
     )
     problems = (*arranged.problems, *_ignored(where, archive))
-    return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles)
+    return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles, arranged.number)
 
 
 def _unarranged(archive: Archive, where: str) -> Found:

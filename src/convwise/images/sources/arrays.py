@@ -75,7 +75,10 @@ def find_pair(source: Any) -> Found:
 
 
 def block(where: str, images: Any, labels: Any, part: PartName | None) -> Block:
-    """Images (n, h, w[, channels]) and labels (n,), (n, 1) or one-hot (n, classes), checked, as a Block."""
+    """Images (n, h, w[, channels]) and labels (n,), (n, 1) or one-hot (n, classes), checked, as a Block.
+
+    Labels that are fractions stay numbers.
+    """
     if np.ma.isMaskedArray(labels):
         labels = np.array(labels.tolist(), object)  # None where it is masked
     if isinstance(labels, list) and any(isinstance(label, str) for label in labels):
@@ -132,7 +135,7 @@ def _claimed(archive: zipfile.ZipFile, key: str) -> int:
     return int(claimed)
 
 
-def _labels(where: str, labels: NDArray[Any]) -> NDArray[np.str_]:
+def _labels(where: str, labels: NDArray[Any]) -> NDArray[Any]:
     if labels.dtype.kind not in "biufUSO":
         raise UnusableInput(where, f"labels of type {labels.dtype}", "class numbers or names", "convert them")
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -140,11 +143,15 @@ def _labels(where: str, labels: NDArray[Any]) -> NDArray[np.str_]:
     if labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
         labels = labels.argmax(axis=1)
     if labels.ndim != 1:
-        what = f"labels of shape {labels.shape}, not one class for each image"
-        raise UnusableInput(where, what, "labels (n,), (n, 1) or one-hot (n, classes)")
+        what, fix = f"labels of shape {labels.shape}, not one class for each image", ""
+        if labels.ndim == 2 and labels.dtype.kind == "f":
+            fix = "give one column: one number for each image can be learnt with --task regress"
+        raise UnusableInput(where, what, "labels (n,), (n, 1) or one-hot (n, classes)", fix)
     _refuse_missing(where, labels)
     if labels.dtype.kind == "f":
-        labels = _whole(where, labels)
+        if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
+            return labels.astype(np.float64)
+        labels = labels.astype(np.int64)
     if labels.dtype.kind in "US" and labels.dtype.itemsize > 4 * limits.LABEL:
         labels = labels.astype(object)  # as wide as its longest: each is looked at alone
     distinct, which = np.unique(np.array([_text(label) for label in labels.tolist()], object), return_inverse=True)
@@ -176,13 +183,6 @@ def _is_itself(label: Any) -> bool:
         return bool(label == label)
     except (TypeError, ValueError):  # pandas.NA
         return False
-
-
-def _whole(where: str, labels: NDArray[Any]) -> NDArray[np.int64]:
-    if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
-        what = "labels that are fractions or infinite"
-        raise UnusableInput(where, what, "class numbers or names", "this may be regression")
-    return labels.astype(np.int64)
 
 
 def _channels_last(where: str, pixels: NDArray[Any]) -> NDArray[Any]:

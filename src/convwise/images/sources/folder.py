@@ -36,7 +36,8 @@ def find(source: Any, reading: Reading = AS_USUAL) -> Found:
         for p in arranged.places
     )
     problems = (*arranged.problems, *files.problems(where))
-    return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles)
+    return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles,
+                 number=arranged.number)  # fmt: skip
 
 
 def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:

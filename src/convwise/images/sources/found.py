@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem
+from convwise.core.task import Reads
 
 PartName = Literal["train", "valid", "test"]
 
@@ -30,16 +30,19 @@ class Reading:
     """How a source is to be read, where it can be read in several ways.
 
     classes_from: 'folder' names the classes; 'name' takes them from the names of the files, as in
-    cat.12.jpg, or by a pattern, 'name:*_{class}'; 'csv' from a table in the folder, or 'csv:FILE'.
+    cat.12.jpg, or by a pattern, 'name:*_{class}'; 'csv' from a table in the folder, 'csv:FILE', or one of its
+    columns, 'csv:FILE:COLUMN'.
     skip_empty_classes: leave out a class without a readable image, instead of refusing.
     follow_links: read what links in the folder point to outside of it.
     labelled: False where classes are not asked for, since the images are to be labelled.
+    target: what each image tells: a 'label', its class, or a 'number'; see images/targets.
     """
 
     classes_from: str = "folder"
     skip_empty_classes: bool = False
     follow_links: bool = False
     labelled: bool = True
+    target: Reads = "label"
 
 
 AS_USUAL = Reading()
@@ -61,11 +64,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Block:
-    """Images already decoded: pixels (n, h, w) or (n, h, w, channels) of any number type, labels (n,) as text."""
+    """Images already decoded: pixels (n, h, w) or (n, h, w, channels) of any number type, labels (n,) as text.
+
+    Labels that are fractions are floats: they are no classes.
+    """
 
     part: PartName | None
     pixels: NDArray[Any]
-    labels: NDArray[np.str_]
+    labels: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ class Found:
     """What a source holds, not yet decoded. name: what to call it; close: gives back what `open` needs.
 
     empty: class -> why it has no image, where the source names a class without one; roles: which
-    folder was taken for which part; place: the path of the source, where it has one.
+    folder was taken for which part; place: the path of the source, where it has one; number: what the labels are
+    called, where the source says that.
     """
 
     name: str
@@ -84,6 +91,7 @@ class Found:
     empty: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[PartName, str] = field(default_factory=dict)
     place: str = ""
+    number: str = ""
 
 
 def stamped(path: str | Path, inside: str = "") -> str:
@@ -93,6 +101,11 @@ def stamped(path: str | Path, inside: str = "") -> str:
     except (OSError, ValueError):
         return ""
     return f"{os.path.abspath(path)}|{about.st_size}|{about.st_mtime_ns}|{about.st_ctime_ns}|{inside}"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def counted(count: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from convwise.images.sources.found import PartName, Reading, counted, decoded, l
 from convwise.images.sources.layout import BY_CSV, Arranged, Listing, Place, arrange, class_before_number, nothing, role
 
 ReadTable = Callable[[PurePosixPath], bytes]
-WAYS = "folder, name, name:PATTERN, csv or csv:FILE"
+WAYS = "folder, name, name:PATTERN, csv, csv:FILE or csv:FILE:COLUMN"
 PATTERN = "'name:*_{class}' or 'name:{class}-#': {class} is the class, # a number, * anything; without the suffix"
 TABLES = (".csv", ".tsv")
 # How columns are called, in lower case, the surest name first.
@@ -45,7 +45,7 @@ def arranged_by(reading: Reading, where: str, listing: Listing, table: ReadTable
     if way == "name":
         return _by_name(where, listing, how)
     if way == "csv":
-        return _by_table(where, listing, how, table, reading.labelled)
+        return _by_table(where, listing, how, table, reading)
     raise UnusableInput("--classes-from", f"is {reading.classes_from!r}", WAYS)
 
 
@@ -115,8 +115,15 @@ class _Row:
     part: str = ""
 
 
-def _by_table(where: str, listing: Listing, name: str, table: ReadTable, labelled: bool) -> Arranged:
-    file = _table_in(where, listing, name)
+def column_in(way: str) -> str:
+    """'angle' of 'csv:labels.csv:angle'; '' where no column is named."""
+    _, _, how = way.partition(":")
+    return how.rpartition(":")[2] if ":" in how else ""
+
+
+def _by_table(where: str, listing: Listing, how: str, table: ReadTable, reading: Reading) -> Arranged:
+    column = column_in(reading.classes_from)
+    file = _table_in(where, listing, how.removesuffix(f":{column}") if column else how)
     about = f"{where}, {shown(str(file))}"
     try:
         data = table(file)
@@ -128,7 +135,9 @@ def _by_table(where: str, listing: Listing, name: str, table: ReadTable, labelle
     found = Arranged()
     labels: dict[PurePosixPath, _Row] = {}
     unlabelled, gone = [], []
-    for row in _rows(about, data, index, labelled):
+    columns, rows = _rows(about, data, index, reading, column)
+    found.number = columns.name
+    for row in rows:
         path = index.find(row)
         if row.label in MISSING:
             unlabelled.append(row)
@@ -214,6 +223,7 @@ class _Columns:
     path: int
     labels: dict[int, str]
     part: int | None
+    name: str = ""  # of the labels
 
     def row(self, where: str, number: int, cells: list[str]) -> _Row:
         """The row that a line says; UnusableInput where it says none."""
@@ -233,8 +243,8 @@ class _Columns:
         return _Row(number, cells[self.path].strip(), label, part)
 
 
-def _rows(where: str, data: bytes, index: _Index, labelled: bool) -> Iterator[_Row]:
-    """labelled: False takes the path for the label as well, where classes are not asked for."""
+def _rows(where: str, data: bytes, index: _Index, reading: Reading, column: str) -> tuple[_Columns, Iterator[_Row]]:
+    """column: the name of the labels' one, or ''."""
     lines = [(number, cells) for number, cells in _cells(where, data) if any(cell.strip() for cell in cells)]
     if not lines:
         raise UnusableInput(where, "holds no line", f"a table with {COLUMNS}")
@@ -242,12 +252,16 @@ def _rows(where: str, data: bytes, index: _Index, labelled: bool) -> Iterator[_R
     if len(head) == 2 and index.find(_Row(1, head[0], "")):  # no line of names
         columns = _Columns(0, {1: ""}, None)
     else:
-        columns, lines = _named(where, head, [cells for _, cells in lines[1:2]], index, labelled), lines[1:]
-    yield from (columns.row(where, number, cells) for number, cells in lines)
+        columns, lines = _named(where, head, [cells for _, cells in lines[1:2]], index, reading, column), lines[1:]
+    return columns, (columns.row(where, number, cells) for number, cells in lines)
 
 
-def _named(where: str, head: list[str], first: list[list[str]], index: _Index, labelled: bool) -> _Columns:
-    """The columns by their names; where these tell nothing, by what stands in the first line."""
+def _named(where: str, head: list[str], first: list[list[str]], index: _Index, reading: Reading,
+           column: str) -> _Columns:  # fmt: skip
+    """The columns by their names; where these tell nothing, by what stands in the first line.
+
+    Where classes are not asked for, the path stands for the label as well.
+    """
     names = [cell.strip().lower() for cell in head]
     cells = first[0] if first and len(first[0]) == len(head) else []
     known = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "part": PART_COLUMNS}
@@ -256,15 +270,47 @@ def _named(where: str, head: list[str], first: list[list[str]], index: _Index, l
     if path is None:
         path = next((place for place, cell in enumerate(cells) if index.find(_Row(2, cell.strip(), ""))), None)
     rest = [place for place in range(len(head)) if place not in (path, part)]
-    if path is not None and not labelled:
+    if path is not None and not reading.labelled:
         return _Columns(path, {path: ""}, part)
-    if label is None and len(rest) == 1:
+    if column:
+        label = _asked(where, head, names, column)
+    elif reading.target == "number":
+        label = _numeric(where, head, cells, rest, label)
+    elif label is None and len(rest) == 1:
         label = rest[0]
     if path is not None and label is not None and path != label:
-        return _Columns(path, {label: ""}, part)
+        return _Columns(path, {label: ""}, part, shown(head[label].strip()))
     if path is not None and len(rest) > 1 and cells and all(cells[place].strip() in (*ONE, *ZERO) for place in rest):
         return _Columns(path, {place: head[place].strip() for place in rest}, part)
     raise UnusableInput(where, f"has the columns {', '.join(map(shown, head))}", COLUMNS, "rename them")
+
+
+def _asked(where: str, head: list[str], names: list[str], column: str) -> int:
+    """The column of this name."""
+    if column.lower() not in names:
+        what = f"has no column {column!r}, but {', '.join(map(shown, head))}"
+        raise UnusableInput(where, what, "one of its columns", f"{BY_CSV}:FILE:{shown(head[-1].strip())}")
+    return names.index(column.lower())
+
+
+def _numeric(where: str, head: list[str], cells: list[str], rest: list[int], label: int | None) -> int | None:
+    """The column of numbers: the one that is called as labels are, or the only one; None where there is none."""
+    numeric = [place for place in rest if cells and _is_number(cells[place])]
+    if label in numeric:
+        return label
+    if len(numeric) > 1:
+        what = f"has {len(numeric)} columns of numbers: {', '.join(shown(head[place].strip()) for place in numeric)}"
+        fix = f"name it: {BY_CSV}:{PurePosixPath(where).name.rpartition(', ')[2]}:{shown(head[numeric[0]].strip())}"
+        raise UnusableInput(where, what, "one to be learnt", fix)
+    return numeric[0] if numeric else label
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _cells(where: str, data: bytes) -> Iterator[tuple[int, list[str]]]:

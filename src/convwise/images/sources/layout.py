@@ -55,6 +55,7 @@ class Arranged:
     empty: dict[str, str] = field(default_factory=dict)
     roles: dict[PartName, str] = field(default_factory=dict)
     homeless: list[PurePosixPath] = field(default_factory=list)  # beside the class folders
+    number: str = ""
 
 
 def visible(path: PurePosixPath) -> bool:

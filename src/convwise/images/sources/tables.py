@@ -8,7 +8,7 @@ from typing import Any
 
 from convwise.images.sources import folder
 from convwise.images.sources.found import AS_USUAL, Found, Reading
-from convwise.images.sources.labels import TABLES
+from convwise.images.sources.labels import TABLES, column_in
 
 
 def recognises(source: Any) -> bool:
@@ -19,5 +19,6 @@ def recognises(source: Any) -> bool:
 def find(source: Any, reading: Reading = AS_USUAL) -> Found:
     """The images that the table names, below its folder."""
     file = Path(source)
-    found = folder.find(file.parent, replace(reading, classes_from=f"csv:{file.name}"))
+    column = f":{name}" if (name := column_in(reading.classes_from)) else ""
+    found = folder.find(file.parent, replace(reading, classes_from=f"csv:{file.name}{column}"))
     return replace(found, name=folder.name_of(file))

@@ -1,35 +1,56 @@
-"""What is learnt. A task is a loss, a metric and a baseline."""
+"""What is learnt. A task says what is read of each image, how it is learnt, and what an answer is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from convwise.core.records import Recipe
-from convwise.training.tasks import classify
+from convwise.core.net import Net
+from convwise.core.recipe import Recipe
+from convwise.training.tasks import classify, regress
 
 
 @dataclass(frozen=True)
 class Task:
-    """loss(logits, labels, recipe) -> a number; taught(labels, answers, recipe) -> labels of which a
-    teacher's answers are a part; correct(logits, labels) -> bool per example; outcomes(logits, labels, score) -> what
-    each example adds to a score of core/goal.py, which is their mean; baseline(labels, score) -> the score of knowing
-    nothing of the images; better(right, labels) -> whether answers are surely more accurate than that;
-    surely(probabilities, labels, score) -> whether they surely score higher than that."""
+    """One task. Labels are what the images say, (n,); outcomes are one number for each example.
 
+    learnt(labels, net) -> labels as the loss takes them; loss(outputs, learnt, recipe) -> a number, of what the net
+    gives without its softmax, or unit; taught(labels, answers, recipe) -> labels of which a teacher's answers are a
+    part. outcomes(outputs, learnt, net) -> one for each example; weighed(outputs, learnt, score) -> what each adds to
+    the score of this name, where its outcome does not say it; kept(outcomes, of both views) -> what a Result keeps
+    of them; answered(answers, labels) -> the same outcomes, of what the whole net answers.
+    baseline(labels, score) -> what is told of knowing nothing of the images; better(outcomes, labels) -> whether
+    answers are surely better than that; surely(answers, labels, score) -> whether they surely score better than that;
+    learns(outcomes of several trainings, labels) -> the same of the net that was trained.
+    estimate(answers, labels) -> what is told, with its interval: `test` in choice.json.
+    What is read, and what it is called, is in core/task.py; what is written of answers, in output/answered.
+    """
+
+    learnt: Callable[[torch.Tensor, Net], torch.Tensor]
     loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
     taught: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
-    correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    outcomes: Callable[[torch.Tensor, torch.Tensor, str], np.ndarray]
+    outcomes: Callable[[torch.Tensor, torch.Tensor, Net], torch.Tensor]
+    weighed: Callable[[torch.Tensor, torch.Tensor, str], np.ndarray]
+    kept: Callable[[np.ndarray, np.ndarray], dict[str, Any]]
+    answered: Callable[[np.ndarray, np.ndarray], np.ndarray]
     baseline: Callable[..., float]
     better: Callable[[np.ndarray, np.ndarray], bool]
     surely: Callable[[np.ndarray, np.ndarray, str], bool]
+    learns: Callable[[Sequence[np.ndarray], np.ndarray], bool]
+    estimate: Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 TASKS: dict[str, Task] = {
-    "classify": Task(classify.loss, classify.taught, classify.correct, classify.outcomes, classify.baseline,
-                     classify.better, classify.surely),
+    "classify": Task(
+        classify.learnt, classify.loss, classify.taught, classify.outcomes, classify.weighed, classify.kept,
+        classify.answered, classify.baseline, classify.better, classify.surely, classify.learns, classify.estimate,
+    ),
+    "regress": Task(
+        regress.learnt, regress.loss, regress.taught, regress.outcomes, regress.weighed, regress.kept,
+        regress.answered, regress.baseline, regress.better, regress.surely, regress.learns, regress.estimate,
+    ),
 }  # fmt: skip

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import special
 from torch.nn import functional
 
-from convwise.core.records import Recipe
+from convwise.core.intervals import wilson
+from convwise.core.net import Net
+from convwise.core.recipe import Recipe
 from convwise.training import scores
 
 TEACHER = 0.5  # share of the teacher's answers in what a net learns from
+
+
+def learnt(labels: torch.Tensor, net: Net) -> torch.Tensor:
+    """Labels as the net learns them: as they are."""
+    return labels
 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -33,14 +43,27 @@ def taught(labels: torch.Tensor, answers: torch.Tensor, recipe: Recipe) -> torch
     return torch.lerp(hard, answers, TEACHER)
 
 
-def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def outcomes(logits: torch.Tensor, labels: torch.Tensor, net: Net) -> torch.Tensor:
     """Whether each example's largest logit is its label: bool (n,)."""
     return logits.argmax(1) == labels
 
 
-def outcomes(logits: torch.Tensor, labels: torch.Tensor, score: str) -> np.ndarray:
-    """What each example adds to the score, (n,): see scores.outcomes."""
+def weighed(logits: torch.Tensor, labels: torch.Tensor, score: str) -> np.ndarray:
+    """What each example adds to the score, (n,), see scores.outcomes; none of accuracy: `outcomes` says that."""
+    if score == "accuracy":
+        return np.zeros(0)
     return scores.outcomes(logits.argmax(1).cpu().numpy(), labels.cpu().numpy(), score)
+
+
+def kept(right: np.ndarray, mirrored: np.ndarray) -> dict[str, Any]:
+    """What a Result keeps of right answers, bool (n,), and of those to both views."""
+    return {"correct": _text(right), "mirrored": _text(mirrored)}
+
+
+def answered(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether each of the answers, probabilities (n, classes), is right: bool (n,)."""
+    right: np.ndarray = _likeliest(answers, labels) == labels
+    return right
 
 
 def baseline(labels: np.ndarray, score: str = "accuracy") -> float:
@@ -48,10 +71,11 @@ def baseline(labels: np.ndarray, score: str = "accuracy") -> float:
     return scores.baseline(labels, score)
 
 
-def surely(probabilities: np.ndarray, labels: np.ndarray, score: str) -> bool:
-    """Whether the likeliest classes, of probabilities (n, classes), surely score higher than always the largest."""
-    answers = probabilities.argmax(1) if len(labels) else labels
-    return better(answers == labels, labels) if score == "accuracy" else scores.surely_higher(answers, labels, score)
+def surely(answers: np.ndarray, labels: np.ndarray, score: str) -> bool:
+    """Whether answers, probabilities (n, classes), surely score higher than always the largest class."""
+    if score == "accuracy":
+        return better(answered(answers, labels), labels)
+    return scores.surely_higher(_likeliest(answers, labels), labels, score)
 
 
 def better(right: np.ndarray, labels: np.ndarray) -> bool:
@@ -63,3 +87,32 @@ def better(right: np.ndarray, labels: np.ndarray) -> bool:
     guessed = labels == np.bincount(labels).argmax() if len(labels) else right
     won, lost = int((right & ~guessed).sum()), int((~right & guessed).sum())
     return bool(special.bdtrc(won - 1, won + lost, 0.5) < 0.05) if won > lost else False
+
+
+def learns(runs: Sequence[np.ndarray], labels: np.ndarray) -> bool:
+    """Whether several trainings of one net, each with its right answers, 1 or 0 (n,), surely beat the largest class."""
+    right = round(float(np.sum(runs)) / len(runs))
+    return wilson(right, len(runs[0]))[0] > baseline(labels)
+
+
+def estimate(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The accuracy with its 95 % interval, and the scores that count every class alike."""
+    said = _likeliest(answers, labels)
+    low, high = scores.interval(said, labels, "accuracy")
+    return {
+        "accuracy": scores.value(said, labels, "accuracy"),
+        "low": low,
+        "high": high,
+        "n": len(labels),
+        "balanced_accuracy": scores.value(said, labels, "balanced_accuracy"),
+        "macro_f1": scores.value(said, labels, "macro_f1"),
+    }
+
+
+def _likeliest(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The likeliest class of each answer, (n,): without images there may be no classes either."""
+    return answers.argmax(1) if len(labels) else labels
+
+
+def _text(right: np.ndarray) -> str:
+    return "".join("01"[int(each)] for each in right)

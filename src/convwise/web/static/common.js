@@ -28,6 +28,14 @@ export const percent = (share) => (share === null || share === undefined ? "–"
 export const whole = (n) => (n === null || n === undefined ? "–" : n.toLocaleString("en"));
 export const points = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
 export const by = (pair) => (pair ? pair.join("×") : "–");
+// A score is told as an accuracy, or as the error of a number: state.scored says which.
+export const isError = () => Boolean(study.state && study.state.scored.name === "error");
+const figures = (n) => (n === null || n === undefined ? "–" : Number(n.toPrecision(3)).toLocaleString("en").replace("-", "−"));
+export const told = (value) => (isError() ? figures(value) : percent(value));
+const changed = (each) => each.error_change ?? each.accuracy_change;
+const moved = (change) => (isError() ? `${change > 0 ? "+" : ""}${figures(change)}` : points(change));
+export const worth = (each) => moved(changed(each));
+export const span = (each) => `${moved(each.low)} to ${moved(each.high)}`;
 export function short(n, unit = "") {
   if (n === null || n === undefined) return "–";
   for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])

@@ -1,6 +1,6 @@
 // The page of one study: asks its server for what is new, and shows it.
 
-import { $, ask, drawn, el, minutes, percent, points, put, say, short, show, study, text, THIN, whole } from "./common.js";
+import { $, ask, drawn, el, isError, minutes, put, say, short, show, span, study, text, THIN, told, whole, worth } from "./common.js";
 import { base, renderTests } from "./whatif.js";
 
 let offset = 0; // the server's clock minus ours, in seconds
@@ -39,14 +39,16 @@ function render(state) {
 
 function renderNumbers(state) {
   const { choice, best } = state;
-  const test = choice && choice.test;
+  const test = choice && { ...choice.test, ...choice.test.score }; // as the goal scores
   const lost = test && test.better_than_guessing === false;
-  text("accuracy-is", !choice ? "Best so far, validation" : test.kind === "test" ? "Accuracy, sealed test" : "Accuracy, validation estimate");
-  const share = choice ? test.accuracy : best && best.accuracy;
+  const { name: scored, words, nothing } = state.scored;
+  const title = words[0].toUpperCase() + words.slice(1);
+  text("accuracy-is", !choice ? "Best so far, validation" : test.kind === "test" ? `${title}, sealed test` : `${title}, validation estimate`);
+  const share = choice ? test[scored] : best && best[scored];
   const baseline = choice ? test.baseline : best && best.baseline;
-  text("accuracy", percent(share));
-  const range = choice ? `${percent(test.low)} to ${percent(test.high)}, ${whole(test.n)} images` : "";
-  put("accuracy-more", range, ...(range && baseline ? [el("br")] : []), baseline ? `always the largest class: ${percent(baseline)}` : "");
+  text("accuracy", told(share));
+  const range = choice ? `${told(test.low)} to ${told(test.high)}, ${whole(test.n)} images` : "";
+  put("accuracy-more", range, ...(range && baseline ? [el("br")] : []), baseline ? `${nothing}: ${told(baseline)}` : "");
   const cost = choice ? choice.cost : best;
   text("params", whole(cost && cost.params));
   text("macs", short(cost && cost.macs));
@@ -56,11 +58,11 @@ function renderNumbers(state) {
   show("against", Boolean(share && baseline));
   const bar = (name, value, kind) => {
     const line = el("i", { class: kind });
-    line.style.width = `${100 * value}%`;
-    return [el("span", {}, name), el("div", {}, line), el("em", {}, percent(value))];
+    line.style.width = `${(100 * value) / (isError() ? Math.max(share, baseline) : 1)}%`;
+    return [el("span", {}, name), el("div", {}, line), el("em", {}, told(value))];
   };
   if (share && baseline)
-    put("bars", ...bar("always the largest class", baseline, "nothing"), ...bar(choice ? (lost ? "the network trained" : "the chosen network") : "best so far", share, ""));
+    put("bars", ...bar(nothing, baseline, "nothing"), ...bar(choice ? (lost ? "the network trained" : "the chosen network") : "best so far", share, ""));
   const notes = choice ? choice.notes.slice(lost ? 1 : 0) : state.notes;
   show("notes", notes.length > 0);
   put("notes", ...notes.map((note) => el("li", {}, note)));
@@ -128,18 +130,19 @@ function renderTrainings(state, before) {
   const known = new Map(before ? before.trainings.map((each) => [each.id, each.parts.length]) : []);
   show("no-trainings", !state.trainings.length);
   show("trainings-table", state.trainings.length > 0);
-  const top = Math.max(0, ...state.trainings.map((each) => each.accuracy || 0));
+  const ended = state.trainings.filter((each) => each.score).map((each) => each.score);
+  const top = isError() ? Math.min(...ended) : Math.max(0, ...ended);
   put("landed", ...state.trainings.map((each) => {
     const fresh = before && known.get(each.id) !== each.parts.length;
-    const score = el("td", { class: "n" }, each.failed ? "failed" : percent(each.accuracy));
-    const mark = state.choice ? each.chosen && "chosen" : each.accuracy === top && top && "best so far";
+    const score = el("td", { class: "n" }, each.failed ? "failed" : told(each.score));
+    const mark = state.choice ? each.chosen && "chosen" : each.score === top && top && "best so far";
     return el("tr", { class: `${fresh ? "new" : ""} ${each.failed ? "failed" : ""}` },
       el("td", { class: "name" }, each.what, mark ? el("small", { class: "key chosen" }, mark) : null, each.failed ? el("small", {}, each.failed) : null),
       el("td", {}, spark(each.parts, state.trainings)), score,
       el("td", { class: "n" }, whole(each.params)), el("td", { class: "n" }, short(each.macs)), el("td", { class: "n" }, `${Math.round(each.seconds)}${THIN}s`));
   }));
-  const landed = state.trainings.filter((each) => before && known.get(each.id) !== each.parts.length && each.accuracy);
-  if (landed.length) say(landed.map((each) => `${each.what}: ${percent(each.accuracy)}`).join(". "));
+  const landed = state.trainings.filter((each) => before && known.get(each.id) !== each.parts.length && each.score);
+  if (landed.length) say(landed.map((each) => `${each.what}: ${told(each.score)}`).join(". "));
   if (!before || state.trainings.length !== before.trainings.length) plot("cost");
 }
 
@@ -149,7 +152,7 @@ function spark(parts, all) {
   const most = Math.max(2, ...all.map((each) => each.parts.length));
   const at = (score, i) => [4 + (92 * i) / (most - 1), 20 - (16 * (score - low)) / (high - low || 1)];
   const path = parts.map((score, i) => `${i ? "L" : "M"}${at(score, i).map((n) => n.toFixed(1)).join(" ")}`).join("");
-  const said = parts.map(percent).join(", ");
+  const said = parts.map(told).join(", ");
   const ends = parts.length ? at(parts.at(-1), parts.length - 1) : null;
   return drawn("svg", { class: "spark", viewBox: "0 0 100 24", role: "img", "aria-label": said || "no part ended" },
     drawn("title", {}, said), drawn("path", { d: path }), ends && drawn("circle", { cx: ends[0], cy: ends[1], r: 2.6 }));
@@ -158,13 +161,13 @@ function spark(parts, all) {
 function renderEffects(state) {
   show("no-effects", !state.effects.length);
   show("effects-table", state.effects.length > 0);
-  const key = JSON.stringify(state.effects.map((each) => [each.said, each.accuracy_change]));
+  const key = JSON.stringify(state.effects.map((each) => [each.said, worth(each)]));
   if ($("measured").dataset.key === key) return;
   $("measured").dataset.key = key;
   put("measured", ...state.effects.map((each) => el("tr", {},
     el("td", { class: "name" }, each.parameter), el("td", { "data-of": "From" }, each.before), el("td", { "data-of": "To" }, each.after),
-    el("td", { class: "n", "data-of": "Points" }, points(each.accuracy_change)),
-    el("td", { class: "n", "data-of": "Interval" }, `${points(each.low)} to ${points(each.high)}`),
+    el("td", { class: "n", "data-of": "Points" }, worth(each)),
+    el("td", { class: "n", "data-of": "Interval" }, span(each)),
     el("td", { class: "n", "data-of": "After" }, each.seconds ? `${Number(each.seconds.toPrecision(3))}${THIN}s` : "equal epochs"),
     el("td", {}, el("span", { class: `key ${each.verdict.replace(" ", "-")}` }, each.verdict)))));
   plot("effects");

@@ -1,6 +1,6 @@
 // What if: controls from what each layer declares, answers of the server's calculus, experiments, files.
 
-import { $, ask, by, drawn, el, percent, plain, points, put, say, short, show, study, text, THIN, whole } from "./common.js";
+import { $, ask, by, drawn, el, isError, percent, plain, put, say, short, show, span, study, text, THIN, whole, worth } from "./common.js";
 
 let net = null; // {net: id, input, layers: [{name, op, controls}]}
 let changes = restored(); // [{layer, parameter, value}]
@@ -260,20 +260,21 @@ function result(test) {
     return [el("p", {}, planned ? `Trainings: ${done} of ${planned}.` : "Getting ready.", left ? ` About ${Math.round(left)}${THIN}s left.` : ""), ...test.notes.map((each) => el("p", { class: "note" }, each))];
   }
   const told = test.answer.effects.flatMap((each) => [
-    el("p", { class: "worth" }, `${points(each.accuracy_change)} points `, el("small", { class: `key ${each.verdict.replace(" ", "-")}` }, each.verdict)),
+    el("p", { class: "worth" }, `${worth(each)}${isError() ? "" : " points"} `, el("small", { class: `key ${each.verdict.replace(" ", "-")}` }, each.verdict)),
     interval(each),
-    el("p", {}, `95 % interval ${points(each.low)} to ${points(each.high)}, ${each.runs} ${each.runs === 1 ? "pair" : "pairs"} of trainings of ${Number(each.seconds.toPrecision(3))} s; a step takes ${each.time_ratio.toFixed(2)} of the time.`),
+    el("p", {}, `95 % interval ${span(each)}, ${each.runs} ${each.runs === 1 ? "pair" : "pairs"} of trainings of ${Number(each.seconds.toPrecision(3))} s; a step takes ${each.time_ratio.toFixed(2)} of the time.`),
   ]);
   const not = test.answer.not_measured.map((each) => el("p", {}, `Not measured: ${each.because}`));
   return [...told, ...not, ...test.answer.notes.map((each) => el("p", { class: "note" }, each))];
 }
 
-function interval({ low, high, accuracy_change: change, verdict }) {
-  const most = Math.max(Math.abs(low), Math.abs(high), 0.005) * 1.1;
+function interval(each) {
+  const { low, high, verdict } = each, change = each.error_change ?? each.accuracy_change;
+  const most = Math.max(Math.abs(low), Math.abs(high), isError() ? 0 : 0.005) * 1.1 || 1;
   const x = (share) => 200 + (190 * share) / most;
   const colour = { matters: "var(--accent)", "no difference": "var(--muted)", "not resolved": "var(--second)" }[verdict];
   const line = drawn("line", { class: "span", x1: x(low), x2: x(high), y1: 12, y2: 12, stroke: colour });
-  return drawn("svg", { class: "interval", viewBox: "0 0 400 34", role: "img", "aria-label": `from ${points(low)} to ${points(high)} points` },
+  return drawn("svg", { class: "interval", viewBox: "0 0 400 34", role: "img", "aria-label": `from ${span(each)}${isError() ? "" : " points"}` },
     drawn("line", { class: "zero", x1: 200, x2: 200, y1: 0, y2: 22 }), line, drawn("circle", { cx: x(change), cy: 12, r: 5, fill: colour }),
     drawn("text", { x: 200, y: 33 }, "0"));
 }

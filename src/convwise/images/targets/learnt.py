@@ -1,0 +1,28 @@
+"""What is learnt of each image, as all targets give it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convwise.images.splits import TEST, TRAIN, VALID
+
+SIDES = {TRAIN: "train", VALID: "valid", TEST: "test"}
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """labels: what a Part keeps of each image, (n,); codes: int64 (n,), the same where two images have the same label;
+
+    known: whether an image has a label that can be learnt; classes: the names of the labels, none where they are
+    numbers; number: what these are called.
+    """
+
+    labels: NDArray[Any]
+    codes: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    classes: tuple[str, ...]
+    number: str

@@ -1,0 +1,198 @@
+"""A number from an image, from end to end: chosen, written, predicted, measured, and told in its own unit."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import mean_absolute_error, r2_score
+
+import convwise
+from convwise import measuring
+from convwise.core.clock import Clock
+from convwise.core.layers import Activation, Conv2D, Dense, Flatten, GlobalAveragePooling2D, Rescaling
+from convwise.core.net import Net
+from convwise.core.problems import UnusableInput
+from convwise.core.progress import quiet
+from convwise.core.records import Result
+from convwise.core.score import Score, number_of, score_of
+from convwise.core.task import KINDS
+from convwise.evidence.fitting import fitted
+from convwise.output import deliver
+from convwise.output.answered import ANSWERED
+from convwise.training.lab import Lab
+from imagesets import picture
+from labs import MadeHost
+from studies import TARGET
+
+
+def blobs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A round blob at a random place: x (n, 12, 12, 1), and its radius in tenths of a millimetre, 30 to 90."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:12, :12]
+    centre, radius = rng.uniform(4, 8, (2, count, 1, 1)), rng.uniform(1.5, 4.5, count)
+    inside = np.hypot(rows - centre[0], columns - centre[1]) < radius[:, None, None]
+    noisy = 60 + 130 * inside[..., None] + rng.normal(0, 8, (count, 12, 12, 1))
+    return np.clip(noisy, 0, 255).astype(np.uint8), 20 * radius
+
+
+IMAGES = blobs(500, 0)
+
+
+@pytest.fixture(scope="module")
+def choice(tmp_path_factory) -> convwise.Choice:
+    return convwise.choose(IMAGES, task="regress", goal="error where macs<400k",
+                           out=tmp_path_factory.mktemp("regress") / "x", trials=4, workers=1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unseen() -> tuple[np.ndarray, np.ndarray]:
+    return blobs(60, 1)
+
+
+def test_it_is_better_than_the_median_and_says_by_how_much(choice):
+    test = choice.record["test"]
+    assert choice.record["task"] == "regress"
+    assert set(test) == {"kind", "error", "low", "high", "n", "r2", "baseline", "better_than_guessing"}
+    assert choice.is_chosen
+    assert test["low"] < test["error"] < test["high"] < test["baseline"]
+    assert choice.error == test["error"]
+    assert choice.record["goal"] == {"text": "error where macs<400k", "kept": True}
+    assert all("validation_error" in row for row in choice.record["alternatives"])
+
+
+def test_what_it_says_of_new_images_is_what_it_was_said_to_be_worth(choice, unseen):
+    pixels, radius = unseen
+    found = choice.predict(pixels)
+    assert found.dtype == np.float64
+    assert mean_absolute_error(radius, found) < 1.7 * choice.error
+    assert choice.score(pixels, radius) == pytest.approx(r2_score(radius, found))
+
+
+def test_every_framework_answers_in_the_unit_of_the_target(choice, unseen):
+    import torch
+
+    pixels = unseen[0][:8]
+    expected = choice.predict(pixels)
+    with torch.no_grad():
+        by_torch = choice.torch()(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()[:, 0]
+    by_keras = choice.keras()(pixels.astype("float32")).detach().cpu().numpy()[:, 0]
+    assert by_torch == pytest.approx(expected, abs=0.02)
+    assert by_keras == pytest.approx(expected, abs=0.02)
+
+
+def test_predict_and_the_written_source_print_the_number(choice, unseen, tmp_path):
+    picture(unseen[0][0], "L").save(tmp_path / "one.png")
+    (row,) = convwise.predict(choice, tmp_path / "one.png")
+    assert row["number"] == pytest.approx(choice.predict(unseen[0][:1])[0], rel=1e-6)
+    with (tmp_path / "said.csv").open("w") as file:
+        deliver.write_csv([row], deliver.outputs(choice.record), file, "regress")
+    head, line = (tmp_path / "said.csv").read_text().splitlines()
+    assert head == "path,number"
+    assert float(line.rpartition(",")[2]) == row["number"]
+    source = [sys.executable, choice.folder / "model_torch.py", tmp_path / "one.png"]
+    printed = subprocess.run(source, capture_output=True, text=True, check=True).stdout
+    assert float(printed) == pytest.approx(row["number"], abs=0.02)
+
+
+def test_the_report_shows_errors_instead_of_mistakes(choice):
+    text = choice.report().read_text(encoding="utf-8")
+    for said in ("Error, sealed test", "Error and cost", "Predicted against true", "Residuals", "From low to high",
+                 "always the median", "prints the number", "change of the error"):  # fmt: skip
+        assert said in text
+    plain = re.sub(r"<(style|script).*?</\1>|<svg.*?</svg>", "", text, flags=re.DOTALL)
+    for said in ("Accuracy", "validation accuracy", "most probable class", "largest class"):
+        assert said not in plain
+    assert "Error: " in repr(choice)
+    assert "always the median: " in repr(choice)
+
+
+def test_effects_are_told_in_the_unit_of_the_target(choice):
+    assert choice.effects, "four trials measure something"
+    for row, effect in zip(choice.record["effects"], choice.effects, strict=True):
+        assert "accuracy_change" not in row
+        assert row["low"] <= row["error_change"] <= row["high"]
+        deviation = choice.net.layers[-1].scale[0]
+        assert effect.score == Score("error", pytest.approx(deviation))
+        assert effect.accuracy_change == pytest.approx(-row["error_change"] / deviation)
+        assert deliver.effect_row(effect) == pytest.approx({**row}, nan_ok=True) or row["verdict"] == effect.verdict
+
+
+class Made:
+    """A runner that trains nothing, while a clock goes on: the net as it is is off by 5, another activation by 4."""
+
+    def __init__(self, activation: str) -> None:
+        self.now, self.activation = 0.0, activation
+
+    def __call__(self, work, host, workers):
+        self.folder = work.args[0]
+        return self
+
+    def run(self, trials):
+        for trial in trials:
+            self.now += (trial.seconds or 1.0) + 0.5
+            count = len(np.load(next(self.folder.glob("*-valid-labels.npy"))))
+            activations = {layer.activation for layer in trial.net.layers if isinstance(layer, Activation)}
+            off = 5.0 if self.activation in activations else 4.0
+            errors = tuple((off + np.random.default_rng(trial.seed).normal(0, 0.1, count)).tolist())
+            score = score_of(trial.net).score(float(np.mean(errors)))
+            yield Result(trial, "done", score, errors=errors, images_per_second=1e4)
+
+    def close(self):
+        pass
+
+
+def test_measure_tells_a_change_of_the_error_and_keeps_it(choice, tmp_path):
+    folder, now = Path(shutil.copytree(choice.folder, tmp_path / "x")), choice.record["sample"]["activation"]
+    made, other = Made(now), "gelu" if now == "relu" else "relu"
+    lab = Lab(MadeHost(), Clock(60.0, 0.0, lambda: made.now), quiet, made)
+    images = convwise.read(IMAGES, task="regress")
+    found = measuring.measure_in(lab, folder, images, f"activation={other}")
+    (effect,) = found.effects
+    told = found.to_json()
+    assert (effect.verdict, told["error"]) == ("matters", pytest.approx(5, abs=0.1))
+    assert told["effects"][0]["error_change"] == pytest.approx(-1, abs=0.1)
+    assert "-1" in str(found.measured[0])
+    assert "error" in repr(found)
+    kept = json.loads((folder / "choice.json").read_text())["effects"]
+    assert kept[-1]["error_change"] == told["effects"][0]["error_change"]
+    assert f"activation {now} → {other}" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("task", "goal"), [("regress", "accuracy"), ("classify", "error"), ("guess", None)])
+def test_what_does_not_fit_the_task_is_refused(task, goal, tmp_path):
+    with pytest.raises(UnusableInput) as refused:
+        convwise.choose(IMAGES, task=task, goal=goal, out=tmp_path / "x")
+    assert "--goal" in str(refused.value) or "classify, regress" in str(refused.value)
+
+
+def test_every_task_says_what_is_written_of_it():
+    assert list(ANSWERED) == list(KINDS)
+
+
+HEADS = {
+    "classes": (GlobalAveragePooling2D(), Dense(10, activation="softmax")),
+    "logits, then softmax": (Flatten(), Dense(10), Activation("softmax")),
+    "a sigmoid": (GlobalAveragePooling2D(), Dense(1, activation="sigmoid")),
+    "features": (Conv2D(6, 3), GlobalAveragePooling2D()),
+    "a number already": (GlobalAveragePooling2D(), Dense(1)),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_any_net_gets_one_output_in_the_unit_of_the_target(name):
+    given = Net((12, 12, 1), (Rescaling(1 / 255), Conv2D(4, 3, name="first"), *HEADS[name]))
+    found = fitted(given, 0, (0.5,), (0.05,), TARGET)
+    unit = number_of(found.net)
+    assert (unit.scale, unit.offset) == ((TARGET.deviation,), (TARGET.mean,))
+    bounded = [layer for layer in found.net.layers if getattr(layer, "activation", "linear") in ("softmax", "sigmoid")]
+    assert not bounded
+    again = fitted(found.net, 0, (0.5,), (0.05,), replace(TARGET, mean=0.0))
+    assert again.net == found.net
