@@ -53,7 +53,7 @@ class Feed:
     def __init__(self, work: Path, about: Mapping[str, Any], watcher: Watcher) -> None:
         self._file, self._stop = work / EVENTS, work / STOP
         self._about, self._watcher = about, watcher
-        self._over, self._writes = threading.Event(), threading.Lock()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._main = threading.current_thread() is threading.main_thread()
 
@@ -90,9 +90,13 @@ class Feed:
         self._write(event(progress))
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with self._writes, suppress(OSError), self._file.open("r+") as file:  # a folder that was removed stays so
-            file.seek(0, os.SEEK_END)
-            file.write(json.dumps({**line, "time": time.time()}) + "\n")
+        """In one piece, from any thread and without a lock: an interrupt tells of itself in the midst of another line."""
+        with suppress(OSError):  # a folder that was removed stays so
+            file = os.open(self._file, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(file, (json.dumps({**line, "time": time.time()}) + "\n").encode())
+            finally:
+                os.close(file)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):

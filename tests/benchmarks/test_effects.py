@@ -135,7 +135,8 @@ def test_a_figure_comes_out(tmp_path):
 
 @pytest.mark.slow
 def test_a_bank_is_filled_once(tmp_path):
-    given = SimpleNamespace(results=tmp_path / "x.jsonl", part=2.0, final=4.0, data=None, workers=1, pace=None)
+    given = SimpleNamespace(results=tmp_path / "x.jsonl", part=2.0, final=4.0, data=None, workers=1, pace=None,
+                            only=None, roles=("part", "final"))  # fmt: skip
     effects.fill("digits", 0, given)
     written = effects.matrix.rows_of(given.results)
     assert {each["status"] for each in written} == {"done"}

@@ -36,7 +36,13 @@ def test_what_was_found_is_read_or_refused(path, tmp_path):
 def test_a_short_run_finds_nothing(name, tmp_path):
     pytest.importorskip("atheris", reason="the fuzzer; there are wheels of it for Linux alone")
     # The same inputs each time: a landing is decided by the change, not by luck.
-    how = ["-max_total_time=5", "-runs=300", "-seed=1", "-timeout=60"]
+    how = [
+        "-max_total_time=5",
+        "-runs=300",
+        "-seed=1",
+        "-timeout=60",
+        "-rss_limit_mb=0",
+    ]  # a new process counts its parent's
     ended = subprocess.run(
         [sys.executable, str(HERE / "fuzz.py"), name, *how], capture_output=True, text=True, timeout=500, check=False,
         env={**ENVIRONMENT, "TF_CPP_MIN_LOG_LEVEL": "3"}, cwd=tmp_path,
