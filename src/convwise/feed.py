@@ -90,7 +90,7 @@ class Feed:
         self._write(event(progress))
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        """In one piece, from any thread and without a lock: an interrupt tells of itself in the midst of another line."""
+        """In one piece and without a lock: an interrupt tells of itself in the midst of another line."""
         with suppress(OSError):  # a folder that was removed stays so
             file = os.open(self._file, os.O_WRONLY | os.O_APPEND)
             try:

@@ -28,7 +28,7 @@ class Writer:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, tempfile.tempdir), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -47,7 +47,9 @@ class Writer:
         self._pipe.close()
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, temporary: str | None) -> None:
+    """temporary: where the study keeps temporary files, so that the next run finds what a kill leaves."""
+    tempfile.tempdir = temporary
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_study, daemon=True).start()
