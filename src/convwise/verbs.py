@@ -55,14 +55,19 @@ def read(
     the folder. (All of them: images.sources.Reading.) cache_size: of what is kept of decoded files for all commands and
     runs, '4GB', '500MB', or 0 for nothing. task: 'classify' reads a class for each image, 'regress' a number.
     """
-    how: dict[str, Any] = {
+    how = _reading(task, classes_from, skip_empty_classes, follow_links)
+    how |= {"test": test, "valid": valid, "seed": seed, "within": Within(cache_size=cache_size)}
+    return read_images(source, **how)
+
+
+def _reading(task: str, classes_from: str, skip_empty_classes: bool, follow_links: bool) -> dict[str, Any]:
+    """What the options of a verb are called where images are read."""
+    return {
         "target": kind_of(task).target,
         "classes_from": classes_from,
         "skip_empty_classes": skip_empty_classes,
         "follow_links": follow_links,
     }
-    how |= {"test": test, "valid": valid, "seed": seed, "within": Within(cache_size=cache_size)}
-    return read_images(source, **how)
 
 
 @verb
@@ -142,12 +147,7 @@ def look(
     budget: of the study that it is for; a short one looks at fewer images. Of a large set of files no more are read
     than are measured; how many there are is told from the listing. The rest: as in `read`.
     """
-    how: dict[str, Any] = {
-        "classes_from": classes_from,
-        "skip_empty_classes": skip_empty_classes,
-        "follow_links": follow_links,
-        "target": kind_of(task).target,
-    }
+    how = _reading(task, classes_from, skip_empty_classes, follow_links)
     seconds = parse_duration(budget)
     images = _to_look(source, seconds, cache_size, test=test, seed=seed, **how)
     about: dict[str, Any] = {"counts": images.counts(), "number": images.number}
@@ -180,12 +180,7 @@ def advise(
     budget, goal: what `choose` would be given. classes_from, skip_empty_classes, follow_links, cache_size, task: as in
     `read`.
     """
-    how: dict[str, Any] = {
-        "classes_from": classes_from,
-        "skip_empty_classes": skip_empty_classes,
-        "follow_links": follow_links,
-        "target": kind_of(task).target,
-    }
+    how = _reading(task, classes_from, skip_empty_classes, follow_links)
     seconds = parse_duration(budget)
     images = _to_look(source, seconds, cache_size, seed=seed, **how)
     wanted = parse_goal(goal, kind_of(task_of(images.target)).scored)
