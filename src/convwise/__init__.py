@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convwise.classifier import ConvwiseClassifier
+    from convwise.estimators import ConvwiseClassifier, ConvwiseRegressor
     from convwise.inspect.checking import check
     from convwise.inspect.single import layer
     from convwise.measuring import measure
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ConvwiseClassifier",
+    "ConvwiseRegressor",
     "advise",
     "check",
     "choose",
@@ -36,7 +37,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Those that are not in convwise.verbs, which loads the training engine.
 _ELSEWHERE = {
-    "ConvwiseClassifier": "convwise.classifier",
+    "ConvwiseClassifier": "convwise.estimators",
+    "ConvwiseRegressor": "convwise.estimators",
     "check": "convwise.inspect.checking",
     "layer": "convwise.inspect.single",
     "measure": "convwise.measuring",

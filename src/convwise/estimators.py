@@ -1,17 +1,18 @@
-"""scikit-learn's face of `choose`: an estimator that chooses a network when it is fitted."""
+"""scikit-learn's faces of `choose`: estimators that choose a network when they are fitted."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
@@ -25,23 +26,16 @@ from convwise.output.whole import OUTPUTS
 MOST_CHANNELS = 4
 
 
-class ConvwiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Chooses a convolutional network for images, and predicts with it.
+class _Estimator(BaseEstimator):  # type: ignore[misc]
+    """What both faces share: their parameters, the images, the one study, and the folder that goes with them."""
 
-    budget, goal, trials, workers: as in `convwise.choose`. image_shape: (rows, columns) or (rows, columns, channels)
-    of images that come flat, one of them -1 for 'what is left'; images that come as (n, rows, columns[,
-    channels]) need none. out: the folder to write; by default one that goes with the estimator. random_state:
-    the seed. Nothing is sealed: a score comes from images that `fit` has not seen, as in scikit-learn.
-
-    After `fit`: choice_ (the Choice, with its report and models), classes_, n_features_in_ (numbers in one
-    image), image_shape_ (rows, columns, channels). A pickle holds the written files, all but study.db.
-    """
+    task: ClassVar[str]
 
     def __init__(
         self,
         *,
         budget: str | float = "10m",
-        goal: str = "accuracy",
+        goal: str | None = None,
         image_shape: tuple[int, ...] | None = None,
         out: str | Path | None = None,
         random_state: Any = 0,
@@ -56,20 +50,14 @@ class ConvwiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.trials = trials
         self.workers = workers
 
-    def fit(self, X: Any, y: Any) -> ConvwiseClassifier:
-        """Choose a network for the images X, (n, rows, columns[, channels]) or flat (n, numbers), and labels y, (n,).
-
-        Values are kept where they are in 0..255, else brought there. ValueError where they cannot be learnt from.
-        """
-        X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric")
-        check_classification_targets(y)
+    def _fit(self, X: NDArray[Any], learnt: NDArray[Any]) -> Self:
+        """Choose a network for images X as `fit` takes them. learnt: (n,), class names or numbers."""
         images = self._images(X)
-        self.classes_, codes = np.unique(y, return_inverse=True)
         self.image_shape_ = images.shape[1:]
         self.n_features_in_ = prod(self.image_shape_)
         folder = _new_folder() if self.out is None else Path(self.out)
         try:
-            self.choice_ = self._choose(images, np.array(self._names())[codes], folder)
+            self.choice_ = self._choose(images, learnt, folder)
         except BaseException as error:
             if self.out is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -80,31 +68,20 @@ class ConvwiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             _kept_with(self.choice_, folder)
         return self
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The class of each image, (n,), as they were in y."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return np.asarray(self.classes_[best])
+    def _choose(self, images: NDArray[Any], learnt: NDArray[Any], out: Path) -> Choice:
+        whole = isinstance(self.random_state, (int, np.integer))
+        seed = int(self.random_state if whole else check_random_state(self.random_state).randint(2**31 - 1))
+        return verbs.choose((images, learnt), budget=self.budget, goal=self.goal, task=self.task, test="none", out=out,
+                            seed=seed, trials=self.trials, workers=self.workers)  # fmt: skip
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """The probability of each class, (n, classes), in the order of classes_."""
+    def _answers(self, X: Any, answer: Callable[[Choice, NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+        """What the chosen network answers to images as `fit` took them."""
         check_is_fitted(self)
         images = self._seen_before(X)
         try:
-            shares = self.choice_.predict_proba(images)
+            return answer(self.choice_, images)
         except UnusableInput as error:
             raise ValueError(str(error)) from error
-        return shares[:, [self.choice_.classes.index(name) for name in self._names()]]
-
-    def _choose(self, images: NDArray[Any], names: NDArray[np.str_], out: Path) -> Choice:
-        whole = isinstance(self.random_state, (int, np.integer))
-        seed = int(self.random_state if whole else check_random_state(self.random_state).randint(2**31 - 1))
-        return verbs.choose((images, names), budget=self.budget, goal=self.goal, test="none", out=out, seed=seed,
-                            trials=self.trials, workers=self.workers)  # fmt: skip
-
-    def _names(self) -> list[str]:
-        """The classes as the choice names them: as text, or their numbers where two would have the same."""
-        names = [str(name) for name in self.classes_]
-        return names if len(set(names)) == len(names) else [str(number) for number in range(len(names))]
 
     # images --------------------------------------------------------------------------------------
 
@@ -160,6 +137,68 @@ class ConvwiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 (folder / name).write_bytes(content)
             self.choice_ = choice.load(folder)
             _kept_with(self.choice_, folder)
+
+
+class ConvwiseClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+    """Chooses a convolutional network that tells classes of images apart, and predicts with it.
+
+    budget, goal, trials, workers: as in `convwise.choose`. image_shape: (rows, columns) or (rows, columns, channels)
+    of images that come flat, one of them -1 for 'what is left'; images that come as (n, rows, columns[,
+    channels]) need none. out: the folder to write; by default one that goes with the estimator. random_state:
+    the seed. Nothing is sealed: a score comes from images that `fit` has not seen, as in scikit-learn.
+
+    After `fit`: choice_ (the Choice, with its report and models), classes_, n_features_in_ (numbers in one
+    image), image_shape_ (rows, columns, channels). A pickle holds the written files, all but study.db.
+    """
+
+    task = "classify"
+
+    def fit(self, X: Any, y: Any) -> ConvwiseClassifier:
+        """Choose a network for the images X, (n, rows, columns[, channels]) or flat (n, numbers), and labels y, (n,).
+
+        Values are kept where they are in 0..255, else brought there. ValueError where they cannot be learnt from.
+        """
+        X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric")
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        return self._fit(X, np.array(self._names())[codes])
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The class of each image, (n,), as they were in y."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """The probability of each class, (n, classes), in the order of classes_."""
+        shares = self._answers(X, Choice.predict_proba)
+        return shares[:, [self.choice_.classes.index(name) for name in self._names()]]
+
+    def _names(self) -> list[str]:
+        """The classes as the choice names them: as text, or their numbers where two would have the same."""
+        names = [str(name) for name in self.classes_]
+        return names if len(set(names)) == len(names) else [str(number) for number in range(len(names))]
+
+
+class ConvwiseRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
+    """Chooses a convolutional network that answers a number for each image, and predicts with it.
+
+    All as ConvwiseClassifier, but for classes_, which there are none of. `score` is R2, the share of the variance that
+    is explained.
+    """
+
+    task = "regress"
+
+    def fit(self, X: Any, y: Any) -> ConvwiseRegressor:
+        """Choose a network for the images X, (n, rows, columns[, channels]) or flat (n, numbers), and numbers y, (n,).
+
+        Values are kept where they are in 0..255, else brought there. ValueError where they cannot be learnt from.
+        """
+        X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric", y_numeric=True, ensure_min_samples=2)
+        return self._fit(X, y.astype(np.float64))
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """The number of each image, (n,), in the unit of y."""
+        return self._answers(X, Choice.predict)
 
 
 def _new_folder() -> Path:

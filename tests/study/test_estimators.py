@@ -1,4 +1,4 @@
-"""The estimator: scikit-learn's own checks on its face, and one study behind it."""
+"""The estimators: scikit-learn's own checks on their faces, and one study behind each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import convwise
-from convwise import ConvwiseClassifier, formats
-from convwise.core.layers import Dense, Flatten
+from convwise import ConvwiseClassifier, ConvwiseRegressor, formats
+from convwise.core.layers import Dense, Flatten, Rescaling
 from convwise.core.net import Net
+from convwise.core.task import task_of
 from convwise.output.choice import Choice, load
 from imagesets import striped
 
@@ -29,19 +31,36 @@ class Quick(ConvwiseClassifier):
         found = convwise.read((images, names), test="none")
         part = found.unsealed()
         means = np.stack([part.pixels[part.labels == k].mean(axis=0).ravel() for k in range(len(found.classes))])
-        net = Net(found.base_shape, (Flatten(), Dense(len(means), activation="softmax")))
-        dense = net.layers[1].name
+        net = Net(found.base_shape, (Flatten(), Dense(len(means), activation="softmax", name="last")))
         sharp = 0.01  # so that no probability is rounded to 1
-        weights = {f"{dense}/kernel": sharp * means.T, f"{dense}/bias": -sharp * (means**2).sum(axis=1) / 2}
-        weights = {key: value.astype(np.float32) for key, value in weights.items()}
-        formats.write(out, net, weights, found.classes, part.pixels[:2], ("onnx",))
-        data = {"classes": found.classes, "base_shape": found.base_shape, "facts": dict(found.facts)}
-        record = {"net": net.to_json(), "sample": {}, "test": {}, "cost": {}, "effects": [], "data": data}
-        (out / "choice.json").write_text(json.dumps({**record, "provenance": {}}))
-        return load(out)
+        return written(found, net, sharp * means.T, -sharp * (means**2).sum(axis=1) / 2, out)
 
 
-@parametrize_with_checks([Quick(image_shape=(1, -1), trials=1)])
+class QuickNumbers(ConvwiseRegressor):
+    """The same of numbers: least squares over the pixels."""
+
+    def _choose(self, images: np.ndarray, numbers: np.ndarray, out: Path) -> Choice:
+        found = convwise.read((images, numbers), test="none", task="regress")
+        part = found.unsealed()
+        pixels = part.pixels.reshape(len(part.pixels), -1).astype(float)
+        mean, unit = part.labels.mean(), part.labels.std() or 1.0
+        solved = np.linalg.lstsq(np.c_[pixels, np.ones(len(pixels))], (part.labels - mean) / unit, rcond=1e-6)[0]
+        net = Net(found.base_shape, (Flatten(), Dense(1, name="last"), Rescaling(unit, mean)))
+        return written(found, net, solved[:-1, None], solved[-1:], out)
+
+
+def written(images, net: Net, kernel: np.ndarray, bias: np.ndarray, out: Path) -> Choice:
+    """A folder as `choose` writes it, as far as a prediction needs it."""
+    weights = {"last/kernel": kernel.astype(np.float32), "last/bias": bias.astype(np.float32)}
+    formats.write(out, net, weights, images.classes, images.unsealed().pixels[:2], ("onnx",))
+    data = {"classes": images.classes, "number": images.number, "base_shape": images.base_shape}
+    record = {"net": net.to_json(), "sample": {}, "test": {}, "cost": {}, "effects": [], "provenance": {},
+              "data": {**data, "facts": dict(images.facts)}, "task": task_of(images.target)}  # fmt: skip
+    (out / "choice.json").write_text(json.dumps(record))
+    return load(out)
+
+
+@parametrize_with_checks([Quick(image_shape=(1, -1), trials=1), QuickNumbers(image_shape=(1, -1), trials=1)])
 def test_scikit_learn_agrees(estimator, check):
     """Its data are rows of numbers: images of one row."""
     check(estimator)
@@ -144,3 +163,35 @@ def test_a_study_stands_behind_it(stripes, tmp_path):
     again = pickle.loads(pickle.dumps(found))
     assert (again.predict(more) == found.predict(more)).all()
     assert again.choice_.report().parent != found.choice_.report().parent
+
+
+@pytest.fixture(scope="module")
+def brightness():
+    """(x (n, 12, 12), y): a square of a brightness, which is the number, in thousandths; to fit, and to score on."""
+    rng = np.random.default_rng(0)
+    y = rng.uniform(40, 200, 120)
+    x = rng.normal(30, 4, (120, 12, 12))
+    x[:, 3:9, 3:9] += y[:, None, None]
+    pixels = x.clip(0, 255).astype(np.uint8)
+    return (pixels[:90], 1000 * y[:90]), (pixels[90:], 1000 * y[90:])
+
+
+def test_numbers_come_back_in_their_unit_and_are_scored_by_r2(brightness):
+    (x, y), (more, numbers) = brightness
+    found = QuickNumbers().fit(x, y)
+    assert found.predict(more) == pytest.approx(found.choice_.predict(more[..., None]))
+    assert found.score(more, numbers) == pytest.approx(r2_score(numbers, found.predict(more)))
+    assert found.score(more, numbers) > 0.9
+    assert cross_val_score(QuickNumbers(), x, y, cv=3).min() > 0.5
+    again = pickle.loads(pickle.dumps(found))
+    assert (again.predict(more) == found.predict(more)).all()
+    assert (type(clone(found)), clone(found).get_params()) == (QuickNumbers, found.get_params())
+
+
+@pytest.mark.slow
+def test_a_study_of_numbers_stands_behind_it(brightness, tmp_path):
+    (x, y), (more, numbers) = brightness
+    found = ConvwiseRegressor(goal="error where macs<100k", trials=2, workers=1, out=tmp_path / "chosen")
+    assert found.fit(x, y).score(more, numbers) > 0.3
+    assert found.choice_.record["task"] == "regress"
+    assert found.choice_.record["data"]["test"] == 0  # nothing is sealed
