@@ -46,8 +46,7 @@ def html(progress: Progress, notes: list[str]) -> str:
     if progress.best is not None and progress.best.score is not None:
         best = progress.best
         score = score_of(best.trial.net, best.trial.score)
-        word = f"{score.words} " if best.trial.score in ("balanced_accuracy", "macro_f1") else ""
-        said.append(f"best so far {best.told} {word}in validation")
+        said.append(f"best so far {best.told}{score.behind} in validation")
         if progress.baseline is not None:
             said.append(f"{score.nothing} {score.said(progress.baseline)}")
     for live in progress.live[:1]:

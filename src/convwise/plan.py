@@ -253,7 +253,7 @@ def needed(views: float, images: int, seconds: float, short: str = "The budget w
     """What to do where nothing was learnt in so many seconds: how many show each image often enough, or what else."""
     wanted = wanted_epochs(images)
     if views >= wanted:
-        return f"Each image was seen {views:.0f} times, so more time will hardly help: check the labels and the classes"
+        return f"Each image was seen {views:.0f} times, so more time will hardly help: check the labels"
     more = duration(seconds * wanted / max(views, 0.1))
     return f"{short}: each image was seen {views:.1f} times; about {more} are needed here"
 

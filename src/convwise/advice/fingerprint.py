@@ -121,7 +121,7 @@ def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float, co
         classes={} if target else dict(zip(classes, counts, strict=True)),
         mean=mean,
         variance=variance,
-        measures=(*(spread(target) if target else _class_imbalance(counts)), *measures),
+        measures=spread(target, measures) if target else (*_class_imbalance(counts), *measures),
         input_shape=input_shape,
         input_reason=reason,
         seconds=perf_counter() - start,

@@ -51,6 +51,11 @@ class Situation:
         return self.facts.images
 
     @property
+    def parts(self) -> str:
+        """What probes tell apart."""
+        return "the fifths of the numbers" if self.facts.target else "the classes"
+
+    @property
     def map_px(self) -> int:
         """The shorter side of the map after the stem: whitening pads nothing, a learnt stem is 'same'."""
         side, strides = min(self.size), int(self.chosen["stem.strides"])
@@ -252,7 +257,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: "discriminative_scale" in s.facts and s.facts["discriminative_scale"] >= 7,
         lambda s: 3,
         lambda s: (
-            f"patches of {s.facts['discriminative_scale']:.0f} px are needed to tell the classes apart; a few "
+            f"patches of {s.facts['discriminative_scale']:.0f} px are needed to tell {s.parts} apart; a few "
             "layers after a 3x3 kernel see that far, at less cost than one large kernel"
         ),
         "Simonyan & Zisserman 2015: small kernels on top of each other",
@@ -264,7 +269,7 @@ RULES: tuple[Rule, ...] = (
         measured("discriminative_scale"),
         lambda s: 3,
         lambda s: (
-            f"patches of {s.facts['discriminative_scale']:.0f} px already tell the classes apart as well as "
+            f"patches of {s.facts['discriminative_scale']:.0f} px already tell {s.parts} apart as well as "
             "larger ones, and 3x3 is the cheapest kernel that sees neighbours"
         ),
         "Coates, Lee & Ng 2011; Simonyan & Zisserman 2015",
@@ -424,8 +429,9 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: False,
         lambda s: (
-            "starts without mirroring, because a mirrored letter, digit or sign can belong to another class; "
-            "a trial decides"
+            "starts without mirroring, because a mirrored "
+            + ("image can have another number" if numbers(s) else "letter, digit or sign can belong to another class")
+            + "; a trial decides"
         ),
         "Simard, Steinkraus & Platt 2003: transformations that keep the class",
         "literature",
@@ -435,7 +441,10 @@ RULES: tuple[Rule, ...] = (
         "dropout",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: 0.0,
-        lambda s: "label smoothing and the averaged weights already keep a short training from memorising images",
+        lambda s: (
+            f"{'' if numbers(s) else 'label smoothing and '}the averaged weights already keep a short training from "
+            "memorising images"
+        ),
         "airbench94 (Jordan 2024)",
         "literature",
         lambda s: (0.2,),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,12 @@ from convwise.core.score import Target
 from convwise.core.text import number
 
 GRADES = 5  # classes that numbers are divided into for the probes
+# What measures say of classes -> the same of these.
+FIFTHS = {
+    "the classes": "the fifths",
+    "The class means": "The means of the fifths",
+    ": a network must beat that": " of the fifths right",
+}
 
 
 def target_of(name: str, numbers: NDArray[Any]) -> Target:
@@ -28,11 +36,18 @@ def grades(numbers: NDArray[Any]) -> NDArray[np.int64]:
     return np.searchsorted(edges, numbers, side="right").astype(np.int64)
 
 
-def spread(target: Target) -> tuple[Measure, ...]:
-    """The measure that says what knowing nothing of the images is worth."""
+def spread(target: Target, measures: Sequence[Measure]) -> tuple[Measure, ...]:
+    """What knowing nothing of the images is worth, then the measures of probes, which speak of fifths."""
     low, high, median = map(number, (target.low, target.high, target.median))
     meaning = (
-        f"The numbers lie from {low} to {high}; always the median, {median}, is off by so much on average. Where a "
-        f"probe tells classes apart, these are {GRADES} equal parts of the numbers, from low to high."
+        f"The numbers lie from {low} to {high}. Always the median, {median}, is off by so much on average: a network "
+        "must beat that. Probes tell five equal parts of the numbers apart, the fifths; accuracies here are theirs."
     )
-    return (Measure("target_error", target.error, target.name, meaning, informs="baseline"),)
+    return Measure("target_error", target.error, target.name, meaning, informs="baseline"), *map(_of_fifths, measures)
+
+
+def _of_fifths(measure: Measure) -> Measure:
+    meaning = measure.meaning
+    for said, instead in FIFTHS.items():
+        meaning = meaning.replace(said, instead)
+    return replace(measure, meaning=meaning)

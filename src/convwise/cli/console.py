@@ -154,9 +154,8 @@ def _line(progress: Any, clocked: bool = True) -> str:
         cost, guessing, best = progress.best.cost, progress.baseline, progress.best
         score = score_of(best.trial.net, best.trial.score)
         beside = f", {score.nothing} {score.said(guessing)}" if guessing is not None else ""
-        word = f"{score.words} " if best.trial.score in ("balanced_accuracy", "macro_f1") else ""
         parts.append(
-            f"best so far {best.told} {word}(validation{beside}), {cost['params'] / 1e3:,.1f}k params, "
+            f"best so far {best.told}{score.behind} (validation{beside}), {cost['params'] / 1e3:,.1f}k params, "
             f"{cost['macs'] / 1e6:,.2f}M macs"
         )
     if clocked and progress.seconds_left is not None:

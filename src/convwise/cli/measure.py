@@ -54,7 +54,7 @@ def measure(
     """Say what a change of a network is worth on your images.
 
     The network as it is and the edited one are trained alike, seed by seed: the change of
-    validation accuracy, with its 95 % interval. A choice folder keeps the effects in choice.json,
+    validation accuracy, or of the error of a number, with its 95 % interval. A choice folder keeps the effects in choice.json,
     report.html and study.db, and the same command again continues. Ctrl-C tells and keeps what is
     measured until then.
     """
@@ -76,7 +76,7 @@ def measure(
 
 def _tell(found: Measurement) -> None:
     if found.effects:
-        accuracy = f"; as it is {found.score.said(found.accuracy)} on the validation images" if found.accuracy else ""
+        accuracy = f"; as it is {found.score.said(found.accuracy)}{found.score.behind} on the validation images" if found.accuracy else ""
         out().print(f"{found.model}: after {found.seconds:g} s of training{accuracy}", highlight=False, soft_wrap=True)
         out().print(_table([one for one in found.measured if one.effect]))
     from convwise.evidence.experiment import NO_TIME

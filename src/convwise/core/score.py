@@ -37,6 +37,11 @@ class Score:
         return "mean absolute error" if self.is_error else SCORES[self.name]
 
     @property
+    def behind(self) -> str:
+        """What stands behind a value in a line, where a percentage alone would say another score."""
+        return "" if self == ACCURACY else f" {self.words}"
+
+    @property
     def nothing(self) -> str:
         """What an answer is called that needs no image."""
         return "always the median" if self.is_error else "always the largest class"

@@ -174,7 +174,7 @@ def _told(where: str, found: Arranged, unlabelled: list[_Row], gone: list[_Row],
     def shown_of(rows: list[_Row]) -> str:
         return ", ".join(f"{shown(row.path)} (line {row.line})" for row in rows[:5]) + ", ..." * (len(rows) > 5)
 
-    yield Problem(where, f"classes from this table: {len(found.places)} images", severity="note")
+    yield Problem(where, f"labels from this table: {len(found.places):,} images", severity="note")
     if unlabelled:
         what = f"without a label, and left out: {counted(len(unlabelled), 'image')}, {shown_of(unlabelled)}"
         yield Problem(where, what, "a class for each image", severity="warning", count=len(unlabelled))

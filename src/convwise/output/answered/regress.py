@@ -35,7 +35,7 @@ def cells(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
 def told(estimate: Mapping[str, Any]) -> str:
     """How far off the answers are."""
     off = f"off by {shown(estimate['error'])} on average over {estimate['n']:,} images"
-    return f"{off}, which explains {100 * max(estimate['r2'], 0):.0f}\u202f% of the variance (R² {estimate['r2']:.3f})"
+    return f"{off} (R² {estimate['r2']:.3f}: {100 * max(estimate['r2'], 0):.0f}\u202f% of the variance is explained)"
 
 
 def section(scored: Scored) -> dict[str, Any]:
@@ -48,7 +48,8 @@ def section(scored: Scored) -> dict[str, Any]:
     return {
         "n": len(true),
         "name": scored.outputs[0],
-        "bias": shown(float(residuals.mean())),
+        "bias": shown(abs(float(residuals.mean()))),
+        "side": "high" if residuals.mean() > 0 else "low",
         "median": shown(float(np.median(np.abs(residuals)))),
         "tenth": shown(float(np.quantile(np.abs(residuals), 0.9))),
         "plot": plots.predicted_plot(true, predicted, scored.outputs[0]),
