@@ -13,6 +13,7 @@ from convwise.core.layers import Opaque
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice
+from convwise.core.score import number_of
 from convwise.core.textbook import KNOWN
 from convwise.evidence.fitting import fitted
 from convwise.formats import format_module
@@ -34,7 +35,7 @@ def check(models: Sequence[Any]) -> None:
 
 
 def rivals(models: Sequence[Any], images: Images, advice: Advice) -> tuple[Rival, ...]:
-    """Each model as a network that reads these images, and answers with a probability for each of their classes."""
+    """Each model as a network that reads these images, and answers as the chosen one: a class, or a number."""
     found = [_rival(model, images, advice) for model in models]
     ids = [rival.net.id for rival in found]
     return tuple(rival for number, rival in enumerate(found) if rival.net.id not in ids[:number])
@@ -44,10 +45,12 @@ def _rival(model: Any, images: Images, advice: Advice) -> Rival:
     classes, space, known = len(images.classes), advice.space, KNOWN.get(str(model))
     name = str(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
     where = f"{FLAG} {name}"
-    net = known.net(images.base_shape, classes) if known else _own(model, advice.net.input_shape, where)
+    net = known.net(images.base_shape, max(classes, 1)) if known else _own(model, advice.net.input_shape, where)
+    if space.target and number_of(net):
+        net = Net(net.input_shape, net.layers[:-1])  # its unit is of the images that it was trained on
     net, notes = _channels(net, space.channels, where)
     try:
-        made = fitted(net, classes, space.mean, space.variance)
+        made = fitted(net, classes, space.mean, space.variance, space.target)
         format_module("torch").build(made.net, logits=True)
     except ConvwiseError as error:
         problem = error.problem

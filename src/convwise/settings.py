@@ -93,10 +93,6 @@ def checked(settings: Settings) -> None:
     if not 0 <= settings.evidence <= MOST_EVIDENCE:  # also where it is no number
         what, fix = f"is {settings.evidence!r}", "0 tests nothing beside the advised network, 0.1 is the usual share"
         raise UnusableInput("--evidence", what, f"a share from 0 to {MOST_EVIDENCE}", fix)
-    if settings.against and settings.task != "classify":
-        raise UnusableInput(
-            "--against", f"does not work with --task {settings.task}", "--task classify", "leave it out"
-        )
     _check_folder(settings)
 
 

@@ -48,7 +48,7 @@ def test_nothing_is_taken_for_a_tag():
 
 
 def test_bars_are_as_long_as_their_shares():
-    bars = [Bar("nothing <known>", 0.1), Bar("this network", 0.88, 0.84, 0.91)]
+    bars = [Bar("nothing <known>", 0.1, "10.0 %"), Bar("this network", 0.88, "88.0 %", 0.84, 0.91)]
     page = Screen("title", bars=bars).html()
     assert [float(width) for width in re.findall(r"<rect width='([\d.]+)'", page)] == [0.1 * BAR_PX, 0.88 * BAR_PX]
     (interval,) = re.findall(r"M([\d.]+) 8H([\d.]+)", page)

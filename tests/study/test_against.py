@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from convwise import against, settings
-from convwise.core.layers import Conv2D, Dense, Flatten, GlobalAveragePooling2D, Normalization, Opaque
+from convwise import against
+from convwise.core.layers import Conv2D, Dense, Flatten, GlobalAveragePooling2D, Normalization, Opaque, Rescaling
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.recipe import Recipe
 from convwise.core.records import Result, Trial
 from convwise.core.textbook import KNOWN
+from convwise.evidence.fitting import fitted
 from convwise.formats import torch as torch_format
 from convwise.images.loading import read
 from convwise.output.words import beside, compared_bars
 from convwise.search import rivals
 from convwise.search.rivals import Rival
 from convwise.search.stages import BESIDE, Allowed, Search
-from convwise.settings import Settings
 from imagesets import striped, write_folder
 from labs import Serial, ask
-from studies import advice, scored
+from studies import TARGET, advice, scored
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 OWN = Net((12, 12, 1), (Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(), Dense(3, activation="softmax")))
@@ -49,9 +49,11 @@ class Kept:
         self.results = results
 
 
-def planned(workers: int, *ran: Result, waves: int = 1) -> list[list]:
-    search = Search(GIVEN, Kept(*ran), Budget(workers, waves), 0)  # type: ignore[arg-type]
-    return [list(wave.trials) for wave in rivals.waves(search, [Rival("mine", "your network", OWN)], CHOSEN)]
+def planned(workers: int, *ran: Result, waves: int = 1, given=GIVEN, rival=None) -> list[list]:
+    search = Search(given, Kept(*ran), Budget(workers, waves), 0)  # type: ignore[arg-type]
+    chosen = scored(given.sample, given.net, 0.9, how={"recipe": given.recipe})
+    others = [rival or Rival("mine", "your network", OWN)]
+    return [list(wave.trials) for wave in rivals.waves(search, others, chosen)]
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +147,21 @@ def test_what_is_nowhere_is_refused_before_images_are_read(tmp_path):
     against.check(["lenet5", "package.module:callable", OWN])
 
 
-def test_only_classifiers_are_compared(tmp_path, monkeypatch):
-    monkeypatch.setitem(settings.TASKS, "other", settings.TASKS["classify"])
-    with pytest.raises(UnusableInput, match="--against: does not work with --task other"):
-        settings.checked(Settings("nowhere", task="other", out=tmp_path / "out", against=("lenet5",)))
+NUMBERS = advice(shape=(12, 12, 1), target=TARGET)
+MODEL = Net((12, 12, 1), (Conv2D(4, 3), GlobalAveragePooling2D(), Dense(1, activation="sigmoid"), Rescaling(9, -4)))
+
+
+@pytest.mark.parametrize("model", [*KNOWN, MODEL, Net((12, 12, 1), (Flatten(), Dense(1))), OWN])
+def test_every_network_answers_in_the_unit_of_the_numbers(model, images):
+    """Whatever its own was: errors of both can be compared."""
+    (found,) = against.rivals([model], images, NUMBERS)
+    before, unit = found.net.layers[-2:]
+    assert (before.units, before.activation) == (1, "linear")
+    assert (unit.scale, unit.offset) == ((TARGET.deviation,), (TARGET.mean,))
+    heads = [note for note in found.notes if "output" in note]
+    expected = {OWN: ["dense has one output instead of 3, without an activation: the number"],
+                MODEL: ["dense has one output, without an activation: the number"]}  # fmt: skip
+    assert heads == ([] if isinstance(model, str) else expected.get(model, []))
 
 
 # --- the trainings --------------------------------------------------------------------------------
@@ -216,8 +229,8 @@ def row(found) -> dict:
 def test_they_are_compared_image_by_image():
     """Counted by hand: 30 images are won and 10 lost, of 200."""
     found = compared("0" * 30 + "1" * 10 + "1" * 160, "1" * 30 + "0" * 10 + "1" * 160)
-    assert found.accuracy == pytest.approx(170 / 200)
-    assert found.chosen_accuracy == pytest.approx(190 / 200)
+    assert found.score == pytest.approx(170 / 200)
+    assert found.chosen_score == pytest.approx(190 / 200)
     assert found.effect.accuracy_change == pytest.approx(20 / 200)
     assert 0 < found.effect.low < 0.1 < found.effect.high
     said = beside(row(found))
@@ -266,6 +279,43 @@ def test_bars_stand_for_both_after_the_same_time():
     assert all(low < share < high for _, share, low, high in bars)
 
 
+def test_errors_are_compared_in_their_unit():
+    """By hand: the other network is off by 4 or 6 on each of 200 images, the chosen one by 1 less on each."""
+    theirs = Rival("mine", "your network (mine)", fitted(OWN, 0, (0.5,), (0.05,), TARGET).net)
+    (wave,) = planned(2, given=NUMBERS, rival=theirs)
+    errors = np.where(np.arange(200) % 2, 4.0, 6.0)
+    off = {False: errors, True: errors - 1}
+    ran = [replace(scored(t.sample, t.net, 0.9), trial=t, correct="", errors=tuple(off[bool(t.sample)]),
+                   score=1 - float(off[bool(t.sample)].mean()) / TARGET.deviation) for t in wave]  # fmt: skip
+    (found,) = rivals.compared([theirs], scored(NUMBERS.sample, NUMBERS.net, 0.9), ran, 1000)
+    told = row(found)
+    assert (told["error"], told["chosen_error"]) == (pytest.approx(5.0), pytest.approx(4.0))
+    assert told["error_change"] == pytest.approx(-1.0)
+    assert told["low"] < -1.0 < told["high"] < 0
+    said = beside(told)
+    assert "Your network (mine): error 5, " in said
+    assert "the chosen network: error 4, " in said
+    assert "The error of the chosen network is 1 smaller (" in said
+    assert not {"%", "points", "accuracy"} & set(said.replace("(", " ").split())
+    (bar, _) = compared_bars(told)
+    assert bar[0] == "your network (mine), after 7 s"
+    assert bar[2:] == pytest.approx((5 - 1.96 / 200**0.5, 5 + 1.96 / 200**0.5), rel=1e-4)  # their deviation is 1
+
+
+@pytest.mark.parametrize(("change", "low", "high", "verdict", "expected"), [
+    (2.0, 1.0, 3.0, "matters", "The error of mine is 2 smaller (1 to 3)."),
+    (-2.0, -3.0, -1.0, "matters", "The error of the chosen network is 2 smaller (1 to 3)."),
+    (0.1, -0.2, 0.4, "no difference", "They are equally good (the error changes by 0.1, −0.2 to 0.4): take "
+     "the cheaper."),
+    (1.0, -1.0, 3.0, "not resolved", "Which one is better is not resolved (the error changes by 1, −1 to 3)."),
+])  # fmt: skip
+def test_whose_error_is_smaller_is_said(change, low, high, verdict, expected):
+    made = {"title": "mine", "failed": "", "error": 5.0, "chosen_error": 5.0 + change, "error_change": change,
+            "low": low, "high": high, "verdict": verdict, "seconds": 0, "n": 9, "cost": {},
+            "chosen_cost": {}}  # fmt: skip
+    assert beside(made).endswith(expected)
+
+
 # --- a whole study --------------------------------------------------------------------------------
 
 
@@ -278,9 +328,9 @@ def test_a_study_compares_and_its_choice_stays_its_own(tmp_path):
     asked.run()
     mine, lenet = written[0].against
     assert (mine.title, lenet.title) == ("your network (Net)", "LeNet-5")
-    assert mine.accuracy is not None
-    assert lenet.accuracy is not None
-    assert mine.chosen_accuracy == lenet.chosen_accuracy
+    assert mine.score is not None
+    assert lenet.score is not None
+    assert mine.chosen_score == lenet.chosen_score
     assert lenet.cost["params"] > 50_000  # limits are the choice's, not theirs
     assert written[0].chosen.trial.sample
     assert all(progress.best.trial.stage != BESIDE.name for progress in told if progress.best)

@@ -28,6 +28,7 @@ from convwise.evidence.fitting import fitted
 from convwise.output import deliver
 from convwise.output.answered import ANSWERED
 from convwise.training.lab import Lab
+from convwise.web import following
 from imagesets import picture
 from labs import MadeHost
 from studies import TARGET
@@ -44,11 +45,12 @@ def blobs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 IMAGES = blobs(500, 0)
+OTHER = Net((12, 12, 1), (Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(), Dense(1)))
 
 
 @pytest.fixture(scope="module")
 def choice(tmp_path_factory) -> convwise.Choice:
-    return convwise.choose(IMAGES, task="regress", goal="error where macs<400k",
+    return convwise.choose(IMAGES, task="regress", goal="error where macs<400k", against=OTHER,
                            out=tmp_path_factory.mktemp("regress") / "x", trials=4, workers=1)  # fmt: skip
 
 
@@ -123,6 +125,27 @@ def test_effects_are_told_in_the_unit_of_the_target(choice):
         assert effect.score == Score("error", pytest.approx(deviation))
         assert effect.accuracy_change == pytest.approx(-row["error_change"] / deviation)
         assert deliver.effect_row(effect) == pytest.approx({**row}, nan_ok=True) or row["verdict"] == effect.verdict
+
+
+def test_another_network_is_compared_by_its_error(choice):
+    (row,) = choice.record["against"]
+    assert row["chosen_error"] - row["error"] == pytest.approx(row["error_change"], rel=1e-3)
+    assert row["low"] < row["error_change"] < row["high"]
+    assert "Your network (Net): error " in repr(choice)
+    assert choice._repr_html_().count("<rect ") == 4  # always the median, both after equal time, and the whole training
+    text = choice.report().read_text(encoding="utf-8")
+    assert "the shorter a bar, the better" in text
+    assert "your network (Net), after as many epochs" in text
+    state = following.state(following.Following(choice.folder).look())
+    assert [bar[1] for bar in state["choice"]["against"][0]["bars"]] == [row["error"], row["chosen_error"]]
+
+
+def test_measures_speak_of_numbers():
+    facts = convwise.look(IMAGES, task="regress")
+    said = " ".join(measure.meaning for measure in facts.measures)
+    assert "a network must beat that" in facts.measure("target_error").meaning
+    assert "of the fifths right" in facts.measure("probe_accuracy").meaning
+    assert not re.search(r"\bclass(es)?\b", said)
 
 
 class Made:

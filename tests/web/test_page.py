@@ -300,6 +300,34 @@ def test_a_change_is_tested_on_the_images(browser: Any, chosen: SimpleNamespace,
         page.close()
 
 
+def test_other_networks_stand_beside_the_chosen_one(browser: Any, chosen: SimpleNamespace, tmp_path: Path) -> None:
+    """As `--against` left them in the folder: a bar for each after equal time, and what was found, in words."""
+    folder = tmp_path / "study"
+    shutil.copytree(chosen.folder, folder)
+    record = json.loads((folder / "choice.json").read_text())
+    row = {"model": "mine", "title": "your <i>network</i>", "accuracy": 0.612, "chosen_accuracy": 0.715, "low": 0.061,
+           "accuracy_change": 0.103, "high": 0.145, "time_ratio": 1.2, "verdict": "matters", "runs": 2, "seconds": 27.0,
+           "n": 160, "cost": {"macs": 14e6}, "chosen_cost": {"macs": 6e6}, "failed": "", "notes": []}  # fmt: skip
+    failed = {**row, "title": "LeNet-5", "failed": "there was no time to train it"}
+    (folder / "choice.json").write_text(json.dumps({**record, "against": [row, failed]}))
+    with Server(folder, "--port", free_port()) as server:
+        page = opened(browser, server, ready="#compared li")
+        assert page.locator("#bars span").all_inner_texts() == [
+            "always the largest class", "your <i>network</i>, after 27\u202fs", "the chosen network, after 27\u202fs",
+            "the chosen network, trained to its end"]  # fmt: skip
+        assert page.locator("#bars em").all_inner_texts()[1:3] == ["61.2\u202f%", "71.5\u202f%"]
+        widths = page.locator("#bars i").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
+        assert widths[1] / widths[2] == pytest.approx(0.612 / 0.715, rel=0.02)
+        said = page.locator("#compared li").all_inner_texts()
+        assert "The chosen network is 10.3 points better (6.1 to 14.5)." in said[0]
+        assert said[1] == "LeNet-5 is not compared: there was no time to train it."
+        assert page.is_hidden("#shorter")
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.complaints == []
+        page.close()
+
+
 @pytest.mark.slow
 def test_a_study_is_followed_from_start_to_end(browser: Any, tmp_path: Path) -> None:
     """Opened before it begins; the server restarted in the middle; stopped by the button; continued to its end."""

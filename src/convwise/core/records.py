@@ -331,22 +331,25 @@ class Effect:
 class Comparison:
     """The chosen network beside another that was named, both trained anew, alike and equally long.
 
-    model: as it was named; title: what it is called; cost, chosen_cost: as in Result; accuracy, chosen_accuracy:
+    model: as it was named; title: what it is called; cost, chosen_cost, score, chosen_score: as in Result, the latter
     after so many seconds (0 where epochs were counted) on so many validation images, the mean over their trainings;
-    effect: of the chosen network in its place; failed: why there is none; notes: what was changed, and what to know.
+    standard_errors: of both, over the images; effect: of the chosen network in its place; failed: why there is none;
+    notes: what was changed, and what to know; told: how scores are told.
     """
 
     model: str
     title: str
     cost: Mapping[str, float]
     chosen_cost: Mapping[str, float]
-    accuracy: float | None = None
-    chosen_accuracy: float | None = None
+    score: float | None = None
+    chosen_score: float | None = None
+    standard_errors: tuple[float, float] = (0.0, 0.0)
     effect: Effect | None = None
     seconds: float = 0.0
     images: int = 0
     failed: str = ""
     notes: tuple[str, ...] = ()
+    told: Score = ACCURACY
 
 
 @dataclass(frozen=True)

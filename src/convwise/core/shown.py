@@ -20,16 +20,20 @@ CELL = "text-align: left; vertical-align: top; padding: 0.1em 1.5em 0.1em 0"
 
 @dataclass(frozen=True)
 class Bar:
-    """A share, 0 to 1, and where it lies with 95 % certainty; drawn in HTML alone: the lines say it too."""
+    """A share, 0 to 1, of the width, and where it lies with 95 % certainty; drawn in HTML alone: the lines say it too.
+
+    said: the value that it stands for.
+    """
 
     label: str
     share: float
+    said: str
     low: float | None = None
     high: float | None = None
 
     def html(self) -> str:
         """The bar in a line of its own, with its interval as a line through its end."""
-        width, said = BAR_PX * self.share, f"{escape(self.label)} {100 * self.share:.1f} %"
+        width, said = BAR_PX * self.share, f"{escape(self.label)} {escape(self.said)}"
         bar = f"<rect width='{width:.1f}' height='12' y='2' fill='currentColor' opacity='0.35'></rect>"
         if self.low is not None and self.high is not None:
             low, high = BAR_PX * self.low, BAR_PX * self.high

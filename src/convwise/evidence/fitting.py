@@ -100,7 +100,8 @@ def _numbered(net: Net, units: int, target: Target) -> tuple[Net, list[str]]:
     if head:
         number: Layer = replace(head, units=1, activation="linear", shares="")
         layers = [number if layer is head else layer for layer in layers]
-        notes = [f"{head.name} has one output instead of {units}, without an activation: the number"]
+        instead, bounded = f" instead of {units}" * (units != 1), any(not _is_linear(layer) for layer in tail)
+        notes = [f"{head.name} has one output{instead}, without an activation: the number"] * (units != 1 or bounded)
     else:
         number = Dense(1, name=fresh("number", {layer.name for layer in net.layers}), inputs=(_before(net, after),))
         layers.append(number)
@@ -137,6 +138,10 @@ def _tail(net: Net) -> Iterator[Layer]:
 
 def _is_sigmoid(layer: Layer) -> bool:
     return activation(getattr(layer, "activation", "linear")).name == "sigmoid"
+
+
+def _is_linear(layer: Layer) -> bool:
+    return activation(getattr(layer, "activation", "linear")).name == "linear"
 
 
 def _resized(layer: Layer, units: int, classes: int) -> Layer:

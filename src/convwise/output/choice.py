@@ -166,14 +166,18 @@ class Choice(Shown):
     def _bars(self) -> list[Bar]:
         """The goal's score beside that of knowing nothing; a folder of version 0.1.0 does not have the latter.
 
-        None of errors, which are no shares: the lines say them.
+        An accuracy is a share of the width itself; of errors the largest takes all of it.
         """
         told, score = asked(self.record["test"]), score_of(self.net)
-        if score.is_error:
-            return []
-        nothing = [Bar(score.nothing, told["baseline"])] if "baseline" in told else []
-        others = [Bar(*each) for row in self.record.get("against", ()) for each in compared_bars(row)]
-        return [*nothing, *others, Bar("this network", told["value"], told["low"], told["high"])]
+        rows: list[tuple[str, float, float | None, float | None]] = []
+        rows += [(score.nothing, told["baseline"], None, None)] if "baseline" in told else []
+        rows += [each for row in self.record.get("against", ()) for each in compared_bars(row)]
+        rows.append(("this network", told["value"], told["low"], told["high"]))
+        whole = max((high or value) for _, value, _, high in rows) or 1.0 if score.is_error else 1.0
+        return [
+            Bar(name, value / whole, score.said(value), *(end if end is None else end / whole for end in ends))
+            for name, value, *ends in rows
+        ]
 
     def _file(self, name: str, expected: str, to: str = "") -> Path:
         path = self.folder / name

@@ -234,14 +234,16 @@ def effect_row(effect: Effect) -> dict[str, Any]:
 
 def comparison_row(found: Comparison) -> dict[str, Any]:
     """A Comparison as choice.json has it: of its effect what is told, and no more."""
-    effect = found.effect
-    told = ("accuracy_change", "low", "high", "time_ratio", "verdict", "runs")
+    score, row = found.told, effect_row(found.effect) if found.effect else {}
+    name = "error" if score.is_error else "accuracy"
+    spread = {f"{name}_standard_errors": [score.deviation * each for each in found.standard_errors]}
     return {
         "model": found.model,
         "title": found.title,
-        "accuracy": found.accuracy,
-        "chosen_accuracy": found.chosen_accuracy,
-        **{name: effect and getattr(effect, name) for name in told},
+        name: _changed(score.value, found.score),
+        f"chosen_{name}": _changed(score.value, found.chosen_score),
+        **(spread if score.is_error else {}),
+        **{key: row.get(key) for key in (f"{name}_change", "low", "high", "time_ratio", "verdict", "runs")},
         "seconds": found.seconds,
         "n": found.images,
         "cost": dict(found.cost),

@@ -227,7 +227,8 @@ def bars(evidence: Evidence) -> list[dict[str, Any]]:
     for row in evidence.against:
         rows += [dict(zip(("name", "share", "low", "high"), bar, strict=True)) for bar in words.compared_bars(row)]
     if found.get("n"):
-        name = "this network, trained to its end" if evidence.against else "this network"
+        beside = any(not row["failed"] for row in evidence.against)
+        name = "this network, trained to its end" if beside else "this network"
         rows.append({**{k: told[k] for k in ("low", "high")}, "name": name, "share": told["value"]})
     whole = max((row.get("high") or row["share"] for row in rows), default=1.0) if score.is_error else 1.0
     return [{**row, "text": words.said(score, row["share"]), **_of(row, whole or 1.0)} for row in rows]

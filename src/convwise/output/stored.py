@@ -15,6 +15,7 @@ FILE = "choice.json"
 EXPECTED, FIX = "a folder that `convwise choose` wrote", "run `convwise choose`"
 WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what every version wrote
 NUMBER, FLAG, WORD = (int, float), (bool, type(None)), (str,)
+UNKNOWN = (*NUMBER, type(None))  # a number, or None where it is not known
 # The kinds of what is read of it, where it is there: of a dict by its keys ('*' stands for the others), of a list of
 # all in it, or of each of so many.
 KINDS: dict[str, Any] = {
@@ -29,6 +30,19 @@ KINDS: dict[str, Any] = {
     },
     "cost": {"*": NUMBER},
     "effects": [{"parameter": WORD, "verdict": WORD, "seconds": NUMBER, "score": WORD}],
+    "against": [
+        {
+            **dict.fromkeys(("model", "title", "failed"), WORD),
+            **dict.fromkeys(("verdict",), (*WORD, type(None))),
+            **dict.fromkeys(("accuracy", "chosen_accuracy", "accuracy_change"), UNKNOWN),
+            **dict.fromkeys(("error", "chosen_error", "error_change", "low", "high"), UNKNOWN),
+            "error_standard_errors": [NUMBER] * 2,
+            "seconds": NUMBER,
+            "n": (int,),
+            **dict.fromkeys(("cost", "chosen_cost"), {"*": NUMBER}),
+            "notes": [WORD],
+        }
+    ],
     "data": {
         "classes": [WORD],
         "number": WORD,
@@ -36,7 +50,7 @@ KINDS: dict[str, Any] = {
         "facts": {"scale": [NUMBER] * 2, "modes": {"*": (int,)}},
     },
     "task": WORD,
-    "provenance": {"interrupted": FLAG, "wall_seconds": NUMBER, "budget_seconds": (*NUMBER, type(None))},
+    "provenance": {"interrupted": FLAG, "wall_seconds": NUMBER, "budget_seconds": UNKNOWN},
     "notes": [WORD],
     "goal": {"kept": FLAG, "text": WORD},
     "reasons": {"verdict": [{}], "choices": [{"parameter": WORD, "because": WORD, "source": WORD}], "layers": {}},

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from convwise.core.goal import SCORES
-from convwise.core.intervals import wilson
+from convwise.core.intervals import Z95, wilson
 from convwise.core.records import Effect, Result
 from convwise.core.score import Score, score_of
 from convwise.core.shown import plain as plain
@@ -19,8 +19,7 @@ from convwise.core.shown import plain as plain
 GLOSSARY: Mapping[str, str] = {
     "stem": "the first convolution of the network, the one that reads the image itself",
     "stage": "the layers between two halvings of the map: one or more convolutions on maps of one size",
-    "probe": "a quick classifier on simple filters, made in a second without training a network; what it gets right, "
-    "a network should beat",
+    "probe": "a quick classifier on simple filters, made in a second without training a network, which should beat it",
     "sealed": "set aside before anything was looked at, and opened once, after the choice, to score it",
     "macs": "multiply-accumulates: multiplications of a weight and a value, for one image; the usual count of a "
     "network's work",
@@ -158,32 +157,61 @@ def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
 
 
 def beside(row: Mapping[str, Any]) -> str:
-    """What a comparison says, as choice.json has it: accuracies and costs, then the difference."""
+    """What a comparison says, as choice.json has it: accuracies or errors, and costs, then the difference."""
     title = capital(row["title"])
     if row["failed"]:
         return f"{title} is not compared: {row['failed']}."
     after = f"after {sig(row['seconds'])} s of training each" if row["seconds"] else "after as many epochs"
-    told = f"{title}: {percent(row['accuracy'])}, {short(row['cost'].get('macs'))} macs; the chosen network: "
-    told += f"{percent(row['chosen_accuracy'])}, {short(row['chosen_cost'].get('macs'))} macs"
+    ours, theirs = (_scored(row[f"{which}{_name(row)}"], row) for which in ("chosen_", ""))
+    told = f"{title}: {theirs}, {short(row['cost'].get('macs'))} macs; the chosen network: "
+    told += f"{ours}, {short(row['chosen_cost'].get('macs'))} macs"
     return f"{told} (both trained anew and alike, {after}, {row['n']:,} validation images). {_difference(row)}"
 
 
 def compared_bars(row: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
-    """(what, accuracy, low, high) of both networks of a comparison; none where there was none."""
+    """(what, accuracy or error, low, high) of both networks of a comparison; none where there was none."""
     if row["failed"]:
         return []
     n, when = row["n"], f"after {sig(row['seconds'])} s" if row["seconds"] else "after as many epochs"
-    both = ((row["title"], row["accuracy"]), ("the chosen network", row["chosen_accuracy"]))
-    return [(f"{title}, {when}", share, *wilson(round(share * n), n)) for title, share in both]
+    if _name(row) == "error":
+        errors, halves = (row["error"], row["chosen_error"]), [Z95 * each for each in row["error_standard_errors"]]
+        ends = [(max(error - half, 0.0), error + half) for error, half in zip(errors, halves, strict=True)]
+    else:
+        errors = (row["accuracy"], row["chosen_accuracy"])
+        ends = [wilson(round(share * n), n) for share in errors]
+    titles = (f"{title}, {when}" for title in (row["title"], "the chosen network"))
+    return [(title, value, *end) for title, value, end in zip(titles, errors, ends, strict=True)]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """What a comparison is told by."""
+    return "error" if "error" in row else "accuracy"
+
+
+def _scored(value: float, row: Mapping[str, Any]) -> str:
+    return f"error {sig(value)}" if _name(row) == "error" else percent(value)
 
 
 def _difference(row: Mapping[str, Any]) -> str:
-    change, low, high = row["accuracy_change"], row["low"], row["high"]
+    change, low, high = row[f"{_name(row)}_change"], row["low"], row["high"]
+    if _name(row) == "error":
+        return _error_difference(row, change, low, high)
     if row["verdict"] == "matters":
         better, least, most = ("The chosen network", low, high) if change > 0 else (row["title"], -high, -low)
         amount = f"{points(abs(change), signed=False)} points better ({points(least, False)} to {points(most, False)})"
         return f"{capital(better)} is {amount}."
     interval = f"{points(change)} points, {points(low)} to {points(high)}"
+    if row["verdict"] == "no difference":
+        return f"They are equally good ({interval}): take the cheaper."
+    return f"Which one is better is not resolved ({interval})."
+
+
+def _error_difference(row: Mapping[str, Any], change: float, low: float, high: float) -> str:
+    """The same of errors, in their unit: the chosen network's less the other's."""
+    if row["verdict"] == "matters":
+        better, least, most = ("the chosen network", -high, -low) if change < 0 else (row["title"], low, high)
+        return f"The error of {better} is {sig(abs(change))} smaller ({sig(least)} to {sig(most)})."
+    interval = f"the error changes by {sig(change)}, {sig(low)} to {sig(high)}"
     if row["verdict"] == "no difference":
         return f"They are equally good ({interval}): take the cheaper."
     return f"Which one is better is not resolved ({interval})."

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 from convwise.core.net import Net
 from convwise.core.records import Comparison, Recipe, Result, Trial
+from convwise.core.score import score_of
 from convwise.evidence.bench import in_memory
 from convwise.evidence.effects import repeated_effect
+from convwise.evidence.paired import standard_error
 from convwise.search.race import WHOLE
 from convwise.search.stages import BESIDE, Search, Wave
 
@@ -84,7 +86,8 @@ def _compared(rival: Rival, chosen: Result, ran: tuple[Mapping[int, Result], Seq
     pairs = [(r, own) for r, own in ended if not r.reason and not own.reason]  # nothing was cut short
     notes = (*rival.notes, *alike(chosen.trial.recipe, chosen.trial.net, rival.net)[1])
     cost = {name: value for r in theirs for name, value in r.cost.items()}
-    told = Comparison(rival.model, rival.title, cost, chosen.cost, notes=notes)
+    told = Comparison(rival.model, rival.title, cost, chosen.cost, notes=notes,
+                      told=score_of(rival.net, chosen.trial.score))  # fmt: skip
     if not pairs:
         failed = [r.reason for r in theirs if r.status == "failed"]
         return replace(told, failed=f"its training failed ({failed[0]})" if failed else "there was no time to train it")
@@ -94,5 +97,7 @@ def _compared(rival: Rival, chosen: Result, ran: tuple[Mapping[int, Result], Seq
     if seen < FEW_VIEWS:
         notes += (f"it saw each image {seen:.1f} times: too seldom to say much of it",)
     means = [sum(side) / len(side) for side in scores]
-    return replace(told, accuracy=means[0], chosen_accuracy=means[1], effect=effect, seconds=effect.seconds,
-                   images=len(pairs[0][0].correct), notes=notes)  # fmt: skip
+    first, own = pairs[0]
+    return replace(told, score=means[0], chosen_score=means[1], effect=effect, seconds=effect.seconds,
+                   standard_errors=(standard_error(first), standard_error(own)), images=len(first.outcomes),
+                   notes=notes)  # fmt: skip

@@ -16,7 +16,7 @@ from convwise.core.records import Advice, Effect, Result, from_json
 from convwise.core.score import ACCURACY, Score, score_of
 from convwise.feed import News, news, stored
 from convwise.output import deliver, plots
-from convwise.output.words import called, change, plain, told
+from convwise.output.words import beside, called, change, compared_bars, plain, told
 from convwise.search.judge import judge
 
 ADVICE, SETTINGS = "convwise:advice", "convwise:settings"  # notes of a ledger, see study.py
@@ -185,6 +185,7 @@ def _chosen(choice: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "test": choice["test"],
         "cost": choice["cost"],
+        "against": [{"said": beside(row), "bars": compared_bars(row)} for row in choice.get("against", ())],
         "notes": choice["notes"],
         "kept": choice.get("goal", {}).get("kept", True),
         "seconds": provenance.get("wall_seconds"),

@@ -43,6 +43,10 @@ function renderNumbers(state) {
   const lost = test && test.better_than_guessing === false;
   const { name: scored, words, nothing } = state.scored;
   const title = words[0].toUpperCase() + words.slice(1);
+  show("shorter", isError());
+  text("score-head", isError() ? "Error" : title);
+  text("change-head", isError() ? "Error" : "Points");
+  text("effects-unit", isError() ? "as a change of the mean absolute error (a minus is better)" : "in percentage points");
   text("accuracy-is", !choice ? "Best so far, validation" : test.kind === "test" ? `${title}, sealed test` : `${title}, validation estimate`);
   const share = choice ? test[scored] : best && best[scored];
   const baseline = choice ? test.baseline : best && best.baseline;
@@ -56,13 +60,19 @@ function renderNumbers(state) {
   if (lost) put("banner", el("strong", {}, "No network was chosen. "), choice.notes[0] || "");
   else if (choice && !choice.kept) put("banner", el("strong", {}, "The goal is not reached. "), state.goal);
   show("against", Boolean(share && baseline));
-  const bar = (name, value, kind) => {
-    const line = el("i", { class: kind });
-    line.style.width = `${(100 * value) / (isError() ? Math.max(share, baseline) : 1)}%`;
+  const others = choice ? choice.against : [];
+  const beside = others.flatMap((each) => each.bars);
+  const own = !choice ? "best so far" : lost ? "the network trained" : beside.length ? "the chosen network, trained to its end" : "the chosen network";
+  const bars = [[nothing, baseline], ...beside, [own, share]];
+  const largest = isError() ? Math.max(...bars.map(([, value]) => value)) : 1;
+  const bar = ([name, value], i) => {
+    const line = el("i", { class: i ? "" : "nothing" });
+    line.style.width = `${(100 * value) / largest}%`;
     return [el("span", {}, name), el("div", {}, line), el("em", {}, told(value))];
   };
-  if (share && baseline)
-    put("bars", ...bar(nothing, baseline, "nothing"), ...bar(choice ? (lost ? "the network trained" : "the chosen network") : "best so far", share, ""));
+  if (share && baseline) put("bars", ...bars.flatMap(bar));
+  show("compared", others.length > 0);
+  put("compared", ...others.map((each) => el("li", {}, each.said)));
   const notes = choice ? choice.notes.slice(lost ? 1 : 0) : state.notes;
   show("notes", notes.length > 0);
   put("notes", ...notes.map((note) => el("li", {}, note)));
@@ -166,7 +176,7 @@ function renderEffects(state) {
   $("measured").dataset.key = key;
   put("measured", ...state.effects.map((each) => el("tr", {},
     el("td", { class: "name" }, each.parameter), el("td", { "data-of": "From" }, each.before), el("td", { "data-of": "To" }, each.after),
-    el("td", { class: "n", "data-of": "Points" }, worth(each)),
+    el("td", { class: "n", "data-of": isError() ? "Error" : "Points" }, worth(each)),
     el("td", { class: "n", "data-of": "Interval" }, span(each)),
     el("td", { class: "n", "data-of": "After" }, each.seconds ? `${Number(each.seconds.toPrecision(3))}${THIN}s` : "equal epochs"),
     el("td", {}, el("span", { class: `key ${each.verdict.replace(" ", "-")}` }, each.verdict)))));
