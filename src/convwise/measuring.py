@@ -68,7 +68,8 @@ class Measurement(Shown):
         found = [one for one in self.measured if one.effect]
         rest = [f"{one.edit.parameter} {plain(one.edit.before)} → {plain(one.edit.after)}: {one}"
                 for one in self.measured if not one.effect]  # fmt: skip
-        accuracy = f"; as it is {said(self.score, self.accuracy)}{self.score.behind} on the validation images" if self.accuracy else ""
+        value = said(self.score, self.accuracy) + self.score.behind
+        accuracy = f"; as it is {value} on the validation images" if self.accuracy else ""
         told = f"after {self.seconds:g} s of training" if found else "nothing was measured"
         return Screen(
             f"{self.model}: {told}{accuracy}",

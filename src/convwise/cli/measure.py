@@ -54,9 +54,9 @@ def measure(
     """Say what a change of a network is worth on your images.
 
     The network as it is and the edited one are trained alike, seed by seed: the change of
-    validation accuracy, or of the error of a number, with its 95 % interval. A choice folder keeps the effects in choice.json,
-    report.html and study.db, and the same command again continues. Ctrl-C tells and keeps what is
-    measured until then.
+    validation accuracy, or of the error of a number, with its 95 % interval. A choice folder keeps
+    the effects in choice.json, report.html and study.db, and the same command again continues.
+    Ctrl-C tells and keeps what is measured until then.
     """
     from convwise import measuring
 
@@ -76,7 +76,8 @@ def measure(
 
 def _tell(found: Measurement) -> None:
     if found.effects:
-        accuracy = f"; as it is {found.score.said(found.accuracy)}{found.score.behind} on the validation images" if found.accuracy else ""
+        value = found.score.said(found.accuracy) + found.score.behind
+        accuracy = f"; as it is {value} on the validation images" if found.accuracy else ""
         out().print(f"{found.model}: after {found.seconds:g} s of training{accuracy}", highlight=False, soft_wrap=True)
         out().print(_table([one for one in found.measured if one.effect]))
     from convwise.evidence.experiment import NO_TIME
