@@ -76,8 +76,9 @@ def measure(
 
 def _tell(found: Measurement) -> None:
     if found.effects:
-        value = found.score.said(found.accuracy) + found.score.behind
-        accuracy = f"; as it is {value} on the validation images" if found.accuracy else ""
+        accuracy = ""
+        if found.accuracy:
+            accuracy = f"; as it is {found.score.said(found.accuracy)}{found.score.behind} on the validation images"
         out().print(f"{found.model}: after {found.seconds:g} s of training{accuracy}", highlight=False, soft_wrap=True)
         out().print(_table([one for one in found.measured if one.effect]))
     from convwise.evidence.experiment import NO_TIME
