@@ -29,7 +29,7 @@ from convwise.training.lab import Lab
 # Counted studies (--trials) must not depend on the clock: a fixed pace stands for any machine.
 NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 STOPPING = "interrupted: the best so far is written in a few seconds; once more ends at once"
-TOO_EARLY = "interrupted before a first training had ended: there is nothing to write; the same call begins anew"
+TOO_EARLY = "interrupted before a first training had ended: there is nothing to write"
 Read = Callable[..., Images]
 Look = Callable[..., Fingerprint]
 Write = Callable[[deliver.Material], Path]
