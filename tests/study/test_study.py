@@ -89,7 +89,7 @@ def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, traine
     assert "needed here" in written[0].verdict.notes[0] or "check the labels" in written[0].verdict.notes[0]
 
 
-def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(tmp_path, a_study, written):
+def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(tmp_path, trained, a_study, written):
     """Upright and lying bars, mirrored, are what they were; slanted ones become the others."""
     upright, labels = striped(2, 60, 12, seed=1)
     rng, rows = np.random.default_rng(0), np.arange(12)
