@@ -313,7 +313,7 @@ def test_other_networks_stand_beside_the_chosen_one(browser: Any, chosen: Simple
     with Server(folder, "--port", free_port()) as server:
         page = opened(browser, server, ready="#compared li")
         assert page.locator("#bars span").all_inner_texts() == [
-            "always the largest class", "your <i>network</i>, after 27\u202fs", "the chosen network, after 27\u202fs",
+            "always the largest class", "your <i>network</i>, after 27 s", "the chosen network, after 27 s",
             "the chosen network, trained to its end"]  # fmt: skip
         assert page.locator("#bars em").all_inner_texts()[1:3] == ["61.2\u202f%", "71.5\u202f%"]
         widths = page.locator("#bars i").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
