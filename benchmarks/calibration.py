@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import combinations
@@ -29,25 +29,20 @@ from typing import Any
 import numpy as np
 
 import paces
-from convwise.core.layers import Dense, GlobalAveragePooling2D
+from convwise.core.goal import Goal, parse_goal
+from convwise.core.layers import Dense, GlobalAveragePooling2D, Rescaling
 from convwise.core.net import Net
 from convwise.core.records import Effect, Pace, Recipe, Result, Trial, from_json, to_json
+from convwise.core.score import score_of
+from convwise.core.task import kind_of
 from convwise.evidence.effects import RunVariance, between_runs, effect_of
 from convwise.evidence.paired import RUN_FREEDOM
+from sets import SETS, source
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "aa.jsonl", HERE / "calibration.md"
-SETS = {
-    "digits": "digits",
-    "mnist-5k": "mnist-5k",
-    "fashion-mnist": "fashion-mnist",
-    "sign-digits": "sign-digits/sign-digits.zip",
-    "clothing-10": "clothing-10/clothing-10.zip",
-    "infrared-solar-12": "infrared-solar-12/infrared-solar-12.zip",
-    "bccd-cells": "bccd-cells/bccd-cells.zip",
-    "breastmnist": "breastmnist/breastmnist.npz",
-}
 ANY = Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(2)))  # replays compare answers, not nets
+NUMBER = (GlobalAveragePooling2D(), Dense(1))  # the same of a number, before its unit
 REPLAYS = 1000  # experiments of several seeds, drawn from one bank
 Length = tuple[float, float]  # seconds of a training, and of the whole that it is the first part of, or its own
 Bank = dict[tuple[str, Length], list[Result]]  # set and length -> runs of equal nets
@@ -74,6 +69,7 @@ def _arguments() -> argparse.Namespace:
     aa.add_argument("--seconds", type=float, nargs="+", default=[8.0, 30.0, 120.0])
     aa.add_argument("--of", type=float, help="of a training of so many seconds they are the first part, as in the race")
     aa.add_argument("--runs", type=int, default=46)
+    aa.add_argument("--goal", help="as of `choose`: the best net inside its limits is advised")
     aa.add_argument(
         "--pace", type=paces.pace, help="another machine's seconds per mac and per byte: benchmarks/paces.py"
     )
@@ -99,10 +95,12 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     seeds = sorted(set(range(arguments.runs)) - {row["seed"] for row in rows})
     if not seeds:
         return
-    source = SETS[name] if name == "digits" else arguments.data / SETS[name]
-    images, host = read(source, seed=0), ThisMachine()
+    task = SETS[name].task
+    images, host = read(source(name, arguments.data), seed=0, target=kind_of(task).target), ThisMachine()
     workers = arguments.workers or host.cores
-    net, recipe = _kept(rows) if rows else _advised(images, arguments.pace or host.pace, arguments.of or seconds)
+    goal = parse_goal(arguments.goal, kind_of(task).scored)
+    length = arguments.of or seconds
+    net, recipe = _kept(rows) if rows else _advised(images, goal, arguments.pace or host.pace, length)
     height, width, _ = net.input_shape
     span = (0.0, seconds / arguments.of if arguments.of else 1.0)
     trials = [Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed, span=span) for seed in seeds]
@@ -110,7 +108,7 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
         batches.Store(folder, images).ensure(height, width)
-        runner = RUNNERS["local"](partial(train.run, folder, host.engine, "classify"), host, workers)
+        runner = RUNNERS["local"](partial(train.run, folder, host.engine, task), host, workers)
         warm = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1) for n in range(workers)]
         try:
             list(runner.run(warm))  # counted epochs are never ended for taking long: then all workers have started
@@ -124,14 +122,13 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
             runner.close()
 
 
-def _advised(images: Any, pace: Pace, seconds: float) -> tuple[Net, Recipe]:
+def _advised(images: Any, goal: Goal, pace: Pace, seconds: float) -> tuple[Net, Recipe]:
     """What a study would begin with that trains for so long."""
     from convwise.advice.advising import advise
     from convwise.advice.fingerprint import look
-    from convwise.core.goal import Goal
 
-    facts = look(images.train, images.classes, seed=0)
-    advice = advise(facts, Goal(), pace, seconds, 1)
+    facts = look(images.train, images.classes, seed=0, number=images.number)
+    advice = advise(facts, goal, pace, seconds, 1)
     return advice.net, advice.recipe
 
 
@@ -144,7 +141,7 @@ def _append(arguments: argparse.Namespace, name: str, seconds: float, result: Re
     """The row written; the first of a set and length holds the net, the recipe and the machine as well."""
     from convwise.training.machine import ThisMachine
 
-    every = -(-len(result.correct) // arguments.examples)  # the images may be in the order of their classes
+    every = -(-len(result.outcomes) // arguments.examples)  # the images may be in the order of their classes
     row: dict[str, Any] = {
         "set": name,
         "seconds": seconds,
@@ -154,8 +151,12 @@ def _append(arguments: argparse.Namespace, name: str, seconds: float, result: Re
         "images_per_second": round(paces.speed(result, arguments.pace), 1),
         "load_1m": round(os.getloadavg()[0], 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "correct": result.correct[::every],
     }
+    score = score_of(result.trial.net)
+    if score.is_error:
+        row |= {"errors": result.errors[::every], "deviation": score.deviation}
+    else:
+        row |= {"correct": result.correct[::every]}
     if first:
         row |= {"net": to_json(result.trial.net), "recipe": to_json(result.trial.recipe)}
         row |= {"pace": arguments.pace and astuple(arguments.pace), "epochs": result.trial.epochs}
@@ -175,8 +176,10 @@ def banked(bank: Path) -> Bank:
     """The runs of the bank by set and length, where there are two at least."""
     found: Bank = {}
     for row in _rows(bank):
-        trial = Trial(str(row["seed"]), "aa", {}, ANY, seconds=row["seconds"], seed=row["seed"])
-        result = Result(trial, "done", row["score"], row["correct"], images_per_second=row["images_per_second"])
+        net = Net((4, 4, 1), (*NUMBER, Rescaling(row["deviation"]))) if "deviation" in row else ANY
+        trial = Trial(str(row["seed"]), "aa", {}, net, seconds=row["seconds"], seed=row["seed"])
+        result = Result(trial, "done", row["score"], row.get("correct", ""), errors=tuple(row.get("errors", ())),
+                        images_per_second=row["images_per_second"])  # fmt: skip
         length = row["seconds"], row.get("of") or row["seconds"]
         found.setdefault((row["set"], length), []).append(result)
     return {key: runs for key, runs in sorted(found.items()) if len(runs) > 1}
@@ -267,7 +270,7 @@ def _spread(runs: Sequence[Result]) -> Iterator[Any]:
     between, flips, _ = between_runs(runs)
     speed = np.array([run.images_per_second for run in runs])
     beyond = between - flips
-    yield from (len(runs), len(runs[0].correct), f"{_mean_accuracy(runs):.1f}")
+    yield from (len(runs), len(runs[0].outcomes), f"{100 * np.mean([run.outcomes for run in runs]):.1f}")
     yield f"{100 * speed.std(ddof=1) / speed.mean():.1f}"
     yield f"{100 * flips**0.5:.2f}"
     yield f"{100 * float(np.sign(beyond)) * abs(beyond) ** 0.5:.2f}"
@@ -287,7 +290,7 @@ def _alarms(runs: Sequence[Result], rest: RunVariance) -> list[str]:
 def planted(bank: Bank, changes: Sequence[float]) -> Iterator[str]:
     """How often a planted loss is found, called nothing, or turned round."""
     rng = np.random.default_rng(0)
-    yield "A loss planted among equal nets: right answers made wrong at random.\n"
+    yield "A loss planted among equal nets: right answers made wrong at random, errors made larger.\n"
     yield "| set | s | pairs | loss, points | matters % | no difference % | wrong sign % | interval holds it % |"
     yield "|---|---|---|---|---|---|---|---|"
     for (name, length), runs in bank.items():
@@ -304,19 +307,19 @@ def planted(bank: Bank, changes: Sequence[float]) -> Iterator[str]:
 
 def _lost(pairs: Pairs, change: float, rng: np.random.Generator) -> Pairs:
     """The second of each pair with that share of its answers lost, on the same examples under every seed."""
-    n = len(pairs[0][0].correct)
+    n = len(pairs[0][0].outcomes)
     hit, found = rng.random(n), []
     for before, after in pairs:
+        if after.errors:  # half of the images are off by twice as much more
+            more = 2 * change * score_of(after.trial.net).deviation * (hit < 0.5)
+            found.append((before, replace(after, errors=tuple((np.array(after.errors) + more).tolist()))))
+            continue
         right = np.array([c == "1" for c in after.correct])
         kept = right & (hit >= change / max(right.mean(), change))
         correct = "".join("01"[int(c)] for c in kept)
         found.append((before, Result(after.trial, "done", float(kept.mean()), correct,
                                      images_per_second=after.images_per_second)))  # fmt: skip
     return found
-
-
-def _mean_accuracy(runs: Sequence[Result]) -> float:
-    return 100 * float(np.mean([run.correct.count("1") / len(run.correct) for run in runs]))
 
 
 def _percent(words: Sequence[str], word: str) -> str:

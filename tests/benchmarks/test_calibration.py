@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from convwise.evidence.paired import known_run_variance
 from trainings import HARDNESS, middle, run
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
+sys.path.append(str(FILE.parent))
 spec = importlib.util.spec_from_file_location("calibration", FILE)
 assert spec
 assert spec.loader
@@ -67,3 +69,22 @@ def test_planted_losses_are_found(tmp_path):
     assert told["3", "1"][0] < 60
     assert all(turned < 1 for _, _, turned, _ in told.values())
     assert all(held >= 90 for *_, held in told.values())
+
+
+def test_numbers_are_told_in_hundredths_of_their_deviation(tmp_path):
+    """Equal nets whose errors differ by an image's luck alone; then one that is off by more, as was planted."""
+    rng, rows = np.random.default_rng(0), []
+    hard = rng.gamma(2.0, 2.0, 400)
+    for seed in range(8):
+        errors = np.abs(hard + rng.normal(0, 0.5, 400))
+        row = {"set": "set 0", "seconds": 10.0, "seed": seed, "score": 1 - errors.mean() / 20, "deviation": 20.0}
+        rows.append(row | {"errors": errors.tolist(), "images_per_second": 1000.0})
+    path = tmp_path / "aa.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    banked = calibration.banked(path)
+    told = cells("\n".join(calibration.report(banked)).splitlines())[0]
+    assert told[2:4] == ["8", "400"]
+    assert float(told[4]) == pytest.approx(100 * (1 - np.mean([row["errors"] for row in rows]) / 20), abs=0.06)
+    assert float(told[6]) == pytest.approx(100 * 0.5 / 20 / 400**0.5, rel=0.1)
+    found = cells(list(calibration.planted(banked, [0.02])))[0]
+    assert float(found[4]) > 95
