@@ -330,7 +330,8 @@ class BothViews(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.network(x) + self.network(x.flip(3))) / 2
+        both: Tensor = self.network(x) + self.network(x.flip(3))
+        return both / 2
 
 
 OWN: dict[str, Any] = {
