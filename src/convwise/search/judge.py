@@ -57,7 +57,7 @@ def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: 
         return f"the advised network could not be used; this one, with {what}, was trained the longest"
     if not effects:
         return f"{net}; no other was trained beside it, so nothing was tested: a larger budget makes room for that"
-    return f"{net}; none of the {len(effects)} changes tried beside it was a surer choice"
+    return f"{net}; none of the {len(effects)} changes tried beside it was clearly better"
 
 
 def raced_effects(advice: Advice, raced: Sequence[Result]) -> tuple[Effect, ...]:
