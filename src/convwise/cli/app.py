@@ -96,8 +96,8 @@ def options(
 ) -> None:
     """Chooses the parameters of 2D convolutional networks from your own images, with evidence.
 
-    Exit codes: 0 done; 1 the answer is no (a finding that is an error, a limit that cannot be
-    met, a network no better than guessing); 2 wrong usage or unusable input; 130 interrupted
+    Exit codes: 0 done; 1 done, but a check found an error, a limit cannot be met, or no network
+    is better than guessing; 2 wrong usage or unusable input; 130 interrupted
     before there was anything to write.
     """
 
@@ -141,9 +141,9 @@ def choose(
 
     Writes choice.json, report.html, model_keras.py, model_torch.py, model.keras,
     model.safetensors, model.onnx and study.db. Ctrl-C takes the best so far; running the same
-    command again continues an unfinished study. Where the accuracy that the goal wants to be kept
-    is not reached, the network that comes nearest is written, and the exit code is 1; also where
-    no network is better than always answering the largest class, or the median number.
+    command again continues an unfinished study. If no network reaches the accuracy that the goal
+    asks for, the nearest one is written, and the exit code is 1. It is 1 as well if no network is
+    better than always answering the largest class, or the median number.
     """
     from convwise import settings, verbs
 

@@ -44,8 +44,9 @@ def serve(
 
     def ready(where: Any) -> None:
         if host not in server.LOOPBACK:
-            said = f"Whoever reaches {host} on port {where.port} and has this address can see the images"
-            err().print(f"{said} and control the study. The connection is not encrypted.", highlight=False, soft_wrap=True)
+            said = f"Whoever reaches {host}, port {where.port}, and has this address can see the images and "
+            said += "control the study. The connection is not encrypted."
+            err().print(said, highlight=False, soft_wrap=True)
         out().print(f"The page of {folder}: {where.address}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
         if show:
