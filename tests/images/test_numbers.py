@@ -134,7 +134,7 @@ def test_what_is_no_number_is_refused(pixels):
     assert "30 of 60 labels are not numbers: 'cat'" in told((pixels, ["1.5", "cat"] * 30), target="number")
     assert "only the number 3" in told((pixels, np.full(60, 3.0)), target="number")
     assert "missing" in told((pixels, np.full(60, np.nan)), target="number")
-    assert "no numbers: inf" in told((pixels, np.append(np.arange(59.0) / 2, np.inf)), target="number")
+    assert "not numbers: inf" in told((pixels, np.append(np.arange(59.0) / 2, np.inf)), target="number")
     assert "one number for each image" in told((pixels, np.random.rand(60, 2)), target="number")
 
 
