@@ -269,5 +269,5 @@ class _Chosen:
         except OSError as error:
             missed = f"{self.folder} cannot be written ({error.strerror}): the effects were not put into choice.json"
         longer = f"the network in {self.folder} was trained for {final:.0f} s by {workers} workers"
-        notes = [f"{longer}: an effect may be another there"] if final * workers > 2 * found.seconds else []
+        notes = [f"{longer}: an effect may be different there"] if final * workers > 2 * found.seconds else []
         return [*notes, missed] if missed else notes

@@ -158,10 +158,10 @@ class Plan:
             return ""
         waves, seconds = self.beside_waves()
         if seconds >= self.least_beside:
-            return f"; then it and what it is to be compared with train for about {seconds:.0f} s each"
+            return f"; then it and the networks to compare it with train for about {seconds:.0f} s each"
         share = min(BESIDE_SHARE * waves, MOST_BESIDE) / waves
         enough = 1.1 * (self.least_beside + self.scoring_seconds) / share
-        return f"; there is no time to compare it with other networks: --budget {duration(enough)} has it"
+        return f"; there is no time to compare it with other networks: --budget {duration(enough)} would be enough"
 
     # What it is enough for -------------------------------------------------------------------
 

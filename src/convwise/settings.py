@@ -106,7 +106,7 @@ def checked(settings: Settings) -> None:
 def _check_folder(settings: Settings) -> None:
     out = settings.out
     if not settings.ledger.exists() and (others := [name for name in OUTPUTS if (out / name).exists()]):
-        what = f"{out} holds {', '.join(others)}, but no study.db beside: convwise did not write that"
+        what = f"{out} holds {', '.join(others)}, but no study.db: convwise did not write them"
         raise UnusableInput("--out", what, "a new folder, or one of an unfinished study", "choose another --out")
     try:
         settings.work.mkdir(parents=True, exist_ok=True)

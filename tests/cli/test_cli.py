@@ -276,7 +276,7 @@ def test_a_network_no_better_than_guessing_exits_1_and_is_not_called_chosen(
     assert code == 1
     first, second, third, *_ = out.splitlines()
     assert first == f"No network was chosen. {choice['notes'][0]}"
-    assert second.startswith("Written all the same: ")
+    assert second.startswith("Written nevertheless: ")
     assert "Accuracy: 30.0 %" in third
     assert third.endswith("; always the largest class: 34.0 %")
     assert "Chosen:" not in out

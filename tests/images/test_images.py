@@ -627,7 +627,7 @@ def test_shares():
         assert images.test is None
         assert (len(images.train), len(images.valid)) == (160, 40)
     for test, valid in ((1, 0.2), (-0.1, 0.2), (1.5, 0.2), ("half", 0.2), (0.2, 0), (0.2, 1)):
-        assert "is no share" in refused(source, test=test, valid=valid)
+        assert "is not a share" in refused(source, test=test, valid=valid)
     assert "--test: 1.5" in refused(source, test=1.5)
 
 

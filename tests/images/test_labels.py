@@ -180,7 +180,7 @@ def test_bad_tables(tmp_path):
         ("file,label\n00.png", "line 2 has too few cells"),
         ("file,label\n00.png,a\n00.png,b", "is of two classes, a (line 2) and b"),
         ("file,label\nsame.png,a", "can be x/same.png or y/same.png"),
-        ("file,label,split\n00.png,a,later", "'later' is no part"),
+        ("file,label,split\n00.png,a,later", "'later' is not the name of a part"),
         ("file,label\nno.png,a", "none is there"),
         ("file,label\n\0\0", "is no text"),
         ("file,label\n00.png," + "a" * 200_000, "line 2 cannot be read"),

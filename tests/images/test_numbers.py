@@ -73,7 +73,7 @@ def test_of_several_columns_one_must_be_named_and_the_fix_names_it(table):
     assert "2 columns of numbers: angle, age" in said
     assert said.endswith("--classes-from csv:angles.csv:angle")
     assert "no column 'angel'" in told(table, classes_from="csv:angles.csv:angel", target="number")
-    assert "60 of 60 labels are no numbers: 'seen'" in told(table, classes_from="csv:angles.csv:note", target="number")
+    assert "60 of 60 labels are not numbers: 'seen'" in told(table, classes_from="csv:angles.csv:note", target="number")
 
 
 def test_folders_that_are_numbers(tmp_path, pixels):
@@ -131,10 +131,10 @@ def test_a_number_far_from_all_others_is_asked_about(pixels):
 
 
 def test_what_is_no_number_is_refused(pixels):
-    assert "30 of 60 labels are no numbers: 'cat'" in told((pixels, ["1.5", "cat"] * 30), target="number")
+    assert "30 of 60 labels are not numbers: 'cat'" in told((pixels, ["1.5", "cat"] * 30), target="number")
     assert "only the number 3" in told((pixels, np.full(60, 3.0)), target="number")
     assert "missing" in told((pixels, np.full(60, np.nan)), target="number")
-    assert "no numbers: inf" in told((pixels, np.append(np.arange(59.0) / 2, np.inf)), target="number")
+    assert "not numbers: inf" in told((pixels, np.append(np.arange(59.0) / 2, np.inf)), target="number")
     assert "one number for each image" in told((pixels, np.random.rand(60, 2)), target="number")
 
 

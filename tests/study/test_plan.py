@@ -72,7 +72,7 @@ def test_what_is_to_be_compared_with_is_planned_and_said():
     assert allowed.seconds is not None
     assert 0.1 * 300 < allowed.seconds < BESIDE_SHARE * 300
     assert beside.epochs() < alone.epochs()
-    said = f"; then it and what it is to be compared with train for about {allowed.seconds:.0f} s each"
+    said = f"; then it and the networks to compare it with train for about {allowed.seconds:.0f} s each"
     assert str(beside).endswith(f"changes of it{said}")
     many = replace(alone, rivals=(2e-3,) * 9).beside(9)
     assert many.waves == 5
@@ -86,7 +86,9 @@ def test_where_there_is_no_time_to_compare_the_plan_names_a_budget_that_has_it(s
     short = replace(plan(20, 1e-3), rivals=(seconds,))
     assert short.beside(1).waves == 0
     assert short.set_aside == 0
-    budget = re.search(r"there is no time to compare it with other networks: --budget (\w+) has it$", str(short))
+    budget = re.search(
+        r"there is no time to compare it with other networks: --budget (\w+) would be enough$", str(short)
+    )
     assert budget
     enough = parse_duration(budget[1])
     assert replace(short, clock=Clock(enough, time.monotonic())).beside(1).waves == 1

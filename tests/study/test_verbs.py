@@ -82,7 +82,7 @@ def test_a_measurement_is_a_screen():
     effect = Effect("stage.kernel_size", 3, 5, -0.012, -0.02, -0.004, 1.3, "matters", 3, 5.0)
     edits = [Edit(f"conv{number}.filters", nth_net(number), 8, 16) for number in range(30)]
     measured = [Measured(edit, effect) for edit in edits] + [Measured(edits[0], notes=("there was no time for it",))]
-    found = Measurement("model.onnx", 5.0, 0.91, tuple(measured), ("an effect may be another there",))
+    found = Measurement("model.onnx", 5.0, 0.91, tuple(measured), ("an effect may be different there",))
     assert is_a_screen(found)
     assert "\N{MINUS SIGN}1.2" in repr(found)
     assert "conv0.filters 8 \N{RIGHTWARDS ARROW} 16: not measured: there was no time for it" in repr(found)

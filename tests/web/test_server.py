@@ -199,7 +199,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_named(served: Server) -> None:
     ended = command("serve", served.folder, "--port", served.port)
     assert ended.returncode == 2
-    assert f"port {served.port} cannot be had" in ended.stderr
+    assert f"port {served.port} is not available" in ended.stderr
 
 
 def test_an_empty_folder_awaits_its_study(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def _intrinsic_dimension(bench: Bench) -> Reading | None:
     if dimension is None:
         return None
     ease = "simple, narrow layers may do" if dimension < 12 else "varied, so width is worth a test"
-    meaning = f"Near each other the images vary in about {dimension:.0f} directions: {ease}."
+    meaning = f"Locally, the images vary in about {dimension:.0f} directions: {ease}."
     return Reading(dimension, "dimensions", meaning)
 
 
@@ -402,7 +402,7 @@ def _data_sufficiency(bench: Bench) -> Reading | None:
     gain = _doubling(wrong.mean(axis=1))
     interval = Interval(gain, *map(float, np.quantile(gains, [0.025, 0.975])))
     verdict = "more images, or augmentation, would help" if interval.low > 0.05 else "more images would help little"
-    meaning = f"Twice the images would remove {_points(gain)} % of a probe's error ({_range(interval)}): {verdict}."
+    meaning = f"Twice as many images would remove {_points(gain)} % of a probe's error ({_range(interval)}): {verdict}."
     curve = tuple(zip((n / 4, n / 2, float(n)), (1 - wrong.mean(axis=1)).tolist(), strict=True))
     return Reading(gain, "share of the error", meaning, interval.low, interval.high, curve)
 

@@ -66,7 +66,7 @@ GoalOption = Annotated[str | None, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
     str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 JSON_HELP = "Print JSON on standard output, for programs; progress comes as JSON lines on stderr."
 JsonOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 BUDGET_HELP = "Wall clock from start to the written folder: 90s, 10m, 1h30m; at least 20s."
@@ -74,8 +74,8 @@ BudgetOption = Annotated[str, typer.Option(help=BUDGET_HELP)]
 PLANNED_HELP = "Wall clock that `choose` would be given, so that the advice fits it: 90s, 10m, 1h30m."
 PlannedOption = Annotated[str, typer.Option("--budget", help=PLANNED_HELP)]
 AGAINST_HELP = (
-    "A network to train as well and compare with the choice, over an equal time: a file, folder or "
-    "package.module:callable as for `check`, or one that people know: lenet5, keras-mnist, expert. Can be repeated."
+    "Another network, to be trained for the same time and compared with the chosen one: a file, folder or "
+    "package.module:callable as for `check`, or a well-known one: lenet5, keras-mnist, expert. Can be repeated."
 )
 VIEWS_HELP = (
     "Views of an image that the network looks at: with 2 it averages its answers to the image and to its mirror image, "
@@ -98,10 +98,10 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Chooses the parameters of 2D conv networks from your own images, with evidence.
+    """Chooses the parameters of 2D convolutional networks from your own images, with evidence.
 
-    Exit codes: 0 done; 1 the answer is no (a finding that is an error, a limit that cannot be
-    met, a network no better than guessing); 2 wrong usage or unusable input; 130 interrupted
+    Exit codes: 0 done; 1 done, but a check found an error, a limit cannot be met, or no network
+    is better than guessing; 2 wrong usage or unusable input; 130 interrupted
     before there was anything to write.
     """
 
@@ -128,7 +128,9 @@ def choose(
     ] = None,
     evidence: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Share of the core time for trials of other values, 0 to 0.5; 0 for none."),
+        typer.Option(
+            metavar="SHARE", help="Share of the computing time for testing other values, from 0 (none) to 0.5."
+        ),
     ] = 0.1,
     runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
     against: Annotated[list[str] | None, typer.Option(metavar="MODEL", help=AGAINST_HELP)] = None,
@@ -144,9 +146,9 @@ def choose(
 
     Writes choice.json, report.html, model_keras.py, model_torch.py, model.keras,
     model.safetensors, model.onnx and study.db. Ctrl-C takes the best so far; running the same
-    command again continues an unfinished study. Where the accuracy that the goal wants to be kept
-    is not reached, the network that comes nearest is written, and the exit code is 1; also where
-    no network is better than always answering the largest class, or the median number.
+    command again continues an unfinished study. If no network reaches the accuracy that the goal
+    asks for, the nearest one is written, and the exit code is 1. It is 1 as well if no network is
+    better than always answering the largest class, or the median number.
     """
     from convwise import settings, verbs
 
@@ -281,7 +283,7 @@ def predict(
     folder: DirArgument,
     images: Annotated[
         str,
-        typer.Argument(metavar="IMAGES", help="An image file, a folder of them, or what else `choose` reads."),
+        typer.Argument(metavar="IMAGES", help="An image file, a folder of them, or anything else that `choose` reads."),
     ],
     csv_file: Annotated[Path | None, typer.Option("--csv", help="File to write; default: standard output.")] = None,
     follow_links: LinksOption = False,
@@ -338,9 +340,9 @@ def report(folder: DirArgument) -> None:
     _tell_choice(folder, False)
 
 
-app.command(cls=cli_layer.Words, short_help="Say what one layer does to one input.")(cli_layer.layer)
-app.command(short_help="Say what MODEL costs and sees, and what is wrong with it.")(cli_check.check)
-app.command(short_help="Say what a change of a network is worth on IMAGES.")(cli_measure.measure)
+app.command(cls=cli_layer.Words, short_help="Show what one layer does to one input.")(cli_layer.layer)
+app.command(short_help="Show what MODEL costs and sees, and what is wrong with it.")(cli_check.check)
+app.command(short_help="Measure what a change of a network is worth on IMAGES.")(cli_measure.measure)
 app.command(short_help="Show the study in DIR as a page.")(cli_serve.serve)
 
 

@@ -38,7 +38,8 @@ MODEL_HELP = (
 def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)],
     images: Annotated[
-        str | None, typer.Option(help="Images that it is for: their measured scale is what its field must cover.")
+        str | None,
+        typer.Option(help="Images that it is meant for: its receptive field should cover the scale measured on them."),
     ] = None,
     input_shape: Annotated[
         str | None, typer.Option(metavar="HxWxC", help="Input of a model with a free input size: 224x224x3.")

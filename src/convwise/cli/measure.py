@@ -28,13 +28,14 @@ PARAMETER_HELP = (
     "first."
 )
 
-MOST_HELP = "At most so many changes, the first ones: a few with many pairs of trainings, instead of many with few."
+MOST_HELP = "Test only the first N changes, with more pairs of trainings for each."
 
 
 def measure(
     model: Annotated[str, typer.Argument(metavar="DIR|MODEL", help=MODEL_HELP, show_default=False)],
     images: Annotated[
-        str | None, typer.Option(help="Images to train on; default, of a choice folder: those it was chosen with.")
+        str | None,
+        typer.Option(help="Images to train on; for a folder that `choose` wrote, by default those it was chosen with."),
     ] = None,
     parameter: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=PARAMETER_HELP)] = None,
     most: Annotated[int | None, typer.Option(metavar="N", help=MOST_HELP)] = None,

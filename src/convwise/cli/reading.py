@@ -13,12 +13,12 @@ CLASSES_HELP = (
 )
 SKIP_HELP = "Leave out classes without a readable image, instead of refusing them."
 CACHE_HELP = (
-    "How much is kept on disk of what was decoded, for all commands and runs: 4GB, 500MB; 0 keeps nothing. What was "
+    "Disk space for decoded images, shared by all commands and runs: 4GB, 500MB; 0 keeps nothing. What was "
     "unused for longest goes first."
 )
 ClassesOption = Annotated[str, typer.Option("--classes-from", metavar="WAY", help=CLASSES_HELP)]
 SkipOption = Annotated[bool, typer.Option("--skip-empty-classes", help=SKIP_HELP)]
 TASK_HELP = "What is learnt of each image: classify, its class, or regress, a number: an age, an angle, a share."
 TaskOption = Annotated[str, typer.Option(help=TASK_HELP)]
-LinksOption = Annotated[bool, typer.Option("--follow-links", help="Read what links point to outside of the folder.")]
+LinksOption = Annotated[bool, typer.Option("--follow-links", help="Follow links that lead out of the folder.")]
 CacheOption = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help=CACHE_HELP)]

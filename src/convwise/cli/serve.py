@@ -16,7 +16,7 @@ import typer
 from convwise.cli.console import err, out
 from convwise.core.problems import UnusableInput
 
-OPEN_HELP = "Open a page in the browser that follows the study; it stays until Ctrl-C."
+OPEN_HELP = "Open a page in the browser that follows the study, and stays up until Ctrl-C."
 
 
 def serve(
@@ -44,8 +44,9 @@ def serve(
 
     def ready(where: Any) -> None:
         if host not in server.LOOPBACK:
-            said = f"Whoever reaches {host} on port {where.port} and has this address sees the images and can act."
-            err().print(f"{said} It is not encrypted.", highlight=False, soft_wrap=True)
+            said = f"Whoever reaches {host}, port {where.port}, and has this address can see the images and "
+            said += "control the study. The connection is not encrypted."
+            err().print(said, highlight=False, soft_wrap=True)
         out().print(f"The page of {folder}: {where.address}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
         if show:

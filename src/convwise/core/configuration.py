@@ -45,7 +45,7 @@ class Configuration(Mapping[str, Value]):
     stem_strides: int = _choice("stem.strides", "stride of the first convolution")
     input_size: Pair = _choice("input.size", "rows x columns that images are brought to")
     stage_count: int = _choice(
-        "stage.count", "stages; each of a pooled net, and each but the first of another, halves the map"
+        "stage.count", "number of stages; each one halves the map, but for the first of a net that is not pooled"
     )
     stage_widening: int = _choice(
         "stage.widening",

@@ -119,7 +119,7 @@ def parse_goal(text: str | None, scored: str = "accuracy") -> Goal:
         if wanted:
             fix = f"'macs where {KEPT[scored].replace('accuracy', score)}'"
             what = f"asks for {SCORES.get(score, score)}, and names one to keep"
-            raise UnusableInput("--goal", what, "the cost that is to be low", fix)
+            raise UnusableInput("--goal", what, "the cost to be minimised", fix)
         return Goal(score, limits, text.strip())
     if asked == "cheapest":
         asked, wanted = "macs", wanted or [USUAL[scored]]
@@ -138,10 +138,12 @@ def _refuse_other(text: str, scored: str) -> None:
     """UnusableInput where a goal speaks of the score of another task."""
     if scored == "accuracy" and re.search(r"\berror\b", text, re.IGNORECASE):
         fix = "accuracy>=... instead, or --task regress where the images have numbers"
-        raise UnusableInput("--goal", "asks for an error, and classes have an accuracy", f"'{EXAMPLE}'", fix)
+        raise UnusableInput("--goal", "asks for an error, but classes are scored by accuracy", f"'{EXAMPLE}'", fix)
     if scored == "error" and re.search(r"accuracy\b|\bmacro[\s_-]+f1\b", text, re.IGNORECASE):
         fix = "--goal error, or 'macs where error<=3.5', or --task classify"
-        raise UnusableInput("--goal", "asks for a score of classes, and numbers have an error", "error", fix)
+        raise UnusableInput(
+            "--goal", "asks for a score of classes, but numbers are scored by their error", "error", fix
+        )
 
 
 def _cheapest_by_error(metric: str, text: str) -> Cheapest:

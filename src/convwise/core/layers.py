@@ -114,7 +114,7 @@ class Conv2DTranspose(Layer):
     kernel_size: Size = Size(meaning="rows and columns that one input writes")
     strides: Size = Size((1, 1), "outputs between neighbouring inputs")
     padding: Padding = Padding(meaning="what is taken away around the output")
-    output_padding: Extra = Extra(meaning="rows and columns more, at the bottom and right")
+    output_padding: Extra = Extra(meaning="extra rows and columns, at the bottom and right")
     dilation_rate: Size = Size((1, 1), "step between the outputs of one input")
     groups: Count = Count(1, "channels are split into so many independent groups")
     use_bias: Flag = Flag(True, "add a learnt number per filter")
@@ -360,7 +360,7 @@ class Rescaling(Layer):
     """x * scale + offset."""
 
     scale: Numbers = Numbers(meaning="factor, or one per channel")
-    offset: Numbers = Numbers((0.0,), meaning="summand, or one per channel")
+    offset: Numbers = Numbers((0.0,), meaning="offset, or one per channel")
 
 
 @_layer

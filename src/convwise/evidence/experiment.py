@@ -145,7 +145,7 @@ class Measured:
         low, high = sorted(map(effect.score.change, (effect.low, effect.high)))
         within = f"{effect.span}" if effect.score.is_error else f"{100 * low:.1f} to {100 * high:.1f}"
         told = f"measured: {effect.moved} ({within}) after {effect.seconds:g} s of training, "
-        told += f"{effect.verdict}; a step takes {effect.time_ratio:.2f} of the time"
+        told += f"{effect.verdict}; a step takes {effect.time_ratio:.2f} times as long"
         return told + (f" ({notes})" if notes else "")
 
 

@@ -51,7 +51,9 @@ def checked(net: Net, weights: Weights) -> Weights:
     """The weights, if they are those of the net; else UnusableInput names the first that is not."""
     expected = layout(net)
     if strange := set(weights) ^ set(expected):
-        raise UnusableInput("weights", f"lack or have besides {sorted(strange)}", "the weights of this net")
+        raise UnusableInput(
+            "weights", f"do not fit the net: missing or unexpected are {sorted(strange)}", "the weights of this net"
+        )
     for key, shape in expected.items():
         if weights[key].shape != shape:
             raise UnusableInput(f"weight {key}", f"has shape {weights[key].shape}", str(shape))

@@ -260,7 +260,9 @@ def _share(test: float | Literal["none"] | None) -> float:
 def _fraction(name: str, value: Any) -> float:
     if isinstance(value, (int, float)) and 0 < value < 1:
         return float(value)
-    raise UnusableInput(name, f"{value!r} is no share", "a number between 0 and 1" + (", or none" * (name == "--test")))
+    raise UnusableInput(
+        name, f"{value!r} is not a share", "a number between 0 and 1" + (", or none" * (name == "--test"))
+    )
 
 
 def _without_test(found: sources.Found) -> sources.Found:
@@ -409,7 +411,7 @@ def _nearly(where: str, pairs: Sequence[Pair], classes: bool) -> Iterator[Proble
         if not across:
             continue
         what = f"{counted(len(across), 'pair')} of nearly the same picture in {' and '.join(parts)}, both kept: "
-        told = "accuracy told is too high" if classes else "error told is too low"
+        told = "the accuracy reported is too high" if classes else "the error reported is too low"
         fix = f"remove one of each, or the {told}; the report of choose shows them"
         yield Problem(where, what + near.shown(across, 3), "each picture in one part", fix, "warning", len(across))
     odd = [pair for pair in pairs if classes and len(set(pair.labels)) > 1]

@@ -43,7 +43,11 @@ class Seen:
         """Why it was no more."""
         if self.read < self.affordable:
             return f"what is measured. `convwise choose` reads {self.affordable:,} of them in this budget"
-        return "reading is so slow here that it was ended" if self.late else "what a tenth of the budget is enough for"
+        return (
+            "reading was so slow here that it was stopped early"
+            if self.late
+            else "what a tenth of the budget is enough for"
+        )
 
     def __str__(self) -> str:
         share = f"{100 * self.read / self.listed:.2g} %"

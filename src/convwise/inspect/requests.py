@@ -168,11 +168,11 @@ def live_instead(model: Any) -> tuple[str, str]:
     """What an object is that is no model, and what to give instead."""
     name = getattr(model, "__qualname__", type(model).__name__)
     if isinstance(model, type):
-        return f"is the class {name}, and no model", f"call it, and give what it returns: {name}(...)"
+        return f"is the class {name}, not a model", f"call it, and give what it returns: {name}(...)"
     if isinstance(model, dict):
         return "is a dict, such as weights without their network", "build the network, load them into it, and give that"
     if callable(model):
-        return f"is the function {name}, and no model", f"call it, and give what it returns: {name}(...)"
+        return f"is the function {name}, not a model", f"call it, and give what it returns: {name}(...)"
     if model is None:
-        return "is None, and no model", "return the model"
-    return f"is of type {type(model).__name__}, and no model", ""
+        return "is None, not a model", "return the model"
+    return f"is of type {type(model).__name__}, not a model", ""

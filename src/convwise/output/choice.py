@@ -231,7 +231,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     net = described(record["sample"], record["net"]["input_shape"])
     lines = [f"Chosen: {net}"]
     if not is_chosen(record):
-        lines = [f"No network was chosen. {record['notes'][0]}", f"Written all the same: {net}"]
+        lines = [f"No network was chosen. {record['notes'][0]}", f"Written nevertheless: {net}"]
     lines += [*_goal_line(score, test)]
     lines += [
         f"{score.name.capitalize()}: {score.said(test[score.name])} ({_within(score, test)} at 95 %) on "

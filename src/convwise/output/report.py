@@ -298,7 +298,7 @@ def _choice_line(evidence: Evidence) -> str:
     rivals = plots.scored([training[0] for training in evidence.trainings])
     if begun > 1 and rivals and first.score is not None:
         best, best_word = max(rivals, key=lambda r: r.score or 0), "lowest" if evidence.score.is_error else "highest"
-        text += f" After its first part, when all had had the same time, it scored {words.told(first)} in validation"
+        text += f" After its first part, when all had trained equally long, it scored {words.told(first)} in validation"
         at = f"the {best_word} was {words.told(best)}, at {short(best.cost.get('macs'))} multiply-accumulates."
         text += f", the {best_word} of all." if best.score == first.score else f"; {at}"
     if chosen.score is None:

@@ -58,7 +58,7 @@ def _because(advice: Advice, raced: Sequence[Result], chosen: Result, effects: S
         net += ", trained on mirrored images as well"
     if not effects:
         return f"{net}; no other was trained beside it, so nothing was tested: a larger budget makes room for that"
-    return f"{net}; none of the {len(effects)} changes tried beside it was a surer choice"
+    return f"{net}; none of the {len(effects)} changes tried beside it was clearly better"
 
 
 def raced_effects(advice: Advice, raced: Sequence[Result]) -> tuple[Effect, ...]:

@@ -127,7 +127,9 @@ class Page:
         """As Ctrl-C where the study was started. UnusableInput where none runs that can be stopped."""
         told = self.following.look().news
         if not told.running or not told.about.get("stoppable"):
-            raise UnusableInput("stop", "no study runs here that can be stopped", "a running one", "Ctrl-C where it is")
+            raise UnusableInput(
+                "stop", "no study runs here that can be stopped", "a running one", "press Ctrl-C where it runs"
+            )
         feed.ask_to_stop(self.folder)
         return {}
 
@@ -249,7 +251,7 @@ def serve(folder: Path, host: str, port: int | None, ready: Callable[[Door], Non
     try:
         where, bound = door(folder, host, port)
     except OSError as error:
-        what = f"{host} port {port or 'any'} cannot be had ({error.strerror})"
+        what = f"{host} port {port or 'any'} is not available ({error.strerror})"
         raise UnusableInput("--port", what, "a free port of this machine", "another --port, or none") from error
     page = Page(folder)
     config = uvicorn.Config(

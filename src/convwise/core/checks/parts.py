@@ -112,7 +112,7 @@ def repeated_layers(view: View) -> Iterator[Case]:
     for layer in view.net.layers:
         following = view.reader(layer)
         if following is not None and _repeats(layer, following):
-            what = f"does again what {layer.name} just did"
+            what = f"repeats what {layer.name} just did"
             edits = (Edit(following.name, reads=layer.name),)
             yield Case((following.name,), what, "once", "leave it out", edits)
 

@@ -92,7 +92,7 @@ def _inspected(path: Path) -> _Archive:
     """An archive that is safe to load: no code in it, and no more than its size lets expect."""
     wanted = "a .keras archive that Keras 3 wrote"
     if not path.is_file() or path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise UnusableInput(path.name, "is no .keras archive", wanted)
+        raise UnusableInput(path.name, "is not a .keras archive", wanted)
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())

@@ -127,7 +127,7 @@ def damaged(path: str | Path, error: Exception) -> UnusableInput:
     if isinstance(error, KeyError):
         why = f"it lacks {error}"
     elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        why = f"its graph breaks off or is no JSON ({error})"
+        why = f"its graph is cut off or is not JSON ({error})"
     else:
         why = f"its parts do not fit together ({str(error) or type(error).__name__})"
     return UnusableInput(str(path), f"is damaged: {why}", EXPECTED, "save it anew with torch.export.save")
@@ -393,7 +393,7 @@ def _is_symbol(tree: ast.Call) -> bool:
 def _symbol(tree: ast.Call) -> str:
     if isinstance(tree.args[0], ast.Constant):
         return str(tree.args[0].value)
-    raise ValueError(f"{ast.unparse(tree)} is no symbol")
+    raise ValueError(f"{ast.unparse(tree)} is not a symbol")
 
 
 def _shape(sizes: list[Any], free: Mapping[str, int], least: float = 0) -> Shape:

@@ -100,7 +100,7 @@ def array_of(where: str, thing: Any) -> NDArray[Any]:
     try:
         return np.asarray(thing.detach().cpu() if hasattr(thing, "detach") else thing)
     except Exception as error:  # whose array this is, is not known: it may raise anything
-        what = f"{type(thing).__name__} is no array ({error})"
+        what = f"{type(thing).__name__} is not an array ({error})"
         raise UnusableInput(where, what, "numpy arrays, or what numpy makes one of", "convert it") from error
 
 

@@ -332,5 +332,5 @@ def _cells(where: str, data: bytes) -> Iterator[tuple[int, list[str]]]:
 def _part(where: str, row: _Row) -> PartName | None:
     part = role(row.part)
     if row.part and part is None:
-        raise UnusableInput(where, f"line {row.line}: {row.part!r} is no part", "train, valid or test")
+        raise UnusableInput(where, f"line {row.line}: {row.part!r} is not the name of a part", "train, valid or test")
     return part

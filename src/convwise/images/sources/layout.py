@@ -181,7 +181,7 @@ def _parts(where: str, level: Tree) -> dict[PartName, Tree]:
     if rest and len(roles) == 1:
         beside = ", ".join(sorted(map(str, rest))[:5])
         what = f"{found['train']} looks like the part to train on, but {beside} beside it"
-        fix = "move what is no class away, or rename train/ if it is a class"
+        fix = "move what is not a class elsewhere, or rename train/ if it is a class"
         raise UnusableInput(where, f"{what} can be read as classes", LAYOUT, fix)
     return found
 

@@ -71,7 +71,7 @@ def _check_empty(
         return []
     shown = some([f"{label} ({why})" for label, why in empty.items()])
     if not reading.skip_empty_classes:
-        fix = "add images, remove what is no class, or leave these classes out with --skip-empty-classes"
+        fix = "add images, remove what is not a class, or leave these classes out with --skip-empty-classes"
         what = f"{_classes(len(empty))} without an image: {shown}"
         raise UnusableInput(found.name, what, "images of each class", fix)
     what = f"{_classes(len(empty))} without an image left out: {shown}"

@@ -41,7 +41,7 @@ def _numbers(where: str, labels: NDArray[Any]) -> NDArray[np.float64]:
     if not np.isfinite(values).all():
         bad = distinct[~np.isfinite(values)].tolist()
         count = int((~np.isfinite(values))[which].sum())
-        what = f"{count} of {counted(len(labels), 'label')} are no numbers: {some([repr(each) for each in bad])}"
+        what = f"{count} of {counted(len(labels), 'label')} are not numbers: {some([repr(each) for each in bad])}"
         fix = "correct them, name another column with --classes-from csv:FILE:COLUMN, or leave --task regress out"
         raise UnusableInput(where, what, "a number for each image", fix)
     return values[which]
@@ -89,7 +89,7 @@ def problems(where: str, all_: Stack, found: Learnt, parts: Mapping[int, Part], 
     if 0 < len(far) <= len(values) // 20:
         what = f"{counted(len(far), 'train image')} with a number far from the others: "
         what += some([shown(each) for each in np.unique(far).tolist()])
-        fix = "check that they are no code for a missing value, and in the same unit"
+        fix = "check that they do not stand for a missing value, and are in the same unit"
         yield Problem(where, what, f"about {shown(low)} to {shown(high)}", fix, "warning", len(far))
 
 
