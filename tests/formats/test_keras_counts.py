@@ -93,6 +93,26 @@ def test_attention_is_counted_as_pytorch_counts_its_products():
     assert not found.layers[-1].field.known
 
 
+@pytest.mark.parametrize(
+    ("shape", "make"),
+    [
+        ((6, 5), lambda: K.LSTM(4)),
+        ((6, 5), lambda: K.GRU(4, return_sequences=True)),
+        ((30, 1), lambda: K.Conv1D(4, 3, strides=2)),
+        ((3, 5, 2), lambda: K.Conv3D(4, (2, 3, 1), padding="same")),
+    ],
+)
+def test_recurrent_layers_and_other_convolutions_cost_what_pytorch_counts(shape, make):
+    image = keras.Input((5, 6, 1))
+    rows = K.Reshape((*shape, 1) if len(shape) == 3 else shape)(image)
+    model = keras.Model(image, make()(rows))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.rand(1, 5, 6, 1))
+    total = checked(lift(model)).analysis.total
+    assert not total.unknown
+    assert (total.macs, total.params) == (counter.get_total_flops() // 2, model.count_params())
+
+
 def free(join) -> keras.Model:
     """A U-Net of any size that is even."""
     image = keras.Input((None, None, 3))

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from convwise.core.calculus import analyse
-from convwise.core.problems import UnusableInput
+from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.formats import onnx as onnx_format
 from convwise.formats.onnx.lift import lift, read
 from nets import random_net, random_weights
@@ -58,6 +58,61 @@ def test_other_files_and_other_inputs_are_refused():
         lift(odd)
     odd.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, ("n", 5, 4, 3)))
     assert ops(lift(odd)) == ["Opaque", "Activation"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "constants", "said"),
+    [
+        ("Conv", {}, {"k": (4, 3, 9, 3)}, "a window of 9x3 on a map of 8x6, its padding included"),
+        ("Conv", {"dilations": [4, 1], "pads": [0, 0, 0, 1]}, {"k": (4, 3, 3, 8)}, "a window of 9x8 on a map of 8x7"),
+        ("MaxPool", {"kernel_shape": [2, 7]}, {}, "a window of 2x7 on a map of 8x6"),
+        ("MatMul", {}, {"k": (5, 4)}, "which do not fit together: "),
+        ("Resize", {}, {"": (), "k": (4,)}, r"\(Resize\): reads x \(1, 3, 8, 6\) and gives \(1, 3, 0, 0\): no numbers"),
+    ],
+)
+def test_sizes_that_leave_nothing_are_told_in_numbers(kind, attributes, constants, said):
+    """Not that a shape is not declared, which it need not be. ONNX Runtime refuses the same files."""
+    arrays = {key: floats(*shape) for key, shape in constants.items() if key}
+    if kind == "Resize":
+        arrays["k"] = np.array([1, 1, 0.01, 0.01], np.float32)
+    model = model_of([node(kind, ",".join(["x", *constants]), **attributes)], arrays)
+    with pytest.raises(ConvwiseError, match=said) as error:
+        lift(model)
+    assert "value_info" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((1, 3, 8, 8, 8), "those of sequences and volumes are not read"),
+        ((1, 3, 8), "those of sequences and volumes are not read"),
+        (None, "declare the shape of its input"),
+    ],
+)
+def test_inputs_that_are_no_images_have_a_next_step(shape, said):
+    with pytest.raises(UnusableInput, match=said):
+        lift(model_of([node("Relu", "x")], shape=shape))
+
+
+def test_numbers_go_back_into_the_windows_that_they_are_the_maxima_of():
+    """As wide as an upsampling by the same factor: the field of a 3x3 convolution on a map of half the size."""
+    pool = helper.make_node("MaxPool", ["x"], ["p", "i"], kernel_shape=[2, 2], strides=[2, 2])
+    unpool = helper.make_node("MaxUnpool", ["p", "i"], ["u"], kernel_shape=[2, 2], strides=[2, 2])
+    lifted = lift(model_of([pool, unpool, node("Conv", "u,k", pads=[1, 1, 1, 1])], {"k": floats(4, 3, 3, 3)}))
+    total = analyse(lifted.net).total
+    assert total.macs == 4 * 27 * 8 * 6
+    assert total.field.size == (4, 4)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_cost_their_matrices_at_each_step(kind, gates):
+    """3 steps of 8 sequences of 6 numbers, to 5 both ways."""
+    arrays = {"k": floats(2, gates * 5, 6), "r": floats(2, gates * 5, 5), "axis": np.array([0])}
+    nodes = [
+        helper.make_node("Squeeze", ["x", "axis"], ["s"]),
+        node(kind, "s,k,r", hidden_size=5, direction="bidirectional"),
+    ]
+    assert analyse(lift(model_of(nodes, arrays)).net).total.macs == sum(2 * gates * 5 * (6 + 5) for _ in range(3 * 8))
 
 
 def test_clashes_say_where_and_which_numbers():

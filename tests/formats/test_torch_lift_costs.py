@@ -66,6 +66,49 @@ def total(lifted: Lifted) -> Analysis:
     return checked(lifted).analysis
 
 
+# --- unpooling, recurrence --------------------------------------------------------------------
+
+
+def unpooled(self, x):
+    one, first = F.max_pool2d(self.a(x), 2, return_indices=True)
+    two, second = F.max_pool2d(self.b(one), 2, return_indices=True)
+    return self.d(F.max_unpool2d(self.c(F.max_unpool2d(self.b(two), second, 2)), first, 2))
+
+
+def test_numbers_go_back_into_the_windows_that_they_are_the_maxima_of():
+    """The field against the px from which a NaN reaches a unit, in the middle and at an even and an odd place."""
+    parts = {name: conv(8, 8, padding=1) for name in "bcd"}
+    module = Of(unpooled, a=conv(3, 8, padding=1), **parts).eval()
+    found = total(lift(module, SHAPE))
+    assert found.total.macs == known_macs(module)
+    assert {row.op for row in found.layers} == {"Conv2D", "MaxPooling2D", "Opaque"}
+    field = found.total.field
+    for row, column in ((13, 14), (16, 19)):
+        images = torch.rand(1024, 3, 32, 32)
+        for i in range(1024):
+            images[i, :, i // 32, i % 32] += 1e6
+        images = torch.cat([images, torch.rand(1, 3, 32, 32)])
+        images[:1024] = images[1024] + (images[:1024] > 1e3) * 1e6
+        with torch.no_grad():
+            made = module(images)[:, :, row, column]
+        seen = (made[:1024] != made[1024]).any(1).reshape(32, 32).nonzero()
+        (top, left), (bottom, right) = seen.amin(0).tolist(), seen.amax(0).tolist()
+        assert field.rows.at(row) == (top, bottom)
+        assert field.columns.at(column) == (left, right)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("ways", [1, 2])
+def test_recurrent_layers_cost_their_matrices_at_each_step(kind, ways):
+    """Counted by the cells that do the same, whose products PyTorch counts."""
+    cell = {nn.LSTM: nn.LSTMCell, nn.GRU: nn.GRUCell, nn.RNN: nn.RNNCell}[kind](3 * 32, 16).to("meta")
+    module = Of(lambda s, x: s.r(x.permute(2, 0, 1, 3).flatten(2))[0].permute(1, 0, 2).flatten(1),
+                r=kind(3 * 32, 16, bidirectional=ways == 2))  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        cell(torch.zeros(1, 3 * 32, device="meta"))
+    assert total(lift(module, SHAPE)).total.macs == 32 * ways * counter.get_total_flops() // 2
+
+
 # --- the batch is not the first axis --------------------------------------------------------
 
 

@@ -31,6 +31,31 @@ def quantised() -> nn.Module:
     return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), {nn.Linear})
 
 
+class Detector(nn.Module):
+    """Takes a list of images, as those of torchvision do."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = conv(3, 4)
+
+    def forward(self, images: list[torch.Tensor], targets=None):
+        return [self.backbone(image[None]) for image in images]
+
+
+def prepared() -> nn.Module:
+    module = nn.Sequential(torch.ao.quantization.QuantStub(), conv(), nn.ReLU()).eval()
+    module.qconfig = torch.ao.quantization.get_default_qconfig("x86")
+    return torch.ao.quantization.prepare(module)
+
+
+def looped(self, x):
+    return torch.stack([self.c(image) for image in x])
+
+
+def indexed(self, x):
+    return torch.cat([self.features(x[i : i + 1]) + self.features(x[i][None]) for i in range(len(x))])
+
+
 # A module, and what is said of it.
 REFUSED = {
     "two inputs": (Siamese, r"has 2 inputs \(left, right\); expected one input"),
@@ -42,6 +67,14 @@ REFUSED = {
     "another size": (lenet, "reads 1 channel, not 3.*Fix: --input-shape 28x28x1"),
     "one at a time": (lambda: Of(lambda s, x: s.f(x.view(1, -1)), f=nn.Linear(768, 2)), "takes one image at a time"),
     "values": (lambda: Of(lambda s, x: s.backbone(x)[x > 0], backbone=conv(3, 3, padding=1)), r"\(\.backbone\)"),
+    "a list": (Detector, r"several tensors \(images: list.*give the part of it that takes one \(\.backbone\)"),
+    "a loop": (lambda: Of(looped, c=conv()), "the images of a batch apart.*forward is the body of that loop"),
+    "indexed": (lambda: Of(indexed, features=conv()), r"the images of a batch apart.*\(\.features\)"),
+    "prepared": (prepared, "is prepared for quantisation.*before it was prepared"),
+    "a scripted part": (lambda: nn.Sequential(torch.jit.script(conv())), "has a part that is TorchScript"),
+    "no forward": (lambda: nn.ModuleList([conv()]), "has no forward.*Sequential"),
+    "a dict": (lambda: Of(lambda s, x: s.f(x["image"]), f=conv()), r"a module around it.*\(n, channels, hei"),
+    "nothing": (lambda: Of(lambda s, x: s.f.weight, f=conv()), "no output that comes from its image.*Fix: return"),
     "foreign": (lambda: Of(lambda s, x: torch.from_numpy(x.numpy())), "cannot be traced.*torch.onnx.export"),
 }  # fmt: skip
 

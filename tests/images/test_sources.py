@@ -450,7 +450,7 @@ def test_bad_arrays(tmp_path):
     assert "pictures" in refused(saved(tmp_path, pictures=X))
     assert "type <U1" in refused((np.full(X.shape, "a"), Y))
     assert "no image" in refused((X[:0], Y[:0]))
-    assert "no array" in refused(([X[0], X[1], X[2, :3]], [0, 1, 1]))
+    assert "is not an array" in refused(([X[0], X[1], X[2, :3]], [0, 1, 1]))
 
 
 class Bomb:

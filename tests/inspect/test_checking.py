@@ -221,6 +221,36 @@ def test_a_network_of_keras_applications_gets_no_error():
     assert not found.is_wrong
 
 
+def test_a_part_of_what_a_callable_makes_is_named_behind_it(tmp_path, monkeypatch):
+    """And a refusal that tells to give that part says so as it is typed."""
+    (tmp_path / "my_detectors.py").write_text(DETECTOR)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnusableInput, match=r"Fix: give the part of it .*\(\.backbone\): (\S+)$") as error:
+        load("my_detectors:detector", (16, 16, 3))
+    typed = str(error.value).rpartition(" ")[2]
+    assert typed == "my_detectors:detector.backbone"
+    assert analyse(load(typed, (16, 16, 3)).net).total.params == 224
+    assert analyse(load("my_detectors:Detector.backbone", (16, 16, 3)).net).total.params == 224
+    with pytest.raises(UnusableInput, match="has no backbon; expected package.module:callable. Fix: backbone"):
+        load("my_detectors:detector.backbon", (16, 16, 3))
+
+
+DETECTOR = """
+import torch
+
+class Detector(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.Conv2d(3, 8, 3)
+
+    def forward(self, images: list[torch.Tensor]):
+        return [self.backbone(image[None]) for image in images]
+
+def detector():
+    return Detector()
+"""
+
+
 def test_a_live_module_is_read():
     nn = pytest.importorskip("torch.nn")
     lifted = load(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()), (10, 12, 3))

@@ -196,6 +196,8 @@ class Idle:
         (lambda: None, "is the function", "call it"),
         ({"conv.weight": 1}, "weights without their network", "load them into it"),
         (Idle(), "is of type Idle", ""),
+        (type("Served", (), {"__module__": "tensorflow.saved_model"})(), "is of type Served", "tf2onnx.convert"),
+        (type("ExportedProgram", (), {"__module__": "torch.export", "__call__": print})(), "is of type", "model.pt2"),
         (None, "is None", "return the model"),
     ],
 )

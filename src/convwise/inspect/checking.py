@@ -181,11 +181,18 @@ def _called(text: str, input_shape: InputShape | None) -> Any:
     with _here_first():
         found = _told(text, "cannot be imported", lambda: import_module(module_name))
         for name in path.split("."):
+            if not hasattr(found, name):  # perhaps what it makes has such a part
+                found = _model_of(text, found, input_shape)
             found = _attribute(text, found, name)
-        if isinstance(found, type) or _reader(found) is None and callable(found):
-            fix = "name a function without arguments that returns the model, which a few lines of your own can be"
-            found = _told(text, "cannot be called", lambda: found(**_arguments(found, input_shape)), fix)
-    return found
+        return _model_of(text, found, input_shape)
+
+
+def _model_of(text: str, maker: Any, input_shape: InputShape | None) -> Any:
+    """What a class or function makes; anything else as it is."""
+    if not isinstance(maker, type) and (_reader(maker) is not None or not callable(maker)):
+        return maker
+    fix = "name a function without arguments that returns the model, which a few lines of your own can be"
+    return _told(text, "cannot be called", lambda: maker(**_arguments(maker, input_shape)), fix)
 
 
 def _attribute(text: str, owner: Any, name: str) -> Any:

@@ -92,7 +92,7 @@ def channels_first(shape: Sequence[int] | None, where: str) -> tuple[Problem, ..
 def asked(shape: Sequence[int] | None, where: str, name: str = "") -> Iterator[None]:
     """Errors as who asked reads them: a fix as it is typed there, and a shape that has its channels first as that.
 
-    name: the file, if it is one, whose own errors the shape has nothing to do with.
+    name: the file, if it is one, whose own errors the shape has nothing to do with, or package.module:callable.
     """
     try:
         yield
@@ -101,6 +101,7 @@ def asked(shape: Sequence[int] | None, where: str, name: str = "") -> Iterator[N
         about_file = name and problem.where in (name, Path(name).name)
         if shape is None or about_file or not is_channels_first(shape):
             fix = _OPTION.sub(r"input_shape=(\1, \2, \3)", problem.fix) if where == "input_shape" else problem.fix
+            fix = _PART.sub(rf"\g<0>: {name}\1", fix) if ":" in name else fix
             if fix == problem.fix:
                 raise
             raise type(error)(problem.where, problem.what, problem.expected, fix) from error
@@ -112,6 +113,7 @@ def asked(shape: Sequence[int] | None, where: str, name: str = "") -> Iterator[N
 
 
 _OPTION = re.compile(r"--input-shape (\d+)x(\d+)x(\d+)")
+_PART = re.compile(r"\((\.\w+)\)")  # of a module, which can be named behind what makes it
 
 
 # --- models ---------------------------------------------------------------------------------
@@ -152,6 +154,18 @@ INSTEAD = {
     ".gz": "unpack it, and give the model inside",
 }
 
+# What to do with an object of another package than those whose models are read, by that package.
+LIVE_INSTEAD = {
+    "torch": "torch.export.save what torch.export.export gave as 'model.pt2', and give that file",
+    "tensorflow": "tf.saved_model.save(it, 'folder'), and "
+    "python -m tf2onnx.convert --saved-model folder --output model.onnx",
+    "tf_keras": "load it with Keras 3, or tf.saved_model.save(it, 'folder'), and "
+    "python -m tf2onnx.convert --saved-model folder --output model.onnx",
+    "coremltools": INSTEAD[".mlmodel"],
+    "onnxruntime": "give the .onnx file that it runs",
+    "flax": _TO_ONNX,
+}
+
 
 def folder_instead(path: Path) -> str:
     """What to do with a folder that is not one of ours."""
@@ -171,8 +185,9 @@ def live_instead(model: Any) -> tuple[str, str]:
         return f"is the class {name}, not a model", f"call it, and give what it returns: {name}(...)"
     if isinstance(model, dict):
         return "is a dict, such as weights without their network", "build the network, load them into it, and give that"
-    if callable(model):
+    if callable(model) and hasattr(model, "__qualname__"):
         return f"is the function {name}, not a model", f"call it, and give what it returns: {name}(...)"
     if model is None:
         return "is None, not a model", "return the model"
-    return f"is of type {type(model).__name__}, not a model", ""
+    fix = LIVE_INSTEAD.get(type(model).__module__.partition(".")[0], "")
+    return f"is of type {type(model).__name__}, not a model that can be read", fix

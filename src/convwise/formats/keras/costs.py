@@ -19,6 +19,7 @@ _POINTWISE = {
 }  # fmt: skip
 _REDUCING = {"Amax", "Amin", "Argmax", "Argmin", "Logsumexp", "Max", "Mean", "Min", "Prod", "Std", "Sum", "Var"}
 _NORMS = {"BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"}
+_CELLS = {"LSTMCell", "GRUCell", "SimpleRNNCell"}
 # No arithmetic at all: numbers go elsewhere.
 _MOVING = {"BroadcastTo", "Concatenate", "ExpandDims", "Flip", "GetItem", "Moveaxis", "Permute", "Ravel", "Repeat",
            "RepeatVector", "Reshape", "Roll", "Split", "Squeeze", "Stack", "Swapaxes", "Take", "Tile", "Transpose",
@@ -35,6 +36,10 @@ def cost(op: Any, shapes: Sequence[Shape], outputs: Sequence[Shape], arguments: 
         return {}
     if kind == "Matmul" and len(shapes) == 2:
         return {"macs": given * shapes[0][-1], "elementwise": 0}
+    if kind in ("Conv1D", "Conv3D") and op.built:
+        return {"macs": given * prod(op.kernel.shape[:-1]), "elementwise": given * op.use_bias}
+    if kind in ("Bidirectional", "LSTM", "GRU", "SimpleRNN") and op.built:
+        return _recurrent(op, shapes[0])
     if kind == "EinsumDense":
         return _einsum(op, shapes[0], given)
     if kind == "MultiHeadAttention" and op.built:
@@ -51,6 +56,16 @@ def cost(op: Any, shapes: Sequence[Shape], outputs: Sequence[Shape], arguments: 
         alike = _over_channels(op, shapes, outputs, arguments)
         return {"macs": 0, "elementwise": work, "moves": "same" if alike else "unknown"}
     return {}
+
+
+def _recurrent(op: Any, shape: Shape) -> dict[str, Any]:
+    """Two matrices at each step, in each direction; nothing where a cell is none of Keras's."""
+    ways = (op.forward_layer, op.backward_layer) if type(op).__name__ == "Bidirectional" else (op,)
+    cells = [way.cell for way in ways if hasattr(way, "cell")]
+    if len(shape) != 2 or len(cells) < len(ways) or {type(cell).__name__ for cell in cells} - _CELLS:
+        return {}
+    matrices = [matrix for cell in cells for matrix in (cell.kernel, cell.recurrent_kernel)]
+    return {"macs": shape[0] * sum(prod(matrix.shape) for matrix in matrices), "elementwise": 0}
 
 
 def _attention(op: Any, shapes: Sequence[Shape]) -> dict[str, Any]:

@@ -198,9 +198,12 @@ def _graph(model: Any, input_shape: Size | None) -> Functional:
         graph = model if isinstance(model, Functional) and type(model).call is Functional.call else None
     if graph is None:
         what = f"is {type(model).__name__}, whose call is code"
-        raise UnusableInput("model", what, "a Sequential or Functional model of Keras 3", "export it as ONNX")
+        fix = "in your own code model.export('model.onnx', format='onnx'), and give that file"
+        raise UnusableInput("model", what, "a Sequential or Functional model of Keras 3", fix)
     if len(graph.inputs) != 1:
-        raise UnusableInput("model", f"has {len(graph.inputs)} inputs", "one image in")
+        names = ", ".join(each.name for each in graph.inputs)
+        fix = "give the part of it that reads one image, or a model that makes the other inputs of that one"
+        raise UnusableInput("model", f"has {len(graph.inputs)} inputs ({names})", "one image in", fix)
     return graph
 
 
@@ -214,7 +217,8 @@ def _is_mirror(op: Any) -> bool:
 def _input_shape(graph: Functional, given: Size | None) -> Size:
     declared = tuple(graph.inputs[0].shape[1:])
     if len(declared) != 3:
-        raise UnusableInput("model", f"reads {declared}", "an image: (height, width, channels)")
+        fix = "give a network of 2D convolutions: those of sequences and volumes are not read"
+        raise UnusableInput("model", f"reads {declared}", "an image: (height, width, channels)", fix)
     if given is None and None in declared:
         usual = "x".join(str(n or each) for n, each in zip(declared, (224, 224, 3), strict=True))
         fix = f"--input-shape {usual}, or the size you use"

@@ -14,6 +14,7 @@ from convwise.formats.onnx.view import View
 _CONVS = {"Conv": 1, "com.microsoft.FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3, "DeformConv": 1}
 _PRODUCTS = {"MatMul": (0, 1), "Gemm": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3),
              "com.microsoft.FusedMatMul": (0, 1), "com.microsoft.QGemm": (0, 3)}  # fmt: skip
+_RECURRENT = ("GRU", "LSTM", "RNN")  # two matrices at each step of each sequence
 # One operation for each number that is given.
 _POINTWISE = {
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot",
@@ -32,7 +33,7 @@ _REDUCING = {"ArgMax", "ArgMin", "GlobalAveragePool", "GlobalMaxPool", "ReduceL1
 _NORMS = {"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
           "LpNormalization", "MeanVarianceNormalization", "RMSNormalization"}  # fmt: skip
 _POOLS = {"AveragePool", "LpPool", "MaxPool"}
-_ALONG = {"Softmax", "LogSoftmax", "Hardmax"}  # one for each number, over an axis
+_ALONG = {"Softmax", "LogSoftmax", "Hardmax", "GridSample", "MaxUnpool"}  # one for each number, of whichever places
 # No arithmetic at all: numbers go elsewhere.
 _MOVING = {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
            "Reshape", "Reverse", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
@@ -68,6 +69,11 @@ def _macs(view: View, node: Node, value: str) -> int | None:
     if node.kind in _PRODUCTS:
         left = _shape(view, node.inputs[_PRODUCTS[node.kind][0]])
         return None if not left else prod(out) * int(left[0 if node.attributes.get("transA", 0) else -1])
+    if node.kind in _RECURRENT:
+        steps, *matrices = (_shape(view, name) for name in node.inputs[:3])
+        return (
+            None if None in (steps, *matrices) else prod((steps or ())[:2]) * sum(prod(each or ()) for each in matrices)
+        )
     return _summed(view, node) if node.kind == "Einsum" else 0
 
 
@@ -88,7 +94,7 @@ def _elementwise(view: View, node: Node, value: str) -> int | None:
         return outputs * (len(node.inputs) > 2 and kind in ("Conv", "ConvTranspose", "com.microsoft.FusedConv"))
     if kind == "Gemm":
         return outputs * (len(node.inputs) > 2)
-    if kind in _PRODUCTS or kind in _MOVING or kind == "Einsum":
+    if kind in _PRODUCTS or kind in _MOVING or kind in _RECURRENT or kind == "Einsum":
         return 0
     if kind in _REDUCING:
         return prod(view.graph.shapes[node.inputs[0]])
@@ -109,6 +115,8 @@ def _moves(view: View, node: Node, value: str) -> str:
         return _resized(view, node)
     if node.kind == "DepthToSpace" and view.first(node.inputs[0]):
         return "nearest"
+    if node.kind == "MaxUnpool":
+        return _unpooled(view, node)
     given, out = view.values[view.maps(node)[0]], view.values[value]
     if node.kind in (SHUFFLE, "LRN") or node.kind in _NORMS:
         return "same"
@@ -155,6 +163,15 @@ def _resized(view: View, node: Node) -> str:
     if way == "align_corners" and smooth:
         return f"aligned {smooth}"
     return smooth if way in ("half_pixel", "pytorch_half_pixel") and smooth else "unknown"
+
+
+def _unpooled(view: View, node: Node) -> str:
+    """Each number goes back into its window, where these do not overlap and leave nothing over."""
+    read, made, size = view.graph.shapes[node.inputs[0]], view.graph.shapes[node.outputs[0]], node.attributes
+    kernel, strides = tuple(size["kernel_shape"]), tuple(size.get("strides", (1, 1)))
+    whole = made[2:] == tuple(n * k for n, k in zip(read[2:], kernel, strict=False))
+    plain = kernel == strides and not any(size.get("pads", ())) and view.first(node.inputs[0])
+    return "nearest" if whole and plain else "unknown"
 
 
 def _window(view: View, node: Node) -> dict[str, Any] | None:

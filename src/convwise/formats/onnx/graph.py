@@ -194,8 +194,14 @@ def _array(tensor: TensorProto) -> Tensor:
 def _image(proto: onnx.GraphProto, constants: Mapping[str, Tensor]) -> onnx.ValueInfoProto:
     found = [value for value in proto.input if value.name not in constants]
     if len(found) != 1 or len(found[0].type.tensor_type.shape.dim) != 4:
-        named = ", ".join(f"{value.name} of {len(value.type.tensor_type.shape.dim)} axes" for value in found) or "none"
-        raise UnusableInput("model", f"has the inputs {named}", "one: images (n, channels, height, width)")
+        axes = {v.name: len(v.type.tensor_type.shape.dim) for v in found if v.type.tensor_type.HasField("shape")}
+        named = ", ".join(f"{v.name} of {axes.get(v.name, 'nobody knows how many')} axes" for v in found) or "none"
+        fix = "give a network of 2D convolutions: those of sequences and volumes are not read"
+        if len(found) > 1:
+            fix = "give the part of it that reads one image, which onnx.utils.extract_model cuts out"
+        elif not axes:
+            fix = "declare the shape of its input, as onnx.tools.update_model_dims does"
+        raise UnusableInput("model", f"has the inputs {named}", "one: images (n, channels, height, width)", fix)
     if not proto.output:
         raise UnusableInput("model", "gives nothing", "one output")
     return found[0]
@@ -277,6 +283,7 @@ _SAME_NUMBERS = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "
 _SINCE = {"MaxPool": 22, "AveragePool": 22, "DequantizeLinear": 19, "QuantizeLinear": 19, "GreaterOrEqual": 16,
           "LessOrEqual": 16}  # fmt: skip
 _MEETING = ("Add", "Concat", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum", "Where")  # maps meet here
+_WINDOWS = ("Conv", "MaxPool", "AveragePool", "LpPool")
 _AS_READ = ("GroupNormalization", "MeanVarianceNormalization")  # shaped as their input, which onnx does not infer
 _CONSTANTS = {"value": None, "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64,
               "value_ints": np.int64}  # fmt: skip
@@ -410,14 +417,17 @@ class _Known:
         return ", ".join(f"{name} {'of any shape' if shape is None else shape}" for name, shape in shapes.items())
 
     def _fits(self, node: Node, proto: onnx.NodeProto, inferred: Mapping[str, onnx.ValueInfoProto]) -> None:
-        """ShapeError where nothing was inferred because sizes clash. Of operators on one map the file is believed."""
-        open_ = [name for name in node.outputs if name and _told(inferred.get(name), {}) is None]
-        if all(name in self.declared for name in open_) and node.kind not in _MEETING:
+        """An error where nothing was inferred because sizes clash. Of operators on one map the file is believed."""
+        sizes = {name: _told(inferred.get(name), {}) for name in node.outputs if name}
+        open_ = [name for name, shape in sizes.items() if shape is None or 0 in shape]
+        told = [_told(self.declared.get(name), self.named) for name in open_]
+        if None not in told and node.kind not in _MEETING:
             return
         if open_ and (clash := self._clash(node, proto)):
             fix = "another --input-shape, such as the size that it was made for"
             what = f"reads {self._read(node)}, which do not fit together: {clash}"
-            raise ShapeError(f"operator {node.name} ({node.kind})", what, "sizes that fit", fix)
+            kind = ShapeError if node.kind in _MEETING else UnusableInput
+            raise kind(f"operator {node.name} ({node.kind})", what, "sizes that fit", fix)
 
     def _clash(self, node: Node, proto: onnx.NodeProto) -> str:
         """Why the operator cannot run on these shapes, '' where that is not the reason."""
@@ -426,12 +436,32 @@ class _Known:
             axis = node.attributes.get("axis", 0) % max(len(shapes[0] or ()), 1)
             rest = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes if shape is not None}
             return f"all axes but axis {axis} must be alike" if len(rest) > 1 else ""
+        if larger := self._too_large(node):
+            return larger
         try:
             shape_inference.infer_shapes(self._model(node, proto, self._small(node)), strict_mode=True, check_type=True)
         except Exception as error:  # of shapes, or of an operator that inference does not know
             said = first_line(error)
             return said.rpartition("[ShapeInferenceError] ")[2] if "[ShapeInferenceError]" in said else ""
         return ""
+
+    def _too_large(self, node: Node) -> str:
+        """That the window of a convolution or pool is larger than its map, which inference does not say."""
+        read = self._shape(node.inputs[0]) or ()
+        kernel = (self._shape(node.inputs[1]) or ())[2:] if node.kind == "Conv" else ()
+        size = tuple(node.attributes.get("kernel_shape", kernel))
+        if (
+            node.kind not in _WINDOWS
+            or len(size) != len(read) - 2
+            or str(node.attributes.get("auto_pad"))[:4] == "SAME"
+        ):
+            return ""
+        pads = node.attributes.get("pads", (0,) * (2 * len(size)))
+        reach = [(k - 1) * d + 1 for k, d in zip(size, node.attributes.get("dilations", (1,) * len(size)), strict=True)]
+        whole = [side + sum(pads[i :: len(size)]) for i, side in enumerate(read[2:])]
+        if all(n <= side for n, side in zip(reach, whole, strict=True)):
+            return ""
+        return f"a window of {'x'.join(map(str, reach))} on a map of {'x'.join(map(str, whole))}, its padding included"
 
     def _small(self, node: Node) -> list[str]:
         names = [name for name in node.inputs if name in self.constants]

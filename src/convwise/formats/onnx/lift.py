@@ -250,6 +250,12 @@ class _Reader:
             del outputs[1:]
         for value in outputs:
             shape = self.graph.shapes[value]
+            if 0 in shape:
+                fix = "another --input-shape, such as the size that it was made for"
+                what = (
+                    f"reads {', '.join(f'{name} {self._shape(name)}' for name in reads)} and gives {shape}: no numbers"
+                )
+                raise ShapeError(f"operator {node.name} ({node.kind})", what, "sides of at least 1", fix)
             alike = next((name for name in reads if self.graph.shapes[name] == shape), reads[0])
             self.view.values[value] = self._guessed(node, value, alike)
         known = cost(self.view, node, outputs[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -20,6 +21,17 @@ def batch_first(program: Program) -> Program:
     stacked along a new first axis, and summed over it.
     """
     return _unstacked(_ungrouped(program))
+
+
+def one_by_one(program: Program) -> bool:
+    """Whether a loop goes over the images of a batch, which makes all of what it does as many times."""
+    taken = Counter[str]()
+    for node in program.nodes:
+        first = node.reads[:1]
+        whole = first and first[0] not in program.stored and program.shapes.get(first[0], ())[:1] == (program.batch,)
+        if whole and node.operator in ("unbind", "select") and node.arguments.get("dim", 0) == 0:
+            taken[first[0]] += program.batch if node.operator == "unbind" else 1
+    return max(taken.values(), default=0) >= program.batch
 
 
 def _ungrouped(program: Program) -> Program:

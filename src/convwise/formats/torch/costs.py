@@ -74,12 +74,19 @@ def _einsum(node: Node, shapes: Shapes) -> int | None:
                  for letter, n in zip(word, shape, strict=True)}.values())  # fmt: skip
 
 
+def _recurrent(node: Node, shapes: Shapes) -> int:
+    """Each of its matrices at each step of each sequence."""
+    steps = prod(_shape(node, shapes, "input")[:2])
+    return steps * sum(prod(shapes[each.name]) for each in node.arguments["params"] if len(shapes[each.name]) == 2)
+
+
 PRODUCTS: dict[str, Callable[[Node, Any], int | None]] = {
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "linear", "addmm", "baddbmm", "addbmm"), _matmul),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
     "scaled_dot_product_attention": _attention,
     "einsum": _einsum,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
 }  # fmt: skip
 
 # --- the rest -------------------------------------------------------------------------------
@@ -117,7 +124,8 @@ EACH = FUNCTIONS | frozenset((
     "softmax", "log_softmax", "glu", "cumsum", "cumprod", "sort", "argsort", "topk", "grid_sampler",
     "grid_sampler_2d", "upsample_nearest2d", "upsample_nearest_exact2d", "upsample_bilinear2d",
     "upsample_bicubic2d", "upsample_bilinear2d_aa", "upsample_bicubic2d_aa", "upsample_linear1d", "batch_norm",
-    "native_batch_norm_legit_no_training", "instance_norm", "group_norm", "layer_norm", "rms_norm",
+    "native_batch_norm_legit_no_training", "instance_norm", "group_norm", "layer_norm", "rms_norm", "max_unpool2d",
+    "affine_grid_generator",
 ))  # fmt: skip
 
 # One operation for each number that is read.

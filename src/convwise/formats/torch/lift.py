@@ -16,7 +16,7 @@ from torch import nn
 
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.formats.lifted import Lifted
-from convwise.formats.torch.batches import batch_first
+from convwise.formats.torch.batches import batch_first, one_by_one
 from convwise.formats.torch.fold import CONSTANTS, composite, folded
 from convwise.formats.torch.pt2 import (
     BATCH,
@@ -33,7 +33,7 @@ from convwise.formats.torch.pt2 import (
     read_program,
     renamed,
 )
-from convwise.formats.torch.refusals import refusal, unreadable
+from convwise.formats.torch.refusals import apart, refusal, unreadable
 from convwise.formats.torch.rules import RULES
 from convwise.formats.torch.walk import Walk
 
@@ -84,7 +84,10 @@ def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
     try:
         with _quiet(), torch.no_grad():
             image = torch.empty(BATCH, channels, height, width, dtype=like.dtype, device=like.device)
-            return _program(torch.export.export(module.eval(), (image,)), type(module).__name__)
+            program = _program(torch.export.export(module.eval(), (image,)), type(module).__name__)
+        if one_by_one(program):
+            raise apart(module)
+        return program
     except UnusableInput:
         raise
     except Exception as error:  # whatever torch.export, or the module itself, says

@@ -20,7 +20,7 @@ from convwise.formats.torch.moves import MOVES
 from convwise.formats.torch.places import Seen
 from convwise.formats.torch.pointwise import POINTWISE, applied, like, or_applied
 from convwise.formats.torch.pt2 import Node
-from convwise.formats.torch.walk import MOST_MOVED, Array, Rule, Walk, image, pair
+from convwise.formats.torch.walk import MOST_MOVED, Array, Found, Rule, Walk, image, pair
 from convwise.formats.weights import channels_last
 
 
@@ -146,7 +146,7 @@ def _linear(walk: Walk, node: Node) -> Seen | None:
 # --- pooling -------------------------------------------------------------------------------
 
 
-def _max_pool(walk: Walk, node: Node) -> Seen | None:
+def _max_pool(walk: Walk, node: Node) -> Found:
     given, seen = node.arguments, image(walk, node)
     if seen is None:
         return None
@@ -156,7 +156,25 @@ def _max_pool(walk: Walk, node: Node) -> Seen | None:
     if dilation != (1, 1):
         return _windowed(walk, node, seen, size, strides, pads, dilation)
     padding = pads if ceil and any(pads) else named(pads, seen.shape, size, strides)
-    return walk.add(node, L.MaxPooling2D(size, strides, padding, ceil), seen)
+    made = walk.add(node, L.MaxPooling2D(size, strides, padding, ceil), seen)
+    places = [name for name in node.outputs[1:] if name]  # where the maxima lay: seen as the maxima are
+    readers = [each.operator for each in walk.program.nodes if {*places} & {*each.reads}]
+    unpooled = {*readers} == {"max_unpool2d"} and not {*places} & {*walk.program.outputs}
+    return {node.name: made, **dict.fromkeys(places, made)} if unpooled else made
+
+
+def _unpooled(walk: Walk, node: Node) -> Seen | None:
+    """Each number back where it was the maximum: in its window, where these do not overlap."""
+    seen, places = image(walk, node), walk.seen(node.arguments["indices"])
+    pool, shape = walk.producer(node.arguments["indices"].name), walk.program.shapes[node.name]
+    if seen is None or places is None or pool is None or not pool.operator.startswith("max_pool2d"):
+        return None
+    size, strides, pads = _pool(pool)
+    whole = (shape[2], shape[3]) == (size[0] * seen.shape[0], size[1] * seen.shape[1])
+    if size != strides or any(pads) or not whole or places.shape != seen.shape:
+        return None
+    layer = L.Opaque(node.operator, (*shape[2:], shape[1]), 0, 0, prod(shape[1:]), "nearest")
+    return walk.add(node, layer, seen, places)
 
 
 def _average_pool(walk: Walk, node: Node) -> Seen | None:
@@ -298,6 +316,7 @@ _RULES: dict[str, Rule] = {
     "matmul": _linear,
     "max_pool2d": _max_pool,
     "max_pool2d_with_indices": _max_pool,
+    "max_unpool2d": _unpooled,
     "avg_pool2d": _average_pool,
     "adaptive_avg_pool2d": _adaptive(False),
     "_adaptive_avg_pool2d": _adaptive(False),

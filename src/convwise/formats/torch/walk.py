@@ -140,7 +140,8 @@ class Walk:
         """The outputs, as layers give them."""
         found = [name for name in self.program.outputs if name in self.values]
         if not found:
-            raise UnusableInput("model", "has no output that comes from its image", "a tensor")
+            fix = "return what its layers make of the image"
+            raise UnusableInput("model", "has no output that comes from its image", "a tensor", fix)
         seen = [self.standard(self.values[name]) for name in found]
         if not self.draft.layers:
             self.draft.add(0, Activation("linear"), "identity", [0])
