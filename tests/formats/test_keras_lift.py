@@ -567,7 +567,7 @@ def test_a_damaged_archive_is_reported(archive, damage):
 
 
 def test_a_file_that_is_not_there_is_reported(tmp_path):
-    with pytest.raises(UnusableInput, match=r"nowhere\.keras: is no \.keras archive"):
+    with pytest.raises(UnusableInput, match=r"nowhere\.keras: is not a \.keras archive"):
         read(tmp_path / "nowhere.keras")
 
 
