@@ -161,6 +161,19 @@ def test_a_study_under_a_stopped_clock_ends_in_time_and_whole(tmp_path):
     assert set(OUTPUTS) - {"suspects.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.slow
+def test_a_study_of_64_open_files_is_whole(tmp_path):
+    images = write_folder(tmp_path / "stripes", ("a", "b"), 60, 12, "L")
+    words = [sys.executable, "-m", "convwise", "choose", str(images), "--budget", "30s", "--out", str(tmp_path / "out")]
+    few = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+    few += "os.execv(sys.argv[1], sys.argv[1:])"
+    ended = subprocess.run(
+        [sys.executable, "-c", few, *words], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert set(OUTPUTS) - {"suspects.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
 # --- users -------------------------------------------------------------------------------------------
 
 
