@@ -240,7 +240,7 @@ def _dated() -> Iterator[None]:
     if 1980 <= usual().tm_year <= 2107:
         yield
         return
-    time.localtime = lambda seconds=None: FIRST_OF_ZIP  # type: ignore[assignment]
+    time.localtime = lambda seconds=None: FIRST_OF_ZIP
     try:
         yield
     finally:
