@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine
 from convwise.core.progress import Live, Progress
 from convwise.core.records import Result, from_json, to_json
+from convwise.core.temporary import locked, temporaries_in
 from convwise.images.loading import Images
 from convwise.ledger import Ledger
 from convwise.output import deliver, whole
@@ -120,27 +119,16 @@ class Session:
 def held(folder: Path) -> Iterator[None]:
     """Inside, no other run of convwise works in `folder`. UnusableInput where one does.
 
-    It is the folder itself that is locked, by the system: the lock ends with the process, however that ends, and no
-    file is left. Where the system, or the file system, has no such lock, nothing is held.
+    Where the system, or the file system, has no locks, nothing is held.
     """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
+    with ExitStack() as until_the_end:
+        try:
+            until_the_end.enter_context(locked(folder))
+        except BlockingIOError:
+            fix = "wait until it has ended, or choose another --out"
+            what = "another run of convwise works in this folder"
+            raise UnusableInput(str(folder), what, "one run at a time", fix) from None
         yield
-        return
-    place = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(place)
-        what, fix = "another run of convwise works in this folder", "wait until it has ended, or choose another --out"
-        raise UnusableInput(str(folder), what, "one run at a time", fix) from None
-    except OSError:  # such as on a network file system
-        pass
-    try:
-        yield
-    finally:
-        os.close(place)
 
 
 @contextmanager
@@ -162,10 +150,10 @@ def tidied(settings: Settings) -> Iterator[None]:
     they go with it, whatever ends it.
     """
     whole.finish(settings.out)
-    fresh, usual = not settings.ledger.exists(), tempfile.tempdir
-    tempfile.tempdir = str(settings.work)
+    fresh = not settings.ledger.exists()
     try:
-        yield
+        with temporaries_in(settings.work):
+            yield
     except (ConvwiseError, KeyboardInterrupt):
         if fresh and not (settings.ledger.exists() and Ledger(settings.ledger).results):
             shutil.rmtree(settings.work, ignore_errors=True)
@@ -175,7 +163,5 @@ def tidied(settings: Settings) -> Iterator[None]:
         elif deliver.is_finished(settings.out):
             shutil.rmtree(settings.work, ignore_errors=True)
         raise
-    finally:
-        tempfile.tempdir = usual
     if deliver.is_finished(settings.out):
         shutil.rmtree(settings.work, ignore_errors=True)

@@ -5,18 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import re
 import resource
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from convwise import formats
 from convwise.cli import app as cli
+from convwise.core.layers import Dense, GlobalAveragePooling2D
+from convwise.core.net import Net
 from convwise.core.problems import of_the_machine
 from convwise.output import deliver
+from convwise.output.whole import OUTPUTS
+from imagesets import write_folder
 from studies import ENVIRONMENT
 
 
@@ -108,6 +117,64 @@ def test_a_place_that_may_not_be_used_is_not_called_full():
     assert of_the_machine(ValueError("a fault of ours"), "x") is None
     assert of_the_machine(RuntimeError("a fault of ours"), "x") is None
     assert of_the_machine(FileNotFoundError(errno.ENOENT, "No such file", "a"), "x") is None
+
+
+# --- clocks ------------------------------------------------------------------------------------------
+
+# Runs in every process that Python starts with this folder on its path, workers too.
+STOPPED_IN_1970 = """
+import time
+first = time.gmtime(0)
+time.time, time.time_ns = (lambda: 0.0), (lambda: 0)
+time.localtime = time.gmtime = lambda seconds=None: first
+"""
+
+
+def test_a_keras_file_is_written_where_the_clock_stands_before_what_a_zip_can_tell(tmp_path, monkeypatch):
+    net = Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, activation="softmax")))
+    weights = {"dense/kernel": np.ones((1, 2), np.float32), "dense/bias": np.zeros(2, np.float32)}
+    first = time.gmtime(0)
+    monkeypatch.setattr(time, "localtime", lambda seconds=None: first)
+    formats.write(tmp_path, net, weights, ("a", "b"), np.zeros((1, 8, 8, 1), np.uint8), ("keras",))
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert {member.date_time[0] for member in archive.infolist()} == {1980}
+    assert time.localtime().tm_year == 1970
+
+
+def test_no_budget_hears_the_clock_of_the_wall():
+    """It may stand still or jump: it only tells a page when something was, and which draft in the cache is old."""
+    package = Path(formats.__file__).parents[1]
+    asking = {path.name for path in package.rglob("*.py") if re.search(r"time\.time\(|datetime", path.read_text())}
+    assert asking == {"feed.py", "following.py", "store.py"}
+
+
+@pytest.mark.slow
+def test_a_study_under_a_stopped_clock_ends_in_time_and_whole(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(STOPPED_IN_1970)
+    images = write_folder(tmp_path / "stripes", ("a", "b"), 60, 12, "L")
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    words = [sys.executable, "-m", "convwise", "choose", str(images), "--budget", "30s", "--out", str(tmp_path / "out")]
+    began = time.monotonic()
+    ended = subprocess.run(words, env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert time.monotonic() - began < 3 * 30
+    assert set(OUTPUTS) - {"suspects.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.slow
+def test_a_study_of_64_open_files_is_whole(tmp_path):
+    images = write_folder(tmp_path / "stripes", ("a", "b"), 60, 12, "L")
+    words = [sys.executable, "-m", "convwise", "choose", str(images), "--budget", "30s", "--out", str(tmp_path / "out")]
+    few = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+    few += "os.execv(sys.argv[1], sys.argv[1:])"
+    ended = subprocess.run(
+        [sys.executable, "-c", few, *words], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert set(OUTPUTS) - {"suspects.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+# --- users -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", ["report FOLDER", "look IMAGES", "predict FOLDER IMAGES", "check FOLDER"])

@@ -417,3 +417,8 @@ def test_idx_files_in_the_folder_that_torchvision_makes(tmp_path):
 def test_memory_of_this_process_stayed_small():
     """After all of the above; kB on Linux."""
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20
+
+
+def test_the_documentation_gives_every_limit_and_its_reason():
+    told = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    assert [name for name, limit in limits.LIMITS.items() if f"| {limit.why} |" not in told] == []

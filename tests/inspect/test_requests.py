@@ -112,6 +112,8 @@ def test_errors_of_the_file_are_not_the_shapes(tmp_path):
     with pytest.raises(UnusableInput, match="is not there"):
         check(tmp_path / "gone.keras", input_shape=(3, 32, 32))
     (tmp_path / "net.json").write_text("{")
+    with pytest.raises(UnusableInput, match=rf"is not there.*Fix: {tmp_path / 'net.json'}"):
+        check(tmp_path / "nets.json")
     with pytest.raises(UnusableInput, match=r"net\.json: is not JSON"):
         check(tmp_path / "net.json", input_shape=(3, 32, 32))
 

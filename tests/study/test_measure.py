@@ -24,6 +24,7 @@ from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.progress import quiet
 from convwise.core.records import Result, Trial
+from convwise.core.temporary import PREFIX
 from convwise.ledger import Ledger
 from convwise.measuring import measure
 from convwise.output import deliver, report
@@ -126,6 +127,12 @@ def test_a_choice_folder_has_its_images_recipe_and_space_and_keeps_the_effects(m
     assert {r.trial.stage for r in results[trials:]} == {"measure"}
     assert {t.recipe for t in made.trials} == {Ledger(folder / "study.db").results[0].trial.recipe}
     assert {len(r.correct) for r in results[trials:]} == {before["data"]["valid"]}
+
+
+def test_the_images_lie_in_a_temporary_folder_that_no_kill_leaves_for_good(made, folder):
+    made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
+    assert made.folder.name.startswith(PREFIX)
+    assert not made.folder.exists()
 
 
 def test_a_second_call_continues_and_replaces_its_own_effect(made, folder):

@@ -1,4 +1,4 @@
-"""Where convwise keeps what is worth keeping between runs."""
+"""Places on the disk: where convwise keeps what is worth keeping between runs, and what lies near a wrong path."""
 
 from __future__ import annotations
 
@@ -19,3 +19,22 @@ def cache_folder() -> Path | None:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convwise"
     except RuntimeError:  # a user that the system does not know
         return None
+
+
+def gone(path: Path) -> Path:
+    """The part of a path, as it was typed, that is not there, up to the first such folder."""
+    return next((each for each in reversed([path, *path.parents]) if not os.path.lexists(each)), path)
+
+
+def near(path: Path) -> list[Path]:
+    """Paths that are there, and whose names are like what is missing of `path`: at most three."""
+    from difflib import get_close_matches
+
+    missing = gone(path)
+    try:
+        names = {name.lower(): name for name in sorted(os.listdir(missing.parent))}
+    except OSError:
+        return []
+    rest = path.relative_to(missing)
+    found = [missing.parent / names[name] / rest for name in get_close_matches(missing.name.lower(), names, 3)]
+    return [each for each in found if each.exists()]

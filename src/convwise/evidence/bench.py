@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress
 from convwise.core.records import Pace, Recipe, Trial
 from convwise.core.task import task_of
+from convwise.core.temporary import temporary_folder
 from convwise.core.text import parse_size, times
 from convwise.evidence.experiment import (
     NO_TIME,
@@ -137,8 +137,8 @@ def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, lab
     """A temporary folder, and workers that have started; all nets are fitted."""
     workers, nets = lab.host.workers, [base.net, *(edit.net for edit in edits)]
     with (
-        tempfile.TemporaryDirectory(prefix="convwise-") as name,
-        closing(lab.start(Path(name), task_of(images.target), workers)) as runner,
+        temporary_folder() as folder,
+        closing(lab.start(folder, task_of(images.target), workers)) as runner,
     ):
         left = max(lab.clock.left, 0.0)
         lab.watcher(Progress("measure", 0, 0, None, left, "finding out how fast training is here"))
@@ -147,7 +147,7 @@ def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, lab
         base = replace(base, recipe=recipe)
         tried = [replace(edit, recipe=edit.recipe and in_memory(edit.recipe, nets)[0]) for edit in edits]
         slowest = max(nets, key=lambda net: _seconds(net, pace))
-        store = _Store(Path(name), images, base.net.input_shape[2], terms.seed)
+        store = _Store(folder, images, base.net.input_shape[2], terms.seed)
         bench = _bench(store, runner, workers, pace, lab, slowest)
         if (seconds := least_seconds(base, tried, bench)) > HOPELESS * lab.clock.left:
             raise too_short(lab.clock, seconds)

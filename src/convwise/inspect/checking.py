@@ -22,7 +22,7 @@ from convwise.core.check import SEVERITIES, Finding, findings
 from convwise.core.field import Field
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import Net
-from convwise.core.places import CACHE_SIZE
+from convwise.core.places import CACHE_SIZE, near
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.core.shown import Screen, Shown
 from convwise.core.task import kind_of
@@ -84,6 +84,7 @@ def _loaded(model: Any, input_shape: InputShape | None) -> Lifted:
     if not path.exists():
         module, _, name = str(model).rpartition(".")
         fix = f"{module}:{name}" if _CALLABLE.fullmatch(f"{module}:{name}") and name not in _SUFFIXES else ""
+        fix = fix or " or ".join(map(str, near(path)))
         raise UnusableInput(str(model), "is not there", EXPECTED, fix)
     return _at(_from_folder(path), input_shape) if path.is_dir() else _from_file(path, input_shape)
 
@@ -199,8 +200,8 @@ def _attribute(text: str, owner: Any, name: str) -> Any:
     try:
         return getattr(owner, name)
     except AttributeError:
-        near = get_close_matches(name, dir(owner), 3)
-        raise UnusableInput(text, f"has no {name}", "package.module:callable", " or ".join(near)) from None
+        alike = get_close_matches(name, dir(owner), 3)
+        raise UnusableInput(text, f"has no {name}", "package.module:callable", " or ".join(alike)) from None
 
 
 def _told(text: str, what: str, act: Callable[[], Any], fix: str = "") -> Any:

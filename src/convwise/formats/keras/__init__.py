@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
 from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare  # noqa: E402
 
+FIRST_OF_ZIP = time.struct_time((1980, 1, 1, 0, 0, 0, 1, 1, 0))
 MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
 
 # Zero padding before max pooling is Keras's only explicit one; it is right where nothing is below 0.
@@ -254,9 +257,27 @@ def _source(step: Step) -> str:
 def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING) -> None:
     """Write model_keras.py, and model.keras; the archive says what `about` says besides."""
     (folder / "model_keras.py").write_text(render(net, classes, beside, trained=True), encoding="utf-8")
-    build(net, weights).save(folder / "model.keras")
-    with zipfile.ZipFile(folder / "model.keras", "a") as archive:
-        archive.writestr(MEMBER, json.dumps(about(net, classes, beside)))
+    with _dated():
+        build(net, weights).save(folder / "model.keras")
+        with zipfile.ZipFile(folder / "model.keras", "a") as archive:
+            archive.writestr(MEMBER, json.dumps(about(net, classes, beside)))
+
+
+@contextmanager
+def _dated() -> Iterator[None]:
+    """Inside, a zip file can be written where the clock stands before 1980, the first year that it can tell.
+
+    As on a board without a battery, at 1970. Neither Keras nor zipfile can be given another date.
+    """
+    usual = time.localtime
+    if 1980 <= usual().tm_year <= 2107:
+        yield
+        return
+    time.localtime = lambda seconds=None: FIRST_OF_ZIP
+    try:
+        yield
+    finally:
+        time.localtime = usual
 
 
 def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

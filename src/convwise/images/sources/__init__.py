@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from convwise.core import places
 from convwise.core.problems import UnusableInput
 from convwise.images import kinds
-from convwise.images.sources import archives, arrays, datasets, folder, idx, labels, layout, named, parquet, tables
+from convwise.images.sources import archives, arrays, datasets, folder, idx, named, parquet, tables
 from convwise.images.sources.found import AS_USUAL, Block, Found, Item, Reading
 
 __all__ = ["SOURCES", "Block", "Found", "Item", "Reading", "Source", "find", "pictures"]
@@ -18,14 +20,13 @@ __all__ = ["SOURCES", "Block", "Found", "Item", "Reading", "Source", "find", "pi
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of source. takes: what it reads, in words; find: (source) -> Found, not yet decoded.
+    """One kind of source. find: (source) -> Found, not yet decoded.
 
     find takes a Reading too where the source holds files. pictures: (source) -> Found of
     everything in it, to be labelled, whether or not it tells classes; None where that is what `find` gives.
     """
 
     name: str
-    takes: str
     recognises: Callable[[Any], bool]
     find: Callable[..., Found]
     pictures: Callable[..., Found] | None = None
@@ -33,23 +34,22 @@ class Source:
 
 # In this order: a folder of IDX or Parquet files is a folder too, an .npz is a zip too, and a path goes before a name.
 SOURCES: tuple[Source, ...] = (
-    Source("idx", f"a folder of IDX files or one of them: {idx.NAMING}", idx.recognises, idx.find, idx.pictures),
-    Source("parquet", f"a folder of {parquet.NAMING}", parquet.recognises, parquet.find, parquet.pictures),
-    Source("folder", f"a folder: {layout.LAYOUT}", folder.recognises, folder.find, folder.pictures),
-    Source("npz", f"an .npz file with {arrays.NAMING}", arrays.recognises_npz, arrays.find_npz, arrays.npz_pictures),
-    Source("zip", "a .zip of such a folder", archives.recognises_zip, archives.find_zip, archives.zip_pictures),
-    Source("tar", "a .tar, .tar.gz, .tar.bz2 or .tar.xz of such a folder",
-           archives.recognises_tar, archives.find_tar, archives.tar_pictures),
-    Source("table", f"a .csv with {labels.COLUMNS}", tables.recognises, tables.find),
-    Source("named", f"one of the names {', '.join(named.NAMED)}", named.recognises, named.find),
-    Source("arrays", "arrays (x, y), from Python", arrays.recognises_pair, arrays.find_pair),
-    Source("datasets", "a torch Dataset or tf.data.Dataset of (image, label)", datasets.recognises, datasets.find),
-)  # fmt: skip
+    Source("idx", idx.recognises, idx.find, idx.pictures),
+    Source("parquet", parquet.recognises, parquet.find, parquet.pictures),
+    Source("folder", folder.recognises, folder.find, folder.pictures),
+    Source("npz", arrays.recognises_npz, arrays.find_npz, arrays.npz_pictures),
+    Source("zip", archives.recognises_zip, archives.find_zip, archives.zip_pictures),
+    Source("tar", archives.recognises_tar, archives.find_tar, archives.tar_pictures),
+    Source("table", tables.recognises, tables.find),
+    Source("named", named.recognises, named.find),
+    Source("arrays", arrays.recognises_pair, arrays.find_pair),
+    Source("datasets", datasets.recognises, datasets.find),
+)
 OF_FILES = ("folder", "zip", "tar", "table")  # what a Reading concerns
 
 
 def find(source: Any, reading: Reading = AS_USUAL) -> Found:
-    """What `source` holds, by the first row that recognises it; UnusableInput lists the rows where none does."""
+    """What `source` holds, by the first row that recognises it; UnusableInput where none does."""
     place = os.path.abspath(source) if isinstance(source, (str, Path)) else ""
     return replace(_find(source, reading), place=place)
 
@@ -85,17 +85,18 @@ def _row(source: Any) -> Source:
     for row in SOURCES:
         if row.recognises(source):
             return row
-    raise UnusableInput(shown_source(source), _unknown(source), "; or ".join(row.takes for row in SOURCES))
+    instead = "see `convwise choose --help`, which lists the kinds of sources"
+    if not isinstance(source, (str, Path)):
+        expected = "a path, arrays (x, y), a torch Dataset or a tf.data.Dataset"
+        raise UnusableInput(shown_source(source), "not a source of images", expected)
+    if (path := Path(source)).exists():
+        what = "a single image, not a set of them" if kinds.is_picture(str(source)) else "a file of unknown kind"
+        raise UnusableInput(shown_source(source), what, "a set of images", instead)
+    what = f"there is no file or folder {folder.name_of(places.gone(path))}, and no data set of this name"
+    alike = [folder.name_of(each) for each in places.near(path)] + get_close_matches(str(source), named.NAMED, 1)
+    raise UnusableInput(shown_source(source), what, "a set of images", " or ".join(alike) or instead)
 
 
 def shown_source(source: Any) -> str:
     """What a source is called in a message."""
     return folder.name_of(Path(source)) if isinstance(source, (str, Path)) else type(source).__name__
-
-
-def _unknown(source: Any) -> str:
-    if not isinstance(source, (str, Path)):
-        return "not a source of images"
-    if not Path(source).exists():
-        return "no such file or folder, and not the name of a data set"
-    return "a single image, not a set of them" if kinds.is_picture(str(source)) else "a file of unknown kind"

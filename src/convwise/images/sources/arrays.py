@@ -154,7 +154,11 @@ def _labels(where: str, labels: NDArray[Any]) -> NDArray[Any]:
         labels = labels.astype(np.int64)
     if labels.dtype.kind in "US" and labels.dtype.itemsize > 4 * limits.LABEL:
         labels = labels.astype(object)  # as wide as its longest: each is looked at alone
-    distinct, which = np.unique(np.array([_text(label) for label in labels.tolist()], object), return_inverse=True)
+    try:
+        texts = [_text(label) for label in labels.tolist()]
+    except (SystemError, ValueError) as error:  # numpy's words for a character beyond U+10FFFF
+        raise UnusableInput(where, "labels that are no text", "class numbers or names", "save them again") from error
+    distinct, which = np.unique(np.array(texts, object), return_inverse=True)
     longest = max(distinct.tolist(), key=len, default="")
     if len(longest) > limits.LABEL:
         what = f"a label of {len(longest):,} characters ({longest[:20]}...)"
