@@ -10,7 +10,19 @@ from typing import Any
 
 from convwise.core.problems import UnusableInput
 from convwise.images import kinds
-from convwise.images.sources import archives, arrays, datasets, folder, idx, labels, layout, named, parquet, tables
+from convwise.images.sources import (
+    archives,
+    arrays,
+    columns,
+    datasets,
+    folder,
+    idx,
+    labels,
+    layout,
+    named,
+    parquet,
+    tables,
+)
 from convwise.images.sources.found import AS_USUAL, Block, Found, Item, Reading
 
 __all__ = ["SOURCES", "Block", "Found", "Item", "Reading", "Source", "find", "pictures"]
@@ -34,24 +46,27 @@ class Source:
 # In this order: a folder of IDX or Parquet files is a folder too, an .npz is a zip too, and a path goes before a name.
 SOURCES: tuple[Source, ...] = (
     Source("idx", f"a folder of IDX files or one of them: {idx.NAMING}", idx.recognises, idx.find, idx.pictures),
-    Source("parquet", f"a folder of {parquet.NAMING}", parquet.recognises, parquet.find, parquet.pictures),
+    Source("parquet", f"a folder of {columns.NAMING}", parquet.recognises, parquet.find, parquet.pictures),
     Source("folder", f"a folder: {layout.LAYOUT}", folder.recognises, folder.find, folder.pictures),
     Source("npz", f"an .npz file with {arrays.NAMING}", arrays.recognises_npz, arrays.find_npz, arrays.npz_pictures),
     Source("zip", "a .zip of such a folder", archives.recognises_zip, archives.find_zip, archives.zip_pictures),
     Source("tar", "a .tar, .tar.gz, .tar.bz2 or .tar.xz of such a folder",
            archives.recognises_tar, archives.find_tar, archives.tar_pictures),
-    Source("table", f"a .csv with {labels.COLUMNS}", tables.recognises, tables.find),
+    Source("table", f"a .csv, .tsv or .parquet with {labels.COLUMNS}", tables.recognises, tables.find),
     Source("named", f"one of the names {', '.join(named.NAMED)}", named.recognises, named.find),
     Source("arrays", "arrays (x, y), from Python", arrays.recognises_pair, arrays.find_pair),
     Source("datasets", "a torch Dataset or tf.data.Dataset of (image, label)", datasets.recognises, datasets.find),
 )  # fmt: skip
-OF_FILES = ("folder", "zip", "tar", "table")  # what a Reading concerns
+OF_FILES = ("parquet", "folder", "zip", "tar", "table")  # what a Reading concerns
 
 
 def find(source: Any, reading: Reading = AS_USUAL) -> Found:
     """What `source` holds, by the first row that recognises it; UnusableInput lists the rows where none does."""
-    place = os.path.abspath(source) if isinstance(source, (str, Path)) else ""
-    return replace(_find(source, reading), place=place)
+    return replace(_find(source, reading), place=_place(source))
+
+
+def _place(source: Any) -> str:
+    return os.path.abspath(source) if isinstance(source, (str, Path)) else ""
 
 
 def _find(source: Any, reading: Reading) -> Found:
@@ -70,12 +85,16 @@ def _find(source: Any, reading: Reading) -> Found:
 
 def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
     """Every picture that `source` holds, whether or not it tells classes: one image file does as well."""
-    if isinstance(source, (str, Path)) and Path(source).is_file() and not any(r.recognises(source) for r in SOURCES):
-        return folder.pictures(source)
+    alone = (
+        isinstance(source, (str, Path)) and Path(source).is_file() and not any(r.recognises(source) for r in SOURCES)
+    )
     try:
+        if alone:
+            return replace(folder.pictures(source), place=_place(source))
         row = _row(source)
         give = row.pictures or row.find
-        return give(source, reading) if row.name in OF_FILES else give(source)
+        found = give(source, reading) if row.name in OF_FILES else give(source)
+        return replace(found, place=_place(source))
     except OSError as error:
         what = f"cannot be read ({error.strerror or error})"
         raise UnusableInput(shown_source(source), what, "a file or folder to read") from error
