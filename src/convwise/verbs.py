@@ -192,9 +192,14 @@ def advise(
 
 
 @verb
-def predict(folder: Folder, images: Any, *, follow_links: bool = False) -> list[dict[str, Any]]:
-    """A row for each image: path, label, and the probability of each class. follow_links: as in `read`."""
-    return deliver.predict(Path(folder), images, follow_links=follow_links)
+def predict(
+    folder: Folder, images: Any, *, follow_links: bool = False, cache_size: str | int = CACHE_SIZE
+) -> list[dict[str, Any]]:
+    """A row for each image: path, label, and the probability of each class.
+
+    follow_links, cache_size: as in `read`.
+    """
+    return deliver.predict(Path(folder), images, follow_links=follow_links, cache_size=cache_size)
 
 
 @verb

@@ -72,7 +72,7 @@ def test_all_pairs_are_compared_however_many_blocks_there_are(monkeypatch):
     pixels = striped(3, 60, 12, seed=5)[0]
     monkeypatch.setattr(near, "BLOCK", 16)
     monkeypatch.setattr(near, "HASHES_APART", 0.3)
-    hashes, contrast = near._hashes(pixels, np.arange(len(pixels)))
+    hashes, contrast = near._hashes(near._thumbnails(pixels, np.arange(len(pixels))))
     apart = np.linalg.norm(hashes[:, None] - hashes[None], axis=2)
     expected = {(a, b) for a, b in np.argwhere(apart <= 0.3).tolist() if a < b}
     got = {tuple(pair) for pair in near._candidates(hashes, contrast).tolist()}

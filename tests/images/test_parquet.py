@@ -56,7 +56,7 @@ def test_it_can_be_labelled_without_labels(tmp_path):
     made = write_parquet(tmp_path / "test.parquet", X, [-1] * len(X), ("a", "b"))
     with pictures(str(made), 1, Scale(0, 1)) as every:
         assert len(every) == len(X)
-        assert (every[3][1]() == X[3]).all()
+        assert (every[3][1](*X[3].shape[:2]) == X[3]).all()
 
 
 def test_a_table_beside_pictures_is_none_of_these(tmp_path):
@@ -77,3 +77,9 @@ def test_what_is_wrong_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "needs pyarrow, which is not installed" in refused(renamed)
     assert "pip install pyarrow" in refused(renamed)
+
+
+def test_only_a_column_of_the_table_can_be_asked_for(tmp_path):
+    made = write_parquet(tmp_path / "a.parquet", X, Y, ("a", "b", "c"))
+    with pytest.raises(UnusableInput, match="--classes-from: is 'name'; expected csv:FILE:COLUMN"):
+        read(str(made), classes_from="name")

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -323,7 +324,7 @@ def test_zip_names_that_point_outside_are_ignored(tmp_path):
     evil = {"../a/evil.png": png(91), "/a/evil.png": png(92), "C:/a/evil.png": png(93)}
     images = read(zipped(tmp_path / "set.zip", good_members() | evil))
     assert images.facts["read"] == 10
-    assert any("3 names that point outside" in str(problem) for problem in images.problems)
+    assert any("3 names leading out of the archive were ignored" in str(problem) for problem in images.problems)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set.zip"]
 
 
@@ -621,3 +622,19 @@ def test_bad_data_sets(monkeypatch):
     assert "(12, 12, 1) and (12, 3, 1)" in refused(Numbered([X[0], X[1, :, :3]], [0, 1]))
     monkeypatch.setattr("convwise.images.sources.datasets.MOST_BYTES", 12 * 12 * 23)
     assert "GiB" in refused(Numbered(X, Y))
+
+
+def test_a_set_on_the_internet_is_refused_with_a_line_that_fetches_it(tmp_path, monkeypatch):
+    """The line is run as it is printed, with a stand-in for what would download."""
+    import shlex
+
+    import sklearn.datasets
+
+    told = refused("openml:mnist_784")
+    assert "convwise downloads nothing" in told
+    code = shlex.split(told[told.index("python -c") : told.index(", then name")])[2]
+    data = SimpleNamespace(data=X.reshape(len(X), -1), target=np.array([f"class {y}" for y in Y], object))
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda name, as_frame: data)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert read(tmp_path / "mnist_784.npz").classes == ("class 0", "class 1", "class 2")

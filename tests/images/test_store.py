@@ -352,11 +352,31 @@ def test_nothing_is_kept_unless_asked(tmp_path, cache):
     assert list(cache.glob("*/*.seg"))
 
 
+@pytest.mark.parametrize("size", [12, (20, 12), (200, 150)])
+def test_what_is_kept_is_taken_once(size, tmp_path, monkeypatch):
+    folder, (height, width) = tmp_path / "set", (size, size) if isinstance(size, int) else size
+    rng = np.random.default_rng(0)
+    for number in range(80):  # so different that none has to be compared with another
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "ab"[number % 2] / f"{number}.png")
+    first = read(folder, within=KEEPING)
+    taken, get = [], store.Shelf.get
+
+    def counted(self, key):
+        taken.append(self._folder.name)
+        return get(self, key)
+
+    monkeypatch.setattr(store.Shelf, "get", counted)
+    assert same(read(folder, within=KEEPING), first)
+    assert sum(decode.SMOOTH.name.lower() in name for name in taken) == 80
+
+
 def test_pictures_that_cannot_be_kept_are_decoded_again_where_they_are_asked_for(tmp_path, monkeypatch, decoded):
     monkeypatch.setattr(store, "HELD", -1)
     folder = write_folder(tmp_path / "set", "ab", 8, 12)
     images = read(folder)
-    assert len(decoded) == 48  # as they are found, to be compared with each other, and as pixels
+    assert len(decoded) == 32  # as they are found, and as pixels
     for name, pixels in zip(images.train.names, images.train.pixels, strict=True):
         np.testing.assert_array_equal(pixels, load_image(folder / name, 3))
 

@@ -18,9 +18,11 @@ from PIL import Image
 import convwise
 from convwise.cli import app as cli
 from convwise.core.problems import UnusableInput
+from convwise.images import decode
 from convwise.images.loading import read
 from convwise.output import deliver
-from imagesets import striped, write_folder, write_zip
+from imagesets import striped, write_folder, write_idx, write_zip
+from parquets import write_parquet
 from studies import ENVIRONMENT, command
 
 X, Y = striped(2, 12, size=12)
@@ -121,6 +123,38 @@ def test_everything_that_choose_reads_is_labelled_the_same(chosen, rows, tmp_pat
         table.write_text(text.format(*by_name))
         found = convwise.predict(chosen.folder, table)
         assert {row["path"]: row["label"] for row in found} == dict(list(by_name.items())[:2])
+
+
+def test_a_hugging_face_folder_whose_files_name_their_pictures_alike(chosen, rows, tmp_path):
+    """Each picture has its own answer, also where two are called the same."""
+    pixels = np.stack([np.asarray(Image.open(row["path"])) for row in rows[:60]])[..., None]
+    for part, some in (("train", pixels[:40]), ("test", pixels[40:])):
+        write_parquet(tmp_path / f"{part}-00000-of-00001.parquet", some, [0] * len(some))
+    found = convwise.predict(chosen.folder, tmp_path)
+    assert len(found) == 60
+    assert len({row["path"] for row in found}) == 40
+    order = [*rows[40:60], *rows[:40]]  # test stands before train
+    assert [row["label"] for row in found] == [row["label"] for row in order]
+
+
+def test_idx_files_are_labelled_the_same(chosen, rows, tmp_path):
+    pixels = np.stack([np.asarray(Image.open(row["path"])) for row in rows[:20]])
+    write_idx(tmp_path, "train", pixels, np.zeros(len(pixels)))
+    assert [row["label"] for row in convwise.predict(chosen.folder, tmp_path)] == [row["label"] for row in rows[:20]]
+
+
+def test_what_was_decoded_once_is_found_again(chosen, rows, tmp_path, monkeypatch):
+    """The second time nothing is decoded, and the answers are the same; without a cache everything is."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    decoded = []
+    decode_one = decode.decode
+    monkeypatch.setattr(decode, "decode", lambda *args: decoded.append(1) or decode_one(*args))
+    for expected in (len(rows), 0):
+        decoded.clear()
+        assert convwise.predict(chosen.folder, chosen.images) == rows
+        assert len(decoded) == expected
+    convwise.predict(chosen.folder, chosen.images, cache_size=0)
+    assert len(decoded) == len(rows)
 
 
 def test_pictures_that_are_not_read_are_named_with_their_kind(chosen, tmp_path):

@@ -287,6 +287,7 @@ def predict(
     ],
     csv_file: Annotated[Path | None, typer.Option("--csv", help="File to write; default: standard output.")] = None,
     follow_links: LinksOption = False,
+    cache_size: CacheOption = CACHE_SIZE,
 ) -> None:
     """Label IMAGES with the network in DIR, as CSV.
 
@@ -297,7 +298,7 @@ def predict(
 
     if csv_file and not _writable(csv_file):  # before all the work
         raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file, in a folder that can be written")
-    rows = deliver.predict(folder, images, follow_links=follow_links)
+    rows = deliver.predict(folder, images, follow_links=follow_links, cache_size=cache_size)
     choice = deliver.read_choice(folder)
     about = deliver.outputs(choice), choice.get("task", "classify")
     if csv_file is None:

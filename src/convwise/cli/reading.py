@@ -8,8 +8,9 @@ import typer
 
 CLASSES_HELP = (
     "Where the classes of files come from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# is "
-    "a number, * anything); 'csv', a table in the folder, or 'csv:FILE'; with --task regress "
-    "the numbers come from there, of a table with several from 'csv:FILE:COLUMN'."
+    "a number, * anything); 'csv', a CSV or Parquet table in the folder, or 'csv:FILE'; with --task regress "
+    "the numbers come from there, of a table with several from 'csv:FILE:COLUMN'. Images with the same value in a "
+    "column called group, patient or subject are kept in one part."
 )
 SKIP_HELP = "Leave out classes without a readable image, instead of refusing them."
 CACHE_HELP = (

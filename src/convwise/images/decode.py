@@ -31,6 +31,7 @@ File = str | Path | bytes | BinaryIO
 # Only these decoders run: others of Pillow's start programs (EPS) or are rarely tested.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
 MAX_PIXELS = limits.PICTURE
+THUMBNAIL_PX = 16  # in which near duplicates are looked for
 SMOOTH = Way.BILINEAR  # the one way in which pictures are resized: antialiased where they shrink
 ROUGH = Way.NEAREST  # what others do, Keras's load_img among them: training meets it, nothing else
 # Pillow's own limit refuses sound pictures with a large colour profile.
@@ -73,13 +74,20 @@ class Header:
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: (h, w, 1) where the content is gray, else (h, w, 3)."""
+    """pixels: (h, w, 1) where the content is gray, else (h, w, 3); image: the same, where Pillow holds it so."""
 
     pixels: Pixels
+    image: Image.Image | None = None
 
     def digest(self) -> bytes:
         """16 bytes, the same only for the same picture: size, gray or colour, and every value."""
         return digest(self.pixels)
+
+    def resized(self, height: int, width: int, way: Way = SMOOTH) -> Pixels:
+        """As `resize` makes it, (height, width, 1 or 3)."""
+        if self.image is None or self.pixels.shape[:2] == (height, width):
+            return resize(self.pixels, height, width, way)
+        return np.asarray(self.image.resize((width, height), way)).reshape(height, width, -1)
 
 
 def load_image(file: File, channels: int, scale: Scale | None = None) -> Pixels:
@@ -104,7 +112,7 @@ def header_and_picture(data: bytes, size: tuple[int, int]) -> tuple[Header, Deco
         if (found.height, found.width) != size or found.mode in WIDE_MODES:
             return found, None
         try:
-            return found, Decoded(_gray_or_colour(_upright(image)))
+            return found, _gray_or_colour(_upright(image))
         except Exception:  # decoders fail in many ways
             return found, None
 
@@ -131,7 +139,7 @@ def decode(file: File, scale: Scale | None = None) -> Decoded:
         if upright.mode in WIDE_MODES:
             values = np.asarray(upright)
             return Decoded((scale.eight_bits(values) if scale else _narrowed(values))[..., None])
-        return Decoded(_gray_or_colour(upright))
+        return _gray_or_colour(upright)
 
 
 def has_wide(modes: Iterable[str]) -> bool:
@@ -184,6 +192,12 @@ def resize(pixels: Pixels, height: int, width: int, way: Way = SMOOTH) -> Pixels
     flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     small = Image.fromarray(np.ascontiguousarray(flat)).resize((width, height), way)
     return np.asarray(small).reshape(height, width, pixels.shape[2])
+
+
+def thumbnail(pixels: Pixels) -> bytes:
+    """The gray values of a picture (h, w, 1 or 3) at THUMBNAIL_PX x THUMBNAIL_PX, row by row."""
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).convert("L")
+    return image.resize((THUMBNAIL_PX, THUMBNAIL_PX), SMOOTH).tobytes()
 
 
 def digest(pixels: Pixels) -> bytes:
@@ -242,14 +256,14 @@ def _head(file: str | Path | BinaryIO) -> bytes:
     return file.read(kinds.HEAD)
 
 
-def _gray_or_colour(image: Image.Image) -> Pixels:
+def _gray_or_colour(image: Image.Image) -> Decoded:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode in GRAY_MODES:
-        return np.asarray(image.convert("L"))[..., None]
-    colour = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return colour[..., :1] if is_gray(colour) else colour
+    mode = "L" if image.mode in GRAY_MODES else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
+    pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    return Decoded(pixels[..., :1]) if mode == "RGB" and is_gray(pixels) else Decoded(pixels, image)
 
 
 def _narrowed(values: NDArray[Any]) -> Pixels:

@@ -12,7 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from typing import TypeVar
@@ -34,6 +34,7 @@ READ = 1 << 16  # bytes of a file, at first
 MANY, A_FEW = 64, 16  # files; those that are asked for the size of all
 VERSION = 1  # of what stands on a shelf: to be raised with every change of decode.py
 HEAD = struct.Struct("<16sBB")  # digest, peak, channels; the pixels follow
+FACTS = struct.Struct(f"<16sBB{decode.THUMBNAIL_PX**2}s")  # the same, and the thumbnail; the header follows
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -54,6 +55,7 @@ class File:
     digest: bytes = b""
     gray: bool = False
     peak: int = 0  # of its pixels
+    thumbnail: bytes = b""  # of what it became at the size of its set
     scale: Scale | None = None  # of its set, where it has values of more than 8 bits
 
     @property
@@ -75,6 +77,32 @@ class File:
         if self.key:
             shelf.put(self.key, HEAD.pack(self.digest, self.peak, pixels.shape[2]) + pixels.tobytes())
 
+    def with_facts(self, shelf: Shelf, pixels: Pixels) -> File:
+        """The same file with the thumbnail of what it became, and all that was found of it put on the shelf."""
+        found = replace(self, thumbnail=decode.thumbnail(pixels))
+        if self.key:
+            facts = FACTS.pack(found.digest, found.peak, 1 if found.gray else 3, found.thumbnail)
+            shelf.put(self.key, facts + _text(self.header))
+        return found
+
+    @staticmethod
+    def kept(item: Item, stamp: str, scale: Scale | None, shelf: Shelf) -> File | None:
+        """The file as `with_facts` has put it on the shelf, if it has."""
+        found = shelf.get(key_of(f"{stamp}|{scale}")) if stamp else None
+        if found is None:
+            return None
+        digest, peak, channels, thumbnail = FACTS.unpack_from(found)
+        header = _header(found[FACTS.size :])
+        return File(item, header, stamp, digest, channels == 1, peak, thumbnail, scale)
+
+
+def _text(header: decode.Header) -> bytes:
+    return json.dumps(list(vars(header).values())).encode()
+
+
+def _header(text: bytes) -> decode.Header:
+    return decode.Header(*json.loads(text))
+
 
 @dataclass(frozen=True)
 class Shelves:
@@ -90,6 +118,10 @@ class Shelves:
     def at(self, height: int, width: int, way: decode.Way) -> Shelf:
         """Of pictures that were resized so."""
         return self._shelf(f"{height}x{width}-{way.name.lower()}")
+
+    def facts(self, height: int, width: int) -> Shelf:
+        """Of what was found of the pictures of a set of this size."""
+        return self._shelf(f"{height}x{width}-facts")
 
     def _shelf(self, what: str) -> Shelf:
         return self.store.shelf(f"{self._name}-{what}-{VERSION}")
@@ -110,7 +142,7 @@ def resized(file: File, shelves: Shelves, height: int, width: int, *ways: decode
         return _unpacked(file, kept, height, width)
     with stack._BUDGET.of(file.header):
         picture = decode.decode(encoded(file.item), file.scale)
-        small = [decode.resize(picture.pixels, height, width, way) for way in ways]
+        small = [picture.resized(height, width, way) for way in ways]
         found = file.with_picture(picture)
         del picture  # before another thread takes its place
     for shelf, old, pixels in zip(on, kept, small, strict=True):
@@ -126,6 +158,19 @@ def _unpacked(file: File, kept: Sequence[bytes | None], height: int, width: int)
         digest, peak, channels = HEAD.unpack_from(value)
         pixels.append(np.frombuffer(value, np.uint8, offset=HEAD.size).reshape(height, width, channels))
     return replace(file, digest=digest, gray=channels == 1, peak=peak), pixels
+
+
+def prepared(item: Item, shelves: Shelves, shape: tuple[int, int, int], scale: Scale | None) -> Pixels:
+    """The picture of an item as (height, width, channels), kept, or else decoded once.
+
+    scale: of values of more than 8 bits. Raises whatever the decoder raises.
+    """
+    file = replace(_with_header(shelves, item), scale=scale)
+    height, width, channels = shape
+    found, (pixels,) = resized(file, shelves, height, width, decode.SMOOTH)
+    if channels == 1 and not found.gray:
+        return InFile(found, shelves, channels).at(height, width, decode.SMOOTH)
+    return decode.with_channels(pixels, channels)
 
 
 @dataclass(frozen=True)
@@ -269,7 +314,15 @@ def _stack_of(found: Found, files: Sequence[File], pixels: _Kept, unreadable: di
         unreadable,
         origins=_origins(files, shelves, pixels.shape),
         shapes=np.array([(file.header.height, file.header.width) for file in files]),
+        thumbnails=np.frombuffer(b"".join(file.thumbnail for file in files), np.uint8).reshape(len(files), -1),
+        families=_families([file.item.group for file in files]) if found.grouped else None,
     )
+
+
+def _families(names: Sequence[str]) -> NDArray[np.int64]:
+    """The same number for the same name; what has none is alone."""
+    numbers: dict[str | int, int] = {}
+    return np.array([numbers.setdefault(name or row, len(numbers)) for row, name in enumerate(names)], np.int64)
 
 
 def _origins(files: Sequence[File], shelves: Shelves, shape: tuple[int, ...]) -> tuple[stack.Origin, ...]:
@@ -298,28 +351,34 @@ def _one_size(items: Sequence[Item], limit_px: int) -> tuple[int, int] | None:
 def _opened(shelves: Shelves, size: tuple[int, int] | None, item: Item) -> File | str:
     """The file with its header; of a small one of `size` also with what its picture is like, which is kept then."""
     try:
+        if size is None:
+            return _with_header(shelves, item)
         stamp = item.stamp()
-        key = key_of(stamp) if stamp else b""
-        if key and (kept := shelves.headers.get(key)):
-            return File(item, decode.Header(*json.loads(kept)), stamp)
-        picture = None
+        if kept := File.kept(item, stamp, None, shelves.facts(*size)):
+            return kept
         with item.open() as stream:
-            data = stream.read(READ) if size else b""
-            if size and len(data) < READ:
-                header, picture = decode.header_and_picture(data, size)
-            else:
-                stream.seek(0)
-                header = decode.header(stream)
-        if key:
-            shelves.headers.put(key, json.dumps(astuple(header)).encode())
-        file = File(item, header, stamp)
-        if picture is None or size is None:
-            return file
-        file = file.with_picture(picture)
+            data = stream.read(READ)
+        header, picture = decode.header_and_picture(data, size) if len(data) < READ else (None, None)
+        if header is None or picture is None:
+            return _with_header(shelves, item)
+        file = File(item, header, stamp).with_picture(picture)
         file.keep(shelves.at(*size, decode.SMOOTH), picture.pixels)
-        return file
+        return file.with_facts(shelves.facts(*size), picture.pixels)
     except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
         return decode.explain(error)
+
+
+def _with_header(shelves: Shelves, item: Item) -> File:
+    """The file with its header, kept or read. Raises whatever the decoder raises."""
+    stamp = item.stamp()
+    key = key_of(stamp) if stamp else b""
+    if key and (kept := shelves.headers.get(key)):
+        return File(item, _header(kept), stamp)
+    with item.open() as stream:
+        header = decode.header(stream)
+    if key:
+        shelves.headers.put(key, _text(header))
+    return File(item, header, stamp)
 
 
 def _scaled(where: str, files: Sequence[File]) -> tuple[list[File], list[Problem]]:
@@ -376,8 +435,12 @@ def encoded(item: Item) -> bytes:
 
 def _told(file: File, shelves: Shelves, height: int, width: int) -> File | str:
     """The file with what its pixels are like, which are kept; or why it cannot be read."""
+    facts = shelves.facts(height, width)
     try:
-        return resized(file, shelves, height, width, decode.SMOOTH)[0]
+        if kept := File.kept(file.item, file.stamp, file.scale, facts):
+            return kept
+        found, (pixels,) = resized(file, shelves, height, width, decode.SMOOTH)
+        return found.with_facts(facts, pixels)
     except Exception as error:
         return decode.explain(error)
 

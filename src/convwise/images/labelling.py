@@ -8,49 +8,59 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
-from convwise.images import decode, sources
+from convwise.images import decode, files, sources, stack
 from convwise.images.decode import Pixels
-from convwise.images.files import encoded
+from convwise.images.files import Shelves
 from convwise.images.scale import Scale
 from convwise.images.sources import Item, datasets
-from convwise.images.stack import as_learnt
+from convwise.images.store import Store
 
-Picture = tuple[str, Callable[[], Pixels]]  # its name, and its pixels (h, w, channels) when they are needed
+# Its name, and what gives its pixels (height, width, channels) at a size when they are needed.
+Picture = tuple[str, Callable[[int, int], Pixels]]
 
 
 @contextmanager
 def pictures(
-    source: Any, channels: int, scale: Scale, follow_links: bool = False, wide: bool = True
-) -> Iterator[list[Picture]]:
+    source: Any, channels: int, scale: Scale, follow_links: bool = False, wide: bool = True,
+    cache_size: str | int = CACHE_SIZE,
+) -> Iterator[list[Picture]]:  # fmt: skip
     """All pictures of whatever `read` reads by its name, of a loose folder, of one file, of a data set, or of an array.
 
     scale: of the set that was learnt from; wide: whether its files had more than 8 bits, so that it holds for
-    such files; follow_links: as in Reading. Classes are not asked for.
+    such files; follow_links: as in Reading; cache_size: of what is kept of decoded files, as in Within. Classes are
+    not asked for.
     UnusableInput where there is none; a picture that cannot be read raises UnusableInput when its pixels
     are asked for. The picture of an array is called by its index.
     """
     if not isinstance(source, (str, Path)) and not datasets.recognises(source):
-        pixels = as_learnt("images", source, scale)
-        yield [(str(index), partial(decode.with_channels, image, channels)) for index, image in enumerate(pixels)]
+        pixels = stack.as_learnt("images", source, scale)
+        yield [(str(index), partial(_held, image, channels)) for index, image in enumerate(pixels)]
         return
     found = sources.pictures(source, sources.Reading(follow_links=follow_links, labelled=False))
+    store = Store.usual(cache_size)
+    give = partial(_of_file, Shelves(store, found.place), channels, scale if wide else None)
     try:
-        theirs = scale if wide else None
-        files: list[Picture] = [(item.name, partial(_of_file, item, channels, theirs)) for item in found.items]
+        encoded: list[Picture] = [(item.name, partial(give, item)) for item in found.items]
         held: list[Picture] = [
-            (f"{block.part or 'images'}/{index}", partial(decode.with_channels, image, channels))
+            (f"{block.part or 'images'}/{index}", partial(_held, image, channels))
             for block in found.blocks
-            for index, image in enumerate(as_learnt(found.name, block.pixels, scale))
+            for index, image in enumerate(stack.as_learnt(found.name, block.pixels, scale))
         ]
-        yield files + held
+        yield encoded + held
     finally:
+        store.flush()
         found.close()
 
 
-def _of_file(item: Item, channels: int, scale: Scale | None) -> Pixels:
+def _held(pixels: Pixels, channels: int, height: int, width: int) -> Pixels:
+    return decode.resize(decode.with_channels(pixels, channels), height, width)
+
+
+def _of_file(shelves: Shelves, channels: int, scale: Scale | None, item: Item, height: int, width: int) -> Pixels:
     try:
-        data = encoded(item)
-    except Exception as error:  # what an archive or a file system raises has no common base
-        raise UnusableInput(item.name, decode.explain(error), "an image file") from None
-    return decode.load_image(data, channels, scale)
+        return files.prepared(item, shelves, (height, width, channels), scale)
+    except Exception as error:  # what a decoder, an archive or a file system raises has no common base
+        expected = f"an image file ({', '.join(decode.FORMATS)})"
+        raise UnusableInput(item.name, decode.explain(error), expected) from None

@@ -222,12 +222,14 @@ def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tup
     kept = np.flatnonzero(known & ~lost.any)
     own = {code: bool((all_.parts[kept] == code).any()) for code in (VALID, TEST)}
     target.check(where, learnt, kept, all_.parts[kept], all_.groups[kept], lost)
-    pairs = near.near(all_.pixels, kept)
+    pairs = near.near(all_.pixels, kept, all_.thumbnails)
     pairs = pairs[all_.groups[kept[pairs[:, 0]]] != all_.groups[kept[pairs[:, 1]]]]
-    together = near.joined(all_.groups[kept], pairs)
+    families = None if all_.families is None else all_.families[kept]
+    bound = pairs if families is None else np.concatenate([pairs, near.chained(families)])
+    together = near.joined(all_.groups[kept], bound)
     sides = _sides(target.strata(labels[kept]), all_.parts[kept], together, own, share, valid, seed)
     twins = _twins(all_, kept[pairs], sides[pairs])
-    _check_sides(where, sides, own, share)
+    _check_sides(where, sides, own, share, learnt.grouped)
     parts = {code: _part(all_, labels, kept[sides == code], cache, name) for code, name in SIDES.items()}
     problems = (
         *_unreadable(where, all_),
@@ -235,6 +237,7 @@ def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tup
         *_sizes(where, all_),
         *_leaked(where, all_, lost),
         *_nearly(where, twins, bool(learnt.classes)),
+        *(() if families is None else _grouped(where, families, sides, learnt)),
         *target.problems(where, all_, learnt, parts, kept[sides == TRAIN], bool(share)),
     )
     return Images(
@@ -290,10 +293,14 @@ def _sides(
 ) -> Ints:
     """TRAIN, VALID or TEST for each image: the source's own parts, and drawn ones where it has none.
 
-    What is drawn is whole groups, each as of the stratum of its first image.
+    What is drawn is whole groups, each as of the one of its strata that the fewest groups have.
     """
     sides = parts.copy()
-    strata = strata[np.unique(groups, return_index=True)[1]][np.unique(groups, return_inverse=True)[1]]
+    _, which = np.unique(groups, return_inverse=True)
+    rows = np.unique(which * (int(strata.max(initial=0)) + 1) + strata, return_index=True)[1]  # of each stratum in each
+    rare = np.bincount(strata[rows])[strata[rows]]
+    rows = rows[np.lexsort((rows, rare, which[rows]))]
+    strata = strata[rows[np.unique(which[rows], return_index=True)[1]]][which]
     if share and not own[TEST]:
         rows = np.flatnonzero(sides == TRAIN)
         keep = 1 if own[VALID] else 2  # one group for train, one for valid
@@ -305,15 +312,17 @@ def _sides(
     return sides
 
 
-def _check_sides(where: str, sides: Ints, own: Mapping[int, bool], share: float) -> None:
-    """Refuse a split that leaves nothing to choose by, or nothing to seal."""
+def _check_sides(where: str, sides: Ints, own: Mapping[int, bool], share: float, grouped: str) -> None:
+    """Refuse a split that leaves nothing to choose by, or nothing to seal. grouped: what groups are called, if any."""
     empty = [SIDES[code] for code in ((VALID, TEST) if share else (VALID,)) if not (sides == code).any()]
     if empty:
         drawn = [SIDES[code] for code in (VALID, TEST) if not own[code] and (share or code == VALID)]
         share_out = ", one for ".join(["one for train", *drawn])
-        expected = f"at least {len(drawn) + 1} different images in each class to share out: {share_out}"
+        what = f"groups ({grouped})" if grouped else "different images"
+        expected = f"at least {len(drawn) + 1} {what} in each class to share out: {share_out}"
         fix = "add images" + (", or seal no test part (--test none)" if "test" in drawn else "")
-        raise UnusableInput(where, f"too few images: none is left for {' and '.join(empty)}", expected, fix)
+        few = f"too few {'groups' if grouped else 'images'}: none is left for {' and '.join(empty)}"
+        raise UnusableInput(where, few, expected, fix)
 
 
 def _part(all_: Stack, labels: NDArray[Any], rows: Ints, cache: Path | None, name: str) -> Part:
@@ -383,6 +392,20 @@ def _leaked(where: str, all_: Stack, lost: Leaks) -> Iterator[Problem]:
     if copies:
         what = f"{counted(copies, 'image')} with exactly the pixels of an earlier one"
         yield Problem(where, what, fix="copies are always on one side of the split", severity="note", count=copies)
+
+
+def _grouped(where: str, families: Ints, sides: Ints, learnt: Learnt) -> Iterator[Problem]:
+    """What is said of groups: how many there are, and which are in two parts of the source's own."""
+    count, name = int(families.max(initial=-1)) + 1, learnt.grouped
+    of = [np.unique(families[sides == side]) for side in SIDES]
+    what = f"images of one {name} are kept in one part: {counted(len(np.unique(families)), 'group')}"
+    yield Problem(where, what, severity="note", count=count)
+    across = np.flatnonzero(np.bincount(np.concatenate(of), minlength=count) > 1)
+    if len(across):
+        what = f"{counted(len(across), 'group')} by the column {name} with images in two parts of the source"
+        told = "accuracy told is too high" if learnt.classes else "error told is too low"
+        fix = f"move each into one part, or the {told}"
+        yield Problem(where, what, "each group in one part", fix, "warning", len(across))
 
 
 def _twins(all_: Stack, pairs: Ints, sides: Ints) -> list[Pair]:

@@ -22,9 +22,8 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from convwise.images import decode, stack
-from convwise.images.decode import Pixels
+from convwise.images.decode import THUMBNAIL_PX, Pixels
 
-THUMBNAIL_PX = 16
 CONFIRMED_PX = 64  # the longer side at which pixels are compared
 HASHES_APART, PIXELS_APART = 0.1, 0.14  # distances at most, as shares of the contrast
 LEAST_PIXELS = 64  # smaller pictures are alike by chance
@@ -51,19 +50,25 @@ class Pair:
         return replace(self, pictures=(self.pictures[0].copy(), self.pictures[1].copy()))
 
 
-def near(pixels: stack.Rows, rows: Ints) -> Ints:
+def near(pixels: stack.Rows, rows: Ints, thumbnails: Pixels | None = None) -> Ints:
     """The pairs (m, 2) of positions in `rows`, first < second, whose pictures pixels[row] are near duplicates.
 
-    pixels: (n, h, w, c). Of the many copies of one picture each is paired with a few. The time grows with the square
-    of the number of rows.
+    pixels: (n, h, w, c); thumbnails: (n, values), decode.thumbnail of each. Of the many copies of one picture each is
+    paired with a few. The time grows with the square of the number of rows.
     """
     if len(rows) < 2 or pixels.shape[1] * pixels.shape[2] < LEAST_PIXELS:
         return np.zeros((0, 2), np.int64)
-    hashes, contrast = _hashes(pixels, rows)
+    hashes, contrast = _hashes(_thumbnails(pixels, rows) if thumbnails is None else thumbnails[rows])
     with threadpool_limits(1, "blas"):  # its threads wait by spinning: several times slower on a busy machine
         pairs = _candidates(hashes, contrast)
     good = [_confirmed(*(pixels[row] for row in rows[pair])) for pair in pairs]
     return np.asarray(pairs[np.array(good, bool)])
+
+
+def chained(groups: Ints) -> Ints:
+    """Pairs (n, 2) of rows that connect all rows of each group (n,)."""
+    _, first, which = np.unique(groups, return_index=True, return_inverse=True)
+    return np.stack([first[which], np.arange(len(groups))], axis=1)
 
 
 def joined(groups: Ints, pairs: Ints) -> Ints:
@@ -74,16 +79,17 @@ def joined(groups: Ints, pairs: Ints) -> Ints:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)[codes]
 
 
-def _hashes(pixels: stack.Rows, rows: Ints) -> tuple[Floats, Floats]:
+def _thumbnails(pixels: stack.Rows, rows: Ints) -> Pixels:
+    def some(part: slice) -> bytes:
+        return b"".join(decode.thumbnail(np.asarray(picture)) for picture in pixels[rows[part]])
+
+    made = b"".join(stack.each(some, stack.chunks(len(rows))))
+    return np.frombuffer(made, np.uint8).reshape(len(rows), THUMBNAIL_PX**2)
+
+
+def _hashes(thumbnails: Pixels) -> tuple[Floats, Floats]:
     """(rows, values) of length 1 each, and the contrast of each picture in gray levels."""
-    found = np.empty((len(rows), THUMBNAIL_PX**2), np.float32)
-
-    def some(part: slice) -> None:
-        for number, picture in enumerate(pixels[rows[part]], part.start):
-            gray = decode.with_channels(np.asarray(picture), 1)
-            found[number] = decode.resize(gray, THUMBNAIL_PX, THUMBNAIL_PX).ravel()
-
-    stack.each(some, stack.chunks(len(rows)))
+    found = thumbnails.astype(np.float32)
     found -= found.mean(axis=1, keepdims=True)
     length = np.linalg.norm(found, axis=1)
     return found / np.maximum(length, 1e-6)[:, None], length / THUMBNAIL_PX

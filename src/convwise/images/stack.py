@@ -70,7 +70,9 @@ class Stack:
     sizes, modes: how many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
     scale: what brought the source's values to 0..255; origins (n,), or none where no picture was
     resized: from them other sizes are made, so that no picture is ever resized twice; shapes (n, 2): height and
-    width of each as decoded.
+    width of each as decoded; thumbnails (n, values): decode.thumbnail of each of `pixels`, or none where it costs
+    nothing to make them; families (n,): the same number where the source says that images belong together, if it
+    says that of any.
     """
 
     pixels: Rows
@@ -85,6 +87,8 @@ class Stack:
     scale: Scale = Scale(0, 1)
     origins: tuple[Origin, ...] = ()
     shapes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    thumbnails: Pixels | None = None
+    families: NDArray[np.int64] | None = None
 
 
 def filled(shape: Sequence[int], fill: Callable[[Pixels], None], file: Path | None) -> Pixels:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,6 +22,7 @@ from convwise.advice import doubts
 from convwise.advice.advising import as_chosen, layer_reasons, said_by
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
+from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import (
     Advice,
@@ -388,7 +390,9 @@ def is_finished(folder: Path) -> bool:
     return (folder / "choice.json").exists() and not read_choice(folder)["provenance"]["interrupted"]
 
 
-def predict(folder: str | Path, images: Any, *, follow_links: bool = False) -> list[dict[str, Any]]:
+def predict(
+    folder: str | Path, images: Any, *, follow_links: bool = False, cache_size: str | int = CACHE_SIZE
+) -> list[dict[str, Any]]:
     """{path, label, probabilities {class: p}} for each image, or {path, label, number}.
 
     UnusableInput where none can be read.
@@ -396,13 +400,14 @@ def predict(folder: str | Path, images: Any, *, follow_links: bool = False) -> l
     images: an image file, a folder, whatever else `choose` reads by its name, or an array (n, height, width,
     channels) with values in the range that was learnt from; the path of an array's image is its
     index. Images go the way that the training images went: decoded, then resized once to the
-    network's input size. One that cannot be read has the label '' and an 'error'.
+    network's input size. One that cannot be read has the label '' and an 'error'. cache_size: of what is kept of
+    decoded files, '4GB', '500MB', or 0 for nothing.
     """
     choice = read_choice(folder)
     session = _session(Path(folder) / "model.onnx")
     facts, channels = choice["data"]["facts"], choice["data"]["base_shape"][2]
     scale = Scale(*facts.get("scale", (0, 1)))
-    with pictures(images, channels, scale, follow_links, has_wide(facts.get("modes", {}))) as every:
+    with pictures(images, channels, scale, follow_links, has_wide(facts.get("modes", {})), cache_size) as every:
         rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
     if all("error" in row for row in rows):
         others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""
@@ -429,18 +434,15 @@ def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> l
     from convwise.formats import onnx
 
     names, row = outputs(choice), answered_by(choice).row
-    ready, broken = {}, {}
-    for path, pixels in some:
-        try:
-            ready[path] = _prepared(pixels(), choice)
-        except ConvwiseError as error:
-            broken[path] = error.problem.what  # beside the path: it need not be said twice
-    answers = iter(onnx.forward(session, np.stack(list(ready.values())))) if ready else iter(())
+    with ThreadPoolExecutor(ThisMachine().cores) as pool:
+        ready = list(pool.map(lambda picture: _prepared(picture[1], choice), some))
+    good = [pixels for pixels in ready if not isinstance(pixels, str)]
+    answers = iter(onnx.forward(session, np.stack(good)) if good else ())
     return [
-        {"path": path, "label": "", "error": broken[path]}
-        if path in broken
+        {"path": path, "label": "", "error": pixels}
+        if isinstance(pixels, str)
         else {"path": path, **row(next(answers), names)}
-        for path, _ in some
+        for (path, _), pixels in zip(some, ready, strict=True)
     ]
 
 
@@ -450,10 +452,14 @@ def outputs(choice: Mapping[str, Any]) -> list[str]:
     return list(data["classes"] or [data.get("number", "number")])
 
 
-def _prepared(pixels: np.ndarray, choice: Mapping[str, Any]) -> np.ndarray:
+def _prepared(picture: Callable[[int, int], np.ndarray], choice: Mapping[str, Any]) -> np.ndarray | str:
+    """The picture as an input of the network, or why it cannot be read."""
     base, net = choice["data"]["base_shape"], choice["net"]["input_shape"]
-    if "preparation" not in choice["data"]:  # written by 0.1.0, whose training images were resized twice
-        pixels = resize(pixels, base[0], base[1])
+    twice = "preparation" not in choice["data"]  # written by 0.1.0, whose training images were resized twice
+    try:
+        pixels = picture(*(base if twice else net)[:2])
+    except ConvwiseError as error:
+        return error.problem.what  # beside the path: it need not be said twice
     return resize(pixels, net[0], net[1])
 
 

@@ -45,13 +45,16 @@ SOURCES: tuple[Source, ...] = (
     Source("arrays", arrays.recognises_pair, arrays.find_pair),
     Source("datasets", datasets.recognises, datasets.find),
 )
-OF_FILES = ("folder", "zip", "tar", "table")  # what a Reading concerns
+OF_FILES = ("parquet", "folder", "zip", "tar", "table")  # what a Reading concerns
 
 
 def find(source: Any, reading: Reading = AS_USUAL) -> Found:
     """What `source` holds, by the first row that recognises it; UnusableInput where none does."""
-    place = os.path.abspath(source) if isinstance(source, (str, Path)) else ""
-    return replace(_find(source, reading), place=place)
+    return replace(_find(source, reading), place=_place(source))
+
+
+def _place(source: Any) -> str:
+    return os.path.abspath(source) if isinstance(source, (str, Path)) else ""
 
 
 def _find(source: Any, reading: Reading) -> Found:
@@ -70,12 +73,16 @@ def _find(source: Any, reading: Reading) -> Found:
 
 def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
     """Every picture that `source` holds, whether or not it tells classes: one image file does as well."""
-    if isinstance(source, (str, Path)) and Path(source).is_file() and not any(r.recognises(source) for r in SOURCES):
-        return folder.pictures(source)
+    alone = (
+        isinstance(source, (str, Path)) and Path(source).is_file() and not any(r.recognises(source) for r in SOURCES)
+    )
     try:
+        if alone:
+            return replace(folder.pictures(source), place=_place(source))
         row = _row(source)
         give = row.pictures or row.find
-        return give(source, reading) if row.name in OF_FILES else give(source)
+        found = give(source, reading) if row.name in OF_FILES else give(source)
+        return replace(found, place=_place(source))
     except OSError as error:
         what = f"cannot be read ({error.strerror or error})"
         raise UnusableInput(shown_source(source), what, "a file or folder to read") from error

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, cast
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import kinds, limits
 from convwise.images.sources.folder import name_of
-from convwise.images.sources.found import AS_USUAL, Found, Item, Reading, decoded, shown, stamped
+from convwise.images.sources.found import AS_USUAL, Found, Item, Reading, counted, decoded, shown, stamped
 from convwise.images.sources.labels import arranged_by
 from convwise.images.sources.layout import LAYOUT, Listing, nothing, visible
 
@@ -123,18 +123,29 @@ def _arranged(archive: Archive, where: str, reading: Reading) -> Found:
     listing, at = _listing(archive, where)
     arranged = arranged_by(reading, where, listing, lambda path: at[path].open().read(limits.MANIFEST + 1))
     items = tuple(
-        Item(p.part, p.label, shown(str(p.path)), partial(_open, at[p.path]), partial(_stamp, archive, at[p.path]))
+        Item(
+            p.part,
+            p.label,
+            shown(str(p.path)),
+            partial(_open, at[p.path]),
+            partial(_stamp, archive, at[p.path]),
+            p.group,
+        )
         for p in arranged.places
     )
     problems = (*arranged.problems, *_ignored(where, archive))
-    return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles, arranged.number)
+    return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles, number=arranged.number,
+                 grouped=arranged.grouped)  # fmt: skip
 
 
 def _unarranged(archive: Archive, where: str) -> Found:
     listing, at = _listing(archive, where)
     if not listing.pictures:
         raise UnusableInput(where, nothing(listing), f"image files: {', '.join(sorted(kinds.READ))}")
-    items = tuple(Item(None, "", shown(str(path)), partial(_open, at[path])) for path in listing.pictures)
+    items = tuple(
+        Item(None, "", shown(str(path)), partial(_open, at[path]), partial(_stamp, archive, at[path]))
+        for path in listing.pictures
+    )
     return Found(where, items, problems=tuple(_ignored(where, archive)), close=archive.close)
 
 
@@ -175,10 +186,12 @@ def _safe(path: PurePosixPath) -> bool:
 
 
 def _ignored(where: str, archive: Archive) -> Iterator[Problem]:
-    for names, what in ((archive.outside, "names that point outside of the archive"), (archive.links, "links")):
+    ignored = ((archive.outside, "name", " leading out of the archive"), (archive.links, "link", ""))
+    for names, noun, where_to in ignored:
         if names:
             some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            yield Problem(where, f"{len(names)} {what} were ignored: {some}", severity="warning", count=len(names))
+            told = f"{counted(len(names), noun)}{where_to} {'were' if len(names) > 1 else 'was'} ignored: {some}"
+            yield Problem(where, told, severity="warning", count=len(names))
 
 
 # --- zip -----------------------------------------------------------------------------------------

@@ -32,24 +32,29 @@ def find(source: Any, reading: Reading = AS_USUAL) -> Found:
 
     arranged = arranged_by(reading, where, files.listing, table)
     items = tuple(
-        Item(p.part, p.label, shown(str(p.path)), files.opener(p.path), partial(stamped, files.at[p.path]))
+        Item(p.part, p.label, shown(str(p.path)), files.opener(p.path), partial(stamped, files.at[p.path]), p.group)
         for p in arranged.places
     )
     problems = (*arranged.problems, *files.problems(where))
     return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles,
-                 number=arranged.number)  # fmt: skip
+                 number=arranged.number, grouped=arranged.grouped)  # fmt: skip
 
 
 def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
     """Every picture below the folder, or the one file, without classes; names are whole paths."""
     root = Path(source)
     if root.is_file():
-        return Found(name_of(root), (Item(None, "", name_of(root), partial(_open_picture, root)),))
+        return Found(
+            name_of(root), (Item(None, "", name_of(root), partial(_open_picture, root), partial(stamped, root)),)
+        )
     files = _Files(root, reading.follow_links)
     if not files.listing.pictures:
         what, expected = nothing(files.listing), f"image files: {', '.join(sorted(kinds.READ))}"
         raise UnusableInput(name_of(root), what, expected)
-    items = [Item(None, "", name_of(Path(files.at[path])), files.opener(path)) for path in files.listing.pictures]
+    items = [
+        Item(None, "", name_of(Path(files.at[path])), files.opener(path), partial(stamped, files.at[path]))
+        for path in files.listing.pictures
+    ]
     return Found(name_of(root), tuple(items), problems=tuple(files.problems(name_of(root))))
 
 

@@ -52,7 +52,8 @@ AS_USUAL = Reading()
 class Item:
     """One encoded image. part: None where the source says nothing; open: a fresh binary stream, seekable.
 
-    stamp: what is another text as soon as the file is another, by its path, size and times.
+    stamp: what is another text as soon as the file is another, by its path, size and times; group: what it has in
+    common with others that must stay in the same part, such as the patient; '' for nothing.
     """
 
     part: PartName | None
@@ -60,6 +61,7 @@ class Item:
     name: str
     open: Callable[[], BinaryIO]
     stamp: Callable[[], str] = str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Found:
 
     empty: class -> why it has no image, where the source names a class without one; roles: which
     folder was taken for which part; place: the path of the source, where it has one; number: what the labels are
-    called, where the source says that.
+    called, where the source says that; grouped: what the groups of the items are called, where they have some.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Found:
     roles: Mapping[PartName, str] = field(default_factory=dict)
     place: str = ""
     number: str = ""
+    grouped: str = ""
 
 
 def stamped(path: str | Path, inside: str = "") -> str:

@@ -13,13 +13,14 @@ from typing import Any
 
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import limits
+from convwise.images.sources.columns import PARQUET, of_parquet
 from convwise.images.sources.found import PartName, Reading, counted, decoded, label_of, shown
 from convwise.images.sources.layout import BY_CSV, Arranged, Listing, Place, arrange, class_before_number, nothing, role
 
 ReadTable = Callable[[PurePosixPath], bytes]
 WAYS = "folder, name, name:PATTERN, csv, csv:FILE or csv:FILE:COLUMN"
 PATTERN = "'name:*_{class}' or 'name:{class}-#': {class} is the class, # a number, * anything; without the suffix"
-TABLES = (".csv", ".tsv")
+TABLES = (".csv", ".tsv", ".parquet")
 # How columns are called, in lower case, the surest name first.
 PATH_COLUMNS = (
     "path", "filepath", "file_path", "image_path", "img_path", "filename", "file_name", "file", "image_name", "image",
@@ -29,7 +30,8 @@ LABEL_COLUMNS = (
     "label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed", "diagnosis", "y",
 )  # fmt: skip
 PART_COLUMNS = ("split", "part", "subset", "set", "partition")
-COLUMNS = "columns called path and label, and split where there are parts"
+GROUP_COLUMNS = ("group", "groups", "group_id", "patient", "patient_id", "subject", "subject_id")
+COLUMNS = "columns called path and label, split where there are parts, and group where images belong together"
 ONE, ZERO = ("1", "1.0"), ("0", "0.0")  # cells of a table with a column for each class
 # What pandas takes for a missing value (pandas.read_csv, na_values); 'none' in small letters can be a class.
 MISSING = frozenset(
@@ -113,6 +115,7 @@ class _Row:
     path: str
     label: str
     part: str = ""
+    group: str = ""
 
 
 def column_in(way: str) -> str:
@@ -136,7 +139,7 @@ def _by_table(where: str, listing: Listing, how: str, table: ReadTable, reading:
     labels: dict[PurePosixPath, _Row] = {}
     unlabelled, gone = [], []
     columns, rows = _rows(about, data, index, reading, column)
-    found.number = columns.name
+    found.number, found.grouped = columns.name, columns.grouped
     for row in rows:
         path = index.find(row)
         if row.label in MISSING:
@@ -146,7 +149,7 @@ def _by_table(where: str, listing: Listing, how: str, table: ReadTable, reading:
         elif labels.setdefault(path, row).label != row.label:
             what = f"{row.path} is of two classes, {labels[path].label} (line {labels[path].line}) and {row.label}"
             raise UnusableInput(about, f"{what} (line {row.line})", "one class for each image", "keep one of the lines")
-    found.places = [Place(path, _part(about, row), label_of(row.label)) for path, row in labels.items()]
+    found.places = [Place(path, _part(about, row), label_of(row.label), row.group) for path, row in labels.items()]
     found.places.sort(key=lambda place: place.path.parts)
     known = {place.label for place in found.places}
     lost = Counter(label_of(row.label) for row in gone)
@@ -224,10 +227,12 @@ class _Columns:
     labels: dict[int, str]
     part: int | None
     name: str = ""  # of the labels
+    group: int | None = None
+    grouped: str = ""  # what that column is called
 
     def row(self, where: str, number: int, cells: list[str]) -> _Row:
         """The row that a line says; UnusableInput where it says none."""
-        if len(cells) <= max(self.path, *self.labels, self.part or 0):
+        if len(cells) <= max(self.path, *self.labels, self.part or 0, self.group or 0):
             raise UnusableInput(where, f"line {number} has too few cells", "a cell for each column", "complete it")
         label = cells[min(self.labels)].strip()
         if len(self.labels) > 1:
@@ -239,8 +244,8 @@ class _Columns:
         if len(label) > limits.LABEL:
             what = f"line {number}: a label of {len(label):,} characters"
             raise UnusableInput(where, what, f"at most {limits.LABEL:,}", "give names of classes")
-        part = cells[self.part].strip() if self.part is not None else ""
-        return _Row(number, cells[self.path].strip(), label, part)
+        part, group = (cells[place].strip() if place is not None else "" for place in (self.part, self.group))
+        return _Row(number, cells[self.path].strip(), label, part, "" if group in MISSING else group)
 
 
 def _rows(where: str, data: bytes, index: _Index, reading: Reading, column: str) -> tuple[_Columns, Iterator[_Row]]:
@@ -264,12 +269,15 @@ def _named(where: str, head: list[str], first: list[list[str]], index: _Index, r
     """
     names = [cell.strip().lower() for cell in head]
     cells = first[0] if first and len(first[0]) == len(head) else []
-    known = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "part": PART_COLUMNS}
+    known = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "part": PART_COLUMNS, "group": GROUP_COLUMNS}
     by_name = {kind: next(map(names.index, filter(names.__contains__, some)), None) for kind, some in known.items()}
-    path, label, part = by_name["path"], by_name["label"], by_name["part"]
+    path, label, part, group = (by_name[kind] for kind in known)
     if path is None:
         path = next((place for place, cell in enumerate(cells) if index.find(_Row(2, cell.strip(), ""))), None)
-    rest = [place for place in range(len(head)) if place not in (path, part)]
+    if column and _asked(where, head, names, column) == group:
+        group = None
+    rest = [place for place in range(len(head)) if place not in (path, part, group)]
+    grouped = "" if group is None else shown(head[group].strip())
     if path is not None and not reading.labelled:
         return _Columns(path, {path: ""}, part)
     if column:
@@ -279,9 +287,9 @@ def _named(where: str, head: list[str], first: list[list[str]], index: _Index, r
     elif label is None and len(rest) == 1:
         label = rest[0]
     if path is not None and label is not None and path != label:
-        return _Columns(path, {label: ""}, part, shown(head[label].strip()))
+        return _Columns(path, {label: ""}, part, shown(head[label].strip()), group, grouped)
     if path is not None and len(rest) > 1 and cells and all(cells[place].strip() in (*ONE, *ZERO) for place in rest):
-        return _Columns(path, {place: head[place].strip() for place in rest}, part)
+        return _Columns(path, {place: head[place].strip() for place in rest}, part, "", group, grouped)
     raise UnusableInput(where, f"has the columns {', '.join(map(shown, head))}", COLUMNS, "rename them")
 
 
@@ -315,6 +323,9 @@ def _is_number(cell: str) -> bool:
 
 def _cells(where: str, data: bytes) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells), divided by comma, semicolon or tab; UTF-8 whatever the locale, with or without a mark."""
+    if data.startswith(PARQUET):
+        yield from enumerate(of_parquet(where, data), 1)
+        return
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # as Excel saves 'Unicode text'
     text = data.decode("utf-16", "replace") if wide else decoded(data.removeprefix(b"\xef\xbb\xbf"))
     if "\0" in text[:10_000]:

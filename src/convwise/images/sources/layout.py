@@ -39,11 +39,12 @@ class Listing:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image stands: its path in the source, its part and its class."""
+    """Where an image stands: its path in the source, its part, its class, and its group, as in Item."""
 
     path: PurePosixPath
     part: PartName | None
     label: str
+    group: str = ""
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Arranged:
     roles: dict[PartName, str] = field(default_factory=dict)
     homeless: list[PurePosixPath] = field(default_factory=list)  # beside the class folders
     number: str = ""
+    grouped: str = ""
 
 
 def visible(path: PurePosixPath) -> bool:

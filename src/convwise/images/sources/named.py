@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from convwise.core.problems import UnusableInput
 from convwise.images.sources.arrays import block
 from convwise.images.sources.found import Found
 
@@ -20,14 +22,25 @@ def digits() -> Found:
     return Found("digits", blocks=(block("digits", pixels, data.target, None),))
 
 
+OPENML = "openml:"
+FETCHED = (
+    "download it yourself and keep it as a file, of square gray images for example so: "
+    "python -c \"import numpy, sklearn.datasets; s = sklearn.datasets.fetch_openml('NAME', as_frame=False); "
+    "n = round(s.data.shape[1] ** 0.5); numpy.savez('NAME.npz', x=s.data.reshape(-1, n, n), y=s.target.astype(str))\", "
+    "then name NAME.npz"
+)
 NAMED: dict[str, Callable[[], Found]] = {"digits": digits}
 
 
 def recognises(source: Any) -> bool:
-    """Whether source is one of NAMED."""
-    return isinstance(source, str) and source in NAMED
+    """Whether source is one of NAMED, or the name of a set that would have to be downloaded."""
+    return isinstance(source, str) and (source in NAMED or source.startswith(OPENML))
 
 
 def find(source: Any) -> Found:
-    """The named set, out of the package that ships it."""
+    """The named set, out of the package that ships it; UnusableInput for one that would have to be downloaded."""
+    if source.startswith(OPENML):
+        name = re.sub(r"[^\w.-]", "", source.removeprefix(OPENML)) or "mnist_784"
+        fix = FETCHED.replace("NAME", name)
+        raise UnusableInput(source, "is on the internet, and convwise downloads nothing", "images on this machine", fix)
     return NAMED[source]()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import kinds, limits
+from convwise.images.sources.columns import encoded, opened, reading
 from convwise.images.sources.folder import name_of
-from convwise.images.sources.found import PART_NAMES, Found, Item, PartName, counted, label_of, shown
-from convwise.images.sources.labels import LABEL_COLUMNS, MISSING
+from convwise.images.sources.found import AS_USUAL, PART_NAMES, Found, Item, PartName, Reading, counted, label_of, shown
+from convwise.images.sources.labels import GROUP_COLUMNS, LABEL_COLUMNS, MISSING, PATH_COLUMNS, column_in
+from convwise.images.sources.layout import BY_CSV
 
 SUFFIXES = (".parquet", ".arrow")
-NAMING = "Parquet or Arrow files with a column of encoded pictures and one of labels, as Hugging Face writes them"
 COLUMNS = "a column of encoded pictures ('image') and one of labels ('label')"
 PICTURE_COLUMNS = ("image", "img", "picture", "pixel_values", "jpg", "png")
 LABELS = (*LABEL_COLUMNS, "fine_label", "coarse_label")  # the surest name first
@@ -29,18 +31,22 @@ def recognises(source: Any) -> bool:
     return isinstance(source, (str, Path)) and bool(_files(Path(source)))
 
 
-def find(source: Any) -> Found:
+def find(source: Any, how: Reading = AS_USUAL) -> Found:
     """The pictures of all files, still encoded. UnusableInput where they cannot be read, or hold none or no labels."""
-    return _found(Path(source), labelled=True)
+    if how.classes_from.partition(":")[0] not in ("folder", "csv"):
+        what, expected = f"is {how.classes_from!r}", f"{BY_CSV.split()[1]}:FILE:COLUMN for the pictures of a table"
+        raise UnusableInput("--classes-from", what, expected)
+    return _found(Path(source), how)
 
 
-def pictures(source: Any) -> Found:
+def pictures(source: Any, how: Reading = AS_USUAL) -> Found:
     """The pictures of all files, with or without labels beside them."""
-    return _found(Path(source), labelled=False)
+    return _found(Path(source), replace(how, labelled=False))
 
 
-def _found(root: Path, labelled: bool) -> Found:
-    where = name_of(root)
+def _found(root: Path, how: Reading) -> Found:
+    where, labelled = name_of(root), how.labelled
+    number = grouped = ""
     items: list[Item] = []
     roles: dict[PartName, str] = {}
     total = missing = 0
@@ -48,7 +54,7 @@ def _found(root: Path, labelled: bool) -> Found:
         part = _part(file, root)
         if part:
             roles.setdefault(part, shown(file.parent.name if file.parent != root else file.name))
-        for number, row in enumerate(_rows(file, labelled)):
+        for place, row in enumerate(_rows(file, how)):
             total += len(row.encoded)
             if total > limits.UNPACKED or len(items) >= limits.FILES:
                 what, expected = "holds too many pictures", f"{limits.FILES:,} pictures, {limits.size(limits.UNPACKED)}"
@@ -56,22 +62,33 @@ def _found(root: Path, labelled: bool) -> Found:
             if labelled and not row.label:
                 missing += 1
                 continue
-            name = row.name or f"{file.name}/{number}"
-            items.append(Item(part, label_of(row.label), shown(name), partial(BytesIO, row.encoded)))
+            name = row.name or f"{file.name}/{place}"
+            number, grouped = row.columns.label, row.columns.group
+            items.append(Item(part, label_of(row.label), shown(name), partial(BytesIO, row.encoded), group=row.group))
     if not items:
         raise UnusableInput(where, "holds no picture with a label" if labelled else "holds no picture", COLUMNS)
     what = f"{counted(missing, 'picture')} without a label left out"
     problems = (Problem(where, what, "a label for each", severity="warning", count=missing),) if missing else ()
-    return Found(where, items=tuple(items), problems=problems, roles=roles)
+    return Found(
+        where, items=tuple(items), problems=problems, roles=roles, number=shown(number), grouped=shown(grouped)
+    )
 
 
 def _files(root: Path) -> list[Path]:
     """The files of the set; none where pictures lie beside them: then they are a table of those."""
     if root.is_file():
-        return [root] if root.suffix.lower() in SUFFIXES else []
+        return [root] if root.suffix.lower() in SUFFIXES and not _names_pictures(root) else []
     found = [path for level in ("*", "*/*") for suffix in SUFFIXES for path in sorted(root.glob(f"{level}{suffix}"))]
     inside = (path for level in ("*", "*/*") for path in root.glob(f"{level}.*"))
     return [] if not found or any(path.suffix.lower() in kinds.READ for path in inside) else found
+
+
+def _names_pictures(file: Path) -> bool:
+    """Whether it holds no pictures itself, but paths of some: then it is a table as a CSV is."""
+    with suppress(UnusableInput), reading(name_of(file)):
+        kinds_of = {field.name: field.type for field in opened(file, name_of(file))[0]}
+        return not any(map(encoded, kinds_of.values())) and bool(_first(kinds_of, PATH_COLUMNS))
+    return False
 
 
 def _part(file: Path, root: Path) -> PartName | None:
@@ -83,69 +100,64 @@ def _part(file: Path, root: Path) -> PartName | None:
 
 
 @dataclass(frozen=True)
+class _Columns:
+    """The names of the columns; '' where there is none, or none is wanted."""
+
+    picture: str
+    label: str
+    group: str
+
+
+@dataclass(frozen=True)
 class _Row:
     encoded: bytes
     label: str
     name: str
+    group: str
+    columns: _Columns
 
 
-def _rows(file: Path, labelled: bool) -> Iterator[_Row]:
+def _rows(file: Path, how: Reading) -> Iterator[_Row]:
     where = name_of(file)
-    try:
-        import pyarrow as arrow
-    except ImportError as error:
-        what, fix = "needs pyarrow, which is not installed", "pip install pyarrow"
-        raise UnusableInput(where, what, "pyarrow, which reads Parquet and Arrow files", fix) from error
-    try:
-        schema, batches = _opened(file, where)
-        picture, label = _columns(where, schema, labelled)
-        names = _class_names(schema.metadata or {}, label)
+    with reading(where):
+        schema, batches = opened(file, where)
+        columns = _columns(where, schema, how)
+        names = _class_names(schema.metadata or {}, columns.label)
         for batch in batches:
-            cells = batch.column(picture).to_pylist()
-            labels = batch.column(label).to_pylist() if label else [None] * len(cells)
-            for cell, value in zip(cells, labels, strict=True):
-                encoded = cell.get("bytes") if isinstance(cell, Mapping) else cell
+            cells = batch.column(columns.picture).to_pylist()
+            labels, groups = (
+                batch.column(name).to_pylist() if name else [None] * len(cells)
+                for name in (columns.label, columns.group)
+            )
+            for cell, label, group in zip(cells, labels, groups, strict=True):
+                data = cell.get("bytes") if isinstance(cell, Mapping) else cell
                 name = str(cell.get("path") or "") if isinstance(cell, Mapping) else ""
-                if encoded is not None:
-                    yield _Row(bytes(encoded), _label(value, names), name)
-    except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
-        if isinstance(error, UnusableInput):
-            raise
-        what = f"cannot be read ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
-        raise UnusableInput(where, what, NAMING, "download it again") from error
+                if data is not None:
+                    yield _Row(bytes(data), _label(label, names), name, _label(group, []), columns)
 
 
-def _opened(file: Path, where: str) -> tuple[Any, Iterable[Any]]:
-    """(schema, batches of rows); UnusableInput where a file says that it unpacks to far too much."""
-    from pyarrow import ipc, parquet
-
-    if file.suffix.lower() == ".arrow":
-        stream = ipc.open_stream(file)
-        return stream.schema, stream
-    opened = parquet.ParquetFile(file)
-    told = sum(opened.metadata.row_group(k).total_byte_size for k in range(opened.metadata.num_row_groups))
-    if told > limits.unpacked(file.stat().st_size):
-        what, expected = f"unpacks to {limits.size(told)}", limits.size(limits.unpacked(file.stat().st_size))
-        raise UnusableInput(where, what, f"at most {expected}")
-    return opened.schema_arrow, opened.iter_batches(batch_size=256)
-
-
-def _columns(where: str, schema: Any, labelled: bool) -> tuple[str, str]:
-    """The column of pictures, and that of labels ('' where none is wanted and none is there)."""
+def _columns(where: str, schema: Any, how: Reading) -> _Columns:
+    """The column of pictures, that of labels, and that of groups."""
     from pyarrow import types
 
     there = {field.name: field.type for field in schema}
-
-    def encoded(kind: Any) -> bool:
-        inside = {kind.field(k).name for k in range(kind.num_fields)} if types.is_struct(kind) else set()
-        return "bytes" in inside or types.is_binary(kind) or types.is_large_binary(kind)
-
     held = [name for name, kind in there.items() if encoded(kind)]
+    rest = [name for name in there if name not in held]
     picture = _first(held, PICTURE_COLUMNS) or (held[0] if len(held) == 1 else "")
-    label = _first([name for name in there if name not in held], LABELS)
-    if not picture or (labelled and not label):
+    label, group = _first(rest, LABELS), _first(rest, GROUP_COLUMNS)
+    if asked := column_in(how.classes_from):
+        label = _first(rest, [asked.lower()])
+        group = group if group != label else ""
+    elif how.target == "number":
+        numeric = [name for name in rest if types.is_floating(there[name]) or types.is_integer(there[name])]
+        numeric = [name for name in numeric if name != group]
+        label = _first(numeric, LABELS) or (numeric[0] if len(numeric) == 1 else "")
+        if len(numeric) > 1 and not label:
+            what = f"has {len(numeric)} columns of numbers: {', '.join(map(shown, numeric))}"
+            raise UnusableInput(where, what, "one to be learnt", f"name it: {BY_CSV}:{where}:{shown(numeric[0])}")
+    if not picture or (how.labelled and not label):
         raise UnusableInput(where, f"has the columns {', '.join(map(shown, there)) or 'none'}", COLUMNS, "rename them")
-    return picture, label
+    return _Columns(picture, label, group)
 
 
 def _first(names: Iterable[str], wanted: Iterable[str]) -> str:

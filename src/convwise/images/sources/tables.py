@@ -1,4 +1,4 @@
-"""A CSV that names images and their classes, beside the images or above their folder."""
+"""A CSV or Parquet table that names images and their classes, beside the images or above their folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convwise.images.sources.labels import TABLES, column_in
 
 
 def recognises(source: Any) -> bool:
-    """Whether source is the path of a .csv or .tsv file."""
+    """Whether source is the path of a table."""
     return isinstance(source, (str, Path)) and Path(source).is_file() and Path(source).suffix.lower() in TABLES
 
 

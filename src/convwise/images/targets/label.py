@@ -82,7 +82,7 @@ def learnt(all_: Stack, found: Found) -> Learnt:
     """The classes of the train part, and the code of each image: -1 where train lacks its class."""
     classes = tuple(sorted(np.unique(all_.labels[all_.parts == TRAIN]).tolist(), key=_order))
     codes = _codes(all_.labels, classes)
-    return Learnt(codes, codes, codes >= 0, classes, "")
+    return Learnt(codes, codes, codes >= 0, classes, "", found.grouped)
 
 
 def strata(labels: NDArray[Any]) -> Labels:

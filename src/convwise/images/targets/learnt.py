@@ -18,7 +18,7 @@ class Learnt:
     """labels: what a Part keeps of each image, (n,); codes: int64 (n,), the same where two images have the same label;
 
     known: whether an image has a label that can be learnt; classes: the names of the labels, none where they are
-    numbers; number: what these are called.
+    numbers; number: what these are called; grouped: what the groups of the images are called, '' where there are none.
     """
 
     labels: NDArray[Any]
@@ -26,3 +26,4 @@ class Learnt:
     known: NDArray[np.bool_]
     classes: tuple[str, ...]
     number: str
+    grouped: str = ""

@@ -58,7 +58,7 @@ def learnt(stack: Stack, found: Found) -> Learnt:
     """The number of each image."""
     values = _numbers(found.name, stack.labels)
     codes = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    return Learnt(values, codes, np.ones(len(values), bool), (), found.number or USUAL)
+    return Learnt(values, codes, np.ones(len(values), bool), (), found.number or USUAL, found.grouped)
 
 
 def strata(labels: NDArray[Any]) -> Ints:
