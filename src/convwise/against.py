@@ -44,7 +44,11 @@ def _rival(model: Any, images: Images, advice: Advice) -> Rival:
     classes, space, known = len(images.classes), advice.space, KNOWN.get(str(model))
     name = str(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
     where = f"{FLAG} {name}"
-    net = known.net(images.base_shape, classes) if known else _own(model, advice.net.input_shape, where)
+    net = (
+        known.net(images.base_shape, classes)
+        if known
+        else _own(model, (*advice.sample.input_size, space.channels), where)
+    )
     net, notes = _channels(net, space.channels, where)
     try:
         made = fitted(net, classes, space.mean, space.variance)

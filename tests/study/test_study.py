@@ -16,16 +16,20 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import torch
+from PIL import Image
 
 import convwise
 from convwise.advice.advising import advise
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
+from convwise.core.layers import AveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
 from convwise.core.records import Engine
 from convwise.evidence.experiment import Memory
+from convwise.formats import torch as torch_format
 from convwise.images import sampling
 from convwise.images.loading import read
 from convwise.interrupts import REPEATED_SECONDS
@@ -100,6 +104,28 @@ def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, ser
     assert len(part.scored) == 12
     assert everything.images.facts["read"] == 90
     assert not any("The study has seen" in note for note in everything.verdict.notes)
+
+
+def test_how_many_answers_stay_when_pictures_are_resized_by_nearest_pixel_is_counted(
+    tmp_path, a_study, serial, written
+):
+    """Oracle: the files of the sealed images, resized by Pillow, answered by the network in PyTorch."""
+    serial.score = lambda sample: 0.9
+    source = write_folder(tmp_path / "images", ("a", "b", "c"), 20, (90, 100), "L")
+    a_study(source, tmp_path / "out", trials=1).run()
+    (material,) = written
+    net = material.chosen.trial.net
+    assert isinstance(net.layers[0], AveragePooling2D)
+    assert net.layers[0].pool_size == (2, 2)
+    height, width, _ = net.input_shape
+    small = [
+        Image.open(source / name).resize((width, height), Image.Resampling.NEAREST) for name in material.scored.names
+    ]
+    model = torch_format.build(net)
+    torch_format.load(model, net, material.weights)
+    with torch.no_grad():
+        told = model.eval()(torch.from_numpy(np.stack(small)).float()[:, None]).argmax(1).numpy()
+    assert material.otherwise == {"n": len(small), "same": int((told == material.answers.argmax(1)).sum())}
 
 
 # --- the whole, once -----------------------------------------------------------------------------

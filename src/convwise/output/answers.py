@@ -123,6 +123,11 @@ KNOWN: Mapping[str, tuple[str, str]] = {
     ),
     "kernel larger than its map": ("stage.count", "one stage fewer would mend it; that was not tested here"),
     "border lost": ("", "each window lies whole inside its map; padding the pools instead was not tested"),
+    "width explodes": (
+        "stage.filters",
+        "a whitening stem has one filter for each direction and sign of its patches, and no more; the network of "
+        "airbench94 (Jordan 2024), whose recipe this is, goes from 24 filters to 64 in the same place",
+    ),
 }
 UNKNOWN = "not tested; `convwise measure` can tell what a change is worth"
 
