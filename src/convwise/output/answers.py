@@ -111,7 +111,9 @@ def _tried(effect: Effect) -> str:
     """'5 instead of 3: -0.3 points (-1.7 to +1.0) after 12 s of training, no difference'"""
     change = f"{plain(effect.after)} instead of {plain(effect.before)}"
     change += f" ({effect.parameter})" if effect.parameter.startswith("stem.kernel") else ""
-    return f"{change}: {gain(effect)} ({span(effect)}) {horizon(effect)}, {effect.verdict}"
+    early = effect.verdict == "not resolved" and effect.expected_low is not None and effect.low * effect.high > 0
+    verdict = "too early to tell what it is worth at the end" if early else effect.verdict
+    return f"{change}: {gain(effect)} ({span(effect)}) {horizon(effect)}, {verdict}"
 
 
 # What `check` may say of a net that the Space grows: rule -> (the parameter that would mend it, what others say).
