@@ -24,6 +24,7 @@ from convwise.training.host import Host
 QUESTION = 5  # parameters that people ask about: kernel size, filters, strides, padding, activation
 WAVES = race.FLIP_SEGMENTS + QUESTION  # of the race, at most: for mirroring, and for the question
 LEAST_SECONDS = 3.0  # of a part of the race
+ONLY_SHARE = 0.1  # of the budget at most: a wave that is the only one, so that it can be asked about mirrored images
 MINIMUM_TRIAL_SECONDS = 1.5
 MINIMUM_FINAL_SECONDS = 2.0
 TEAM_GAIN = 0.9  # of a further worker, where several train one net
@@ -78,13 +79,15 @@ class Plan:
         """(waves of the race, seconds of training in each).
 
         At least one, which is the first answer: its training goes on to the end. Where the budget is too short
-        for more, one network is trained well, and nothing else is tested.
+        for more, one network is trained well, and nothing else is tested but what it says of mirrored images.
         """
         left = self.clock.until(self.race_until)
         waves = min(int(left / self.least_seconds), WAVES)
-        if waves <= race.FLIP_SEGMENTS or not self.evidence:  # nothing could, or shall, be compared
-            waves, left = 1, min(left, self.clock.until(ANSWER_SHARE))
-        return waves, max(left / waves - self.overhead_seconds, MINIMUM_TRIAL_SECONDS)
+        if waves > race.FLIP_SEGMENTS and self.evidence:
+            return waves, max(left / waves - self.overhead_seconds, MINIMUM_TRIAL_SECONDS)
+        told = min(1.2 * race.LEAST_IMAGES * self.image_seconds, ONLY_SHARE * self.clock.budget)
+        first = min(left, self.clock.until(ANSWER_SHARE)) - self.overhead_seconds
+        return 1, max(first, told, MINIMUM_TRIAL_SECONDS)
 
     # What the stages of a search ask: see search/stages.py.
 

@@ -94,6 +94,12 @@ def test_a_leader_that_is_mirrored_is_called_so():
     assert "mirrored" in verdict.reasons[0].because
 
 
+def test_a_leader_that_will_be_mirrored_is_called_so():
+    (alone,) = leader(1, mirrored=answers(0.9, 100) * 2)
+    assert "mirrored" in judge(GIVEN, [alone]).reasons[0].because
+    assert "mirrored" not in judge(GIVEN, leader(1)).reasons[0].because
+
+
 def test_where_the_advised_net_failed_another_is_chosen_and_that_is_said():
     broken = [failed(sample, GIVEN.net) for sample in (GIVEN.sample, TWIN)]
     verdict = judge(GIVEN, [*broken, answered(edited(padding="valid"), GOOD)])

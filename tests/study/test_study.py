@@ -86,6 +86,21 @@ def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, a_stud
     assert "needed here" in written[0].verdict.notes[0] or "check the labels" in written[0].verdict.notes[0]
 
 
+def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(tmp_path, a_study, written):
+    """Upright and lying bars, mirrored, are what they were; slanted ones become the others."""
+    upright, labels = striped(2, 60, 12, seed=1)
+    rng, rows = np.random.default_rng(0), np.arange(12)
+    slanted = np.stack([((rows[:, None] + rows + rng.integers(4)) % 4 < 2) * rng.integers(90, 250) for _ in labels])
+    slanted = (slanted + rng.integers(0, 6, slanted.shape))[..., None].astype(np.uint8)
+    slanted[labels == 1] = slanted[labels == 1][:, :, ::-1]
+    for name, pixels in (("upright", upright), ("slanted", slanted)):
+        a_study((pixels, labels), tmp_path / name, trials=1).run()
+    safe, unsafe = ((found.final, found.verdict.reasons[0].because) for found in written)
+    assert (safe[0].trial.recipe.flip, unsafe[0].trial.recipe.flip) == (True, False)
+    assert ("mirrored" in safe[1], "mirrored" in unsafe[1]) == (True, False)
+    assert all(each.trial.resumes.startswith("race-") for each, _ in (safe, unsafe))
+
+
 def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, serial, written, monkeypatch):
     """Of 90 files that take a second each, a tenth of ten minutes reads 60; counted trials read all."""
     for name, number in {"FILE_SECONDS": 1.0, "PIXEL_SECONDS": 0.0, "FEW": 1}.items():

@@ -331,6 +331,16 @@ def test_answers_to_mirrored_images_are_kept_where_none_were_trained_on(folder):
     assert train.train(trial(recipe=replace(RECIPE, flip=True), epochs=1), folder, FP32)[0].mirrored == ""
 
 
+def test_many_images_to_validate_on_do_not_keep_it_from_being_asked(tmp_path, monkeypatch):
+    """Found on 60,000 images: no part of a training is twice as long as their validation part, and none was asked."""
+    monkeypatch.setattr(train, "MIRRORED_IMAGES", 50)
+    for name, per_class, seed in (("train", 96, 1), ("valid", 200, 2)):
+        pixels, labels = striped(2, per_class, SIZE, seed=seed)
+        batches.store(tmp_path, f"{SIZE}x{SIZE}", name, SimpleNamespace(pixels=pixels, labels=labels))
+    found, _ = train.train(trial(epochs=1), tmp_path, FP32)  # 192 images, where 400 are validated on
+    assert [len(view) for view in found.views] == [50, 50]
+
+
 # --- augmentation, against loops -----------------------------------------------------------------
 
 

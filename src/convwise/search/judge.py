@@ -35,13 +35,14 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     better = race.adopted([effect for effect, theirs in edited.items() if theirs])
     chosen = edited[better][-1] if better else ours[-1]
     source = "ours: docs/findings.md, 'judging early turns effects round'"
-    because = _because(advice, chosen, effects, better)
+    because = _because(advice, raced, chosen, effects, better)
     reason = Reason("net", chosen.trial.net.id, because, "trials", source)
     first = [r for r in raced if r.trial.span[0] == 0]  # equally long, whatever came after
     return Verdict(chosen, effects, front(first, "macs"), (reason,), standard_error(chosen))
 
 
-def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: Effect | None) -> str:
+def _because(advice: Advice, raced: Sequence[Result], chosen: Result, effects: Sequence[Effect],
+             better: Effect | None) -> str:  # fmt: skip
     if better:
         horizon = f"after {better.seconds:.0f} s" if better.seconds else "after as many epochs"
         change = f"{better.parameter} {better.after} instead of {better.before}"
@@ -49,12 +50,12 @@ def _because(advice: Advice, chosen: Result, effects: Sequence[Effect], better: 
         ahead += ": the advised one hardly learns"
         return f"the advised network with {change}, which was {ahead}"
     changed = {name: value for name, value in chosen.trial.sample.items() if value != advice.sample.get(name)}
-    net = "the advised network"
-    if [*changed] == [race.FLIP]:
-        net += ", trained on mirrored images as well"
-    elif changed:
+    if changed.keys() - {race.FLIP}:
         what = ", ".join(f"{name} {value}" for name, value in changed.items())
         return f"the advised network could not be used; this one, with {what}, was trained the longest"
+    net = "the advised network"
+    if race.onwards(advice, raced, chosen).training_flip:
+        net += ", trained on mirrored images as well"
     if not effects:
         return f"{net}; no other was trained beside it, so nothing was tested: a larger budget makes room for that"
     return f"{net}; none of the {len(effects)} changes tried beside it was a surer choice"

@@ -138,7 +138,7 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
         outcomes, weighed = asked.outcomes(model, held_out)
         score = asked.score(outcomes, weighed)
     line.tell(Live(trial.id, 1.0, run.images / len(examples), None, run.images / seconds))
-    cheap = run.images >= 2 * len(outcomes) and not run.cut  # not where it costs most
+    cheap = run.images >= 2 * min(len(outcomes), MIRRORED_IMAGES) and not run.cut  # not where it costs most
     mirrored = asked.mirrored(model, held_out) if held_out and cheap and not trial.recipe.flip else np.zeros(0)
     run.history.append(Point(seconds, run.images, run.mean_loss(), score))
     result = Result(
