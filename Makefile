@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DOCS := .venv-docs
 PIP := $(BIN)/pip install --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest -q -n auto
+# Each file in one process, so that what its tests share is made once; with more processes they would need much memory.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: help setup setup-test demo docs lint test test-slow test-all
 .DEFAULT_GOAL := help
@@ -19,6 +20,8 @@ setup: $(VENV)/ready  ## make .venv with what running needs, pinned
 setup-test: $(VENV)/ready-test  ## add what linting and testing need, pinned
 
 $(VENV)/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11)" 2> /dev/null \
+	  || { echo "$(PYTHON) is no Python 3.11 or newer; this names one: make PYTHON=python3.12 setup"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --no-build-isolation -e .

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,14 @@ def started(*words: object, **how: Any) -> subprocess.Popen[str]:
 def _hears_interrupts() -> None:
     """As from a terminal: a shell lets what it starts in the background ignore SIGINT, perhaps this run as well."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended: nobody may be there to be told that it has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def events(stderr: str) -> list[dict[str, Any]]:

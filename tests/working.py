@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def half(pipe: Any, text: bytes) -> None:
 
 
 def work(trial: Trial, line: Any = None) -> Result:
-    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-0.5', 'tell'."""
+    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-1', 'wait-', 'tell'."""
     what, _, rest = trial.id.partition("-")
     if what == "mean":  # 'mean-kill-1': the member of rank 1 does so instead
         how, _, rank = rest.rpartition("-")
@@ -42,6 +43,9 @@ def work(trial: Trial, line: Any = None) -> Result:
         time.sleep(600)
     if what == "sleep":
         time.sleep(float(rest))
+    if what == "wait":
+        while not Path(rest).exists():
+            time.sleep(0.02)
     if what == "tell":  # until it is asked to end
         while not line.ending:
             line.tell(Live(trial.id, 0.5, 1.0, None, 1.0))

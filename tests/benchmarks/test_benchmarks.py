@@ -21,7 +21,7 @@ from convwise.core.configuration import MEANING
 from convwise.core.space import Choice, Space
 from convwise.formats.torch.lift import lift
 from convwise.images.loading import read
-from convwise.training.machine import ThisMachine
+from convwise.training.machine import ThisMachine, slowness
 from imagesets import striped
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def one_thread():
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_a_rival_learns_in_a_moment_and_opens_the_sealed_part_once(name, one_thread):
-    job = Job("digits", 0, time.monotonic() + 2.0, options=RIVALS[name].options)
+    job = Job("digits", 0, time.monotonic() + 2.0 * slowness(), options=RIVALS[name].options)
     answer = RIVALS[name].run(job)
     assert job.images.test.opened == 0
     scored, facts = answer.score(job), answer.facts()

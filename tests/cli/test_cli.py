@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +17,6 @@ from imagesets import write_folder
 from studies import command, events, own, started
 
 COMMANDS = [info.name or info.callback.__name__ for info in cli.app.registered_commands]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """`convwise WORDS` in this process and an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):  # main() shall not set them for other tests
-        monkeypatch.setenv(name, os.environ.get(name, "1"))
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["convwise", *map(str, words)])
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +355,7 @@ def test_a_stopped_study_writes_its_best(tmp_path, how):
     process = started(*words)
     wait_for(process, "race", 1)
     process.send_signal(how)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     choice = json.loads(out)
     assert choice["provenance"]["interrupted"]
@@ -419,12 +394,12 @@ def test_a_killed_study_is_continued_and_says_so(tmp_path):
     assert json.loads(whole.stdout)["test"] == json.loads(ended.stdout)["test"]
 
 
-def test_check_of_a_choice_tells_what_choose_answered(chosen, tmp_path):
+def test_check_of_a_choice_tells_what_choose_answered(chosen, run, tmp_path):
     shutil.copytree(chosen.folder, tmp_path / "copy")
-    first = json.loads(command("check", tmp_path / "copy", "--json").stdout)["problems"][0]
+    first = json.loads(run("check", tmp_path / "copy", "--json")[1])["problems"][0]
     record = json.loads((tmp_path / "copy" / "choice.json").read_text())
     record["check"] = [{"where": first["where"], "what": first["what"], "answer": "it was tested"}]
     (tmp_path / "copy" / "choice.json").write_text(json.dumps(record))
-    told = json.loads(command("check", tmp_path / "copy", "--json").stdout)["problems"]
+    told = json.loads(run("check", tmp_path / "copy", "--json")[1])["problems"]
     assert [row.get("answer") for row in told] == ["it was tested", *[None] * (len(told) - 1)]
-    assert "`choose` kept it all the same: it was tested" in command("check", tmp_path / "copy").stdout
+    assert "`choose` kept it all the same: it was tested" in run("check", tmp_path / "copy")[1]

@@ -147,11 +147,10 @@ def test_no_cell_is_a_formula():
     assert [row[:2] for row in written[2:]] == [["'-2.png", "'+a"], ["'\t=1", "'+a"], ["a=b.png", "'+a"]]
 
 
-@pytest.mark.parametrize("locale", ["C", "POSIX"])
-def test_csv_is_utf8_whatever_the_locale(chosen, tmp_path, locale, monkeypatch):
+def test_csv_is_utf8_whatever_the_locale(chosen, tmp_path, monkeypatch):
     (tmp_path / "\u732b").mkdir()
     shutil.copy(next(chosen.images.rglob("*.png")), tmp_path / "\u732b" / "1.png")
-    for name, value in (("LC_ALL", locale), ("PYTHONCOERCECLOCALE", "0"), ("PYTHONUTF8", "0")):
+    for name, value in (("LC_ALL", "C"), ("PYTHONCOERCECLOCALE", "0"), ("PYTHONUTF8", "0")):
         monkeypatch.setenv(name, value)
     done = subprocess.run(
         [sys.executable, "-m", "convwise", "predict", chosen.folder, tmp_path, "--csv", tmp_path / "a.csv"],
@@ -161,7 +160,7 @@ def test_csv_is_utf8_whatever_the_locale(chosen, tmp_path, locale, monkeypatch):
     assert "\u732b/1.png" in (tmp_path / "a.csv").read_text(encoding="utf-8")
 
 
-def test_what_is_no_image_at_all(chosen, tmp_path):
+def test_what_is_no_image_at_all(chosen, run, tmp_path):
     """Exit 2 where nothing could be labelled, and the path once."""
     good = next(chosen.images.rglob("*.png"))
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:90])
@@ -173,9 +172,9 @@ def test_what_is_no_image_at_all(chosen, tmp_path):
     (tmp_path / "set").mkdir()
     for index in range(70):
         (tmp_path / "set" / f"{index:02d}.png").write_bytes(b"")
-    ended = command("predict", chosen.folder, tmp_path / "set")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "00.png: cannot be read (empty file), and none of 69 more" in ended.stderr
+    code, out, err = run("predict", chosen.folder, tmp_path / "set")
+    assert (code, out) == (2, "")
+    assert "00.png: cannot be read (empty file), and none of 69 more" in err
 
 
 def test_arrays_are_labelled_as_their_files(chosen, rows):
@@ -248,7 +247,7 @@ def test_no_choice_no_images(chosen, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["label", "path", "error"])
-def test_a_class_may_be_called_like_a_column(chosen, tmp_path, name):
+def test_a_class_may_be_called_like_a_column(chosen, run, tmp_path, name):
     folder = tmp_path / "chosen"
     shutil.copytree(chosen.folder, folder)
     choice = json.loads((folder / "choice.json").read_text())
@@ -259,8 +258,7 @@ def test_a_class_may_be_called_like_a_column(chosen, tmp_path, name):
     assert row["path"] == str(image)
     assert row["label"] in choice["data"]["classes"]
     assert "error" not in row
-    ended = command("predict", folder, image)
-    (written,) = csv.DictReader(io.StringIO(ended.stdout))
+    (written,) = csv.DictReader(io.StringIO(run("predict", folder, image)[1]))
     assert written["path"] == str(image)
     assert written["label"] == row["label"]
     assert float(written[name if name == "error" else f"{name} (class)"]) == row["probabilities"][name]

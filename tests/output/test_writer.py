@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ExportMismatch
 from convwise.formats import torch as torch_format
 from convwise.output.writer import Writer
-from studies import ENVIRONMENT
+from studies import ENVIRONMENT, lives
 
 NET = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3), GlobalAveragePooling2D(), Dense(2, activation="softmax")))
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
@@ -61,14 +60,6 @@ def test_it_ends_with_the_study():
         pid = int(study.stdout.readline())
         study.kill()
     until = time.monotonic() + 30
-    while _lives(pid) and time.monotonic() < until:
+    while lives(pid) and time.monotonic() < until:
         time.sleep(0.05)
-    assert not _lives(pid)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert not lives(pid)

@@ -381,5 +381,6 @@ def test_an_interrupt_before_there_is_anything_goes_on(made, folder):
 def test_digits_chosen_then_measured(tmp_path):
     folder = verbs.choose("digits", out=tmp_path / "digits", trials=2, workers=1).folder
     found = measure(folder, parameter={"stage.filters": 4, "stem.kernel_size": 1}, budget=60)
-    assert len(found.effects) == 2
+    left_out = sum("not enough time for the last 1" in note for note in found.notes)  # on a slow machine
+    assert (len(found.effects), left_out) in {(2, 0), (1, 1)}
     assert {row.get("by") for row in deliver.read_choice(folder)["effects"]} >= {"measure"}

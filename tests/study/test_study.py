@@ -49,8 +49,15 @@ LIMITED = "accuracy where macs<100k"
 
 @pytest.fixture
 def serial() -> Serial:
-    """Trials in this process: its fields say how they go."""
-    return Serial()
+    """Trials in this process: its fields say how they go. They are made up, unless a test asks for `trained`."""
+    return Serial(score=lambda sample: 0.9)
+
+
+@pytest.fixture
+def trained(serial) -> Serial:
+    """The same, and they train."""
+    serial.score = None
+    return serial
 
 
 @pytest.fixture
@@ -74,7 +81,7 @@ def stripes(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images") / "stripes", ("a", "b", "c"), 30, 12, "L")
 
 
-def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, a_study, written):
+def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, trained, a_study, written):
     """Noise without a meaning: nothing can be learnt of it."""
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (90, 12, 12, 1), dtype=np.uint8), rng.permutation(np.arange(90) % 3)
@@ -84,7 +91,7 @@ def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, a_stud
     assert "needed here" in written[0].verdict.notes[0] or "check the labels" in written[0].verdict.notes[0]
 
 
-def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(tmp_path, a_study, written):
+def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(tmp_path, trained, a_study, written):
     """Upright and lying bars, mirrored, are what they were; slanted ones become the others."""
     upright, labels = striped(2, 60, 12, seed=1)
     rng, rows = np.random.default_rng(0), np.arange(12)
@@ -103,7 +110,6 @@ def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, ser
     """Of 90 files that take a second each, a tenth of ten minutes reads 60; counted trials read all."""
     for name, number in {"FILE_SECONDS": 1.0, "PIXEL_SECONDS": 0.0, "FEW": 1}.items():
         monkeypatch.setattr(sampling, name, number)
-    serial.score = lambda sample: 0.9
     told: list[str] = []
     by_clock = a_study(stripes, tmp_path / "clock", trials=None, budget=600.0)
     replace(by_clock, lab=replace(by_clock.lab, watcher=lambda told_now: told.append(told_now.note))).run()
@@ -257,7 +263,7 @@ def test_where_nothing_is_sealed_the_estimate_is_called_validation(stripes, tmp_
     assert estimate["n"] == len(written[0].images.valid)
 
 
-def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_path, a_study, written):
+def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_path, trained, a_study, written):
     """Nothing is sealed, so the final training holds the validation part back, and the number told is its own."""
     a_study(stripes, tmp_path / "out", test="none").run()
     (material,) = written
@@ -271,7 +277,7 @@ def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_p
     assert final.history[-1].images <= 16 * len(material.images.train)  # none of the validation images was learnt from
 
 
-def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path, a_study, written):
+def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path, trained, a_study, written):
     a_study(stripes, tmp_path / "out").run()
     final, images = written[0].final, written[0].images
     assert (final.trial.part, final.score) == ("all", None)
@@ -284,7 +290,7 @@ def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path
 # --- the same again ------------------------------------------------------------------------------
 
 
-def test_counted_studies_repeat_themselves(stripes, tmp_path, a_study, written):
+def test_counted_studies_repeat_themselves(stripes, tmp_path, trained, a_study, written):
     for name in ("one", "two"):
         a_study(stripes, tmp_path / name).run()
     one, two = written
@@ -343,7 +349,7 @@ def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_p
     assert {name: told[name] for name in choice["sample"]} == choice["sample"]
 
 
-def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes, tmp_path, a_study, written):
+def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes, tmp_path, trained, a_study, written):
     a_study(stripes, tmp_path / "out", 6).run()
     (material,) = written
     known, trial, spans = {r.trial.id: r.trial for r in material.results}, material.final.trial, []
@@ -405,8 +411,8 @@ def test_where_all_fail_the_reason_is_told(stripes, tmp_path, a_study, serial, w
     assert not written
 
 
-def test_where_the_final_training_fails_the_search_answers(stripes, tmp_path, a_study, serial, written):
-    serial.fails = ("final",)
+def test_where_the_final_training_fails_the_search_answers(stripes, tmp_path, a_study, trained, written):
+    trained.fails = ("final",)
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
     assert material.final is None
@@ -433,8 +439,8 @@ def test_an_interrupted_study_gives_the_best_so_far(stripes, tmp_path, a_study, 
     assert serial.closed
 
 
-def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, tmp_path, a_study, serial, written):
-    serial.stops, serial.cuts = (0, KeyboardInterrupt()), True
+def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, tmp_path, a_study, trained, written):
+    trained.stops, trained.cuts = (0, KeyboardInterrupt()), True
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
     assert material.chosen.trial.sample == material.advice.sample
@@ -449,16 +455,16 @@ def test_interrupted_before_anything_was_trained_there_is_no_answer(stripes, tmp
     assert not written
 
 
-def test_an_interrupted_final_training_is_the_answer_and_goes_on(stripes, tmp_path, a_study, serial, written):
+def test_an_interrupted_final_training_is_the_answer_and_goes_on(stripes, tmp_path, a_study, trained, written):
     """Its weights are handed over; the same command again resumes it, under another name."""
-    serial.stops, serial.cuts = (4, KeyboardInterrupt()), True
+    trained.stops, trained.cuts = (4, KeyboardInterrupt()), True
     a_study(stripes, tmp_path / "out").run()
-    serial.stops = None
+    trained.stops = None
     a_study(stripes, tmp_path / "out").run()
     cut, whole = written
     assert (cut.chosen.trial.id, cut.chosen.trial.part, cut.provenance["interrupted"]) == ("final", "all", True)
     assert any("interrupted" in note for note in cut.verdict.notes)
-    assert serial.ended == ["final-2"]
+    assert trained.ended == ["final-2"]
     assert (whole.chosen.trial.resumes, whole.chosen.trial.span[1]) == ("final", 1.0)
     assert not whole.provenance["interrupted"]
     assert [r.trial.id for r in whole.results][-2:] == ["final", "final-2"]
@@ -517,16 +523,16 @@ def test_an_interrupt_while_the_answer_is_written_does_not_lose_it(stripes, tmp_
 
 
 @pytest.mark.parametrize("after", ONE_FAST)
-def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, a_study, serial, written, after):
+def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, a_study, trained, written, after):
     a_study(stripes, tmp_path / "whole").run()
-    serial.stops = (after, SystemExit("killed"))
+    trained.stops = (after, SystemExit("killed"))
     with pytest.raises(SystemExit):
         a_study(stripes, tmp_path / "out").run()
-    serial.stops, notes = None, []
+    trained.stops, notes = None, []
     a_study(stripes, tmp_path / "out", watcher=lambda p: notes.append(p.note)).run()
     whole, continued = written
     assert any("continuing" in note and str(after) in note for note in notes)
-    assert len(serial.ended) == 5 - after
+    assert len(trained.ended) == 5 - after
     assert [(r.trial.id, r.score) for r in continued.results] == [(r.trial.id, r.score) for r in whole.results]
     assert (whole.answers == continued.answers).all()
 
@@ -579,11 +585,11 @@ def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, a_study, 
         assert result.trial.resumes in {"", *names}
 
 
-def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripes, tmp_path, a_study, serial, written):
+def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripes, tmp_path, a_study, trained, written):
     """What answered the interrupt is no part of the schedule, and nothing goes on from it."""
-    serial.stops, serial.cuts = (0, KeyboardInterrupt()), True
+    trained.stops, trained.cuts = (0, KeyboardInterrupt()), True
     a_study(stripes, tmp_path / "out").run()
-    serial.stops = None
+    trained.stops = None
     a_study(stripes, tmp_path / "out", 5).run()
     first = [r for r in written[1].results if r.trial.stage == "race" and r.trial.span != race.WHOLE][0]
     assert first.trial.span[0] == 0.0

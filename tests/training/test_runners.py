@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from convwise.core.records import Result, Trial
+from convwise.training import machine
 from convwise.training.runners import RUNNERS, local
 from labs import MadeHost
-from studies import nth_net
+from studies import lives, nth_net
 from working import work
 
 
@@ -35,6 +36,11 @@ every_runner = pytest.mark.parametrize("name", RUNNERS)
 
 def trial(what: str, seconds: float | None = None) -> Trial:
     return Trial(what, "race", {}, nth_net(1), seconds=seconds, epochs=None if seconds else 1)
+
+
+def seconds(work: float) -> float:
+    """How long so many seconds of work take at this moment: a busy machine keeps workers waiting as well."""
+    return work * machine.slowness()
 
 
 def outcomes(results: list[Result]) -> dict[str, str]:
@@ -59,11 +65,14 @@ def test_each_is_recorded_and_costs_only_itself(name):
 
 
 @every_runner
-def test_results_come_as_they_end_from_two_workers(name):
+def test_results_come_as_they_end_from_two_workers(name, tmp_path):
     with closing(RUNNERS[name](work, HOST, 2)) as runner:
-        list(runner.run([trial("return-1"), trial("return-2")]))  # both have started
-        results = list(runner.run([trial("sleep-1.5"), trial("sleep-0.1"), trial("return-3")]))
-        assert [r.trial.id for r in results] == ["sleep-0.1", "return-3", "sleep-1.5"]
+        waits, results = f"wait-{tmp_path}/file", []
+        for result in runner.run([trial(waits), trial("return-1"), trial("return-2")]):
+            results.append(result)
+            if result.trial.id == "return-2":
+                (tmp_path / "file").touch()
+        assert [r.trial.id for r in results] == ["return-1", "return-2", waits]
         assert len({r.reason for r in results}) == 2
         assert str(os.getpid()) not in {r.reason for r in results}
         assert list(runner.run([])) == []
@@ -90,12 +99,13 @@ def test_close_ends_the_processes_even_in_the_midst(name):
 
 
 def test_a_trial_that_hangs_is_ended_after_its_time(monkeypatch):
-    monkeypatch.setattr(local, "GRACE_SECONDS", 4.0)  # starting a worker counts, and takes a second
+    monkeypatch.setattr(local, "GRACE_SECONDS", seconds(4.0))
     begun = time.monotonic()
     with closing(local.LocalRunner(work, HOST, 1)) as runner:
         results = list(runner.run([trial("hang", seconds=0.1), trial("return-1", seconds=0.1)]))
     assert outcomes(results) == {"hang": "failed", "return-1": "done"}
-    assert 4.2 <= time.monotonic() - begun < 25
+    assert results[0].reason == "it took more than twice its time, and was ended"
+    assert time.monotonic() - begun >= 0.2 + local.GRACE_SECONDS
 
 
 def test_a_hang_is_not_called_out_of_memory(monkeypatch):
@@ -126,16 +136,16 @@ def test_a_worker_that_died_idle_is_replaced():
 
 def test_a_worker_that_is_stopped_is_ended(monkeypatch):
     """Its trial has no time of its own; the next one goes on where it was."""
-    monkeypatch.setattr(local, "SILENT_SECONDS", 4.0)
+    monkeypatch.setattr(local, "SILENT_SECONDS", seconds(4.0))
     with closing(local.LocalRunner(work, HOST, 1)) as runner:
         results = list(runner.run([trial("stop"), trial("return-1")]))
     assert outcomes(results) == {"stop": "failed", "return-1": "done"}
-    assert results[0].reason == "its worker gave no sign of life for 4 s, and was ended"
+    assert results[0].reason == f"its worker gave no sign of life for {local.SILENT_SECONDS:.0f} s, and was ended"
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 def test_a_worker_that_is_lost_while_it_starts_costs_a_trial_at_most(monkeypatch, how):
-    monkeypatch.setattr(local, "LOADING_SECONDS", 8.0)
+    monkeypatch.setattr(local, "LOADING_SECONDS", seconds(8.0))
     before = set(multiprocessing.active_children())
     with closing(local.LocalRunner(work, HOST, 1)) as runner:
         (starting,) = set(multiprocessing.active_children()) - before
@@ -146,7 +156,7 @@ def test_a_worker_that_is_lost_while_it_starts_costs_a_trial_at_most(monkeypatch
 
 def test_what_a_stopped_worker_was_about_to_say_is_not_waited_for(monkeypatch):
     """Here it stops in the midst of a message."""
-    monkeypatch.setattr(local, "SILENT_SECONDS", 4.0)
+    monkeypatch.setattr(local, "SILENT_SECONDS", seconds(4.0))
     with closing(local.LocalRunner(work, HOST, 1)) as runner:
         results = list(runner.run([trial("half"), trial("return-1")]))
     assert outcomes(results) == {"half": "failed", "return-1": "done"}
@@ -164,9 +174,13 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked at as on Linux")
 @pytest.mark.parametrize("when", ["starting", "begun"])
 def test_orphans_end_within_two_seconds(tmp_path, when):
-    """The study's process is killed while its workers start, or work; they load what they do load."""
+    """The study's process is killed while its workers start, or work; they load what they do load.
+
+    On a busy machine, as long as two seconds of work take there.
+    """
     script = tmp_path / "killed" / "study.py"
     script.parent.mkdir()
     script.write_text(STUDY)
@@ -177,21 +191,13 @@ def test_orphans_end_within_two_seconds(tmp_path, when):
         workers = [int(pid) for pid in study.stdout.readline().split()]
         study.kill()
     assert len(workers) == 2
-    until = time.monotonic() + 2.0
+    until = time.monotonic() + seconds(2.0)
     while time.monotonic() < until and any(map(lives, workers)):
         time.sleep(0.05)
     left = [pid for pid in workers if lives(pid)]
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
-
-
-def lives(pid: int) -> bool:
-    """Whether there is such a process; one that has ended may wait to be asked how."""
-    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], stdout=-1, text=True).stdout.strip()[:1] not in (
-        "",
-        "Z",
-    )
 
 
 @pytest.mark.timeout(30)
@@ -245,7 +251,7 @@ def test_a_member_that_fails_costs_the_teams_trial_only(name, what):
         results = list(runner.run([together(what), trial("return-1"), together("mean")]))
     assert outcomes(results) == {what: "failed", "return-1": "done", "mean": "done"}
     assert results[0].reason
-    assert time.monotonic() - begun < 20  # nobody waits for the dead
+    assert time.monotonic() - begun < seconds(20)  # nobody waits for the dead
 
 
 def test_a_member_that_dies_while_it_waits_for_the_others_is_missed():
@@ -254,9 +260,10 @@ def test_a_member_that_dies_while_it_waits_for_the_others_is_missed():
     with closing(local.LocalRunner(work, HOST, 2)) as runner:
         first = min(set(multiprocessing.active_children()) - before, key=lambda process: process.pid)
         list(runner.run([trial("return-1"), trial("return-2")]))  # both have started
-        killing = threading.Timer(1.5, os.kill, (first.pid, signal.SIGKILL))
+        late = seconds(4.0)
+        killing = threading.Timer(late / 3, os.kill, (first.pid, signal.SIGKILL))
         killing.start()
-        what = "mean-sleep-4-1"  # the other one comes late
+        what = f"mean-sleep-{late:.0f}-1"  # the other one comes late
         results = list(runner.run([together(what), together("mean")]))
         killing.join()
     assert outcomes(results) == {what: "failed", "mean": "done"}
@@ -265,7 +272,7 @@ def test_a_member_that_dies_while_it_waits_for_the_others_is_missed():
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_member_that_is_stopped_costs_the_teams_trial_only(monkeypatch, rank):
-    monkeypatch.setattr(local, "SILENT_SECONDS", 4.0)
+    monkeypatch.setattr(local, "SILENT_SECONDS", seconds(4.0))
     with closing(local.LocalRunner(work, HOST, 2)) as runner:
         what = f"mean-stop-{rank}"
         results = list(runner.run([together(what), trial("return-1"), together("mean")]))

@@ -36,6 +36,7 @@ from convwise.core.layers import (
 from convwise.core.net import Net
 from convwise.core.parameters import Named
 from convwise.core.problems import UnusableInput
+from convwise.training import machine
 from convwise.web import guard, whatif
 from convwise.web.whatif import Change, answer, edited, joined, kind_of, layers
 from studies import ENVIRONMENT, command
@@ -253,7 +254,7 @@ def test_a_change_is_answered_at_once(served: Server) -> None:
         found = told(served, "/api/what-if", {"changes": changes, "layer": "stem", "at": [0.5, 0.5]})
         seconds.append(time.perf_counter() - begun)
     assert found["seen"]["after"]["size"] == [5, 5]
-    assert min(seconds) < 0.1
+    assert min(seconds) < 0.1 * machine.slowness()
 
 
 def test_what_is_given_can_be_built_by_its_framework(served: Server) -> None:

@@ -312,6 +312,14 @@ class _Run:
         wanted = [job for number, seed in pairs for job in ((0, seed), (number, seed))]
         return [job for job in dict.fromkeys(wanted) if job not in known]
 
+    def filled(self, plan: _Plan) -> list[Job]:
+        """The jobs, and further seeds where workers would be idle at last: who trains alone sees more images."""
+        jobs = self.jobs(plan)
+        if empty := -len(jobs) % self.bench.workers:
+            more = self.jobs(replace(plan, seeds=plan.seeds + empty))
+            jobs += [job for job in more if job not in jobs][:empty]
+        return jobs
+
     def known(self, seconds: float) -> dict[Job, Result]:
         """What the record holds of these nets, trained so long under this name, on these images."""
         return {
@@ -374,7 +382,7 @@ class _Run:
             for height, width in dict.fromkeys(sizes):
                 self.bench.ensure(times((height, width)))
             wave = 0.0  # seconds of the longest so far
-            while (jobs := self.jobs(plan)) and wave <= self.clock.left:
+            while (jobs := self.filled(plan)) and wave <= self.clock.left:
                 wave, left = self.work(jobs, plan.seconds, wave)
                 if left:
                     self.notes.append(f"trainings took longer than planned: {left} of {len(jobs)} were left out")
