@@ -125,6 +125,11 @@ KNOWN: Mapping[str, tuple[str, str]] = {
     ),
     "kernel larger than its map": ("stage.count", "one stage fewer would mend it; that was not tested here"),
     "border lost": ("", "each window lies whole inside its map; padding the pools instead was not tested"),
+    "width shrinks": (
+        "stage.filters",
+        "a whitening stem has one filter for each direction and sign of its patches; the goal and the time leave "
+        "fewer to the convolutions after it",
+    ),
     "width explodes": (
         "stage.filters",
         "a whitening stem has one filter for each direction and sign of its patches, and no more; the network of "
