@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _channels(net: Net, channels: int, where: str) -> tuple[Net, tuple[str, ...]
     if own == channels:
         return net, ()
     try:
-        changed = Net((height, width, channels), net.layers)
+        changed = replace(net, input_shape=(height, width, channels))
         analyse(changed)
     except ConvwiseError as error:
         what = f"reads {own} channels, the images have {channels}, and it cannot be changed ({error.problem.what})"

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from convwise.core.net import Net
-from convwise.core.records import INTERRUPTED, Advice, Fingerprint, Result, Verdict
+from convwise.core.records import INTERRUPTED, Advice, Fingerprint, Result, Verdict, Views
 from convwise.core.score import score_of
 from convwise.images.loading import Part, Seen
+from convwise.mirrored import with_views
 from convwise.output.deliver import Material
 from convwise.plan import needed
 from convwise.search.stages import FINAL
@@ -23,13 +24,14 @@ from convwise.training.tasks import TASKS
 MOST_OTHERWISE = 500  # images that are answered once more, resized otherwise
 
 
-def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict) -> Material:
+def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict, views: Views) -> Material:
     """Everything that is written; the sealed part is opened here, once."""
     ended = [r for r in session.results if r.trial.stage == FINAL.name]
     final = next((r for r in reversed(ended) if r.status == "done"), None)
     interrupted = all(r.reason == INTERRUPTED for r in ended)
-    settings, images, chosen = session.settings, session.images, final or verdict.chosen
-    task, notes = TASKS[settings.task], (*verdict.notes, *_caveats(session, chosen, ended, interrupted))
+    settings, images, chosen = session.settings, session.images, with_views(final or verdict.chosen, views)
+    said = [*_caveats(session, chosen, ended, interrupted), *filter(None, [views.said])]
+    task, notes = TASKS[settings.task], (*verdict.notes, *said)
     net = chosen.trial.net
     weights = train.load_weights(settings.work, chosen.trial.id)
     scored = images.test.open() if images.test else images.valid
@@ -42,8 +44,8 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         images=images,
         facts=facts,
         advice=advice,
-        verdict=replace(verdict, notes=notes),
-        final=final,
+        verdict=replace(verdict, notes=notes, chosen=with_views(verdict.chosen, views)),
+        final=chosen if final else None,
         results=session.results,
         weights=weights,
         scored=part,
@@ -56,6 +58,7 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         clock=session.lab.clock,
         host=session.lab.host,
         task=settings.task,
+        views=views,
     )
 
 

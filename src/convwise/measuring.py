@@ -215,7 +215,7 @@ class _Chosen:
     @property
     def subject(self) -> Subject:
         """Its network, with the space where the sample still grows into just this network."""
-        net, recipe = Net.from_json(self.choice["net"]), from_json(Recipe, self.choice["training"]["recipe"])
+        net, recipe = Net.from_json(self.choice["net"]).one_view, from_json(Recipe, self.choice["training"]["recipe"])
         sample = self.advice.space.fit(self.choice["sample"]) if self.advice else None
         if sample is None or sample.net.id != net.id:
             return Subject(net, recipe)

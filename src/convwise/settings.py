@@ -20,6 +20,7 @@ TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is 
 ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
 LATEST_SHARE = 0.4  # of the budget: reading ends by it, however slow it is
 COUNTED_SECONDS = 300.0  # that a study of counted trials is advised for, on any machine
+VIEWS = ("auto", "1", "2")  # 2: the image and its mirror image; auto: where that is measured to be better
 MOST_EVIDENCE = 0.5  # the rest trains the network that is handed over
 
 
@@ -44,6 +45,7 @@ class Settings:
     follow_links: bool = False
     cache_size: str | int = CACHE_SIZE
     against: tuple[Any, ...] = ()  # models that the choice is compared with
+    views: str | int = "auto"  # of an image that the network handed over looks at: one of VIEWS
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -80,8 +82,13 @@ class Settings:
 
 def checked(settings: Settings) -> None:
     """UnusableInput where a name is in no table, a number is none, or the folder cannot be written or is another's."""
-    for flag, name, table in (("--task", settings.task, TASKS), ("--runner", settings.runner, RUNNERS)):
-        if name not in table:
+    named = (
+        ("--task", settings.task, TASKS),
+        ("--runner", settings.runner, RUNNERS),
+        ("--views", settings.views, VIEWS),
+    )
+    for flag, name, table in named:
+        if str(name) not in table:
             raise UnusableInput(flag, f"is {name!r}", "one of " + ", ".join(table))
     for flag, number, least in (
         ("--workers", settings.workers, 1),

@@ -8,9 +8,9 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
-from convwise import against
+from convwise import against, mirrored
 from convwise.advice.fingerprint import look as look_at
-from convwise.core.records import Advice, Fingerprint, Pace, Verdict
+from convwise.core.records import Advice, Fingerprint, Pace, Verdict, Views
 from convwise.crew import Crew
 from convwise.handover import material
 from convwise.images.loading import Images
@@ -65,15 +65,17 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
             judged = verdict(advice, session.results)
             for wave in rivals.waves(search, others, judged.chosen):
                 crew.run(wave)
+            views = mirrored.decided(session, judged.chosen)
             if not search.ended:  # else it ended before the study did: what is left is to write
-                _refit(search, crew, judged)
+                _refit(search, crew, judged, views)
         except KeyboardInterrupt:
             judged = _best_so_far(search, crew)
+            views = mirrored.decided(session, judged.chosen, hurried=True)
         working.close()
         with interrupts.waiting(), whole.together(settings.out) as beside:
             session.tell("writing", 0, deliver.STEPS)
             compared = rivals.compared(others, judged.chosen, session.results, len(images.train))
-            found = replace(material(session, facts, advice, judged), folder=beside, against=compared)
+            found = replace(material(session, facts, advice, judged, views), folder=beside, against=compared)
             write(replace(found, left=lambda: min(session.left, interrupts.left()), tell=session.tell))
         return settings.out
 
@@ -115,7 +117,7 @@ def _search(session: Session, advice: Advice, others: Sequence[rivals.Rival]) ->
     return Search(advice, session, budget, settings.seed)
 
 
-def _refit(search: Search, crew: Crew, judged: Verdict) -> None:
+def _refit(search: Search, crew: Crew, judged: Verdict, views: Views) -> None:
     """The rest of the chosen net's training, by all workers together.
 
     It is on everything that is not sealed. Where nothing is sealed, the validation part stays out, so that
@@ -123,7 +125,8 @@ def _refit(search: Search, crew: Crew, judged: Verdict) -> None:
     """
     before = search.tried(FINAL)  # brought to an early end, when the study was interrupted
     chosen, sealed = before[-1] if before else judged.chosen, crew.session.images.test
-    seconds = search.budget.final_seconds(chosen, sealed.size if sealed else len(crew.session.images.valid))
+    scored = views.count * (sealed.size if sealed else len(crew.session.images.valid))
+    seconds = search.budget.final_seconds(chosen, scored)
     if seconds is not None:
         threading.Thread(target=deliver.warm_up, daemon=True).start()
     trial = race.to_the_end(search, chosen, FINAL, seconds, "all" if sealed else "train")

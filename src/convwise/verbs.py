@@ -85,6 +85,7 @@ def choose(
     evidence: float = 0.1,
     runner: str = "local",
     against: Any = (),
+    views: str | int = "auto",
     command: str = "",
     watcher: Watcher | None = None,
     started: float | None = None,
@@ -103,8 +104,10 @@ def choose(
     workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
     instead of going by the clock. evidence: the share of the core time for trials of other values, 0 to 0.5.
     runner: where trials run. against: a model as `check` takes it, or the name of one that people
-    know ('lenet5', 'keras-mnist', 'expert'), or a list of them: each is trained as well, and compared. command: the
-    command line to note, if there was one. watcher: is told what goes on; by default that is shown where a
+    know ('lenet5', 'keras-mnist', 'expert'), or a list of them: each is trained as well, and compared.
+    views: 2 averages the network's answers to an image and to its mirror image, at twice the macs, 1 does not;
+    'auto' does where the goal asks for no low cost, mirrored images were trained on, and it is measured to be better.
+    command: the command line to note, if there was one. watcher: is told what goes on; by default that is shown where a
     notebook runs this. started: when the budget began (time.monotonic), now where it is None. classes_from,
     skip_empty_classes, follow_links, cache_size: as in `read`. Of files that a tenth of the budget is not enough for,
     a part is read, each class in proportion.
@@ -114,7 +117,7 @@ def choose(
     others = tuple(against) if isinstance(against, (list, tuple)) else (against,)
     settings = Settings(source, parse_duration(budget), wanted, task, test, folder_for(source, out), seed,
                         workers, trials, evidence, runner, command, classes_from, skip_empty_classes,
-                        follow_links, cache_size, others)  # fmt: skip
+                        follow_links, cache_size, others, views)  # fmt: skip
     checked(settings)
     clock = Clock(settings.budget, begun)
     feed = Feed.of(settings, clock, watcher or notebook.watcher())

@@ -410,6 +410,29 @@ def test_weights_that_do_not_fit_are_not_shared(channels, use_bias, filters):
         analyse(net)
 
 
+def test_a_mirrored_view_is_a_second_run_with_the_same_weights():
+    """By hand: an image of 120 bytes, 60 macs, 2 biases; the copy of the image, and a mean of 2 numbers."""
+    net = Net((6, 5, 1), (L.Flatten(), L.Dense(2)), mirrored_view=True)
+    found = analyse(net)
+    assert [(row.macs, row.params) for row in found.layers] == [(0, 0), (120, 62)]
+    assert (found.total.params, found.total.macs, found.total.elementwise) == (62, 120, 2 * 2 + 2)
+    assert found.total.activation_bytes == 2 * (120 + 8) + 120 + 8
+    assert found.total.peak_bytes == 120 + 120 + 8, "the image, its copy, and the answer to the first view"
+
+
+def test_the_answer_to_both_views_sees_what_either_sees():
+    """The left four of twelve columns are left by the crop; in the mirror image they are the right four."""
+    layers = (L.Cropping2D((0, 0, 1, 7)), L.Flatten(), L.Dense(2))
+    one, both = (analyse(Net((8, 12, 1), layers, mirrored_view=views))["dense"].field for views in (False, True))
+    assert (one.columns.at(0), both.columns.at(0)) == ((1, 4), (1, 10))
+    assert one.rows == both.rows
+
+
+def test_a_map_has_no_mirrored_view():
+    with pytest.raises(ShapeError, match="mirrored view, and answers with a map"):
+        analyse(Net((8, 12, 1), (L.Conv2D(2, 3),), mirrored_view=True))
+
+
 def test_a_net_without_places_sees_what_its_last_layer_sees():
     net = Net((6, 4, 3), (L.Flatten(name="f", inputs=("input",)), L.Dense(2, name="d", inputs=("f",))))
     assert analyse(net).total.field.size == (6, 4)

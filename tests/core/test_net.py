@@ -224,3 +224,18 @@ def test_every_parameter_says_what_it_is(kind):
 def test_the_table_of_layers_is_whole():
     kinds = {kind.__name__: kind for kind in L.Layer.__subclasses__() if kind.__module__ == L.__name__}
     assert kinds == L.LAYERS
+
+
+# --- a mirrored view --------------------------------------------------------------------------
+
+
+def test_a_mirrored_view_is_kept_and_told_apart():
+    both = Net(SMALL.input_shape, SMALL.layers, mirrored_view=True)
+    assert Net.from_json(json.loads(json.dumps(both.to_json()))) == both
+    assert "mirrored_view" not in SMALL.to_json(), "so that the ids of all other nets stay what they were"
+    assert both.id != SMALL.id
+    assert both.one_view == SMALL == SMALL.one_view
+    assert both.edit("dense", units=3).mirrored_view
+    assert SMALL.diff(both) == [("input", "mirrored_view", False, True)]
+    with pytest.raises(UnusableInput, match="mirrored_view 'yes'; expected true or false"):
+        Net.from_json({**SMALL.to_json(), "mirrored_view": "yes"})

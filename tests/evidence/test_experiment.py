@@ -296,6 +296,16 @@ def test_images_are_brought_to_the_nets_channels_size_and_classes(channels, read
     assert "out has 3 outputs instead of 1000: one for each class" in found.notes
 
 
+def test_nets_are_scaled_as_the_training_images_are():
+    """Those to validate on are white here, and say nothing."""
+    images = stripes()
+    white = replace(images.valid, pixels=np.full_like(images.valid.pixels, 255))
+    runner = Recorded()
+    tried(runner, SEEING, [("fewer", SEEING.edit("conv", filters=4))], replace(images, valid=white))
+    (layer,) = {layer for t in runner.trials for layer in t.net.layers if isinstance(layer, Normalization)}
+    assert layer.mean == pytest.approx((images.train.pixels.mean() / 255,), abs=0.01)
+
+
 def test_an_edit_may_read_another_size():
     runner = Recorded()
     tried(runner, SEEING, [("smaller", Net((8, 8, 1), SEEING.layers))], stripes())

@@ -269,7 +269,8 @@ def test_a_validation_estimate_is_called_so(odd: dict[str, Path]) -> None:
 )  # fmt: skip
 def test_the_time_spent_is_told(provenance: dict[str, Any], told: str, tmp_path: Path) -> None:
     assert words.spent(provenance) == told
-    written(tmp_path, provenance=provenance)
+    with plots.left_out():
+        written(tmp_path, provenance=provenance)
     text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert ("up to this report" in text) == bool(told)
     assert told in text
@@ -353,7 +354,8 @@ def test_the_final_training_says_what_it_saw(tmp_path: Path, part: str, said: st
     final = replace(case.results[-1], trial=replace(case.results[-1].trial, part=part), score=0.9)
     results = (*case.results[:-1], final)
     assert replace(case, results=results).final is final
-    text = " ".join(Page(written(tmp_path, results=results)).text.split())
+    with plots.left_out():
+        text = " ".join(Page(written(tmp_path, results=results)).text.split())
     assert f"The rest of the chosen training{',' if part == 'all' else ':'}" in text
     assert said in text
     assert len(replace(case, results=results).trainings) == len(case.trainings)  # it is no part of the race

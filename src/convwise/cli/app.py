@@ -77,6 +77,10 @@ AGAINST_HELP = (
     "A network to train as well and compare with the choice, over an equal time: a file, folder or "
     "package.module:callable as for `check`, or one that people know: lenet5, keras-mnist, expert. Can be repeated."
 )
+VIEWS_HELP = (
+    "Views of an image that the network looks at: with 2 it averages its answers to the image and to its mirror image, "
+    "at twice the macs. auto: 2 where the goal asks for no low cost, and it is measured to be better."
+)
 DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")]
 
 
@@ -128,6 +132,7 @@ def choose(
     ] = 0.1,
     runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
     against: Annotated[list[str] | None, typer.Option(metavar="MODEL", help=AGAINST_HELP)] = None,
+    views: Annotated[str, typer.Option(metavar="1|2|auto", help=VIEWS_HELP)] = "auto",
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
@@ -153,7 +158,7 @@ def choose(
         with watching(as_json) as watcher:
             written = verbs.choose(
                 images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
-                trials=trials, evidence=evidence, runner=runner, against=against or (), command=command,
+                trials=trials, evidence=evidence, runner=runner, against=against or (), views=views, command=command,
                 watcher=watcher, started=STARTED, classes_from=classes_from, skip_empty_classes=skip_empty_classes,
                 follow_links=follow_links, cache_size=cache_size,
             )  # fmt: skip

@@ -7,14 +7,15 @@ besides, one per output for a bias, an activation, a join (per further input), a
 for a normalisation with stored statistics, five where it takes them from the image; one per number
 read for pooling. activation_bytes: the layer's output in float32. peak_bytes: the most that is held
 at once while one image is answered: a layer's inputs and its output together, each buffer freed at
-its last use, Dropout, Flatten and Reshape without a buffer of their own. Receptive fields: see
-core/field.py; statistics that GroupNormalization and LayerNormalization take are not counted as sight.
+its last use, Dropout, Flatten and Reshape without a buffer of their own. A mirrored view is a second run of
+the same layers, after the first, on a mirrored copy of the image. Receptive fields: see core/field.py;
+statistics that GroupNormalization and LayerNormalization take are not counted as sight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -103,7 +104,12 @@ class Analysis:
 
 
 def analyse(net: Net) -> Analysis:
-    """The exact cost of each layer of `net` and in total. ShapeError where a layer does not fit."""
+    """The exact cost of each layer of `net` and in total. ShapeError where a layer does not fit.
+
+    Where it has a mirrored view, each layer works twice, and the last sees what the answer of both views sees.
+    """
+    if net.mirrored_view:
+        return _both_views(net)
     shapes: dict[str, Shape] = {INPUT: net.input_shape}
     reach: dict[str, Field] = {INPUT: Field()}
     maps = dict(shapes)  # where the places of a map stand in one row: the map
@@ -118,6 +124,20 @@ def analyse(net: Net) -> Analysis:
         stored[layer.name] = _used(layer, shapes[layer.inputs[0]], stored) if layer.shares else row.params
         rows.append(row)
     return Analysis(tuple(rows), _total(net, rows, reach))
+
+
+def _both_views(net: Net) -> Analysis:
+    one, both = analyse(net.one_view), analyse(net.both_views)
+    if len(one.layers[-1].output_shape) != 1:
+        what = f"has a mirrored view, and answers with a map {one.layers[-1].output_shape}"
+        raise ShapeError("net", what, "a row of numbers, such as class probabilities", "leave mirrored_view out")
+    rows = [
+        replace(row, macs=2 * row.macs, elementwise=2 * row.elementwise, activation_bytes=2 * row.activation_bytes)
+        for row in one.layers
+    ]
+    rows[-1] = replace(rows[-1], field=rows[-1].field.mirrored_as_well(net.input_shape[1]))
+    of_a_view = {name: getattr(one.total, name) for name in ("field", "border", "unknown", "uncounted")}
+    return Analysis(tuple(rows), replace(both.total, **of_a_view))
 
 
 class _Seen(NamedTuple):

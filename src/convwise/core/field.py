@@ -164,6 +164,13 @@ class Field:
         """Px that one unit sees along the shortest path: rows, columns."""
         return self.short[0].size, self.short[1].size
 
+    def mirrored_as_well(self, width: int) -> Field:
+        """What one unit sees of an image of so many columns and of its mirror image, told in px of the image."""
+        if (seen := self.columns.at(0)) is None:
+            return self
+        first, last = seen
+        return replace(self, columns=Axis(((min(first, width - 1 - last), max(last, width - 1 - first)),), 0))
+
     def through(self, rows: Steps, columns: Steps) -> Field:
         """The field after a layer that moves so along rows and columns."""
         short = self.short[0].through(rows), self.short[1].through(columns)

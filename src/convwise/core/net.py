@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from convwise.core.layers import Layer, layer_from_json, layer_to_json, parameters
+from convwise.core.layers import Average, Layer, Opaque, layer_from_json, layer_to_json, parameters
 from convwise.core.problems import UnusableInput
 
 INPUT = "input"
+MIRROR = "mirror"  # the operator of an Opaque layer in which left and right of the image change places
 MOST_SIDE = 2**40  # of an input, in px and channels: more than any file holds, and still exact in every format
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -23,11 +24,14 @@ class Net:
     """Layers in order, over an input of shape (height, width, channels).
 
     A layer without a name gets one ('conv2d', 'conv2d_1', ...); a layer without inputs reads the
-    layer before it. The last layer is the output. Inside, names and inputs are always set.
+    the layer before it. The last layer is the output. Inside, names and inputs are always set.
+
+    mirrored_view: its answer is the mean of what the layers give for an image and for its mirror image, left-right.
     """
 
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
+    mirrored_view: bool = False
 
     def __post_init__(self) -> None:
         shape = tuple(self.input_shape)
@@ -59,7 +63,28 @@ class Net:
     def edit(self, name: str, **changes: Any) -> Net:
         """A new net in which layer `name` has other parameters."""
         changed = replace(self[name], **changes)
-        return Net(self.input_shape, tuple(changed if layer.name == name else layer for layer in self.layers))
+        return replace(self, layers=tuple(changed if layer.name == name else layer for layer in self.layers))
+
+    @property
+    def one_view(self) -> Net:
+        """The same layers, asked for an image as it is alone: what is trained."""
+        return replace(self, mirrored_view=False) if self.mirrored_view else self
+
+    @cached_property
+    def both_views(self) -> Net:
+        """A net with a mirrored view written out: its layers twice, with the same weights, and the mean of both."""
+        taken = {INPUT, *(layer.name for layer in self.layers)}
+        names = {INPUT: fresh("mirror", taken)}
+        names |= {layer.name: fresh(f"{layer.name}_mirrored", taken) for layer in self.layers}
+        again = tuple(
+            replace(layer, name=names[layer.name], inputs=tuple(names[name] for name in layer.inputs),
+                    shares=layer.shares or layer.name)
+            for layer in self.layers
+        )  # fmt: skip
+        mirror = Opaque(MIRROR, self.input_shape, 0, 0, 0, name=names[INPUT], inputs=(INPUT,))
+        last = self.layers[-1].name
+        mean = Average(name=fresh("mean", {*taken, *names.values()}), inputs=(last, names[last]))
+        return Net(self.input_shape, (*self.layers, mirror, *again, mean))
 
     def diff(self, other: Net) -> list[tuple[str, str, Any, Any]]:
         """What differs, as (layer, parameter, here, there); a layer on one side only has parameter ''."""
@@ -67,6 +92,8 @@ class Net:
         rows: list[tuple[str, str, Any, Any]] = []
         if self.input_shape != other.input_shape:
             rows.append((INPUT, "shape", self.input_shape, other.input_shape))
+        if self.mirrored_view != other.mirrored_view:
+            rows.append((INPUT, "mirrored_view", self.mirrored_view, other.mirrored_view))
         for name in [*here, *(name for name in there if name not in here)]:
             rows += _layer_diff(name, here.get(name), there.get(name))
         return rows
@@ -82,7 +109,8 @@ class Net:
                 row["shares"] = layer.shares
             layers.append(row)
             before = layer.name
-        return {"input_shape": list(self.input_shape), "layers": layers}
+        views = {"mirrored_view": True} if self.mirrored_view else {}
+        return {"input_shape": list(self.input_shape), "layers": layers, **views}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Net:
@@ -91,7 +119,9 @@ class Net:
             shape, rows = tuple(data["input_shape"]), list(data["layers"])
         except (KeyError, TypeError) as error:
             raise UnusableInput("net", f"cannot be read: {error!r}", "keys input_shape and layers") from error
-        return Net(shape, tuple(layer_from_json(row) for row in rows))
+        if not isinstance(mirrored := data.get("mirrored_view", False), bool):
+            raise UnusableInput("net", f"has mirrored_view {mirrored!r}"[:100], "true or false")
+        return Net(shape, tuple(layer_from_json(row) for row in rows), mirrored)
 
 
 def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
@@ -111,6 +141,11 @@ def _resolved(layers: Iterable[Layer]) -> Iterable[Layer]:
         known[name] = layer
         before = name
         yield replace(layer, name=name, inputs=inputs)
+
+
+def is_mirror(layer: Layer) -> bool:
+    """Whether left and right of the image change places in it."""
+    return isinstance(layer, Opaque) and layer.operator == MIRROR and layer.inputs == (INPUT,)
 
 
 def fresh(base: str, taken: Container[str], numbers: dict[str, int] | None = None) -> str:

@@ -353,6 +353,20 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Views:
+    """How many views of an image the network handed over looks at, 2 with the mirrored one, and why.
+
+    effect: of the second view on `images` validation images, with the same weights; None where that was not measured.
+    said: the same in a sentence, '' where there is nothing to say.
+    """
+
+    count: int = 1
+    effect: Effect | None = None
+    images: int = 0
+    said: str = ""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The choice: the result chosen, the effects measured on the way, the Pareto front, and why."""
 

@@ -57,6 +57,8 @@ def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[flo
     if opaque := [layer.name for layer in net.layers if isinstance(layer, Opaque)]:
         what = f"has {len(opaque)} layers that could not be read ({', '.join(opaque[:3])})"
         raise UnusableInput("the network", what, "layers that can be trained here", "check it without --apply")
+    views = ["its mirrored view is left out: one view is what is trained"] if net.mirrored_view else []
+    net = net.one_view
     shape = _end(net)
     if len(shape) != 1:
         raise UnusableInput("the network", f"ends in a map of {shape}", "one number for each class", "give it a head")
@@ -64,7 +66,7 @@ def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[flo
     if _end(headed) != (classes if target is None else 1,):
         raise UnusableInput("the network", f"has {_end(headed)} outputs", f"{classes}, one for each class")
     scaled, more = _scaled(headed, mean, variance)
-    return Fitted(scaled, (*notes, *more))
+    return Fitted(scaled, (*views, *notes, *more))
 
 
 def _end(net: Net) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ def edited(net: Net, finding: Finding) -> Net | None:
     try:
         for edit in finding.edits:
             layers = _edit(layers, edit)
-        changed = Net(net.input_shape, tuple(layers))
+        changed = replace(net, layers=tuple(layers))
         analyse(changed)
     except (ShapeError, UnusableInput):
         return None

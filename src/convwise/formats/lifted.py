@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.layers import Activation, Layer, Opaque
-from convwise.core.net import INPUT, Net, fresh
+from convwise.core.calculus import analyse
+from convwise.core.layers import Activation, Add, Average, Layer, Opaque, Rescaling
+from convwise.core.net import INPUT, Net, fresh, is_mirror
 from convwise.core.problems import Problem, UnusableInput
 from convwise.formats.weights import Weights, checked
 
@@ -107,7 +108,7 @@ class Draft:
             checked(net, self.weights)
         more = tuple(name for name in names if name not in (end, INPUT))
         told = self.trainable, self.params, self.buffers
-        return Lifted(net, self.weights, tuple(classes), tuple(self.problems), *told, more)
+        return with_view(Lifted(net, self.weights, tuple(classes), tuple(self.problems), *told, more))
 
     def _end(self, names: Sequence[str]) -> str:
         """The output that becomes the last layer: the first that no layer reads, else the first of all, passed on."""
@@ -120,3 +121,60 @@ class Draft:
         self.layers.remove(end)
         self.layers.append(end)
         return end.name
+
+
+# --- a mirrored view ------------------------------------------------------------------------
+
+
+def with_view(lifted: Lifted) -> Lifted:
+    """A net that answers with the mean of an image and its mirror image, as one with a mirrored view; else as it is."""
+    net, end = lifted.net, lifted.net.layers[-1]
+    mirrors = [layer.name for layer in net.layers if is_mirror(layer)]
+    if len(mirrors) != 1 or lifted.outputs:
+        return lifted
+    mean = [end] if isinstance(end, Average) else [net[end.inputs[0]], end] if _halves(net, end) else []
+    behind = {mirrors[0]}  # what the mirror image leads to
+    for layer in net.layers:
+        behind |= {layer.name} if behind & {*layer.inputs} else set()
+    first = [layer for layer in net.layers if layer.name not in behind]
+    second = [layer for layer in net.layers if layer.name in behind and layer not in mean and layer.name not in mirrors]
+    if not (mean and first and len(first) == len(second) and _alike(lifted, first, second, mirrors[0])):
+        return lifted
+    if sorted(mean[0].inputs) != sorted([first[-1].name, second[-1].name]):
+        return lifted
+    kept = {layer.name for layer in first}
+    weights = {key: array for key, array in lifted.weights.items() if key.partition("/")[0] in kept}
+    told: dict[str, Any] = {
+        name: {key: value for key, value in getattr(lifted, name).items() if key in kept}
+        for name in ("trainable", "params", "buffers")
+    }
+    return replace(lifted, net=Net(net.input_shape, tuple(first), mirrored_view=True), weights=weights, **told)
+
+
+def _halves(net: Net, layer: Layer) -> bool:
+    """Whether a layer gives half the sum of two."""
+    sum_of = net[layer.inputs[0]] if layer.inputs != (INPUT,) else layer
+    half = isinstance(layer, Rescaling) and (*layer.scale, *layer.offset) == (0.5, 0.0)
+    return half and isinstance(sum_of, Add) and len(sum_of.inputs) == 2
+
+
+def _alike(lifted: Lifted, first: Sequence[Layer], second: Sequence[Layer], mirror: str) -> bool:
+    """Whether the second layers do to the mirror image what the first do to the image, with the same weights."""
+    names, rows = {INPUT: mirror}, {row.name: row for row in analyse(lifted.net).layers}
+    if len(rows[first[-1].name].output_shape) != 1:  # the mean of two maps is another thing: their places differ
+        return False
+    for one, other in zip(first, second, strict=True):
+        names[one.name] = other.name
+        inputs = tuple(names.get(name, "") for name in one.inputs)
+        if replace(one, name="", inputs=inputs, shares="") != replace(other, name="", inputs=other.inputs, shares=""):
+            return False
+        if other.shares != (one.shares or one.name) and rows[one.name].params and not _same(lifted.weights, one, other):
+            return False
+    return True
+
+
+def _same(weights: Weights, one: Layer, other: Layer) -> bool:
+    """Whether two layers have the same numbers; where they are not known, it is not known either."""
+    own, others = ({key.rpartition("/")[2]: array for key, array in weights.items() if key.startswith(f"{layer.name}/")}
+                   for layer in (one, other))  # fmt: skip
+    return bool(own) and own.keys() == others.keys() and all(np.array_equal(own[key], others[key]) for key in own)

@@ -143,7 +143,7 @@ def _at(lifted: Lifted, input_shape: InputShape | None) -> Lifted:
         own = "x".join(map(str, lifted.net.input_shape))
         what = f"is {'x'.join(map(str, input_shape))}, but what {opaque[0]} gives is known for {own} alone"
         raise UnusableInput("input shape", what, own, "read the model itself again at that size")
-    net = Net(input_shape, lifted.net.layers)
+    net = replace(lifted.net, input_shape=input_shape)
     return replace(lifted, net=net, weights=lifted.weights if layout(net) == layout(lifted.net) else {})
 
 
@@ -246,8 +246,16 @@ class Checked(Shown):
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What reading said, and what the rules say, the worst first."""
-        found = (*self.lifted.problems, *self._outputs, *(finding.problem for finding in self.findings))
+        found = (*self.lifted.problems, *self._views, *self._outputs, *(finding.problem for finding in self.findings))
         return tuple(sorted(found, key=lambda problem: SEVERITIES.index(problem.severity)))
+
+    @property
+    def _views(self) -> tuple[Problem, ...]:
+        """That it looks at the mirror image as well, and what that costs."""
+        if not self.lifted.net.mirrored_view:
+            return ()
+        what = "answers with the mean of what it says of an image and of its mirror image: the macs are of both"
+        return (Problem("model", what, severity="note"),)
 
     @cached_property
     def _outputs(self) -> tuple[Problem, ...]:

@@ -234,6 +234,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         f"{test['n']} {kind} images{guessing}",
         f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
     ]
+    lines += filter(None, [record.get("views", {}).get("said")])  # a folder of version 0.1.0 has none
     lines += [*_recall_line(test)]
     lines += [beside(row).replace("\u202f", " ").replace("\u2212", "-") for row in record.get("against", ())]
     if record["effects"]:

@@ -30,6 +30,7 @@ from convwise.core.records import (
     Reason,
     Result,
     Verdict,
+    Views,
     from_json,
     to_json,
 )
@@ -82,6 +83,7 @@ class Material:
     host: Host
     against: tuple[Comparison, ...] = ()
     task: str = "classify"
+    views: Views = Views()
     left: Callable[[], float] = lambda: inf
     tell: Callable[[str, int, int], None] = lambda stage, done, planned: None
 
@@ -182,7 +184,7 @@ def _of_classes(material: Material, labels: np.ndarray) -> dict[str, Any]:
 
 def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
             score: Mapping[str, Any]) -> dict[str, Any]:  # fmt: skip
-    images, chosen, goal = material.images, material.chosen, material.advice.space.goal
+    images, chosen, goal, views = material.images, material.chosen, material.advice.space.goal, material.views
     return {
         "net": chosen.trial.net.to_json(),
         "sample": dict(chosen.trial.sample),
@@ -192,6 +194,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "cost": dict(cost),
         "notes": list(material.verdict.notes),
         "effects": [effect_row(effect) for effect in material.verdict.effects],
+        "views": {**to_json(views), "effect": effect_row(views.effect) if views.effect else None},
         "against": [comparison_row(each) for each in material.against],
         "alternatives": [_alternative(result) for result in material.verdict.alternatives],
         "reasons": {

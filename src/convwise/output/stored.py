@@ -38,6 +38,7 @@ KINDS: dict[str, Any] = {
     "task": WORD,
     "provenance": {"interrupted": FLAG, "wall_seconds": NUMBER, "budget_seconds": (*NUMBER, type(None))},
     "notes": [WORD],
+    "views": {"count": (int,), "said": WORD},
     "goal": {"kept": FLAG, "text": WORD},
     "reasons": {"verdict": [{}], "choices": [{"parameter": WORD, "because": WORD, "source": WORD}], "layers": {}},
     "check": [{"where": WORD, "what": WORD, "answer": WORD}],

@@ -34,7 +34,7 @@ from convwise.core.layers import (  # noqa: E402
 from convwise.core.net import INPUT, Net, fresh  # noqa: E402
 from convwise.core.problems import Unsupported  # noqa: E402
 from convwise.core.windows import Shape  # noqa: E402
-from convwise.formats.lowering.calls import Call, Step, identifiers, plan, variables  # noqa: E402
+from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables  # noqa: E402
 from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
 from convwise.formats.weights import Weights, checked, layout  # noqa: E402
 from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare  # noqa: E402
@@ -54,6 +54,7 @@ def build(net: Net, weights: Weights) -> keras.Model:
     steps = steps_of(net)
     made = {name: _made(steps[name]) for name in _owners(net, steps).values()}
     model = _functional(net, steps, made) if _branches(net) else _sequential(net, made)
+    model = _both_views(model) if net.mirrored_view else model
     for layer in net.layers:
         values = [weights[key] for key in keys if key.startswith(f"{layer.name}/")]
         made[layer.name].set_weights(values) if values else None
@@ -100,7 +101,12 @@ def _made(step: Step) -> keras.layers.Layer:
 
 
 def _sequential(net: Net, made: Mapping[str, keras.layers.Layer]) -> keras.Model:
-    return keras.Sequential([keras.Input(net.input_shape), *made.values()])
+    return keras.Sequential([keras.Input(net.input_shape), *made.values()], **_called(net))
+
+
+def _called(net: Net) -> dict[str, str]:
+    """The name of what looks at one view, where a model holds it; a model itself has Keras's own."""
+    return {"name": "network"} if net.mirrored_view else {}
 
 
 def _functional(net: Net, steps: Mapping[str, Step], made: Mapping[str, keras.layers.Layer]) -> keras.Model:
@@ -109,7 +115,14 @@ def _functional(net: Net, steps: Mapping[str, Step], made: Mapping[str, keras.la
     for step in steps.values():
         read = [values[name] for name in step.inputs]
         values[step.name] = made[owners[step.name]](read if len(read) > 1 else read[0])
-    return keras.Model(image, list(values.values())[-1])
+    return keras.Model(image, list(values.values())[-1], **_called(net))
+
+
+def _both_views(network: keras.Model) -> keras.Model:
+    """The mean of what a network says of images and of their mirror images."""
+    image = keras.Input(network.input_shape[1:])
+    mirrored = keras.ops.flip(image, axis=2)
+    return keras.Model(image, layers.Average()([network(image), network(mirrored)]))
 
 
 # --- source ---------------------------------------------------------------------------------
@@ -123,7 +136,7 @@ from keras import layers
 INPUT_SHAPE = {shape}  # height, width, channels
 
 
-def build_model():
+def {build}():
 '''
 
 _USAGE = """
@@ -144,6 +157,20 @@ _LOGITS = '''def load_logits(path=None):
     model.layers[-1].activation = keras.activations.linear
     return model
 '''
+
+_LOGITS_OF_A_VIEW = '''def load_logits(path=None):
+    """What looks at each view, without its softmax: for a loss with from_logits=True, which applies one itself."""
+    network = load(path).get_layer("network")
+    network.layers[-1].activation = keras.activations.linear
+    return network
+'''
+
+_BOTH_VIEWS = """def build_model():
+    network = build_network()
+    image = keras.Input(INPUT_SHAPE)
+    mirrored = keras.ops.flip(image, axis=2)
+    return keras.Model(image, layers.Average()([network(image), network(mirrored)]))
+"""
 
 _PREDICT = '''def predict(picture, model=None):
     """What the network gives for a picture, a file or a PIL image: {gives}."""
@@ -171,7 +198,8 @@ def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, t
     net = expanded(net)
     steps = steps_of(net)
     activation = getattr(net.layers[-1], "activation", "")
-    tail = [] if not trained else [_LOAD, *([_LOGITS] if activation == "softmax" else [])]
+    tail, logits = [_BOTH_VIEWS] if net.mirrored_view else [], _LOGITS_OF_A_VIEW if net.mirrored_view else _LOGITS
+    tail += [] if not trained else [_LOAD, *([logits] if activation == "softmax" else [])]
     answer, output = answer_of(net), "class probabilities" if activation in ("softmax", "sigmoid") else "numbers"
     head = _HEAD.format(
         names=named(net, classes),
@@ -179,8 +207,9 @@ def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, t
         output=answer.output if answer else output,
         usage=_USAGE.format(prints=answer.prints) if trained and answer else "",
         imports=_BACKEND if trained else "",
+        build="build_network" if net.mirrored_view else "build_model",
     )
-    lines = _graph(net, steps) if _branches(net) else _chain(list(steps.values()))
+    lines = _graph(net, steps) if _branches(net) else _chain(net, list(steps.values()))
     built = head + "\n".join([*comments(beside.reasons), *(f"    {line}" for line in lines)])
     if trained and answer:
         tail += [prepare(beside, *_PREPARED), _PREDICT.format(gives=answer.gives), answer.main]
@@ -188,9 +217,13 @@ def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, t
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _chain(steps: Sequence[Step]) -> list[str]:
+def _chain(net: Net, steps: Sequence[Step]) -> list[str]:
     made = [f"    {_source(step)}," for step in steps]
-    return ["return keras.Sequential([", "    keras.Input(INPUT_SHAPE),", *made, "])"]
+    return ["return keras.Sequential([", "    keras.Input(INPUT_SHAPE),", *made, f"]{_name(net)})"]
+
+
+def _name(net: Net) -> str:
+    return "".join(f", {key}={literal(value)}" for key, value in _called(net).items())
 
 
 def _graph(net: Net, steps: Mapping[str, Step]) -> list[str]:
@@ -206,7 +239,7 @@ def _graph(net: Net, steps: Mapping[str, Step]) -> list[str]:
         if step.name in twice:
             lines.append(f"{twice[step.name]} = {_source(step)}")
         lines.append(f"{names[step.layer]} = {twice.get(owners[step.name]) or _source(step)}({given})")
-    return [*lines, f"return keras.Model(image, {names[net.layers[-1].name]})"]
+    return [*lines, f"return keras.Model(image, {names[net.layers[-1].name]}{_name(net)})"]
 
 
 def _source(step: Step) -> str:

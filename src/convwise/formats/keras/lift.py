@@ -18,6 +18,7 @@ from keras.src.models.functional import Functional
 
 from convwise.core.geometry import GEOMETRY, layer_weights, params_of
 from convwise.core.layers import LayerScale, Opaque
+from convwise.core.net import MIRROR
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
 from convwise.core.windows import Shape
 from convwise.formats.json import MOST_BYTES
@@ -203,6 +204,13 @@ def _graph(model: Any, input_shape: Size | None) -> Functional:
     return graph
 
 
+def _is_mirror(op: Any) -> bool:
+    """Whether left and right of a map change places in an operation, and nothing else does."""
+    axis = getattr(op, "axis", None)
+    axes = axis if isinstance(axis, (list, tuple)) else (axis,)
+    return isinstance(op, keras.src.ops.numpy.Flip) and [*axes] in ([2], [-2])
+
+
 def _input_shape(graph: Functional, given: Size | None) -> Size:
     declared = tuple(graph.inputs[0].shape[1:])
     if len(declared) != 3:
@@ -286,7 +294,8 @@ class _Reader:
         for i, shape in enumerate(outputs):
             params = 0 if i or id(op) in self.first else _params(op)
             value = len(self.shapes)
-            added = self.draft.opaque(value, type(op).__name__, shape, op.name, reads, params, **known)
+            operator = MIRROR if reads == [_IMAGE] and _is_mirror(op) else type(op).__name__
+            added = self.draft.opaque(value, operator, shape, op.name, reads, params, **known)
             known = {**known, "macs": 0, "elementwise": 0} if known else {}  # the first output carries the work
             self.first.setdefault(id(op), added)
             if params > 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from math import ceil, floor, prod
 from typing import Any
@@ -427,7 +428,7 @@ def expanded(net: Net) -> Net:
     made: list[L.Layer] = []
     for layer in net.layers:
         made += _halves(layer, shapes[layer.inputs[0]], taken) if isinstance(layer, L.GLU) else [layer]
-    return Net(net.input_shape, tuple(made))
+    return replace(net, layers=tuple(made))
 
 
 def _halves(layer: L.GLU, shape: Shape, taken: set[str]) -> list[L.Layer]:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from convwise.core.geometry import GEOMETRY
-from convwise.core.net import INPUT, Net
+from convwise.core.net import INPUT, Net, is_mirror
 from convwise.core.score import number_of
 from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import consumed, shapes_of
-from convwise.formats.onnx.lowering import Op, Tensor, lower
+from convwise.formats.onnx.lowering import MIRRORED, Op, Tensor, lower
 from convwise.formats.weights import Weights, checked
 from convwise.formats.written import NOTHING, Beside, about
 
@@ -32,17 +32,21 @@ IR_VERSION = 10  # the newest that ONNX Runtime 1.18 reads
 def build(net: Net, weights: Weights, classes: Sequence[str] = (), beside: Beside = NOTHING) -> onnx.ModelProto:
     """The net with these weights as a checked ONNX model; its metadata carry net, classes and input shape."""
     checked(net, weights)
-    shapes, written = shapes_of(net), _Written()
-    for layer in net.layers:
+    graph = net.both_views if net.mirrored_view else net
+    shapes, written = shapes_of(graph), _Written()
+    for layer in graph.layers:
+        if is_mirror(layer):
+            written.add(layer.name, MIRRORED, layer.inputs, layer.name)
+            continue
         owner = layer
         while owner.shares:
-            owner = net[owner.shares]
+            owner = graph[owner.shares]
         given = [shapes[name] for name in layer.inputs]
         with consumed("onnx", layer, "shape", "values"):
             own = {key: weights[f"{owner.name}/{key}"] for key in GEOMETRY[type(layer)].weights(layer, given[0])}
             operators = lower(layer, given, own)
         written.add(layer.name, operators, layer.inputs, owner.name)
-    output = written.values[net.layers[-1].name]
+    output = written.values[graph.layers[-1].name]
     said = "number" if number_of(net) else "probabilities"
     written.nodes.append(helper.make_node("Identity", [output], [said], said))
     return _model(net, written, shapes[net.layers[-1].name], about(net, classes, beside))

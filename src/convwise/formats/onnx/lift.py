@@ -151,7 +151,7 @@ class _Reader:
     def _own(self, net: Net) -> dict[str, int]:
         """How many params the layers hold that share some, or hold numbers besides."""
         rows = {row.name: row.params for row in analyse(net).layers}
-        names = {*self.tied, *self.learnt}
+        names = {*self.tied, *self.learnt} & rows.keys()  # not of what a mirrored view says again
         return {name: max(rows[name] - self.tied[name], 0) + self.learnt.get(name, 0) for name in names}
 
     def _read(self, node: Node) -> None:

@@ -375,6 +375,9 @@ def _cropping(layer: L.Cropping2D, shape: Shape, weights: Kernels) -> Ops:
     return (Op("Slice", {"starts": _whole(top, left), "ends": ends, "axes": _whole(2, 3)}),)
 
 
+# Left and right of a map change places: the last column first, by the step -1 to before the first one.
+MIRRORED = (Op("Slice", {"starts": _whole(-1), "ends": _whole(-(2**31)), "axes": _whole(3), "steps": _whole(-1)}),)
+
 _RESIZE: dict[str, dict[str, Any]] = {
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},

@@ -31,6 +31,7 @@ from convwise.core.layers import (
     UpSampling2D,
     ZeroPadding2D,
 )
+from convwise.core.net import MIRROR
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import crops, effective, pads_of
@@ -286,10 +287,24 @@ def _around(view: View, node: Node, sides: Pads) -> Read | None:
     return on(view, node, Cropping2D((top, bottom, left, right))) if max(sides) <= 0 else None
 
 
+def _mirrors(view: View, node: Node) -> bool:
+    """Whether left and right of the image change places, which a mirrored view begins with."""
+    given = [view.constant(node, place) for place in range(1, 5)]
+    if node.inputs[0] != view.graph.image or any(each is None or each.size != 1 for each in given):
+        return False
+    start, end, axis, step = (int(each.item()) for each in given if each is not None)
+    order, size = view.values[node.inputs[0]].order, view.graph.shapes[node.inputs[0]][axis]
+    return order[axis] == 2 and step == -1 and (start == -1 or start >= size - 1) and end < -size
+
+
 def _slice(view: View, node: Node) -> Read | None:
     shape = view.graph.shapes[node.inputs[0]]
     starts, ends, axes, steps = (view.constant(node, place) for place in range(1, 5))
-    if starts is None or ends is None or (steps is not None and np.any(steps < 1)):
+    if starts is None or ends is None:
+        return None
+    if _mirrors(view, node):
+        return on(view, node, Opaque(MIRROR, view.graph.input_shape, 0, 0, 0))
+    if steps is not None and np.any(steps < 1):
         return None
     places = list(range(len(starts))) if axes is None else [int(axis) % len(shape) for axis in axes]
     if steps is not None and np.any(steps != 1):

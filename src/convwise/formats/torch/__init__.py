@@ -31,7 +31,7 @@ from convwise.core.score import number_of
 from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import Call, Step, identifiers, plan, variables
 from convwise.formats.lowering.torch import STATEFUL, lower
-from convwise.formats.torch.modules import OWN, Graph
+from convwise.formats.torch.modules import OWN, BothViews, Graph
 from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
 from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare
 
@@ -50,7 +50,14 @@ _KEYS = {
 
 
 def build(net: Net, *, logits: bool = False) -> nn.Module:
-    """The net as a module with PyTorch's initial weights; with `logits`, without its final softmax, or unit."""
+    """The net as a module with PyTorch's initial weights; with `logits`, without its final softmax, or unit.
+
+    That is what is trained: one view. Unsupported where it has a mirrored view as well.
+    """
+    if net.mirrored_view and logits:
+        raise Unsupported("torch", "net", "has a mirrored view, and is to be trained", "train its one_view")
+    if net.mirrored_view:
+        return BothViews(build(net.one_view))
     steps = steps_of(net)
     if logits and (steps[-1].call.kind == "Softmax" or number_of(net)):
         steps = (*steps[:-1], replace(steps[-1], call=Call("Identity")))
@@ -105,13 +112,14 @@ def load(module: nn.Module, net: Net, weights: Weights) -> None:
 
 def _places(net: Net, state: Mapping[str, Tensor]) -> dict[str, str]:
     """Where each of our weights lies in the state: in the last module of its layer, depthwise kernels in the first."""
+    inside = "network." if net.mirrored_view else ""  # of BothViews
     names: dict[str, list[str]] = {layer.name: [] for layer in net.layers}
     for step in steps_of(net):
         names[step.layer].append(step.name)
     places = {}
     for key in layout(net):
         layer, _, kind = key.partition("/")
-        found = [place for name in names[layer] if (place := f"{name}.{_KEYS[kind]}") in state]
+        found = [place for name in names[layer] if (place := f"{inside}{name}.{_KEYS[kind]}") in state]
         places[key] = found[0 if kind == "depthwise_kernel" else -1]
     return places
 
@@ -175,6 +183,17 @@ _LOGITS = '''def load_logits(path=None):
     return model
 '''
 
+_LOGITS_OF_A_VIEW = '''def load_logits(path=None):
+    """What looks at each view, without its softmax: for a loss that applies one itself, as nn.CrossEntropyLoss does."""
+    network = load(path).network
+    network.{last} = nn.Identity()
+    return network
+'''
+
+_BOTH_VIEWS = """def build_model():
+    return BothViews(build_network())
+"""
+
 _PREDICT = '''def predict(picture, model=None):
     """What the network gives for a picture, a file or a PIL image: {gives}."""
     with torch.no_grad():
@@ -193,15 +212,20 @@ def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, t
     steps = steps_of(net)
     kinds = [kind for kind in dict.fromkeys(step.call.kind for step in steps) if kind in OWN and kind not in _INFIX]
     body = _chain(steps, beside.reasons) if _sequential(net) else _graph(net, steps, beside.reasons)
-    head = _head(net, classes, steps[-1], bool(kinds), trained)
-    parts = [head, *(inspect.getsource(OWN[kind]) for kind in kinds), body, *_tail(net, steps[-1], beside, trained)]
+    own, bodies = [OWN[kind] for kind in kinds], [body]
+    if net.mirrored_view:
+        own.append(BothViews)
+        bodies = [body.replace("def build_model():", "def build_network():"), _BOTH_VIEWS]
+    head = _head(net, classes, steps[-1], bool(own), trained)
+    parts = [head, *map(inspect.getsource, own), *bodies, *_tail(net, steps[-1], beside, trained)]
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
 def _tail(net: Net, last: Step, beside: Beside, trained: bool) -> list[str]:
     if not trained:
         return []
-    logits = [_LOGITS.format(last=last.name)] if last.call.kind == "Softmax" else []
+    form = _LOGITS_OF_A_VIEW if net.mirrored_view else _LOGITS
+    logits = [form.format(last=last.name)] if last.call.kind == "Softmax" else []
     if (answer := answer_of(net)) is None:
         return [_LOAD, *logits]
     return [_LOAD, *logits, prepare(beside, *_PREPARED), _PREDICT.format(gives=answer.gives), answer.main]

@@ -215,7 +215,8 @@ def _suffix(first: Layer, second: Layer) -> str:
     The second call of a shared layer has a number at the end: 'conv_1' and 'conv_relu_1'. A name that PyTorch
     reserves was written with an underscore more: 'Add_' and 'Add__pad'.
     """
-    again = first.shares or second.shares
+    numbers = [re.sub(r".*_(?=\d+$)", "", each.name) for each in (first, second)]
+    again = first.shares or second.shares or (numbers[0].isdigit() and numbers[0] == numbers[1])
     one, two = (each.shares or (re.sub(r"_\d+$", "", each.name) if again else each.name) for each in (first, second))
     one, two = (re.sub("_+", "_", name) for name in (one, two))
     if one == f"{two}_pad":

@@ -322,6 +322,18 @@ class Graph(nn.Module):
         return x
 
 
+class BothViews(nn.Module):
+    """The mean of what a network says of images and of their mirror images, left-right."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        both: Tensor = self.network(x) + self.network(x.flip(3))
+        return both / 2
+
+
 OWN: dict[str, Any] = {
     "FlattenLast": FlattenLast,
     "Rescaling": Rescaling,

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from convwise.core import layers as L
+from convwise.core.net import MIRROR
 from convwise.core.parameters import Pads
 from convwise.core.windows import Shape
 from convwise.formats.torch.places import Seen
-from convwise.formats.torch.pt2 import Node, is_float
+from convwise.formats.torch.pt2 import Node, Ref, is_float
 from convwise.formats.torch.walk import MOST_MOVED, Found, Rule, Walk, image, pair
 
 
@@ -177,6 +178,15 @@ def _picked(move: Callable[[torch.Tensor, Mapping[str, Any], Shape], torch.Tenso
     return rule
 
 
+def _flipped(walk: Walk, node: Node) -> Found:
+    """The image with left and right changed, which a mirrored view begins with, or any other flip."""
+    given = node.arguments
+    if given["self"] == Ref(walk.program.image) and [dim % 4 for dim in given["dims"]] == [3]:
+        seen = walk.values[walk.program.image]
+        return walk.add(node, L.Opaque(MIRROR, seen.shape, 0, 0, 0), seen)
+    return _picked(lambda x, given, shape: x.flip(given["dims"]))(walk, node)
+
+
 def _stacked(walk: Walk, node: Node) -> Seen | None:
     """Maps side by side along an axis of their own: along the channels, seen apart."""
     parts = [walk.seen(each) for each in node.arguments["tensors"]]
@@ -229,7 +239,7 @@ MOVES: dict[str, Rule] = {
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "unbind"), _chunks),
     "stack": _stacked,
     "roll": _picked(lambda x, given, shape: x.roll(given["shifts"], given["dims"])),
-    "flip": _picked(lambda x, given, shape: x.flip(given["dims"])),
+    "flip": _flipped,
     "repeat": _picked(lambda x, given, shape: x.repeat([1, *given["repeats"][1:]])),
     "repeat_interleave": _picked(lambda x, given, shape: x.repeat_interleave(given["repeats"], given["dim"])),
     "pixel_shuffle": _picked(lambda x, given, shape: F.pixel_shuffle(x, given["upscale_factor"])),

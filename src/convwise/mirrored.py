@@ -1,0 +1,102 @@
+"""Whether the network handed over looks at the mirror image as well, and what that is worth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+
+from convwise.core.calculus import analyse
+from convwise.core.net import Net
+from convwise.core.records import Effect, Result, Views, from_json, to_json
+from convwise.evidence.effects import RunVariance, effect_of
+from convwise.session import Session
+from convwise.training import train
+from convwise.training.tasks import TASKS
+
+VIEWS = "convwise:views"  # a note in the ledger: what was decided, for which trial, and what was asked
+MOST_IMAGES, LEAST_IMAGES = 1000, 50  # validation images that it is measured on
+SHARE = 0.02  # of the time that is left, at most, for measuring it
+FORWARD = 3.0  # times as many images a second are answered as are trained on
+
+
+def decided(session: Session, chosen: Result, hurried: bool = False) -> Views:
+    """One view or two, for the net that `chosen` goes on to train; it is the same each time that a study is asked.
+
+    The second view is measured with the weights that never saw the validation images: what comes after may learn from
+    them. hurried: there is no time to measure.
+    """
+    asked, notes = [chosen.trial.id, str(session.settings.views)], session.ledger.notes
+    if VIEWS in notes and notes[VIEWS]["asked"] == asked:
+        found: Views = from_json(Views, notes[VIEWS]["views"])
+        return found
+    views = _decided(session, chosen, hurried)
+    if not hurried:
+        session.ledger.note(VIEWS, {"asked": asked, "views": to_json(views)})
+    return views
+
+
+def with_views(result: Result, views: Views) -> Result:
+    """The result whose net is handed over, with as many views, and what that costs."""
+    if views.count == 1:
+        return result
+    net = replace(result.trial.net, mirrored_view=True)
+    return replace(result, trial=replace(result.trial, net=net), cost={**result.cost, **_cost(net)})
+
+
+def _decided(session: Session, chosen: Result, hurried: bool) -> Views:
+    goal, asked, trained = session.settings.goal, str(session.settings.views), chosen.trial.recipe.flip
+    if asked == "1" or (asked == "auto" and (goal.cheapest or not trained)):
+        return Views()
+    net = replace(chosen.trial.net, mirrored_view=True)
+    cost = _cost(net)
+    if "latency_ms" in {limit.metric for limit in goal.limits}:
+        cost["latency_ms"] = session.lab.host.latency_ms(net)
+    if over := goal.excess(cost):
+        said = f"The mirror image is not averaged in: with it the network would be over the limit of {', '.join(over)}."
+        return Views(said=said)
+    effect, images = (None, 0) if hurried else measured(session, chosen)
+    if asked == "auto" and effect is None:
+        return Views()
+    worth = "not measured"
+    if effect:
+        worth = f"{effect.score.words} {effect.moved} ({effect.span} at 95 %) on {images:,} validation images"
+    if asked == "auto" and effect and effect.accuracy_change <= 0:
+        said = f"Averaging in the answer to the mirror image was tried and left out: {worth}. --views 2 adds it."
+        return Views(1, effect, images, said)
+    does = "The network answers with the mean of what it says of an image and of its mirror image"
+    warned = "" if trained else ", although it was not trained on mirrored images"
+    return Views(2, effect, images, f"{does}{warned}: {worth}, at twice the macs. --views 1 switches this off.")
+
+
+def measured(session: Session, chosen: Result) -> tuple[Effect | None, int]:
+    """(what the second view is worth, images): paired, the same weights on the same validation images."""
+    part = session.images.valid.at(*chosen.trial.net.input_shape[:2])
+    seconds = SHARE * session.left
+    fitting = MOST_IMAGES if seconds == inf else int(seconds * FORWARD * chosen.images_per_second / 2)
+    step = -(-len(part.labels) // max(min(MOST_IMAGES, fitting), 1))
+    labels = np.asarray(part.labels)[::step]
+    if len(labels) < LEAST_IMAGES:
+        return None, len(labels)
+    pixels = np.ascontiguousarray(np.asarray(part.pixels)[::step])
+    weights = train.load_weights(session.settings.work, chosen.trial.id)
+    views = [train.answers(chosen.trial.net, weights, each) for each in (pixels, pixels[:, :, ::-1])]
+    before, after = (_answering(session, chosen, each, labels) for each in (views[0], (views[0] + views[1]) / 2))
+    after = replace(after, images_per_second=before.images_per_second / 2)
+    effect = effect_of("views", (1, 2), [(before, after)], RunVariance(0.0, inf))
+    return replace(effect, seconds=0.0), len(labels)
+
+
+def _answering(session: Session, chosen: Result, answers: np.ndarray, labels: np.ndarray) -> Result:
+    """The chosen result, as if it had answered so."""
+    task = TASKS[session.settings.task]
+    weighed = task.weighed(torch.from_numpy(answers), torch.from_numpy(labels), chosen.trial.score)
+    return replace(chosen, weighed=tuple(weighed.tolist()), **task.kept(task.answered(answers, labels), np.zeros(0)))
+
+
+def _cost(net: Net) -> dict[str, Any]:
+    total = analyse(net).total
+    return {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
