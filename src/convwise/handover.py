@@ -12,6 +12,7 @@ import numpy as np
 from convwise.core.net import Net
 from convwise.core.records import INTERRUPTED, Advice, Fingerprint, Result, Verdict, Views
 from convwise.core.score import score_of
+from convwise.formats.weights import Weights
 from convwise.images.loading import Part, Seen
 from convwise.mirrored import with_views
 from convwise.output.deliver import Material
@@ -62,7 +63,7 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
     )
 
 
-def _otherwise(answers: np.ndarray, rough: Part | None, net: Net, weights: train.Weights) -> dict[str, Any]:
+def _otherwise(answers: np.ndarray, rough: Part | None, net: Net, weights: Weights) -> dict[str, Any]:
     """How many images get the same class where they are resized without antialiasing, and of how many."""
     if rough is None:
         return {}
