@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from convwise.core.net import Net
 from convwise.core.records import INTERRUPTED, Advice, Fingerprint, Result, Verdict, Views
 from convwise.core.score import score_of
-from convwise.images.loading import Seen
+from convwise.formats.weights import Weights
+from convwise.images.loading import Part, Seen
 from convwise.mirrored import with_views
 from convwise.output.deliver import Material
 from convwise.plan import needed
@@ -19,6 +21,8 @@ from convwise.search.stages import FINAL
 from convwise.session import OPENED, OPENED_FOR, Session
 from convwise.training import train
 from convwise.training.tasks import TASKS
+
+MOST_OTHERWISE = 500  # images that are answered once more, resized otherwise
 
 
 def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict, views: Views) -> Material:
@@ -32,7 +36,7 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
     net = chosen.trial.net
     weights = train.load_weights(settings.work, chosen.trial.id)
     scored = images.test.open() if images.test else images.valid
-    part = scored.at(*net.input_shape[:2])
+    part, rough = scored.ways(*net.input_shape[:2])
     answers, labels = train.answers(net, weights, np.asarray(part.pixels)), np.asarray(part.labels)
     better = task.surely(answers, labels, settings.goal.score)
     notes = notes if better else (_learnt_nothing(session, chosen, interrupted), *notes)
@@ -50,12 +54,22 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         answers=answers,
         baseline=task.baseline(labels),
         better=better,
+        otherwise=_otherwise(answers, rough, net, weights) if images.classes else {},
         provenance=_provenance(session, interrupted),
         clock=session.lab.clock,
         host=session.lab.host,
         task=settings.task,
         views=views,
     )
+
+
+def _otherwise(answers: np.ndarray, rough: Part | None, net: Net, weights: Weights) -> dict[str, Any]:
+    """How many images get the same class where they are resized without antialiasing, and of how many."""
+    if rough is None:
+        return {}
+    rows = np.linspace(0, len(answers) - 1, min(len(answers), MOST_OTHERWISE), dtype=np.int64)
+    told = train.answers(net, weights, np.asarray(rough.pixels[rows])).argmax(1)
+    return {"n": len(rows), "same": int((told == answers[rows].argmax(1)).sum())}
 
 
 def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) -> str:

@@ -6,12 +6,15 @@ import json
 import pickle
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from convwise.core import calculus, configuration, space
 from convwise.core.configuration import MEANING, Configuration
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Advice, from_json, to_json
+from convwise.formats import torch as torch_format
+from nets import random_weights
 from studies import WIDE, advice, wide_space
 
 DRAFT = {name: values[0] for name, values in WIDE.items()}
@@ -82,3 +85,20 @@ def test_it_goes_to_another_process():
     fitted = wide_space().fit(DRAFT)
     again = pickle.loads(pickle.dumps(fitted))
     assert (again, again.net, again.cost) == (fitted, fitted.net, fitted.cost)
+
+
+def test_a_supersampled_net_is_the_same_net_on_means_of_2x2_px():
+    """Oracle: the net that is not supersampled, in PyTorch, on pixels that numpy has averaged."""
+    torch = pytest.importorskip("torch")
+    draft = {**DRAFT, "input.size": "9x16", "stem.kernel_size": 3}
+    once, twice = (wide_space(3, supersampled=times).fit(draft).net for times in (1, 2))
+    assert (once.input_shape, twice.input_shape) == ((9, 16, 3), (18, 32, 3))
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 18, 32, 3)).astype(np.float32)
+    means = pixels.reshape(2, 9, 2, 16, 2, 3).mean((2, 4))
+    weights, answers = random_weights(once, 5), []
+    for net, given in ((once, means), (twice, pixels)):
+        model = torch_format.build(net)
+        torch_format.load(model, net, weights)
+        with torch.no_grad():
+            answers.append(model.eval()(torch.from_numpy(given).permute(0, 3, 1, 2)).numpy())
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-5)

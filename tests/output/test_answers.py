@@ -70,6 +70,13 @@ def test_only_changes_of_the_chosen_value_count_as_tested():
     )
 
 
+def test_what_is_sure_early_and_open_at_the_end_is_told_so():
+    """'+2.0 points (+1.0 to +3.0), not resolved' would contradict itself."""
+    early = replace(effect("padding", "valid", "same", 0.02), expected_low=-0.01, expected_high=0.02)
+    (told,) = by_title((early,))["Padding"].tried
+    assert told.endswith("(+1.0 to +3.0) after 8 s of training, too early to tell what it is worth at the end")
+
+
 def test_the_last_word_on_a_change_is_told():
     found = by_title((effect("padding", "same", "valid", -0.05), effect("padding", "same", "valid", 0.0)))
     assert len(found["Padding"].tried) == 1

@@ -167,6 +167,16 @@ def test_every_curve_of_a_measure_has_axes() -> None:
     assert all(svg.count("role-axis-title") == 2 for _, svg in drawn)
 
 
+def test_how_other_programs_are_to_resize_is_told_with_what_was_seen() -> None:
+    case = evidence()
+    seen = replace(case, estimate={**case.estimate, "resized_otherwise": {"n": 372, "same": 364}})
+    assert "Other programs" not in dict(report.summary(case, case.cost))
+    line = dict(report.summary(seen, case.cost))["Other programs"]
+    rows, columns, _ = case.net.input_shape
+    assert line.startswith(f"Resize pictures to {rows}×{columns} with antialiasing: Pillow's BILINEAR")
+    assert line.endswith("By nearest pixel, which is load_img's default, 97.8 % of 372 images get the same answer.")
+
+
 def test_summary_is_four_lines_and_what_makes_no_difference() -> None:
     labels = [label for label, _ in report.summary(evidence(), evidence().cost)]
     assert labels == ["Accuracy", "Network", "Choice", "Why"]

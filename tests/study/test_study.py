@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from PIL import Image
 
 import convwise
 from convwise.advice.advising import advise
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
+from convwise.core.layers import AveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
 from convwise.core.records import Engine
@@ -121,6 +123,29 @@ def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, ser
     assert len(part.scored) == 12
     assert everything.images.facts["read"] == 90
     assert not any("The study has seen" in note for note in everything.verdict.notes)
+
+
+def test_how_many_answers_stay_when_pictures_are_resized_by_nearest_pixel_is_counted(tmp_path, a_study, serial, written,
+                                                                                     monkeypatch):  # fmt: skip
+    """Oracle: the files of the sealed images, resized by Pillow. The made-up answer is told by one pixel."""
+    serial.score = lambda sample: 0.9
+    monkeypatch.setattr(train, "answers", lambda net, weights, pixels: np.eye(3)[pixels[:, 30, 40, 0] % 3])
+    source = write_folder(tmp_path / "images", ("a", "b", "c"), 20, (90, 100), "L")
+    a_study(source, tmp_path / "out", trials=1).run()
+    (material,) = written
+    first, (height, width, _) = material.chosen.trial.net.layers[0], material.chosen.trial.net.input_shape
+    assert isinstance(first, AveragePooling2D)
+    assert first.pool_size == (2, 2)
+    smooth, nearest = (
+        [
+            Image.open(source / name).resize((width, height), way).getpixel((40, 30)) % 3
+            for name in material.scored.names
+        ]
+        for way in (Image.Resampling.BILINEAR, Image.Resampling.NEAREST)
+    )
+    same = sum(one == other for one, other in zip(smooth, nearest, strict=True))
+    assert material.otherwise == {"n": 12, "same": same}
+    assert 0 < same < 12
 
 
 # --- the whole, once -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from convwise.cli import console
 from convwise.cli.console import Screen, bar, clock, sparkline
 from convwise.core.clock import Clock
 from convwise.core.progress import Live, Progress
-from convwise.interrupts import ANSWER_SECONDS, Interrupts
+from convwise.interrupts import ANSWER_SECONDS, REPEATED_SECONDS, Interrupts
 from convwise.output import deliver, plots
 from convwise.plan import LEAST_TRAINED, WRITE_SECONDS, Plan
 from convwise.training import machine
@@ -210,3 +210,39 @@ def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, stage, code):
     assert answered < (ANSWER_SECONDS + 1) * slow / USUAL, said
     assert process.returncode == code, said
     assert (tmp_path / "out" / "choice.json").exists() == (code == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["final", "writing"])
+def test_a_second_interrupt_ends_at_once_and_leaves_no_half(tmp_path, stage):
+    """The folder is whole or has no choice.json, and no process is left behind."""
+    out = tmp_path / "out"
+    process = started("choose", "digits", "--budget", "1m", "--out", out, "--json", start_new_session=True)
+    for line in process.stderr:
+        told = json.loads(line) if line.startswith("{") else {"stage": ""}
+        if told["stage"] == stage and (told["live"] or stage != "final"):
+            break
+    process.send_signal(signal.SIGINT)
+    assert any("interrupted" in line for line in process.stderr)
+    time.sleep(1.5 * REPEATED_SECONDS)  # sooner, it would be the same wish
+    slow, asked = max(machine.slowness(), USUAL), time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert time.monotonic() - asked < 3 * slow / USUAL
+    assert "Traceback" not in said
+    ended = process.returncode == 0  # the answer was there before the second was heard
+    assert ended or process.returncode == 130, said
+    assert (out / "choice.json").exists() == ended
+    assert ended == (out / "model.onnx").exists()
+    deadline = time.monotonic() + 10 * slow / USUAL
+    while _has_processes(process.pid):
+        assert time.monotonic() < deadline, "a process is left behind"
+        time.sleep(0.1)
+
+
+def _has_processes(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -35,7 +35,7 @@ def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 30
     recipe, why = _recipe(situation)
     chosen, channels = situation.chosen, facts.input_shape[2]
     space = Space(channels, len(facts.classes), facts.mean, facts.variance, tuple(choices), goal, latency,
-                  dict(chosen), recipe, facts.target)  # fmt: skip
+                  dict(chosen), recipe, facts.target, situation.supersampled)  # fmt: skip
     return _within_limits(space, chosen, (*reasons, *why))
 
 

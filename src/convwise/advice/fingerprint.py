@@ -169,7 +169,10 @@ def _proposal(bench: Bench) -> tuple[tuple[int, int, int], str]:
         f"with {LONGEST} px on the longer side a step is quick enough that a CPU-size budget gains more by steps "
         f"than by detail, and no smaller size was shown to be enough.",
     )
-    return (*size, channels), f"{size[0]}x{size[1]} instead of {height}x{width}: {why}" if size != bench.size else why
+    if size == bench.size:
+        return (*size, channels), why
+    averaged = f"The network takes images of {2 * size[0]}x{2 * size[1]} and averages them down to it."
+    return (*size, channels), f"{size[0]}x{size[1]} instead of {height}x{width}: {why} {averaged}"
 
 
 def _eighths(height: int, width: int, scale: float) -> tuple[int, int]:

@@ -47,6 +47,11 @@ class Situation:
         return parse_size(self.chosen["input.size"])
 
     @property
+    def supersampled(self) -> int:
+        """How many times `size` the network takes images at: twice, where they are resized."""
+        return 1 if self.facts.input_shape[:2] == self.facts.shape[:2] else 2
+
+    @property
     def images(self) -> int:
         return self.facts.images
 
@@ -66,7 +71,8 @@ class Situation:
     def epochs(self, filters: int) -> float:
         """Predicted epochs of the final training with so many filters in the first stage; all else must be chosen."""
         facts = self.facts
-        space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, (), target=facts.target)
+        space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, (), target=facts.target,
+                      supersampled=self.supersampled)  # fmt: skip
         total = analyse(space.fit({**self.chosen, "stage.filters": filters}).net).total
         seconds = self.pace.seconds(total.macs, total.activation_bytes) * self.images / self.threads
         return self.final_seconds / seconds

@@ -43,7 +43,7 @@ class Configuration(Mapping[str, Value]):
         "stage.filters", "filters of the first stage, and of a stem that is learnt; later stages have more"
     )
     stem_strides: int = _choice("stem.strides", "stride of the first convolution")
-    input_size: Pair = _choice("input.size", "rows x columns that images are brought to")
+    input_size: Pair = _choice("input.size", "rows x columns that the first convolution reads")
     stage_count: int = _choice(
         "stage.count", "number of stages; each one halves the map, but for the first of a net that is not pooled"
     )

@@ -50,8 +50,8 @@ HEADS: dict[str, type[Layer]] = {
     "Flatten": Flatten,
 }
 
-
 Why = str | Reason  # the name of a choice, for its reason; or a reason that is the same for all images
+WHOLE: dict[str, Why] = dict.fromkeys(("padding", "ceil_mode", "count_include_pad"), because.WHOLE_WINDOWS)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ class Grown:
 
 def grow(given: Configuration) -> Grown:
     """The net of these values, always valid."""
-    space, growing = given.space, _Growing(given)
+    space, growing, times = given.space, _Growing(given), given.space.supersampled
+    if times > 1:
+        growing.put(AveragePooling2D(times, name="shrink"), because.SUPERSAMPLED, **WHOLE)
     growing.put(Rescaling(1 / 255, name="rescaling"), because.RAW_PIXELS)
     growing.put(
         Normalization(space.mean, space.variance, name="normalization"),
@@ -83,7 +85,8 @@ def grow(given: Configuration) -> Grown:
         stages += 1
     growing.head()
     growing.answer(space.classes, space.target)
-    return Grown(Net((*given.input_size, space.channels), tuple(growing.layers)), stages, growing.why)
+    rows, columns = given.input_size
+    return Grown(Net((times * rows, times * columns, space.channels), tuple(growing.layers)), stages, growing.why)
 
 
 class _Growing:
@@ -166,8 +169,7 @@ class _Growing:
         how = self.given.downsampling
         if how not in POOLS:
             return 2
-        why = dict.fromkeys(("padding", "ceil_mode", "count_include_pad"), because.WHOLE_WINDOWS)
-        self.put(POOLS[how](2, name=f"{name}_pool"), "downsampling", **why)
+        self.put(POOLS[how](2, name=f"{name}_pool"), "downsampling", **WHOLE)
         self.size = self.size[0] // 2, self.size[1] // 2
         return 1
 

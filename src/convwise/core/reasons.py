@@ -28,6 +28,12 @@ def _standing(because: str, source: str, measure: str = "literature") -> Reason:
     return Reason("", None, because, measure, source)
 
 
+SUPERSAMPLED = _standing(
+    "images are taken at twice the size and averaged in the network, so that it answers nearly the same however a "
+    "program has resized them",
+    "ours: docs/findings.md, 'images at twice the size'",
+    "input_shape",
+)
 RAW_PIXELS = _standing(
     "pixels 0-255 become 0-1 inside the network, so that raw images can be given to it",
     "Keras guide: preprocessing layers inside the model",

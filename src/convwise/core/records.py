@@ -279,8 +279,11 @@ class Advice(Shown):
 def described(sample: Draft, input_shape: Sequence[int]) -> str:
     """The network of a sample in one line."""
     stem, kernel = (times((size, size)) for size in (sample["stem.kernel_size"], sample["stage.kernel_size"]))
+    taken, size = times(input_shape), times(input_shape[:2])
+    if (first := sample.get("input.size", size)) != size:  # folders of older versions may not have it
+        taken += f", averaged to {first}"
     return (
-        f"{sample['block']} network on {times(input_shape)}: {sample.get('stem', 'learned')} stem {stem} stride "
+        f"{sample['block']} network on {taken}: {sample.get('stem', 'learned')} stem {stem} stride "
         f"{sample['stem.strides']}, {sample['stage.count']} stages of {sample['stage.convs']} convolutions {kernel} "
         f"from {sample['stage.filters']} filters, {sample['activation']}, {sample['head']}"
     )

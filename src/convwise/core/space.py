@@ -74,6 +74,7 @@ class Space:
     mean, variance: per channel, of pixels / 255, for the net's own Normalization layer.
     recipe: how nets are trained, apart from what a configuration says of it.
     defaults: values of choices that a draft does not name.
+    supersampled: nets take images of so many times input.size, and their first layer averages them down.
     """
 
     channels: int
@@ -86,6 +87,7 @@ class Space:
     defaults: Draft = field(default_factory=dict)
     recipe: Recipe = Recipe()
     target: Target | None = None
+    supersampled: int = 1
 
     def __getitem__(self, name: str) -> Choice:
         return next(choice for choice in self.choices if choice.name == name)

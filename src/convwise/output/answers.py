@@ -111,7 +111,9 @@ def _tried(effect: Effect) -> str:
     """'5 instead of 3: -0.3 points (-1.7 to +1.0) after 12 s of training, no difference'"""
     change = f"{plain(effect.after)} instead of {plain(effect.before)}"
     change += f" ({effect.parameter})" if effect.parameter.startswith("stem.kernel") else ""
-    return f"{change}: {gain(effect)} ({span(effect)}) {horizon(effect)}, {effect.verdict}"
+    early = effect.verdict == "not resolved" and effect.expected_low is not None and effect.low * effect.high > 0
+    verdict = "too early to tell what it is worth at the end" if early else effect.verdict
+    return f"{change}: {gain(effect)} ({span(effect)}) {horizon(effect)}, {verdict}"
 
 
 # What `check` may say of a net that the Space grows: rule -> (the parameter that would mend it, what others say).
@@ -123,6 +125,16 @@ KNOWN: Mapping[str, tuple[str, str]] = {
     ),
     "kernel larger than its map": ("stage.count", "one stage fewer would mend it; that was not tested here"),
     "border lost": ("", "each window lies whole inside its map; padding the pools instead was not tested"),
+    "width shrinks": (
+        "stage.filters",
+        "a whitening stem has one filter for each direction and sign of its patches; the goal and the time leave "
+        "fewer to the convolutions after it",
+    ),
+    "width explodes": (
+        "stage.filters",
+        "a whitening stem has one filter for each direction and sign of its patches, and no more; the network of "
+        "airbench94 (Jordan 2024), whose recipe this is, goes from 24 filters to 64 in the same place",
+    ),
 }
 UNKNOWN = "not tested; `convwise measure` can tell what a change is worth"
 

@@ -61,7 +61,8 @@ class Material:
 
     task: what was learnt. kind: 'test' where `scored` was sealed until now, else 'validation'. answers: probabilities
     (n, classes), or numbers (n, 1). baseline: what is told of knowing nothing of the images; better: whether the choice
-    is surely better than that, by the goal's score. against: the other networks that it was compared with.
+    is surely better than that, by the goal's score. otherwise: of how many images (n) that are resized without
+    antialiasing the answer is the same; {} where none is resized. against: the networks that it was compared with.
     left: seconds that writing may still take; tell: is told (stage, steps done, steps in all).
     """
 
@@ -78,6 +79,7 @@ class Material:
     answers: np.ndarray
     baseline: float
     better: bool
+    otherwise: Mapping[str, int]
     provenance: Mapping[str, Any]
     clock: Clock
     host: Host
@@ -166,6 +168,7 @@ def estimate(material: Material) -> dict[str, Any]:
         **TASKS[material.task].estimate(material.answers, labels),
         "baseline": material.baseline,
         "better_than_guessing": material.better,
+        **({"resized_otherwise": dict(material.otherwise)} if material.otherwise else {}),
         **(_of_classes(material, labels) if material.images.classes else {}),
     }
 

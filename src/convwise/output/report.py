@@ -246,6 +246,7 @@ def summary(evidence: Evidence, cost: Mapping[str, float | None]) -> list[tuple[
         ("Network", _network_line(evidence.net, cost)),
         ("Choice" if evidence.estimate.get("better_than_guessing", True) else "What was tried", _choice_line(evidence)),
         ("Why", _why_line(evidence.verdict, evidence.fingerprint)),
+        *(("Other programs", line) for line in words.resized_otherwise(evidence.estimate, evidence.net.input_shape)),
         *(("Beside it", _beside_line(row)) for row in evidence.against),
         *([("Time", f"{time}, up to this report.")] if (time := words.spent(evidence.provenance)) else []),
     ]

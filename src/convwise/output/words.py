@@ -114,6 +114,17 @@ def explained(text: str) -> Markup:
     return Markup("").join([*parts, escape(rest)])
 
 
+def resized_otherwise(estimate: Mapping[str, Any], shape: Sequence[int]) -> Iterator[str]:
+    """How to resize pictures for the network in other programs, and what it was seen to cost not to."""
+    if found := estimate.get("resized_otherwise"):
+        same = f"{100 * found['same'] / found['n']:.1f} % of {whole(found['n'])} images get the same answer"
+        yield (
+            f"Resize pictures to {shape[0]}×{shape[1]} with antialiasing: Pillow's BILINEAR, tf.image.resize with "
+            'antialias=True, Keras\'s load_img with interpolation="bilinear", or cv2.INTER_AREA. '
+            f"By nearest pixel, which is load_img's default, {same}."
+        )
+
+
 def spent(provenance: Mapping[str, Any]) -> str:
     """'298 s of 300', or '41 s' where trials were counted; '' where it is not known."""
     if "wall_seconds" not in provenance:
