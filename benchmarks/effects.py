@@ -106,12 +106,12 @@ def _only(text: str) -> tuple[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Change:
-    """One change of the advised sample; parameter is AS_IS for none."""
+    """One change of the advised configuration; parameter is AS_IS for none."""
 
     parameter: str
     before: Any
     after: Any
-    sample: Configuration
+    configuration: Configuration
 
 
 def fill(name: str, seed: int, given: argparse.Namespace) -> None:
@@ -137,8 +137,8 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
         return
     trials = {}
     for number, (change, role) in enumerate(wanted):
-        trial = Trial(f"{role}-{number:02d}", role, dict(change.sample), change.sample.net,
-                      change.sample.recipe, lengths[role],
+        trial = Trial(f"{role}-{number:02d}", role, dict(change.configuration), change.configuration.net,
+                      change.configuration.recipe, lengths[role],
                       seed=2 * seed + (role == "final"), part="train",
                       span=(0.0, given.part / given.final if role == "part" else 1.0))  # fmt: skip
         trials[trial.id] = paces.counted(trial, given.pace, len(images.train)), change
@@ -154,7 +154,7 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
             for result in runner.run([trial for trial, _ in trials.values()]):
                 trial, change = trials[result.trial.id]
                 sealed = ""
-                if trial.stage == "final" and result.status == "done":
+                if trial.phase == "final" and result.status == "done":
                     weights, opened = train.load_weights(folder, trial.id), images.test.open()
                     pixels = np.asarray(opened.at(*trial.net.input_shape[:2]).pixels)
                     right = train.answers(trial.net, weights, pixels).argmax(1) == opened.labels
@@ -166,19 +166,21 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
 
 def changes(advice: Any, only: tuple[str, tuple[int, ...]] | None = None) -> Iterator[Change]:
     """None, then the first other value of each parameter, and the second of those that people ask about; or `only`."""
-    yield Change(AS_IS, None, None, advice.sample)
+    yield Change(AS_IS, None, None, advice.configuration)
     if only:
         name, values = only
         for value in values:
-            if value != advice.sample[name]:
-                yield Change(name, advice.sample[name], value, advice.space.fit({**advice.sample, name: value}))
+            if value != advice.configuration[name]:
+                yield Change(
+                    name, advice.configuration[name], value, advice.space.fit({**advice.configuration, name: value})
+                )
         return
     taken: dict[str, int] = {}
-    for name, value, sample in advice.space.neighbours(advice.sample):
+    for name, value, configuration in advice.space.neighbours(advice.configuration):
         most = 2 if name in PARAMETERS[:2] else 1
-        if name in PARAMETERS and taken.get(name, 0) < most and sample == {**advice.sample, name: value}:
+        if name in PARAMETERS and taken.get(name, 0) < most and configuration == {**advice.configuration, name: value}:
             taken[name] = taken.get(name, 0) + 1
-            yield Change(name, advice.sample[name], value, sample)
+            yield Change(name, advice.configuration[name], value, configuration)
 
 
 def _append(given: argparse.Namespace, name: str, seed: int, device: str, change: Change, result: Result,
@@ -186,13 +188,13 @@ def _append(given: argparse.Namespace, name: str, seed: int, device: str, change
     trial, pace = result.trial, given.pace
     row = {
         "set": name, "parameter": change.parameter, "from": change.before, "to": change.after,
-        "role": trial.stage, "seconds": {"part": given.part, "final": given.final}[trial.stage],
+        "role": trial.phase, "seconds": {"part": given.part, "final": given.final}[trial.phase],
         "final_seconds": given.final, "seed": seed, "pace": astuple(pace) if pace else None,
         "status": result.status, "reason": result.reason, "correct": result.correct,
         "accuracy": result.score, "sealed": sealed,
         "images_per_second": round(paces.speed(result, pace), 1),
         "epochs": trial.epochs, "device": device, "macs": result.cost.get("macs"),
-        "sample": to_json(change.sample), "load_1m": round(os.getloadavg()[0], 1),
+        "sample": to_json(change.configuration), "load_1m": round(os.getloadavg()[0], 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine_kind": matrix.machine_kind(),
         "source": matrix.source_sum(), "versions": matrix.versions(),
     }  # fmt: skip

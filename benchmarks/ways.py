@@ -56,7 +56,9 @@ def answered(name: str, share: float, given: argparse.Namespace) -> tuple[dict[s
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
         batches.Store(folder, images).ensure(height, width)
-        trial = Trial("ways", "final", dict(advice.sample), advice.net, advice.recipe, epochs=given.epochs, part="all")
+        trial = Trial(
+            "ways", "final", dict(advice.configuration), advice.net, advice.recipe, epochs=given.epochs, part="all"
+        )
         _, weights = train.train(trial, folder, engine)
     test = images.test.open()
     origins = test.origins or (None,) * len(test)

@@ -99,9 +99,9 @@ def rules() -> str:
     """Every parameter that convwise advises, and where its rules come from, in the order in which they decide."""
     found: dict[str, list[str]] = {}
     for rule in RULES:
-        found.setdefault(rule.choice, []).append(rule.source)
+        found.setdefault(rule.parameter, []).append(rule.source)
     for recipe in RECIPE_RULES:
-        found.setdefault(f"training.{recipe.choice}", []).append(recipe.source)
+        found.setdefault(f"training.{recipe.parameter}", []).append(recipe.source)
     rows = [(code(name), MEANING.get(name, "of the training"), "; ".join(dict.fromkeys(sources)))
             for name, sources in found.items()]  # fmt: skip
     return table(("parameter", "meaning", "sources of its rules"), rows)

@@ -55,7 +55,7 @@ class MadeHost:
 class Serial:
     """A runner in this process; its fields say how its trials go.
 
-    stops: (n, error) raises it instead of the trial after n; before: {stage: error} before a trial of that stage.
+    stops: (n, error) raises it instead of the trial after n; before: {stage: error} before a trial of that phase.
     score: sample -> a made-up score, instead of training. fails: the ids of trials that fail. ended: the ids of
     the trials since it was started last; closed: whether it was closed after that. cuts: whether the trial that
     `stops` came before can be brought to an early end.
@@ -77,8 +77,8 @@ class Serial:
 
     def run(self, trials: Iterable[Trial]) -> Iterator[Result]:
         for trial in trials:
-            if trial.stage in self.before:
-                raise self.before[trial.stage]
+            if trial.phase in self.before:
+                raise self.before[trial.phase]
             if self.stops and len(self.ended) >= self.stops[0]:
                 self.begun = trial
                 raise self.stops[1]
@@ -92,7 +92,7 @@ class Serial:
             found: Result = self.work(trial)
             return found
         keep_untrained(self.work.args[0], trial)
-        return made_up(trial, self.score(trial.sample))
+        return made_up(trial, self.score(trial.configuration))
 
     def cut(self, seconds: float) -> Iterator[Result]:
         if self.begun and self.cuts:

@@ -13,7 +13,7 @@ from convwise.core.calculus import analyse
 from convwise.core.configuration import Draft
 from convwise.core.problems import Problem
 from convwise.core.records import Effect, Fingerprint, Measure, Point, Reason, Result, Trial, Verdict
-from convwise.core.space import Choice, Space
+from convwise.core.space import Hyperparameter, Space
 from convwise.inspect.sight import EffectiveField
 from convwise.output.report import Evidence
 
@@ -32,13 +32,13 @@ VARIED = {
 
 def space(shape: tuple[int, int, int], classes: int) -> Space:
     base = {**BASE, "input.size": f"{shape[0]}x{shape[1]}", "stage.count": 2 if shape[0] < 32 else 3}
-    choices = tuple(Choice(name, (value, *VARIED.get(name, ()))) for name, value in base.items())
+    hyperparameters = tuple(Hyperparameter(name, (value, *VARIED.get(name, ()))) for name, value in base.items())
     channels = shape[2]
-    return Space(channels, classes, (0.5,) * channels, (0.06,) * channels, choices, defaults=base)
+    return Space(channels, classes, (0.5,) * channels, (0.06,) * channels, hyperparameters, defaults=base)
 
 
-def result(grown: Space, sample: Draft, number: int, seconds: float, rng: random.Random) -> Result:
-    fitted = grown.fit(sample)
+def result(grown: Space, configuration: Draft, number: int, seconds: float, rng: random.Random) -> Result:
+    fitted = grown.fit(configuration)
     net = fitted.net
     cost = fitted.cost | {"latency_ms": 0.05 + analyse(net).total.macs * 8e-8}
     score = 0.97 - 0.5 * math.exp(-math.log10(cost["macs"]) * 0.42) - 0.35 / seconds + rng.gauss(0, 0.008)
@@ -61,9 +61,9 @@ def goes_on(before: Result, number: int, gain: float) -> Result:
 def trials(grown: Space) -> tuple[Result, ...]:
     """A race: the advised net in three parts, its twin in two, single changes, one failed; and the final training."""
     rng = random.Random(3)
-    samples: list[Draft] = [{}, {"training.flip": True}]
-    samples += [{name: value} for name, values in VARIED.items() for value in values]
-    results = [result(grown, sample, i, 8.0, rng) for i, sample in enumerate(samples)]
+    configurations: list[Draft] = [{}, {"training.flip": True}]
+    configurations += [{name: value} for name, values in VARIED.items() for value in values]
+    results = [result(grown, configuration, i, 8.0, rng) for i, configuration in enumerate(configurations)]
     results = [replace(r, trial=replace(r.trial, span=(0.0, 0.05))) for r in results]
     failed = replace(results[9], status="failed", score=None, history=(), reason="out of memory: 512 MiB asked")
     later = [goes_on(results[0], 90, 0.02), goes_on(results[1], 91, 0.01)]
@@ -73,7 +73,7 @@ def trials(grown: Space) -> tuple[Result, ...]:
 
 def final(chosen: Result, rng: random.Random) -> Result:
     trial = replace(
-        chosen.trial, id="final", stage="final", part="all", seconds=180.0, resumes=chosen.trial.id, span=(0.15, 1.0)
+        chosen.trial, id="final", phase="final", part="all", seconds=180.0, resumes=chosen.trial.id, span=(0.15, 1.0)
     )
     history = tuple(Point(3.0 * i, 1650 * i, 2.3 * math.exp(-i / 14) + 0.52 + rng.gauss(0, 0.01)) for i in range(1, 60))
     return replace(chosen, trial=trial, score=None, history=history, seconds=180.0)
@@ -179,7 +179,7 @@ def evidence(
             "versions": {"convwise": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
         },
         sight=sight(shape, last) if n else None,
-        advised=results[0].trial.sample,
+        advised=results[0].trial.configuration,
     )  # fmt: skip
     return replace(whole, **changes)
 

@@ -1,4 +1,4 @@
-"""Made-up fingerprints, advice and results: what the tests of the search's stages need."""
+"""Made-up fingerprints, advice and results: what the tests of the search's phases need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.records import Advice, Fingerprint, Measure, Pace, Point, Result, Trial
 from convwise.core.score import Target
-from convwise.core.space import Choice, LatencyModel, Space
+from convwise.core.space import Hyperparameter, LatencyModel, Space
 from convwise.search import race
 
 TARGET = Target("angle", low=-90.0, high=90.0, mean=3.0, deviation=50.0, median=2.0, error=45.0)
@@ -51,9 +51,9 @@ WIDE: dict[str, tuple[Any, ...]] = {
 
 def wide_space(channels: int = 1, classes: int = 3, goal: str = "accuracy", **fields: Any) -> Space:
     """Every value that the search may ever test, and more."""
-    choices = tuple(Choice(name, values) for name, values in WIDE.items())
+    hyperparameters = tuple(Hyperparameter(name, values) for name, values in WIDE.items())
     moments = (0.4,) * channels, (0.07,) * channels
-    return Space(channels, classes, *moments, choices, parse_goal(goal), **fields)
+    return Space(channels, classes, *moments, hyperparameters, parse_goal(goal), **fields)
 
 
 def wide_samples() -> st.SearchStrategy[Draft]:
@@ -91,7 +91,7 @@ def answers(score: float, n: int, seed: int = 0) -> str:
     return "".join("01"[int(r)] for r in np.random.default_rng(seed).permutation(right))
 
 
-def scored(sample: Draft, net: Net, score: float, stage: str = "race", n: int = 200, **fields: Any) -> Result:
+def scored(configuration: Draft, net: Net, score: float, phase: str = "race", n: int = 200, **fields: Any) -> Result:
     """A finished result of `net`; its costs are exact unless given, and `how` of its trial."""
     from convwise.core.calculus import analyse
 
@@ -99,15 +99,15 @@ def scored(sample: Draft, net: Net, score: float, stage: str = "race", n: int = 
     cost = {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
     number = fields.pop("number", 0)
     how = {"epochs": 4, "seed": number, **fields.pop("how", {})}
-    trial = Trial(how.pop("id", f"{stage}-{number:02d}"), stage, sample, net, **how)
+    trial = Trial(how.pop("id", f"{phase}-{number:02d}"), phase, configuration, net, **how)
     correct = fields.pop("correct", answers(score, n, number))
     seen = (Point(5.0, 10 * race.LEAST_IMAGES, 0.5, score),)  # enough to be compared
     fields = {"images_per_second": 1e5 / total.macs, "history": seen, **fields}
     return Result(trial, "done", score, correct, fields.pop("cost", cost), **fields)
 
 
-def failed(sample: Draft, net: Net, stage: str = "race", number: int = 0) -> Result:
-    return Result(Trial(f"{stage}-{number:02d}", stage, sample, net, epochs=4), "failed", reason="made up")
+def failed(configuration: Draft, net: Net, phase: str = "race", number: int = 0) -> Result:
+    return Result(Trial(f"{phase}-{number:02d}", phase, configuration, net, epochs=4), "failed", reason="made up")
 
 
 def nth_net(number: int) -> Net:
@@ -115,15 +115,15 @@ def nth_net(number: int) -> Net:
     return Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(number + 2)))
 
 
-def some_results(given: Advice, count: int = 12, seed: int = 0, stages: Sequence[str] = ("race",)) -> list[Result]:
+def some_results(given: Advice, count: int = 12, seed: int = 0, phases: Sequence[str] = ("race",)) -> list[Result]:
     """Results of random samples, every fourth of them failed."""
     rng = random.Random(seed)
     found = []
     for i in range(count):
-        sample = given.space.sample(rng)
-        net, stage = sample.net, stages[i % len(stages)]
-        ended = scored(sample, net, round(rng.uniform(0.3, 0.95), 3), stage, number=i)
-        found.append(failed(sample, net, stage, i) if i % 4 == 3 else ended)
+        configuration = given.space.sample(rng)
+        net, phase = configuration.net, phases[i % len(phases)]
+        ended = scored(configuration, net, round(rng.uniform(0.3, 0.95), 3), phase, number=i)
+        found.append(failed(configuration, net, phase, i) if i % 4 == 3 else ended)
     return found
 
 
@@ -131,9 +131,9 @@ Truth = Callable[[Draft, int], Result | str]  # (sample, part) -> what becomes o
 SHARE = 0.1  # of the schedule, one part of a made-up race
 
 
-def part(given: Advice, sample: Draft, number: int = 1, seconds: float | None = 5.0, **fields: Any) -> Result:
+def segment(given: Advice, configuration: Draft, number: int = 1, seconds: float | None = 5.0, **fields: Any) -> Result:
     """The `number`th part of the training of a sample: scored(sample, its net, **fields), as a study names it."""
-    fitted, score = given.space.fit(sample), fields.pop("score", 0.8)
+    fitted, score = given.space.fit(configuration), fields.pop("score", 0.8)
     span = (round((number - 1) * SHARE, 6), round(number * SHARE, 6))
     how = {"recipe": fitted.recipe, "span": span, "epochs": None if seconds else 4, "seconds": seconds}
     how |= {"seed": 0, **fields.pop("how", {})}
@@ -147,8 +147,8 @@ def raced(given: Advice, truth: Truth, workers: int, waves: int) -> list[list[Re
         ended = []
         for slot, entry in enumerate(race.wave(given, [r for wave in done for r in wave], workers), 1):
             begun = round(entry.after.trial.span[1] / SHARE) if entry.after else 0
-            found = truth(entry.sample, begun + 1)
-            made = found if isinstance(found, Result) else part(given, entry.sample, begun + 1)
+            found = truth(entry.configuration, begun + 1)
+            made = found if isinstance(found, Result) else segment(given, entry.configuration, begun + 1)
             resumes = entry.after.trial.id if entry.after else ""
             made = replace(made, trial=replace(made.trial, id=f"race-{number}-{slot}", resumes=resumes))
             ended.append(made if isinstance(found, Result) else Result(made.trial, "failed", reason=found))

@@ -27,7 +27,7 @@ from convwise.core.activations import ACTIVATIONS
 from convwise.core.goal import parse_goal
 from convwise.core.layers import LAYERS, parameters
 from convwise.core.net import Net
-from studies import advice, part
+from studies import advice, segment
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -175,11 +175,13 @@ def test_the_example_strategy_meets_the_contract():
     names: dict[str, object] = {}
     exec(compile(code, "CONTRIBUTING.md", "exec"), names)
     propose, given = names["propose"], advice(shape=(16, 16, 1))
-    samples = propose(given, [], 4, 0)
-    assert 0 < len(samples) <= 4
-    assert all(given.space.fit(sample) == sample for sample in samples)
-    kept = [part(given, samples[0])]
-    assert given.space.fit(samples[0]).key not in {given.space.fit(sample).key for sample in propose(given, kept, 4, 0)}
+    configurations = propose(given, [], 4, 0)
+    assert 0 < len(configurations) <= 4
+    assert all(given.space.fit(configuration) == configuration for configuration in configurations)
+    kept = [segment(given, configurations[0])]
+    assert given.space.fit(configurations[0]).key not in {
+        given.space.fit(configuration).key for configuration in propose(given, kept, 4, 0)
+    }
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -278,7 +280,7 @@ def test_the_pages_on_parameters_say_what_is_advised(px, advised):
     usual = {"stage.kernel_size": 3, "stage.convs": 2, "padding": "same", "downsampling": "MaxPooling2D",
              "normalization": "BatchNormalization"}  # fmt: skip
     given = advice(shape=(px, px, 3))
-    assert {name: given.sample[name] for name in usual | advised} == usual | advised
+    assert {name: given.configuration[name] for name in usual | advised} == usual | advised
     assert 5 in given.space["stage.kernel_size"].values
     assert {"strides", "AveragePooling2D"} < set(given.space["downsampling"].values)
 
@@ -301,8 +303,8 @@ def test_the_reference_has_every_layer_and_parameter():
 def test_the_reference_has_every_row_of_the_tables():
     assert all(f"| `{name}` |" in reference.activations() for name in ACTIVATIONS)
     assert all(f"| {check.name} | {check.severity} |" in reference.checks() for check in core_check.CHECKS)
-    assert all(f"| `{rule.choice}` |" in reference.rules() for rule in RULES)
-    assert all(f"| `training.{rule.choice}` |" in reference.rules() for rule in RECIPE_RULES)
+    assert all(f"| `{rule.parameter}` |" in reference.rules() for rule in RULES)
+    assert all(f"| `training.{rule.parameter}` |" in reference.rules() for rule in RECIPE_RULES)
     assert all(
         re.search(rf"^::: convwise\.[\w.]+\.{name}$", reference.verbs(), re.MULTILINE) for name in convwise.__all__
     )
@@ -349,7 +351,7 @@ def test_the_changelog_has_this_version():
     assert f'\nversion = "{convwise.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
 
 
-@pytest.mark.parametrize("rule", [*RULES, *RECIPE_RULES], ids=lambda rule: getattr(rule, "choice", None) or rule.field)
+@pytest.mark.parametrize("rule", [*RULES, *RECIPE_RULES], ids=lambda rule: rule.parameter)
 def test_what_a_rule_cites_is_written_down(rule):
     """A rule that cites a finding in quotes cites words that stand there."""
     assert rule.source

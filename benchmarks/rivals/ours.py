@@ -21,7 +21,7 @@ import convwise
 from convwise.core.configuration import Configuration
 from convwise.core.problems import ConvwiseError
 from convwise.core.records import Recipe, Trial
-from convwise.core.space import Choice, Space
+from convwise.core.space import Hyperparameter, Space
 from convwise.formats import torch as torch_format
 from convwise.training import batches, train
 from convwise.training.machine import ThisMachine
@@ -54,7 +54,7 @@ def advised(job: Job) -> Learnt:
     """What `convwise advise` says for this budget."""
     with workshop(job) as work:
         advice = advice_for(job)
-        return work.final(advice.sample, advice.recipe)
+        return work.final(advice.configuration, advice.recipe)
 
 
 def arbitrary(job: Job) -> Learnt:
@@ -63,8 +63,8 @@ def arbitrary(job: Job) -> Learnt:
         advice = advice_for(job)
         space = anything(advice.space)
         rng = random.Random(job.seed)
-        sample = next(drawn for _ in range(DRAWS) if (drawn := valid(space, rng)) is not None)
-        return work.final(sample, advice.recipe)
+        configuration = next(drawn for _ in range(DRAWS) if (drawn := valid(space, rng)) is not None)
+        return work.final(configuration, advice.recipe)
 
 
 def advice_for(job: Job) -> Any:
@@ -75,8 +75,8 @@ def advice_for(job: Job) -> Any:
 
 def anything(space: Space) -> Space:
     """The space with every value of ANYTHING."""
-    choices = (Choice(c.name, ANYTHING.get(c.name, c.values)) for c in space.choices)
-    return replace(space, choices=tuple(choices))
+    hyperparameters = (Hyperparameter(c.name, ANYTHING.get(c.name, c.values)) for c in space.hyperparameters)
+    return replace(space, hyperparameters=tuple(hyperparameters))
 
 
 def valid(space: Space, rng: random.Random) -> Configuration | None:
@@ -105,7 +105,7 @@ class Workshop:
         torch.set_num_threads(scorers)
         seconds = max(self.job.left - reserve - OVERHEAD_SECONDS, SHORTEST_SECONDS)
         how = {"seconds": seconds, "seed": self.job.seed, "part": "all", "threads": self.workers}
-        trial = Trial("final", "final", sample=dict(given), net=net, recipe=recipe, **how)
+        trial = Trial("final", "final", configuration=dict(given), net=net, recipe=recipe, **how)
         result = next(iter(self.runner.run([trial])))
         if result.status == "failed":
             raise RuntimeError(result.reason)
@@ -123,7 +123,7 @@ class Workshop:
             "epochs": seen / images,
             "train_seconds": result.seconds,
             "dtype": result.dtype,
-            "sample": dict(result.trial.sample),
+            "sample": dict(result.trial.configuration),
         }
 
 

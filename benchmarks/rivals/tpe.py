@@ -31,7 +31,7 @@ class Running:
     """A trial of Optuna's between two rungs."""
 
     asked: Any
-    sample: Configuration
+    configuration: Configuration
     trial: Trial
     rung: int = 0
     score: float = 0.0
@@ -43,7 +43,7 @@ def run(job: Job) -> Learnt:
     with workshop(job) as work:
         advice = advice_for(job)
         best = search(work, advice, job.deadline - FINAL_SHARE * budget, UNIT_SHARE * budget)
-        return work.final(best.sample if best else advice.sample, advice.recipe)
+        return work.final(best.configuration if best else advice.configuration, advice.recipe)
 
 
 def search(work: Workshop, advice: Any, until: float, unit: float) -> Running | None:
@@ -71,12 +71,16 @@ def search(work: Workshop, advice: Any, until: float, unit: float) -> Running | 
 def asked(study: Any, advice: Any) -> Running:
     """What Optuna proposes next; a configuration inside the Space's limits."""
     trial = study.ask()
-    wanted = {c.name: trial.suggest_categorical(c.name, c.values) for c in advice.space.choices}
+    wanted = {c.name: trial.suggest_categorical(c.name, c.values) for c in advice.space.hyperparameters}
     try:
-        sample = advice.space.fit(wanted)
+        configuration = advice.space.fit(wanted)
     except ConvwiseError:
-        sample = advice.sample
-    return Running(trial, sample, Trial("", "tpe", sample=dict(sample), net=sample.net, recipe=advice.recipe))
+        configuration = advice.configuration
+    return Running(
+        trial,
+        configuration,
+        Trial("", "tpe", configuration=dict(configuration), net=configuration.net, recipe=advice.recipe),
+    )
 
 
 def rung_of(work: Workshop, each: Running, seconds: float) -> Trial:

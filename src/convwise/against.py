@@ -46,7 +46,7 @@ def _rival(model: Any, images: Images, advice: Advice) -> Rival:
     classes, space, known = len(images.classes), advice.space, KNOWN.get(str(model))
     name = str(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
     where = f"{FLAG} {name}"
-    size = (*advice.sample.input_size, space.channels)
+    size = (*advice.configuration.input_size, space.channels)
     net = known.net(images.base_shape, max(classes, 1)) if known else _own(model, size, where)
     if space.target and number_of(net):
         net = Net(net.input_shape, net.layers[:-1])  # its unit is of the images that it was trained on

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from convwise.core.records import Result, Trial
-from convwise.search.stages import FINAL, Wave
+from convwise.search.phases import FINAL, Wave
 from convwise.session import Session
 from convwise.training import train
 from convwise.training.batches import Store
@@ -28,24 +28,24 @@ class Crew:
 
     def run(self, wave: Wave) -> list[Result]:
         """The results of a wave, in the order of ending."""
-        stage, results = wave.stage, []
+        phase, results = wave.phase, []
         if wave.note:
-            self.session.tell(stage.name, note=wave.note)
+            self.session.tell(phase.name, note=wave.note)
         self._prepare(wave.trials)
-        self.session.tell(stage.name, wave.number, wave.planned)
+        self.session.tell(phase.name, wave.number, wave.planned)
         with self._telling(wave):
             for result in self.runner.run(wave.trials):
                 self._record(result)
                 results.append(result)
-        if not stage.alone:
-            self.session.tell(stage.name, wave.number + 1, wave.planned)
+        if not phase.alone:
+            self.session.tell(phase.name, wave.number + 1, wave.planned)
         return results
 
     def cut(self) -> None:
         """Bring what runs to an early end; record the final training, or the first one: they are answers."""
         seconds = CUT_SECONDS if self._has_answer else FIRST_SECONDS
         for result in sorted(self.runner.cut(seconds), key=lambda result: result.trial.id):
-            if result.status == "done" and (result.trial.stage == FINAL.name or not self._has_answer):
+            if result.status == "done" and (result.trial.phase == FINAL.name or not self._has_answer):
                 self._record(result)
 
     @property
@@ -60,7 +60,7 @@ class Crew:
         def tell() -> None:
             while not over.wait(seconds):
                 if live := tuple(self.runner.live):
-                    self.session.tell(wave.stage.name, wave.number, wave.planned, live=live)
+                    self.session.tell(wave.phase.name, wave.number, wave.planned, live=live)
 
         thread = threading.Thread(target=tell, daemon=True)
         thread.start()

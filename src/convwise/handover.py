@@ -17,7 +17,7 @@ from convwise.images.loading import Part, Seen
 from convwise.mirrored import with_views
 from convwise.output.deliver import Material
 from convwise.plan import needed
-from convwise.search.stages import FINAL
+from convwise.search.phases import FINAL
 from convwise.session import OPENED, OPENED_FOR, Session
 from convwise.training import train
 from convwise.training.tasks import TASKS
@@ -27,7 +27,7 @@ MOST_OTHERWISE = 500  # images that are answered once more, resized otherwise
 
 def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict, views: Views) -> Material:
     """Everything that is written; the sealed part is opened here, once."""
-    ended = [r for r in session.results if r.trial.stage == FINAL.name]
+    ended = [r for r in session.results if r.trial.phase == FINAL.name]
     final = next((r for r in reversed(ended) if r.status == "done"), None)
     interrupted = all(r.reason == INTERRUPTED for r in ended)
     settings, images, chosen = session.settings, session.images, with_views(final or verdict.chosen, views)
@@ -91,7 +91,7 @@ def _caveats(session: Session, chosen: Result, ended: Sequence[Result], interrup
     said = ["The study was interrupted: this is the best so far."] if interrupted else []
     if seen := session.images.facts.get("seen"):
         said.append(f"The study has seen {Seen(**seen)}: {Seen(**seen).why}.")
-    if chosen.trial.stage != FINAL.name:
+    if chosen.trial.phase != FINAL.name:
         why = f" ({ended[-1].reason})" if ended else ""
         said.append(
             f"There was no final training{why}: the weights are those of the trial, without the validation part."

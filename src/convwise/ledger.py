@@ -56,15 +56,15 @@ class Ledger:
 
     def append(self, result: Result) -> None:
         """Record one result; it is on disk when this returns."""
-        sample = dict(result.trial.sample)
+        configuration = dict(result.trial.configuration)
         known: dict[str, BaseDistribution] = {
-            name: d for name, d in self._distributions.items() if sample.get(name) in d.choices
+            name: d for name, d in self._distributions.items() if configuration.get(name) in d.choices
         }
-        attributes: dict[str, Any] = {"stage": result.trial.stage, "reason": result.reason, **result.cost}
+        attributes: dict[str, Any] = {"stage": result.trial.phase, "reason": result.reason, **result.cost}
         trial = optuna.trial.create_trial(
             state=_state(result),
             value=result.score if result.status == "done" else None,
-            params={name: sample[name] for name in known},
+            params={name: configuration[name] for name in known},
             distributions=known,
             user_attrs={**attributes, RESULT: to_json(result)},
         )
@@ -94,7 +94,7 @@ class Ledger:
 
 def distributions(space: Space) -> dict[str, CategoricalDistribution]:
     """Optuna's form of the space: every legal value of every choice."""
-    return {choice.name: CategoricalDistribution(choice.legal) for choice in space.choices}
+    return {each.name: CategoricalDistribution(each.legal) for each in space.hyperparameters}
 
 
 def _state(result: Result) -> TrialState:

@@ -152,7 +152,7 @@ def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any,
         lab.watcher(Progress(BY, 0, 0, None, None, "interrupted: what was measured is being written"))
 
     with Interrupts(stopping) as interrupts:
-        base = Base(subject.net, subject.recipe, dict(subject.sample or {}))
+        base = Base(subject.net, subject.recipe, dict(subject.configuration or {}))
         found = measure_on(found_images, base, asked, terms, replace(lab, clock=clock), record)
         if found.interrupted and not found.effects:
             raise KeyboardInterrupt
@@ -215,12 +215,12 @@ class _Chosen:
 
     @property
     def subject(self) -> Subject:
-        """Its network, with the space where the sample still grows into just this network."""
+        """Its network, with the space where the configuration still grows into just this network."""
         net, recipe = Net.from_json(self.choice["net"]).one_view, from_json(Recipe, self.choice["training"]["recipe"])
-        sample = self.advice.space.fit(self.choice["sample"]) if self.advice else None
-        if sample is None or sample.net.id != net.id:
+        configuration = self.advice.space.fit(self.choice["sample"]) if self.advice else None
+        if configuration is None or configuration.net.id != net.id:
             return Subject(net, recipe)
-        return Subject(net, sample.recipe, sample)
+        return Subject(net, configuration.recipe, configuration)
 
     @property
     def most_seconds(self) -> float:

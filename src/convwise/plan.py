@@ -16,7 +16,7 @@ from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Fingerprint, Pace, Result
 from convwise.core.space import LatencyModel
 from convwise.search import ladder, race
-from convwise.search.stages import BESIDE, FINAL, LADDER, RACE, TEACHER, Allowed
+from convwise.search.phases import BESIDE, FINAL, LADDER, RACE, TEACHER, Allowed
 from convwise.settings import ANSWER_SHARE, Settings
 from convwise.training import train
 from convwise.training.host import Host
@@ -89,13 +89,13 @@ class Plan:
         first = min(left, self.clock.until(ANSWER_SHARE)) - self.overhead_seconds
         return 1, max(first, told, MINIMUM_TRIAL_SECONDS)
 
-    # What the stages of a search ask: see search/stages.py.
+    # What the phases of a search ask: see search/stages.py.
 
     def race(self, kept: int) -> Allowed:
         waves, seconds = self.waves()
         return Allowed(waves, 1 if waves == 1 else None, seconds)  # a single wave compares nothing
 
-    def part_share(self, allowed: Allowed) -> float:
+    def segment_share(self, allowed: Allowed) -> float:
         seconds = allowed.seconds or 0.0
         return seconds / self.leader_seconds(allowed.waves, seconds)
 
@@ -122,9 +122,9 @@ class Plan:
         ending += scored / max(chosen.images_per_second, 1.0)
         return max(left - ending, LEAST_TRAINED * left, MINIMUM_FINAL_SECONDS)
 
-    def trained_share(self, chosen: Result, parts: Sequence[Result], seconds: float | None) -> float:
+    def trained_share(self, chosen: Result, segments: Sequence[Result], seconds: float | None) -> float:
         speed = self.team_speed if chosen.trial.threads > 1 else 1.0
-        worked = sum(r.seconds for r in parts) + (chosen.seconds * speed if chosen.trial.span[1] == 1 else 0.0)
+        worked = sum(r.seconds for r in segments) + (chosen.seconds * speed if chosen.trial.span[1] == 1 else 0.0)
         return worked / (worked + (seconds or 0.0) * self.team_speed)
 
     # Beside other networks ---------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Counted:
     def race(self, kept: int) -> Allowed:
         return Allowed(0, self.trials - (self.trials // 2 if self.cheapest else 0) - kept, None)
 
-    def part_share(self, allowed: Allowed) -> float:
+    def segment_share(self, allowed: Allowed) -> float:
         rest = (TEACHER if self.cheapest else FINAL).epochs
         return RACE.epochs / (RACE.epochs * race.FLIP_SEGMENTS + rest)
 
@@ -235,10 +235,10 @@ class Counted:
     def final_seconds(self, chosen: Result, scored: int) -> None:
         return None
 
-    def trained_share(self, chosen: Result, parts: Sequence[Result], seconds: float | None) -> float:
+    def trained_share(self, chosen: Result, segments: Sequence[Result], seconds: float | None) -> float:
         if chosen.trial.span[1] < 1:
             return chosen.trial.span[1]
-        behind = sum(r.trial.epochs or 0 for r in (*parts, chosen))
+        behind = sum(r.trial.epochs or 0 for r in (*segments, chosen))
         return behind / (behind + FINAL.epochs)
 
 
@@ -272,7 +272,7 @@ def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: fl
         measured = host.latency_ms(advice.net)
         if measured <= limit:
             return advice
-        predicted = advice.sample.cost["latency_ms"]
+        predicted = advice.configuration.cost["latency_ms"]
         model = replace(model, margin=model.margin * 1.1 * measured / predicted)
     what = f"the smallest network tried takes {measured:.3g} ms, {measured / limit:.1f} times its limit"
     raise Infeasible("goal", what, goal.text, "raise the limit, or shrink the images")

@@ -19,7 +19,7 @@ from convwise.core.temporary import locked, temporaries_in
 from convwise.images.loading import Images
 from convwise.ledger import Ledger
 from convwise.output import deliver, whole
-from convwise.search.stages import BESIDE
+from convwise.search.phases import BESIDE
 from convwise.settings import Settings
 from convwise.training.lab import Lab
 from convwise.training.tasks import TASKS
@@ -105,14 +105,14 @@ class Session:
         """Seconds of the budget that are left; without end where trials are counted."""
         return inf if self.settings.trials is not None else self.lab.clock.left
 
-    def tell(self, stage: str, done: int = 0, planned: int = 0, note: str = "", live: tuple[Live, ...] = ()) -> None:
+    def tell(self, phase: str, done: int = 0, planned: int = 0, note: str = "", live: tuple[Live, ...] = ()) -> None:
         """The watcher hears how far the study is."""
-        scored = [r for r in self.results if r.score is not None and r.trial.stage != BESIDE.name]
+        scored = [r for r in self.results if r.score is not None and r.trial.phase != BESIDE.name]
         best = max(scored, key=lambda r: r.score or 0, default=None)
         left = None if self.left == inf else max(self.left, 0)
         task, labels = TASKS[self.settings.task], np.asarray(self.images.valid.labels)
         baseline = task.baseline(labels, self.settings.goal.score) if best else None
-        self.lab.watcher(Progress(stage, done, planned, best, left, note, baseline, live))
+        self.lab.watcher(Progress(phase, done, planned, best, left, note, baseline, live))
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Settings:
         return TRAINING_SHARE * (self.budget if self.trials is None else COUNTED_SECONDS)
 
 
-def checked(settings: Settings) -> None:
+def validate(settings: Settings) -> None:
     """UnusableInput where a name is in no table, a number is none, or the folder cannot be written or is another's."""
     named = (
         ("--task", settings.task, TASKS),

@@ -19,8 +19,8 @@ from convwise.interrupts import Interrupts
 from convwise.output import deliver, whole
 from convwise.plan import Counted, planned, within_latency
 from convwise.search import race, rivals
+from convwise.search.phases import FINAL, Budget, Search, Wave
 from convwise.search.searching import verdict, waves
-from convwise.search.stages import FINAL, Budget, Search, Wave
 from convwise.session import ADVICE, FACTS, Session
 from convwise.settings import Settings
 from convwise.training.batches import Store

@@ -26,7 +26,7 @@ from convwise.output.choice import Choice
 from convwise.output.writer import Writer
 from convwise.plan import within_latency
 from convwise.session import held, tidied, written
-from convwise.settings import TRAINING_SHARE, Settings, checked, folder_for
+from convwise.settings import TRAINING_SHARE, Settings, folder_for, validate
 from convwise.training.lab import Lab
 from convwise.training.machine import ThisMachine
 from convwise.training.runners import RUNNERS
@@ -118,7 +118,7 @@ def choose(
     settings = Settings(source, parse_duration(budget), wanted, task, test, folder_for(source, out), seed,
                         workers, trials, evidence, runner, command, classes_from, skip_empty_classes,
                         follow_links, cache_size, others, views)  # fmt: skip
-    checked(settings)
+    validate(settings)
     clock = Clock(settings.budget, begun)
     feed = Feed.of(settings, clock, watcher or notebook.watcher())
     lab = Lab(ThisMachine(), clock, feed.tell, RUNNERS[settings.runner])

@@ -53,13 +53,13 @@ def test_every_choice_has_a_value_a_reason_and_a_source(found):
     assert len(reasons) == len(given_.reasons)
     assert set(MEANING) <= set(reasons)
     for name in MEANING:
-        assert reasons[name].value == given_.sample[name]
+        assert reasons[name].value == given_.configuration[name]
         assert reasons[name].value in given_.space[name].values
     for reason in given_.reasons:
         assert reason.because
         assert reason.source
         assert reason.measure in {*DECIDERS, *(measure.name for measure in found.measures)}
-    assert given_.net == given_.space.fit(given_.sample).net
+    assert given_.net == given_.space.fit(given_.configuration).net
     times = given_.space.supersampled
     assert times == (1 if found.input_shape == found.shape else 2)
     assert given_.net.input_shape == (times * found.input_shape[0], times * found.input_shape[1], found.shape[2])
@@ -69,10 +69,10 @@ def test_every_choice_has_a_value_a_reason_and_a_source(found):
 @given(fingerprints(), st.data())
 def test_every_parameter_of_every_layer_has_a_reason_a_measure_and_a_source(found, data):
     given_ = advised(found)
-    drawn = {c.name: data.draw(st.sampled_from(c.values)) for c in given_.space.choices}
+    drawn = {c.name: data.draw(st.sampled_from(c.values)) for c in given_.space.hyperparameters}
     allowed = {*DECIDERS, *(measure.name for measure in found.measures)}
-    for sample in (given_.sample, drawn):
-        fitted = given_.space.fit(sample)
+    for configuration in (given_.configuration, drawn):
+        fitted = given_.space.fit(configuration)
         reasons = layer_reasons(fitted.grown, as_chosen(given_.reasons, fitted, ()))
         assert list(reasons) == [layer.name for layer in fitted.net.layers]
         for layer in fitted.net.layers:
@@ -102,8 +102,8 @@ def told(after: int, change: float, verdict: str, before: int = 3) -> Effect:
 )
 def test_a_reason_carries_what_trials_said_of_its_value(effects, said):
     given_ = advice(shape=(32, 32, 3))
-    assert given_.sample["stage.kernel_size"] == 3
-    reasons = {r.parameter: r.trials for r in as_chosen(given_.reasons, given_.sample, effects)}
+    assert given_.configuration["stage.kernel_size"] == 3
+    reasons = {r.parameter: r.trials for r in as_chosen(given_.reasons, given_.configuration, effects)}
     assert reasons["stage.kernel_size"] == said
     assert {trials for name, trials in reasons.items() if name != "stage.kernel_size"} == {None}
 
@@ -111,7 +111,9 @@ def test_a_reason_carries_what_trials_said_of_its_value(effects, said):
 def test_mirroring_that_was_behind_early_is_explained():
     given_ = advice(shape=(32, 32, 3))
     effect = Effect("training.flip", False, True, -0.017, -0.03, -0.004, 1.0, "matters", 2, 22.0)
-    reasons = {r.parameter: r for r in as_chosen(given_.reasons, {**given_.sample, "training.flip": True}, (effect,))}
+    reasons = {
+        r.parameter: r for r in as_chosen(given_.reasons, {**given_.configuration, "training.flip": True}, (effect,))
+    }
     because = reasons["training.flip"].because
     assert because.startswith(
         "measured against False: -1.7 points (-3.0 to -0.4) after 22 s; a net that had never seen"
@@ -126,9 +128,15 @@ def test_mirroring_that_was_behind_early_is_explained():
 def test_a_layers_reason_is_of_that_layer(block, stem, padding, normalization):
     """What a reason must not say of a layer, by the layer's own values."""
     given_ = advice(shape=(32, 32, 3), discriminative_scale=9, alignment=0.3)
-    sample = {**given_.sample, "block": block, "stem": stem, "padding": padding, "normalization": normalization}
-    known = {r.parameter: r for r in as_chosen(given_.reasons, sample, ())}
-    grown = given_.space.fit(sample).grown
+    configuration = {
+        **given_.configuration,
+        "block": block,
+        "stem": stem,
+        "padding": padding,
+        "normalization": normalization,
+    }
+    known = {r.parameter: r for r in as_chosen(given_.reasons, configuration, ())}
+    grown = given_.space.fit(configuration).grown
     net, reasons = grown.net, layer_reasons(grown, tuple(known.values()))
     for layer in net.layers:
         why = {name: reason["because"] for name, reason in reasons[layer.name].items()}
@@ -164,9 +172,9 @@ def test_every_standing_reason_is_that_of_some_layer():
         values = {"block": block, "padding": padding, "normalization": normalization, "downsampling": downsampling,
                   "stem": stem, "stage.widening": widening}  # fmt: skip
         space = wide_space(target=target, supersampled=1 if target else 2)
-        sample = {**{c.name: c.values[-1] for c in space.choices}, **values, "head": head, "input.size": size,
+        drawn = {**{c.name: c.values[-1] for c in space.hyperparameters}, **values, "head": head, "input.size": size,
                   "stage.kernel_size": 3, "stem.kernel_size": 3}  # fmt: skip
-        fired |= {why for decided in space.fit(sample).grown.why.values() for why in decided.values()}
+        fired |= {why for decided in space.fit(drawn).grown.why.values() for why in decided.values()}
     always = {value for value in vars(standing).values() if isinstance(value, Reason)}
     assert {why for why in fired if isinstance(why, Reason)} == always
     of_nets = set(MEANING) - {"training.flip", "input.size", "stage.count", "stage.convs"}
@@ -182,15 +190,18 @@ def test_limits_hold_for_all_that_is_advised_and_changes_are_explained(found, pa
         given_ = advised(found, goal)
     except Infeasible:  # how it says so: test_an_infeasible_goal_says_by_how_much
         return
-    assert given_.sample.grown.stages == given_.sample["stage.count"]
-    for net in (given_.net, *(sample.net for _, _, sample in given_.space.neighbours(given_.sample))):
+    assert given_.configuration.grown.stages == given_.configuration["stage.count"]
+    for net in (
+        given_.net,
+        *(configuration.net for _, _, configuration in given_.space.neighbours(given_.configuration)),
+    ):
         total = analyse(net).total
         assert total.params <= params
         assert total.macs <= macs
     reasons = {reason.parameter: reason for reason in given_.reasons}
     free = advised(found)
-    for name in differing(free.sample, given_.sample) & set(MEANING):
-        assert reasons[name].value == given_.sample[name]
+    for name in differing(free.configuration, given_.configuration) & set(MEANING):
+        assert reasons[name].value == given_.configuration[name]
         assert "limit" in reasons[name].because
         assert goal in reasons[name].because
 
@@ -219,11 +230,11 @@ BRANCHES = [
 ]
 
 
-@pytest.mark.parametrize(("choice", "one", "value", "other", "else_"), BRANCHES)
-def test_rules_fire_both_ways(choice, one, value, other, else_):
+@pytest.mark.parametrize(("parameter", "one", "value", "other", "else_"), BRANCHES)
+def test_rules_fire_both_ways(parameter, one, value, other, else_):
     here, there = advice(**one), advice(**other)
-    assert (here.sample[choice], there.sample[choice]) == (value, else_)
-    because = [next(r.because for r in a.reasons if r.parameter == choice) for a in (here, there)]
+    assert (here.configuration[parameter], there.configuration[parameter]) == (value, else_)
+    because = [next(r.because for r in a.reasons if r.parameter == parameter) for a in (here, there)]
     assert because[0] != because[1]
 
 
@@ -250,8 +261,8 @@ def test_no_rule_is_dead():
     for shape, count, measures, target in itertools.product(shapes, counts, taken, (None, TARGET)):
         found = advice(shape=shape, counts=count, target=target, **measures)
         fired |= {(r.parameter, r.measure, r.source) for r in found.reasons}
-    of_nets = {(rule.choice, rule.measure, rule.source) for rule in RULES}
-    assert fired == of_nets | {(f"training.{rule.choice}", rule.measure, rule.source) for rule in RECIPE_RULES}
+    of_nets = {(rule.parameter, rule.measure, rule.source) for rule in RULES}
+    assert fired == of_nets | {(f"training.{rule.parameter}", rule.measure, rule.source) for rule in RECIPE_RULES}
 
 
 def test_what_was_not_measured_is_told_so_and_no_number_stands_for_it():
@@ -262,7 +273,7 @@ def test_what_was_not_measured_is_told_so_and_no_number_stands_for_it():
         assert reasons[name].because.startswith("not measured in this budget")
         assert reasons[name].measure == "literature"
         assert not any(character.isdigit() for character in reasons[name].because)
-    assert given_.sample["stem.kernel_size"] == 3
+    assert given_.configuration["stem.kernel_size"] == 3
 
 
 @pytest.mark.parametrize(
@@ -275,10 +286,10 @@ def test_what_was_not_measured_is_told_so_and_no_number_stands_for_it():
 )
 def test_the_reason_for_the_width_is_true_of_it(seconds, images, said):
     given_ = advice(shape=(28, 28, 1), counts=(images,), seconds=seconds)
-    width = given_.sample["stage.filters"]
+    width = given_.configuration["stage.filters"]
     because = next(r.because for r in given_.reasons if r.parameter == "stage.filters")
     assert said in because
-    situation = Situation(facts((28, 28, 1), (images,)), PACE, seconds, 2, given_.sample)
+    situation = Situation(facts((28, 28, 1), (images,)), PACE, seconds, 2, given_.configuration)
     enough = [w for w in WIDTHS if situation.epochs(w) >= fewest_epochs(images)]
     assert (width in enough) == ("times, fewer than the 17" not in because)
     if "would leave" in because:
@@ -292,7 +303,7 @@ def test_mirroring_begins_off_whatever_a_probe_says_and_is_always_tried(measures
     """The probe said yes in one run and no in the next, on a set where mirroring costs eleven points."""
     given_ = advice(**measures)
     assert given_.recipe.flip is False
-    assert given_.sample["training.flip"] is False
+    assert given_.configuration["training.flip"] is False
     assert True in given_.space["training.flip"].values
 
 
@@ -303,7 +314,7 @@ def test_a_batch_is_a_twentieth_of_the_images_within_bounds(images, size):
 
 def test_the_recipe_is_that_of_the_spaces_nets():
     given_ = advice()
-    assert given_.recipe == given_.sample.recipe
+    assert given_.recipe == given_.configuration.recipe
     assert (given_.recipe.optimizer, given_.recipe.average, given_.recipe.whitened) == ("muon", True, "stem")
 
 
@@ -326,18 +337,18 @@ def test_every_field_of_the_recipe_that_a_rule_sets_has_a_reason():
     given_ = advice()
     reasons = {r.parameter: r for r in given_.reasons}
     for rule in RECIPE_RULES:
-        assert reasons[f"training.{rule.choice}"].value == getattr(given_.recipe, rule.choice)
-        assert reasons[f"training.{rule.choice}"].source
+        assert reasons[f"training.{rule.parameter}"].value == getattr(given_.recipe, rule.parameter)
+        assert reasons[f"training.{rule.parameter}"].source
     assert isinstance(given_.recipe, Recipe)
 
 
 def test_every_rule_cites_a_source_and_names_a_known_choice():
-    assert {rule.choice for rule in RULES} == set(MEANING)
+    assert {rule.parameter for rule in RULES} == set(MEANING)
     assert all(rule.source for rule in (*RULES, *RECIPE_RULES))
 
 
 def test_the_width_shrinks_where_there_is_less_time():
-    widths = [advice(seconds=s, counts=(3000, 3000)).sample["stage.filters"] for s in (1, 10, 100, 1000)]
+    widths = [advice(seconds=s, counts=(3000, 3000)).configuration["stage.filters"] for s in (1, 10, 100, 1000)]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1]
 

@@ -9,7 +9,7 @@ import pytest
 
 from convwise.advice.doubts import doubts, shown, told
 from convwise.advice.fingerprint import look
-from convwise.advice.probes import Bench
+from convwise.advice.probes import Probes
 from convwise.images.loading import Part, read
 from convwise.output.deliver import write_suspects
 
@@ -55,8 +55,8 @@ def test_right_labels_are_not_doubted():
 
 def test_a_probe_that_knows_nothing_doubts_nothing():
     rng = np.random.default_rng(0)
-    bench = Bench(rng.integers(0, 256, (200, 8, 8, 1), np.uint8), rng.integers(0, 3, 200), seed=0)
-    assert doubts(bench.best()) == []
+    probes = Probes(rng.integers(0, 256, (200, 8, 8, 1), np.uint8), rng.integers(0, 3, 200), seed=0)
+    assert doubts(probes.best()) == []
 
 
 def test_they_are_told_and_written(found, tmp_path):

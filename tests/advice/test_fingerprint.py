@@ -453,7 +453,7 @@ def test_in_a_short_budget_fewer_images_are_looked_at(monkeypatch: pytest.Monkey
             looked_at.append(len(pixels))
             super().__init__(pixels, *rest, **how)
 
-    monkeypatch.setattr(fingerprint, "Bench", Counting)
+    monkeypatch.setattr(fingerprint, "Probes", Counting)
     images = part(noise(2500, 2, 2), two_classes(2500))  # too small to measure anything
     found = [look(images, ("a", "b"), budget=budget) for budget in (10.0, 75.0, 600.0)]
     assert looked_at == [500, 900, 2000]

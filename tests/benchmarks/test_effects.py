@@ -122,9 +122,11 @@ def test_what_has_not_ended_is_left_out():
 def test_changes_are_single_and_of_every_parameter_of_the_question():
     given = advice(shape=(32, 32, 3))
     found = list(effects.changes(given))
-    assert found[0].sample == given.sample
+    assert found[0].configuration == given.configuration
     for change in found[1:]:
-        assert {name for name in change.sample if change.sample[name] != given.sample[name]} == {change.parameter}
+        assert {name for name in change.configuration if change.configuration[name] != given.configuration[name]} == {
+            change.parameter
+        }
     assert set(effects.PARAMETERS[:5]) <= {change.parameter for change in found}
 
 

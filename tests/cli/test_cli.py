@@ -340,10 +340,10 @@ def test_the_smallest_budget_gives_a_good_answer(tmp_path):
     assert json.loads((tmp_path / "out" / "choice.json").read_text())["test"]["accuracy"] > 0.8
 
 
-def wait_for(process, stage: str, done: int) -> None:
+def wait_for(process, phase: str, done: int) -> None:
     """Read the events of a study until so many trials of the stage are done."""
     for line in process.stderr:
-        if line.startswith("{") and (event := json.loads(line))["stage"] == stage and event["done"] >= done:
+        if line.startswith("{") and (event := json.loads(line))["stage"] == phase and event["done"] >= done:
             return
     raise AssertionError(f"it ended: {process.wait()}")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
 from convwise.core.check import CHECKS, SEVERITIES, Finding, check, findings
-from convwise.core.checks.view import View
+from convwise.core.checks.context import Context
 from convwise.core.checks.windows import readings
 from convwise.core.net import Net
 from convwise.core.parameters import MOST_SIZE
@@ -418,7 +418,7 @@ def test_what_windows_read_is_what_a_loop_over_every_tap_says(data):
 
 
 def test_the_trunk_is_what_every_path_passes():
-    assert [layer.name for layer in View(bottleneck()).trunk] == [
+    assert [layer.name for layer in Context(bottleneck()).trunk] == [
         "stem_conv", "stem_bn", "stem", "add", "activation", "globalaveragepooling2d", "dense"
     ]  # fmt: skip
 

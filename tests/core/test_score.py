@@ -51,9 +51,9 @@ def test_a_value_says_its_score(score, deviation):
 
 
 def test_a_net_that_ends_in_a_unit_answers_a_number():
-    sample = {"input.size": "24x24", "block": "plain", "stem": "learned"}
+    configuration = {"input.size": "24x24", "block": "plain", "stem": "learned"}
     space = wide_space(target=TARGET)
-    grown = space.fit({**{c.name: c.values[0] for c in space.choices}, **sample}).net
+    grown = space.fit({**{c.name: c.values[0] for c in space.hyperparameters}, **configuration}).net
     assert [layer.op for layer in grown.layers[-2:]] == ["Dense", "Rescaling"]
     assert (number_of(grown).scale, number_of(grown).offset) == ((TARGET.deviation,), (TARGET.mean,))
     assert score_of(grown) == score_of(grown, "error") == Score("error", TARGET.deviation)

@@ -73,4 +73,4 @@ def test_advice_is_a_screen_and_says_first_what_people_ask():
     rows = [line.split()[0] for line in first[first.index(next(x for x in first if x.startswith("parameter"))) + 1 :]]
     asked = {"stage.kernel_size", "stem.kernel_size", "stage.filters", "stem.strides", "padding", "activation"}
     assert set(rows[: len(asked)]) == asked
-    assert str(given_advice.sample["stage.filters"]) in repr(given_advice)
+    assert str(given_advice.configuration["stage.filters"]) in repr(given_advice)

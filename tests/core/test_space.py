@@ -55,9 +55,9 @@ def shapes_in_torch(net: Net) -> dict[str, tuple[int, ...]]:
     return seen
 
 
-def check_shapes(sample, channels, classes):
-    net = wide_space(channels, classes).fit(sample).net
-    assert net.input_shape == (*parse_size(sample["input.size"]), channels)
+def check_shapes(configuration, channels, classes):
+    net = wide_space(channels, classes).fit(configuration).net
+    assert net.input_shape == (*parse_size(configuration["input.size"]), channels)
     predicted = {row.name: row.output_shape for row in analyse(net).layers}
     seen = shapes_in_torch(net)
     assert seen == {name: predicted[name] for name in seen}
@@ -67,29 +67,29 @@ def check_shapes(sample, channels, classes):
 
 @settings(max_examples=25, deadline=None)
 @given(wide_samples(), st.sampled_from((1, 3)), st.integers(2, 11))
-def test_every_sample_grows_and_runs_with_the_predicted_shapes(sample, channels, classes):
-    check_shapes(sample, channels, classes)
+def test_every_sample_grows_and_runs_with_the_predicted_shapes(configuration, channels, classes):
+    check_shapes(configuration, channels, classes)
 
 
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(wide_samples(), st.sampled_from((1, 3)), st.integers(2, 11))
-def test_many_samples_grow_and_run(sample, channels, classes):
-    check_shapes(sample, channels, classes)
+def test_many_samples_grow_and_run(configuration, channels, classes):
+    check_shapes(configuration, channels, classes)
 
 
 @settings(max_examples=60, deadline=None)
 @given(wide_samples(), st.integers(8, 64), st.integers(8, 64))
-def test_any_image_size_grows(sample, rows, columns):
-    net = wide_space().fit({**sample, "input.size": f"{rows}x{columns}"}).net
+def test_any_image_size_grows(configuration, rows, columns):
+    net = wide_space().fit({**configuration, "input.size": f"{rows}x{columns}"}).net
     assert analyse(net).layers[-1].output_shape == (3,)
 
 
 @settings(max_examples=60, deadline=None)
 @given(wide_samples())
-def test_exact_costs_are_those_of_pytorch(sample):
+def test_exact_costs_are_those_of_pytorch(configuration):
     space = wide_space()
-    net = space.fit(sample).net
+    net = space.fit(configuration).net
     state = torch_format.build(net).state_dict()
     assert space.cost(net)["params"] == sum(v.numel() for k, v in state.items() if "num_batches" not in k)
 
@@ -103,43 +103,43 @@ def limited(pairs: list[tuple[str, float]], base: dict[str, float]) -> Goal:
 
 @settings(max_examples=30, deadline=None)
 @given(wide_samples(), st.lists(limits, min_size=1, max_size=3))
-def test_limits_hold_or_the_excess_is_told(sample, pairs):
+def test_limits_hold_or_the_excess_is_told(configuration, pairs):
     free = wide_space(latency=LATENCY)
-    goal = limited(pairs, free.fit(sample).cost)
-    space = Space(1, 3, free.mean, free.variance, free.choices, goal, LATENCY)
+    goal = limited(pairs, free.fit(configuration).cost)
+    space = Space(1, 3, free.mean, free.variance, free.hyperparameters, goal, LATENCY)
     try:
-        fitted = space.fit(sample)
+        fitted = space.fit(configuration)
     except Infeasible as error:
         fitted, ratios = None, [float(r) for r in re.findall(r"(\d+\.\d) times its limit", str(error))]
     if fitted is None:
         assert ratios
         assert all(ratio >= 1 for ratio in ratios)
         return
-    cost = space.fit(sample).cost
+    cost = space.fit(configuration).cost
     assert all(cost[limit.metric] <= limit.at_most for limit in goal.limits)
     assert space.fit(fitted) == fitted
-    legal = {choice.name: choice.legal for choice in space.choices}
+    legal = {each.name: each.legal for each in space.hyperparameters}
     assert all(value in legal[name] for name, value in fitted.items())
 
 
 def test_fitting_never_widens():
     free = wide_space()
-    sample = {**BASE, "input.size": "64x48", "block": "plain", "stage.count": 1, "stage.convs": 1,
+    configuration = {**BASE, "input.size": "64x48", "block": "plain", "stage.count": 1, "stage.convs": 1,
               "stem.kernel_size": 1, "stage.kernel_size": 1, "stage.filters": 4}  # fmt: skip
-    goal = Goal("accuracy", (Limit("macs", free.fit(sample).cost["macs"] / 10),), "a tenth")
-    fitted = Space(1, 3, free.mean, free.variance, free.choices, goal).fit(sample)
+    goal = Goal("accuracy", (Limit("macs", free.fit(configuration).cost["macs"] / 10),), "a tenth")
+    fitted = Space(1, 3, free.mean, free.variance, free.hyperparameters, goal).fit(configuration)
     assert fitted["stage.filters"] <= 4
 
 
 @settings(max_examples=40, deadline=None)
 @given(wide_samples())
-def test_a_sample_inside_its_limits_is_left_alone(sample):
+def test_a_sample_inside_its_limits_is_left_alone(configuration):
     free = wide_space()
-    cost = free.fit(sample).cost
+    cost = free.fit(configuration).cost
     goal = Goal("accuracy", tuple(Limit(metric, value) for metric, value in cost.items()), "just met")
-    space = Space(1, 3, free.mean, free.variance, free.choices, goal)
-    assert space.fit(sample) == sample
-    assert space.fit(sample).net == free.fit(sample).net
+    space = Space(1, 3, free.mean, free.variance, free.hyperparameters, goal)
+    assert space.fit(configuration) == configuration
+    assert space.fit(configuration).net == free.fit(configuration).net
 
 
 def test_infeasible_names_the_limit_and_by_how_much():
@@ -157,25 +157,25 @@ def test_infeasible_names_the_limit_and_by_how_much():
 
 @settings(max_examples=5, deadline=None)
 @given(wide_samples())
-def test_neighbours_are_all_single_changes_with_another_net_or_training(sample):
+def test_neighbours_are_all_single_changes_with_another_net_or_training(configuration):
     space = wide_space()
-    here = space.fit(sample)
+    here = space.fit(configuration)
     found = {}
     for name, value, changed in space.neighbours(here):
-        assert differing(sample, changed) == {name}
+        assert differing(configuration, changed) == {name}
         assert changed[name] == value
         assert changed.key != here.key
         found[name, value] = changed
-    for choice in space.choices:  # and nothing was left out
-        for value in choice.values:
-            other = space.fit({**sample, choice.name: value}).key
-            assert (other != here.key) == ((choice.name, value) in found)
+    for each in space.hyperparameters:  # and nothing was left out
+        for value in each.values:
+            other = space.fit({**configuration, each.name: value}).key
+            assert (other != here.key) == ((each.name, value) in found)
 
 
 def test_neighbours_under_limits_keep_them():
     space = wide_space(goal="accuracy where params<3k and macs<400k")
-    sample = space.fit(BASE)
-    for _, _, changed in space.neighbours(sample):
+    configuration = space.fit(BASE)
+    for _, _, changed in space.neighbours(configuration):
         cost = space.cost(changed.net)
         assert cost["params"] <= 3e3
         assert cost["macs"] <= 4e5
@@ -223,9 +223,9 @@ def test_a_whitening_stem_has_both_signs_of_every_direction_whatever_the_filters
 
 
 def test_every_stage_of_a_pooled_net_halves_its_map_before_it_is_normalised():
-    sample = {**BASE, "block": "pooled", "input.size": "64x48", "stage.count": 3}
+    configuration = {**BASE, "block": "pooled", "input.size": "64x48", "stage.count": 3}
     for how, halved in (("MaxPooling2D", "stage1_pool"), ("strides", "stage1_conv1")):
-        net = wide_space().fit({**sample, "downsampling": how}).net
+        net = wide_space().fit({**configuration, "downsampling": how}).net
         costs, names = analyse(net), [layer.name for layer in net.layers]
         assert costs[halved].output_shape[:2] == (32, 24)
         assert [costs[f"stage{i}_conv2"].output_shape[:2] for i in (1, 2, 3)] == [(32, 24), (16, 12), (8, 6)]
@@ -235,8 +235,8 @@ def test_every_stage_of_a_pooled_net_halves_its_map_before_it_is_normalised():
 
 @pytest.mark.parametrize(("widening", "filters"), [(2, [4, 8, 16, 32]), (4, [4, 16, 16, 16])])
 def test_widening_says_how_the_filters_grow(widening, filters):
-    sample = {**BASE, "input.size": "64x48", "stage.count": 4, "stage.widening": widening}
-    net = wide_space().fit(sample).net
+    configuration = {**BASE, "input.size": "64x48", "stage.count": 4, "stage.widening": widening}
+    net = wide_space().fit(configuration).net
     assert [net[f"stage{i}_conv2"].filters for i in (1, 2, 3, 4)] == filters
 
 
@@ -308,8 +308,8 @@ def test_filters_are_capped():
 @pytest.mark.parametrize(("size", "strides", "stages"), [("8x8", 1, 3), ("8x8", 2, 2), ("64x48", 1, 4)])
 def test_a_small_map_has_fewer_stages_than_were_asked(size, strides, stages):
     """From 8 px to 4 and to 2: below 4 px nothing is halved."""
-    sample = {**BASE, "input.size": size, "stem.strides": strides, "stage.count": 4}
-    assert wide_space().fit(sample).grown.stages == stages
+    configuration = {**BASE, "input.size": size, "stem.strides": strides, "stage.count": 4}
+    assert wide_space().fit(configuration).grown.stages == stages
 
 
 def test_normalisation_replaces_biases():
@@ -332,8 +332,8 @@ def test_valid_padding_loses_the_border_where_the_map_allows():
 def test_every_choice_has_a_meaning_and_reduced_values_are_legal():
     space = wide_space()
     assert list(MEANING) == [*dict.fromkeys(MEANING)]
-    assert {choice.name for choice in space.choices} == set(MEANING)
-    assert all(choice.meaning for choice in space.choices)
+    assert {each.name for each in space.hyperparameters} == set(MEANING)
+    assert all(each.meaning for each in space.hyperparameters)
     assert set(WIDTHS) <= set(space["stage.filters"].legal)
 
 

@@ -39,7 +39,7 @@ PLAIN = Subject(NET)
 @pytest.fixture(scope="module")
 def chosen() -> Subject:
     given = advice()
-    return Subject(given.net, given.recipe, given.sample)
+    return Subject(given.net, given.recipe, given.configuration)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_a_name_that_is_near_others_names_each_once(chosen):
 
 
 def test_a_choice_of_the_space(chosen):
-    now = chosen.sample["stage.kernel_size"]
+    now = chosen.configuration["stage.kernel_size"]
     edit = named(chosen, f"stage.kernel_size={now + 2}")
     assert (edit.before, edit.after) == (now, now + 2)
-    assert edit.net == chosen.space.fit({**chosen.sample, "stage.kernel_size": now + 2}).net
-    assert edit.sample["stage.kernel_size"] == now + 2
+    assert edit.net == chosen.space.fit({**chosen.configuration, "stage.kernel_size": now + 2}).net
+    assert edit.configuration["stage.kernel_size"] == now + 2
     assert edit.recipe == chosen.recipe
-    assert named(chosen, "stage1_conv1.kernel_size=7").sample == {}  # one layer of it is of no sample
+    assert named(chosen, "stage1_conv1.kernel_size=7").configuration == {}  # one layer of it is of no sample
 
 
 def test_a_value_that_the_space_would_change_is_refused(chosen):
@@ -155,7 +155,7 @@ def test_a_value_that_the_space_would_change_is_refused(chosen):
         named(chosen, "stage.filters=17")
     with pytest.raises(UnusableInput, match=r"is 'many'; expected one of \d+"):
         named(chosen, "stage.filters=many")
-    now = chosen.sample["stage.filters"]
+    now = chosen.configuration["stage.filters"]
     with pytest.raises(UnusableInput, match="is what the network has; expected another value, such as") as refused:
         named(chosen, f"stage.filters={now}")
     other = refused.value.problem.expected.split("such as ")[1].split(",")[0]
@@ -167,12 +167,12 @@ def test_a_layer_that_is_named_as_a_choice_can_be_what_no_sample_is(chosen):
         named(chosen, "stem.kernel_size=3,5")
     edit = named(chosen, "stem.kernel_size=3,5 &")
     assert edit.net == chosen.net.edit("stem", kernel_size=(3, 5))
-    assert (edit.parameter, edit.sample) == ("stem.kernel_size", {})
+    assert (edit.parameter, edit.configuration) == ("stem.kernel_size", {})
 
 
 def test_a_change_that_needs_others_to_keep_the_goal_is_refused():
     given = advice("accuracy where params<4k")
-    subject = Subject(given.net, given.recipe, given.sample)
+    subject = Subject(given.net, given.recipe, given.configuration)
     with pytest.raises(UnusableInput, match="goal's limits|would become|would also change"):
         named(subject, "stage.kernel_size=31")
 
@@ -184,8 +184,8 @@ def test_a_choice_of_the_recipe_alone_is_an_edit(chosen):
 
 def test_a_value_that_gives_the_same_network_is_refused(chosen):
     """The map is too small for more stages."""
-    stages = chosen.sample["stage.count"]
-    assert chosen.space.fit({**chosen.sample, "stage.count": 9}).net == chosen.net
+    stages = chosen.configuration["stage.count"]
+    assert chosen.space.fit({**chosen.configuration, "stage.count": 9}).net == chosen.net
     with pytest.raises(UnusableInput, match=f"gives the same network as stage.count={stages}"):
         named(chosen, "stage.count=9")
 
@@ -213,7 +213,7 @@ def test_every_unasked_edit_can_be_typed(chosen):
 
 def test_on_a_choice_the_names_are_of_the_space_and_the_doubtful_come_first(chosen):
     first = questions(chosen)
-    general = [edit.parameter for edit in first if edit.parameter in chosen.choices]
+    general = [edit.parameter for edit in first if edit.parameter in chosen.hyperparameters]
     assert general == [edit.parameter for edit in first][: len(general)]
     assert {name.rpartition(".")[2] for name in general} == set(FIVE)
     one, two = first[0], first[1]

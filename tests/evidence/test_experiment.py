@@ -239,7 +239,7 @@ class Recorded:
     def run(self, trials):
         self.stored = {p.name: np.load(p) for p in self.folder.glob("*.npy")}
         for trial in trials:
-            self.trials += [trial] if trial.stage == "apply" else []
+            self.trials += [trial] if trial.phase == "apply" else []
             result = self.answer(trial)
             self.clock[0] += (trial.seconds or 0.0) + train.OVERHEAD_SECONDS
             yield result

@@ -30,7 +30,7 @@ from convwise.formats import keras as keras_format
 from convwise.formats import onnx as onnx_format
 from convwise.formats import torch as torch_format
 from convwise.formats.onnx import lowering as onnx_layers
-from convwise.formats.weights import checked
+from convwise.formats.weights import require_own
 from nets import nets, random_net, random_pixels, random_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
@@ -471,9 +471,9 @@ def test_a_foreign_or_missing_file_is_reported(tmp_path):
 def test_weights_that_do_not_fit_are_reported():
     net, weights, _ = small()
     with pytest.raises(UnusableInput, match="conv2d/bias"):
-        checked(net, {key: value for key, value in weights.items() if key != "conv2d/bias"})
+        require_own(net, {key: value for key, value in weights.items() if key != "conv2d/bias"})
     with pytest.raises(UnusableInput, match=r"weight dense/kernel: has shape \(3, 36\)"):
-        checked(net, {**weights, "dense/kernel": weights["dense/kernel"].T})
+        require_own(net, {**weights, "dense/kernel": weights["dense/kernel"].T})
 
 
 # --- planted faults: each must be refused, and leave nothing -----------------------------------

@@ -185,7 +185,7 @@ def written() -> dict[str, bytes]:
 @cache
 def choice() -> dict[str, Any]:
     """A choice.json, as short as one can be that everything reads."""
-    sample = {"input.size": "6x6", "stem.filters": 4, "stem.kernel_size": 3, "stage.filters": 4, "stage.count": 1,
+    values = {"input.size": "6x6", "stem.filters": 4, "stem.kernel_size": 3, "stage.filters": 4, "stage.count": 1,
               "stage.convs": 1, "stage.kernel_size": 3, "block": "plain", "activation": "relu",
               "stem.strides": 1, "head": "GlobalAveragePooling2D"}  # fmt: skip
     effect = {"parameter": "stage.kernel_size", "from": 3, "to": 5, "accuracy_change": 0.01, "low": -0.01, "high": 0.03,
@@ -200,7 +200,7 @@ def choice() -> dict[str, Any]:
         "facts": {"scale": [0, 1]},
     }
     return {
-        "net": net().to_json(), "sample": sample, "test": test, "effects": [effect], "data": data, "notes": [],
+        "net": net().to_json(), "sample": values, "test": test, "effects": [effect], "data": data, "notes": [],
         "goal": {"text": "accuracy", "kept": True}, "reasons": {"verdict": [], "choices": [reason], "layers": {}},
         "cost": {"params": 100, "macs": 1000, "activation_bytes": 10, "latency_ms": 0.1}, "check": [],
         "provenance": {"interrupted": False, "budget_seconds": 20, "wall_seconds": 19.0},

@@ -24,8 +24,8 @@ from PIL import Image, ImageFile, PngImagePlugin
 from convwise.core.problems import UnusableInput
 from convwise.images import decode, limits
 from convwise.images.loading import pictures, read
-from convwise.images.scale import Scale
 from convwise.images.stack import _Budget
+from convwise.images.value_range import ValueRange
 from imagesets import striped, write_folder, write_zip
 from studies import ENVIRONMENT
 
@@ -313,10 +313,10 @@ def test_links_that_leave_the_folder_are_refused_by_name(tmp_path):
     assert "c -> " in message
     assert "--follow-links" in message
     assert read(tmp_path / "set", follow_links=True).classes == ("a", "b", "c")
-    with pytest.raises(UnusableInput, match="links lead out"), pictures(tmp_path / "set", 3, Scale(0, 1)):
+    with pytest.raises(UnusableInput, match="links lead out"), pictures(tmp_path / "set", 3, ValueRange(0, 1)):
         pass
     (tmp_path / "door").symlink_to(tmp_path / "elsewhere")  # the source itself may be a link
-    with pictures(tmp_path / "door", 3, Scale(0, 1)) as every:
+    with pictures(tmp_path / "door", 3, ValueRange(0, 1)) as every:
         assert len(every) == 6
 
 

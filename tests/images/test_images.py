@@ -19,8 +19,8 @@ from PIL import Image
 from convwise.core.problems import UnusableInput
 from convwise.images.decode import MAX_PIXELS, with_channels
 from convwise.images.loading import load_image, pictures, read, resize
-from convwise.images.scale import Scale
 from convwise.images.splits import TEST, TRAIN, VALID, draw, leaks
+from convwise.images.value_range import ValueRange
 from imagesets import blobs, picture, striped, write_folder, write_idx, write_parts, write_zip
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -708,7 +708,7 @@ def test_with_a_cache_the_same_images_are_mapped_from_disk(kind, tmp_path):
 
 
 def names(source) -> list[str]:
-    with pictures(source, 3, Scale(0, 1)) as every:
+    with pictures(source, 3, ValueRange(0, 1)) as every:
         return [name for name, _ in every]
 
 

@@ -10,7 +10,7 @@ import pytest
 from convwise.images import decode
 from convwise.images.decode import resize
 from convwise.images.loading import pictures
-from convwise.images.scale import Scale
+from convwise.images.value_range import ValueRange
 from imagesets import picture, striped, write_idx, write_zip
 from parquets import write_parquet
 
@@ -58,7 +58,7 @@ def test_every_source_gives_the_same_pictures_and_files_are_decoded_once(made, t
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = made(tmp_path)
     for _ in range(2):
-        with pictures(str(source), 1, Scale(0, 1)) as every:
+        with pictures(str(source), 1, ValueRange(0, 1)) as every:
             assert len(every) == len(X)
             for (_, give), pixels in zip(every, X, strict=True):
                 np.testing.assert_array_equal(give(*SIZE), resize(pixels, *SIZE))

@@ -9,7 +9,7 @@ import pytest
 
 from convwise.core.problems import UnusableInput
 from convwise.images.loading import pictures, read
-from convwise.images.scale import Scale
+from convwise.images.value_range import ValueRange
 from imagesets import striped, write_folder
 from parquets import write_arrow, write_parquet
 
@@ -54,7 +54,7 @@ def test_a_missing_label_is_left_out_and_told(tmp_path):
 
 def test_it_can_be_labelled_without_labels(tmp_path):
     made = write_parquet(tmp_path / "test.parquet", X, [-1] * len(X), ("a", "b"))
-    with pictures(str(made), 1, Scale(0, 1)) as every:
+    with pictures(str(made), 1, ValueRange(0, 1)) as every:
         assert len(every) == len(X)
         assert (every[3][1](*X[3].shape[:2]) == X[3]).all()
 

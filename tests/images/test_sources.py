@@ -21,8 +21,8 @@ from PIL import Image
 from convwise.core.problems import UnusableInput
 from convwise.images import sources
 from convwise.images.loading import load_image, pictures, read
-from convwise.images.scale import Scale
 from convwise.images.sources import SOURCES
+from convwise.images.value_range import ValueRange
 from imagesets import striped, write_folder, write_idx, write_parts, write_zip
 from studies import ENVIRONMENT
 
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_listed_does_not_vanish(tmp_path, monkeypatch):
     message = refused(tmp_path / "set")
     assert str(tmp_path / "set" / "b") in message
     assert "Permission denied" in message
-    with pytest.raises(UnusableInput, match="Permission denied"), pictures(tmp_path / "set", 3, Scale(0, 1)):
+    with pytest.raises(UnusableInput, match="Permission denied"), pictures(tmp_path / "set", 3, ValueRange(0, 1)):
         pass
 
 

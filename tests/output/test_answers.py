@@ -27,8 +27,8 @@ def effect(parameter: str, before: object, after: object, change: float = -0.01)
     return Effect(parameter, before, after, change, change - 0.01, change + 0.01, 1.0, "not resolved", seconds=8.0)
 
 
-def by_title(told: tuple[Effect, ...] = (), given: tuple[Reason, ...] = GIVEN, sample: dict = SAMPLE) -> dict:
-    return {card.title: card for card in answers.cards(given, told, sample)}
+def by_title(told: tuple[Effect, ...] = (), given: tuple[Reason, ...] = GIVEN, configuration: dict = SAMPLE) -> dict:
+    return {card.title: card for card in answers.cards(given, told, configuration)}
 
 
 def test_every_question_has_a_card_and_what_people_ask_comes_first():
@@ -43,7 +43,9 @@ def test_values_are_said_as_a_person_says_them():
     assert values["Filters"] == "16, later stages 4 times that"
     assert values["Stride"] == "2 in the stem, then 1"
     assert values["Depth"] == "3 stages of 2 convolutions"
-    other = by_title(sample={**SAMPLE, "stem.kernel_size": 2, "stage.widening": 2, "stem.strides": 1, "stage.count": 1})
+    other = by_title(
+        configuration={**SAMPLE, "stem.kernel_size": 2, "stage.widening": 2, "stem.strides": 1, "stage.count": 1}
+    )
     assert other["Kernel size"].value == "3×3, stem 2×2"
     assert other["Filters"].value == "16, doubled by stage"
     assert other["Stride"].value == "1"

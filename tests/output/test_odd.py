@@ -6,7 +6,7 @@ import numpy as np
 
 from convwise.images.loading import Pair
 from convwise.output import report
-from convwise.output.views import MOST_ODD, Odd
+from convwise.output.drawings import MOST_ODD, Odd
 from made_evidence import HOSTILE, evidence, pictures
 
 PIXELS = pictures(40, (64, 64, 3), 4)[0]

@@ -19,7 +19,7 @@ from convwise.advice.fingerprint import look
 from convwise.core.layers import Add, Conv2D, Dense, Flatten
 from convwise.core.net import Net
 from convwise.core.records import Effect, Verdict
-from convwise.output import plots, report, views, words
+from convwise.output import drawings, plots, report, words
 from convwise.output.answered import Scored, classify
 from convwise.output.report import Evidence
 from made_evidence import HOSTILE, evidence, space
@@ -123,10 +123,12 @@ def test_what_was_measured_is_said(whole: Path) -> None:
 def test_what_was_behind_early_and_is_taken_is_no_headline() -> None:
     case = evidence()
     chosen = case.verdict.chosen
-    chosen = replace(chosen, trial=replace(chosen.trial, sample={**chosen.trial.sample, "training.flip": True}))
+    chosen = replace(
+        chosen, trial=replace(chosen.trial, configuration={**chosen.trial.configuration, "training.flip": True})
+    )
     behind = Effect("training.flip", False, True, -0.02, -0.03, -0.01, 1.0, "matters", 2, 8.0)
-    for sample, said in ((case.verdict.chosen, True), (chosen, False)):
-        verdict = replace(case.verdict, chosen=sample, effects=(*case.verdict.effects, behind))
+    for configuration, said in ((case.verdict.chosen, True), (chosen, False)):
+        verdict = replace(case.verdict, chosen=configuration, effects=(*case.verdict.effects, behind))
         lines = dict(report.summary(replace(case, verdict=verdict), case.cost))
         assert ("training.flip no → yes (−2.0 points)" in lines["Why"]) == said
     quiet_ = tuple(replace(e, verdict="not resolved") for e in case.verdict.effects)
@@ -289,8 +291,8 @@ def test_a_network_no_better_than_guessing_is_not_called_the_choice(odd: dict[st
 def test_a_value_that_the_trials_overruled_is_named() -> None:
     """The advice reasons for 16 filters; where the chosen net has 32, the table must not hide it."""
     case = evidence()
-    sample = {**case.verdict.chosen.trial.sample, "stage.filters": 32, "stem.kernel_size": 5}
-    told = {r["row"].parameter: r["instead"] for r in report.reasons(case.verdict.reasons, (), sample)}
+    configuration = {**case.verdict.chosen.trial.configuration, "stage.filters": 32, "stem.kernel_size": 5}
+    told = {r["row"].parameter: r["instead"] for r in report.reasons(case.verdict.reasons, (), configuration)}
     assert told == dict.fromkeys(told) | {"stage.filters": 32}
 
 
@@ -308,7 +310,7 @@ def test_a_reason_says_what_trials_said_of_it() -> None:
 def test_the_chosen_and_the_advised_training_are_pointed_out_by_their_first_parts() -> None:
     case = evidence()
     assert case.marked == {"t000": "chosen, as advised"}
-    other = next(r for r in case.results if r.trial.sample["stem.strides"] == 2)
+    other = next(r for r in case.results if r.trial.configuration["stem.strides"] == 2)
     assert replace(case, verdict=replace(case.verdict, chosen=other)).marked == {
         other.trial.id: "chosen", "t000": "advised",
     }  # fmt: skip
@@ -329,7 +331,7 @@ def test_a_learning_curve_joins_the_parts_of_one_training() -> None:
     assert seconds[-1] == pytest.approx(sum(part.history[-1].seconds for part in parts))
     assert whole.history[-1].images == sum(part.history[-1].images for part in parts)
     assert (whole.trial.id, whole.score) == ("t000", parts[-1].score)
-    ended = [r.trial.id for r in case.results if r.status == "done" and r.trial.stage == "race"]
+    ended = [r.trial.id for r in case.results if r.status == "done" and r.trial.phase == "race"]
     assert sorted(r.trial.id for training in case.trainings for r in training) == sorted(ended)
 
 
@@ -339,7 +341,7 @@ def test_accuracy_and_cost_compare_equal_time(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(plots, "cost_plot", lambda results, *rest: drawn.extend(results) or "")
     report.tradeoff(case)
     assert {r.trial.id for r in drawn} == {
-        r.trial.id for r in case.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.stage == "race"
+        r.trial.id for r in case.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.phase == "race"
     }
     line = dict(report.summary(case, case.cost))["Choice"]
     first, last = case.results[0], case.verdict.chosen
@@ -453,7 +455,7 @@ def test_wires_stand_for_the_edges(seed: int) -> None:
     for net in nets:
         place = {"input": 0} | {layer.name: i for i, layer in enumerate(net.layers, 1)}
         edges = {(place[name], place[layer.name]) for layer in net.layers for name in layer.inputs}
-        assert _joined(views._wires(net)[0]) == edges
+        assert _joined(drawings._wires(net)[0]) == edges
 
 
 @pytest.mark.parametrize(
@@ -665,9 +667,9 @@ def test_another_network_stands_in_the_bars_after_the_same_time(tmp_path: Path) 
 def test_trainings_to_be_compared_are_none_of_the_race() -> None:
     case = evidence()
     before = len(case.trainings), report.summary(case, case.cost)[2]
-    rival, again = (replace(case.results[0].trial, id=f"b{i}", stage="beside") for i in range(2))
+    rival, again = (replace(case.results[0].trial, id=f"b{i}", phase="beside") for i in range(2))
     more = (
-        replace(case.results[0], trial=replace(rival, sample={}), score=0.99),
+        replace(case.results[0], trial=replace(rival, configuration={}), score=0.99),
         replace(case.results[0], trial=again),
     )
     beside = replace(case, results=(*case.results, *more))

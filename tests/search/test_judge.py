@@ -16,16 +16,16 @@ from convwise.core.records import Advice, Point, Result
 from convwise.evidence.paired import known_run_variance, paired_difference
 from convwise.search import race
 from convwise.search.judge import judge, raced_effects
-from studies import advice, answers, failed, nth_net, part, scored
+from studies import advice, answers, failed, nth_net, scored, segment
 
 GIVEN = advice(shape=(24, 24, 1), counts=(300, 300))
-TWIN = {**GIVEN.sample, race.FLIP: True}
+TWIN = {**GIVEN.configuration, race.FLIP: True}
 GOOD, FLAT = answers(0.8, 1000), answers(0.2, 1000)
 
 
 def edited(**changes) -> dict:
     """The advised sample with changes; '__' stands for a dot."""
-    return {**GIVEN.sample, **{name.replace("__", "."): value for name, value in changes.items()}}
+    return {**GIVEN.configuration, **{name.replace("__", "."): value for name, value in changes.items()}}
 
 
 def flipped(correct: str, lost: int, won: int) -> str:
@@ -35,14 +35,14 @@ def flipped(correct: str, lost: int, won: int) -> str:
     return correct.replace("x", "0")
 
 
-def answered(sample, correct: str, number: int = 1, given_: Advice = GIVEN, **fields) -> Result:
+def answered(configuration, correct: str, number: int = 1, given_: Advice = GIVEN, **fields) -> Result:
     """A part with these answers; its steps take as long as any other's."""
     share = correct.count("1") / len(correct)
-    return part(given_, sample, number, score=share, correct=correct, **{"images_per_second": 1e3, **fields})
+    return segment(given_, configuration, number, score=share, correct=correct, **{"images_per_second": 1e3, **fields})
 
 
 def leader(parts: int = 2, correct: str = GOOD, **fields) -> list[Result]:
-    return [answered(GIVEN.sample, correct, number, **fields) for number in range(1, parts + 1)]
+    return [answered(GIVEN.configuration, correct, number, **fields) for number in range(1, parts + 1)]
 
 
 # --- which net -----------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def leader(parts: int = 2, correct: str = GOOD, **fields) -> list[Result]:
 def test_the_longest_part_of_the_leader_is_chosen_however_far_ahead_others_are_early():
     ahead = answered(edited(stem__strides=2), flipped(GOOD, 0, 150), images_per_second=4e3)
     verdict = judge(GIVEN, [*leader(3), ahead])
-    assert verdict.chosen.trial.sample == GIVEN.sample
+    assert verdict.chosen.trial.configuration == GIVEN.configuration
     assert verdict.chosen.trial.span[0] == pytest.approx(0.2)
     assert "none of the 1 changes" in verdict.reasons[0].because
     (effect,) = verdict.effects
@@ -61,7 +61,7 @@ def test_the_longest_part_of_the_leader_is_chosen_however_far_ahead_others_are_e
 def test_where_the_advised_net_does_not_learn_a_change_that_does_is_chosen():
     better = edited(activation="relu")
     verdict = judge(GIVEN, [*leader(correct=FLAT), answered(better, GOOD, images_per_second=990.0)])
-    assert verdict.chosen.trial.sample == better
+    assert verdict.chosen.trial.configuration == better
     (reason,) = verdict.reasons
     assert "activation relu instead of gelu" in reason.because
     assert "60.0 points ahead after 5 s" in reason.because
@@ -70,7 +70,7 @@ def test_where_the_advised_net_does_not_learn_a_change_that_does_is_chosen():
 
 def test_a_change_that_is_a_little_better_is_not():
     verdict = judge(GIVEN, [*leader(), answered(edited(activation="relu"), flipped(GOOD, 2, 8))])
-    assert verdict.chosen.trial.sample == GIVEN.sample
+    assert verdict.chosen.trial.configuration == GIVEN.configuration
 
 
 def test_counted_epochs_are_not_told_as_no_seconds():
@@ -88,9 +88,11 @@ def test_where_nothing_was_tested_that_is_said():
 
 def test_a_leader_that_is_mirrored_is_called_so():
     mirrored = answers(0.9, 100) * 2
-    results = [r for n in (1, 2) for r in (answered(GIVEN.sample, GOOD, n, mirrored=mirrored), answered(TWIN, GOOD, n))]
+    results = [
+        r for n in (1, 2) for r in (answered(GIVEN.configuration, GOOD, n, mirrored=mirrored), answered(TWIN, GOOD, n))
+    ]
     verdict = judge(GIVEN, results)
-    assert verdict.chosen.trial.sample == TWIN
+    assert verdict.chosen.trial.configuration == TWIN
     assert "mirrored" in verdict.reasons[0].because
 
 
@@ -101,9 +103,9 @@ def test_a_leader_that_will_be_mirrored_is_called_so():
 
 
 def test_where_the_advised_net_failed_another_is_chosen_and_that_is_said():
-    broken = [failed(sample, GIVEN.net) for sample in (GIVEN.sample, TWIN)]
+    broken = [failed(configuration, GIVEN.net) for configuration in (GIVEN.configuration, TWIN)]
     verdict = judge(GIVEN, [*broken, answered(edited(padding="valid"), GOOD)])
-    assert verdict.chosen.trial.sample["padding"] == "valid"
+    assert verdict.chosen.trial.configuration["padding"] == "valid"
     assert "could not be used; this one, with padding valid" in verdict.reasons[0].because
 
 
@@ -112,29 +114,32 @@ def test_limits_as_measured_are_never_broken():
     limited = advice(shape=(24, 24, 1), counts=(300, 300), goal="accuracy where macs<50M and latency<2ms")
     cost = {"macs": 1e6, "params": 10, "activation_bytes": 1.0}
     fast, slow = {**cost, "latency_ms": 1.9}, {**cost, "latency_ms": 2.1}
-    mine = [answered(limited.sample, GOOD, given_=limited, cost=fast)]
-    sample = {**limited.sample, "activation": "relu"}
-    over = answered(sample, flipped(GOOD, 0, 150), given_=limited, cost=slow)
+    mine = [answered(limited.configuration, GOOD, given_=limited, cost=fast)]
+    configuration = {**limited.configuration, "activation": "relu"}
+    over = answered(configuration, flipped(GOOD, 0, 150), given_=limited, cost=slow)
     verdict = judge(limited, [*mine, over])
     assert verdict.chosen is mine[0]
     assert verdict.alternatives == (mine[0],)
     assert "none of the 1 changes" in verdict.reasons[0].because
-    assert judge(limited, [replace(mine[0], cost=slow), replace(over, cost=fast)]).chosen.trial.sample == sample
+    assert (
+        judge(limited, [replace(mine[0], cost=slow), replace(over, cost=fast)]).chosen.trial.configuration
+        == configuration
+    )
     with pytest.raises(Infeasible):
         judge(limited, [over])
 
 
 def test_the_final_training_and_failures_are_no_rivals():
-    final = scored(GIVEN.sample, GIVEN.net, 0.99, "final")
+    final = scored(GIVEN.configuration, GIVEN.net, 0.99, "final")
     mine = leader(1)
     assert judge(GIVEN, [*mine, final, failed(TWIN, GIVEN.net)]).chosen is mine[0]
-    for results in ([], [final], [failed(GIVEN.sample, GIVEN.net)]):
+    for results in ([], [final], [failed(GIVEN.configuration, GIVEN.net)]):
         with pytest.raises(Infeasible):
             judge(GIVEN, results)
 
 
 def test_an_answer_to_an_interrupt_is_chosen_where_there_is_nothing_else():
-    answer = part(GIVEN, GIVEN.sample, how={"span": race.WHOLE})
+    answer = segment(GIVEN, GIVEN.configuration, how={"span": race.WHOLE})
     assert judge(GIVEN, [answer]).chosen is answer
     assert judge(GIVEN, [answer, *leader(1)]).chosen.trial.span != race.WHOLE
 
@@ -143,7 +148,7 @@ def test_an_answer_to_an_interrupt_is_chosen_where_there_is_nothing_else():
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=9))
 def test_the_pareto_front_is_that_of_a_naive_loop(pairs):
     results = [
-        scored({**GIVEN.sample, "n": i}, nth_net(i), score / 10, cost={"macs": 10.0 * macs, "params": 1},
+        scored({**GIVEN.configuration, "n": i}, nth_net(i), score / 10, cost={"macs": 10.0 * macs, "params": 1},
                how={"span": (0.0, 0.1)}, number=i)
         for i, (score, macs) in enumerate(pairs)
     ]  # fmt: skip
@@ -157,7 +162,7 @@ def test_the_pareto_front_is_that_of_a_naive_loop(pairs):
 
 def test_the_front_compares_first_parts_alone():
     """The leader had more time after them: that it is then ahead says nothing against the others."""
-    first, second = answered(GIVEN.sample, GOOD), answered(GIVEN.sample, "1" * 1000, 2)
+    first, second = answered(GIVEN.configuration, GOOD), answered(GIVEN.configuration, "1" * 1000, 2)
     cheap = answered(edited(stem__strides=2), answers(0.7, 1000), cost={"macs": 1.0, "params": 1})
     assert judge(GIVEN, [first, second, cheap]).alternatives == (cheap, first)
 
@@ -171,7 +176,7 @@ def by_name(results) -> dict:
 
 def test_effects_are_of_equally_long_trainings_and_say_how_long():
     """The leader's later parts are better, and no measure of a net that was trained for one part."""
-    mine = [answered(GIVEN.sample, answers(score, 1000), n) for n, score in ((1, 0.6), (2, 0.8), (3, 0.95))]
+    mine = [answered(GIVEN.configuration, answers(score, 1000), n) for n, score in ((1, 0.6), (2, 0.8), (3, 0.95))]
     one = answered(edited(padding="valid"), flipped(mine[0].correct, 10, 30))
     two = [answered(TWIN, flipped(mine[n - 1].correct, 50, 0), n) for n in (1, 2)]
     found = by_name([*mine, one, *two])
@@ -210,9 +215,9 @@ def test_parts_that_saw_too_few_images_are_not_compared(images, told):
     """Where a step is much slower than was predicted; counted epochs are as long as was asked for."""
     history = (Point(5.0, images, 0.5, 0.8),)
     edit = answered(edited(padding="valid"), flipped(GOOD, 100, 0), history=history)
-    assert race.tells(answered(GIVEN.sample, GOOD, history=history, how={"seconds": None, "epochs": 4}))
+    assert race.tells(answered(GIVEN.configuration, GOOD, history=history, how={"seconds": None, "epochs": 4}))
     assert bool(raced_effects(GIVEN, [*leader(1), edit])) == told
-    assert judge(GIVEN, [*leader(1), edit]).chosen.trial.sample == GIVEN.sample
+    assert judge(GIVEN, [*leader(1), edit]).chosen.trial.configuration == GIVEN.configuration
 
 
 def test_parts_of_unequal_length_are_not_compared():

@@ -23,7 +23,7 @@ from convwise.formats.weights import layout
 from convwise.output import deliver
 from convwise.output.deliver import Material
 from convwise.plan import Plan
-from convwise.search import stages as of_search
+from convwise.search import phases as of_search
 from convwise.search.ladder import TIMES_CHEAPER, Ladder, amount, answering_seconds, planned, rungs
 from convwise.training import batches, train
 from convwise.training.tasks import TASKS, classify
@@ -33,13 +33,13 @@ from studies import advice, answers, scored
 
 TEACHER, STAGE = of_search.TEACHER.name, of_search.LADDER.name
 GIVEN = advice(goal="macs where accuracy>=best-0.3%", shape=(28, 28, 1))
-JUDGED = Verdict(scored(GIVEN.sample, GIVEN.net, 0.5), (), (), (), 0.1)
+JUDGED = Verdict(scored(GIVEN.configuration, GIVEN.net, 0.5), (), (), (), 0.1)
 
 
-def result(given_, sample, score: float | None, stage: str = STAGE, **trial) -> Result:
+def result(given_, configuration, score: float | None, phase: str = STAGE, **trial) -> Result:
     """A made-up training of `sample`; it failed where there is no score."""
-    fitted = given_.space.fit(sample)
-    run = Trial(f"{stage}-{fitted.net.id}", stage, dict(fitted), fitted.net, fitted.recipe, epochs=8, **trial)
+    fitted = given_.space.fit(configuration)
+    run = Trial(f"{phase}-{fitted.net.id}", phase, dict(fitted), fitted.net, fitted.recipe, epochs=8, **trial)
     if score is None:
         return Result(run, "failed", reason="made up")
     return Result(run, "done", score, answers(score, 1000), fitted.cost, images_per_second=1e4)
@@ -49,7 +49,7 @@ def ladder(scores=(), given_=GIVEN, top: float = 0.99) -> Ladder:
     """Below a made-up teacher; scores: {rung: accuracy, or None where it failed}."""
     below = made(given_.space.goal.text, given_)
     tried = [result(given_, below[i], score) for i, score in dict(scores).items()]
-    return Ladder(given_.space, result(given_, given_.sample, top, TEACHER), tried)
+    return Ladder(given_.space, result(given_, given_.configuration, top, TEACHER), tried)
 
 
 MADE: dict[str, list] = {}
@@ -58,7 +58,7 @@ MADE: dict[str, list] = {}
 def made(goal: str, given_) -> list:
     """The rungs below the advised net, made once."""
     if goal not in MADE:
-        MADE[goal] = rungs(given_.sample, given_.space.goal.cheapest.metric)
+        MADE[goal] = rungs(given_.configuration, given_.space.goal.cheapest.metric)
     return MADE[goal]
 
 
@@ -69,7 +69,7 @@ def made(goal: str, given_) -> list:
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (12, 12, 1)])
 def test_each_rung_is_about_half_as_dear_as_the_one_above(metric, shape):
     given_ = advice(goal=f"{metric} where accuracy>=0.9", shape=shape)
-    cost = [rung.cost[metric] for rung in rungs(given_.sample, metric)]
+    cost = [rung.cost[metric] for rung in rungs(given_.configuration, metric)]
     dearest = given_.space.cost(given_.net)[metric]
     times = [dearest / each for each in cost]
     assert times == sorted(times)
@@ -79,17 +79,17 @@ def test_each_rung_is_about_half_as_dear_as_the_one_above(metric, shape):
 
 
 def test_latency_is_measured_so_macs_make_the_ladder():
-    assert rungs(GIVEN.sample, "latency_ms") == rungs(GIVEN.sample, "macs")
+    assert rungs(GIVEN.configuration, "latency_ms") == rungs(GIVEN.configuration, "macs")
 
 
 def test_rungs_keep_the_limits_of_the_goal():
     given_ = advice(goal="macs where accuracy>=0.9 and params<30k", shape=(28, 28, 1))
-    assert all(analyse(rung.net).total.params < 30_000 for rung in rungs(given_.sample, "macs"))
+    assert all(analyse(rung.net).total.params < 30_000 for rung in rungs(given_.configuration, "macs"))
 
 
 def test_the_teacher_that_is_small_already_has_no_rungs():
     small = {"stage.filters": 4, "stem.strides": 2, "block": "separable"}
-    assert rungs(GIVEN.space.fit({**GIVEN.sample, **small}), "macs") == []
+    assert rungs(GIVEN.space.fit({**GIVEN.configuration, **small}), "macs") == []
 
 
 # --- the order -----------------------------------------------------------------------------------
@@ -102,15 +102,15 @@ def test_the_last_good_rung_is_found_in_the_waves_that_are_planned(last_good, wo
     waves, seconds = planned(len(below), workers, 100.0, 1.0)
     assert seconds == pytest.approx(100 / waves - 1)
     for _ in range(waves):
-        samples = ladder(scores).wave(below, workers)
-        assert len(samples) <= workers
-        for sample in samples:
-            rung = below.index(sample)
+        configurations = ladder(scores).wave(below, workers)
+        assert len(configurations) <= workers
+        for configuration in configurations:
+            rung = below.index(configuration)
             assert rung not in scores
             scores[rung] = 0.99 if rung <= last_good else 0.9
     assert ladder(scores).wave(below, workers) == []
     chosen = ladder(scores).verdict(JUDGED).chosen.trial
-    assert chosen.sample == (below[last_good] if last_good >= 0 else GIVEN.sample)
+    assert chosen.configuration == (below[last_good] if last_good >= 0 else GIVEN.configuration)
 
 
 def test_it_begins_in_the_middle():
@@ -135,7 +135,7 @@ def test_little_time_makes_fewer_waves():
 
 def test_the_cheapest_that_keeps_the_accuracy_is_taken():
     verdict = ladder({1: 0.989, 3: 0.988, 4: 0.95}).verdict(JUDGED)
-    assert verdict.chosen.trial.sample == made(GIVEN.space.goal.text, GIVEN)[3]
+    assert verdict.chosen.trial.configuration == made(GIVEN.space.goal.text, GIVEN)[3]
     assert [r.score for r in verdict.alternatives] == [0.95, 0.988, 0.989, 0.99]
     assert verdict.notes == ()
     assert verdict.standard_error == pytest.approx(math.sqrt(0.988 * 0.012 / 1000))
@@ -151,7 +151,7 @@ def test_a_rung_may_lack_what_longer_training_will_bring():
     verdict = ladder({3: nearly}).verdict(JUDGED)
     assert verdict.chosen.score == nearly
     assert "trained for longer" in verdict.reasons[0].because
-    assert ladder({3: 1 - (1 - floor) * 1.2}).verdict(JUDGED).chosen.trial.stage == TEACHER
+    assert ladder({3: 1 - (1 - floor) * 1.2}).verdict(JUDGED).chosen.trial.phase == TEACHER
 
 
 def test_the_best_found_may_be_a_rung():
@@ -162,7 +162,7 @@ def test_the_best_found_may_be_a_rung():
 
 def test_where_no_cheaper_one_keeps_it_the_teacher_is_handed_over():
     verdict = ladder({1: 0.9, 0: 0.95}).verdict(JUDGED)
-    assert verdict.chosen.trial.stage == TEACHER
+    assert verdict.chosen.trial.phase == TEACHER
     assert "none of the 2 cheaper networks tried keeps" in verdict.reasons[0].because
     assert verdict.notes == ()
 
@@ -182,7 +182,7 @@ def test_a_net_over_a_measured_limit_is_not_taken():
     below = made(given_.space.goal.text, given_)
     slow, quick = (replace(result(given_, s, 0.95), cost={"macs": 1.0, "latency_ms": ms})
                    for s, ms in ((below[3], 3.0), (below[1], 1.0)))  # fmt: skip
-    teacher = replace(result(given_, given_.sample, 0.97, TEACHER), cost={"macs": 9.0, "latency_ms": 5.0})
+    teacher = replace(result(given_, given_.configuration, 0.97, TEACHER), cost={"macs": 9.0, "latency_ms": 5.0})
     assert Ladder(given_.space, teacher, [slow, quick]).verdict(JUDGED).chosen.cost["latency_ms"] == 1.0
     limited = replace(given_.space, goal=parse_goal("macs where accuracy>=90% and latency<2ms"))
     quick = replace(quick, cost={"macs": 2.0, "latency_ms": 1.0})
@@ -221,9 +221,9 @@ def folder(tmp_path) -> Path:
 
 def small(**fields) -> Trial:
     given_ = advice(shape=(12, 12, 1))
-    sample = given_.space.fit({**given_.sample, "stage.filters": 8})
-    recipe = replace(sample.recipe, **fields.pop("recipe", {}))
-    return Trial("t", "x", dict(sample), sample.net, recipe, epochs=2, **fields)
+    configuration = given_.space.fit({**given_.configuration, "stage.filters": 8})
+    recipe = replace(configuration.recipe, **fields.pop("recipe", {}))
+    return Trial("t", "x", dict(configuration), configuration.net, recipe, epochs=2, **fields)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -281,8 +281,8 @@ def go(stripes, tmp_path, serial):
 def test_a_study_goes_down_the_ladder(go):
     material = go("cheapest")
     results = material.results
-    stages = [r.trial.stage for r in results]
-    assert stages == ["race", "race", TEACHER, STAGE, STAGE, "final"]
+    phases = [r.trial.phase for r in results]
+    assert phases == ["race", "race", TEACHER, STAGE, STAGE, "final"]
     teacher = results[2].trial
     assert teacher.resumes == "race-1-1"
     assert (teacher.part, teacher.teacher, teacher.span[1]) == ("train", "", 1.0)
@@ -291,7 +291,7 @@ def test_a_study_goes_down_the_ladder(go):
     assert {t.span for t in students} == {(0.0, 1.0)}
     chosen, final = material.verdict.chosen.trial, material.final.trial
     assert (final.net, final.recipe, final.part) == (chosen.net, chosen.recipe, "all")
-    assert chosen.stage == STAGE
+    assert chosen.phase == STAGE
     assert final.resumes == chosen.id
     assert final.span == (pytest.approx(8 / 24), 1.0)
     assert 3 * material.verdict.chosen.cost["macs"] <= results[2].cost["macs"]
@@ -308,8 +308,8 @@ def test_counted_studies_repeat_themselves(go):
 
 def test_a_study_that_broke_off_goes_on_as_it_would_have(go, serial):
     whole = go("cheapest", out="whole")
-    for stage in (TEACHER, STAGE, "final"):
-        serial.before = {stage: RuntimeError("made up")}
+    for phase in (TEACHER, STAGE, "final"):
+        serial.before = {phase: RuntimeError("made up")}
         with pytest.raises(RuntimeError, match="made up"):
             go("cheapest")
     serial.before = {}
@@ -330,7 +330,7 @@ class Unordered(Serial):
 @pytest.mark.parametrize("goal", ["accuracy", "cheapest"])
 def test_a_name_stands_for_one_network_however_often_the_study_is_killed(stripes, tmp_path, goal):
     """Killed after each trial, with more and with less left to spend; names that were given say what is kept."""
-    runner, written, runs = Unordered(score=lambda sample: 0.9), [], 0
+    runner, written, runs = Unordered(score=lambda configuration: 0.9), [], 0
     while not written:
         runner.stops, runner.last_first = (1, SystemExit("killed")), runs not in (6, 7)  # in both orders
         with suppress(SystemExit):
@@ -344,18 +344,18 @@ def test_a_name_stands_for_one_network_however_often_the_study_is_killed(stripes
         assert {key: array.shape for key, array in kept.items()} == layout(result.trial.net)
 
 
-@pytest.mark.parametrize(("stage", "taken"), [(TEACHER, "race"), (STAGE, TEACHER), ("final", STAGE)])
-def test_an_interrupt_takes_the_best_so_far(go, serial, stage, taken):
-    serial.before = {stage: KeyboardInterrupt()}
+@pytest.mark.parametrize(("phase", "taken"), [(TEACHER, "race"), (STAGE, TEACHER), ("final", STAGE)])
+def test_an_interrupt_takes_the_best_so_far(go, serial, phase, taken):
+    serial.before = {phase: KeyboardInterrupt()}
     material = go("cheapest")
     assert material.provenance["interrupted"]
     assert material.final is None
-    assert material.verdict.chosen.trial.stage == taken
+    assert material.verdict.chosen.trial.phase == taken
 
 
 def test_one_trial_tests_nothing_cheaper_and_says_so(go):
     material = go("cheapest", trials=1)
-    assert material.verdict.chosen.trial.stage == TEACHER
+    assert material.verdict.chosen.trial.phase == TEACHER
     assert material.final.trial.resumes == TEACHER
     assert material.final.trial.span == (pytest.approx(12 / 28), 1.0)  # it has 4 epochs of the race and 8 of its own
     assert "no cheaper one was tried" in material.verdict.reasons[0].because
@@ -363,13 +363,13 @@ def test_one_trial_tests_nothing_cheaper_and_says_so(go):
 
 def test_a_net_that_has_been_trained_goes_on_gently_where_little_time_is_left():
     plan = Plan(Clock(300.0, time.monotonic()), 1, 1e-4, (100, 20), 0.1)
-    chosen = replace(result(GIVEN, GIVEN.sample, 0.9), seconds=30.0)
+    chosen = replace(result(GIVEN, GIVEN.configuration, 0.9), seconds=30.0)
     assert plan.trained_share(chosen, [], 1.0) == pytest.approx(30 / 31)
     assert plan.trained_share(chosen, [], 270.0) == pytest.approx(0.1)
 
 
 def test_what_the_teachers_answers_will_take():
-    teacher = replace(result(GIVEN, GIVEN.sample, 0.9), images_per_second=10.0)
+    teacher = replace(result(GIVEN, GIVEN.configuration, 0.9), images_per_second=10.0)
     assert answering_seconds(teacher, 120) == 12
     flipped = replace(teacher, trial=replace(teacher.trial, recipe=replace(teacher.trial.recipe, flip=True)))
     assert answering_seconds(flipped, 120) == 24
@@ -393,9 +393,9 @@ def test_the_exit_code_says_whether_the_accuracy_is_kept(kept, tmp_path, monkeyp
 
     from convwise.cli import app as cli
 
-    sample = {**GIVEN.sample}
+    configuration = {**GIVEN.configuration}
     choice = {
-        "net": {"input_shape": [28, 28, 1], "layers": []}, "sample": sample,
+        "net": {"input_shape": [28, 28, 1], "layers": []}, "sample": configuration,
         "effects": [], "data": {}, "provenance": {},
         "test": {"kind": "test", "accuracy": 0.9, "low": 0.8, "high": 0.95, "n": 50},
         "cost": {"params": 9, "macs": 9, "latency_ms": 1.0},

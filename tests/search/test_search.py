@@ -16,11 +16,11 @@ from convwise.core.records import Effect, Point, Result
 from convwise.search import STRATEGIES, race
 from convwise.search.neighbours import QUESTION
 from convwise.search.ranking import distinct, tried
-from studies import advice, answers, differing, failed, part, raced, some_results
+from studies import advice, answers, differing, failed, raced, segment, some_results
 
 GIVEN = advice(goal="accuracy where params<40k", shape=(24, 24, 1))
 RESULTS = some_results(GIVEN)
-ALL_FAILED = [failed(r.trial.sample, r.trial.net, r.trial.stage, i) for i, r in enumerate(RESULTS)]
+ALL_FAILED = [failed(r.trial.configuration, r.trial.net, r.trial.phase, i) for i, r in enumerate(RESULTS)]
 SITUATIONS = {"nothing yet": [], "some": RESULTS, "all failed": ALL_FAILED, "one": RESULTS[:1]}
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 every_situation = pytest.mark.parametrize("results", SITUATIONS.values(), ids=SITUATIONS)
@@ -33,12 +33,12 @@ every_situation = pytest.mark.parametrize("results", SITUATIONS.values(), ids=SI
 @every_situation
 @pytest.mark.parametrize("count", [0, 1, 3, 30])
 def test_at_most_count_fitted_samples_inside_the_limits(name, results, count):
-    samples = STRATEGIES[name](GIVEN, results, count, 0)
-    assert len(samples) <= count
-    for sample in samples:
-        assert GIVEN.space.fit(sample) == sample
-        assert set(sample) == {choice.name for choice in GIVEN.space.choices}
-        assert analyse(sample.net).total.params <= 40_000
+    configurations = STRATEGIES[name](GIVEN, results, count, 0)
+    assert len(configurations) <= count
+    for configuration in configurations:
+        assert GIVEN.space.fit(configuration) == configuration
+        assert set(configuration) == {each.name for each in GIVEN.space.hyperparameters}
+        assert analyse(configuration.net).total.params <= 40_000
 
 
 @every_strategy
@@ -54,8 +54,8 @@ def test_pure(name, results):
 @every_strategy
 @every_situation
 def test_nets_and_their_training_are_distinct_and_new(name, results):
-    samples = STRATEGIES[name](GIVEN, results, 12, 0)
-    keys = [(sample.net.id, sample.recipe) for sample in samples]
+    configurations = STRATEGIES[name](GIVEN, results, 12, 0)
+    keys = [(configuration.net.id, configuration.recipe) for configuration in configurations]
     assert len(set(keys)) == len(keys)
     assert not set(keys) & {(r.trial.net.id, r.trial.recipe) for r in results}
 
@@ -72,8 +72,8 @@ def test_random_follows_its_seed():
 
 def test_neighbours_change_one_choice_each_in_turn_the_five_of_the_question_first():
     free = advice(shape=(24, 24, 1))
-    samples = STRATEGIES["neighbours"](free, [], 60, 0)
-    changes = [differing(free.sample, sample) for sample in samples]
+    configurations = STRATEGIES["neighbours"](free, [], 60, 0)
+    changes = [differing(free.configuration, configuration) for configuration in configurations]
     assert all(len(change) == 1 for change in changes)
     names = [change.pop() for change in changes]
     assert tuple(names[: len(QUESTION)]) == QUESTION
@@ -85,40 +85,40 @@ def test_under_a_limit_a_change_that_needs_another_is_not_proposed():
     """Found here: at a limit a larger kernel has fewer filters as well, and the trial told nothing of either."""
     macs = FREE.space.cost(FREE.net)["macs"]
     limited = advice(shape=(24, 24, 1), counts=(300, 300), goal=f"accuracy where macs<{int(macs)}")
-    assert limited.sample == FREE.sample
-    samples = STRATEGIES["neighbours"](limited, [], 60, 0)
-    assert {len(differing(limited.sample, sample)) for sample in samples} == {1}
-    assert 5 not in {sample["stage.kernel_size"] for sample in samples}
-    assert len(samples) < len(STRATEGIES["neighbours"](FREE, [], 60, 0))
+    assert limited.configuration == FREE.configuration
+    configurations = STRATEGIES["neighbours"](limited, [], 60, 0)
+    assert {len(differing(limited.configuration, configuration)) for configuration in configurations} == {1}
+    assert 5 not in {configuration["stage.kernel_size"] for configuration in configurations}
+    assert len(configurations) < len(STRATEGIES["neighbours"](FREE, [], 60, 0))
 
 
 def test_distinct_keeps_order_and_leaves_out_what_was_seen():
-    samples = [GIVEN.space.fit(r.trial.sample) for r in RESULTS]
-    kept = distinct([*samples, *samples])
-    keys = [sample.key for sample in kept]
-    assert keys == list(dict.fromkeys(sample.key for sample in samples))
+    configurations = [GIVEN.space.fit(r.trial.configuration) for r in RESULTS]
+    kept = distinct([*configurations, *configurations])
+    keys = [configuration.key for configuration in kept]
+    assert keys == list(dict.fromkeys(configuration.key for configuration in configurations))
     assert distinct(kept, keys) == []
     assert tried(RESULTS) == {(r.trial.net.id, r.trial.recipe) for r in RESULTS}
 
 
 def test_a_net_that_is_trained_in_another_way_is_another():
     free = advice(shape=(24, 24, 1))
-    twin = free.space.fit({**free.sample, race.FLIP: True})
+    twin = free.space.fit({**free.configuration, race.FLIP: True})
     assert twin.net == free.net
-    assert distinct([free.sample, twin], [free.sample.key]) == [twin]
+    assert distinct([free.configuration, twin], [free.configuration.key]) == [twin]
 
 
 # --- the race ------------------------------------------------------------------------------------
 
 FREE = advice(shape=(24, 24, 1), counts=(300, 300))
-TWIN = FREE.space.fit({**FREE.sample, race.FLIP: True})
+TWIN = FREE.space.fit({**FREE.configuration, race.FLIP: True})
 HARMLESS = answers(0.8, 200) * 2  # as right on mirrored images as on the others
 HARMFUL = answers(0.8, 200) + answers(0.4, 200)
 
 
-def plain_truth(sample, number) -> Result:
+def plain_truth(configuration, number) -> Result:
     """Every part ends, all nets are equally good, and mirrored images are answered badly."""
-    return part(FREE, sample, number, mirrored="" if sample[race.FLIP] else HARMFUL)
+    return segment(FREE, configuration, number, mirrored="" if configuration[race.FLIP] else HARMFUL)
 
 
 def flat(waves) -> list[Result]:
@@ -126,7 +126,7 @@ def flat(waves) -> list[Result]:
 
 
 def samples_of(results) -> list[dict]:
-    return [dict(result.trial.sample) for result in results]
+    return [dict(result.trial.configuration) for result in results]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
@@ -134,9 +134,9 @@ def test_a_race_ends_and_trains_its_leader(workers):
     waves = raced(FREE, plain_truth, workers, 12)
     assert 1 <= len(waves) <= 12
     assert all(1 <= len(wave) <= workers for wave in waves)
-    mine = race.parts(flat(waves), FREE.sample.key)
+    mine = race.segments(flat(waves), FREE.configuration.key)
     assert len(mine) == (len(waves) if workers > 1 else race.FLIP_SEGMENTS)
-    assert all(wave[0].trial.sample == FREE.sample for wave in waves if workers > 1)
+    assert all(wave[0].trial.configuration == FREE.configuration for wave in waves if workers > 1)
     for before, after in itertools.pairwise(mine):  # one training, part after part
         assert after.trial.resumes == before.trial.id
         assert after.trial.span[0] == before.trial.span[1]
@@ -145,10 +145,10 @@ def test_a_race_ends_and_trains_its_leader(workers):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_race_of_a_small_space_ends_by_itself_for_one_worker(workers):
     tiny = advice(shape=(8, 8, 1), goal="accuracy where params<300")
-    tiny = replace(tiny, space=replace(tiny.space, choices=tiny.space.choices[:8]))
-    waves = raced(tiny, lambda sample, number: part(tiny, sample, number), workers, 30)
-    beside = [r for r in flat(waves) if tiny.space.fit(r.trial.sample).key != tiny.sample.key]
-    firsts = [tiny.space.fit(r.trial.sample).key for r in beside if r.trial.span[0] == 0]
+    tiny = replace(tiny, space=replace(tiny.space, hyperparameters=tiny.space.hyperparameters[:8]))
+    waves = raced(tiny, lambda configuration, number: segment(tiny, configuration, number), workers, 30)
+    beside = [r for r in flat(waves) if tiny.space.fit(r.trial.configuration).key != tiny.configuration.key]
+    firsts = [tiny.space.fit(r.trial.configuration).key for r in beside if r.trial.span[0] == 0]
     assert len(set(firsts)) == len(firsts)  # nothing is begun twice
     assert (len(waves) < 30) == (workers == 1)  # beside others the leader goes on as long as it is let
 
@@ -157,11 +157,11 @@ def test_a_race_of_a_small_space_ends_by_itself_for_one_worker(workers):
 def test_what_runs_beside_the_leader_is_its_twin_and_single_changes_of_it(workers):
     for wave in raced(FREE, plain_truth, workers, 8):
         for result in wave:
-            changed = differing(FREE.sample, result.trial.sample)
+            changed = differing(FREE.configuration, result.trial.configuration)
             assert len(changed) <= 1
             if changed != {race.FLIP} and changed:
                 assert result.trial.span[0] == 0  # compared after its first part, and left there
-    order = [differing(FREE.sample, r.trial.sample) for r in flat(raced(FREE, plain_truth, workers, 8))]
+    order = [differing(FREE.configuration, r.trial.configuration) for r in flat(raced(FREE, plain_truth, workers, 8))]
     others = [change for change in order if change]
     assert others[0] == {race.FLIP}
     singles = [change.copy().pop() for change in others if change != {race.FLIP}]
@@ -173,11 +173,11 @@ def test_what_runs_beside_the_leader_is_its_twin_and_single_changes_of_it(worker
 def test_whatever_becomes_of_the_trials_every_entry_is_valid_and_inside_the_limits(seed, workers, waves, harmless):
     rng = np.random.default_rng(seed)
 
-    def truth(sample, number):
+    def truth(configuration, number):
         if rng.random() < 0.3:
             return "made up"
-        mirrored = "" if sample[race.FLIP] else HARMLESS if harmless else HARMFUL
-        return part(GIVEN, sample, number, score=round(rng.uniform(0.5, 0.9), 2), mirrored=mirrored)
+        mirrored = "" if configuration[race.FLIP] else HARMLESS if harmless else HARMFUL
+        return segment(GIVEN, configuration, number, score=round(rng.uniform(0.5, 0.9), 2), mirrored=mirrored)
 
     results = flat(raced(GIVEN, truth, workers, waves))
     before = copy.deepcopy(results)
@@ -186,12 +186,12 @@ def test_whatever_becomes_of_the_trials_every_entry_is_valid_and_inside_the_limi
     assert results == before
     assert len(entries) <= workers
     ended = {r.trial.id: r for r in results}
-    keys = [entry.sample.key for entry in entries]
+    keys = [entry.configuration.key for entry in entries]
     assert len(set(keys)) == len(keys)
     assert not set(keys) & {(r.trial.net.id, r.trial.recipe) for r in results if r.status == "failed"}
     for entry, key in zip(entries, keys, strict=True):
-        assert GIVEN.space.fit(entry.sample) == entry.sample
-        assert analyse(entry.sample.net).total.params <= 40_000
+        assert GIVEN.space.fit(entry.configuration) == entry.configuration
+        assert analyse(entry.configuration.net).total.params <= 40_000
         if entry.after:
             assert ended[entry.after.trial.id] is entry.after
             assert key == (entry.after.trial.net.id, entry.after.trial.recipe)
@@ -202,13 +202,13 @@ def test_a_race_goes_on_from_any_wave_as_if_it_had_not_stopped(workers):
     whole = raced(FREE, plain_truth, workers, 7)
     for kept in range(7):
         entries = race.wave(FREE, flat(whole[:kept]), workers)
-        told = [(dict(e.sample), e.after.trial.id if e.after else "") for e in entries]
-        assert told == [(dict(r.trial.sample), r.trial.resumes) for r in whole[kept]]
+        told = [(dict(e.configuration), e.after.trial.id if e.after else "") for e in entries]
+        assert told == [(dict(r.trial.configuration), r.trial.resumes) for r in whole[kept]]
 
 
 def test_with_one_worker_any_prefix_is_such_a_wave():
     whole = flat(raced(FREE, plain_truth, 1, 9))
-    assert [race.wave(FREE, whole[:n], 1)[0].sample for n in range(9)] == samples_of(whole)
+    assert [race.wave(FREE, whole[:n], 1)[0].configuration for n in range(9)] == samples_of(whole)
 
 
 # --- mirroring: by trial, and by answers ---------------------------------------------------------
@@ -218,8 +218,8 @@ def pair(plain: str, flipped: str, mirrored: str, segments: int = race.FLIP_SEGM
     """Both trainings after so many parts, with these answers at their ends."""
     found = []
     for number in range(1, segments + 1):
-        found.append(part(FREE, FREE.sample, number, correct=plain, mirrored=mirrored))
-        found.append(part(FREE, TWIN, number, correct=flipped))
+        found.append(segment(FREE, FREE.configuration, number, correct=plain, mirrored=mirrored))
+        found.append(segment(FREE, TWIN, number, correct=flipped))
     return found
 
 
@@ -229,9 +229,9 @@ BEHIND = answers(0.86, 400)
 
 @pytest.mark.parametrize(
     ("flipped", "mirrored", "leads"),
-    [(GOOD, HARMLESS, TWIN), (SAME, HARMLESS, TWIN), (BEHIND, HARMLESS, TWIN), (SAME, HARMFUL, FREE.sample),
-     (BAD, HARMLESS, FREE.sample), (BAD, HARMFUL, FREE.sample), (GOOD, "", FREE.sample),
-     (answers(1.0, 400), HARMFUL, FREE.sample)],
+    [(GOOD, HARMLESS, TWIN), (SAME, HARMLESS, TWIN), (BEHIND, HARMLESS, TWIN), (SAME, HARMFUL, FREE.configuration),
+     (BAD, HARMLESS, FREE.configuration), (BAD, HARMFUL, FREE.configuration), (GOOD, "", FREE.configuration),
+     (answers(1.0, 400), HARMFUL, FREE.configuration)],
     ids=["equal", "as good", "a little behind", "as good, but mirror images are others", "worse", "worse in both",
          "never asked", "better, but mirror images are others"],
 )  # fmt: skip
@@ -240,25 +240,25 @@ def test_the_twin_leads_only_where_trial_and_answers_both_say_harmless(flipped, 
 
 
 def test_before_both_have_gone_far_enough_the_advised_net_leads():
-    assert race.leader(FREE, []) == FREE.sample
-    assert race.leader(FREE, pair(BAD, GOOD, HARMLESS, segments=1)) == FREE.sample
-    assert race.leader(FREE, pair(BAD, GOOD, HARMLESS)[:-1]) == FREE.sample
+    assert race.leader(FREE, []) == FREE.configuration
+    assert race.leader(FREE, pair(BAD, GOOD, HARMLESS, segments=1)) == FREE.configuration
+    assert race.leader(FREE, pair(BAD, GOOD, HARMLESS)[:-1]) == FREE.configuration
 
 
 @pytest.mark.parametrize(("lost", "alike"), [(0, True), (9, True), (11, False), (200, False)])
 def test_mirrored_images_may_lose_five_points_over_all_parts(lost, alike):
     as_is = "1" * 200
-    asked = part(FREE, FREE.sample, mirrored=as_is + "0" * lost + "1" * (200 - lost))
+    asked = segment(FREE, FREE.configuration, mirrored=as_is + "0" * lost + "1" * (200 - lost))
     assert race.mirrored_alike([asked]) == alike
-    assert race.mirrored_alike([asked, part(FREE, FREE.sample, mirrored=as_is * 2)]) == (lost <= 20)
-    assert not race.mirrored_alike([part(FREE, FREE.sample)])
+    assert race.mirrored_alike([asked, segment(FREE, FREE.configuration, mirrored=as_is * 2)]) == (lost <= 20)
+    assert not race.mirrored_alike([segment(FREE, FREE.configuration)])
 
 
 def test_a_net_that_has_learnt_little_says_nothing_of_mirrored_images():
     """Found on two classes of hand signs after a second: 12 % right, 8 % mirrored, which are not five points."""
-    little = part(FREE, FREE.sample, mirrored="1" * 12 + "0" * 88 + "1" * 8 + "0" * 92)
+    little = segment(FREE, FREE.configuration, mirrored="1" * 12 + "0" * 88 + "1" * 8 + "0" * 92)
     assert not race.mirrored_alike([little])
-    assert race.mirrored_alike([part(FREE, FREE.sample, mirrored="1" * 60 + "0" * 40 + "1" * 56 + "0" * 44)])
+    assert race.mirrored_alike([segment(FREE, FREE.configuration, mirrored="1" * 60 + "0" * 40 + "1" * 56 + "0" * 44)])
 
 
 @pytest.mark.parametrize(
@@ -272,32 +272,32 @@ def test_a_net_that_has_learnt_little_says_nothing_of_mirrored_images():
     ids=["harmless", "another image", "never asked", "has seen too few"],
 )
 def test_where_the_twin_never_ran_the_answers_to_mirrored_images_decide(mirrored, how, mirrors):
-    alone = part(FREE, FREE.sample, mirrored=mirrored, **how)
-    assert race.onwards(FREE, [alone], alone) == (TWIN if mirrors else FREE.sample)
-    assert race.wave(FREE, [alone], 1)[0].sample == TWIN  # where there is time, both are trained
+    alone = segment(FREE, FREE.configuration, mirrored=mirrored, **how)
+    assert race.onwards(FREE, [alone], alone) == (TWIN if mirrors else FREE.configuration)
+    assert race.wave(FREE, [alone], 1)[0].configuration == TWIN  # where there is time, both are trained
 
 
 def test_where_the_twin_ran_the_leader_goes_on_as_it_began():
-    alone, twin = part(FREE, FREE.sample, mirrored=HARMLESS), part(FREE, TWIN)
-    assert race.onwards(FREE, [alone, twin], alone) == FREE.sample
+    alone, twin = segment(FREE, FREE.configuration, mirrored=HARMLESS), segment(FREE, TWIN)
+    assert race.onwards(FREE, [alone, twin], alone) == FREE.configuration
     assert race.onwards(FREE, [alone, twin], twin) == TWIN
 
 
 def test_a_space_without_mirroring_has_no_twin():
-    choices = tuple(c for c in FREE.space.choices if c.name != race.FLIP)
-    still = replace(FREE, space=replace(FREE.space, choices=choices))
+    hyperparameters = tuple(c for c in FREE.space.hyperparameters if c.name != race.FLIP)
+    still = replace(FREE, space=replace(FREE.space, hyperparameters=hyperparameters))
     assert race.twin(still) is None
-    assert race.leader(still, []) == FREE.sample
+    assert race.leader(still, []) == FREE.configuration
 
 
 def test_a_twin_that_leads_takes_the_advised_nets_place_and_its_edits_are_mirrored():
-    def truth(sample, number):
-        return part(FREE, sample, number, correct=GOOD, mirrored="" if sample[race.FLIP] else HARMLESS)
+    def truth(configuration, number):
+        return segment(FREE, configuration, number, correct=GOOD, mirrored="" if configuration[race.FLIP] else HARMLESS)
 
     waves = raced(FREE, truth, 3, 6)
-    assert [wave[0].trial.sample for wave in waves] == [FREE.sample] * 2 + [TWIN] * 4
-    assert all(r.trial.sample[race.FLIP] for wave in waves[2:] for r in wave)
-    mine = race.parts(flat(waves), TWIN.key)
+    assert [wave[0].trial.configuration for wave in waves] == [FREE.configuration] * 2 + [TWIN] * 4
+    assert all(r.trial.configuration[race.FLIP] for wave in waves[2:] for r in wave)
+    mine = race.segments(flat(waves), TWIN.key)
     assert [r.trial.span[0] for r in mine] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
@@ -306,51 +306,55 @@ def test_a_twin_that_leads_takes_the_advised_nets_place_and_its_edits_are_mirror
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_where_the_advised_training_fails_its_twin_takes_over(workers):
-    def truth(sample, number):
-        return part(FREE, sample, number) if sample[race.FLIP] else "made up"
+    def truth(configuration, number):
+        return segment(FREE, configuration, number) if configuration[race.FLIP] else "made up"
 
     waves = raced(FREE, truth, workers, 6)
     results = flat(waves)
     assert race.leader(FREE, results) == TWIN
-    assert samples_of(results).count(dict(FREE.sample)) == 1  # what failed is not run again
-    assert race.parts(results, TWIN.key)
+    assert samples_of(results).count(dict(FREE.configuration)) == 1  # what failed is not run again
+    assert race.segments(results, TWIN.key)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_where_both_fail_single_changes_are_tried(workers):
-    def truth(sample, number):
-        return part(FREE, sample, number) if differing(FREE.sample, sample) - {race.FLIP} else "made up"
+    def truth(configuration, number):
+        return (
+            segment(FREE, configuration, number)
+            if differing(FREE.configuration, configuration) - {race.FLIP}
+            else "made up"
+        )
 
     results = flat(raced(FREE, truth, workers, 6))
-    assert samples_of(results).count(dict(FREE.sample)) == samples_of(results).count(TWIN) == 1
+    assert samples_of(results).count(dict(FREE.configuration)) == samples_of(results).count(TWIN) == 1
     assert sum(r.status == "done" for r in results) >= 4
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_later_part_that_fails_leaves_the_leader_where_it_was(workers):
-    def truth(sample, number):
-        return "made up" if (number, sample[race.FLIP]) == (2, False) else plain_truth(sample, number)
+    def truth(configuration, number):
+        return "made up" if (number, configuration[race.FLIP]) == (2, False) else plain_truth(configuration, number)
 
     results = flat(raced(FREE, truth, workers, 6))
-    assert race.leader(FREE, results) == FREE.sample
-    assert len(race.parts(results, FREE.sample.key)) == 1
+    assert race.leader(FREE, results) == FREE.configuration
+    assert len(race.segments(results, FREE.configuration.key)) == 1
     assert sum(r.status == "failed" for r in results) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_twin_that_fails_ends_the_question_of_mirroring(workers):
-    def truth(sample, number):
-        return "made up" if sample[race.FLIP] else plain_truth(sample, number)
+    def truth(configuration, number):
+        return "made up" if configuration[race.FLIP] else plain_truth(configuration, number)
 
     results = flat(raced(FREE, truth, workers, 6))
-    assert race.leader(FREE, results) == FREE.sample
+    assert race.leader(FREE, results) == FREE.configuration
     assert samples_of(results).count(TWIN) == 1
 
 
 def test_a_short_answer_to_an_interrupt_is_no_part_of_a_training():
     """Found here: its span is the whole schedule, so that the next part would have begun at its end, at no rate."""
-    answer = part(FREE, FREE.sample, how={"span": (0.0, 1.0)})
-    assert race.parts([answer], FREE.sample.key) == []
+    answer = segment(FREE, FREE.configuration, how={"span": (0.0, 1.0)})
+    assert race.segments([answer], FREE.configuration.key) == []
     assert race.wave(FREE, [answer], 1)[0].after is None
 
 

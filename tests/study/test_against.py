@@ -22,8 +22,8 @@ from convwise.formats import torch as torch_format
 from convwise.images.loading import read
 from convwise.output.words import beside, compared_bars
 from convwise.search import rivals
+from convwise.search.phases import BESIDE, Allowed, Search
 from convwise.search.rivals import Rival
-from convwise.search.stages import BESIDE, Allowed, Search
 from imagesets import striped, write_folder
 from labs import Serial, ask
 from studies import TARGET, advice, scored
@@ -31,7 +31,7 @@ from studies import TARGET, advice, scored
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 OWN = Net((12, 12, 1), (Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(), Dense(3, activation="softmax")))
 GIVEN = advice(shape=(12, 12, 1))
-CHOSEN = scored(GIVEN.sample, GIVEN.net, 0.9, how={"recipe": GIVEN.recipe})
+CHOSEN = scored(GIVEN.configuration, GIVEN.net, 0.9, how={"recipe": GIVEN.recipe})
 
 
 class Budget:
@@ -51,7 +51,7 @@ class Kept:
 
 def planned(workers: int, *ran: Result, waves: int = 1, given=GIVEN, rival=None) -> list[list]:
     search = Search(given, Kept(*ran), Budget(workers, waves), 0)  # type: ignore[arg-type]
-    chosen = scored(given.sample, given.net, 0.9, how={"recipe": given.recipe})
+    chosen = scored(given.configuration, given.net, 0.9, how={"recipe": given.recipe})
     others = [rival or Rival("mine", "your network", OWN)]
     return [list(wave.trials) for wave in rivals.waves(search, others, chosen)]
 
@@ -174,7 +174,7 @@ def test_both_are_trained_anew_side_by_side_for_as_long_in_the_same_order():
     assert chosen.seed == other.seed
     assert chosen.span == other.span == (0.0, 1.0)
     assert not chosen.resumes
-    assert chosen.stage == other.stage == BESIDE.name
+    assert chosen.phase == other.phase == BESIDE.name
 
 
 def test_workers_that_are_left_repeat_it_under_other_seeds():
@@ -209,7 +209,7 @@ def test_the_recipe_is_the_same_but_for_what_is_for_our_nets_alone():
 
 def ended(trial: Trial, correct: str) -> Result:
     """A training of which these answers came."""
-    made = scored(trial.sample, trial.net, correct.count("1") / len(correct), correct=correct)
+    made = scored(trial.configuration, trial.net, correct.count("1") / len(correct), correct=correct)
     return replace(made, trial=trial)
 
 
@@ -285,9 +285,9 @@ def test_errors_are_compared_in_their_unit():
     (wave,) = planned(2, given=NUMBERS, rival=theirs)
     errors = np.where(np.arange(200) % 2, 4.0, 6.0)
     off = {False: errors, True: errors - 1}
-    ran = [replace(scored(t.sample, t.net, 0.9), trial=t, correct="", errors=tuple(off[bool(t.sample)]),
-                   score=1 - float(off[bool(t.sample)].mean()) / TARGET.deviation) for t in wave]  # fmt: skip
-    (found,) = rivals.compared([theirs], scored(NUMBERS.sample, NUMBERS.net, 0.9), ran, 1000)
+    ran = [replace(scored(t.configuration, t.net, 0.9), trial=t, correct="", errors=tuple(off[bool(t.configuration)]),
+                   score=1 - float(off[bool(t.configuration)].mean()) / TARGET.deviation) for t in wave]  # fmt: skip
+    (found,) = rivals.compared([theirs], scored(NUMBERS.configuration, NUMBERS.net, 0.9), ran, 1000)
     told = row(found)
     assert (told["error"], told["chosen_error"]) == (pytest.approx(5.0), pytest.approx(4.0))
     assert told["error_change"] == pytest.approx(-1.0)
@@ -332,9 +332,9 @@ def test_a_study_compares_and_its_choice_stays_its_own(tmp_path):
     assert lenet.score is not None
     assert mine.chosen_score == lenet.chosen_score
     assert lenet.cost["params"] > 50_000  # limits are the choice's, not theirs
-    assert written[0].chosen.trial.sample
-    assert all(progress.best.trial.stage != BESIDE.name for progress in told if progress.best)
-    stages = [result.trial.stage for result in written[0].results]
-    assert stages.count(BESIDE.name) == 3
-    assert stages.index(BESIDE.name) > max(i for i, stage in enumerate(stages) if stage == "race")
-    assert stages[-1] == "final"
+    assert written[0].chosen.trial.configuration
+    assert all(progress.best.trial.phase != BESIDE.name for progress in told if progress.best)
+    phases = [result.trial.phase for result in written[0].results]
+    assert phases.count(BESIDE.name) == 3
+    assert phases.index(BESIDE.name) > max(i for i, phase in enumerate(phases) if phase == "race")
+    assert phases[-1] == "final"

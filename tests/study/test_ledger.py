@@ -58,7 +58,7 @@ def test_plain_optuna_opens_it(tmp_path):
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert len(study.trials) == len(RESULTS)
     for trial, result in zip(study.trials, RESULTS, strict=True):
-        assert trial.params == result.trial.sample
+        assert trial.params == result.trial.configuration
         if result.status == "failed":
             assert trial.state is TrialState.FAIL
             assert trial.user_attrs["reason"] == "made up"
@@ -66,7 +66,7 @@ def test_plain_optuna_opens_it(tmp_path):
             assert trial.state is TrialState.COMPLETE
             assert trial.value == result.score
             assert trial.user_attrs["macs"] == result.cost["macs"]
-        assert trial.user_attrs["stage"] == result.trial.stage
+        assert trial.user_attrs["stage"] == result.trial.phase
     assert study.best_value == max(r.score for r in RESULTS if r.score)
     importances = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))  # noqa: E501  # fmt: skip
     assert importances
@@ -75,7 +75,7 @@ def test_plain_optuna_opens_it(tmp_path):
 def test_the_final_training_has_no_score(tmp_path):
     ledger = Ledger(tmp_path / "study.db")
     ledger.know(GIVEN.space)
-    ledger.append(Result(Trial("final", "final", GIVEN.sample, GIVEN.net, part="all", seconds=3.0), "done"))
+    ledger.append(Result(Trial("final", "final", GIVEN.configuration, GIVEN.net, part="all", seconds=3.0), "done"))
     study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert study.trials[0].state is TrialState.PRUNED
     assert study.trials[0].value is None
@@ -84,7 +84,7 @@ def test_the_final_training_has_no_score(tmp_path):
 
 def test_a_score_of_nan_does_not_break_it(tmp_path):
     """A curve's mean loss is NaN where no step was taken between two points."""
-    result = scored(GIVEN.sample, GIVEN.net, 0.5, history=(Point(1.0, 64, float("nan"), 0.5),))
+    result = scored(GIVEN.configuration, GIVEN.net, 0.5, history=(Point(1.0, 64, float("nan"), 0.5),))
     ledger = Ledger(tmp_path / "study.db")
     ledger.know(GIVEN.space)
     ledger.append(result)
@@ -127,9 +127,9 @@ def test_a_folder_that_is_missing_is_refused(tmp_path):
 
 @settings(max_examples=40, deadline=None)
 @given(wide_samples())
-def test_every_fitted_sample_fits_optunas_distributions(sample):
+def test_every_fitted_sample_fits_optunas_distributions(configuration):
     space = wide_space(goal="accuracy where params<5k and macs<2M")
-    fitted, known = space.fit(sample), distributions(space)
+    fitted, known = space.fit(configuration), distributions(space)
     assert set(known) == set(fitted)
     for name, value in fitted.items():
         assert known[name].choices[int(known[name].to_internal_repr(value))] == value
@@ -165,5 +165,5 @@ def test_results_survive_json(result):
 
 
 def test_json_of_a_later_version_is_read():
-    data = to_json(failed(GIVEN.sample, GIVEN.net))
-    assert from_json(Result, {**data, "colour": "blue"}) == failed(GIVEN.sample, GIVEN.net)
+    data = to_json(failed(GIVEN.configuration, GIVEN.net))
+    assert from_json(Result, {**data, "colour": "blue"}) == failed(GIVEN.configuration, GIVEN.net)

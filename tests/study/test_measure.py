@@ -85,7 +85,7 @@ class Made:
             self.kernels = getattr(self, "kernels", None) or {
                 layer.kernel_size for layer in trial.net.layers if isinstance(layer, Conv2D)
             }
-            if trial.stage == "measure":
+            if trial.phase == "measure":
                 self.trials.append(trial)
             result = self.answer(trial)
             self.clock[0] += (trial.seconds or 0.0) + train.OVERHEAD_SECONDS
@@ -124,7 +124,7 @@ def test_a_choice_folder_has_its_images_recipe_and_space_and_keeps_the_effects(m
     assert row == found.to_json()["effects"][0]
     results = Ledger(folder / "study.db").results
     assert len(results) == trials + len(made.trials)
-    assert {r.trial.stage for r in results[trials:]} == {"measure"}
+    assert {r.trial.phase for r in results[trials:]} == {"measure"}
     assert {t.recipe for t in made.trials} == {Ledger(folder / "study.db").results[0].trial.recipe}
     assert {len(r.correct) for r in results[trials:]} == {before["data"]["valid"]}
 

@@ -36,8 +36,8 @@ from convwise.output import choice, deliver
 from convwise.output.deliver import Material
 from convwise.plan import planned
 from convwise.search import race
+from convwise.search.phases import RACE, Search
 from convwise.search.searching import verdict
-from convwise.search.stages import RACE, Search
 from convwise.session import OPENED
 from convwise.training import train
 from imagesets import striped, write_folder, write_parts
@@ -50,7 +50,7 @@ LIMITED = "accuracy where macs<100k"
 @pytest.fixture
 def serial() -> Serial:
     """Trials in this process: its fields say how they go. They are made up, unless a test asks for `trained`."""
-    return Serial(score=lambda sample: 0.9)
+    return Serial(score=lambda configuration: 0.9)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, ser
 def test_how_many_answers_stay_when_pictures_are_resized_by_nearest_pixel_is_counted(tmp_path, a_study, serial, written,
                                                                                      monkeypatch):  # fmt: skip
     """Oracle: the files of the sealed images, resized by Pillow. The made-up answer is told by one pixel."""
-    serial.score = lambda sample: 0.9
+    serial.score = lambda configuration: 0.9
     monkeypatch.setattr(train, "answers", lambda net, weights, pixels: np.eye(3)[pixels[:, 30, 40, 0] % 3])
     source = write_folder(tmp_path / "images", ("a", "b", "c"), 20, (90, 100), "L")
     a_study(source, tmp_path / "out", trials=1).run()
@@ -236,7 +236,7 @@ def test_the_test_part_is_opened_once_and_last(stripes, tmp_path, a_study, writt
         return images[-1]
 
     def told(progress):
-        opened.append((progress.stage, images[0].test.opened))
+        opened.append((progress.phase, images[0].test.opened))
 
     a_study(stripes, tmp_path / "out", read=reading, watcher=told).run()
     assert images[0].test.opened == 1
@@ -268,7 +268,7 @@ def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_p
     a_study(stripes, tmp_path / "out", test="none").run()
     (material,) = written
     final = material.final
-    assert (final.trial.stage, final.trial.part) == ("final", "train")
+    assert (final.trial.phase, final.trial.part) == ("final", "train")
     weights = train.load_weights(tmp_path / "out" / ".study", "final")
     assert all((material.weights[key] == weights[key]).all() for key in weights)
     expected = train.answers(final.trial.net, weights, np.asarray(material.scored.pixels))
@@ -281,7 +281,7 @@ def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path
     a_study(stripes, tmp_path / "out").run()
     final, images = written[0].final, written[0].images
     assert (final.trial.part, final.score) == ("all", None)
-    assert final.trial.sample == written[0].verdict.chosen.trial.sample
+    assert final.trial.configuration == written[0].verdict.chosen.trial.configuration
     everything = len(images.train) + len(images.valid)
     assert everything + images.test.size == 90
     assert final.history[-1].images >= 15 * everything - 200
@@ -309,9 +309,9 @@ def test_another_seed_is_another_study(stripes, tmp_path, a_study, written):
 # --- the race, with made-up scores ---------------------------------------------------------------
 
 
-def likes_five(sample) -> float:
+def likes_five(configuration) -> float:
     """Only nets of 5x5 kernels learn; nothing else matters."""
-    return 0.9 if sample["stage.kernel_size"] == 5 else 0.3
+    return 0.9 if configuration["stage.kernel_size"] == 5 else 0.3
 
 
 SMALL = "accuracy where macs<200M"  # so that every single change is inside it
@@ -330,7 +330,7 @@ def raced(source, score=likes_five, workers: int = 1, clock: Clock | None = None
     for wave in race.waves(search):
         for trial in wave.trials:
             after(trial)
-            search.record.append(made_up(trial, score(trial.sample)))
+            search.record.append(made_up(trial, score(trial.configuration)))
     return search
 
 
@@ -338,12 +338,16 @@ def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_p
     serial.score = likes_five
     a_study(stripes, tmp_path / "out", 12, goal=SMALL).run()
     (material,) = written
-    assert [r.trial.stage for r in material.results] == ["race"] * 12 + ["final"]
+    assert [r.trial.phase for r in material.results] == ["race"] * 12 + ["final"]
     effects = {e.parameter: e for e in material.verdict.effects}
     assert effects["stage.kernel_size"].verdict == "matters"
     assert effects["stage.kernel_size"].accuracy_change == pytest.approx(0.6)
     assert all(e.accuracy_change == pytest.approx(0) for n, e in effects.items() if n != "stage.kernel_size")
-    assert material.chosen.trial.sample["stage.kernel_size"] == 5 != material.advice.sample["stage.kernel_size"]
+    assert (
+        material.chosen.trial.configuration["stage.kernel_size"]
+        == 5
+        != material.advice.configuration["stage.kernel_size"]
+    )
     choice = deliver._choice(material, {}, {}, {})
     told = {reason["parameter"]: reason["value"] for reason in choice["reasons"]["choices"]}
     assert {name: told[name] for name in choice["sample"]} == choice["sample"]
@@ -362,7 +366,7 @@ def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes,
     assert spans[-1][1] == 1.0
     assert len(spans) >= 2
     assert [end for _, end in spans[:-1]] == pytest.approx([begin for begin, _ in spans[1:]])
-    assert trial.sample == material.chosen.trial.sample
+    assert trial.configuration == material.chosen.trial.configuration
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
@@ -377,7 +381,7 @@ def test_a_timed_race_gives_most_of_the_time_to_one_training(stripes, workers):
 
     search = raced(stripes, workers=workers, clock=Clock(600.0, 0.0, lambda: now[0]), after=after)
     ran = search.tried(RACE)
-    beside = [r for r in ran if r.trial.sample != search.advice.sample]
+    beside = [r for r in ran if r.trial.configuration != search.advice.configuration]
     assert len(verdict(search.advice, ran).effects) >= (2 if workers == 1 else 5)
     spent = sum(r.trial.seconds for r in beside)
     assert spent <= (0.1 + 0.1 * (workers == 1) + (workers - 1) * 0.1 / workers) * 600 * workers
@@ -389,7 +393,7 @@ def test_a_timed_race_gives_most_of_the_time_to_one_training(stripes, workers):
 def test_where_there_is_no_time_or_no_wish_one_net_is_trained_well(stripes, budget, fields):
     search = raced(stripes, workers=2, clock=Clock(budget, time.monotonic()), **fields)
     (only,) = search.tried(RACE)
-    assert only.trial.sample == search.advice.sample
+    assert only.trial.configuration == search.advice.configuration
     assert "nothing was tested" in verdict(search.advice, [only]).reasons[0].because
     assert only.trial.seconds <= 0.1 * budget
 
@@ -416,7 +420,7 @@ def test_where_the_final_training_fails_the_search_answers(stripes, tmp_path, a_
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
     assert material.final is None
-    assert material.chosen.trial.stage == "race"
+    assert material.chosen.trial.phase == "race"
     kept = train.load_weights(tmp_path / "out" / ".study", material.chosen.trial.id)
     assert all((material.weights[key] == kept[key]).all() for key in kept)
 
@@ -443,7 +447,7 @@ def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, t
     trained.stops, trained.cuts = (0, KeyboardInterrupt()), True
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
-    assert material.chosen.trial.sample == material.advice.sample
+    assert material.chosen.trial.configuration == material.advice.configuration
     assert material.chosen.history[-1].images > 0
     assert material.provenance["interrupted"]
 
@@ -476,7 +480,7 @@ def interrupted(times: int = 1, notes: list[str] | None = None) -> dict[str, Any
 
     def watcher(progress):
         (notes if notes is not None else []).append(progress.note)
-        for number in range(times if progress.stage == "look" else 0):
+        for number in range(times if progress.phase == "look" else 0):
             time.sleep(1.1 * REPEATED_SECONDS if number else 0)  # at once, it would be the same wish
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -591,7 +595,7 @@ def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripe
     a_study(stripes, tmp_path / "out").run()
     trained.stops = None
     a_study(stripes, tmp_path / "out", 5).run()
-    first = [r for r in written[1].results if r.trial.stage == "race" and r.trial.span != race.WHOLE][0]
+    first = [r for r in written[1].results if r.trial.phase == "race" and r.trial.span != race.WHOLE][0]
     assert first.trial.span[0] == 0.0
     assert first.trial.resumes == ""
     assert written[1].final.trial.span[0] < 0.6

@@ -143,7 +143,7 @@ def test_after_an_interrupt_there_are_ten_seconds_to_write():
 
 
 def progress(**fields) -> Progress:
-    return Progress(**{"stage": "race", "done": 0, "planned": 2, "best": None, "seconds_left": 90.0, **fields})
+    return Progress(**{"phase": "race", "done": 0, "planned": 2, "best": None, "seconds_left": 90.0, **fields})
 
 
 def test_the_clock_ticks_between_two_words(monkeypatch):
@@ -192,13 +192,13 @@ def test_a_minute_is_a_minute_beside_three_busy_processes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "code"), [("read", 130), ("look", 130), ("final", 0), ("writing", 0)])
-def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, stage, code):
+@pytest.mark.parametrize(("phase", "code"), [("read", 130), ("look", 130), ("final", 0), ("writing", 0)])
+def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, phase, code):
     with busy(3) as slowness:
         process = started("choose", "digits", "--budget", "2m", "--out", tmp_path / "out", "--json")
         for line in process.stderr:
             told = json.loads(line) if line.startswith("{") else {"stage": ""}
-            if told["stage"] == stage and (told["live"] or stage != "final"):
+            if told["stage"] == phase and (told["live"] or phase != "final"):
                 break
         asked = time.monotonic()
         process.send_signal(signal.SIGINT)
@@ -214,13 +214,13 @@ def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, stage, code):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["final", "writing"])
-def test_a_second_interrupt_ends_at_once_and_leaves_no_half(tmp_path, stage):
+def test_a_second_interrupt_ends_at_once_and_leaves_no_half(tmp_path, phase):
     """The folder is whole or has no choice.json, and no process is left behind."""
     out = tmp_path / "out"
     process = started("choose", "digits", "--budget", "1m", "--out", out, "--json", start_new_session=True)
     for line in process.stderr:
         told = json.loads(line) if line.startswith("{") else {"stage": ""}
-        if told["stage"] == stage and (told["live"] or stage != "final"):
+        if told["stage"] == phase and (told["live"] or phase != "final"):
             break
     process.send_signal(signal.SIGINT)
     assert any("interrupted" in line for line in process.stderr)

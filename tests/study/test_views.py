@@ -213,4 +213,4 @@ def test_it_predicts_with_the_mean_of_both(handed_over):
 def test_what_is_measured_of_it_is_the_net_that_was_trained(handed_over):
     subject = measuring._Chosen.read(handed_over).subject
     assert not subject.net.mirrored_view
-    assert subject.sample is not None
+    assert subject.configuration is not None

@@ -58,7 +58,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 def trial(**fields) -> Trial:
-    return Trial(**{"id": "t", "stage": "race", "sample": {}, "net": NET, "recipe": RECIPE, "epochs": 6, **fields})
+    return Trial(
+        **{"id": "t", "phase": "race", "configuration": {}, "net": NET, "recipe": RECIPE, "epochs": 6, **fields}
+    )
 
 
 # --- runs ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from convwise.core.configuration import MEANING, Draft
 from convwise.core.goal import Goal
 from convwise.core.growth import Grown
 from convwise.core.records import Advice, Effect, Fingerprint, Pace, Reason, Recipe, TrialsWord
-from convwise.core.space import Choice, LatencyModel, Space
+from convwise.core.space import Hyperparameter, LatencyModel, Space
 from convwise.core.text import number
 
 
@@ -24,53 +24,55 @@ def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 30
     the goal limits it. Infeasible where no net keeps the goal's limits.
     """
     situation = Situation(facts, pace, final_seconds, threads, score=goal.score)
-    choices, reasons = [], []
-    for name in dict.fromkeys(rule.choice for rule in RULES):
+    hyperparameters, reasons = [], []
+    for name in dict.fromkeys(rule.parameter for rule in RULES):
         rule = _first(RULES, name, situation)
         value = rule.then(situation)
         situation = replace(situation, chosen={**situation.chosen, name: value})
-        choices.append(Choice(name, tuple(dict.fromkeys((value, *rule.tests(situation))))))
+        hyperparameters.append(Hyperparameter(name, tuple(dict.fromkeys((value, *rule.tests(situation))))))
         reasons.append(Reason(name, value, rule.because(situation), rule.measure, rule.source))
-    choices.sort(key=lambda choice: list(MEANING).index(choice.name))
+    hyperparameters.sort(key=lambda each: list(MEANING).index(each.name))
     recipe, why = _recipe(situation)
     chosen, channels = situation.chosen, facts.input_shape[2]
-    space = Space(channels, len(facts.classes), facts.mean, facts.variance, tuple(choices), goal, latency,
+    space = Space(channels, len(facts.classes), facts.mean, facts.variance, tuple(hyperparameters), goal, latency,
                   dict(chosen), recipe, facts.target, situation.supersampled)  # fmt: skip
     return _within_limits(space, chosen, (*reasons, *why))
 
 
 def _first(rules: Sequence[Rule], name: str, situation: Situation) -> Rule:
-    return next(rule for rule in rules if rule.choice == name and rule.when(situation))
+    return next(rule for rule in rules if rule.parameter == name and rule.when(situation))
 
 
 def _within_limits(space: Space, chosen: Draft, reasons: tuple[Reason, ...]) -> Advice:
     """What was chosen where it keeps the goal's limits, else what comes near; each change is explained by the limit."""
-    sample, text = space.fit(chosen), space.goal.text
+    configuration, text = space.fit(chosen), space.goal.text
     changed = [
         Reason(name, value, f"{chosen[name]} would break a limit of the goal ({text})", "goal", "the goal")
-        for name, value in sample.items()
+        for name, value in configuration.items()
         if value != chosen[name]
     ]
     replaced = {reason.parameter for reason in changed}
     kept = tuple(reason for reason in reasons if reason.parameter not in replaced)
-    return Advice(space, sample, (*kept, *changed))
+    return Advice(space, configuration, (*kept, *changed))
 
 
 def _recipe(situation: Situation) -> tuple[Recipe, list[Reason]]:
-    rules = [_first(RECIPE_RULES, name, situation) for name in dict.fromkeys(rule.choice for rule in RECIPE_RULES)]
-    values: dict[str, Any] = {rule.choice: rule.then(situation) for rule in rules}
+    rules = [_first(RECIPE_RULES, name, situation) for name in dict.fromkeys(rule.parameter for rule in RECIPE_RULES)]
+    values: dict[str, Any] = {rule.parameter: rule.then(situation) for rule in rules}
     reasons = [
-        Reason(f"training.{rule.choice}", values[rule.choice], rule.because(situation), rule.measure, rule.source)
+        Reason(f"training.{rule.parameter}", values[rule.parameter], rule.because(situation), rule.measure, rule.source)
         for rule in rules
     ]
     return Recipe(**values), reasons
 
 
-def as_chosen(reasons: tuple[Reason, ...], sample: Draft, effects: Sequence[Effect]) -> tuple[Reason, ...]:
+def as_chosen(reasons: tuple[Reason, ...], configuration: Draft, effects: Sequence[Effect]) -> tuple[Reason, ...]:
     """The reasons for `sample`, each with what trials said of it; where they overruled it, what they measured."""
     tried = [replace(reason, trials=said_by(effects, reason.parameter, reason.value)) for reason in reasons]
     return tuple(
-        reason if sample.get(reason.parameter, reason.value) == reason.value else _overruled(reason, sample, effects)
+        reason
+        if configuration.get(reason.parameter, reason.value) == reason.value
+        else _overruled(reason, configuration, effects)
         for reason in tried
     )
 
@@ -97,8 +99,8 @@ WON_BECAUSE = {
 }
 
 
-def _overruled(reason: Reason, sample: Draft, effects: Sequence[Effect]) -> Reason:
-    value = sample[reason.parameter]
+def _overruled(reason: Reason, configuration: Draft, effects: Sequence[Effect]) -> Reason:
+    value = configuration[reason.parameter]
     effect = next(
         (e for e in effects if (e.parameter, e.before, e.after) == (reason.parameter, reason.value, value)), None
     )

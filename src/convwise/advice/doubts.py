@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.advice.probes import Bench, Probe
+from convwise.advice.probes import Probe, Probes
 from convwise.core.records import Fingerprint, Suspect
 
 Doubles = NDArray[np.float64]
@@ -48,13 +48,13 @@ def doubts(probe: Probe) -> list[Doubt]:
     return [Doubt(row, int(fit.classes[best[row]]), round(float(sure[row, best[row]]), 4)) for row in found.tolist()]
 
 
-def suspects(bench: Bench, chosen: NDArray[np.int64], classes: Sequence[str]) -> tuple[Suspect, ...]:
+def suspects(probes: Probes, chosen: NDArray[np.int64], classes: Sequence[str]) -> tuple[Suspect, ...]:
     """What the best probe made so far doubts of the labels. chosen: of each image of the bench, its row in the part."""
-    best = max(bench.made(), key=lambda probe: probe.accuracy, default=None)
-    if best is None or bench.classes < 2:
+    best = max(probes.made(), key=lambda probe: probe.accuracy, default=None)
+    if best is None or probes.classes < 2:
         return ()
     return tuple(
-        Suspect(int(chosen[row]), classes[bench.labels[row]], classes[suggested], confidence)
+        Suspect(int(chosen[row]), classes[probes.labels[row]], classes[suggested], confidence)
         for row, suggested, confidence in doubts(best)
     )
 

@@ -1,7 +1,7 @@
 """look: images -> Fingerprint, what a set of images is like, in numbers that bear on the network.
 
 MEASURES is the table: a name, a function, and the choices it informs; those that decide something
-come first. A function takes the Bench (the sampled images and their probes, see probes.py) and
+come first. A function takes the Probes (the sampled images and their probes, see probes.py) and
 gives a Reading, or None where the measure does not apply to these images. Frequencies are in
 cycles/px and lengths in px of the images as read.
 
@@ -22,10 +22,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from convwise.advice.doubts import suspects
 from convwise.advice.probes import (
-    Bench,
     Flags,
     Interval,
     LeaveOneOut,
+    Probes,
     dimension_of,
     f_ratio,
     gray,
@@ -74,7 +74,7 @@ class Row(NamedTuple):
     """A measure; probe: whether it asks what the classes depend on, so that it needs two of them."""
 
     name: str
-    read: Callable[[Bench], Reading | None]
+    read: Callable[[Probes], Reading | None]
     informs: str
     probe: bool = False
 
@@ -109,12 +109,12 @@ def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float, co
     pixels = in_order_of_file(part.pixels, chosen)
     if channels == 3 and not _coloured(pixels):
         pixels = gray(pixels)
-    bench = Bench(pixels, labels[chosen], seed=seed)
+    probes = Probes(pixels, labels[chosen], seed=seed)
     counts = list(counts or ([len(labels)] if target else np.bincount(labels, minlength=len(classes)).tolist()))
-    measures = _readings(bench)
-    found = () if target else suspects(bench, chosen, classes)
-    input_shape, reason = _proposal(bench)
-    mean, variance = _moments(bench.pixels[: bench.few])
+    measures = _readings(probes)
+    found = () if target else suspects(probes, chosen, classes)
+    input_shape, reason = _proposal(probes)
+    mean, variance = _moments(probes.pixels[: probes.few])
     return Fingerprint(
         shape=(height, width, channels),
         images=sum(counts),
@@ -145,31 +145,31 @@ def _moments(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float,
     return tuple(means), tuple(variances)
 
 
-def _readings(bench: Bench) -> list[Measure]:
+def _readings(probes: Probes) -> list[Measure]:
     """Every measure of the table that applies, in order."""
     found = []
     for row in MEASURES:
-        if min(bench.size) < 4 or (row.probe and bench.classes < 2):
+        if min(probes.size) < 4 or (row.probe and probes.classes < 2):
             continue
-        reading = row.read(bench)
+        reading = row.read(probes)
         if reading is not None:
             found.append(Measure(name=row.name, informs=row.informs, **reading._asdict()))
     return found
 
 
-def _proposal(bench: Bench) -> tuple[tuple[int, int, int], str]:
+def _proposal(probes: Probes) -> tuple[tuple[int, int, int], str]:
     """One input shape for the network, and why."""
-    (height, width), channels = bench.size, bench.pixels.shape[-1]
+    (height, width), channels = probes.size, probes.pixels.shape[-1]
     if max(height, width) <= NATIVE_UP_TO:
         why = f"{height}x{width} is small already: every pixel is kept."
         return (height, width, channels), why
     capped = _eighths(height, width, min(1.0, LONGEST / max(height, width)))
-    size, why = _enough(bench, capped) or (
+    size, why = _enough(probes, capped) or (
         capped,
         f"with {LONGEST} px on the longer side a step is quick enough that a CPU-size budget gains more by steps "
         f"than by detail, and no smaller size was shown to be enough.",
     )
-    if size == bench.size:
+    if size == probes.size:
         return (*size, channels), why
     averaged = f"The network takes images of {2 * size[0]}x{2 * size[1]} and averages them down to it."
     return (*size, channels), f"{size[0]}x{size[1]} instead of {height}x{width}: {why} {averaged}"
@@ -182,23 +182,23 @@ def _eighths(height: int, width: int, scale: float) -> tuple[int, int]:
     return max(8, round(height * scale / 8) * 8), max(8, round(width * scale / 8) * 8)
 
 
-def _enough(bench: Bench, capped: tuple[int, int]) -> tuple[tuple[int, int], str] | None:
+def _enough(probes: Probes, capped: tuple[int, int]) -> tuple[tuple[int, int], str] | None:
     """The smallest size at which the resolution probe loses nothing that matters, and why."""
     for factor in (4, 2):
-        size = min(_eighths(*bench.size, 1 / factor), capped)
-        loss = _resolution_loss(bench, factor)
-        if loss is None or min(size) < SHORTEST or bench.pyramid(1).accuracy < TRUSTED:
+        size = min(_eighths(*probes.size, 1 / factor), capped)
+        loss = _resolution_loss(probes, factor)
+        if loss is None or min(size) < SHORTEST or probes.pyramid(1).accuracy < TRUSTED:
             continue
         if loss.low <= 0 or loss.value < TOLERANCE:
             return size, f"a probe that loses the detail above 1/{factor} of the size {_lost(loss)}."
     return None
 
 
-def _resolution_loss(bench: Bench, factor: int) -> Interval | None:
+def _resolution_loss(probes: Probes, factor: int) -> Interval | None:
     """Accuracy lost at 1 / factor of the native size; None where it cannot be measured."""
-    if factor not in bench.factors or bench.classes < 2:
+    if factor not in probes.factors or probes.classes < 2:
         return None
-    return paired_loss(bench.pyramid(1).correct, bench.pyramid(factor).correct)
+    return paired_loss(probes.pyramid(1).correct, probes.pyramid(factor).correct)
 
 
 def _points(share: float) -> str:
@@ -232,9 +232,9 @@ def _class_imbalance(counts: list[int]) -> tuple[Measure, ...]:
     return (Measure("class_imbalance", ratio, "ratio", meaning, informs="class weights"),)
 
 
-def _f95(bench: Bench) -> Reading | None:
+def _f95(probes: Probes) -> Reading | None:
     """The radial frequency below which 95 % of the power lies; each image less its mean, Hann window."""
-    frequency, power, curve = bench.spectrum
+    frequency, power, curve = probes.spectrum
     if power.sum() <= 0:
         return None
     order = np.argsort(frequency, kind="stable")
@@ -246,20 +246,20 @@ def _f95(bench: Bench) -> Reading | None:
     return Reading(f95, "cycles/px", meaning, curve=curve)
 
 
-def _spectral_slope(bench: Bench) -> Reading | None:
+def _spectral_slope(probes: Probes) -> Reading | None:
     """The slope of log power against log frequency, by least squares over the rings of the spectrum."""
-    curve = np.array([point for point in bench.spectrum[2] if point[0] <= 0.5 and point[1] > 0])
+    curve = np.array([point for point in probes.spectrum[2] if point[0] <= 0.5 and point[1] > 0])
     if len(curve) < 3:
         return None
     slope = float(np.polyfit(np.log(curve[:, 0]), np.log(curve[:, 1]), 1)[0])
     kind = "like noise, with fine detail" if slope > -1 else "like photographs" if slope > -2.5 else "smooth"
     meaning = f"Power changes with frequency to the power {slope:.1f}: the images are {kind} (photographs: about -2)."
-    return Reading(slope, "log/log", meaning, curve=bench.spectrum[2])
+    return Reading(slope, "log/log", meaning, curve=probes.spectrum[2])
 
 
-def _autocorrelation_length(bench: Bench) -> Reading | None:
+def _autocorrelation_length(probes: Probes) -> Reading | None:
     """The radius at which the radial mean of the autocorrelation falls below 1/e (without wrap-around)."""
-    curve = bench.autocorrelation
+    curve = probes.autocorrelation
     below = [i for i, (_, value) in enumerate(curve) if value < 1 / np.e]
     if not below or below[0] == 0:
         return None
@@ -270,9 +270,9 @@ def _autocorrelation_length(bench: Bench) -> Reading | None:
     return Reading(float(length), "px", meaning, curve=tuple(curve))
 
 
-def _noise(bench: Bench) -> Reading:
+def _noise(probes: Probes) -> Reading:
     """Immerkaer 1996, median over the images; fine texture counts as noise, so it is an upper bound."""
-    images = bench.gray[..., 0].astype(np.float32)
+    images = probes.gray[..., 0].astype(np.float32)
     rows = images[:, 2:] - 2 * images[:, 1:-1] + images[:, :-2]
     response = np.abs(rows[:, :, 2:] - 2 * rows[:, :, 1:-1] + rows[:, :, :-2])
     sigma = float(np.median(response.mean(axis=(1, 2))) * np.sqrt(np.pi / 2) / 6)
@@ -280,27 +280,27 @@ def _noise(bench: Bench) -> Reading:
     return Reading(sigma, "gray levels", f"Noise and the finest texture have a sigma of {sigma:.1f} of 255: {verdict}.")
 
 
-def _alignment(bench: Bench) -> Reading | None:
+def _alignment(probes: Probes) -> Reading | None:
     """Variance of the class mean images / total variance, less what chance gives (epsilon squared, Kelley 1935)."""
-    images = bench.work.reshape(len(bench.work), -1).astype(np.float32)
+    images = probes.work.reshape(len(probes.work), -1).astype(np.float32)
     images -= images.mean(axis=0)
     total = float(np.einsum("ij,ij->", images, images, dtype=np.float64))
-    if total <= 0 or len(images) <= bench.classes:
+    if total <= 0 or len(images) <= probes.classes:
         return None
-    members = [images[bench.labels == label] for label in np.unique(bench.labels)]
+    members = [images[probes.labels == label] for label in np.unique(probes.labels)]
     between = sum(len(mine) * float((mine.mean(axis=0).astype(np.float64) ** 2).sum()) for mine in members)
-    within = (total - between) / (len(images) - bench.classes)
-    share = max(0.0, (between - (bench.classes - 1) * within) / total)
+    within = (total - between) / (len(images) - probes.classes)
+    share = max(0.0, (between - (probes.classes - 1) * within) / total)
     fixed = "place matters, so a head that keeps it (pool and flatten) is worth a test"
     loose = "the classes have no fixed place, so global average pooling fits"
     meaning = f"The class means explain {_points(share)} % of the pixel variance: {fixed if share > 0.15 else loose}."
     return Reading(share, "share", meaning)
 
 
-def _intrinsic_dimension(bench: Bench) -> Reading | None:
+def _intrinsic_dimension(probes: Probes) -> Reading | None:
     """Levina & Bickel's estimate as averaged by MacKay & Ghahramani, k = 20 (Pope et al. 2021), at <= 32 px."""
-    factor = -(-max(bench.size) // 32)
-    points = bench.at(bench.shrunk(factor)).reshape(len(bench.pixels), -1).astype(np.float32)
+    factor = -(-max(probes.size) // 32)
+    points = probes.at(probes.shrunk(factor)).reshape(len(probes.pixels), -1).astype(np.float32)
     dimension = dimension_of(points)
     if dimension is None:
         return None
@@ -309,24 +309,24 @@ def _intrinsic_dimension(bench: Bench) -> Reading | None:
     return Reading(dimension, "dimensions", meaning)
 
 
-def _discriminative_scale(bench: Bench) -> Reading | None:
+def _discriminative_scale(probes: Probes) -> Reading | None:
     """The smallest patch at 98 % of the best patch's accuracy (Coates, Lee & Ng 2011), in native px.
 
     Images above 64 px are probed at 1 / zoom of their size, where a patch of p covers p * zoom px.
     """
-    size = (bench.work.shape[1], bench.work.shape[2])
+    size = (probes.work.shape[1], probes.work.shape[2])
     fitting = [patch for patch in PATCHES if patch < min(size)]
-    correct = np.stack([bench.probe(size, patch).correct for patch in fitting])
+    correct = np.stack([probes.probe(size, patch).correct for patch in fitting])
     accuracy = correct.mean(axis=1)
-    drawn = np.random.default_rng(bench.seed).integers(0, correct.shape[1], (200, correct.shape[1]))
-    scales = [_at_plateau(fitting, correct[:, draw].mean(axis=1)) * bench.zoom for draw in drawn]
-    scale = _at_plateau(fitting, accuracy) * bench.zoom
+    drawn = np.random.default_rng(probes.seed).integers(0, correct.shape[1], (200, correct.shape[1]))
+    scales = [_at_plateau(fitting, correct[:, draw].mean(axis=1)) * probes.zoom for draw in drawn]
+    scale = _at_plateau(fitting, accuracy) * probes.zoom
     low, high = np.quantile(scales, [0.025, 0.975])
     meaning = (
         f"Patches of {scale} px tell the classes apart as well as larger ones ({_points(accuracy.max())} % at best): "
         f"the first layers should see that far."
     )
-    curve = tuple((float(patch * bench.zoom), float(value)) for patch, value in zip(fitting, accuracy, strict=True))
+    curve = tuple((float(patch * probes.zoom), float(value)) for patch, value in zip(fitting, accuracy, strict=True))
     return Reading(float(scale), "px", meaning, float(low), float(high), curve)
 
 
@@ -334,73 +334,73 @@ def _at_plateau(patches: list[int], accuracy: NDArray[np.float64]) -> int:
     return patches[int(np.argmax(accuracy >= 0.98 * accuracy.max()))]
 
 
-def _resolution_sensitivity(bench: Bench) -> Reading | None:
+def _resolution_sensitivity(probes: Probes) -> Reading | None:
     """Accuracy lost by halving the images: the pyramid probe (see Bench.pyramid) with and without its finest level."""
-    loss = _resolution_loss(bench, 2)
+    loss = _resolution_loss(probes, 2)
     if loss is None:
         return None
-    curve = tuple((1 / factor, bench.pyramid(factor).accuracy) for factor in bench.factors)
+    curve = tuple((1 / factor, probes.pyramid(factor).accuracy) for factor in probes.factors)
     little = "smaller images or an early stride cost little"
     return _cost(loss, "A probe on images at half size", little, "keep the detail")._replace(curve=curve)
 
 
-def _colour_gain(bench: Bench) -> Reading | None:
+def _colour_gain(probes: Probes) -> Reading | None:
     """RGB less gray probe, paired."""
-    if bench.pixels.shape[-1] != 3:
+    if probes.pixels.shape[-1] != 3:
         return None
-    best, size = bench.best(), (bench.work.shape[1], bench.work.shape[2])
+    best, size = probes.best(), (probes.work.shape[1], probes.work.shape[2])
     assert best.bank is not None
-    gain = paired_loss(best.correct, bench.probe(size, best.bank.patch, in_gray=True).correct)
+    gain = paired_loss(best.correct, probes.probe(size, best.bank.patch, in_gray=True).correct)
     little = "gray images would do" if gain.high < TOLERANCE else "not shown to matter; the three channels stay"
     verdict = "keep the three channels" if gain.low > 0 else little
     meaning = f"Colour is worth {_points(gain.value)} points of accuracy to a probe ({_range(gain)}): {verdict}."
     return Reading(gain.value, "accuracy", meaning, gain.low, gain.high)
 
 
-def _flip_cost(bench: Bench) -> Reading:
-    loss = paired_loss(bench.best().correct, bench.changed(bench.work[:, :, ::-1]))
+def _flip_cost(probes: Probes) -> Reading:
+    loss = paired_loss(probes.best().correct, probes.changed(probes.work[:, :, ::-1]))
     probe = "A probe shown held-out images mirrored left-right"
     return _cost(loss, probe, "the classes look the same in a mirror", "left and right look different")
 
 
-def _flip_gain(bench: Bench) -> Reading:
+def _flip_gain(probes: Probes) -> Reading:
     """Two-fold, paired: what mirrored copies of its training images are worth to a probe on images as they are."""
-    plain, taught = bench.taught(bench.work[:, :, ::-1])
+    plain, taught = probes.taught(probes.work[:, :, ::-1])
     gain = paired_loss(taught, plain)
     verdict = "they mislead" if gain.high < 0 else "they help" if gain.low > 0 else "too uncertain to say"
     meaning = f"Mirrored training images are worth {_points(gain.value)} points to a probe ({_range(gain)}): {verdict}."
     return Reading(gain.value, "accuracy", meaning, gain.low, gain.high)
 
 
-def _rotation_cost(bench: Bench) -> Reading:
+def _rotation_cost(probes: Probes) -> Reading:
     """A quarter turn where the images are square, else a half turn: both exact, without interpolation."""
-    square = bench.work.shape[1] == bench.work.shape[2]
-    loss = paired_loss(bench.best().correct, bench.changed(np.rot90(bench.work, 1 if square else 2, axes=(1, 2))))
+    square = probes.work.shape[1] == probes.work.shape[2]
+    loss = paired_loss(probes.best().correct, probes.changed(np.rot90(probes.work, 1 if square else 2, axes=(1, 2))))
     probe = f"A probe shown held-out images turned by {90 if square else 180} degrees"
     return _cost(loss, probe, "rotation is a safe augmentation", "which way is up carries meaning")
 
 
-def _shift_cost(bench: Bench) -> Reading:
+def _shift_cost(probes: Probes) -> Reading:
     """A shift down and right by 1/14 of the longer side (2 px at 28), the border repeated."""
-    work = bench.work
+    work = probes.work
     shift = max(1, round(max(work.shape[1:3]) / 14))
     padded = np.pad(work, ((0, 0), (shift, 0), (shift, 0), (0, 0)), mode="edge")
-    loss = paired_loss(bench.best().correct, bench.changed(padded[:, : work.shape[1], : work.shape[2]]))
-    probe = f"A probe shown held-out images shifted by {shift * bench.zoom} px"
+    loss = paired_loss(probes.best().correct, probes.changed(padded[:, : work.shape[1], : work.shape[2]]))
+    probe = f"A probe shown held-out images shifted by {shift * probes.zoom} px"
     return _cost(loss, probe, "place hardly matters", "train with shifts, and pool")
 
 
-def _data_sufficiency(bench: Bench) -> Reading | None:
+def _data_sufficiency(probes: Probes) -> Reading | None:
     """How much of the error goes when the images double: power law through the probe at n, n/2 and n/4.
 
     Each image is tested by a fit on all others, on those of its half, and on those of its quarter.
     """
-    wrong = np.stack([~_in_parts(bench, parts) for parts in (4, 2, 1)])
+    wrong = np.stack([~_in_parts(probes, parts) for parts in (4, 2, 1)])
     n = wrong.shape[1]
     if n < 40 or not wrong[2].any():
         return None
     patterns = np.bincount(np.array([4, 2, 1]) @ wrong, minlength=8)
-    drawn = np.random.default_rng(bench.seed).multinomial(n, patterns / n, size=500)
+    drawn = np.random.default_rng(probes.seed).multinomial(n, patterns / n, size=500)
     gains = [_doubling(_error_shares(draw)) for draw in drawn]
     gain = _doubling(wrong.mean(axis=1))
     interval = Interval(gain, *map(float, np.quantile(gains, [0.025, 0.975])))
@@ -410,20 +410,20 @@ def _data_sufficiency(bench: Bench) -> Reading | None:
     return Reading(gain, "share of the error", meaning, interval.low, interval.high, curve)
 
 
-def _in_parts(bench: Bench, parts: int) -> Flags:
+def _in_parts(probes: Probes, parts: int) -> Flags:
     """(n,): which images are recognised by a fit on the rest of their part, the classes spread evenly."""
-    best = bench.best()
+    best = probes.best()
     if parts == 1:
         return best.correct
-    correct = np.zeros(len(bench.labels), bool)
-    rank = np.zeros(len(bench.labels), int)
-    for label in np.unique(bench.labels):
-        mine = bench.labels == label
+    correct = np.zeros(len(probes.labels), bool)
+    rank = np.zeros(len(probes.labels), int)
+    for label in np.unique(probes.labels):
+        mine = probes.labels == label
         rank[mine] = np.arange(mine.sum()) + label
     for part in range(parts):
         mine = rank % parts == part
         if mine.sum() > 1:
-            correct[mine] = LeaveOneOut(best.features[mine], bench.labels[mine]).correct()
+            correct[mine] = LeaveOneOut(best.features[mine], probes.labels[mine]).correct()
     return correct
 
 
@@ -439,7 +439,7 @@ def _doubling(errors: NDArray[np.float64]) -> float:
     return float(1 - 2**slope)
 
 
-def _fisher_frequency(bench: Bench) -> Reading | None:
+def _fisher_frequency(probes: Probes) -> Reading | None:
     """The frequency below which 90 % of the class signal lies, by the F ratio of each DCT coefficient.
 
     The F ratio is between / within class variance; what exceeds 1 counts, where it is beyond chance
@@ -448,8 +448,8 @@ def _fisher_frequency(bench: Bench) -> Reading | None:
     from scipy.fft import dctn
     from scipy.special import fdtri
 
-    images = bench.gray[..., 0].astype(np.float32)
-    labels = bench.labels[: len(images)]
+    images = probes.gray[..., 0].astype(np.float32)
+    labels = probes.labels[: len(images)]
     groups = len(np.unique(labels))
     if groups < 2 or len(images) <= 2 * groups:
         return None
@@ -469,9 +469,9 @@ def _fisher_frequency(bench: Bench) -> Reading | None:
     return Reading(edge, "cycles/px", f"{meaning}, in detail of {0.5 / edge:.1f} px and more.", curve=curve)
 
 
-def _probe_accuracy(bench: Bench) -> Reading | None:
+def _probe_accuracy(probes: Probes) -> Reading | None:
     """The best probe of all that were made; the best of several looks a little too good."""
-    best = max(bench.made(), key=lambda probe: probe.accuracy, default=None)
+    best = max(probes.made(), key=lambda probe: probe.accuracy, default=None)
     if best is None:
         return None
     found = share_right(best.correct)

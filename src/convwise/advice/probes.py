@@ -359,7 +359,7 @@ class Probe:
         return float(self.correct.mean())
 
 
-class Bench:
+class Probes:
     """The sampled images, and the probes already made of them.
 
     pixels: (n, h, w, c); labels: (n,). Images whose longer side exceeds 64 px are probed at a

@@ -57,7 +57,7 @@ def views(s: Situation) -> float:
     return s.epochs(int(s.chosen["stage.filters"]))
 
 
-# The fields of the training recipe, as choices that no trial varies.
+# The fields of the training recipe, as parameters that no trial varies.
 RECIPE_RULES: tuple[Rule, ...] = (
     Rule(
         "batch_size",

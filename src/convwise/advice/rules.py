@@ -1,6 +1,6 @@
-"""RULES: when / then / because / source. What a fingerprint says about each choice.
+"""RULES: when / then / because / source. What a fingerprint says about each parameter.
 
-For each choice the first rule that holds decides; later rules see what earlier choices became.
+For each parameter the first rule that holds decides; later rules see what earlier parameters became.
 `tests` are the values worth testing beside the value chosen. Trials can refute every rule. A rule
 reads a measure only where it was taken: without it another rule says so, and takes the usual value.
 """
@@ -80,12 +80,12 @@ class Situation:
 
 @dataclass(frozen=True)
 class Rule:
-    """For `choice`: when it holds, then its value, because of this, after this source; tests: also try.
+    """For `parameter`: when it holds, then its value, because of this, after this source; tests: also try.
 
     measure: what decides, as a Reason has it.
     """
 
-    choice: str
+    parameter: str
     when: Callable[[Situation], bool]
     then: Callable[[Situation], Any]
     because: Callable[[Situation], str]

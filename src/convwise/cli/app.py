@@ -259,8 +259,8 @@ def advise(
     sizes = (train, round(train * len(read.valid) / len(read.train)))
     planned = str(plan.planned(advice, sizes, clock, ThisMachine()))
     if as_json:
-        layers = layer_reasons(advice.sample.grown, advice.reasons)
-        print(json.dumps({**to_json(advice), "cost": advice.sample.cost, "layers": layers, "plan": planned}))
+        layers = layer_reasons(advice.configuration.grown, advice.reasons)
+        print(json.dumps({**to_json(advice), "cost": advice.configuration.cost, "layers": layers, "plan": planned}))
         return
     from convwise.core.text import short
     from convwise.formats import keras
@@ -270,7 +270,7 @@ def advise(
     for reason in advice.reasons:
         rows.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
     out().print(rows)
-    cost = advice.sample.cost
+    cost = advice.configuration.cost
     costs = [f"{short(cost['params'])} parameters", f"{short(cost['macs'])} macs"]
     costs += [f"{short(cost['activation_bytes'])}B of activations"]
     costs += [f"{cost['latency_ms']:.3g} ms an image (predicted)"] if "latency_ms" in cost else []

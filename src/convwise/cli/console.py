@@ -91,7 +91,7 @@ def _event(progress: Any) -> dict[str, Any]:
     score = score_of(best.trial.net, best.trial.score) if best else None
     told = {score.name: score.value(best.score)} if score and best.score is not None else {}
     found = {**told, "baseline": progress.baseline, **best.cost} if best else None
-    return {"stage": progress.stage, "done": progress.done, "planned": progress.planned, "best": found,
+    return {"stage": progress.phase, "done": progress.done, "planned": progress.planned, "best": found,
             "seconds_left": progress.seconds_left, "note": progress.note,
             "live": [asdict(live) for live in progress.live]}  # fmt: skip
 
@@ -145,7 +145,7 @@ def clock(seconds: float) -> str:
 
 
 def _line(progress: Any, clocked: bool = True) -> str:
-    parts = [progress.note or progress.stage]
+    parts = [progress.note or progress.phase]
     if progress.planned:
         parts.append(f"{progress.done}/{progress.planned}")
     if progress.best:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from convwise.core.checks import parts, stacks, windows
-from convwise.core.checks.view import Case, Edit, View
+from convwise.core.checks import layer_order, single_layers, windows
+from convwise.core.checks.context import Case, Context, Edit
 from convwise.core.net import Net
 from convwise.core.problems import Problem, Severity
 
@@ -23,7 +23,7 @@ class Check:
     name: str
     severity: Severity
     source: str
-    cases: Callable[[View], Iterable[Case]]
+    cases: Callable[[Context], Iterable[Case]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ CHECKS: tuple[Check, ...] = (
         "softmax of one",
         "error",
         "exp(x) / exp(x) = 1",
-        stacks.softmax_of_one,
+        layer_order.softmax_of_one,
     ),
     Check(
         "kernel larger than its map",
@@ -105,97 +105,97 @@ CHECKS: tuple[Check, ...] = (
         "width shrinks",
         "warning",
         "Szegedy et al. 2016, arXiv 1512.00567, section 2: avoid representational bottlenecks",
-        stacks.shrinking_width,
+        layer_order.shrinking_width,
     ),
     Check(
         "width explodes",
         "warning",
         "Radosavovic et al. 2020, arXiv 2003.13678: widths of good networks grow about 2.5 times a stage",
-        stacks.growing_width,
+        layer_order.growing_width,
     ),
     Check(
         "heavy head",
         "warning",
         "Lin, Chen & Yan 2014, arXiv 1312.4400, section 3.2",
-        stacks.heavy_head,
+        layer_order.heavy_head,
     ),
     Check(
         "bias before normalisation",
         "warning",
         "Ioffe & Szegedy 2015, arXiv 1502.03167, section 3.2",
-        stacks.bias_before_norm,
+        layer_order.bias_before_norm,
     ),
     Check(
         "no normalisation",
         "warning",
         "Ioffe & Szegedy 2015, arXiv 1502.03167; ours: docs/findings.md",
-        stacks.missing_norm,
+        layer_order.missing_norm,
     ),
     Check(
         "no activation",
         "warning",
         "Goodfellow, Bengio & Courville 2016, section 6.1",
-        stacks.missing_activation,
+        layer_order.missing_activation,
     ),
     Check(
         "saturating activations",
         "warning",
         "Glorot & Bengio 2010, section 3",
-        stacks.saturating,
+        layer_order.saturating,
     ),
     Check(
         "squashed twice",
         "warning",
         "Keras: from_logits",
-        stacks.squashed_again,
+        layer_order.squashed_again,
     ),
     Check(
         "loss assumed",
         "note",
         "Keras: from_logits",
-        stacks.output_assumption,
+        layer_order.output_assumption,
     ),
     Check(
         "slow depthwise",
         "note",
         "ours: docs/findings.md",
-        stacks.slow_depthwise,
+        layer_order.slow_depthwise,
     ),
     Check(
         "empty lanes",
         "note",
         "oneDNN: memory formats nChw8c and nChw16c",
-        parts.uneven_channels,
+        single_layers.uneven_channels,
     ),
     Check(
         "dead layers",
         "note",
         "the layer's definition",
-        parts.idle_layers,
+        single_layers.idle_layers,
     ),
     Check(
         "unread layers",
         "note",
         "graph: no path to the output",
-        parts.unread_layers,
+        single_layers.unread_layers,
     ),
     Check(
         "repeated layers",
         "note",
         "f(f(x)) = f(x)",
-        parts.repeated_layers,
+        single_layers.repeated_layers,
     ),
     Check(
         "duplicated layers",
         "note",
         "graph: equal layers of equal inputs",
-        parts.duplicated_layers,
+        single_layers.duplicated_layers,
     ),
     Check(
         "unknown layers",
         "note",
         "ours: what is not known is said",
-        parts.unknown_layers,
+        single_layers.unknown_layers,
     ),
 )
 # The rules that say something of one layer alone.
@@ -219,8 +219,8 @@ def findings(
     """As `check`, with the rule behind each problem and its fix as edits; outputs: layers that answer besides."""
     if not net.layers:
         return ()
-    view = View(net, scale_px, vector, tuple(outputs))
-    found = [finding for rule in CHECKS for finding in _found(rule, tuple(rule.cases(view)))]
+    context = Context(net, scale_px, vector, tuple(outputs))
+    found = [finding for rule in CHECKS for finding in _found(rule, tuple(rule.cases(context)))]
     return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.problem.severity)))
 
 

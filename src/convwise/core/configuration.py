@@ -23,56 +23,58 @@ KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", 
 Draft = Mapping[str, Any]  # some values by the names of their choices, as people type them and records keep them
 
 
-def _choice(name: str, meaning: str, default: Any = MISSING) -> Any:
-    """default: what a draft that does not name the choice has, such as one of an older study."""
+def _hyperparameter(name: str, meaning: str, default: Any = MISSING) -> Any:
+    """default: what a draft that does not name the hyperparameter has, such as one of an older study."""
     return field(default=default, metadata={"name": name, "meaning": meaning})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Configuration(Mapping[str, Value]):
-    """A value for every choice, typed; `Space.fit` makes it.
+    """A value for every hyperparameter, typed; `Space.fit` makes it.
 
-    As a mapping it has each value under the name of its choice, in the form in which people type it
+    As a mapping it has each value under the name of its hyperparameter, in the form in which people type it
     ('64x48'): it equals a draft with the same values. Those with the largest expected effect at a fixed time come
     first. The net and its cost are worked out once, when they are first asked for.
     """
 
     space: Space = field(repr=False)
-    training_flip: bool = _choice("training.flip", "whether training images are mirrored left-right in turns", False)
-    stage_filters: int = _choice(
+    training_flip: bool = _hyperparameter(
+        "training.flip", "whether training images are mirrored left-right in turns", False
+    )
+    stage_filters: int = _hyperparameter(
         "stage.filters", "filters of the first stage, and of a stem that is learnt; later stages have more"
     )
-    stem_strides: int = _choice("stem.strides", "stride of the first convolution")
-    input_size: Pair = _choice("input.size", "rows x columns that the first convolution reads")
-    stage_count: int = _choice(
+    stem_strides: int = _hyperparameter("stem.strides", "stride of the first convolution")
+    input_size: Pair = _hyperparameter("input.size", "rows x columns that the first convolution reads")
+    stage_count: int = _hyperparameter(
         "stage.count", "number of stages; each one halves the map, but for the first of a net that is not pooled"
     )
-    stage_widening: int = _choice(
+    stage_widening: int = _hyperparameter(
         "stage.widening",
         "filters of later stages: 2 doubles them at every halving, 4 has four times the first's",
         2,
     )
-    block: str = _choice(
+    block: str = _hyperparameter(
         "block",
         "how a stage's convolutions are joined: pooled (the first one's map is halved before it is normalised), "
         "plain chain, residual, or depthwise separable",
     )
-    stem: str = _choice(
+    stem: str = _hyperparameter(
         "stem",
         "the first convolution: learnt, or filters that whiten patches of the images and stay as they are",
         "learned",
     )
-    stage_convs: int = _choice("stage.convs", "convolutions in each stage")
-    stage_kernel_size: int = _choice("stage.kernel_size", "kernel of the convolutions inside the stages")
-    stem_kernel_size: int = _choice("stem.kernel_size", "kernel of the first convolution")
-    head: str = _choice("head", "what turns the last map into one row of numbers")
-    downsampling: str = _choice("downsampling", "what halves the map")
-    activation: str = _choice("activation", "the function after each convolution")
-    normalization: str = _choice("normalization", "what stands between a convolution and its activation")
-    padding: str = _choice(
+    stage_convs: int = _hyperparameter("stage.convs", "convolutions in each stage")
+    stage_kernel_size: int = _hyperparameter("stage.kernel_size", "kernel of the convolutions inside the stages")
+    stem_kernel_size: int = _hyperparameter("stem.kernel_size", "kernel of the first convolution")
+    head: str = _hyperparameter("head", "what turns the last map into one row of numbers")
+    downsampling: str = _hyperparameter("downsampling", "what halves the map")
+    activation: str = _hyperparameter("activation", "the function after each convolution")
+    normalization: str = _hyperparameter("normalization", "what stands between a convolution and its activation")
+    padding: str = _hyperparameter(
         "padding", "padding of a learnt stem and of plain and pooled convolutions; residual and separable need 'same'"
     )
-    dropout: float = _choice("dropout", "share of the last numbers dropped while training")
+    dropout: float = _hyperparameter("dropout", "share of the last numbers dropped while training")
 
     @staticmethod
     def of(space: Space, draft: Draft) -> Configuration:

@@ -50,7 +50,7 @@ HEADS: dict[str, type[Layer]] = {
     "Flatten": Flatten,
 }
 
-Why = str | Reason  # the name of a choice, for its reason; or a reason that is the same for all images
+Why = str | Reason  # the name of a hyperparameter, for its reason; or a reason that is the same for all images
 WHOLE: dict[str, Why] = dict.fromkeys(("padding", "ceil_mode", "count_include_pad"), because.WHOLE_WINDOWS)
 
 

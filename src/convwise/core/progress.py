@@ -26,13 +26,13 @@ class Live:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher is told: the stage, trials done in it and planned, the best so far, seconds left.
+    """What a watcher is told: the phase, trials done in it and planned, the best so far, seconds left.
 
     baseline: what knowing nothing of the images scores, beside the best. live: the trainings that run now, where
     this tells of nothing else.
     """
 
-    stage: str
+    phase: str
     done: int
     planned: int
     best: Result | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -112,7 +112,7 @@ class Fingerprint(Shown):
 class Trial:
     """One planned training run.
 
-    sample: the values of its configuration; none where its net is an edit that no space has.
+    configuration: the values of its configuration; none where its net is an edit that no space has.
     Exactly one of `seconds` (wall clock of the training loop) and `epochs` (counted, parts of one too) is set.
     part: 'train' holds the validation part back, 'all' trains on everything not sealed.
     resumes: the id of the trial whose weights this one starts from, or ''.
@@ -123,8 +123,8 @@ class Trial:
     """
 
     id: str
-    stage: str
-    sample: Draft
+    phase: str = field(metadata={"key": "stage"})
+    configuration: Draft = field(metadata={"key": "sample"})
     net: Net
     recipe: Recipe = Recipe()
     seconds: float | None = None
@@ -233,41 +233,41 @@ ASKED = ("kernel_size", "filters", "strides", "padding", "activation")  # parame
 
 @dataclass(frozen=True, repr=False)
 class Advice(Shown):
-    """What to start with: the space worth testing, the first configuration of it, a reason for each choice."""
+    """What to start with: the space worth testing, the first configuration of it, a reason for each value."""
 
     space: Space
-    sample: Configuration
+    configuration: Configuration
     reasons: tuple[Reason, ...]
 
     @property
     def net(self) -> Net:
         """The advised net."""
-        return self.sample.net
+        return self.configuration.net
 
     @property
     def recipe(self) -> Recipe:
         """How the advised net is trained."""
-        return self.sample.recipe
+        return self.configuration.recipe
 
     def to_json(self) -> dict[str, Any]:
-        """With the net that the sample grows into."""
-        parts = {"space": self.space, "sample": self.sample, "net": self.net, "reasons": self.reasons}
+        """With the net that the configuration grows into."""
+        parts = {"space": self.space, "sample": self.configuration, "net": self.net, "reasons": self.reasons}
         return {name: to_json(part) for name, part in parts.items()}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Advice:
-        """The advice that `to_json` wrote: its sample keeps the limits of the space already."""
+        """The advice that `to_json` wrote: its configuration keeps the limits of the space already."""
         space: Space = from_json(Space, data["space"])
         return Advice(space, space.fit(data["sample"]), from_json(tuple[Reason, ...], data["reasons"]))
 
     def screen(self) -> Screen:
         """The network in a line, its cost, and a reason for each parameter, those first that people ask about."""
-        cost = self.sample.cost
+        cost = self.configuration.cost
         order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in ASKED)
         told = f"{short(cost['params'])} parameters, {short(cost['macs'])} multiply-accumulates"
         told += f", {cost['latency_ms']:.3g} ms an image (predicted)" if "latency_ms" in cost else ""
         return Screen(
-            f"Start with: {described(self.sample, self.net.input_shape)}",
+            f"Start with: {described(self.configuration, self.net.input_shape)}",
             (f"{told}; the goal: {self.space.goal.text}",),
             ("parameter", "value", "because"),
             [(r.parameter, plain(r.value), r.because) for r in order],
@@ -276,16 +276,16 @@ class Advice(Shown):
         )
 
 
-def described(sample: Draft, input_shape: Sequence[int]) -> str:
-    """The network of a sample in one line."""
-    stem, kernel = (times((size, size)) for size in (sample["stem.kernel_size"], sample["stage.kernel_size"]))
+def described(values: Draft, input_shape: Sequence[int]) -> str:
+    """The network of a configuration in one line."""
+    stem, kernel = (times((size, size)) for size in (values["stem.kernel_size"], values["stage.kernel_size"]))
     taken, size = times(input_shape), times(input_shape[:2])
-    if (first := sample.get("input.size", size)) != size:  # folders of older versions may not have it
+    if (first := values.get("input.size", size)) != size:  # folders of older versions may not have it
         taken += f", averaged to {first}"
     return (
-        f"{sample['block']} network on {taken}: {sample.get('stem', 'learned')} stem {stem} stride "
-        f"{sample['stem.strides']}, {sample['stage.count']} stages of {sample['stage.convs']} convolutions {kernel} "
-        f"from {sample['stage.filters']} filters, {sample['activation']}, {sample['head']}"
+        f"{values['block']} network on {taken}: {values.get('stem', 'learned')} stem {stem} stride "
+        f"{values['stem.strides']}, {values['stage.count']} stages of {values['stage.convs']} convolutions {kernel} "
+        f"from {values['stage.filters']} filters, {values['activation']}, {values['head']}"
     )
 
 
@@ -381,6 +381,11 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
 
+def _key(declared: Field[Any]) -> str:
+    """The name of a field in JSON: its own, or the one that older files have."""
+    return str(declared.metadata.get("key", declared.name))
+
+
 def to_json(record: Any) -> Any:
     """The record as plain JSON values, in its own form where it has one."""
     if hasattr(record, "to_json"):
@@ -388,7 +393,7 @@ def to_json(record: Any) -> Any:
     if isinstance(record, Mapping):
         return {str(key): to_json(value) for key, value in record.items()}
     if hasattr(record, "__dataclass_fields__"):
-        return {name: to_json(getattr(record, name)) for name in record.__dataclass_fields__}
+        return {_key(each): to_json(getattr(record, each.name)) for each in fields(record)}
     if isinstance(record, (list, tuple)):
         return [to_json(value) for value in record]
     return record
@@ -402,7 +407,8 @@ def from_json(kind: Any, data: Any) -> Any:
         return kind.from_json(data)
     if hasattr(kind, "__dataclass_fields__"):
         kinds = get_type_hints(kind)
-        return kind(**{name: from_json(kinds[name], value) for name, value in data.items() if name in kinds})
+        known = {each.name: _key(each) for each in fields(kind)}
+        return kind(**{name: from_json(kinds[name], data[key]) for name, key in known.items() if key in data})
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is tuple:
         inner = arguments if arguments[-1] is not Ellipsis else (arguments[0],) * len(data)

@@ -1,4 +1,4 @@
-"""The space of networks worth testing: named choices and limits.
+"""The space of networks worth testing: named hyperparameters and limits.
 
 Every draft is fitted to a configuration whose net is valid and whose exact costs are inside the limits.
 """
@@ -32,8 +32,8 @@ REDUCTIONS: tuple[Draft, ...] = (
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One named choice and the values worth testing."""
+class Hyperparameter:
+    """One named hyperparameter and the values worth testing."""
 
     name: str
     values: tuple[Value, ...]
@@ -69,11 +69,11 @@ class LatencyModel:
 
 @dataclass(frozen=True)
 class Space:
-    """Named choices over images of `channels` and `classes`, or over images with numbers: target.
+    """Named hyperparameters over images of `channels` and `classes`, or over images with numbers: target.
 
     mean, variance: per channel, of pixels / 255, for the net's own Normalization layer.
     recipe: how nets are trained, apart from what a configuration says of it.
-    defaults: values of choices that a draft does not name.
+    defaults: values of hyperparameters that a draft does not name.
     supersampled: nets take images of so many times input.size, and their first layer averages them down.
     """
 
@@ -81,7 +81,7 @@ class Space:
     classes: int
     mean: tuple[float, ...]
     variance: tuple[float, ...]
-    choices: tuple[Choice, ...]
+    hyperparameters: tuple[Hyperparameter, ...] = field(metadata={"key": "choices"})
     goal: Goal = Goal()
     latency: LatencyModel | None = None
     defaults: Draft = field(default_factory=dict)
@@ -89,8 +89,8 @@ class Space:
     target: Target | None = None
     supersampled: int = 1
 
-    def __getitem__(self, name: str) -> Choice:
-        return next(choice for choice in self.choices if choice.name == name)
+    def __getitem__(self, name: str) -> Hyperparameter:
+        return next(each for each in self.hyperparameters if each.name == name)
 
     def cost(self, net: Net) -> dict[str, float]:
         """The metrics of the goal that can be known without running: exact, and latency predicted."""
@@ -105,14 +105,14 @@ class Space:
 
     def sample(self, rng: random.Random) -> Configuration:
         """A random configuration."""
-        return self.fit({choice.name: rng.choice(choice.values) for choice in self.choices})
+        return self.fit({each.name: rng.choice(each.values) for each in self.hyperparameters})
 
     def neighbours(self, here: Configuration) -> Iterator[tuple[str, Value, Configuration]]:
-        """Each single change, as (choice, value, fitted), where it changes the net or how it is trained."""
-        for choice in self.choices:
-            for value in choice.values:
-                if value != here[choice.name] and (changed := self.fit({**here, choice.name: value})).key != here.key:
-                    yield choice.name, value, changed
+        """Each single change, as (hyperparameter, value, fitted), where it changes the net or how it is trained."""
+        for each in self.hyperparameters:
+            for value in each.values:
+                if value != here[each.name] and (changed := self.fit({**here, each.name: value})).key != here.key:
+                    yield each.name, value, changed
 
     def fit(self, draft: Draft) -> Configuration:
         """The draft itself where its net keeps every limit, else the nearest smaller one that does.

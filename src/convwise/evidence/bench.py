@@ -64,8 +64,8 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
     `experiment`.
     """
     channels = base.net.input_shape[2]
-    scale = _scale(images, channels)
-    original = _prepared(base.net, images, scale)
+    moments = _moments(images, channels)
+    original = _prepared(base.net, images, moments)
     fit: list[Edit] = []
     refused: dict[int, Measured] = {}
     until = lab.clock.elapsed + PREPARING_SHARE * lab.clock.budget
@@ -74,7 +74,7 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
             refused[number] = Measured(edit, notes=(NO_TIME,))
             continue
         try:
-            fit.append(replace(edit, net=_prepared(edit.net, images, scale, channels).net))
+            fit.append(replace(edit, net=_prepared(edit.net, images, moments, channels).net))
         except ConvwiseError as error:
             refused[number] = Measured(edit, notes=(f"the edited network cannot be trained: {error}",))
     notes, found = list(original.notes), Found(())
@@ -96,10 +96,10 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
 # Nets ---------------------------------------------------------------------------------------------
 
 
-Scale = tuple[tuple[float, ...], tuple[float, ...]]  # mean and variance of pixels / 255, per channel
+Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and variance of pixels / 255, per channel
 
 
-def _scale(images: Images, channels: int) -> Scale:
+def _moments(images: Images, channels: int) -> Moments:
     if channels not in (1, 3):
         raise UnusableInput("the network", f"reads {channels} channels", "1 or 3: the images are gray or colour")
     step = -(-len(images.train) // MOMENT_IMAGES)
@@ -108,13 +108,13 @@ def _scale(images: Images, channels: int) -> Scale:
     return tuple(mean.tolist()), tuple(variance.tolist())
 
 
-def _prepared(net: Net, images: Images, scale: Scale, channels: int | None = None) -> Fitted:
+def _prepared(net: Net, images: Images, moments: Moments, channels: int | None = None) -> Fitted:
     """The net fitted to the images and buildable; an edited one must read as many `channels`."""
     if channels and net.input_shape[2] != channels:
         expected = f"{channels}, as the network does"
         raise UnusableInput("the edited network", f"reads {net.input_shape[2]} channels", expected)
     target = target_of(images.number, images.train.labels) if images.number else None
-    found = fitted(net, len(images.classes), *scale, target)
+    found = fitted(net, len(images.classes), *moments, target)
     format_module("torch").build(found.net, logits=True)
     return found
 

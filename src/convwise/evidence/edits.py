@@ -1,9 +1,9 @@
 """NAME=VALUE, or nothing said -> edits of a network, named as they can be typed again.
 
-NAME is a choice of the space that the network grew from ('stage.kernel_size'), a parameter of one
+NAME is a hyperparameter of the space that the network grew from ('stage.kernel_size'), a parameter of one
 layer ('stage2_conv1.kernel_size'), or of all convolutions at once ('kernel_size'). Parameters of layers can be
 changed together: 'stem.filters=32 & stage1_conv2.filters=32'. With an & all names are of layers, also the
-last: 'stem.kernel_size=5 &' is of the layer where the space has a choice of this name.
+last: 'stem.kernel_size=5 &' is of the layer where the space has a hyperparameter of this name.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from convwise.core.layers import Activation, Conv2D, DepthwiseConv2D, Layer, Sep
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
 from convwise.core.records import Recipe
-from convwise.core.space import Choice, Space
+from convwise.core.space import Hyperparameter, Space
 from convwise.evidence.experiment import Edit
 
 FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
 FLAG = "--parameter"
 AND = "&"
-ALTERNATIVES = 2  # values of one choice that are tried unasked
+ALTERNATIVES = 2  # values of one hyperparameter that are tried unasked
 CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)
-ENDS = ("linear", "softmax", "sigmoid")  # activations that are no choice
+ENDS = ("linear", "softmax", "sigmoid")  # activations that are no hyperparameter
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,19 @@ class Subject:
 
     net: Net
     recipe: Recipe | None = None
-    sample: Configuration | None = None
+    configuration: Configuration | None = None
 
     @property
     def space(self) -> Space | None:
         """Where a study chose it from."""
-        return self.sample.space if self.sample else None
+        return self.configuration.space if self.configuration else None
 
     @property
-    def choices(self) -> Mapping[str, Choice]:
-        """The choices of the space, by name; none without a space."""
-        return {choice.name: choice for choice in self.space.choices} if self.space else {}
+    def hyperparameters(self) -> Mapping[str, Hyperparameter]:
+        """The hyperparameters of the space, by name; none without a space."""
+        return (
+            {hyperparameter.name: hyperparameter for hyperparameter in self.space.hyperparameters} if self.space else {}
+        )
 
 
 def named(subject: Subject, text: str) -> Edit:
@@ -62,7 +64,7 @@ def named(subject: Subject, text: str) -> Edit:
     if AND in text:
         return _together(subject, text)
     name, value = _parted(subject, text)
-    if name in subject.choices:
+    if name in subject.hyperparameters:
         return _of_space(subject, name, value)
     layer, _, parameter = name.rpartition(".")
     if layer:
@@ -99,10 +101,10 @@ def questions(subject: Subject, evidence: Sequence[Mapping[str, Any]] = ()) -> l
 
 
 def _of_space(subject: Subject, name: str, text: str) -> Edit:
-    """One choice of the space, and nothing else, at another value."""
-    assert subject.sample
-    choice, before = subject.choices[name], subject.sample
-    value = _legal(choice, text)
+    """One hyperparameter of the space, and nothing else, at another value."""
+    assert subject.configuration
+    hyperparameter, before = subject.hyperparameters[name], subject.configuration
+    value = _legal(hyperparameter, text)
     try:
         after = before.space.fit({**before, name: value})
     except Infeasible as error:
@@ -115,31 +117,31 @@ def _of_space(subject: Subject, name: str, text: str) -> Edit:
         )
     if after[name] != value:
         what = f"would become {after[name]}"
-        raise UnusableInput(f"{FLAG} {name}={text}", what, "one of " + ", ".join(map(str, choice.legal)))
+        raise UnusableInput(f"{FLAG} {name}={text}", what, "one of " + ", ".join(map(str, hyperparameter.legal)))
     if after.key == (subject.net.id, subject.recipe):
         is_so = value == before[name]
         what = "is what the network has" if is_so else f"gives the same network as {name}={before[name]}"
-        raise UnusableInput(f"{FLAG} {name}={text}", what, _other(choice, before[name]))
+        raise UnusableInput(f"{FLAG} {name}={text}", what, _other(hyperparameter, before[name]))
     return Edit(name, after.net, before[name], value, after.recipe, dict(after))
 
 
-def _legal(choice: Choice, text: str) -> Any:
-    """What a text says, as a value of the choice: one of those listed, or another number."""
-    for value in choice.legal:
+def _legal(hyperparameter: Hyperparameter, text: str) -> Any:
+    """What a text says, as a value of the hyperparameter: one of those listed, or another number."""
+    for value in hyperparameter.legal:
         if str(value).lower() == text.lower():
             return value
-    kind = type(choice.legal[0])
+    kind = type(hyperparameter.legal[0])
     try:
         if kind in (int, float):
             return kind(text)
     except ValueError:
         pass
-    listed = ", ".join(map(str, choice.legal))
-    raise UnusableInput(f"{FLAG} {choice.name}", f"is {text!r}", f"one of {listed}")
+    listed = ", ".join(map(str, hyperparameter.legal))
+    raise UnusableInput(f"{FLAG} {hyperparameter.name}", f"is {text!r}", f"one of {listed}")
 
 
-def _other(choice: Choice, now: Any) -> str:
-    others = [str(value) for value in choice.legal if value != now]
+def _other(hyperparameter: Hyperparameter, now: Any) -> str:
+    others = [str(value) for value in hyperparameter.legal if value != now]
     return "another value, such as " + ", ".join(others) if others else "another value"
 
 
@@ -232,11 +234,11 @@ def _unknown(subject: Subject, name: str, declared: Sequence[str] = ()) -> Unusa
     """No such name: the nearest real ones."""
     layer, _, parameter = name.rpartition(".")
     real = [
-        *subject.choices,
+        *subject.hyperparameters,
         *(f"{each.name}.{p.name}" for each in subject.net.layers for p in parameters(each)),
         *FIVE,
     ]
-    near = get_close_matches(name, dict.fromkeys(real), 3, 0.5)  # the stem is a layer and a choice
+    near = get_close_matches(name, dict.fromkeys(real), 3, 0.5)  # the stem is a layer and a hyperparameter
     if declared:
         near = [f"{layer}.{each}" for each in get_close_matches(parameter, declared, 3, 0.5) or declared]
         return UnusableInput(f"{FLAG} {name}", f"{layer} has no {parameter}", " or ".join(near[:8]))
@@ -249,7 +251,11 @@ def _unknown(subject: Subject, name: str, declared: Sequence[str] = ()) -> Unusa
 
 def _example(subject: Subject) -> str:
     conv = next((layer.name for layer in subject.net.layers if isinstance(layer, Conv2D)), "")
-    named_ = [f"{name}={choice.values[-1]}" for name, choice in subject.choices.items() if name == "stage.kernel_size"]
+    named_ = [
+        f"{name}={hyperparameter.values[-1]}"
+        for name, hyperparameter in subject.hyperparameters.items()
+        if name == "stage.kernel_size"
+    ]
     return " or ".join([*named_, f"{conv}.kernel_size=5" if conv else "dense.units=32"])
 
 
@@ -258,9 +264,17 @@ def _example(subject: Subject) -> str:
 
 def _general(subject: Subject, parameter: str) -> Iterator[Edit]:
     """A parameter of the question at other values: by choices of the space, else of all convolutions at once."""
-    choices = [choice for name, choice in subject.choices.items() if name.rpartition(".")[2] == parameter]
-    texts = [f"{choice.name}={value}" for choice in choices for value in _nearest(choice, subject.sample or {})]
-    if not choices:
+    hyperparameters = [
+        hyperparameter
+        for name, hyperparameter in subject.hyperparameters.items()
+        if name.rpartition(".")[2] == parameter
+    ]
+    texts = [
+        f"{hyperparameter.name}={value}"
+        for hyperparameter in hyperparameters
+        for value in _nearest(hyperparameter, subject.configuration or {})
+    ]
+    if not hyperparameters:
         layer = next((layer for layer in subject.net.layers if _bears_on(parameter, layer)), None)
         where = f"{layer.name}." if layer and parameter == "strides" else ""  # of every layer it would be nonsense
         texts = [f"{where}{parameter}={value}" for value in _next(parameter, layer)] if layer else []
@@ -282,10 +296,10 @@ def _possible(subject: Subject, texts: Sequence[str]) -> Iterator[Edit]:
             continue
 
 
-def _nearest(choice: Choice, sample: Draft) -> list[Any]:
+def _nearest(hyperparameter: Hyperparameter, configuration: Draft) -> list[Any]:
     """A few other values: of numbers the nearest ones, one on each side first."""
-    now = sample.get(choice.name, choice.values[0])
-    others = [value for value in choice.values if value != now]
+    now = configuration.get(hyperparameter.name, hyperparameter.values[0])
+    others = [value for value in hyperparameter.values if value != now]
     if isinstance(now, (int, float)) and not isinstance(now, bool):
         above = sorted(value for value in others if value > now)  # type: ignore[operator]
         below = sorted((value for value in others if value < now), reverse=True)  # type: ignore[operator]

@@ -43,14 +43,14 @@ class TooShort(UnusableInput):
 
 @dataclass(frozen=True)
 class Base:
-    """What is edited. recipe: how it and its edits are trained; sample: what the record keeps of it.
+    """What is edited. recipe: how it and its edits are trained; configuration: what the record keeps of it.
 
     Where the recipe is None, `measure_on` asks the images, and `experiment` takes the default one.
     """
 
     net: Net
     recipe: Recipe | None = None
-    sample: Draft = field(default_factory=dict)
+    configuration: Draft = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Edit:
     before: Any = "as it is"
     after: Any = "edited"
     recipe: Recipe | None = None
-    sample: Draft = field(default_factory=dict)
+    configuration: Draft = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class _Arm:
 
     net: Net
     recipe: Recipe
-    sample: Draft
+    configuration: Draft
 
 
 Job = tuple[int, int]  # number of the net (0 is the base, edits count from 1), seed
@@ -243,15 +243,15 @@ class _Run:
         return self.bench.clock
 
     @property
-    def stage(self) -> str:
+    def phase(self) -> str:
         """Of the trials."""
         return self.terms.name.partition("-")[0]
 
     @cached_property
     def arms(self) -> tuple[_Arm, ...]:
         """The base, then each edit."""
-        base = _Arm(self.base.net, self.base.recipe or Recipe(), self.base.sample)
-        return base, *(_Arm(edit.net, edit.recipe or base.recipe, edit.sample) for edit in self.edits)
+        base = _Arm(self.base.net, self.base.recipe or Recipe(), self.base.configuration)
+        return base, *(_Arm(edit.net, edit.recipe or base.recipe, edit.configuration) for edit in self.edits)
 
     @cached_property
     def image_seconds(self) -> tuple[float, ...]:
@@ -369,7 +369,7 @@ class _Run:
         self.rest = f"about {few * self.slot(fair) / self.bench.workers:.0f} s each here; --budget {enough} tests all"
         if plan.seconds < 2 * self.bench.train * self.image_seconds[0]:
             self.notes.append("a training sees the images less than twice: small effects stay hidden")
-        self.bench.watcher(Progress(self.stage, 0, len(self.jobs(plan)), None, max(self.clock.left, 0.0), said))
+        self.bench.watcher(Progress(self.phase, 0, len(self.jobs(plan)), None, max(self.clock.left, 0.0), said))
         return plan
 
     # The trainings ---------------------------------------------------------------------------
@@ -402,7 +402,7 @@ class _Run:
                 self.results[job] = result
                 self.record.append(result)
                 done += 1
-                self.bench.watcher(Progress(self.stage, done, len(jobs), None, max(self.clock.left, 0.0)))
+                self.bench.watcher(Progress(self.phase, done, len(jobs), None, max(self.clock.left, 0.0)))
             wave = max(wave, self.clock.now() - began)
         return wave, len(jobs) - done
 
@@ -426,8 +426,8 @@ class _Run:
         arm, name = self.arms[number], self.terms.name
         return Trial(
             id=f"{name}-{number:02d}-{arm.net.id}-{seconds:g}s-seed{seed}",
-            stage=self.stage,
-            sample=arm.sample,
+            phase=self.phase,
+            configuration=arm.configuration,
             net=arm.net,
             recipe=arm.recipe,
             seconds=seconds,

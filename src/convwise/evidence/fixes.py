@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from convwise.core.calculus import analyse
 from convwise.core.check import Finding
-from convwise.core.checks.view import Edit
+from convwise.core.checks.context import Edit
 from convwise.core.layers import Layer
 from convwise.core.net import Net, fresh
 from convwise.core.problems import ShapeError, UnusableInput

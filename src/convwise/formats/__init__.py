@@ -65,7 +65,7 @@ def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str]
     target.mkdir(parents=True, exist_ok=True)
     expected = _ours(net, weights, pixels)
     with tempfile.TemporaryDirectory(dir=target, prefix=".writing-") as name:
-        differences = {form: _checked(form, Path(name), content, pixels, expected) for form in formats}
+        differences = {form: _verified(form, Path(name), content, pixels, expected) for form in formats}
         for form in formats:
             for file in FORMATS[form].files:
                 os.replace(Path(name) / file, target / file)
@@ -104,7 +104,7 @@ def _ours(net: Net, weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.f
     return answer
 
 
-def _checked(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str], Beside],
+def _verified(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str], Beside],
              pixels: NDArray[np.uint8], expected: NDArray[np.float32]) -> float:  # fmt: skip
     """Save one format, run it, and compare."""
     try:

@@ -14,7 +14,7 @@ from convwise.core.calculus import analyse
 from convwise.core.layers import Activation, Add, Average, Layer, Opaque, Rescaling
 from convwise.core.net import INPUT, Net, fresh, is_mirror
 from convwise.core.problems import Problem, UnusableInput
-from convwise.formats.weights import Weights, checked
+from convwise.formats.weights import Weights, require_own
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Draft:
         end = self._end(names)
         net = Net(self.input_shape, tuple(self.layers))
         if self.weights:
-            checked(net, self.weights)
+            require_own(net, self.weights)
         more = tuple(name for name in names if name not in (end, INPUT))
         told = self.trainable, self.params, self.buffers
         return with_view(Lifted(net, self.weights, tuple(classes), tuple(self.problems), *told, more))

@@ -47,7 +47,7 @@ def layout(net: Net) -> dict[str, Shape]:
     }
 
 
-def checked(net: Net, weights: Weights) -> Weights:
+def require_own(net: Net, weights: Weights) -> Weights:
     """The weights, if they are those of the net; else UnusableInput names the first that is not."""
     expected = layout(net)
     if strange := set(weights) ^ set(expected):

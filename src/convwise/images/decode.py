@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from convwise.core.problems import UnusableInput
 from convwise.images import kinds, limits
-from convwise.images.scale import Scale
+from convwise.images.value_range import ValueRange
 
 Pixels = NDArray[np.uint8]
 Way = Image.Resampling
@@ -90,10 +90,10 @@ class Decoded:
         return np.asarray(self.image.resize((width, height), way)).reshape(height, width, -1)
 
 
-def load_image(file: File, channels: int, scale: Scale | None = None) -> Pixels:
+def load_image(file: File, channels: int, value_range: ValueRange | None = None) -> Pixels:
     """The picture as (h, w, channels), channels 1 or 3; raises UnusableInput where it cannot be read."""
     try:
-        return with_channels(decode(file, scale).pixels, channels)
+        return with_channels(decode(file, value_range).pixels, channels)
     except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
         where = str(file) if isinstance(file, (str, Path)) else "image"
         raise UnusableInput(where, explain(error), f"an image file ({', '.join(FORMATS)})") from None
@@ -129,7 +129,7 @@ def _header(image: Image.Image) -> Header:
     return Header(*size, image.mode, image.has_transparency_data, several, deep)
 
 
-def decode(file: File, scale: Scale | None = None) -> Decoded:
+def decode(file: File, value_range: ValueRange | None = None) -> Decoded:
     """Upright 8-bit pixels of a file; raises whatever the decoder raises.
 
     scale: what brings values of more than 8 bits to 0..255; of other pictures it changes nothing.
@@ -138,7 +138,7 @@ def decode(file: File, scale: Scale | None = None) -> Decoded:
         upright = _upright(image)
         if upright.mode in WIDE_MODES:
             values = np.asarray(upright)
-            return Decoded((scale.eight_bits(values) if scale else _narrowed(values))[..., None])
+            return Decoded((value_range.eight_bits(values) if value_range else _narrowed(values))[..., None])
         return _gray_or_colour(upright)
 
 

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, Severity, UnusableInput
-from convwise.images import decode, limits, scale, stack
+from convwise.images import decode, limits, stack, value_range
 from convwise.images.decode import Pixels
-from convwise.images.scale import Scale, Values
 from convwise.images.sources import Found, Item
 from convwise.images.sources.found import counted
 from convwise.images.stack import Stack
 from convwise.images.store import Shelf, Store
+from convwise.images.value_range import ValueRange, Values
 
 DARK = 16  # 8 bits of pictures of 16 that use 12 of them or fewer
 READ = 1 << 16  # bytes of a file, at first
@@ -56,7 +56,7 @@ class File:
     gray: bool = False
     peak: int = 0  # of its pixels
     thumbnail: bytes = b""  # of what it became at the size of its set
-    scale: Scale | None = None  # of its set, where it has values of more than 8 bits
+    value_range: ValueRange | None = None  # of its set, where it has values of more than 8 bits
 
     @property
     def wide(self) -> bool:
@@ -65,7 +65,7 @@ class File:
     @cached_property
     def key(self) -> bytes:
         """Of what was decoded, on a shelf; b'' where nothing is kept of it."""
-        return key_of(f"{self.stamp}|{self.scale}") if self.stamp else b""
+        return key_of(f"{self.stamp}|{self.value_range}") if self.stamp else b""
 
     def with_picture(self, picture: decode.Decoded) -> File:
         """The same file, with what its pixels are like."""
@@ -86,14 +86,14 @@ class File:
         return found
 
     @staticmethod
-    def kept(item: Item, stamp: str, scale: Scale | None, shelf: Shelf) -> File | None:
+    def kept(item: Item, stamp: str, value_range: ValueRange | None, shelf: Shelf) -> File | None:
         """The file as `with_facts` has put it on the shelf, if it has."""
-        found = shelf.get(key_of(f"{stamp}|{scale}")) if stamp else None
+        found = shelf.get(key_of(f"{stamp}|{value_range}")) if stamp else None
         if found is None:
             return None
         digest, peak, channels, thumbnail = FACTS.unpack_from(found)
         header = _header(found[FACTS.size :])
-        return File(item, header, stamp, digest, channels == 1, peak, thumbnail, scale)
+        return File(item, header, stamp, digest, channels == 1, peak, thumbnail, value_range)
 
 
 def _text(header: decode.Header) -> bytes:
@@ -140,8 +140,8 @@ def resized(file: File, shelves: Shelves, height: int, width: int, *ways: decode
     kept = [shelf.get(file.key) if file.key else None for shelf in on]
     if all(kept):
         return _unpacked(file, kept, height, width)
-    with stack._BUDGET.of(file.header):
-        picture = decode.decode(encoded(file.item), file.scale)
+    with stack.BUDGET.of(file.header):
+        picture = decode.decode(encoded(file.item), file.value_range)
         small = [picture.resized(height, width, way) for way in ways]
         found = file.with_picture(picture)
         del picture  # before another thread takes its place
@@ -160,12 +160,12 @@ def _unpacked(file: File, kept: Sequence[bytes | None], height: int, width: int)
     return replace(file, digest=digest, gray=channels == 1, peak=peak), pixels
 
 
-def prepared(item: Item, shelves: Shelves, shape: tuple[int, int, int], scale: Scale | None) -> Pixels:
+def prepared(item: Item, shelves: Shelves, shape: tuple[int, int, int], value_range: ValueRange | None) -> Pixels:
     """The picture of an item as (height, width, channels), kept, or else decoded once.
 
     scale: of values of more than 8 bits. Raises whatever the decoder raises.
     """
-    file = replace(_with_header(shelves, item), scale=scale)
+    file = replace(_with_header(shelves, item), value_range=value_range)
     height, width, channels = shape
     found, (pixels,) = resized(file, shelves, height, width, decode.SMOOTH)
     if channels == 1 and not found.gray:
@@ -211,8 +211,8 @@ class InFile:
     def __call__(self) -> Pixels:
         """UnusableInput where the file is another by now."""
         try:
-            with stack._BUDGET.of(self.file.header):
-                picture = decode.decode(encoded(self.file.item), self.file.scale)
+            with stack.BUDGET.of(self.file.header):
+                picture = decode.decode(encoded(self.file.item), self.file.value_range)
             same = picture.digest() == self.file.digest
         except Exception:  # decoders fail in many ways; what could be read before is another file now
             same = False
@@ -296,8 +296,8 @@ def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tupl
     before = set(pace.order[:count])
     unreadable = {found.items[row].name: broken[row] for row in sorted(broken) if row in before}
     made = _stack_of(found, files, _Kept(files, shelves, (len(files), height, width, channels)), unreadable, shelves)
-    chosen = next((file.scale for file in files if file.scale), Scale(0, 1))
-    return replace(made, scale=chosen, problems=(*made.problems, *scales)), count
+    chosen = next((file.value_range for file in files if file.value_range), ValueRange(0, 1))
+    return replace(made, value_range=chosen, problems=(*made.problems, *scales)), count
 
 
 def _stack_of(found: Found, files: Sequence[File], pixels: _Kept, unreadable: dict[str, str],
@@ -391,20 +391,20 @@ def _scaled(where: str, files: Sequence[File]) -> tuple[list[File], list[Problem
             parts[part] = parts[part] + values if part in parts else values
     if not parts:
         return list(files), []
-    chosen, together = scale.decided(where, parts)
-    problems = _scale_problems(where, wide, len(files), together)
-    return [replace(file, scale=chosen) if file.wide else file for file in files], problems
+    chosen, together = value_range.decided(where, parts)
+    problems = _value_range_problems(where, wide, len(files), together)
+    return [replace(file, value_range=chosen) if file.wide else file for file in files], problems
 
 
 def _values(file: File) -> Values | None:
     try:
-        with stack._BUDGET.of(file.header):
+        with stack.BUDGET.of(file.header):
             return Values.of(decode.wide_values(encoded(file.item)))
     except Exception:  # told of when it is decoded
         return None
 
 
-def _scale_problems(where: str, wide: Sequence[File], count: int, values: Values) -> list[Problem]:
+def _value_range_problems(where: str, wide: Sequence[File], count: int, values: Values) -> list[Problem]:
     (low, high), names = values.range, ", ".join(file.item.name for file in wide[:3]) + ", ..." * (len(wide) > 3)
     cut = f"; {counted(values.count_outside, 'value')} outside of it cut" if values.count_outside else ""
     problems = []
@@ -416,7 +416,7 @@ def _scale_problems(where: str, wide: Sequence[File], count: int, values: Values
     how = f"{low:g}..{high:g} was brought to 0..255, for all alike{cut}"
     if (low, high) == (0, 2**16 - 1):
         how, severity = f"reduced to 8{cut}", "note"
-    elif values.whole and low == 0 and values.range in scale.WHOLE:
+    elif values.whole and low == 0 and values.range in value_range.WHOLE:
         how = f"use only {int(high).bit_length()} bits and would become very dark: {how}"
     what = f"{counted(len(wide), 'image')} {kind} {how} ({names})"
     return [*problems, Problem(where, what, severity=severity, count=len(wide))]
@@ -437,7 +437,7 @@ def _told(file: File, shelves: Shelves, height: int, width: int) -> File | str:
     """The file with what its pixels are like, which are kept; or why it cannot be read."""
     facts = shelves.facts(height, width)
     try:
-        if kept := File.kept(file.item, file.stamp, file.scale, facts):
+        if kept := File.kept(file.item, file.stamp, file.value_range, facts):
             return kept
         found, (pixels,) = resized(file, shelves, height, width, decode.SMOOTH)
         return found.with_facts(facts, pixels)

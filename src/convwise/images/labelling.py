@@ -13,9 +13,9 @@ from convwise.core.problems import UnusableInput
 from convwise.images import decode, files, sources, stack
 from convwise.images.decode import Pixels
 from convwise.images.files import Shelves
-from convwise.images.scale import Scale
 from convwise.images.sources import Item, datasets
 from convwise.images.store import Store
+from convwise.images.value_range import ValueRange
 
 # Its name, and what gives its pixels (height, width, channels) at a size when they are needed.
 Picture = tuple[str, Callable[[int, int], Pixels]]
@@ -23,7 +23,7 @@ Picture = tuple[str, Callable[[int, int], Pixels]]
 
 @contextmanager
 def pictures(
-    source: Any, channels: int, scale: Scale, follow_links: bool = False, wide: bool = True,
+    source: Any, channels: int, value_range: ValueRange, follow_links: bool = False, wide: bool = True,
     cache_size: str | int = CACHE_SIZE,
 ) -> Iterator[list[Picture]]:  # fmt: skip
     """All pictures of whatever `read` reads by its name, of a loose folder, of one file, of a data set, or of an array.
@@ -35,18 +35,18 @@ def pictures(
     are asked for. The picture of an array is called by its index.
     """
     if not isinstance(source, (str, Path)) and not datasets.recognises(source):
-        pixels = stack.as_learnt("images", source, scale)
+        pixels = stack.as_learnt("images", source, value_range)
         yield [(str(index), partial(_held, image, channels)) for index, image in enumerate(pixels)]
         return
     found = sources.pictures(source, sources.Reading(follow_links=follow_links, labelled=False))
     store = Store.usual(cache_size)
-    give = partial(_of_file, Shelves(store, found.place), channels, scale if wide else None)
+    give = partial(_of_file, Shelves(store, found.place), channels, value_range if wide else None)
     try:
         encoded: list[Picture] = [(item.name, partial(give, item)) for item in found.items]
         held: list[Picture] = [
             (f"{block.part or 'images'}/{index}", partial(_held, image, channels))
             for block in found.blocks
-            for index, image in enumerate(stack.as_learnt(found.name, block.pixels, scale))
+            for index, image in enumerate(stack.as_learnt(found.name, block.pixels, value_range))
         ]
         yield encoded + held
     finally:
@@ -58,9 +58,11 @@ def _held(pixels: Pixels, channels: int, height: int, width: int) -> Pixels:
     return decode.resize(decode.with_channels(pixels, channels), height, width)
 
 
-def _of_file(shelves: Shelves, channels: int, scale: Scale | None, item: Item, height: int, width: int) -> Pixels:
+def _of_file(
+    shelves: Shelves, channels: int, value_range: ValueRange | None, item: Item, height: int, width: int
+) -> Pixels:
     try:
-        return files.prepared(item, shelves, (height, width, channels), scale)
+        return files.prepared(item, shelves, (height, width, channels), value_range)
     except Exception as error:  # what a decoder, an archive or a file system raises has no common base
         expected = f"an image file ({', '.join(decode.FORMATS)})"
         raise UnusableInput(item.name, decode.explain(error), expected) from None

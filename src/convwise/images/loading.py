@@ -28,15 +28,15 @@ from convwise.images.labelling import Picture, pictures
 from convwise.images.near import Pair
 from convwise.images.parts import Part, Sealed, file_of
 from convwise.images.sampling import Seen, sampled
-from convwise.images.scale import Scale
 from convwise.images.sources.found import counted, some
 from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
 from convwise.images.stack import Stack
 from convwise.images.store import Store
 from convwise.images.targets import SIDES, TARGETS, Learnt, Target
+from convwise.images.value_range import ValueRange
 
 __all__ = [
-    "Images", "Pair", "Part", "Picture", "Scale", "Sealed", "Seen", "Within", "has_wide", "load_image",
+    "Images", "Pair", "Part", "Picture", "Sealed", "Seen", "ValueRange", "Within", "has_wide", "load_image",
     "pictures", "read", "resize",
 ]  # fmt: skip
 
@@ -351,7 +351,7 @@ def _facts(all_: Stack, own: Mapping[int, bool], dropped: int) -> dict[str, Any]
         "unreadable_files": dict(all_.unreadable),
         "read": len(all_.labels),
         "read_shape": list(all_.pixels.shape[1:]),
-        "scale": [all_.scale.offset, all_.scale.factor],
+        "scale": [all_.value_range.offset, all_.value_range.factor],
     }
 
 

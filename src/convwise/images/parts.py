@@ -75,7 +75,7 @@ class Part:
 
 
 class Sealed:
-    """The test part, kept from every stage but the last; `opened` counts how often it was opened."""
+    """The test part, kept from every phase but the last; `opened` counts how often it was opened."""
 
     def __init__(self, part: Part) -> None:
         self._part = part

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, UnusableInput
-from convwise.images import decode, limits, scale
+from convwise.images import decode, limits, value_range
 from convwise.images.decode import Pixels
-from convwise.images.scale import Scale, Values
 from convwise.images.sources import Block, Found
 from convwise.images.sources.arrays import pixels_of
 from convwise.images.splits import TEST, TRAIN, VALID
+from convwise.images.value_range import ValueRange, Values
 
 PART_CODES = {None: TRAIN, "train": TRAIN, "valid": VALID, "test": TEST}
 THREADS = min(32, os.cpu_count() or 1)
@@ -84,7 +84,7 @@ class Stack:
     modes: Counter[str]
     problems: tuple[Problem, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
-    scale: Scale = Scale(0, 1)
+    value_range: ValueRange = ValueRange(0, 1)
     origins: tuple[Origin, ...] = ()
     shapes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     thumbnails: Pixels | None = None
@@ -202,7 +202,7 @@ class _Budget:
                 self._freed.notify_all()
 
 
-_BUDGET = _Budget(limits.AT_ONCE)
+BUDGET = _Budget(limits.AT_ONCE)
 
 
 # --- arrays --------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def of_arrays(found: Found, limit_px: int) -> Stack:
     blocks = [block for block in found.blocks if len(block.labels)]
     if not blocks:
         raise UnusableInput(found.name, "the arrays hold no image", "at least two classes of images")
-    chosen, problems = _scale(found.name, blocks)
+    chosen, problems = _value_range(found.name, blocks)
     arrays = [_eight_bits(block.pixels, chosen) for block in blocks]
     arrays = _same_channels(arrays)
     sizes = Counter({array.shape[1:3]: 0 for array in arrays})
@@ -234,7 +234,7 @@ def of_arrays(found: Found, limit_px: int) -> Stack:
         sizes,
         modes,
         (*found.problems, *problems),
-        scale=chosen,
+        value_range=chosen,
         origins=_origins_of(arrays, (height, width)),
         shapes=np.repeat([array.shape[1:3] for array in arrays], [len(array) for array in arrays], axis=0),
     )
@@ -268,7 +268,7 @@ def _origins_of(arrays: Sequence[Pixels], size: tuple[int, int]) -> tuple[Origin
     return tuple(None if array.shape[1:3] == size else _InArray(array, row, array.shape[3]) for array, row in rows)
 
 
-def as_learnt(where: str, images: Any, learnt: Scale) -> Pixels:
+def as_learnt(where: str, images: Any, learnt: ValueRange) -> Pixels:
     """Images in memory as uint8 (n, h, w, 1 or 3), by the scale of the images that were learnt from.
 
     UnusableInput where their values are plainly on another scale.
@@ -280,19 +280,21 @@ def as_learnt(where: str, images: Any, learnt: Scale) -> Pixels:
     _refuse_gaps(where, array)
     low, high = float(array.min()), float(array.max())
     top = learnt.back(255)
-    faint = (array.dtype.kind in "bf" and 0 < high <= 1 < top) or (array.dtype == np.uint8 and top > scale.APART * 255)
+    faint = (array.dtype.kind in "bf" and 0 < high <= 1 < top) or (
+        array.dtype == np.uint8 and top > value_range.APART * 255
+    )
     if faint or low < learnt.back(-255) or high > learnt.back(2 * 255):
         expected = f"the range of the images it learnt from, {learnt.back(0):g} to {top:g}"
         raise UnusableInput(where, f"values from {low:g} to {high:g}", expected, "scale them as those were")
     return _eight_bits(array, learnt)
 
 
-def _scale(where: str, blocks: Sequence[Block]) -> tuple[Scale, list[Problem]]:
+def _value_range(where: str, blocks: Sequence[Block]) -> tuple[ValueRange, list[Problem]]:
     """One scale for all parts; raises UnusableInput for NaN, and for parts that are on different ones."""
     for block in blocks:
         _refuse_gaps(where, block.pixels)
-    chosen, values = scale.decided(where, {block.part or "images": Values.of(block.pixels) for block in blocks})
-    return chosen, scale.told(where, values)
+    chosen, values = value_range.decided(where, {block.part or "images": Values.of(block.pixels) for block in blocks})
+    return chosen, value_range.told(where, values)
 
 
 def _refuse_gaps(where: str, array: NDArray[Any]) -> None:
@@ -301,13 +303,13 @@ def _refuse_gaps(where: str, array: NDArray[Any]) -> None:
         raise UnusableInput(where, f"{bad} pixel values are NaN or infinite", "finite numbers", "remove those images")
 
 
-def _eight_bits(array: NDArray[Any], scale: Scale) -> Pixels:
+def _eight_bits(array: NDArray[Any], value_range: ValueRange) -> Pixels:
     """(n, h, w[, 1 to 4]) of any number type as uint8 (n, h, w, 1 or 3)."""
     array = array if array.ndim == 4 else array[..., None]
-    if array.dtype != np.uint8 or scale != Scale(0, 1):
+    if array.dtype != np.uint8 or value_range != ValueRange(0, 1):
         out = np.empty(array.shape, np.uint8)
         for rows in chunks(len(array)):  # float copies of all images at once could fill the memory
-            out[rows] = scale.eight_bits(array[rows])
+            out[rows] = value_range.eight_bits(array[rows])
         array = out
     return decode.without_alpha(array)
 

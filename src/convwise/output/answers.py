@@ -45,28 +45,32 @@ class Card:
     tried: tuple[str, ...]
 
 
-def _kernel(sample: Draft) -> str:
-    inside, stem = (f"{sample[name]}×{sample[name]}" for name in ("stage.kernel_size", "stem.kernel_size"))
+def _kernel(configuration: Draft) -> str:
+    inside, stem = (
+        f"{configuration[name]}×{configuration[name]}" for name in ("stage.kernel_size", "stem.kernel_size")
+    )
     return inside if inside == stem else f"{inside}, stem {stem}"
 
 
-def _filters(sample: Draft) -> str:
-    later = sample.get("stage.widening", 2)
-    return f"{sample['stage.filters']}" + (f", later stages {later} times that" if later == 4 else ", doubled by stage")
+def _filters(configuration: Draft) -> str:
+    later = configuration.get("stage.widening", 2)
+    return f"{configuration['stage.filters']}" + (
+        f", later stages {later} times that" if later == 4 else ", doubled by stage"
+    )
 
 
-def _strides(sample: Draft) -> str:
-    return "1" if sample["stem.strides"] == 1 else f"{sample['stem.strides']} in the stem, then 1"
+def _strides(configuration: Draft) -> str:
+    return "1" if configuration["stem.strides"] == 1 else f"{configuration['stem.strides']} in the stem, then 1"
 
 
-def _depth(sample: Draft) -> str:
-    stages, convs = int(sample["stage.count"]), int(sample["stage.convs"])
+def _depth(configuration: Draft) -> str:
+    stages, convs = int(configuration["stage.count"]), int(configuration["stage.convs"])
     each = f"{convs} convolution{'s' * (convs != 1)}"
     return f"{stages} stages of {each}" if stages > 1 else f"1 stage of {each}"
 
 
 def _of(name: str) -> Callable[[Draft], str]:
-    return lambda sample: plain(sample[name])
+    return lambda configuration: plain(configuration[name])
 
 
 QUESTIONS: tuple[Question, ...] = (
@@ -83,7 +87,7 @@ QUESTIONS: tuple[Question, ...] = (
 
 
 def cards(given: Sequence[Reason], told: Sequence[Effect], chosen: Draft) -> list[Card]:
-    """The questions that the sample answers, those that people ask most first."""
+    """The questions that the configuration answers, those that people ask most first."""
     reasons = {reason.parameter: reason for reason in given}
     return [
         _card(question, reasons[question.parameters[0]], told, chosen)

@@ -39,18 +39,18 @@ from convwise.core.records import (
 from convwise.core.score import ACCURACY, Score, score_of
 from convwise.formats.weights import Weights
 from convwise.formats.written import Beside, preparation
-from convwise.images.loading import Images, Part, Picture, Scale, has_wide, pictures, resize
+from convwise.images.loading import Images, Part, Picture, ValueRange, has_wide, pictures, resize
 from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import plots, report, stored
 from convwise.output.answered import ANSWERED, answered_by
 from convwise.output.answers import second_thoughts
-from convwise.output.views import MOST_ODD, Odd
+from convwise.output.drawings import MOST_ODD, Odd
 from convwise.output.words import asked
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
 from convwise.training.scores import baseline, interval, recalls, value
 
-CHECKED_IMAGES = 32
+VERIFIED_IMAGES = 32
 STEPS = 4  # of writing: scoring, the models, what the network sees, the report
 SIGHT_SECONDS, REPORT_SECONDS = 2.0, 2.0  # of these steps, on an idle machine
 
@@ -87,7 +87,7 @@ class Material:
     task: str = "classify"
     views: Views = Views()
     left: Callable[[], float] = lambda: inf
-    tell: Callable[[str, int, int], None] = lambda stage, done, planned: None
+    tell: Callable[[str, int, int], None] = lambda phase, done, planned: None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ class Material:
     @property
     def reasons(self) -> tuple[Reason, ...]:
         """Why each parameter of the chosen net has its value."""
-        return as_chosen(self.advice.reasons, self.chosen.trial.sample, self.verdict.effects)
+        return as_chosen(self.advice.reasons, self.chosen.trial.configuration, self.verdict.effects)
 
     @property
     def chosen(self) -> Result:
@@ -117,7 +117,7 @@ def write(material: Material, export: Callable[..., dict[str, float]] = formats.
     export: formats.write, or what does the same.
     """
     folder, net = material.folder, material.chosen.trial.net
-    pixels = np.ascontiguousarray(material.scored.pixels[:CHECKED_IMAGES])
+    pixels = np.ascontiguousarray(material.scored.pixels[:VERIFIED_IMAGES])
     why = tuple(f"{reason.parameter} = {reason.value}: {reason.because}" for reason in material.reasons)
     facts = material.images.facts
     beside = Beside(why, tuple(facts["scale"]) if has_wide(facts.get("modes", {})) else None)
@@ -189,7 +189,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
     images, chosen, goal, views = material.images, material.chosen, material.advice.space.goal, material.views
     return {
         "net": chosen.trial.net.to_json(),
-        "sample": dict(chosen.trial.sample),
+        "sample": dict(chosen.trial.configuration),
         "task": material.task,
         "test": dict(score),
         "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(asked(score)["value"]))},
@@ -202,7 +202,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "reasons": {
             "verdict": to_json(material.verdict.reasons),
             "choices": to_json(material.reasons),
-            "layers": layer_reasons(material.advice.space.fit(chosen.trial.sample).grown, material.reasons),
+            "layers": layer_reasons(material.advice.space.fit(chosen.trial.configuration).grown, material.reasons),
         },
         "data": {
             "source": images.source,
@@ -217,7 +217,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
             "facts": to_json(images.facts),
         },
         "training": {"recipe": to_json(chosen.trial.recipe), "seconds": chosen.seconds, "dtype": chosen.dtype},
-        "check": second_thoughts(chosen.trial.net, material.verdict.effects, chosen.trial.sample),
+        "check": second_thoughts(chosen.trial.net, material.verdict.effects, chosen.trial.configuration),
         "exports": dict(differences),
         "provenance": {**material.provenance, "wall_seconds": round(material.clock.elapsed, 2)},
     }
@@ -305,10 +305,10 @@ def _same_change(row: Mapping[str, Any]) -> str:
 
 
 def _alternative(result: Result) -> dict[str, Any]:
-    sample = dict(result.trial.sample)
+    configuration = dict(result.trial.configuration)
     score = score_of(result.trial.net, result.trial.score)
     value = None if result.score is None else score.value(result.score)
-    return {"trial": result.trial.id, "sample": sample, f"validation_{score.name}": value, **result.cost}
+    return {"trial": result.trial.id, "sample": configuration, f"validation_{score.name}": value, **result.cost}
 
 
 def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
@@ -333,7 +333,7 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         differences=differences,
         provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
         sight=sight,
-        advised=material.advice.sample,
+        advised=material.advice.configuration,
         task=material.task,
         against=tuple(comparison_row(each) for each in material.against),
         odd=_odd(material),
@@ -409,8 +409,8 @@ def predict(
     choice = read_choice(folder)
     session = _session(Path(folder) / "model.onnx")
     facts, channels = choice["data"]["facts"], choice["data"]["base_shape"][2]
-    scale = Scale(*facts.get("scale", (0, 1)))
-    with pictures(images, channels, scale, follow_links, has_wide(facts.get("modes", {})), cache_size) as every:
+    value_range = ValueRange(*facts.get("scale", (0, 1)))
+    with pictures(images, channels, value_range, follow_links, has_wide(facts.get("modes", {})), cache_size) as every:
         rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
     if all("error" in row for row in rows):
         others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""

@@ -23,9 +23,9 @@ from convwise.core.records import Effect, Fingerprint, Point, Reason, Result, Ve
 from convwise.core.score import Score, score_of
 from convwise.formats.written import answer_of, preparation
 from convwise.inspect.sight import EffectiveField
-from convwise.output import answers, plots, views, words
+from convwise.output import answers, drawings, plots, words
 from convwise.output.answered import ANSWERED, Scored, classify
-from convwise.output.views import Odd, by
+from convwise.output.drawings import Odd, by
 from convwise.output.words import by_horizon, change, horizon, ms, percent, plain, points, short, sig, whole, worth
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -39,7 +39,7 @@ AXES: dict[str, tuple[str, str]] = {
     "data_sufficiency": ("images", "probe accuracy"),
     "fisher_frequency": ("cycles/px", "share of the signal"),
 }
-APART = ("final", "beside")  # stages whose trainings are none of the race
+APART = ("final", "beside")  # phases whose trainings are none of the race
 VERDICT_ORDER = ("matters", "not resolved", "no difference")
 
 
@@ -47,7 +47,7 @@ VERDICT_ORDER = ("matters", "not resolved", "no difference")
 class Evidence:
     """Everything that the report shows.
 
-    results: every trial, failed ones too; the final training's has the stage 'final'. estimate:
+    results: every trial, failed ones too; the final training's has the phase 'final'. estimate:
     kind ('test' or 'validation'), accuracy or error, low, high (95 %), n. pixels: uint8 (n, h, w, c), the
     images that were scored; labels: (n,); answers: (n, classes), or numbers (n, 1); names: their files; outputs: what
     the numbers of an answer are called. code:
@@ -92,32 +92,32 @@ class Evidence:
     @property
     def final(self) -> Result | None:
         """The rest of the chosen network's training, where there was one."""
-        return next((r for r in reversed(self.results) if r.trial.stage == "final" and r.status == "done"), None)
+        return next((r for r in reversed(self.results) if r.trial.phase == "final" and r.status == "done"), None)
 
     @property
     def marked(self) -> dict[str, str]:
         """First trial -> label of the trainings that the plots point out: the chosen one, then the advised one."""
         chosen = parts_of(self.results, self.verdict.chosen)[0]
-        if chosen.trial.sample == self.advised:
+        if chosen.trial.configuration == self.advised:
             return {chosen.trial.id: "chosen, as advised"}
         begun = [training[0].trial for training in self.trainings]
-        advised = min((trial.id for trial in begun if trial.sample == self.advised), default="")
+        advised = min((trial.id for trial in begun if trial.configuration == self.advised), default="")
         return {chosen.trial.id: "chosen", **({advised: "advised"} if advised else {})}
 
     @property
     def trainings(self) -> list[list[Result]]:
         """The trainings of the race that ended, each as its parts in their order."""
-        ended = [r for r in self.results if r.trial.stage not in APART and r.status == "done"]
+        ended = [r for r in self.results if r.trial.phase not in APART and r.status == "done"]
         gone_on = {r.trial.resumes for r in ended}
         return [parts_of(ended, r) for r in ended if r.trial.id not in gone_on]
 
 
 def parts_of(results: Sequence[Result], last: Result) -> list[Result]:
     """The parts of one training that end with `last`, in their order."""
-    known, parts = {r.trial.id: r for r in results}, [last]
-    while (before := known.get(parts[0].trial.resumes)) and before not in parts:
-        parts.insert(0, before)
-    return parts
+    known, segments = {r.trial.id: r for r in results}, [last]
+    while (before := known.get(segments[0].trial.resumes)) and before not in segments:
+        segments.insert(0, before)
+    return segments
 
 
 def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
@@ -130,7 +130,7 @@ def write(path: str | os.PathLike[str], evidence: Evidence) -> None:
 def renewed(text: str, told: Sequence[Effect], given: Sequence[Reason], chosen: Draft) -> str | None:
     """The report `text` with what rests on effects written anew, and nothing else; None where it has no place for it.
 
-    chosen: the sample. The rest of a report rests on images that were sealed, and are not opened again.
+    chosen: the configuration. The rest of a report rests on images that were sealed, and are not opened again.
     """
     written = {
         "cards": answers.cards(given, told, chosen),
@@ -161,7 +161,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
     """What the template shows, section by section, as plain values; plots as SVG."""
     total = analyse(evidence.net).total
     cost = {"params": total.params, "macs": total.macs, "latency_ms": None, **evidence.cost}
-    told, chosen = evidence.verdict.effects, evidence.verdict.chosen.trial.sample
+    told, chosen = evidence.verdict.effects, evidence.verdict.chosen.trial.configuration
     answered, prints = ANSWERED[evidence.task], answer_of(evidence.net)
     return {
         "title": evidence.title,
@@ -174,7 +174,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "against": any(not row["failed"] for row in evidence.against),
         "lines": summary(evidence, cost),
         "notes": evidence.verdict.notes,
-        "network": views.network(evidence.net),
+        "network": drawings.network(evidence.net),
         "thoughts": answers.second_thoughts(evidence.net, told, chosen),
         "field": fields(evidence),
         "tradeoff": tradeoff(evidence),
@@ -187,7 +187,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "answered_title": answered.title,
         "answered_template": answered.template,
         "problems": evidence.problems,
-        "odd": views.odd(evidence.odd),
+        "odd": drawings.odd(evidence.odd),
         "code": evidence.code,
         "preparation": preparation(evidence.net),
         "prints": prints.prints if prints else "says what it takes",
@@ -292,7 +292,7 @@ def _network_line(net: Net, cost: Mapping[str, float | None]) -> str:
 def _choice_line(evidence: Evidence) -> str:
     """How many trainings there were, where the chosen one stood after equal time, and where the race left it."""
     begun, chosen = len(evidence.trainings), evidence.verdict.chosen
-    failed = sum(r.status == "failed" for r in evidence.results if r.trial.stage not in APART)
+    failed = sum(r.status == "failed" for r in evidence.results if r.trial.phase not in APART)
     text = f"One of {begun} trainings" if begun > 1 else "The only training that ended"
     text += f"; {failed} trial{'s' * (failed != 1)} failed." if failed else "."
     first = parts_of(evidence.results, chosen)[0]
@@ -313,7 +313,7 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
 
     What was behind early and is taken all the same has its reason in the table of reasons.
     """
-    chosen = verdict.chosen.trial.sample
+    chosen = verdict.chosen.trial.configuration
     told = [e for e in verdict.effects if (e.verdict, chosen.get(e.parameter)) != ("matters", e.after) or e.low > 0]
     found = sorted((e for e in told if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
     if found:
@@ -345,7 +345,7 @@ def same_line(told: Sequence[Effect]) -> str:
 
 def fields(evidence: Evidence) -> dict[str, Any]:
     """What one output sees, on the scored images, and what it really uses."""
-    return views.fields(evidence.net, evidence.pixels, evidence.labels, evidence.sight)
+    return drawings.fields(evidence.net, evidence.pixels, evidence.labels, evidence.sight)
 
 
 # 3 to 7 The evidence --------------------------------------------------------------------------------------
@@ -365,10 +365,10 @@ def tradeoff(evidence: Evidence) -> dict[str, Any]:
 
 def _told(evidence: Evidence) -> Callable[[Result], str]:
     """What a dot says of its training when it is pointed at: its configuration, accuracy, cost and time."""
-    chosen = evidence.verdict.chosen.trial.sample
+    chosen = evidence.verdict.chosen.trial.configuration
 
     def told(result: Result) -> str:
-        changed = _differences(result.trial.sample, chosen)
+        changed = _differences(result.trial.configuration, chosen)
         which = f"as the chosen network, but {changed}" if changed else "the chosen network"
         after = f" after {sig(result.seconds)} s" if result.trial.seconds else ""
         macs = short(result.cost.get("macs"))
@@ -457,13 +457,15 @@ def learning(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def joined(parts: Sequence[Result]) -> Result:
+def joined(segments: Sequence[Result]) -> Result:
     """The parts of a training as one: their curves one after the other, the score of the last."""
     history: list[Point] = []
-    for part in parts:
+    for segment in segments:
         seconds, images = (history[-1].seconds, history[-1].images) if history else (0.0, 0)
-        history += [replace(p, seconds=p.seconds + seconds, images=p.images + images) for p in part.history]
-    return replace(parts[0], history=tuple(history), score=parts[-1].score, seconds=sum(p.seconds for p in parts))
+        history += [replace(p, seconds=p.seconds + seconds, images=p.images + images) for p in segment.history]
+    return replace(
+        segments[0], history=tuple(history), score=segments[-1].score, seconds=sum(p.seconds for p in segments)
+    )
 
 
 def _scored(evidence: Evidence) -> Scored:
@@ -474,14 +476,14 @@ def _scored(evidence: Evidence) -> Scored:
 
 
 def trials(evidence: Evidence) -> list[dict[str, Any]]:
-    """Every trial as a row; of its sample, only where it differs from the chosen one's."""
-    chosen, marked = evidence.verdict.chosen.trial.sample, evidence.marked
+    """Every trial as a row; of its configuration, only where it differs from the chosen one's."""
+    chosen, marked = evidence.verdict.chosen.trial.configuration, evidence.marked
     labels = [marked.get(parts_of(evidence.results, r)[0].trial.id, "") for r in evidence.results]
     return [
         {
             "result": r,
             "label": label,
-            "differs": _differences(r.trial.sample, chosen) or _beside(r),
+            "differs": _differences(r.trial.configuration, chosen) or _beside(r),
             "score": words.told(r),
         }
         for r, label in zip(evidence.results, labels, strict=True)
@@ -489,10 +491,10 @@ def trials(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _beside(result: Result) -> str:
-    if result.trial.stage != "beside":
+    if result.trial.phase != "beside":
         return ""
-    return "trained anew, to be compared" if result.trial.sample else "another network, to be compared with"
+    return "trained anew, to be compared" if result.trial.configuration else "another network, to be compared with"
 
 
-def _differences(sample: Draft, chosen: Draft) -> str:
-    return ", ".join(f"{name} {plain(value)}" for name, value in sample.items() if chosen.get(name) != value)
+def _differences(configuration: Draft, chosen: Draft) -> str:
+    return ", ".join(f"{name} {plain(value)}" for name, value in configuration.items() if chosen.get(name) != value)

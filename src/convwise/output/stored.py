@@ -66,7 +66,7 @@ def read(folder: Path, effect_of: Callable[[Any], Any]) -> dict[str, Any]:
             text = file.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             raise _refused(folder, f"is larger than {MOST_BYTES >> 20} MB")
-        choice = json.loads(text.decode("utf-8"), object_pairs_hook=lambda pairs: _Part(folder, pairs))
+        choice = json.loads(text.decode("utf-8"), object_pairs_hook=lambda pairs: _Mapping(folder, pairs))
     except (OSError, ValueError, RecursionError) as error:
         raise UnusableInput(str(folder), f"holds no choice ({type(error).__name__})", EXPECTED, FIX) from error
     missing = [key for key in WRITTEN if not (isinstance(choice, dict) and key in choice)]
@@ -86,7 +86,7 @@ def read(folder: Path, effect_of: Callable[[Any], Any]) -> dict[str, Any]:
     return found
 
 
-class _Part(dict[str, Any]):
+class _Mapping(dict[str, Any]):
     """One mapping of it: a key that is asked for and not there is a damage of the file."""
 
     def __init__(self, folder: Path, pairs: list[tuple[str, Any]]) -> None:

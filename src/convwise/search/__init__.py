@@ -12,7 +12,7 @@ from convwise.core.configuration import Configuration
 from convwise.core.records import Advice, Result
 from convwise.search import neighbours, random
 
-__all__ = ["judge", "ladder", "race", "rivals", "searching", "stages"]
+__all__ = ["judge", "ladder", "race", "rivals", "searching", "phases"]
 Strategy = Callable[[Advice, Sequence[Result], int, int], list[Configuration]]
 
 STRATEGIES: dict[str, Strategy] = {

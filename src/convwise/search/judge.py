@@ -12,8 +12,8 @@ from convwise.core.records import Advice, Effect, Reason, Result, Verdict
 from convwise.evidence.effects import RunVariance, carried, effect_of, verdicts
 from convwise.evidence.paired import standard_error
 from convwise.search import race
+from convwise.search.phases import RACE
 from convwise.search.ranking import front
-from convwise.search.stages import RACE
 
 
 def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
@@ -21,7 +21,7 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
 
     Infeasible where no training of the race ended whose net keeps the goal's limits, as measured.
     """
-    ended = [r for r in results if r.trial.stage == RACE.name and r.status == "done" and r.score is not None]
+    ended = [r for r in results if r.trial.phase == RACE.name and r.status == "done" and r.score is not None]
     raced = [r for r in ended if not advice.space.goal.excess(r.cost)]
     if not raced:
         failed = [r.reason for r in results if r.status == "failed"]
@@ -29,9 +29,9 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
         raise Infeasible("choose", what, "at least one finished trial", "a larger --budget, or fewer limits")
     effects = raced_effects(advice, ended)
     leading = race.leader(advice, raced)
-    ours = race.parts(raced, leading.key) or [max(raced, key=lambda r: (r.trial.span, r.score or 0))]
+    ours = race.segments(raced, leading.key) or [max(raced, key=lambda r: (r.trial.span, r.score or 0))]
     space = advice.space
-    edited = {e: race.parts(raced, space.fit({**leading, e.parameter: e.after}).key) for e in effects}
+    edited = {e: race.segments(raced, space.fit({**leading, e.parameter: e.after}).key) for e in effects}
     better = race.adopted([effect for effect, theirs in edited.items() if theirs])
     chosen = edited[better][-1] if better else ours[-1]
     source = "ours: docs/findings.md, 'judging early turns effects round'"
@@ -49,7 +49,9 @@ def _because(advice: Advice, raced: Sequence[Result], chosen: Result, effects: S
         ahead = f"{better.moved.removeprefix('+')} {'off' if better.score.is_error else 'ahead'} {horizon}"
         ahead += ": the advised one hardly learns"
         return f"the advised network with {change}, which was {ahead}"
-    changed = {name: value for name, value in chosen.trial.sample.items() if value != advice.sample.get(name)}
+    changed = {
+        name: value for name, value in chosen.trial.configuration.items() if value != advice.configuration.get(name)
+    }
     if changed.keys() - {race.FLIP}:
         what = ", ".join(f"{name} {value}" for name, value in changed.items())
         return f"the advised network could not be used; this one, with {what}, was trained the longest"
@@ -66,33 +68,33 @@ def raced_effects(advice: Advice, raced: Sequence[Result]) -> tuple[Effect, ...]
 
     They are told together: see evidence.verdicts. Each holds for its own length of training, not for a longer one.
     """
-    bases = [advice.sample, *filter(None, [race.twin(advice)])]
+    bases = [advice.configuration, *filter(None, [race.twin(advice)])]
     found = [effect for base in bases for effect in _against(advice, base, raced)]
     return verdicts(found)
 
 
 def _against(advice: Advice, base: Configuration, raced: Sequence[Result]) -> Iterator[Effect]:
-    before = race.parts(raced, base.key)
+    before = race.segments(raced, base.key)
     seen: set[tuple[str, Any]] = set()
     for trial in [r.trial for r in raced if r.trial.span[0] == 0]:
-        sample = trial.sample
-        changed = [name for name in sample if sample[name] != base.get(name)]
-        backwards = changed == [race.FLIP] and base is not advice.sample
-        if len(changed) != 1 or (changed[0], sample[changed[0]]) in seen or backwards:
+        configuration = trial.configuration
+        changed = [name for name in configuration if configuration[name] != base.get(name)]
+        backwards = changed == [race.FLIP] and base is not advice.configuration
+        if len(changed) != 1 or (changed[0], configuration[changed[0]]) in seen or backwards:
             continue
-        seen.add((changed[0], sample[changed[0]]))
-        after = race.parts(raced, trial.key)
+        seen.add((changed[0], configuration[changed[0]]))
+        after = race.segments(raced, trial.key)
         common = min(len(before), len(after), race.FLIP_SEGMENTS)
-        # A study that was continued may have parts of another length: they say nothing of each other.
+        # A study that was continued may have segments of another length: they say nothing of each other.
         alike = {r.trial.seconds for r in (*before[:common], *after[:common])}
         if len(alike) == 1 and race.tells(before[common - 1]) and race.tells(after[common - 1]):
             yield _effect(changed[0], before[:common], after[:common])
 
 
 def _effect(name: str, before: Sequence[Result], after: Sequence[Result]) -> Effect:
-    """Of two trainings that have gone through as many parts."""
+    """Of two trainings that have gone through as many segments."""
     seconds = sum(r.trial.seconds or 0.0 for r in before)
-    values: tuple[Any, Any] = (before[-1].trial.sample[name], after[-1].trial.sample[name])
+    values: tuple[Any, Any] = (before[-1].trial.configuration[name], after[-1].trial.configuration[name])
     effect = effect_of(name, values, [(before[-1], after[-1])], RunVariance.known((before[-1], after[-1])))
     mistakes = 1 - ((before[-1].score or 0.0) + (after[-1].score or 0.0)) / 2
     return carried(replace(effect, seconds=seconds), mistakes, before[-1].trial.span[1])

@@ -21,8 +21,8 @@ from convwise.core.text import short
 from convwise.evidence.paired import standard_error
 from convwise.search import race
 from convwise.search.judge import judge
+from convwise.search.phases import LADDER, TEACHER, Search, Wave, last_number
 from convwise.search.ranking import front
-from convwise.search.stages import LADDER, TEACHER, Search, Wave, last_number
 
 # Of the budget that the teacher's answers may take: where images are so many, each is seen seldom, and rungs learn from
 # labels alone.
@@ -56,7 +56,7 @@ def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
         return  # it failed: the race's own choice is trained to its end
     if taught := budget.teaches(top):
         teach(top.trial)
-    steps, ran = rungs(space.fit(top.trial.sample), _metric(space)), search.tried(LADDER)
+    steps, ran = rungs(space.fit(top.trial.configuration), _metric(space)), search.tried(LADDER)
     allowed = budget.ladder(len(steps), len(ran))
     before = last_number(ran)
     number = done = 0
@@ -82,7 +82,7 @@ def answering_seconds(teacher: Result, images: int) -> float:
 
 def teacher(results: Sequence[Result]) -> Result | None:
     """The teacher, where its training has ended well."""
-    return next((r for r in results if r.trial.stage == TEACHER.name and r.status == "done"), None)
+    return next((r for r in results if r.trial.phase == TEACHER.name and r.status == "done"), None)
 
 
 def rungs(top: Configuration, metric: str) -> list[Configuration]:
@@ -129,7 +129,7 @@ class Ladder:
     @property
     def tried(self) -> list[Result]:
         """The trainings of rungs that ended well."""
-        return [r for r in self.results if r.trial.stage == LADDER.name and r.status == "done" and r.score is not None]
+        return [r for r in self.results if r.trial.phase == LADDER.name and r.status == "done" and r.score is not None]
 
     def keeps(self, result: Result) -> bool:
         """Whether a net will have the accuracy to keep when it has been trained for long, inside all limits."""
@@ -138,7 +138,7 @@ class Ladder:
 
     def wave(self, rungs: Sequence[Configuration], workers: int) -> list[Configuration]:
         """What runs next, side by side: some of the rungs, spread over those that are still in question."""
-        ended = {r.trial.key: r for r in self.results if r.trial.stage == LADDER.name}
+        ended = {r.trial.key: r for r in self.results if r.trial.phase == LADDER.name}
         outcomes = [ended.get(rung.key) for rung in rungs]
         kept = max((i for i, r in enumerate(outcomes) if r and r.status == "done" and self.keeps(r)), default=-1)
         missed = next((i for i, r in enumerate(outcomes) if r and i > kept), len(rungs))

@@ -15,12 +15,12 @@ from convwise.core.configuration import Configuration
 from convwise.core.records import Advice, Effect, Recipe, Result, Trial
 from convwise.evidence.paired import paired_difference
 from convwise.search import STRATEGIES
+from convwise.search.phases import RACE, TEACHER, Allowed, Phase, Search, Wave, last_number
 from convwise.search.ranking import tried
-from convwise.search.stages import RACE, TEACHER, Allowed, Search, Stage, Wave, last_number
 
 BESIDE = "neighbours"  # the strategy that says what is trained beside the leader
 FLIP = "training.flip"
-LEAST_IMAGES = 2000  # that a part must see before two of them are compared: less tells nothing
+LEAST_IMAGES = 2000  # that a segment must see before two of them are compared: less tells nothing
 FLIP_SEGMENTS = 2  # that the mirrored and the unmirrored training take before one is chosen
 HARMLESS = 0.05  # of the score that may be lost where mirroring is harmless: see `leader`
 HARMLESS_SHARE = 0.1  # of what it has right: a net that has learnt little loses little, whatever a mirror image is
@@ -30,9 +30,9 @@ SLOWER = 0.95  # of a step's time: a change whose steps are cheaper than that is
 
 @dataclass(frozen=True)
 class Entry:
-    """One training to run next: a configuration, and the result that it continues, or None for its first part."""
+    """One training to run next: a configuration, and the result that it continues, or None for its first segment."""
 
-    sample: Configuration
+    configuration: Configuration
     after: Result | None = None
 
 
@@ -55,24 +55,24 @@ def waves(search: Search) -> Iterator[Wave]:
 
 
 def _entered(search: Search, entry: Entry, id: str, allowed: Allowed) -> Trial:
-    """The next part of a training: as much of the schedule as its time is of the whole training's."""
+    """The next segment of a training: as much of the schedule as its time is of the whole training's."""
     begun = entry.after.trial.span[1] if entry.after else 0.0
-    span = (begun, min(begun + search.budget.part_share(allowed), 0.99))
-    trial = search.trial(id, RACE, entry.sample, allowed.seconds)
+    span = (begun, min(begun + search.budget.segment_share(allowed), 0.99))
+    trial = search.trial(id, RACE, entry.configuration, allowed.seconds)
     return replace(trial, span=span, resumes=entry.after.trial.id if entry.after else "")
 
 
-def to_the_end(search: Search, chosen: Result, stage: Stage, seconds: float | None,
+def to_the_end(search: Search, chosen: Result, phase: Phase, seconds: float | None,
                part: Literal["train", "all"] = "train") -> Trial:  # fmt: skip
     """Go on with a training to the end of its schedule, by all workers together.
 
     One that has come to its end already goes on at the rate that a training so much longer has there: where
     little time is left, that is a low one, and nothing is lost.
     """
-    ran, of_race = search.tried(RACE), chosen.trial.stage in (RACE.name, TEACHER.name)
-    behind = parts(ran, chosen.trial.key) if of_race else []
+    ran, of_race = search.tried(RACE), chosen.trial.phase in (RACE.name, TEACHER.name)
+    behind = segments(ran, chosen.trial.key) if of_race else []
     return replace(
-        search.trial(stage.name, stage, onwards(search.advice, ran, chosen), seconds),
+        search.trial(phase.name, phase, onwards(search.advice, ran, chosen), seconds),
         part=part,
         threads=search.budget.threads,
         resumes=chosen.trial.id,
@@ -82,16 +82,16 @@ def to_the_end(search: Search, chosen: Result, stage: Stage, seconds: float | No
 
 
 def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]:
-    """What runs next, side by side on `workers`: the leader's next part, then others.
+    """What runs next, side by side on `workers`: the leader's next segment, then others.
 
     With one worker the leader waits while others take its first steps. What has failed is not run again.
     """
     leading = leader(advice, results)
-    mine, broken = parts(results, leading.key), failed(results)
+    mine, broken = segments(results, leading.key), failed(results)
     runs = leading.key not in broken and (workers > 1 or not mine)
     entries = [Entry(leading, mine[-1] if mine else None)] if runs else []
     if (mirrored := twin(advice)) and not settled(advice, results):
-        theirs = parts(results, mirrored.key)
+        theirs = segments(results, mirrored.key)
         if workers == 1 and mine and len(theirs) >= len(mine):
             return [Entry(leading, mine[-1])]
         entries.append(Entry(mirrored, theirs[-1] if theirs else None))
@@ -99,23 +99,23 @@ def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]
         entries.append(Entry(mirrored))  # the advised training failed before its twin began
     left = workers - len(entries)
     if left > 0:
-        beside = STRATEGIES[BESIDE](replace(advice, sample=leading), results, left + 1, 0)
+        beside = STRATEGIES[BESIDE](replace(advice, configuration=leading), results, left + 1, 0)
         entries += [Entry(each) for each in beside if each.training_flip == leading.training_flip][:left]
     return entries[:workers]
 
 
-def parts(results: Sequence[Result], key: tuple[str, Recipe]) -> list[Result]:
+def segments(results: Sequence[Result], key: tuple[str, Recipe]) -> list[Result]:
     """The finished parts of one training, in their order; a short answer to an interrupt is none. key: its trials'."""
-    mine = [r for r in results if r.trial.stage == RACE.name and r.status == "done" and r.score is not None]
+    mine = [r for r in results if r.trial.phase == RACE.name and r.status == "done" and r.score is not None]
     mine = [r for r in mine if r.trial.key == key and r.trial.span != WHOLE]
     return sorted(mine, key=lambda r: r.trial.span)
 
 
 def twin(advice: Advice) -> Configuration | None:
     """The advised configuration with mirrored training images, where the space has them."""
-    if not any(choice.name == FLIP and True in choice.values for choice in advice.space.choices):
+    if not any(each.name == FLIP and True in each.values for each in advice.space.hyperparameters):
         return None
-    return advice.space.fit({**advice.sample, FLIP: not advice.sample.training_flip})
+    return advice.space.fit({**advice.configuration, FLIP: not advice.configuration.training_flip})
 
 
 def failed(results: Sequence[Result]) -> set[tuple[str, Recipe]]:
@@ -125,10 +125,10 @@ def failed(results: Sequence[Result]) -> set[tuple[str, Recipe]]:
 
 def settled(advice: Advice, results: Sequence[Result]) -> bool:
     """Whether the mirrored and the unmirrored training have gone as far as they are compared, or one has failed."""
-    pair = [advice.sample, twin(advice) or advice.sample]
+    pair = [advice.configuration, twin(advice) or advice.configuration]
     if any(each.key in failed(results) for each in pair):
         return True
-    return all(len(parts(results, each.key)) >= FLIP_SEGMENTS for each in pair)
+    return all(len(segments(results, each.key)) >= FLIP_SEGMENTS for each in pair)
 
 
 def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
@@ -137,21 +137,21 @@ def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
     It is harmless where the net that never saw a mirrored image answers mirrored ones within HARMLESS as well
     as the others: a mirror image is then one more image of its class, not another class or none. Mirrored
     training is behind early, because it learns more, and gains late; so it may be HARMLESS behind in its
-    first parts, not more (docs/findings.md, 'is a mirror image another image of its class').
+    first segments, not more (docs/findings.md, 'is a mirror image another image of its class').
     """
     mirrored = twin(advice)
     if mirrored is None:
-        return advice.sample
-    mine, theirs = parts(results, advice.sample.key), parts(results, mirrored.key)
+        return advice.configuration
+    mine, theirs = segments(results, advice.configuration.key), segments(results, mirrored.key)
     if not mine and theirs:  # the advised training failed
         return mirrored
     if min(len(mine), len(theirs)) < FLIP_SEGMENTS:
-        return advice.sample
+        return advice.configuration
     plain, flipped = mine[FLIP_SEGMENTS - 1], theirs[FLIP_SEGMENTS - 1]
     if not (tells(plain) and tells(flipped)):
-        return advice.sample
+        return advice.configuration
     change, _ = paired_difference(flipped, plain)
-    return mirrored if change >= -HARMLESS and mirrored_alike(mine[:FLIP_SEGMENTS]) else advice.sample
+    return mirrored if change >= -HARMLESS and mirrored_alike(mine[:FLIP_SEGMENTS]) else advice.configuration
 
 
 def onwards(advice: Advice, results: Sequence[Result], chosen: Result) -> Configuration:
@@ -161,9 +161,9 @@ def onwards(advice: Advice, results: Sequence[Result], chosen: Result) -> Config
     does: after 2,000 images hand signs, digits and letters lose more than half of their right answers, clothing and
     infrared modules 2 to 4 % (docs/findings.md, 'is a mirror image another image of its class').
     """
-    given, mirrored = advice.space.fit(chosen.trial.sample), twin(advice)
-    mine = parts(results, chosen.trial.key)[-1:]
-    asked = mirrored and not given.training_flip and not parts(results, mirrored.key)
+    given, mirrored = advice.space.fit(chosen.trial.configuration), twin(advice)
+    mine = segments(results, chosen.trial.key)[-1:]
+    asked = mirrored and not given.training_flip and not segments(results, mirrored.key)
     safe = asked and all(map(tells, mine)) and mirrored_alike(mine)
     return advice.space.fit({**given, FLIP: True}) if safe else given
 
@@ -177,7 +177,7 @@ def mirrored_alike(results: Sequence[Result]) -> bool:
 
 
 def tells(result: Result) -> bool:
-    """Whether a part has seen enough images to be compared."""
+    """Whether a segment has seen enough images to be compared."""
     counted = result.trial.seconds is None  # as long as was asked for
     return bool(result.history) and (counted or result.history[-1].images >= LEAST_IMAGES)
 

@@ -15,8 +15,8 @@ from convwise.core.score import score_of
 from convwise.evidence.bench import in_memory
 from convwise.evidence.effects import repeated_effect
 from convwise.evidence.paired import standard_error
+from convwise.search.phases import BESIDE, Search, Wave
 from convwise.search.race import WHOLE
-from convwise.search.stages import BESIDE, Search, Wave
 
 FEW_VIEWS = 1.0  # of each image: a training that saw them less often says little of its network
 
@@ -57,13 +57,13 @@ def waves(search: Search, rivals: Sequence[Rival], chosen: Result) -> Iterator[W
 
 def _trials(search: Search, rivals: Sequence[Rival], chosen: Result, seconds: float | None) -> list[Trial]:
     """One of each network for each seed; the same seed is the same order of the images."""
-    sample, recipe, own = chosen.trial.sample, chosen.trial.recipe, chosen.trial.net
-    arms = [(sample, own, recipe), *(({}, rival.net, alike(recipe, own, rival.net)[0]) for rival in rivals)]
+    values, recipe, own = chosen.trial.configuration, chosen.trial.recipe, chosen.trial.net
+    arms = [(values, own, recipe), *(({}, rival.net, alike(recipe, own, rival.net)[0]) for rival in rivals)]
     epochs = BESIDE.epochs if seconds is None else None
-    first = Trial("", BESIDE.name, sample, own, recipe, seconds, epochs, 1000 * search.seed, span=WHOLE)
+    first = Trial("", BESIDE.name, values, own, recipe, seconds, epochs, 1000 * search.seed, span=WHOLE)
     return [
-        replace(first, id=f"{BESIDE.name}-{'chosen' if given else 'other'}-{net.id}-{seed}", sample=given, net=net,
-                recipe=how, seed=first.seed + seed)
+        replace(first, id=f"{BESIDE.name}-{'chosen' if given else 'other'}-{net.id}-{seed}", configuration=given,
+                net=net, recipe=how, seed=first.seed + seed)
         for seed in range(max(search.budget.workers // len(arms), 1))
         for given, net, how in arms
     ]  # fmt: skip
@@ -71,9 +71,9 @@ def _trials(search: Search, rivals: Sequence[Rival], chosen: Result, seconds: fl
 
 def compared(rivals: Sequence[Rival], chosen: Result, results: Sequence[Result], images: int) -> tuple[Comparison, ...]:
     """What became of each; images: to train on. The effect is that of the chosen network in the other's place."""
-    ran = [r for r in results if r.trial.stage == BESIDE.name]
-    ours = {r.trial.seed: r for r in ran if r.trial.sample and r.trial.net.id == chosen.trial.net.id}
-    theirs = [[r for r in ran if not r.trial.sample and r.trial.net.id == rival.net.id] for rival in rivals]
+    ran = [r for r in results if r.trial.phase == BESIDE.name]
+    ours = {r.trial.seed: r for r in ran if r.trial.configuration and r.trial.net.id == chosen.trial.net.id}
+    theirs = [[r for r in ran if not r.trial.configuration and r.trial.net.id == rival.net.id] for rival in rivals]
     return tuple(_compared(rival, chosen, (ours, ran), images) for rival, ran in zip(rivals, theirs, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The search as a whole: wave after wave of its stages, and the verdict on what they gave."""
+"""The search as a whole: wave after wave of its phases, and the verdict on what they gave."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from convwise.core.records import Advice, Result, Trial, Verdict
 from convwise.search import ladder, race
 from convwise.search.judge import judge
-from convwise.search.stages import FINAL, TEACHER, Search, Wave
+from convwise.search.phases import FINAL, TEACHER, Search, Wave
 
 
 def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:

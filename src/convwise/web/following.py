@@ -44,8 +44,8 @@ class Known:
     def phase(self) -> str:
         """'running', 'stopping', 'writing', 'finished', 'interrupted', 'stopped' or 'waiting'."""
         if self.news.running:
-            stages = [each["stage"] for each in self.news.events]
-            return next((each for each in ("writing", "stopping") if each in stages), "running")
+            phases = [each["stage"] for each in self.news.events]
+            return next((each for each in ("writing", "stopping") if each in phases), "running")
         if self.choice:
             return "interrupted" if self.choice["provenance"].get("interrupted") else "finished"
         return "stopped" if self.notes else "waiting"
@@ -63,7 +63,7 @@ class Known:
     @cached_property
     def plots(self) -> dict[str, str]:
         """The report's own pictures of what is known by now, as SVG; '' where there is nothing to draw."""
-        first = [r for r in self.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.stage != "final"]
+        first = [r for r in self.results if r.status == "done" and r.trial.span[0] == 0 and r.trial.phase != "final"]
         return {
             "effects": plots.forest_plot(self.effects, [change(effect) for effect in self.effects]),
             "cost": plots.cost_plot(first, [], self._marked(first), self._told),
@@ -71,15 +71,17 @@ class Known:
 
     def _told(self, result: Result) -> str:
         """What a dot says when it is pointed at."""
-        advised = self.advice.space.fit(self.advice.sample) if self.advice else {}
-        changed = differs(advised, result.trial.sample) or "as advised"
+        advised = self.advice.space.fit(self.advice.configuration) if self.advice else {}
+        changed = differs(advised, result.trial.configuration) or "as advised"
         return f"{result.trial.id}: {changed}. {told(result)} in validation"
 
     def _marked(self, first: Sequence[Result]) -> dict[str, str]:
         """The one trial that is pointed out: of the chosen network, or of the advised one."""
-        sample: Mapping[str, Any] = self.choice["sample"] if self.choice else self.advice.sample if self.advice else {}
+        configuration: Mapping[str, Any] = (
+            self.choice["sample"] if self.choice else self.advice.configuration if self.advice else {}
+        )
         word = "chosen" if self.choice else "advised"
-        return dict([(r.trial.id, word) for r in first if not differs(sample, r.trial.sample)][:1])
+        return dict([(r.trial.id, word) for r in first if not differs(configuration, r.trial.configuration)][:1])
 
     @property
     def score(self) -> Score:
@@ -126,7 +128,7 @@ class Following:
             lasting = sum(not each.get("live") for each in told.events)  # nothing is drawn anew for each second
             version = f"{lasting}.{told.running:d}.{len(self._rows)}.{len(notes)}.{written}"
             if self._known is None or self._known.version != version:
-                results = tuple(result for _, result in self._rows if result.trial.stage not in APART)
+                results = tuple(result for _, result in self._rows if result.trial.phase not in APART)
                 self._known = Known(version, told, results, notes, self._choice() if written else None)
             return self._known
 
@@ -206,32 +208,35 @@ def trainings(known: Known) -> list[dict[str, Any]]:
         trial = result.trial
         first[trial.id] = first.get(trial.resumes, trial.id)
         begun.setdefault(first[trial.id], []).append(result)
-    advised = known.advice.sample if known.advice else {}
+    advised = known.advice.configuration if known.advice else {}
     chosen = known.choice["sample"] if known.choice and not known.news.running else None
     return [
-        {**_training(parts, advised), "chosen": chosen is not None and not differs(chosen, parts[0].trial.sample)}
-        for parts in begun.values()
+        {
+            **_training(segments, advised),
+            "chosen": chosen is not None and not differs(chosen, segments[0].trial.configuration),
+        }
+        for segments in begun.values()
     ]
 
 
-def differs(sample: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What the other sample has at other values: 'stem.kernel_size 3 → 5; ...'."""
-    changed = [name for name in sample.keys() & other.keys() if sample[name] != other[name]]
-    return "; ".join(f"{name} {plain(sample[name])} → {plain(other[name])}" for name in sorted(changed))
+def differs(configuration: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What the other configuration has at other values: 'stem.kernel_size 3 → 5; ...'."""
+    changed = [name for name in configuration.keys() & other.keys() if configuration[name] != other[name]]
+    return "; ".join(f"{name} {plain(configuration[name])} → {plain(other[name])}" for name in sorted(changed))
 
 
-def _training(parts: Sequence[Result], advised: Mapping[str, Any]) -> dict[str, Any]:
-    first, last = parts[0].trial, parts[-1]
+def _training(segments: Sequence[Result], advised: Mapping[str, Any]) -> dict[str, Any]:
+    first, last = segments[0].trial, segments[-1]
     score = score_of(first.net, first.score)
-    scores = [score.value(part.score) for part in parts if part.score is not None]
+    scores = [score.value(segment.score) for segment in segments if segment.score is not None]
     return {
         "id": first.id,
-        "stage": last.trial.stage,
-        "what": differs(advised, first.sample) or "as advised",
+        "stage": last.trial.phase,
+        "what": differs(advised, first.configuration) or "as advised",
         "parts": scores,
         "score": scores[-1] if scores else None,
         "params": last.cost.get("params"),
         "macs": last.cost.get("macs"),
-        "seconds": sum(part.seconds for part in parts),
+        "seconds": sum(segment.seconds for segment in segments),
         "failed": last.reason if last.status == "failed" else "",
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, log2, prod
 from typing import NamedTuple
 
-from convwise.core.checks.view import CONVS, Case, Conv, Edit, View, is_pointwise, is_unknown, one
+from convwise.core.checks.context import CONVS, Case, Context, Conv, Edit, is_pointwise, is_unknown, one
 from convwise.core.field import Field
 from convwise.core.geometry import CONVOLUTIONS, JOINS
 from convwise.core.layers import (
@@ -77,17 +77,17 @@ def _in_any(ranges: Iterable[range]) -> int:
     return count
 
 
-def kernel_over_map(view: View) -> Iterator[Case]:
+def kernel_over_map(context: Context) -> Iterator[Case]:
     """Kernels that are larger than the map they move over."""
-    for layer in view.each(*CONVOLUTIONS):
-        window = view.window(layer)
-        if window and any(reach > n for reach, n in zip(window.reach, view.given(layer), strict=False)):
-            yield _kernel_case(view, layer, window)
+    for layer in context.each(*CONVOLUTIONS):
+        window = context.window(layer)
+        if window and any(reach > n for reach, n in zip(window.reach, context.given(layer), strict=False)):
+            yield _kernel_case(context, layer, window)
 
 
-def _kernel_case(view: View, layer: Layer, window: Window) -> Case:
-    given = view.given(layer)
-    rows, columns = readings(window, given, view.shape(layer.name))
+def _kernel_case(context: Context, layer: Layer, window: Window) -> Case:
+    given = context.given(layer)
+    rows, columns = readings(window, given, context.shape(layer.name))
     taps = prod(window.kernel)
     dead = taps - (len(rows.taps) - rows.dead) * (len(columns.taps) - columns.dead)
     what = f"its kernel reaches {times(window.reach)} on a map of {times(given[:2])}: "
@@ -101,32 +101,32 @@ def _kernel_case(view: View, layer: Layer, window: Window) -> Case:
     return Case((layer.name,), what, "a kernel within its map", fix, edits)
 
 
-def skipped_inputs(view: View) -> Iterator[Case]:
+def skipped_inputs(context: Context) -> Iterator[Case]:
     """Windows smaller than their stride, or with holes that no other fills: what lies there is never read."""
-    for layer in view.each(*CONVOLUTIONS, *POOLS):
-        window = view.window(layer)
-        if window and _skips(view, layer):
-            yield _skipping_case(view, layer, window)
+    for layer in context.each(*CONVOLUTIONS, *POOLS):
+        window = context.window(layer)
+        if window and _skips(context, layer):
+            yield _skipping_case(context, layer, window)
 
 
-def _skips(view: View, layer: Layer) -> bool:
-    if not isinstance(layer, (*CONVOLUTIONS, *POOLS)) or not (window := view.window(layer)):
+def _skips(context: Context, layer: Layer) -> bool:
+    if not isinstance(layer, (*CONVOLUTIONS, *POOLS)) or not (window := context.window(layer)):
         return False
     if max(window.strides) > 1 and max(window.dilation) > 1:
-        read = readings(window, view.given(layer), view.shape(layer.name))
+        read = readings(window, context.given(layer), context.shape(layer.name))
         return any(side.read < side.px - side.lost for side in read)
-    sides = zip(window.reach, window.strides, view.given(layer), strict=False)
+    sides = zip(window.reach, window.strides, context.given(layer), strict=False)
     return any(reach < stride and n > reach for reach, stride, n in sides)
 
 
-def _skipping_case(view: View, layer: Layer, window: Window) -> Case:
-    rows, columns = readings(window, view.given(layer), view.shape(layer.name))
+def _skipping_case(context: Context, layer: Layer, window: Window) -> Case:
+    rows, columns = readings(window, context.given(layer), context.shape(layer.name))
     unread = 1 - rows.read * columns.read / (rows.px * columns.px)
     holes = f" with dilation_rate {times(window.dilation)}" if max(window.dilation) > 1 else ""
     what = f"windows of {times(window.kernel)}{holes} at strides {times(window.strides)} "
     what += f"never read {100 * unread:.0f} % of the {times((rows.px, columns.px))} map"
-    others = [reader for reader in view.readers[layer.inputs[0]] if reader is not layer]
-    whole = any(not _skips(view, reader) for reader in others)
+    others = [reader for reader in context.readers[layer.inputs[0]] if reader is not layer]
+    whole = any(not _skips(context, reader) for reader in others)
     what += "; another layer reads all of it" if whole else ""
     fix, edit = _covering(layer, window)
     return Case((layer.name,), what, "windows that leave nothing out between them", fix, (edit,),
@@ -151,14 +151,14 @@ def _without_strides(conv: Conv2D) -> Conv2D:
     return Conv2D(conv.filters, (1, 1), (1, 1), "same", (1, 1), conv.groups, conv.use_bias, conv.activation)
 
 
-def lost_border(view: View) -> Iterator[Case]:
+def lost_border(context: Context) -> Iterator[Case]:
     """Strided windows that leave a rest at the end unread."""
-    for layer in view.each(*CONVOLUTIONS, *POOLS):
-        window = view.window(layer)
-        if window is None or max(window.strides) == 1 or _skips(view, layer):
+    for layer in context.each(*CONVOLUTIONS, *POOLS):
+        window = context.window(layer)
+        if window is None or max(window.strides) == 1 or _skips(context, layer):
             continue
-        sides = readings(window, view.given(layer), view.shape(layer.name))
-        before = view.layers.get(layer.inputs[0])
+        sides = readings(window, context.given(layer), context.shape(layer.name))
+        before = context.layers.get(layer.inputs[0])
         zeros = before.padding[1::2] if isinstance(before, ZeroPadding2D) else (0, 0)  # are no loss
         lost = [max(0, side.lost - added) for side, added in zip(sides, zeros, strict=True)]
         if any(lost):
@@ -176,13 +176,13 @@ def _lost_case(layer: Layer, lost: Sequence[int], px: Sequence[int]) -> Case:
                 "warning" if share >= LOST_SHARE else "note")  # fmt: skip
 
 
-def only_padding(view: View) -> Iterator[Case]:
+def only_padding(context: Context) -> Iterator[Case]:
     """Windows so far outside the map that they read padding alone."""
-    for layer in view.each(*CONVOLUTIONS, *POOLS):
-        window = view.window(layer)
+    for layer in context.each(*CONVOLUTIONS, *POOLS):
+        window = context.window(layer)
         if window is None or not any(window.pads):
             continue
-        sides = readings(window, view.given(layer), view.shape(layer.name))
+        sides = readings(window, context.given(layer), context.shape(layer.name))
         blind = [(each.blind, each.outputs, name) for each, name in zip(sides, AXES, strict=True) if each.blind]
         if blind:
             what = " and ".join(f"{n} of its {outputs} output {name}" for n, outputs, name in blind)
@@ -192,9 +192,9 @@ def only_padding(view: View) -> Iterator[Case]:
             yield Case((layer.name,), f"{what} see only padding", "windows that reach the map", fix, edits)
 
 
-def checkerboard(view: View) -> Iterator[Case]:
+def checkerboard(context: Context) -> Iterator[Case]:
     """Transposed convolutions whose outputs add up more inputs in turn than their neighbours."""
-    for layer in view.each(Conv2DTranspose):
+    for layer in context.each(Conv2DTranspose):
         sides = enumerate(zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True))
         uneven = [axis for axis, (kernel, stride, dilation) in sides if kernel % stride and dilation == 1]
         if uneven:
@@ -208,9 +208,9 @@ def checkerboard(view: View) -> Iterator[Case]:
             yield Case((layer.name,), what, "a kernel that the strides divide", fix, edits)
 
 
-def off_centre(view: View) -> Iterator[Case]:
+def off_centre(context: Context) -> Iterator[Case]:
     """Even kernels with 'same', which pads one more at the end."""
-    for layer in view.each(*CONVOLUTIONS):
+    for layer in context.each(*CONVOLUTIONS):
         even = any(size % 2 == 0 for size in layer.kernel_size)
         if even and layer.padding == "same" and max(layer.strides) == 1:
             what = f'its even kernel {times(layer.kernel_size)} with padding="same" looks half a step down or right'
@@ -219,30 +219,30 @@ def off_centre(view: View) -> Iterator[Case]:
             yield Case((layer.name,), what, "an odd kernel_size", f"kernel_size={one((rows, columns))}", edits)
 
 
-def past_border(view: View) -> Iterator[Case]:
+def past_border(context: Context) -> Iterator[Case]:
     """Convolutions whose input already sees the whole image along the shortest path."""
-    sides, is_chain = view.net.input_shape[:2], view.net.is_chain
-    for layer in view.each(*CONVOLUTIONS):
-        seen = view.seen(layer.inputs[0])
+    sides, is_chain = context.net.input_shape[:2], context.net.is_chain
+    for layer in context.each(*CONVOLUTIONS):
+        seen = context.seen(layer.inputs[0])
         covered = seen.known and all(size >= n for size, n in zip(seen.shortest, sides, strict=True))
         if covered and not is_pointwise(layer):
             what = f"its input already sees {times(seen.shortest)} px of the {times(sides)} image, along the shortest "
             what += "path: predicted to add nothing"
             fix = "leave it out, or use fewer strides before it, or larger images"
-            alike = is_chain and view.given(layer) == view.shape(layer.name)
+            alike = is_chain and context.given(layer) == context.shape(layer.name)
             edits = (Edit(layer.name, reads=layer.inputs[0]),) if alike else ()
             yield Case((layer.name,), what, "an input that does not see the whole image yet", fix, edits)
 
 
-def small_field(view: View) -> Iterator[Case]:
+def small_field(context: Context) -> Iterator[Case]:
     """A last map whose units see too little: of the image, or of the measured scale."""
-    seen = view.analysis.total.field
-    convs = [layer for layer in view.each(*CONVS) if not is_pointwise(layer)]
-    rows = view.analysis.layers
+    seen = context.analysis.total.field
+    convs = [layer for layer in context.each(*CONVS) if not is_pointwise(layer)]
+    rows = context.analysis.layers
     where = [row.name for row in rows if row.field == seen and len(row.output_shape) == 3][-1:]
-    if not seen.known or not convs or seen.size == (1, 1) or _joined_after(view, where[0]):
+    if not seen.known or not convs or seen.size == (1, 1) or _joined_after(context, where[0]):
         return
-    wanted = [view.scale_px or SMALL_SHARE * n for n in view.net.input_shape[:2]]
+    wanted = [context.scale_px or SMALL_SHARE * n for n in context.net.input_shape[:2]]
     if all(size >= side for size, side in zip(seen.size, wanted, strict=True)):
         return
     halvings = max(1, ceil(log2(max(side / size for size, side in zip(seen.size, wanted, strict=True)))))
@@ -250,45 +250,45 @@ def small_field(view: View) -> Iterator[Case]:
         f"halve the map {halvings} time{'s' * (halvings > 1)} more (strides=2, or MaxPooling2D(2)) early, or add layers"
     )
     expected = f"at least {times([ceil(side) for side in wanted])} px"
-    yield Case((where[0],), _field_said(view, seen), expected, fix, tuple(_halved(view, convs))[:halvings])
+    yield Case((where[0],), _field_said(context, seen), expected, fix, tuple(_halved(context, convs))[:halvings])
 
 
-def _joined_after(view: View, last: str) -> bool:
+def _joined_after(context: Context, last: str) -> bool:
     """Whether layers after the last map may let its places see each other, as attention and recurrence do.
 
     They cannot be read, or come after a Reshape that makes channels of places.
     """
-    later = view.net.layers[list(view.layers).index(last) + 1 :]
-    tokens = (view.shape(each.name) for each in later if isinstance(each, Reshape))
-    channels = view.shape(last)[-1]
+    later = context.net.layers[list(context.layers).index(last) + 1 :]
+    tokens = (context.shape(each.name) for each in later if isinstance(each, Reshape))
+    channels = context.shape(last)[-1]
     return any(map(is_unknown, later)) or any(len(s) > 1 and s[-1] != channels for s in tokens)
 
 
-def _field_said(view: View, seen: Field) -> str:
-    sides = view.net.input_shape[:2]
+def _field_said(context: Context, seen: Field) -> str:
+    sides = context.net.input_shape[:2]
     share = min(size / n for size, n in zip(seen.size, sides, strict=True))
     what = f"the last map sees {times(seen.size)} px of a {times(sides)} image ({100 * share:.0f} % of its side)"
-    return what + (f", less than the {view.scale_px:.0f} px that tell the classes apart" if view.scale_px else "")
+    return what + (f", less than the {context.scale_px:.0f} px that tell the classes apart" if context.scale_px else "")
 
 
-def _halved(view: View, convs: Sequence[Conv]) -> Iterator[Edit]:
+def _halved(context: Context, convs: Sequence[Conv]) -> Iterator[Edit]:
     """A stride at convolutions that have none, the first first: what comes after sees twice as far."""
-    trunk = {layer.name for layer in view.trunk}
+    trunk = {layer.name for layer in context.trunk}
     for layer in convs[:-1] or convs:
         if layer.name in trunk and layer.strides == (1, 1) == layer.dilation_rate:
             yield Edit(layer.name, {"strides": (2, 2), "padding": "same"})
 
 
-def misaligned(view: View) -> Iterator[Case]:
+def misaligned(context: Context) -> Iterator[Case]:
     """Joins where branches of other strides or centres meet for the first time."""
-    for layer in view.each(*JOINS):
-        seen = [view.seen(name) for name in layer.inputs]
-        if view.rows[layer.name].field.aligned or not all(each.aligned and each.known for each in seen):
+    for layer in context.each(*JOINS):
+        seen = [context.seen(name) for name in layer.inputs]
+        if context.rows[layer.name].field.aligned or not all(each.aligned and each.known for each in seen):
             continue
         said = {name: _centre(each) for name, each in zip(layer.inputs, seen, strict=True)}
         what = "its branches look at different places of the image: centre of the first unit and step "
         what += ", ".join(f"{name} at {spot}" for name, spot in said.items())
-        if _within_a_unit(seen, view.shape(layer.name)):
+        if _within_a_unit(seen, context.shape(layer.name)):
             fix = "shrink and enlarge in the same way: MaxPooling2D(2) goes with UpSampling2D(2), or with a "
             fix += "Conv2DTranspose that has an even kernel_size"
             yield Case((layer.name,), what, "one stride and one centre", fix, severity="note")

@@ -38,7 +38,7 @@ from convwise.core.problems import Unsupported  # noqa: E402
 from convwise.core.windows import Shape  # noqa: E402
 from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables  # noqa: E402
 from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
-from convwise.formats.weights import Weights, checked, layout  # noqa: E402
+from convwise.formats.weights import Weights, layout, require_own  # noqa: E402
 from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare  # noqa: E402
 
 FIRST_OF_ZIP = time.struct_time((1980, 1, 1, 0, 0, 0, 1, 1, 0))
@@ -52,7 +52,7 @@ _KEEP_SIGN = (MaxPooling2D, AveragePooling2D, GlobalAveragePooling2D, GlobalMaxP
 
 def build(net: Net, weights: Weights) -> keras.Model:
     """The net as a Keras model (Sequential where it is a chain) with these weights."""
-    checked(net, weights)
+    require_own(net, weights)
     keys, net = list(layout(net)), expanded(net)
     steps = steps_of(net)
     made = {name: _made(steps[name]) for name in _owners(net, steps).values()}

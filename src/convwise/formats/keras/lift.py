@@ -24,7 +24,7 @@ from convwise.core.windows import Shape
 from convwise.formats.json import MOST_BYTES
 from convwise.formats.keras import MEMBER
 from convwise.formats.keras.costs import cost, sides_of
-from convwise.formats.keras.rules import Part, Unreadable, Use, parts_of
+from convwise.formats.keras.rules import Piece, Unreadable, Use, pieces_of
 from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.weights import Array
 
@@ -131,7 +131,7 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _check_config(path: Path, config: Any) -> None:
-    """UnusableInput where a model's configuration asks for code. How parts of it were trained is taken out."""
+    """UnusableInput where a model's configuration asks for code. How pieces of it were trained is taken out."""
     left = [config]
     while left:
         each = left.pop()
@@ -253,37 +253,41 @@ class _Reader:
             return self.walk(inner, reads)
         _check_order(node.operation)
         try:
-            return [self._parts(node, reads)]
+            return [self._pieces(node, reads)]
         except ShapeError as error:
             problem = error.problem
             raise ShapeError(f"layer {node.operation.name}", problem.what, problem.expected, _SIZE) from error
         except (Unreadable, ConvwiseError):
             return self._opaque(node, reads, values)
 
-    def _parts(self, node: Any, reads: Sequence[int]) -> int:
+    def _pieces(self, node: Any, reads: Sequence[int]) -> int:
         """The node in our layers. Unreadable where they would not be what Keras makes of it."""
         shapes = [self.shapes[value] for value in reads]
         given = Use(node.operation, shapes, node.arguments.args)
-        parts = _resolved(parts_of(given), shapes)
-        _check(node, parts, shapes)
-        main = next((part for part, seen, _ in parts if layer_weights(part.layer, seen[0])), parts and parts[-1][0])
+        pieces = _resolved(pieces_of(given), shapes)
+        _check(node, pieces, shapes)
+        main = next(
+            (piece for piece, seen, _ in pieces if layer_weights(piece.layer, seen[0])), pieces and pieces[-1][0]
+        )
         value = reads[0]
-        for part, _, output in parts:
-            value = self._add(node.operation, part, [reads[n] if n >= 0 else value for n in part.reads], part is main)
+        for piece, _, output in pieces:
+            value = self._add(
+                node.operation, piece, [reads[n] if n >= 0 else value for n in piece.reads], piece is main
+            )
             self.shapes[value] = output
         return value
 
-    def _add(self, op: Any, part: Part, reads: Sequence[int], main: bool) -> int:
-        """One layer more; the main part of a Keras layer has its name."""
+    def _add(self, op: Any, piece: Piece, reads: Sequence[int], main: bool) -> int:
+        """One layer more; the main piece of a Keras layer has its name."""
         value = len(self.shapes)
         given = self.shapes[reads[0]]
-        learnt, weights = layer_weights(part.layer, given), _weights(op, part, given)
+        learnt, weights = layer_weights(piece.layer, given), _weights(op, piece, given)
         shares = self.first.get(id(op), "") if learnt else ""
-        name = op.name if main else f"{op.name}_{part.layer.op.lower()}"
-        added = self.draft.add(value, replace(part.layer, shares=shares), name, reads, {} if shares else weights)
+        name = op.name if main else f"{op.name}_{piece.layer.op.lower()}"
+        added = self.draft.add(value, replace(piece.layer, shares=shares), name, reads, {} if shares else weights)
         if learnt:
             self.first.setdefault(id(op), added)
-        if learnt and not shares and (trains := self._trainable(op)) != params_of(part.layer, given)[1]:
+        if learnt and not shares and (trains := self._trainable(op)) != params_of(piece.layer, given)[1]:
             self.draft.trainable[added] = trains
         return value
 
@@ -339,18 +343,18 @@ def _check_order(op: Any) -> None:
         raise UnusableInput(f"layer {op.name}", "reads channels first", "channels last", fix)
 
 
-Resolved = tuple[Part, list[Shape], Shape]  # a part, the shapes that it reads, and its output's
+Resolved = tuple[Piece, list[Shape], Shape]  # a piece, the shapes that it reads, and its output's
 
 
-def _resolved(parts: Sequence[Part], shapes: Sequence[Shape]) -> list[Resolved]:
+def _resolved(pieces: Sequence[Piece], shapes: Sequence[Shape]) -> list[Resolved]:
     rows: list[Resolved] = []
     output = shapes[0]
-    for part in parts:
-        seen = [shapes[n] if n >= 0 else output for n in part.reads]
-        if isinstance(part.layer, Opaque):  # an activation: its shape is its input's
-            part = replace(part, layer=replace(part.layer, output_shape=seen[0]))
-        output = GEOMETRY[type(part.layer)].shape(part.layer, seen)
-        rows.append((part, seen, output))
+    for piece in pieces:
+        seen = [shapes[n] if n >= 0 else output for n in piece.reads]
+        if isinstance(piece.layer, Opaque):  # an activation: its shape is its input's
+            piece = replace(piece, layer=replace(piece.layer, output_shape=seen[0]))
+        output = GEOMETRY[type(piece.layer)].shape(piece.layer, seen)
+        rows.append((piece, seen, output))
     return rows
 
 
@@ -359,7 +363,7 @@ def _check(node: Any, rows: Sequence[Resolved], shapes: Sequence[Shape]) -> None
     ours = rows[-1][2] if rows else shapes[0]
     theirs = tuple(node.outputs[0].shape[1:])
     fits = len(ours) == len(theirs) and all(b in (None, a) for a, b in zip(ours, theirs, strict=True))
-    params = sum(params_of(part.layer, seen[0])[0] for part, seen, _ in rows)
+    params = sum(params_of(piece.layer, seen[0])[0] for piece, seen, _ in rows)
     if len(node.outputs) != 1 or not fits or params != max(_params(node.operation), 0):
         raise Unreadable
 
@@ -370,10 +374,10 @@ def _params(op: Any) -> int:
     return int(op.count_params()) if op.built else -1
 
 
-def _weights(op: Any, part: Part, given: Shape) -> dict[str, Array]:
+def _weights(op: Any, piece: Piece, given: Shape) -> dict[str, Array]:
     """The operation's weights, by our keys; none where Keras has not made them yet (keras.StatelessScope)."""
-    own = {"gamma": "kernel"} if isinstance(part.layer, LayerScale) and hasattr(op, "kernel") else {}
-    found = {key: getattr(op, own.get(key, key)) for key in layer_weights(part.layer, given)}
+    own = {"gamma": "kernel"} if isinstance(piece.layer, LayerScale) and hasattr(op, "kernel") else {}
+    found = {key: getattr(op, own.get(key, key)) for key in layer_weights(piece.layer, given)}
     if any(getattr(variable, "_value", 0) is None for variable in found.values()):
         return {}
     return {key: _array(variable) for key, variable in found.items()}

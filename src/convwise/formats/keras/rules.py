@@ -37,17 +37,17 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A layer that a use becomes, and what it reads: inputs of the use by number, -1 for the part before."""
+class Piece:
+    """A layer that a use becomes, and what it reads: inputs of the use by number, -1 for the piece before."""
 
     layer: Layer
     reads: tuple[int, ...]
 
 
-Rule = Callable[[Use], Sequence[Layer | Part]]
+Rule = Callable[[Use], Sequence[Layer | Piece]]
 
 
-def parts_of(use: Use) -> list[Part]:
+def pieces_of(use: Use) -> list[Piece]:
     """The use in our terms; none where it changes nothing. Unreadable where they do not suffice."""
     table = _OPS if isinstance(use.op, keras.Operation) and not isinstance(use.op, keras.layers.Layer) else _LAYERS
     rule = table.get(type(use.op).__name__)
@@ -55,7 +55,7 @@ def parts_of(use: Use) -> list[Part]:
         raise Unreadable
     found = list(rule(use))
     every = tuple(range(len(use.shapes)))
-    return [each if isinstance(each, Part) else Part(each, (-1,) if i else every) for i, each in enumerate(found)]
+    return [each if isinstance(each, Piece) else Piece(each, (-1,) if i else every) for i, each in enumerate(found)]
 
 
 # --- activations ----------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def activation_of(function: Any) -> str:
     if function is None:
         return "linear"
     if isinstance(function, keras.layers.Layer):
-        layer = parts_of(Use(function, [(1,)]))[0].layer
+        layer = pieces_of(Use(function, [(1,)]))[0].layer
         if isinstance(layer, ours.Activation):
             return layer.activation
         raise Unreadable
@@ -154,7 +154,7 @@ def _learnt(kind: type[Any]) -> Rule:
 def _along_channels(kind: type[Layer]) -> Rule:
     """As `_same`, of an axis that must be the channels'."""
 
-    def rule(use: Use) -> Sequence[Layer | Part]:
+    def rule(use: Use) -> Sequence[Layer | Piece]:
         _last(use.op.axis, use)
         return _same(kind)(use)
 
@@ -264,11 +264,11 @@ def _binary(kind: Callable[[], Layer], first: Callable[[float], tuple[float, flo
             second: Callable[[float], tuple[float, float]]) -> Rule:  # fmt: skip
     """An operator of two values: a join, or with one constant (factor, summand) of the value that varies."""
 
-    def rule(use: Use) -> Sequence[Layer | Part]:
+    def rule(use: Use) -> Sequence[Layer | Piece]:
         left, right = use.arguments[:2]
         if isinstance(left, keras.KerasTensor) and isinstance(right, keras.KerasTensor):
             both = (0, 0) if left is right else (0, 1)
-            return [Part(_join(kind, use), both)]
+            return [Piece(_join(kind, use), both)]
         moves = second if isinstance(left, keras.KerasTensor) else first
         if moves is None:
             raise Unreadable
@@ -282,14 +282,14 @@ def _short(many: tuple[float, ...]) -> tuple[float, ...]:
     return many[:1] if len(set(many)) == 1 else many
 
 
-def _maximum(use: Use) -> Sequence[Layer | Part]:
+def _maximum(use: Use) -> Sequence[Layer | Piece]:
     constant = [each for each in use.arguments[:2] if not isinstance(each, keras.KerasTensor)]
     if constant and set(numbers(constant[0], use.shape)) == {0.0}:
         return [ours.Activation("relu")]
     return _binary(ours.Maximum, None, _none)(use)
 
 
-def _divided(use: Use) -> Sequence[Layer | Part]:
+def _divided(use: Use) -> Sequence[Layer | Piece]:
     if isinstance(use.arguments[1], keras.KerasTensor):
         raise Unreadable
     return _binary(ours.Multiply, None, lambda n: (1 / n, 0.0))(use)
@@ -383,9 +383,9 @@ def _center_crop(use: Use) -> list[Layer]:
     return [ours.Cropping2D((rows // 2, rows - rows // 2, columns // 2, columns - columns // 2))]
 
 
-def _custom_scale(use: Use) -> list[Part]:
+def _custom_scale(use: Use) -> list[Piece]:
     """InceptionResNetV2's: the first input plus the second, scaled."""
-    return [Part(ours.Rescaling(float(use.op.scale)), (1,)), Part(ours.Add(), (0, -1))]
+    return [Piece(ours.Rescaling(float(use.op.scale)), (1,)), Piece(ours.Add(), (0, -1))]
 
 
 def _nothing(use: Use) -> list[Layer]:
@@ -469,7 +469,7 @@ _OPS: dict[str, Rule] = {
     "Maximum": _maximum,
     "Minimum": _binary(ours.Minimum, None, _none),
     "Negative": lambda use: [ours.Rescaling(-1.0)],
-    "Square": lambda use: [Part(ours.Multiply(), (0, 0))],
+    "Square": lambda use: [Piece(ours.Multiply(), (0, 0))],
     "Clip": _clip,
     "Concatenate": _concatenate,
     "Reshape": _reshape,

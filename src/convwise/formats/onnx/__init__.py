@@ -22,7 +22,7 @@ from convwise.core.score import number_of
 from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import consumed, shapes_of
 from convwise.formats.onnx.lowering import MIRRORED, Op, Tensor, lower
-from convwise.formats.weights import Weights, checked
+from convwise.formats.weights import Weights, require_own
 from convwise.formats.written import NOTHING, Beside, about
 
 OPSET = 20
@@ -31,7 +31,7 @@ IR_VERSION = 10  # the newest that ONNX Runtime 1.18 reads
 
 def build(net: Net, weights: Weights, classes: Sequence[str] = (), beside: Beside = NOTHING) -> onnx.ModelProto:
     """The net with these weights as a checked ONNX model; its metadata carry net, classes and input shape."""
-    checked(net, weights)
+    require_own(net, weights)
     graph = net.both_views if net.mirrored_view else net
     shapes, written = shapes_of(graph), _Written()
     for layer in graph.layers:

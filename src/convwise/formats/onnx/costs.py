@@ -6,9 +6,9 @@ from math import prod
 from typing import Any
 
 from convwise.core.parameters import Pads
+from convwise.formats.onnx.context import Context
 from convwise.formats.onnx.graph import Node, Shape
 from convwise.formats.onnx.patterns import SHUFFLE
-from convwise.formats.onnx.view import View
 
 # Operators with a kernel: which input it is. Each output of a convolution reads the kernel of its filter.
 _CONVS = {"Conv": 1, "com.microsoft.FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3, "DeformConv": 1}
@@ -41,46 +41,46 @@ _MOVING = {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherEleme
 _ACROSS = {"Concat", "Gather", "Slice", "Split"}  # 'same' where every axis of places stays as it is
 
 
-def cost(view: View, node: Node, value: str) -> dict[str, Any]:
+def cost(context: Context, node: Node, value: str) -> dict[str, Any]:
     """macs, elementwise and moves of the Opaque layer that gives `value`, the first output; nothing where not known."""
-    macs = _macs(view, node, value)
-    elementwise = _elementwise(view, node, value)
+    macs = _macs(context, node, value)
+    elementwise = _elementwise(context, node, value)
     if macs is None or elementwise is None:
         return {}
-    batch = view.graph.batch  # of a file for several images at once: the work of one
+    batch = context.graph.batch  # of a file for several images at once: the work of one
     known = {"macs": -(-macs // batch), "elementwise": -(-elementwise // batch)}
-    if window := _window(view, node):
+    if window := _window(context, node):
         return {**known, "moves": "window", **window}
-    return {**known, "moves": _moves(view, node, value)}
+    return {**known, "moves": _moves(context, node, value)}
 
 
-def _shape(view: View, name: str) -> Shape | None:
-    constant = view.graph.constants.get(name)
-    return view.graph.shapes.get(name) if constant is None else constant.shape
+def _shape(context: Context, name: str) -> Shape | None:
+    constant = context.graph.constants.get(name)
+    return context.graph.shapes.get(name) if constant is None else constant.shape
 
 
-def _macs(view: View, node: Node, value: str) -> int | None:
-    out = view.graph.shapes[value]
+def _macs(context: Context, node: Node, value: str) -> int | None:
+    out = context.graph.shapes[value]
     place = _CONVS.get(node.kind, 1)
     if node.kind in _CONVS or node.kind == "ConvTranspose":
-        kernel = _shape(view, node.inputs[place])
-        read = view.graph.shapes[node.inputs[0]] if node.kind == "ConvTranspose" else out
+        kernel = _shape(context, node.inputs[place])
+        read = context.graph.shapes[node.inputs[0]] if node.kind == "ConvTranspose" else out
         return None if not kernel else prod(read) * prod(kernel[1:])
     if node.kind in _PRODUCTS:
-        left = _shape(view, node.inputs[_PRODUCTS[node.kind][0]])
+        left = _shape(context, node.inputs[_PRODUCTS[node.kind][0]])
         return None if not left else prod(out) * int(left[0 if node.attributes.get("transA", 0) else -1])
     if node.kind in _RECURRENT:
-        steps, *matrices = (_shape(view, name) for name in node.inputs[:3])
+        steps, *matrices = (_shape(context, name) for name in node.inputs[:3])
         return (
             None if None in (steps, *matrices) else prod((steps or ())[:2]) * sum(prod(each or ()) for each in matrices)
         )
-    return _summed(view, node) if node.kind == "Einsum" else 0
+    return _summed(context, node) if node.kind == "Einsum" else 0
 
 
-def _summed(view: View, node: Node) -> int | None:
+def _summed(context: Context, node: Node) -> int | None:
     """Of an Einsum of two: the product of all its sides."""
     terms = node.attributes["equation"].replace(" ", "").partition("->")[0].split(",")
-    shapes = [_shape(view, name) for name in node.inputs]
+    shapes = [_shape(context, name) for name in node.inputs]
     if len(terms) != 2 or any("." in term for term in terms) or None in shapes:
         return None
     sides = {letter: n for term, shape in zip(terms, shapes, strict=True)
@@ -88,8 +88,8 @@ def _summed(view: View, node: Node) -> int | None:
     return prod(sides.values())
 
 
-def _elementwise(view: View, node: Node, value: str) -> int | None:
-    kind, outputs = node.kind, prod(view.graph.shapes[value])
+def _elementwise(context: Context, node: Node, value: str) -> int | None:
+    kind, outputs = node.kind, prod(context.graph.shapes[value])
     if kind in _CONVS or kind == "ConvTranspose":
         return outputs * (len(node.inputs) > 2 and kind in ("Conv", "ConvTranspose", "com.microsoft.FusedConv"))
     if kind == "Gemm":
@@ -97,7 +97,7 @@ def _elementwise(view: View, node: Node, value: str) -> int | None:
     if kind in _PRODUCTS or kind in _MOVING or kind in _RECURRENT or kind == "Einsum":
         return 0
     if kind in _REDUCING:
-        return prod(view.graph.shapes[node.inputs[0]])
+        return prod(context.graph.shapes[node.inputs[0]])
     if kind in _POOLS:
         return outputs * int(prod(node.attributes["kernel_shape"]))
     if kind == "LRN":
@@ -109,50 +109,50 @@ def _elementwise(view: View, node: Node, value: str) -> int | None:
 # --- what places read -----------------------------------------------------------------------
 
 
-def _moves(view: View, node: Node, value: str) -> str:
+def _moves(context: Context, node: Node, value: str) -> str:
     """As core/layers.py names it."""
     if node.kind in ("Resize", "Upsample"):
-        return _resized(view, node)
-    if node.kind == "DepthToSpace" and view.first(node.inputs[0]):
+        return _resized(context, node)
+    if node.kind == "DepthToSpace" and context.first(node.inputs[0]):
         return "nearest"
     if node.kind == "MaxUnpool":
-        return _unpooled(view, node)
-    given, out = view.values[view.maps(node)[0]], view.values[value]
+        return _unpooled(context, node)
+    given, out = context.values[context.maps(node)[0]], context.values[value]
     if node.kind in (SHUFFLE, "LRN") or node.kind in _NORMS:
         return "same"
     if node.kind in _POINTWISE:
-        return "same" if _alike(view, node, value) else "unknown"
-    if node.kind in _REDUCING and view.first(view.maps(node)[0]) and _over_channels(view, node):
+        return "same" if _alike(context, node, value) else "unknown"
+    if node.kind in _REDUCING and context.first(context.maps(node)[0]) and _over_channels(context, node):
         return "same"
     if node.kind in _ACROSS and given.order == out.order and len(given.order) > 2:
-        read = view.ours(view.maps(node)[0])
-        return "same" if read[:-1] == view.ours(value)[:-1] and _over_channels(view, node) else "unknown"
+        read = context.ours(context.maps(node)[0])
+        return "same" if read[:-1] == context.ours(value)[:-1] and _over_channels(context, node) else "unknown"
     return "unknown"
 
 
-def _alike(view: View, node: Node, value: str) -> bool:
+def _alike(context: Context, node: Node, value: str) -> bool:
     """Whether each place reads its own of every map: numbers for a whole side are repeated."""
-    rank = len(view.graph.shapes[value])
-    maps = [name for name in view.maps(node) if prod(view.graph.shapes[name]) > 1]
-    return all(len(view.graph.shapes[name]) == rank and view.values[name].order for name in maps)
+    rank = len(context.graph.shapes[value])
+    maps = [name for name in context.maps(node) if prod(context.graph.shapes[name]) > 1]
+    return all(len(context.graph.shapes[name]) == rank and context.values[name].order for name in maps)
 
 
-def _over_channels(view: View, node: Node) -> bool:
+def _over_channels(context: Context, node: Node) -> bool:
     """Whether what an operator does to axes, it does to that of the channels."""
-    order = view.values[view.maps(node)[0]].order
+    order = context.values[context.maps(node)[0]].order
     if node.kind == "Slice":
-        axes = view.constant(node, 3)
+        axes = context.constant(node, 3)
         return axes is not None and all(order[int(axis) % len(order)] == len(order) - 1 for axis in axes)
-    told = view.constant(node, 1) if node.kind in _REDUCING else None
+    told = context.constant(node, 1) if node.kind in _REDUCING else None
     axes = node.attributes.get("axes", ()) if told is None else told.reshape(-1)
     given = list(axes) if node.kind in _REDUCING and node.kind[:3] != "Arg" else [node.attributes.get("axis", 0)]
     return bool(given) and all(order[int(axis) % len(order)] == len(order) - 1 for axis in given)
 
 
-def _resized(view: View, node: Node) -> str:
+def _resized(context: Context, node: Node) -> str:
     """Rows and columns to any size; '... corners' where the outermost px stay where they are."""
-    shapes = view.graph.shapes[node.inputs[0]], view.graph.shapes[node.outputs[0]]
-    if not view.first(node.inputs[0]) or shapes[0][:2] != shapes[1][:2] or node.attributes.get("antialias", 0):
+    shapes = context.graph.shapes[node.inputs[0]], context.graph.shapes[node.outputs[0]]
+    if not context.first(node.inputs[0]) or shapes[0][:2] != shapes[1][:2] or node.attributes.get("antialias", 0):
         return "unknown"
     mode = node.attributes.get("mode", "nearest")
     way = node.attributes.get("coordinate_transformation_mode", "half_pixel" if node.kind == "Resize" else "asymmetric")
@@ -165,25 +165,25 @@ def _resized(view: View, node: Node) -> str:
     return smooth if way in ("half_pixel", "pytorch_half_pixel") and smooth else "unknown"
 
 
-def _unpooled(view: View, node: Node) -> str:
+def _unpooled(context: Context, node: Node) -> str:
     """Each number goes back into its window, where these do not overlap and leave nothing over."""
-    read, made, size = view.graph.shapes[node.inputs[0]], view.graph.shapes[node.outputs[0]], node.attributes
+    read, made, size = context.graph.shapes[node.inputs[0]], context.graph.shapes[node.outputs[0]], node.attributes
     kernel, strides = tuple(size["kernel_shape"]), tuple(size.get("strides", (1, 1)))
     whole = made[2:] == tuple(n * k for n, k in zip(read[2:], kernel, strict=False))
-    plain = kernel == strides and not any(size.get("pads", ())) and view.first(node.inputs[0])
+    plain = kernel == strides and not any(size.get("pads", ())) and context.first(node.inputs[0])
     return "nearest" if whole and plain else "unknown"
 
 
-def _window(view: View, node: Node) -> dict[str, Any] | None:
+def _window(context: Context, node: Node) -> dict[str, Any] | None:
     """The moving window of an operator on a map, where it has one."""
     if node.kind == "Pad":
-        sides = _around(view, node)
+        sides = _around(context, node)
         return {"padding": sides} if sides else None
-    kernel = _shape(view, node.inputs[_CONVS[node.kind]]) if node.kind in _CONVS else None
-    if node.kind == "SpaceToDepth" and view.first(node.inputs[0]):
+    kernel = _shape(context, node.inputs[_CONVS[node.kind]]) if node.kind in _CONVS else None
+    if node.kind == "SpaceToDepth" and context.first(node.inputs[0]):
         return dict.fromkeys(("kernel_size", "strides"), (node.attributes["blocksize"],) * 2)
     size = node.attributes.get("kernel_shape") if node.kind in _POOLS else kernel[2:] if kernel else None
-    if size is None or len(size) != 2 or not view.first(node.inputs[0]) or node.kind == "DeformConv":
+    if size is None or len(size) != 2 or not context.first(node.inputs[0]) or node.kind == "DeformConv":
         return None
     top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
     if node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or min(top, left, bottom, right) < 0:
@@ -195,10 +195,10 @@ def _window(view: View, node: Node) -> dict[str, Any] | None:
 _TERMS = {"strides": "strides", "dilation_rate": "dilations"}
 
 
-def _around(view: View, node: Node) -> Pads | None:
+def _around(context: Context, node: Node) -> Pads | None:
     """Rows and columns that are repeated or mirrored around a map: (top, bottom, left, right)."""
-    pads, given = view.constant(node, 1), view.constant(node, 3)
-    if not view.first(node.inputs[0]) or pads is None or given is not None or pads.size != 8 or pads.min() < 0:
+    pads, given = context.constant(node, 1), context.constant(node, 3)
+    if not context.first(node.inputs[0]) or pads is None or given is not None or pads.size != 8 or pads.min() < 0:
         return None
     (*batch, top, left), (*more, bottom, right) = pads.reshape(2, 4).tolist()
     return None if any(batch) or any(more) else (top, bottom, left, right)

@@ -41,12 +41,12 @@ from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableI
 from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.lowering.calls import shapes_of
 from convwise.formats.onnx import build
+from convwise.formats.onnx.context import MAPS, Context, Read, Value, numbers, spread_over
 from convwise.formats.onnx.costs import cost
 from convwise.formats.onnx.external import is_unread
 from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
 from convwise.formats.onnx.patterns import composed
 from convwise.formats.onnx.rules import QUANTISED, RULES, held_by, weights_of
-from convwise.formats.onnx.view import MAPS, Read, Value, View, numbers, spread_over
 from convwise.formats.weights import Array, Weights, channels_last, is_kernel
 
 
@@ -120,7 +120,7 @@ class _Reader:
     """Reads a graph, operator after operator, into a draft."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph, self.view = graph, View(graph)
+        self.graph, self.context = graph, Context(graph)
         self.draft = Draft(graph.input_shape, graph.image)
         self.alias: dict[str, str] = {}  # a tensor that is another, or the layer of another
         self.unread: dict[str, int] = {}
@@ -155,10 +155,10 @@ class _Reader:
         return {name: max(rows[name] - self.tied[name], 0) + self.learnt.get(name, 0) for name in names}
 
     def _read(self, node: Node) -> None:
-        if not self.view.maps(node) and any(name in self.view.single for name in node.inputs):
-            self.view.single.update(node.outputs)
+        if not self.context.maps(node) and any(name in self.context.single for name in node.inputs):
+            self.context.single.update(node.outputs)
             return
-        if not self.view.maps(node):
+        if not self.context.maps(node):
             raise UnusableInput("model", f"operator {node.name} ({node.kind}) reads nothing", "a network of one image")
         try:
             known = self._known(node)
@@ -192,26 +192,26 @@ class _Reader:
 
     def _known(self, node: Node) -> bool:
         """Whether an operator is a layer, a part of one, or changes nothing."""
-        unread = self.graph.hidden if node.kind in QUANTISED else self.graph.hidden | self.view.single
+        unread = self.graph.hidden if node.kind in QUANTISED else self.graph.hidden | self.context.single
         hidden = any(name in unread for name in node.inputs)
-        if hidden or not all(self.view.values[name].order for name in self.view.maps(node)):
+        if hidden or not all(self.context.values[name].order for name in self.context.maps(node)):
             return False
         if self._absorbed(node) or self._unrolled(node):
             return True
         rule = RULES.get(node.kind)
-        found = rule(self.view, node) if rule and not self._several(node) else None
+        found = rule(self.context, node) if rule and not self._several(node) else None
         if found is None or not self._fits(found, node):
             return False
         self._add(found, node)
         return True
 
     def _several(self, node: Node) -> bool:
-        return any(self.view.uses[name] for name in node.outputs[1:])
+        return any(self.context.uses[name] for name in node.outputs[1:])
 
     def _fits(self, found: Read, node: Node) -> bool:
         """Whether our layer gives the shape that the file says."""
-        output = self.view.ours(node.outputs[0], found.value)
-        given = [self.view.ours(name) for name in found.reads]
+        output = self.context.ours(node.outputs[0], found.value)
+        given = [self.context.ours(name) for name in found.reads]
         try:
             if found.before is not None:
                 given = [GEOMETRY[type(found.before)].shape(found.before, given)]
@@ -221,7 +221,7 @@ class _Reader:
 
     def _add(self, found: Read, node: Node) -> None:
         value = node.outputs[0]
-        self.view.values[value] = found.value
+        self.context.values[value] = found.value
         if found.layer is None:
             self._same(value, found.reads[0])
             return
@@ -243,10 +243,10 @@ class _Reader:
 
     def _opaque(self, node: Node) -> None:
         params = self._params(node)
-        reads = tuple(dict.fromkeys(self.view.maps(node)))
-        outputs = [name for name in node.outputs if self.view.uses[name]] or list(node.outputs[:1])
+        reads = tuple(dict.fromkeys(self.context.maps(node)))
+        outputs = [name for name in node.outputs if self.context.uses[name]] or list(node.outputs[:1])
         if node.kind == "DynamicQuantizeLinear":
-            self.view.single.update(outputs[1:])
+            self.context.single.update(outputs[1:])
             del outputs[1:]
         for value in outputs:
             shape = self.graph.shapes[value]
@@ -257,12 +257,12 @@ class _Reader:
                 )
                 raise ShapeError(f"operator {node.name} ({node.kind})", what, "sides of at least 1", fix)
             alike = next((name for name in reads if self.graph.shapes[name] == shape), reads[0])
-            self.view.values[value] = self._guessed(node, value, alike)
-        known = cost(self.view, node, outputs[0])
+            self.context.values[value] = self._guessed(node, value, alike)
+        known = cost(self.context, node, outputs[0])
         if not known:
             self.unread[node.kind] = self.unread.get(node.kind, 0) + 1
         for value in outputs:
-            name = self.draft.opaque(value, node.kind, self.view.ours(value), _label(node), reads, params, **known)
+            name = self.draft.opaque(value, node.kind, self.context.ours(value), _label(node), reads, params, **known)
             self.places[name] = len(self.draft.layers) - 1
             params = 0  # the first output carries them, and the work
             known = {**known, "macs": 0, "elementwise": 0} if known else {}
@@ -279,10 +279,10 @@ class _Reader:
 
     def _guessed(self, node: Node, value: str, read: str) -> Value:
         """How the output of an unknown operator lies: as its input, or channels first."""
-        shape, order = self.graph.shapes[value], self.view.values[read].order
+        shape, order = self.graph.shapes[value], self.context.values[read].order
         if len(shape) < 2 or shape[0] != self.graph.batch:
             return Value(())
-        if len(shape) == 4 and (order != LAST or node.kind in MAPS or value in self.view.wanted):
+        if len(shape) == 4 and (order != LAST or node.kind in MAPS or value in self.context.wanted):
             return Value(FIRST)
         return Value(order if len(order) == len(shape) else tuple(range(len(shape))))
 
@@ -294,7 +294,7 @@ class _Reader:
 
     def _alone(self, value: str) -> bool:
         """Whether only one operator reads the layer that gives this tensor."""
-        return self.view.uses[value] == 1 and (value not in self.alias or self._alone(self.alias[value]))
+        return self.context.uses[value] == 1 and (value not in self.alias or self._alone(self.alias[value]))
 
     def _source(self, value: str) -> tuple[int, Layer] | None:
         """The layer that gives a tensor, and its place."""
@@ -326,9 +326,9 @@ class _Reader:
 
     def _absorbed(self, node: Node) -> bool:
         """Whether a constant that is added or multiplied belongs to the layer before: bias, scale, shift."""
-        if node.kind not in ("Add", "Mul", "Sub", "Div") or len(self.view.maps(node)) != 1 or len(node.inputs) != 2:
+        if node.kind not in ("Add", "Mul", "Sub", "Div") or len(self.context.maps(node)) != 1 or len(node.inputs) != 2:
             return False
-        x = self.view.maps(node)[0]
+        x = self.context.maps(node)[0]
         if node.inputs[0] != x and node.kind in ("Sub", "Div"):
             return False
         before = self._source(x) if self._alone(x) else None
@@ -342,7 +342,7 @@ class _Reader:
         self._change(before[0], node.outputs[0], x, weights, **changes)
         if weights:
             self._hold(before[1].name, [name for name in node.inputs if name != x])
-        self.view.values[node.outputs[0]] = self.view.values[x]
+        self.context.values[node.outputs[0]] = self.context.values[x]
         return True
 
     def _with(self, layer: Layer, kind: str, array: Tensor, x: str) -> dict[str, Any] | None:
@@ -352,20 +352,20 @@ class _Reader:
             case Conv2D() | DepthwiseConv2D() | Conv2DTranspose() | Dense():
                 if added is None or layer.use_bias or layer.activation != "linear":
                     return None
-                bias = spread_over(self.view, added, x, (len(self.view.ours(x)),))
+                bias = spread_over(self.context, added, x, (len(self.context.ours(x)),))
                 return None if bias is None else {"use_bias": True, "bias": bias}
             case GroupNormalization() | LayerNormalization():
                 return self._normalised(layer, kind, array, x)
             case Rescaling():
-                given = self.view.per_channel(array, x)
+                given = self.context.per_channel(array, x)
                 return None if given is None or (kind == "Div" and not np.all(given)) else _rescaled(layer, kind, given)
         return None
 
     def _normalised(self, layer: GroupNormalization | LayerNormalization, kind: str, array: Tensor,
                     x: str) -> dict[str, Any] | None:  # fmt: skip
-        rank = len(self.view.ours(x))
+        rank = len(self.context.ours(x))
         axes = layer.axis if isinstance(layer, LayerNormalization) else (-1,)
-        learnt = spread_over(self.view, array, x, tuple(axis if axis > 0 else rank + 1 + axis for axis in axes))
+        learnt = spread_over(self.context, array, x, tuple(axis if axis > 0 else rank + 1 + axis for axis in axes))
         if learnt is None or layer.center:
             return None
         if kind == "Mul" and not layer.scale:
@@ -376,7 +376,7 @@ class _Reader:
         """A row that becomes a map (channels, height, width), as decoders start: its Dense gives our order instead."""
         value, out = node.outputs[0], self.graph.shapes[node.outputs[0]]
         x = node.inputs[0]
-        if node.kind != "Reshape" or len(out) != 4 or len(self.view.ours(x)) != 1 or self.view.values[x].flat:
+        if node.kind != "Reshape" or len(out) != 4 or len(self.context.ours(x)) != 1 or self.context.values[x].flat:
             return False
         before = self._source(x) if self._alone(x) and out[0] == self.graph.batch else None
         readers = [each.kind for each in self.graph.nodes if value in each.inputs] if before else []

@@ -26,10 +26,10 @@ from convwise.core.layers import (
     Rescaling,
     Subtract,
 )
+from convwise.formats.onnx.context import Context, Read, Rule, number, numbers, on, same, spread_over, unflattened
 from convwise.formats.onnx.graph import FIRST, Node, Tensor
 from convwise.formats.onnx.patterns import ACTIVATED, DEFAULTS, GROUP_NORM, LAYER_NORM
 from convwise.formats.onnx.patterns import GLU as GATED
-from convwise.formats.onnx.view import Read, Rule, View, number, numbers, on, same, spread_over, unflattened
 
 # --- activations ----------------------------------------------------------------------------
 
@@ -37,10 +37,10 @@ from convwise.formats.onnx.view import Read, Rule, View, number, numbers, on, sa
 _NAMES = {row.onnx: name for name, row in ACTIVATIONS.items() if row.onnx and name not in ("linear", "hard_shrink")}
 
 
-def _activation(view: View, node: Node) -> Read | None:
+def _activation(context: Context, node: Node) -> Read | None:
     given = {key: node.attributes.get(key, value) for key, value in DEFAULTS.get(node.kind, {}).items()}
     name = _named(node, given)
-    return on(view, node, Activation(name)) if name else None
+    return on(context, node, Activation(name)) if name else None
 
 
 def _named(node: Node, given: Mapping[str, float]) -> str:
@@ -64,13 +64,13 @@ def _named(node: Node, given: Mapping[str, float]) -> str:
     return spelled(_NAMES[node.kind], **given)
 
 
-def _clip(view: View, node: Node) -> Read | None:
-    bounds = [view.constant(node, place) for place in (1, 2)]
-    if len(view.maps(node)) > 1 or any(array is not None and array.size != 1 for array in bounds):
+def _clip(context: Context, node: Node) -> Read | None:
+    bounds = [context.constant(node, place) for place in (1, 2)]
+    if len(context.maps(node)) > 1 or any(array is not None and array.size != 1 for array in bounds):
         return None
     low, high = (limit if array is None else number(array.reshape(-1)[0])
                  for array, limit in zip(bounds, (-inf, inf), strict=True))  # fmt: skip
-    return on(view, node, Activation(_bounded(low, high)))
+    return on(context, node, Activation(_bounded(low, high)))
 
 
 def _bounded(low: float, high: float) -> str:
@@ -80,92 +80,94 @@ def _bounded(low: float, high: float) -> str:
     return spelled("hard_tanh", min_val=low, max_val=high)
 
 
-def _over_channels(view: View, node: Node, axis: int | None) -> bool:
+def _over_channels(context: Context, node: Node, axis: int | None) -> bool:
     """Whether a softmax is over the channels of each position; before opset 13 it is over all axes from one on."""
-    value, shape = view.values[node.inputs[0]], view.graph.shapes[node.inputs[0]]
-    start = (-1 if view.graph.opset >= 13 else 1) if axis is None else axis
+    value, shape = context.values[node.inputs[0]], context.graph.shapes[node.inputs[0]]
+    start = (-1 if context.graph.opset >= 13 else 1) if axis is None else axis
     first = start % len(shape)
-    axes = {first} if view.graph.opset >= 13 else set(range(first, len(shape)))
+    axes = {first} if context.graph.opset >= 13 else set(range(first, len(shape)))
     channels = value.order.index(len(shape) - 1)
     return {axis for axis in axes if shape[axis] > 1 or axis == channels} == {channels}
 
 
-def _softmax(view: View, node: Node) -> Read | None:
+def _softmax(context: Context, node: Node) -> Read | None:
     name = _NAMES[node.kind]
-    return on(view, node, Activation(name)) if _over_channels(view, node, node.attributes.get("axis")) else None
+    return on(context, node, Activation(name)) if _over_channels(context, node, node.attributes.get("axis")) else None
 
 
-def _composed(view: View, node: Node) -> Read | None:
+def _composed(context: Context, node: Node) -> Read | None:
     name = node.attributes["activation"]
-    fits = ACTIVATIONS[name.partition("(")[0]].elementwise or _over_channels(view, node, node.attributes["axis"])
-    return on(view, node, Activation(name)) if fits else None
+    fits = ACTIVATIONS[name.partition("(")[0]].elementwise or _over_channels(context, node, node.attributes["axis"])
+    return on(context, node, Activation(name)) if fits else None
 
 
-def _prelu(view: View, node: Node) -> Read | None:
-    slopes, given = view.constant(node, 1), view.ours(node.inputs[0])
-    alpha = None if slopes is None else view.turned(slopes, node.inputs[0])
+def _prelu(context: Context, node: Node) -> Read | None:
+    slopes, given = context.constant(node, 1), context.ours(node.inputs[0])
+    alpha = None if slopes is None else context.turned(slopes, node.inputs[0])
     if alpha is None:
         return None
     shared = tuple(axis for axis, (n, whole) in enumerate(zip(alpha.shape, given, strict=True), 1) if n == 1 < whole)
-    return on(view, node, PReLU(shared), alpha=alpha)
+    return on(context, node, PReLU(shared), alpha=alpha)
 
 
-def _glu(view: View, node: Node) -> Read | None:
-    value = view.values[node.inputs[0]]
-    return on(view, node, GLU()) if value.order[node.attributes["axis"]] == len(value.order) - 1 else None
+def _glu(context: Context, node: Node) -> Read | None:
+    value = context.values[node.inputs[0]]
+    return on(context, node, GLU()) if value.order[node.attributes["axis"]] == len(value.order) - 1 else None
 
 
 # --- normalisation --------------------------------------------------------------------------
 
 
-def _batch_norm(view: View, node: Node) -> Read | None:
-    value = view.values[node.inputs[0]]
-    vectors = [view.constant(node, place) for place in range(1, 5)]
+def _batch_norm(context: Context, node: Node) -> Read | None:
+    value = context.values[node.inputs[0]]
+    vectors = [context.constant(node, place) for place in range(1, 5)]
     if value.order[1] != len(value.order) - 1 or any(array is None for array in vectors):
         return None
     if node.attributes.get("training_mode", 0):
         return None
     turned = [unflattened(array, value.flat) if value.flat else array for array in vectors if array is not None]
     layer = BatchNormalization(node.attributes.get("epsilon", 1e-5), min(node.attributes.get("momentum", 0.9), 0.9999))
-    return on(view, node, layer, **dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), turned, strict=True)))
+    return on(
+        context, node, layer, **dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), turned, strict=True))
+    )
 
 
-def _channel_norm(view: View, node: Node) -> Read | None:
+def _channel_norm(context: Context, node: Node) -> Read | None:
     """InstanceNormalization has a group per channel; GroupNormalization before opset 21 a scale per group."""
-    scale, shift, x = view.constant(node, 1), view.constant(node, 2), node.inputs[0]
-    if scale is None or shift is None or not view.first(x):
+    scale, shift, x = context.constant(node, 1), context.constant(node, 2), node.inputs[0]
+    if scale is None or shift is None or not context.first(x):
         return None
-    channels = view.ours(x)[2]
-    if not view.affords(2 * channels - scale.size - shift.size):
+    channels = context.ours(x)[2]
+    if not context.affords(2 * channels - scale.size - shift.size):
         return None
     groups = node.attributes.get("num_groups", channels)
     gamma, beta = (np.repeat(array, channels // array.size) for array in (scale, shift))
-    return on(view, node, GroupNormalization(groups, node.attributes.get("epsilon", 1e-5)), gamma=gamma, beta=beta)
+    return on(context, node, GroupNormalization(groups, node.attributes.get("epsilon", 1e-5)), gamma=gamma, beta=beta)
 
 
-def _group_norm(view: View, node: Node) -> Read | None:
+def _group_norm(context: Context, node: Node) -> Read | None:
     """Scale and shift follow, and are taken in by the layer."""
     groups, epsilon = node.attributes["groups"], node.attributes["epsilon"]
-    fits = view.values[node.inputs[0]].order in (FIRST, (0, 1)) and not view.values[node.inputs[0]].flat
-    return on(view, node, GroupNormalization(groups, epsilon, False, False)) if fits else None
+    fits = context.values[node.inputs[0]].order in (FIRST, (0, 1)) and not context.values[node.inputs[0]].flat
+    return on(context, node, GroupNormalization(groups, epsilon, False, False)) if fits else None
 
 
-def _layer_norm(view: View, node: Node) -> Read | None:
-    x, rank = node.inputs[0], len(view.graph.shapes[node.inputs[0]])
-    value = view.values[x]
+def _layer_norm(context: Context, node: Node) -> Read | None:
+    x, rank = node.inputs[0], len(context.graph.shapes[node.inputs[0]])
+    value = context.values[x]
     start = node.attributes.get("axis", -1) % rank
     axes = node.attributes["axes"] if node.kind == LAYER_NORM else range(start, rank)
     ours = tuple(sorted(value.order[axis] for axis in axes))
     if 0 in ours or value.flat:
         return None
-    learnt = {key: view.constant(node, place) for key, place in (("gamma", 1), ("beta", 2))}
+    learnt = {key: context.constant(node, place) for key, place in (("gamma", 1), ("beta", 2))}
     if any(array is None for array, name in zip(learnt.values(), node.inputs[1:], strict=False) if name):
         return None
-    spread = {key: spread_over(view, array, x, ours) for key, array in learnt.items() if array is not None}
+    spread = {key: spread_over(context, array, x, ours) for key, array in learnt.items() if array is not None}
     if any(array is None for array in spread.values()):
         return None
     axis, epsilon = (-1,) if ours == (rank - 1,) else ours, node.attributes.get("epsilon", 1e-5)
-    return on(view, node, LayerNormalization(axis, epsilon, "beta" in spread, "gamma" in spread), **spread)
+    return on(context, node, LayerNormalization(axis, epsilon, "beta" in spread, "gamma" in spread), **spread)
 
 
 # --- joins and constants --------------------------------------------------------------------
@@ -175,33 +177,33 @@ _JOINED: dict[str, type[Layer]] = {"Add": Add, "Sum": Add, "Sub": Subtract, "Mul
 _FEW = 4  # channels up to which numbers per channel are taken for preparation, not for weights
 
 
-def _joined(view: View, node: Node) -> Read | None:
-    maps = view.maps(node)
+def _joined(context: Context, node: Node) -> Read | None:
+    maps = context.maps(node)
     if len(maps) == 1:
-        return same(view, node) if len(node.inputs) == 1 else _with_constant(view, node)
-    value = view.values[maps[0]]
-    alike = all(view.values[name] == value for name in maps) and len(maps) == len(node.inputs)
+        return same(context, node) if len(node.inputs) == 1 else _with_constant(context, node)
+    value = context.values[maps[0]]
+    alike = all(context.values[name] == value for name in maps) and len(maps) == len(node.inputs)
     return Read(_JOINED[node.kind](), value, maps) if alike and node.kind in _JOINED else None
 
 
-def _with_constant(view: View, node: Node) -> Read | None:
+def _with_constant(context: Context, node: Node) -> Read | None:
     """A tensor and a constant: numbers for all, or per channel."""
-    if len(node.inputs) != 2 or len(view.maps(node)) != 1:
+    if len(node.inputs) != 2 or len(context.maps(node)) != 1:
         return None
-    x = view.maps(node)[0]
-    array = view.graph.constants[next(name for name in node.inputs if name != x)]
-    given = view.per_channel(array, x)
-    if given is None or view.graph.shapes[node.outputs[0]] != view.graph.shapes[x]:
+    x = context.maps(node)[0]
+    array = context.graph.constants[next(name for name in node.inputs if name != x)]
+    given = context.per_channel(array, x)
+    if given is None or context.graph.shapes[node.outputs[0]] != context.graph.shapes[x]:
         return None
     if array.dtype.kind in "iub" or (node.kind == "Div" and not np.all(given)):
         return None  # whole numbers are divided, and overflow, otherwise
     read = _limited(node.kind, given) if node.kind in ("Max", "Min") else None
     if read is None and given.size > _FEW and (node.kind == "Mul" or (node.kind == "Div" and node.inputs[0] == x)):
         gamma = np.broadcast_to(given if node.kind == "Mul" else 1 / given, (given.size,))
-        return Read(LayerScale(), view.values[x], (x,), {"gamma": gamma})
+        return Read(LayerScale(), context.values[x], (x,), {"gamma": gamma})
     layer = read or _affine(node, given, node.inputs[0] == x)
     learnt = given.size if node.kind in ("Add", "Sub") and given.size > _FEW else 0
-    return None if layer is None else Read(layer, view.values[x], (x,), learnt=learnt)
+    return None if layer is None else Read(layer, context.values[x], (x,), learnt=learnt)
 
 
 def _limited(kind: str, given: Tensor) -> Layer | None:
@@ -227,9 +229,9 @@ def _affine(node: Node, given: Tensor, ahead: bool) -> Layer | None:
     return None
 
 
-def _concat(view: View, node: Node) -> Read | None:
-    value, maps = view.values[view.maps(node)[0]], view.maps(node)
-    alike = all(view.values[name] == value for name in maps) and len(maps) == len(node.inputs) and not value.flat
+def _concat(context: Context, node: Node) -> Read | None:
+    value, maps = context.values[context.maps(node)[0]], context.maps(node)
+    alike = all(context.values[name] == value for name in maps) and len(maps) == len(node.inputs) and not value.flat
     if not alike or value.order[node.attributes["axis"]] != len(value.order) - 1:
         return None
     return Read(Concatenate() if len(maps) > 1 else None, value, maps)
@@ -241,7 +243,7 @@ POINTWISE: dict[str, Rule] = {
     "LogSoftmax": _softmax,
     "Clip": _clip,
     "PRelu": _prelu,
-    "Neg": lambda view, node: on(view, node, Rescaling(-1.0)),
+    "Neg": lambda context, node: on(context, node, Rescaling(-1.0)),
     ACTIVATED: _composed,
     GATED: _glu,
     "BatchNormalization": _batch_norm,

@@ -35,9 +35,9 @@ from convwise.core.net import MIRROR
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import crops, effective, pads_of
+from convwise.formats.onnx.context import ROW, Context, Read, Rule, Value, on, same, unflattened
 from convwise.formats.onnx.graph import FIRST, Graph, Node, Shape, Tensor
 from convwise.formats.onnx.pointwise import POINTWISE
-from convwise.formats.onnx.view import ROW, Read, Rule, Value, View, on, same, unflattened
 from convwise.formats.weights import channels_last
 
 # --- convolutions and pools -----------------------------------------------------------------
@@ -64,80 +64,82 @@ def _pair(node: Node, name: str) -> Pair:
     return rows, columns
 
 
-def _fitting(view: View, node: Node, reads: int, filters: int, groups: int) -> None:
+def _fitting(context: Context, node: Node, reads: int, filters: int, groups: int) -> None:
     """UnusableInput where a convolution's kernel is for other channels."""
-    given = view.ours(node.inputs[0])[2]
+    given = context.ours(node.inputs[0])[2]
     if reads == given and not filters % groups and not given % groups:
         return
-    shape = view.graph.constants[node.inputs[QUANTISED.get(node.kind, 1)]].shape
+    shape = context.graph.constants[node.inputs[QUANTISED.get(node.kind, 1)]].shape
     what = f"reads {given} channels in {groups} groups; its kernel {shape} is for {reads}, with {filters} filters"
     expected = "a kernel for the channels that it reads, and both divisible by the groups"
     raise UnusableInput(f"operator {node.name} ({node.kind})", what, expected)
 
 
-def _conv(view: View, node: Node) -> Read | None:
-    return _convolved(view, node, view.constant(node, 1), view.constant(node, 2))
+def _conv(context: Context, node: Node) -> Read | None:
+    return _convolved(context, node, context.constant(node, 1), context.constant(node, 2))
 
 
-def _convolved(view: View, node: Node, kernel: Tensor | None, bias: Tensor | None) -> Read | None:
-    if not view.first(node.inputs[0]) or kernel is None or kernel.ndim != 4 or len(view.maps(node)) > 1:
+def _convolved(context: Context, node: Node, kernel: Tensor | None, bias: Tensor | None) -> Read | None:
+    if not context.first(node.inputs[0]) or kernel is None or kernel.ndim != 4 or len(context.maps(node)) > 1:
         return None
-    given, groups = view.ours(node.inputs[0]), node.attributes.get("group", 1)
+    given, groups = context.ours(node.inputs[0]), node.attributes.get("group", 1)
     size, strides, dilation = kernel.shape[2:], _pair(node, "strides"), _pair(node, "dilations")
     padding = _padding(node, given, size, strides, dilation)
     if padding is None:
         return None
     common: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding, "dilation_rate": dilation,
                               "use_bias": bias is not None}  # fmt: skip
-    _fitting(view, node, kernel.shape[1] * groups, kernel.shape[0], groups)
+    _fitting(context, node, kernel.shape[1] * groups, kernel.shape[0], groups)
     layer: Conv2D | DepthwiseConv2D = Conv2D(kernel.shape[0], groups=groups, **common)
     if groups == given[2] > 1:
         layer = DepthwiseConv2D(depth_multiplier=kernel.shape[0] // groups, **common)
-    return on(view, node, layer, kernel=channels_last(layer, kernel, layer_weights(layer, given)["kernel"]), bias=bias)
+    return on(
+        context, node, layer, kernel=channels_last(layer, kernel, layer_weights(layer, given)["kernel"]), bias=bias
+    )
 
 
 # Operators on whole numbers: which input is the kernel.
 QUANTISED = {"ConvInteger": 1, "MatMulInteger": 1, "QLinearConv": 3, "QLinearMatMul": 3}
 
 
-def _quantised(view: View, node: Node) -> Read | None:
+def _quantised(context: Context, node: Node) -> Read | None:
     """A convolution or Dense of whole numbers, each kernel less its zero point; what surrounds it is Opaque."""
     place = QUANTISED[node.kind]
-    kernel = view.constant(node, place)
-    zero = view.constant(node, 3 if place == 1 else 5)
+    kernel = context.constant(node, place)
+    zero = context.constant(node, 3 if place == 1 else 5)
     if kernel is None or kernel.ndim not in (2, 4):
         return None
     sides = (1,) * (kernel.ndim - 1)  # a zero point for all, for each filter, or for each unit
     shift = 0.0 if zero is None else zero.astype(np.float32).reshape(-1, *(sides if kernel.ndim == 4 else ()))
     turned = kernel.astype(np.float32) - shift
     if node.kind.endswith("Conv") or node.kind == "ConvInteger":
-        return _convolved(view, node, turned, view.constant(node, 8))
-    return _dense(view, node, turned, None)
+        return _convolved(context, node, turned, context.constant(node, 8))
+    return _dense(context, node, turned, None)
 
 
-def _transposed(view: View, node: Node) -> Read | None:
-    kernel, bias = view.constant(node, 1), view.constant(node, 2)
-    if not view.first(node.inputs[0]) or kernel is None or kernel.ndim != 4 or len(view.maps(node)) > 1:
+def _transposed(context: Context, node: Node) -> Read | None:
+    kernel, bias = context.constant(node, 1), context.constant(node, 2)
+    if not context.first(node.inputs[0]) or kernel is None or kernel.ndim != 4 or len(context.maps(node)) > 1:
         return None
-    given, groups = view.ours(node.inputs[0]), node.attributes.get("group", 1)
+    given, groups = context.ours(node.inputs[0]), node.attributes.get("group", 1)
     strides, dilation = _pair(node, "strides"), _pair(node, "dilations")
     extra: Pair = tuple(node.attributes.get("output_padding", (0, 0)))
-    _fitting(view, node, kernel.shape[0], kernel.shape[1] * groups, groups)
+    _fitting(context, node, kernel.shape[0], kernel.shape[1] * groups, groups)
     reach = [effective(k, d) for k, d in zip(kernel.shape[2:], dilation, strict=True)]
-    padding = _taken(view, node, reach, strides, extra)
+    padding = _taken(context, node, reach, strides, extra)
     if padding is None:
         return None
     layer = Conv2DTranspose(kernel.shape[1] * groups, kernel.shape[2:], strides, padding, extra, dilation, groups,
                             bias is not None)  # fmt: skip
     turned = channels_last(layer, kernel, layer_weights(layer, given)["kernel"])
-    return on(view, node, layer, kernel=turned, bias=bias)
+    return on(context, node, layer, kernel=turned, bias=bias)
 
 
-def _taken(view: View, node: Node, reach: Sequence[int], strides: Pair, extra: Pair) -> str | Pads | None:
+def _taken(context: Context, node: Node, reach: Sequence[int], strides: Pair, extra: Pair) -> str | Pads | None:
     """What a ConvTranspose takes from its full output."""
     pads, way = _sides(node), node.attributes.get("auto_pad", "NOTSET")
     if way in ("SAME_UPPER", "SAME_LOWER") or "output_shape" in node.attributes:
-        given, out = view.graph.shapes[node.inputs[0]][2:], view.graph.shapes[node.outputs[0]][2:]
+        given, out = context.graph.shapes[node.inputs[0]][2:], context.graph.shapes[node.outputs[0]][2:]
         total = [(n - 1) * s + k + e - o for n, s, k, e, o in zip(given, strides, reach, extra, out, strict=True)]
         halves = [(t // 2, t - t // 2) if way == "SAME_UPPER" else (t - t // 2, t // 2) for t in total]
         pads = (*halves[0], *halves[1]) if min(total) >= 0 else None
@@ -148,31 +150,31 @@ def _taken(view: View, node: Node, reach: Sequence[int], strides: Pair, extra: P
     return pads
 
 
-def _pool(view: View, node: Node) -> Read | None:
+def _pool(context: Context, node: Node) -> Read | None:
     dilation = _pair(node, "dilations")
-    if not view.first(node.inputs[0]) or dilation != (1, 1):
+    if not context.first(node.inputs[0]) or dilation != (1, 1):
         return None
     size, strides = _pair(node, "kernel_shape"), _pair(node, "strides")
-    padding = _padding(node, view.ours(node.inputs[0]), size, strides)
+    padding = _padding(node, context.ours(node.inputs[0]), size, strides)
     if padding is None:
         return None
     automatic = node.attributes.get("auto_pad", "NOTSET") != "NOTSET"
     ceil = bool(node.attributes.get("ceil_mode", 0)) and not automatic
     if node.kind == "MaxPool":
-        return on(view, node, MaxPooling2D(size, strides, padding, ceil))
+        return on(context, node, MaxPooling2D(size, strides, padding, ceil))
     counted = bool(node.attributes.get("count_include_pad", 0)) and padding != "valid"
-    return on(view, node, AveragePooling2D(size, strides, padding, ceil, counted))
+    return on(context, node, AveragePooling2D(size, strides, padding, ceil, counted))
 
 
 def _global(kind: type[GlobalAveragePooling2D | GlobalMaxPooling2D]) -> Rule:
-    return lambda view, node: on(view, node, kind(True)) if view.first(node.inputs[0]) else None
+    return lambda context, node: on(context, node, kind(True)) if context.first(node.inputs[0]) else None
 
 
 def _reduced(kind: type[GlobalAveragePooling2D | GlobalMaxPooling2D]) -> Rule:
     """ReduceMean and ReduceMax over rows and columns."""
 
-    def rule(view: View, node: Node) -> Read | None:
-        value, array = view.values[node.inputs[0]], view.constant(node, 1)
+    def rule(context: Context, node: Node) -> Read | None:
+        value, array = context.values[node.inputs[0]], context.constant(node, 1)
         axes = node.attributes.get("axes", ()) if array is None else array.reshape(-1)
         if len(value.order) != 4 or {value.order[axis] for axis in axes} != {1, 2}:
             return None
@@ -185,9 +187,9 @@ def _reduced(kind: type[GlobalAveragePooling2D | GlobalMaxPooling2D]) -> Rule:
 # --- rows -----------------------------------------------------------------------------------
 
 
-def _dense(view: View, node: Node, kernel: Tensor, bias: Tensor | None) -> Read | None:
+def _dense(context: Context, node: Node, kernel: Tensor, bias: Tensor | None) -> Read | None:
     """kernel (inputs, units)."""
-    value = view.values[node.inputs[0]]
+    value = context.values[node.inputs[0]]
     if value.order[-1] != len(value.order) - 1 or kernel.ndim != 2:
         return None
     turned = unflattened(kernel, value.flat) if value.flat else kernel
@@ -197,21 +199,21 @@ def _dense(view: View, node: Node, kernel: Tensor, bias: Tensor | None) -> Read 
     return Read(layer, Value(value.order), (node.inputs[0],), weights)
 
 
-def _gemm(view: View, node: Node) -> Read | None:
-    kernel, bias = view.constant(node, 1), view.constant(node, 2)
-    if kernel is None or len(view.maps(node)) > 1 or node.attributes.get("transA", 0):
+def _gemm(context: Context, node: Node) -> Read | None:
+    kernel, bias = context.constant(node, 1), context.constant(node, 2)
+    if kernel is None or len(context.maps(node)) > 1 or node.attributes.get("transA", 0):
         return None
     turned = kernel.T if node.attributes.get("transB", 0) else kernel
     if bias is not None and bias.size not in (1, turned.shape[1]):
         return None
     shift = bias if bias is None else bias * node.attributes.get("beta", 1.0)
     alpha = node.attributes.get("alpha", 1.0)
-    return _dense(view, node, turned if alpha == 1 else turned * alpha, shift)
+    return _dense(context, node, turned if alpha == 1 else turned * alpha, shift)
 
 
-def _matmul(view: View, node: Node) -> Read | None:
-    kernel = view.constant(node, 1)
-    return None if kernel is None else _dense(view, node, kernel, None)
+def _matmul(context: Context, node: Node) -> Read | None:
+    kernel = context.constant(node, 1)
+    return None if kernel is None else _dense(context, node, kernel, None)
 
 
 def _natural(given: Shape, value: Value) -> bool:
@@ -220,12 +222,12 @@ def _natural(given: Shape, value: Value) -> bool:
     return places == sorted(places) and not value.flat
 
 
-def _reshaped(view: View, node: Node) -> Read | None:
+def _reshaped(context: Context, node: Node) -> Read | None:
     x = node.inputs[0]
-    value, given, out = view.values[x], view.ours(x), view.graph.shapes[node.outputs[0]]
-    if out == view.graph.shapes[x]:
-        return same(view, node)
-    if out[0] != view.graph.batch or len(out) < 2:
+    value, given, out = context.values[x], context.ours(x), context.graph.shapes[node.outputs[0]]
+    if out == context.graph.shapes[x]:
+        return same(context, node)
+    if out[0] != context.graph.batch or len(out) < 2:
         return None
     if len(out) == 2 and (value.order == FIRST or _natural(given, value)):
         return Read(Flatten(), Value((0, 1), () if _natural(given, value) else given), (x,))
@@ -235,7 +237,7 @@ def _reshaped(view: View, node: Node) -> Read | None:
         return Read(Reshape(value.flat), Value(FIRST), (x,)) if whole else None
     if len(given) == 1 and out[2:] == (1, 1):
         return Read(Reshape((1, 1, *given)), Value(FIRST), (x,))
-    wanted = node.outputs[0] in view.wanted
+    wanted = node.outputs[0] in context.wanted
     if _natural(given, value) and not wanted:
         return Read(Reshape(out[1:]), Value(tuple(range(len(out)))), (x,))
     if _natural(given, value) and out[1:] == (1, *given):  # one channel, ahead of the places
@@ -247,8 +249,8 @@ def _reshaped(view: View, node: Node) -> Read | None:
     return None
 
 
-def _transpose(view: View, node: Node) -> Read | None:
-    value = view.values[node.inputs[0]]
+def _transpose(context: Context, node: Node) -> Read | None:
+    value = context.values[node.inputs[0]]
     order = value.order
     turned = tuple(order[axis] for axis in node.attributes.get("perm", range(len(order))[::-1]))
     return Read(None, Value(turned, value.flat), (node.inputs[0],)) if turned[0] == 0 else None
@@ -257,82 +259,86 @@ def _transpose(view: View, node: Node) -> Read | None:
 # --- sizes of maps --------------------------------------------------------------------------
 
 
-def _per_axis(view: View, node: Node, places: Sequence[int], parts: Sequence[int]) -> Pair | None:
+def _per_axis(context: Context, node: Node, places: Sequence[int], parts: Sequence[int]) -> Pair | None:
     """What is said of axes, as (rows, columns); None where the batch or the channels are meant as well."""
-    order = view.values[node.inputs[0]].order
+    order = context.values[node.inputs[0]].order
     told = {order[place]: part for place, part in zip(places, parts, strict=True) if part}
     return (told.get(1, 0), told.get(2, 0)) if len(order) == 4 and not set(told) - {1, 2} else None
 
 
-def _pad(view: View, node: Node) -> Read | None:
-    pads, value, rank = view.constant(node, 1), view.constant(node, 2), len(view.graph.shapes[node.inputs[0]])
+def _pad(context: Context, node: Node) -> Read | None:
+    pads, value, rank = context.constant(node, 1), context.constant(node, 2), len(context.graph.shapes[node.inputs[0]])
     zero = node.attributes.get("mode", "constant") == "constant" and (value is None or not np.any(value))
     if pads is None or not zero:
         return None
-    given = view.constant(node, 3)
+    given = context.constant(node, 3)
     axes = list(range(rank)) if given is None else [int(axis) % rank for axis in given]
-    before, after = (_per_axis(view, node, axes, [int(n) for n in each]) for each in np.split(pads.reshape(-1), 2))
+    before, after = (_per_axis(context, node, axes, [int(n) for n in each]) for each in np.split(pads.reshape(-1), 2))
     if before is None or after is None:
         return None
     sides = before[0], after[0], before[1], after[1]
-    return _around(view, node, sides)
+    return _around(context, node, sides)
 
 
-def _around(view: View, node: Node, sides: Pads) -> Read | None:
+def _around(context: Context, node: Node, sides: Pads) -> Read | None:
     if not any(sides):
-        return same(view, node)
+        return same(context, node)
     if min(sides) >= 0:
-        return on(view, node, ZeroPadding2D(sides))
+        return on(context, node, ZeroPadding2D(sides))
     top, bottom, left, right = (-side for side in sides)
-    return on(view, node, Cropping2D((top, bottom, left, right))) if max(sides) <= 0 else None
+    return on(context, node, Cropping2D((top, bottom, left, right))) if max(sides) <= 0 else None
 
 
-def _mirrors(view: View, node: Node) -> bool:
+def _mirrors(context: Context, node: Node) -> bool:
     """Whether left and right of the image change places, which a mirrored view begins with."""
-    given = [view.constant(node, place) for place in range(1, 5)]
-    if node.inputs[0] != view.graph.image or any(each is None or each.size != 1 for each in given):
+    given = [context.constant(node, place) for place in range(1, 5)]
+    if node.inputs[0] != context.graph.image or any(each is None or each.size != 1 for each in given):
         return False
     start, end, axis, step = (int(each.item()) for each in given if each is not None)
-    order, size = view.values[node.inputs[0]].order, view.graph.shapes[node.inputs[0]][axis]
+    order, size = context.values[node.inputs[0]].order, context.graph.shapes[node.inputs[0]][axis]
     return order[axis] == 2 and step == -1 and (start == -1 or start >= size - 1) and end < -size
 
 
-def _slice(view: View, node: Node) -> Read | None:
-    shape = view.graph.shapes[node.inputs[0]]
-    starts, ends, axes, steps = (view.constant(node, place) for place in range(1, 5))
+def _slice(context: Context, node: Node) -> Read | None:
+    shape = context.graph.shapes[node.inputs[0]]
+    starts, ends, axes, steps = (context.constant(node, place) for place in range(1, 5))
     if starts is None or ends is None:
         return None
-    if _mirrors(view, node):
-        return on(view, node, Opaque(MIRROR, view.graph.input_shape, 0, 0, 0))
+    if _mirrors(context, node):
+        return on(context, node, Opaque(MIRROR, context.graph.input_shape, 0, 0, 0))
     if steps is not None and np.any(steps < 1):
         return None
     places = list(range(len(starts))) if axes is None else [int(axis) % len(shape) for axis in axes]
     if steps is not None and np.any(steps != 1):
-        return _every_other(view, node, places, starts, steps)
+        return _every_other(context, node, places, starts, steps)
     spans = [range(shape[axis])[int(a) : int(b)] for axis, a, b in zip(places, starts, ends, strict=True)]
-    before = _per_axis(view, node, places, [-span.start for span in spans])
-    after = _per_axis(view, node, places, [span.stop - shape[axis] for axis, span in zip(places, spans, strict=True)])
-    return None if before is None or after is None else _around(view, node, (before[0], after[0], before[1], after[1]))
+    before = _per_axis(context, node, places, [-span.start for span in spans])
+    after = _per_axis(
+        context, node, places, [span.stop - shape[axis] for axis, span in zip(places, spans, strict=True)]
+    )
+    return (
+        None if before is None or after is None else _around(context, node, (before[0], after[0], before[1], after[1]))
+    )
 
 
-def _every_other(view: View, node: Node, places: Sequence[int], starts: Tensor, steps: Tensor) -> Read | None:
+def _every_other(context: Context, node: Node, places: Sequence[int], starts: Tensor, steps: Tensor) -> Read | None:
     """Every second row or column and such, as YOLO's Focus takes them: what comes before the first is cropped."""
-    first, strides = (_per_axis(view, node, places, [int(n) for n in each]) for each in (starts, steps))
-    if not view.first(node.inputs[0]) or first is None or strides is None or min(first) < 0:
+    first, strides = (_per_axis(context, node, places, [int(n) for n in each]) for each in (starts, steps))
+    if not context.first(node.inputs[0]) or first is None or strides is None or min(first) < 0:
         return None
     strides = strides[0] or 1, strides[1] or 1
-    output = view.ours(node.outputs[0], view.values[node.inputs[0]])
+    output = context.ours(node.outputs[0], context.values[node.inputs[0]])
     taken = Opaque(node.kind, output, 0, 0, 0, "window", strides=strides)
     crop = Cropping2D((first[0], 0, first[1], 0)) if any(first) else None
-    return replace(on(view, node, taken), before=crop)
+    return replace(on(context, node, taken), before=crop)
 
 
-def _resize(view: View, node: Node) -> Read | None:
-    given, out = (view.graph.shapes[name] for name in (node.inputs[0], node.outputs[0]))
+def _resize(context: Context, node: Node) -> Read | None:
+    given, out = (context.graph.shapes[name] for name in (node.inputs[0], node.outputs[0]))
     if any(after % before for before, after in zip(given, out, strict=True)):
         return None
     ratios = [after // before if after != before else 0 for before, after in zip(given, out, strict=True)]
-    factors = _per_axis(view, node, range(len(given)), ratios)
+    factors = _per_axis(context, node, range(len(given)), ratios)
     mode = node.attributes.get("mode", "nearest")
     way = node.attributes.get("coordinate_transformation_mode", "half_pixel" if node.kind == "Resize" else "asymmetric")
     if factors is None or node.attributes.get("antialias", 0):
@@ -341,10 +347,10 @@ def _resize(view: View, node: Node) -> Read | None:
     if mode == "nearest":
         rounding = node.attributes.get("nearest_mode", "round_prefer_floor" if node.kind == "Resize" else "floor")
         even = all(_repeats(factor, way, rounding) for factor in size)
-        return on(view, node, UpSampling2D(size)) if even else None
+        return on(context, node, UpSampling2D(size)) if even else None
     smooth = {"linear": "bilinear", "cubic": "bicubic"}.get(mode)
     half = way in ("half_pixel", "pytorch_half_pixel")
-    return on(view, node, UpSampling2D(size, smooth)) if smooth and half else None
+    return on(context, node, UpSampling2D(size, smooth)) if smooth and half else None
 
 
 _ROUNDED: dict[str, Callable[[float], float]] = {
@@ -369,9 +375,9 @@ def _repeats(factor: int, way: str, rounding: str) -> bool:
 # --- types and weights ----------------------------------------------------------------------
 
 
-def _cast(view: View, node: Node) -> Read | None:
+def _cast(context: Context, node: Node) -> Read | None:
     """To a float changes nothing; to whole numbers rounds and overflows."""
-    return same(view, node) if node.attributes["to"] in _FLOATS else None
+    return same(context, node) if node.attributes["to"] in _FLOATS else None
 
 
 _FLOATS = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16

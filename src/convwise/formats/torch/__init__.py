@@ -32,7 +32,7 @@ from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import Call, Step, identifiers, plan, variables
 from convwise.formats.lowering.torch import STATEFUL, lower
 from convwise.formats.torch.modules import OWN, BothViews, Graph
-from convwise.formats.weights import Array, Weights, channels_first, channels_last, checked, is_kernel, layout
+from convwise.formats.weights import Array, Weights, channels_first, channels_last, is_kernel, layout, require_own
 from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare
 
 __all__ = ["build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
@@ -103,7 +103,7 @@ def weights(module: nn.Module, net: Net) -> Weights:
 
 def load(module: nn.Module, net: Net, weights: Weights) -> None:
     """Put weights in Keras's layouts into the module of `build(net)`. UnusableInput where they do not fit."""
-    checked(net, weights)
+    require_own(net, weights)
     state = module.state_dict()
     with torch.no_grad():
         for key, place in _places(net, state).items():

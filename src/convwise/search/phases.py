@@ -1,4 +1,4 @@
-"""The stages of a search, one record each, and what they share: the advice, the results, and what is left to spend."""
+"""The phases of a search, one record each, and what they share: the advice, the results, and what is left to spend."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from convwise.core.records import INTERRUPTED, Advice, Result, Trial
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of a search.
+class Phase:
+    """One phase of a search.
 
     name: of its trials, in the ledger. until: the share of the budget by which it has ended. epochs: of one
     of its trainings, where trials are counted. alone: it is one training, by all workers together.
@@ -24,11 +24,11 @@ class Stage:
     alone: bool = False
 
 
-RACE = Stage("race", 0.6, 4)  # the leader trains on, others take its first steps; with less evidence it ends earlier
-TEACHER = Stage("teacher", 0.45, 8, alone=True)  # for a goal of cost: the leader is trained to its end
-LADDER = Stage("ladder", 0.68, 8)  # cheaper nets learn from it
-BESIDE = Stage("beside", 0.85, 8)  # the chosen net and others that were named, from the beginning, to be compared
-FINAL = Stage("final", 1.0, 16, alone=True)  # the rest of the chosen net's training, on everything not sealed
+RACE = Phase("race", 0.6, 4)  # the leader trains on, others take its first steps; with less evidence it ends earlier
+TEACHER = Phase("teacher", 0.45, 8, alone=True)  # for a goal of cost: the leader is trained to its end
+LADDER = Phase("ladder", 0.68, 8)  # cheaper nets learn from it
+BESIDE = Phase("beside", 0.85, 8)  # the chosen net and others that were named, from the beginning, to be compared
+FINAL = Phase("final", 1.0, 16, alone=True)  # the rest of the chosen net's training, on everything not sealed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Wave:
     note: what is to be said before it.
     """
 
-    stage: Stage
+    phase: Phase
     trials: tuple[Trial, ...]
     number: int = 0
     planned: int = 1
@@ -47,7 +47,7 @@ class Wave:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a stage may spend: so many waves, or so many trials where they are limited.
+    """What a phase may spend: so many waves, or so many trials where they are limited.
 
     seconds: of each training; None where epochs are counted.
     """
@@ -77,8 +77,8 @@ class Budget(Protocol):
     def race(self, kept: int) -> Allowed:
         """What the race may spend, of which so many trials have ended."""
 
-    def part_share(self, allowed: Allowed) -> float:
-        """Which share of the leader's whole training one part of the race is."""
+    def segment_share(self, allowed: Allowed) -> float:
+        """Which share of the leader's whole training one segment of the race is."""
 
     def teacher_seconds(self) -> float | None:
         """Of the teacher's training; None where epochs are counted, here as below."""
@@ -95,10 +95,10 @@ class Budget(Protocol):
     def final_seconds(self, chosen: Result, scored: int) -> float | None:
         """Of the final training; scored: images that are answered after it."""
 
-    def trained_share(self, chosen: Result, parts: Sequence[Result], seconds: float | None) -> float:
+    def trained_share(self, chosen: Result, segments: Sequence[Result], seconds: float | None) -> float:
         """Which share of its whole training a net has behind it that is trained for so many seconds more.
 
-        parts: of the race, of which its training consists so far.
+        segments: of the race, of which its training consists so far.
         """
 
 
@@ -111,23 +111,23 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Search:
-    """What the stages share. What they propose follows from it alone: they see neither storage nor runner."""
+    """What the phases share. What they propose follows from it alone: they see neither storage nor runner."""
 
     advice: Advice
     record: Record
     budget: Budget
     seed: int = 0
 
-    def trial(self, id: str, stage: Stage, given: Configuration, seconds: float | None) -> Trial:
+    def trial(self, id: str, phase: Phase, given: Configuration, seconds: float | None) -> Trial:
         """Its training, of so many seconds, or of the stage's epochs."""
-        epochs = stage.epochs if seconds is None else None
+        epochs = phase.epochs if seconds is None else None
         how = (seconds, epochs, 1000 * self.seed)
         score = self.advice.space.goal.score
-        return Trial(id, stage.name, dict(given), given.net, given.recipe, *how, score=score)
+        return Trial(id, phase.name, dict(given), given.net, given.recipe, *how, score=score)
 
-    def tried(self, stage: Stage) -> list[Result]:
-        """The results of one stage."""
-        return [r for r in self.record.results if r.trial.stage == stage.name]
+    def tried(self, phase: Phase) -> list[Result]:
+        """The results of one phase."""
+        return [r for r in self.record.results if r.trial.phase == phase.name]
 
     @property
     def ended(self) -> bool:

@@ -69,7 +69,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class View:
+class Context:
     """A net as the rules see it.
 
     scale_px: the measured scale of the data, in px of the net's input, or None; vector: float32

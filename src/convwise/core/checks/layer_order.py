@@ -8,14 +8,14 @@ from math import prod
 from typing import Any, NamedTuple
 
 from convwise.core.activations import activation
-from convwise.core.checks.view import (
+from convwise.core.checks.context import (
     CONVS,
     DROPOUTS,
     NORMS,
     Case,
+    Context,
     Conv,
     Edit,
-    View,
     activation_of,
     is_depthwise,
     is_pointwise,
@@ -51,24 +51,24 @@ PROBABILITIES = ("softmax", "sigmoid", "log_softmax", "sparsemax")
 # --- widths ---------------------------------------------------------------------------------
 
 
-def shrinking_width(view: View) -> Iterator[Case]:
+def shrinking_width(context: Context) -> Iterator[Case]:
     """Spatial convolutions of the trunk that drop the width and are not followed by anything as wide."""
-    for before, layer in _trunk_pairs(view):
-        given, output = view.given(layer), view.shape(layer.name)
-        grows = prod(output[:2]) > prod(view.shape(before.name)[:2])  # a decoder narrows as its map grows
-        again = view.widest_after[layer.name] >= given[2]
-        if given[2] < TIMES * output[2] or grows or again or layer.name not in view.feeding:
+    for before, layer in _trunk_pairs(context):
+        given, output = context.given(layer), context.shape(layer.name)
+        grows = prod(output[:2]) > prod(context.shape(before.name)[:2])  # a decoder narrows as its map grows
+        again = context.widest_after[layer.name] >= given[2]
+        if given[2] < TIMES * output[2] or grows or again or layer.name not in context.feeding:
             continue
         what = f"goes from {given[2]} channels to {output[2]}, and nothing after it is as wide again"
         edits = (Edit(layer.name, {"filters": given[2]}),)
         yield Case((layer.name,), what, f"more than 1/{TIMES} of the channels", f"filters={given[2]}", edits)
 
 
-def growing_width(view: View) -> Iterator[Case]:
+def growing_width(context: Context) -> Iterator[Case]:
     """Spatial convolutions of the trunk that multiply the width while the map stays as large."""
-    for before, layer in _trunk_pairs(view):
-        given, output = view.given(layer), view.shape(layer.name)
-        if output[2] <= TIMES * given[2] or prod(output[:2]) < prod(view.shape(before.name)[:2]):
+    for before, layer in _trunk_pairs(context):
+        given, output = context.given(layer), context.shape(layer.name)
+        if output[2] <= TIMES * given[2] or prod(output[:2]) < prod(context.shape(before.name)[:2]):
             continue
         what = f"goes from {given[2]} channels to {output[2]} at once, while the map stays {times(output[:2])}"
         fix = f"filters={2 * given[2]}, or halve the map with it"
@@ -76,33 +76,38 @@ def growing_width(view: View) -> Iterator[Case]:
                    (Edit(layer.name, {"filters": 2 * given[2]}),))  # fmt: skip
 
 
-def _trunk_pairs(view: View) -> Iterator[tuple[Conv, Conv2D | SeparableConv2D]]:
+def _trunk_pairs(context: Context) -> Iterator[tuple[Conv, Conv2D | SeparableConv2D]]:
     """Each spatial convolution of the trunk that mixes channels, with the convolution before it."""
-    convs = [layer for layer in view.trunk if isinstance(layer, CONVS)]
+    convs = [layer for layer in context.trunk if isinstance(layer, CONVS)]
     for before, layer in zip(convs, convs[1:], strict=False):
-        mixes = isinstance(layer, (Conv2D, SeparableConv2D)) and not is_depthwise(layer, view.given(layer)[2])
+        mixes = isinstance(layer, (Conv2D, SeparableConv2D)) and not is_depthwise(layer, context.given(layer)[2])
         if mixes and not is_pointwise(layer):
             assert isinstance(layer, (Conv2D, SeparableConv2D))
             yield before, layer
 
 
-def heavy_head(view: View) -> Iterator[Case]:
+def heavy_head(context: Context) -> Iterator[Case]:
     """A Dense layer on a flattened map that holds most of the parameters."""
-    total = view.analysis.total.params
-    for flat in view.each(Flatten, Reshape):
-        given = view.given(flat)
-        _, dense = view.after(flat, lambda layer: isinstance(layer, (*DROPOUTS, *NORMS, Activation)))
-        if len(given) != 3 or prod(given[:2]) == 1 or len(view.shape(flat.name)) != 1 or not isinstance(dense, Dense):
+    total = context.analysis.total.params
+    for flat in context.each(Flatten, Reshape):
+        given = context.given(flat)
+        _, dense = context.after(flat, lambda layer: isinstance(layer, (*DROPOUTS, *NORMS, Activation)))
+        if (
+            len(given) != 3
+            or prod(given[:2]) == 1
+            or len(context.shape(flat.name)) != 1
+            or not isinstance(dense, Dense)
+        ):
             continue
-        params = view.rows[dense.name].params
+        params = context.rows[dense.name].params
         if params > HEAD_SHARE * total and params > HEAD_PARAMS:
-            yield _head_case(view, flat, dense)
+            yield _head_case(context, flat, dense)
 
 
-def _head_case(view: View, flat: Layer, dense: Dense) -> Case:
-    given, params = view.given(flat), view.rows[dense.name].params
+def _head_case(context: Context, flat: Layer, dense: Dense) -> Case:
+    given, params = context.given(flat), context.rows[dense.name].params
     pooled = given[2] * dense.units + dense.use_bias * dense.units
-    what = f"holds {params:,} of {view.analysis.total.params:,} parameters: it reads a flattened {given} map"
+    what = f"holds {params:,} of {context.analysis.total.params:,} parameters: it reads a flattened {given} map"
     fix = f"GlobalAveragePooling2D() instead of {flat.name}: {pooled:,} parameters instead of {params:,}"
     edits = (Edit(flat.name, instead=(GlobalAveragePooling2D(),)),)
     return Case((dense.name,), what, "most parameters in the convolutions", fix, edits)
@@ -111,35 +116,35 @@ def _head_case(view: View, flat: Layer, dense: Dense) -> Case:
 # --- normalisation --------------------------------------------------------------------------
 
 
-def bias_before_norm(view: View) -> Iterator[Case]:
+def bias_before_norm(context: Context) -> Iterator[Case]:
     """A bias that the BatchNormalization after it takes away again."""
-    for layer in view.each(*CONVS, Dense):
-        if not layer.use_bias or layer.activation != "linear" or view.is_tied(layer):
+    for layer in context.each(*CONVS, Dense):
+        if not layer.use_bias or layer.activation != "linear" or context.is_tied(layer):
             continue
-        if isinstance(_first_after(view, layer), BatchNormalization):
-            biases = view.shape(layer.name)[-1]
+        if isinstance(_first_after(context, layer), BatchNormalization):
+            biases = context.shape(layer.name)[-1]
             what = f"its {biases:,} biases are cancelled by the BatchNormalization that follows"
             edits = (Edit(layer.name, {"use_bias": False}),)
             yield Case((layer.name,), what, "no bias before BatchNormalization", "use_bias=False", edits)
 
 
-def _first_after(view: View, layer: Layer) -> Layer | None:
+def _first_after(context: Context, layer: Layer) -> Layer | None:
     """What comes after pools, through which a bias passes as it is."""
     whole = isinstance(layer, AveragePooling2D) and layer.count_include_pad
-    return view.after(layer, lambda each: isinstance(each, (MaxPooling2D, AveragePooling2D)) and not whole)[1]
+    return context.after(layer, lambda each: isinstance(each, (MaxPooling2D, AveragePooling2D)) and not whole)[1]
 
 
-def missing_norm(view: View) -> Iterator[Case]:
+def missing_norm(context: Context) -> Iterator[Case]:
     """Long plain chains of convolutions without normalisation."""
-    going_on = _going_on(view)
+    going_on = _going_on(context)
     chains: dict[str, Chain | None] = {}
-    for layer in view.net.layers:
+    for layer in context.net.layers:
         before = chains.get(layer.inputs[0])
         is_conv = isinstance(layer, CONVS)
         chain = None if _steadies(layer) else _grown(before, layer) if is_conv else before
         chains[layer.name] = chain
         if is_conv and chain and chain.length >= PLAIN_CONVS and layer.name not in going_on:
-            yield _plain_case(view, chain.names())
+            yield _plain_case(context, chain.names())
 
 
 class Chain(NamedTuple):
@@ -162,10 +167,10 @@ def _grown(before: Chain | None, layer: Layer) -> Chain:
     return Chain((before.length if before else 0) + 1, layer.name, before)
 
 
-def _going_on(view: View) -> set[str]:
+def _going_on(context: Context) -> set[str]:
     """The layers behind which a plain convolution comes before anything that steadies."""
     found: set[str] = set()
-    for layer in reversed(view.net.layers):
+    for layer in reversed(context.net.layers):
         if not _steadies(layer) and (isinstance(layer, CONVS) or layer.name in found):
             found.update(layer.inputs)
     return found
@@ -176,9 +181,9 @@ def _steadies(layer: Layer) -> bool:
     return isinstance(layer, (*NORMS, *JOINS)) or is_unknown(layer) or activation_of(layer) == "selu"
 
 
-def _plain_case(view: View, chain: tuple[str, ...]) -> Case:
+def _plain_case(context: Context, chain: tuple[str, ...]) -> Case:
     what = f"{len(chain)} convolutions follow each other without normalisation or a residual connection"
-    edits = tuple(Edit(name, instead=_normalized(view.layers[name])) for name in chain)
+    edits = tuple(Edit(name, instead=_normalized(context.layers[name])) for name in chain)
     return Case(chain, what, f"normalisation within {PLAIN_CONVS} convolutions", _NORM_FIX, edits)
 
 
@@ -194,15 +199,15 @@ def _normalized(conv: Any) -> tuple[Layer, ...]:
 # --- activations ----------------------------------------------------------------------------
 
 
-def missing_activation(view: View) -> Iterator[Case]:
+def missing_activation(context: Context) -> Iterator[Case]:
     """A linear layer into a linear layer: together they are one."""
-    for layer in view.each(*CONVS, Dense):
+    for layer in context.each(*CONVS, Dense):
         if layer.activation != "linear":
             continue
-        passed, following = view.after(layer, _passes_linearly)
+        passed, following = context.after(layer, _passes_linearly)
         alike = isinstance(following, Dense) if isinstance(layer, Dense) else isinstance(following, CONVS)
-        if alike and isinstance(following, (*CONVS, Dense)) and not _is_factor(view, layer, following):
-            yield _linear_case(view, layer, passed, following)
+        if alike and isinstance(following, (*CONVS, Dense)) and not _is_factor(context, layer, following):
+            yield _linear_case(context, layer, passed, following)
 
 
 def _passes_linearly(layer: Layer) -> bool:
@@ -210,16 +215,16 @@ def _passes_linearly(layer: Layer) -> bool:
     return linear or isinstance(layer, (BatchNormalization, AveragePooling2D, ZeroPadding2D, *DROPOUTS))
 
 
-def _is_factor(view: View, first: Conv | Dense, second: Conv | Dense) -> bool:
+def _is_factor(context: Context, first: Conv | Dense, second: Conv | Dense) -> bool:
     """Whether two linear layers are one on purpose: depthwise and pointwise, or through a narrow waist."""
-    given, waist, wide = view.given(first)[-1], view.shape(first.name)[-1], view.shape(second.name)[-1]
+    given, waist, wide = context.given(first)[-1], context.shape(first.name)[-1], context.shape(second.name)[-1]
     narrow = waist <= given and waist < wide
     point = isinstance(first, Dense) or is_pointwise(first) or is_pointwise(second)
     return is_depthwise(first, given) or is_depthwise(second, waist) or (narrow and point)
 
 
-def _linear_case(view: View, layer: Conv | Dense, passed: Sequence[Layer], following: Layer) -> Case:
-    usual = view.usual_activation
+def _linear_case(context: Context, layer: Conv | Dense, passed: Sequence[Layer], following: Layer) -> Case:
+    usual = context.usual_activation
     norms = [each for each in passed if isinstance(each, BatchNormalization)]
     between = f" (only {', '.join(each.op for each in passed)})" if passed else ""
     what = f"there is no activation between it and {following.name}{between}: two linear layers can do no more than one"
@@ -231,19 +236,19 @@ def _linear_case(view: View, layer: Conv | Dense, passed: Sequence[Layer], follo
     return Case((layer.name,), what, "an activation between them", fix, (edit,))
 
 
-def saturating(view: View) -> Iterator[Case]:
+def saturating(context: Context) -> Iterator[Case]:
     """Sigmoid or tanh again and again along one path; gates, which only multiply, are none of them."""
     chains: dict[str, Chain | None] = {}
     longest: Chain | None = None
-    for layer in view.net.layers:
+    for layer in context.net.layers:
         inputs = [chains.get(name) for name in layer.inputs]
         chain = (min if isinstance(layer, Add) else max)(inputs, key=_length)  # a sum has a way around
-        counts = layer is not view.last and _saturates(layer) and not _is_gate(view, layer)
+        counts = layer is not context.last and _saturates(layer) and not _is_gate(context, layer)
         chains[layer.name] = _grown(chain, layer) if counts else chain
         longest = max(longest, chains[layer.name], key=_length)
     if longest and longest.length >= SATURATING_LAYERS:
         layers = longest.names()
-        names = sorted({activation(activation_of(view.layers[name])).name for name in layers})
+        names = sorted({activation(activation_of(context.layers[name])).name for name in layers})
         what = f"{' and '.join(names)} {len(layers)} times along one path: each one weakens the gradient"
         edits = tuple(Edit(name, {"activation": "relu"}) for name in layers)
         yield Case(layers, what, f"fewer than {SATURATING_LAYERS} in a row", 'activation="relu"', edits)
@@ -257,42 +262,42 @@ def _saturates(layer: Layer) -> bool:
     return activation(activation_of(layer)).name in SATURATING
 
 
-def _is_gate(view: View, layer: Layer) -> bool:
+def _is_gate(context: Context, layer: Layer) -> bool:
     """Whether all that a layer gives is multiplied with something."""
-    readers = view.readers[layer.name]
+    readers = context.readers[layer.name]
     while len(readers) == 1 and isinstance(readers[0], (Reshape, *DROPOUTS)):
-        readers = view.readers[readers[0].name]
+        readers = context.readers[readers[0].name]
     return bool(readers) and all(isinstance(reader, Multiply) for reader in readers)
 
 
 # --- output ---------------------------------------------------------------------------------
 
 
-def output_assumption(view: View) -> Iterator[Case]:
+def output_assumption(context: Context) -> Iterator[Case]:
     """What the output says about the loss, which a network does not hold."""
-    last, name = view.last, activation(activation_of(view.last)).name
+    last, name = context.last, activation(activation_of(context.last)).name
     if name in ("softmax", "sigmoid"):
         what = f"the network ends in {name}, so it gives probabilities"
         yield Case((last.name,), what, "a loss that takes probabilities", "train with from_logits=False")
-    elif isinstance(last, (Dense, Conv2D)) and name == "linear" and len(view.shape(last.name)) == 1:
+    elif isinstance(last, (Dense, Conv2D)) and name == "linear" and len(context.shape(last.name)) == 1:
         what = "the network ends without an activation, so as a classifier it gives logits"
         fix = 'train with from_logits=True, or activation="softmax"'
         yield Case((last.name,), what, "a loss that takes logits", fix)
 
 
-def softmax_of_one(view: View) -> Iterator[Case]:
+def softmax_of_one(context: Context) -> Iterator[Case]:
     """Softmax over a single number, which is 1 whatever the image shows."""
-    for layer in view.net.layers:
-        if activation(activation_of(layer)).name in ("softmax", "softmin") and view.shape(layer.name)[-1] == 1:
+    for layer in context.net.layers:
+        if activation(activation_of(layer)).name in ("softmax", "softmin") and context.shape(layer.name)[-1] == 1:
             what = "takes the softmax of one number, which is always 1"
             edits = (Edit(layer.name, {"activation": "sigmoid"}),)
             yield Case((layer.name,), what, "two or more classes, or sigmoid", 'activation="sigmoid"', edits)
 
 
-def squashed_again(view: View) -> Iterator[Case]:
+def squashed_again(context: Context) -> Iterator[Case]:
     """Probabilities of probabilities."""
-    for layer in view.net.layers:
-        following = view.reader(layer)
+    for layer in context.net.layers:
+        following = context.reader(layer)
         if following is None or not isinstance(following, Activation):
             continue
         name, second = (activation(activation_of(each)).name for each in (layer, following))
@@ -302,10 +307,10 @@ def squashed_again(view: View) -> Iterator[Case]:
             yield Case((following.name,), what, "only one of the two", f"leave {following.name} out", edits)
 
 
-def slow_depthwise(view: View) -> Iterator[Case]:
+def slow_depthwise(context: Context) -> Iterator[Case]:
     """Depthwise kernels of 5 and more, where this engine has no fast path."""
-    for layer in view.each(Conv2D, DepthwiseConv2D, SeparableConv2D):
-        depthwise = isinstance(layer, SeparableConv2D) or is_depthwise(layer, view.given(layer)[2])
+    for layer in context.each(Conv2D, DepthwiseConv2D, SeparableConv2D):
+        depthwise = isinstance(layer, SeparableConv2D) or is_depthwise(layer, context.given(layer)[2])
         if depthwise and max(layer.kernel_size) >= 5:
             what = f"a depthwise kernel of {times(layer.kernel_size)}: 5x5 trains at 2 Gmac/s on one core, 3x3 at 15, "
             what += "a full 3x3 at 472"

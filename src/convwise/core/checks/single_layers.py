@@ -8,7 +8,7 @@ from typing import Any
 
 from convwise.core.activations import activation
 from convwise.core.calculus import cost_of, leading_to
-from convwise.core.checks.view import DROPOUTS, NORMS, Case, Edit, View, activation_of, is_activation, names_of
+from convwise.core.checks.context import DROPOUTS, NORMS, Case, Context, Edit, activation_of, is_activation, names_of
 from convwise.core.layers import (
     Activation,
     AlphaDropout,
@@ -36,17 +36,17 @@ LANES, MACS_SHARE = 8, 0.01
 IDEMPOTENT = ("relu", "relu6", "hard_tanh", "hard_shrink", "sparsemax")
 
 
-def uneven_channels(view: View) -> Iterator[Case]:
+def uneven_channels(context: Context) -> Iterator[Case]:
     """Convolutions whose filters leave lanes of the machine's vectors empty."""
-    total, lanes = view.analysis.total.macs, min(LANES, view.vector)
-    for layer in view.each(Conv2D, SeparableConv2D, Conv2DTranspose):
-        if layer.filters % lanes == 0 or layer.filters <= view.vector or layer.name not in view.feeding:
+    total, lanes = context.analysis.total.macs, min(LANES, context.vector)
+    for layer in context.each(Conv2D, SeparableConv2D, Conv2DTranspose):
+        if layer.filters % lanes == 0 or layer.filters <= context.vector or layer.name not in context.feeding:
             continue
-        if view.rows[layer.name].macs > MACS_SHARE * total:
+        if context.rows[layer.name].macs > MACS_SHARE * total:
             even = -(-layer.filters // lanes) * lanes
-            room = -(-layer.filters // view.vector) * view.vector
+            room = -(-layer.filters // context.vector) * context.vector
             what = f"{layer.filters} filters leave {room - layer.filters} of {room} lanes empty in vectors of "
-            what += f"{view.vector}, in {100 * view.rows[layer.name].macs / total:.0f} % of the macs"
+            what += f"{context.vector}, in {100 * context.rows[layer.name].macs / total:.0f} % of the macs"
             edits = (Edit(layer.name, {"filters": even}),)
             yield Case((layer.name,), what, f"a multiple of {lanes}", f"filters={even}", edits)
 
@@ -76,26 +76,27 @@ def _is_still(pool: MaxPooling2D | AveragePooling2D) -> bool:
     return pool.pool_size == pool.strides == (1, 1) and not padded
 
 
-def idle_layers(view: View) -> Iterator[Case]:
+def idle_layers(context: Context) -> Iterator[Case]:
     """Layers that give what they read."""
-    for layer in view.net.layers:
+    for layer in context.net.layers:
         holds, why = IDLE.get(type(layer), (lambda each: False, ""))
-        same = isinstance(layer, Reshape) and view.given(layer) == view.shape(layer.name)
-        passed_on = layer is view.last and len(view.readers[layer.inputs[0]]) > 1  # an output that others read
+        same = isinstance(layer, Reshape) and context.given(layer) == context.shape(layer.name)
+        passed_on = layer is context.last and len(context.readers[layer.inputs[0]]) > 1  # an output that others read
         if (holds(layer) or same) and not passed_on:
             what = f"changes nothing: {why or 'the shape stays the same'}"
             edits = (Edit(layer.name, reads=layer.inputs[0]),)
             yield Case((layer.name,), what, "a layer that does something", "leave it out", edits)
 
 
-def unread_layers(view: View) -> Iterator[Case]:
+def unread_layers(context: Context) -> Iterator[Case]:
     """Layers from which no path leads to an output."""
-    useful = leading_to(view.net, {view.last.name, *view.outputs})
-    dead = [layer for layer in view.net.layers if layer.name not in useful]
+    useful = leading_to(context.net, {context.last.name, *context.outputs})
+    dead = [layer for layer in context.net.layers if layer.name not in useful]
     if dead:
-        outputs = ", ".join((view.last.name, *view.outputs))
+        outputs = ", ".join((context.last.name, *context.outputs))
         what = (
-            f"no path leads from here to the output {outputs}: {cost_of([view.rows[name] for name in names_of(dead)])}"
+            f"no path leads from here to the output {outputs}: "
+            f"{cost_of([context.rows[name] for name in names_of(dead)])}"
         )
         what += " for nothing"
         names = names_of(dead)
@@ -107,10 +108,10 @@ def unread_layers(view: View) -> Iterator[Case]:
 # --- twice ----------------------------------------------------------------------------------
 
 
-def repeated_layers(view: View) -> Iterator[Case]:
+def repeated_layers(context: Context) -> Iterator[Case]:
     """A normalisation on a normalisation, or an activation that was applied already."""
-    for layer in view.net.layers:
-        following = view.reader(layer)
+    for layer in context.net.layers:
+        following = context.reader(layer)
         if following is not None and _repeats(layer, following):
             what = f"repeats what {layer.name} just did"
             edits = (Edit(following.name, reads=layer.name),)
@@ -124,12 +125,12 @@ def _repeats(layer: Layer, following: Layer) -> bool:
     return is_activation(following) and given == again and activation(again).name in IDEMPOTENT
 
 
-def duplicated_layers(view: View) -> Iterator[Case]:
+def duplicated_layers(context: Context) -> Iterator[Case]:
     """Layers that are alike in everything, weights included, and do the same to the same map."""
     known: dict[Layer, str] = {}
     owners: dict[str, str] = {}  # of the weights, '' where there are none
-    for layer in view.net.layers:
-        owner = owners.get(layer.shares, layer.name if view.rows[layer.name].params else "")
+    for layer in context.net.layers:
+        owner = owners.get(layer.shares, layer.name if context.rows[layer.name].params else "")
         owners[layer.name] = owner
         if isinstance(layer, (Opaque, *DROPOUTS)):
             continue
@@ -143,21 +144,23 @@ def duplicated_layers(view: View) -> Iterator[Case]:
 # --- what cannot be read --------------------------------------------------------------------
 
 
-def unknown_layers(view: View) -> Iterator[Case]:
+def unknown_layers(context: Context) -> Iterator[Case]:
     """How much of the net is not known."""
-    opaque = [layer for layer in view.each(Opaque) if not layer.known or layer.moves == "unknown"]
+    opaque = [layer for layer in context.each(Opaque) if not layer.known or layer.moves == "unknown"]
     costly = [layer for layer in opaque if not layer.known]
     far = [layer for layer in opaque if layer.known]
     if costly:
         known = sum(max(layer.params, 0) for layer in costly)
         guess = any(layer.params < 0 for layer in costly)
-        what = f"{len(costly)} of {len(view.net.layers)} layers cannot be read ({_operators(costly)}): their macs are "
+        what = (
+            f"{len(costly)} of {len(context.net.layers)} layers cannot be read ({_operators(costly)}): their macs are "
+        )
         held = f", {'at least ' * guess}{known:,} parameters are theirs" if known or not guess else ""
         what += "in no sum" + (held or ", nor are their parameters")
         what += f"; {len(far)} more are counted, but how far they look is not known ({_operators(far)})" if far else ""
         yield Case(names_of(opaque), what, "layers that convwise knows", "read the figures as lower bounds")
     elif far:
-        what = f"{len(far)} of {len(view.net.layers)} layers are counted, but how far they look is not known "
+        what = f"{len(far)} of {len(context.net.layers)} layers are counted, but how far they look is not known "
         what += f"({_operators(far)}), nor is the receptive field behind them"
         yield Case(names_of(far), what, "layers that convwise knows", "take the receptive field from what comes before")
 

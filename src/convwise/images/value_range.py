@@ -24,7 +24,7 @@ CHUNK = 1 << 22  # values looked at together
 
 
 @dataclass(frozen=True)
-class Scale:
+class ValueRange:
     """uint8 = round((value - offset) * factor), cut to 0..255."""
 
     offset: float
@@ -36,7 +36,7 @@ class Scale:
 
     def eight_bits(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Values of any number type as uint8."""
-        if values.dtype == np.uint8 and self == Scale(0, 1):
+        if values.dtype == np.uint8 and self == ValueRange(0, 1):
             return values
         return np.clip(np.rint((values.astype(float) - self.offset) * self.factor), 0, 255).astype(np.uint8)
 
@@ -123,7 +123,7 @@ def _floats(values: NDArray[Any]) -> Counts:
     return np.array(within), np.array(upper)
 
 
-def decided(where: str, parts: Mapping[str, Values]) -> tuple[Scale, Values]:
+def decided(where: str, parts: Mapping[str, Values]) -> tuple[ValueRange, Values]:
     """The scale of a set, and the values that gave it: those of all parts but test.
 
     UnusableInput where the parts, by their names, are plainly on different scales.
@@ -138,7 +138,7 @@ def decided(where: str, parts: Mapping[str, Values]) -> tuple[Scale, Values]:
         said = ", ".join("{} {:g}..{:g}".format(part, *parts[part].range) for part in in_order)
         what = f"its parts are on different scales: {said}"
         raise UnusableInput(where, what, "one scale", "scale the values of all parts alike")
-    return Scale(low, 255 / ((high - low) or 1.0)), together
+    return ValueRange(low, 255 / ((high - low) or 1.0)), together
 
 
 def _apart(values: Values, low: float, high: float) -> bool:

@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from convwise.core.problems import UnusableInput
-from convwise.images import scale
+from convwise.images import value_range
 from convwise.images.loading import pictures, read
-from convwise.images.scale import Scale, Values
+from convwise.images.value_range import ValueRange, Values
 from imagesets import striped
 
 GRAY = striped(2, 8, size=12)[0][..., 0]
@@ -56,13 +56,13 @@ def naive_range(values: np.ndarray, ranges) -> tuple[float, float] | None:
 
 @given(arrays(st.sampled_from([np.uint8, np.int8, np.uint16, np.int32, np.bool_]), st.integers(1, 30)))
 def test_whole_numbers_against_a_loop(values):
-    expected = naive_range(values, scale.WHOLE) or (float(values.min()), float(values.max()))
+    expected = naive_range(values, value_range.WHOLE) or (float(values.min()), float(values.max()))
     assert Values.of(values).range == expected
 
 
 @given(arrays(np.float32, st.integers(1, 30), elements=st.floats(-2, 300, width=32)))
 def test_floats_against_a_loop(values):
-    ranges = [r for r in scale.FLOAT if r != (0, 255) or values.max() > 255 / 8]
+    ranges = [r for r in value_range.FLOAT if r != (0, 255) or values.max() > 255 / 8]
     expected = naive_range(values, ranges) or (float(values.min()), float(values.max()))
     assert Values.of(values).range == expected
 
@@ -138,7 +138,7 @@ def test_files_are_labelled_by_the_scale_that_was_learnt_from(tmp_path):
     twelve = (FULL.astype(np.uint16) * 16)[:, :, :]
     images = read(files(tmp_path, twelve, "png"), test="none")
     names = [str(tmp_path / name) for name in images.unsealed().names]
-    with pictures(tmp_path / "a", 1, Scale(*images.facts["scale"])) as every:
+    with pictures(tmp_path / "a", 1, ValueRange(*images.facts["scale"])) as every:
         for name, give in every:
             np.testing.assert_array_equal(give(*images.base_shape[:2]), images.unsealed().pixels[names.index(name)])
 

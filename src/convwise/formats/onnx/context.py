@@ -44,7 +44,7 @@ class Read:
     before: Layer | None = None
 
 
-class View:
+class Context:
     """The graph, and how each tensor read so far lies."""
 
     def __init__(self, graph: Graph) -> None:
@@ -116,18 +116,18 @@ def unflattened(rows: Tensor, flat: Shape) -> Tensor:
     return np.ascontiguousarray(turned.reshape(rows.shape))
 
 
-Rule = Callable[[View, Node], Read | None]
+Rule = Callable[[Context, Node], Read | None]
 
 
-def same(view: View, node: Node) -> Read | None:
+def same(context: Context, node: Node) -> Read | None:
     """What changes nothing."""
-    return Read(None, view.values[node.inputs[0]], (node.inputs[0],))
+    return Read(None, context.values[node.inputs[0]], (node.inputs[0],))
 
 
-def on(view: View, node: Node, layer: Layer, **weights: Tensor | None) -> Read:
+def on(context: Context, node: Node, layer: Layer, **weights: Tensor | None) -> Read:
     """A layer whose output lies as its input."""
     given = {key: array for key, array in weights.items() if array is not None}
-    return Read(layer, view.values[node.inputs[0]], (node.inputs[0],), given)
+    return Read(layer, context.values[node.inputs[0]], (node.inputs[0],), given)
 
 
 def number(value: Any) -> float:
@@ -143,13 +143,13 @@ def numbers(array: Tensor) -> tuple[float, ...]:
     return flat[:1] if len(set(flat)) == 1 else flat
 
 
-def spread_over(view: View, array: Tensor, name: str, axes: Sequence[int]) -> Tensor | None:
+def spread_over(context: Context, array: Tensor, name: str, axes: Sequence[int]) -> Tensor | None:
     """A constant as an array over some of our axes of the tensor; None where it changes along others."""
-    turned, given = view.turned(array, name), view.ours(name)
+    turned, given = context.turned(array, name), context.ours(name)
     if turned is None or any(n > 1 for axis, n in enumerate(turned.shape, 1) if axis not in axes):
         return None
     sides = [n if axis in axes else 1 for axis, n in enumerate(given, 1)]
     kept = [n for axis, n in enumerate(given, 1) if axis in axes]
-    if not view.affords(prod(kept) - array.size):
+    if not context.affords(prod(kept) - array.size):
         return None
     return np.broadcast_to(turned, sides).reshape(kept)
