@@ -101,13 +101,12 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     goal = parse_goal(arguments.goal, kind_of(task).scored)
     length = arguments.of or seconds
     net, recipe = _kept(rows) if rows else _advised(images, goal, arguments.pace or host.pace, length)
-    height, width, _ = net.input_shape
     span = (0.0, seconds / arguments.of if arguments.of else 1.0)
     trials = [Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed, span=span) for seed in seeds]
     trials = [paces.counted(trial, arguments.pace, len(images.train)) for trial in trials]
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
-        batches.Store(folder, images).ensure(height, width)
+        batches.Store(folder, images).ensure(net)
         runner = RUNNERS["local"](partial(train.run, folder, host.engine, task), host, workers)
         warm = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1) for n in range(workers)]
         try:

@@ -144,8 +144,8 @@ def fill(name: str, seed: int, given: argparse.Namespace) -> None:
         trials[trial.id] = paces.counted(trial, given.pace, len(images.train)), change
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
-        for size in {trial.net.input_shape[:2] for trial, _ in trials.values()}:
-            batches.Store(folder, images).ensure(*size)
+        for trial, _ in trials.values():
+            batches.Store(folder, images).ensure(trial.net)
         runner = RUNNERS["local"](partial(train.run, folder, host.engine, "classify"), host, workers)
         try:
             list(

@@ -55,7 +55,7 @@ def answered(name: str, share: float, given: argparse.Namespace) -> tuple[dict[s
     height, width, _ = advice.net.input_shape
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
-        batches.Store(folder, images).ensure(height, width)
+        batches.Store(folder, images).ensure(advice.net)
         trial = Trial(
             "ways", "final", dict(advice.configuration), advice.net, advice.recipe, epochs=given.epochs, part="all"
         )

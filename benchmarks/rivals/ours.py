@@ -98,8 +98,8 @@ class Workshop:
 
     def final(self, given: Configuration, recipe: Recipe) -> Learnt:
         """Its net trained on everything unsealed, by all workers, until the time for scoring."""
-        net, size = given.net, given.input_size
-        batches.Store(self.folder, self.job.images).ensure(*size)
+        net = given.net
+        batches.Store(self.folder, self.job.images).ensure(net)
         model = torch_format.build(net)
         reserve, scorers = scoring(model, net.input_shape, self.job.images.test.size, self.workers)
         torch.set_num_threads(scorers)
@@ -110,7 +110,7 @@ class Workshop:
         if result.status == "failed":
             raise RuntimeError(result.reason)
         weights = train.load_weights(self.folder, trial.id)
-        return Learnt(size, partial(train.answers, net, weights), partial(self.known, result))
+        return Learnt(net.input_shape[:2], partial(train.answers, net, weights), partial(self.known, result))
 
     def known(self, result: Any) -> dict[str, Any]:
         """Facts of the final training."""

@@ -85,7 +85,7 @@ def asked(study: Any, advice: Any) -> Running:
 
 def rung_of(work: Workshop, each: Running, seconds: float) -> Trial:
     """The next stretch of training, from the weights of the last."""
-    Store(work.folder, work.job.images).ensure(*each.trial.net.input_shape[:2])
+    Store(work.folder, work.job.images).ensure(each.trial.net)
     name = f"tpe-{each.asked.number}-{each.rung}"
     seed = 1000 * work.job.seed + each.asked.number
     return replace(each.trial, id=name, seconds=seconds, seed=seed, resumes=each.trial.id)

@@ -77,7 +77,7 @@ class Crew:
     def _prepare(self, trials: Sequence[Trial]) -> None:
         """The images at each size; and latencies, where the goal names them: beside trainings they would be longer."""
         for net in (trial.net for trial in trials):
-            self.store.ensure(*net.input_shape[:2])
+            self.store.ensure(net)
             if self._is_timed:
                 self.session.lab.host.latency_ms(net)
 

@@ -239,3 +239,22 @@ def test_a_mirrored_view_is_kept_and_told_apart():
     assert SMALL.diff(both) == [("input", "mirrored_view", False, True)]
     with pytest.raises(UnusableInput, match="mirrored_view 'yes'; expected true or false"):
         Net.from_json({**SMALL.to_json(), "mirrored_view": "yes"})
+
+
+def test_what_learns_is_what_stands_behind_a_first_layer_that_averages():
+    mean, conv, head = L.AveragePooling2D(2, name="mean"), L.Conv2D(4, 3), L.GlobalAveragePooling2D()
+    net = Net((8, 12, 3), (mean, conv, head))
+    assert (net.shrinks, net.shrunk) == (2, Net((4, 6, 3), (conv, head)))
+    assert net.shrunk.shrinks == 1
+    for other in (
+        Net((8, 12, 3), (conv, head)),
+        Net((8, 12, 3), (L.AveragePooling2D(1), conv)),
+        Net((9, 12, 3), (mean, conv)),  # a row that the windows leave out
+        Net((8, 12, 3), (L.AveragePooling2D(2, strides=1), conv)),
+        Net((8, 12, 3), (L.AveragePooling2D(2, padding="same"), conv)),
+        Net((8, 12, 3), (L.AveragePooling2D((2, 3)), conv)),
+        Net((8, 12, 3), (L.MaxPooling2D(2), conv)),
+        Net((8, 12, 3), (mean, conv, L.Conv2D(4, 3, strides=2, padding="same", inputs=("input",), name="past"))),
+        Net((8, 12, 3), (mean,)),
+    ):
+        assert (other.shrinks, other.shrunk) == (1, other)

@@ -19,6 +19,7 @@ from scipy import stats
 from convwise.core.calculus import analyse
 from convwise.core.layers import (
     Activation,
+    AveragePooling2D,
     BatchNormalization,
     Conv2D,
     Dense,
@@ -521,6 +522,37 @@ def test_streamed_images_train_the_same_weights(folder, monkeypatch):
     assert one.correct == other.correct
     for name, value in plain.items():
         np.testing.assert_array_equal(value, streamed[name])
+
+
+def shrinking(net: Net, times: int) -> Net:
+    """The same net on images so many times as large, which its first layer averages down."""
+    rows, columns, channels = net.input_shape
+    first = AveragePooling2D(times, name="smaller")
+    return Net((times * rows, times * columns, channels), (first, replace(net.layers[0], inputs=()), *net.layers[1:]))
+
+
+def test_images_are_averaged_once_where_the_first_layer_does_that(tmp_path):
+    """Oracle: a loop over windows, and the same training on what it gives."""
+    large = {}
+    for name, per_class, seed in (("train", 40, 1), ("valid", 40, 2)):
+        pixels, labels = striped(2, per_class, 2 * SIZE, seed=seed)
+        large[name] = SimpleNamespace(pixels=pixels, labels=labels)
+        small = np.empty((len(pixels), SIZE, SIZE, 1), np.uint8)
+        for image, row, column in np.ndindex(small.shape[:3]):
+            window = pixels[image, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].astype(float)
+            small[image, row, column] = int(window.mean() + 0.5)
+        batches.store(tmp_path / "small", f"{SIZE}x{SIZE}", name, SimpleNamespace(pixels=small, labels=labels))
+    net = shrinking(NET, 2)
+    parts = {name: SimpleNamespace(ways=lambda rows, columns, part=part: (part, None)) for name, part in large.items()}
+    batches.Store(tmp_path / "large", SimpleNamespace(**parts)).ensure(net)
+    one, weights = train.train(trial(), tmp_path / "small", FP32)
+    other, same = train.train(trial(net=net), tmp_path / "large", FP32)
+    assert other.trial.net == net
+    assert one.correct == other.correct
+    for name, value in weights.items():
+        np.testing.assert_array_equal(value, same[name])
+    answers = train.answers(net, same, large["valid"].pixels).argmax(1) == large["valid"].labels
+    assert np.mean(answers == [each == "1" for each in other.correct]) > 0.95  # but for the rounding
 
 
 def test_an_array_that_is_a_file_already_is_not_written_twice(tmp_path):

@@ -113,7 +113,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
     Rule(
         "shift_px",
         always,
-        lambda s: s.supersampled * shift_px(s.size),
+        lambda s: shift_px(s.size),
         lambda s: (
             f"images are shifted a little, by up to {100 * SHIFT_SHARE:.0f} % of the shorter side: objects may move"
         ),

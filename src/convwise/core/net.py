@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from convwise.core.layers import Average, Layer, Opaque, layer_from_json, layer_to_json, parameters
+from convwise.core.layers import Average, AveragePooling2D, Layer, Opaque, layer_from_json, layer_to_json, parameters
 from convwise.core.problems import UnusableInput
 
 INPUT = "input"
@@ -64,6 +64,28 @@ class Net:
         """A new net in which layer `name` has other parameters."""
         changed = replace(self[name], **changes)
         return replace(self, layers=tuple(changed if layer.name == name else layer for layer in self.layers))
+
+    @cached_property
+    def shrinks(self) -> int:
+        """How many times smaller its first layer makes images, by averages of windows side by side; or 1."""
+        first, times = self.layers[0], getattr(self.layers[0], "pool_size", (1, 1))[0]
+        plain = AveragePooling2D(times, name=first.name, inputs=(INPUT,))
+        alone = not any(INPUT in layer.inputs or layer.shares == first.name for layer in self.layers[1:])
+        whole = all(side % times == 0 for side in self.input_shape[:2])
+        return times if first == plain and alone and whole and len(self.layers) > 1 else 1
+
+    @property
+    def shrunk(self) -> Net:
+        """What stands behind that layer, on images made smaller: it has no weights, so this is what learns."""
+        if self.shrinks == 1:
+            return self
+        rows, columns, channels = self.input_shape
+        first, *others = self.layers
+        read = [
+            replace(layer, inputs=tuple(INPUT if name == first.name else name for name in layer.inputs))
+            for layer in others
+        ]
+        return replace(self, input_shape=(rows // self.shrinks, columns // self.shrinks, channels), layers=tuple(read))
 
     @property
     def one_view(self) -> Net:

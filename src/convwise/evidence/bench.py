@@ -23,7 +23,6 @@ from convwise.core.progress import Progress
 from convwise.core.records import Pace, Recipe, Trial
 from convwise.core.task import task_of
 from convwise.core.temporary import temporary_folder
-from convwise.core.text import parse_size, times
 from convwise.evidence.experiment import (
     NO_TIME,
     Base,
@@ -166,12 +165,11 @@ class _Store:
     seed: int
     most: tuple[int, int] = (2**31, 2**31)
 
-    def __call__(self, size: str) -> None:
-        height, width = parse_size(size)
+    def __call__(self, net: Net) -> None:
         for name, most in zip(("train", "valid"), self.most, strict=True):
             rng = np.random.default_rng(self.seed)
             part = _chosen(getattr(self.images, name), most, rng).with_channels(self.channels)
-            batches.store(self.folder, size, name, *part.ways(height, width))
+            batches.prepare(self.folder, net, name, part)
 
 
 def _chosen(part: Part, count: int, rng: np.random.Generator) -> Part:
@@ -207,7 +205,7 @@ def _timed(runner: Runner, store: _Store, net: Net, recipe: Recipe, workers: int
 
     It is one counted epoch, which a runner never ends for taking long: when it is over, all have started.
     """
-    store(times(net.input_shape[:2]))
+    store(net)
     trials = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1, seed=store.seed) for n in range(workers)]
     done = [1 / r.images_per_second for r in runner.run(trials) if r.status == "done"]
     ratio = float(np.mean(done)) / _seconds(net, pace) if done else 1.0
@@ -221,7 +219,7 @@ def _advised(images: Images, pace: Pace, terms: Terms, clock: Clock, net: Net) -
     """
     facts = look(images.train, images.classes, seed=terms.seed, budget=clock.budget, number=images.number)
     advised = advise(facts, Goal(), pace, clock.budget, 1).recipe
-    shift = shift_px(net.input_shape[:2])
+    shift = shift_px(net.shrunk.input_shape[:2])
     batch = min(advised.batch_size, 128)
     smoothing = min(advised.label_smoothing, Recipe.label_smoothing)  # none of a number
     return Recipe(batch_size=batch, shift_px=shift, label_smoothing=smoothing, class_weights=advised.class_weights)

@@ -23,9 +23,8 @@ from convwise.core.problems import UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Effect, Pace, Recipe, Result, Trial
 from convwise.core.score import ACCURACY, Score, score_of
-from convwise.core.text import times
 from convwise.evidence.effects import repeated_effect
-from convwise.training import train
+from convwise.training import batches, train
 from convwise.training.runners import Runner
 from convwise.training.tasks import TASKS
 
@@ -93,7 +92,7 @@ class Bench:
     """Where the trainings run, on what, and until when.
 
     folder: where `runner` and its `workers` find the stored parts and leave weights (train.run); ensure:
-    stores both parts at an input size 'HxW' there, where they are not yet; pace: seconds of one training
+    stores both parts there as a net learns from them; pace: seconds of one training
     image, all workers busy; train: images in the stored train part; labels: of the stored valid
     part, (n,); clock: the budget of everything; watcher: hears how far the trainings are; task: what is learnt.
     """
@@ -104,7 +103,7 @@ class Bench:
     pace: Pace
     train: int
     labels: np.ndarray
-    ensure: Callable[[str], None]
+    ensure: Callable[[Net], None]
     clock: Clock
     watcher: Watcher = quiet
     task: str = "classify"
@@ -377,10 +376,9 @@ class _Run:
     def carry_out(self, plan: _Plan) -> None:
         """Wave by wave, as long as one more ends in time; what the record knows already is not trained."""
         self.results = self.known(plan.seconds)
-        sizes = [arm.net.input_shape[:2] for arm in self.arms]
         try:
-            for height, width in dict.fromkeys(sizes):
-                self.bench.ensure(times((height, width)))
+            for net in {batches.stored_as(arm.net): arm.net for arm in self.arms}.values():
+                self.bench.ensure(net)
             wave = 0.0  # seconds of the longest so far
             while (jobs := self.filled(plan)) and wave <= self.clock.left:
                 wave, left = self.work(jobs, plan.seconds, wave)

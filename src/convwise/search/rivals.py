@@ -37,7 +37,7 @@ def alike(recipe: Recipe, chosen: Net, net: Net) -> tuple[Recipe, tuple[str, ...
     Those begin whitened or as an identity, and Muon's rates are for filters that a normalisation follows: AdamW
     trains any net. Shifts are the same share of the side.
     """
-    shift = max(1, round(recipe.shift_px * min(net.input_shape[:2]) / min(chosen.input_shape[:2])))
+    shift = max(1, round(recipe.shift_px * min(net.shrunk.input_shape[:2]) / min(chosen.shrunk.input_shape[:2])))
     usual = replace(recipe, optimizer="adamw", whitened="", identity_start=False, shift_px=shift)
     return in_memory(usual, (net,))
 

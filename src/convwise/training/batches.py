@@ -13,10 +13,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from convwise.core.net import Net
 from convwise.core.records import Recipe
 
 # Share of the training images that are shown resized without antialiasing: so a net answers those alike.
 ROUGH = 0.25
+AVERAGED_AT_ONCE = 256  # images
 RESIDENT = 2**28  # bytes of pixels that each worker holds in memory; of more it reads batch after batch from the disk
 
 
@@ -108,12 +110,49 @@ class Store:
     folder: Path
     images: Parts
 
-    def ensure(self, height: int, width: int) -> None:
-        """Write both parts at this size, once."""
-        size = f"{height}x{width}"
-        if not is_stored(self.folder, size, "valid"):
+    def ensure(self, net: Net) -> None:
+        """Write both parts as the net learns from them, once."""
+        if not is_stored(self.folder, stored_as(net), "valid"):
             for name, part in (("train", self.images.train), ("valid", self.images.valid)):
-                store(self.folder, size, name, *part.ways(height, width))
+                prepare(self.folder, net, name, part)
+
+
+def stored_as(net: Net) -> str:
+    """Under which size the images are stored that a net learns from: see `prepare`."""
+    rows, columns, _ = net.input_shape
+    return f"{rows}x{columns}" + (f"by{net.shrinks}" if net.shrinks > 1 else "")
+
+
+def prepare(folder: Path, net: Net, name: str, part: Sized) -> None:
+    """Write one part as the net learns from it: at its size, and averaged where its first layer does that.
+
+    So what has no weights is done once, and not in every step.
+    """
+    smooth, rough = part.ways(*net.input_shape[:2])
+    size, times = stored_as(net), net.shrinks
+    store(folder, size, name, _averaged(smooth, times), rough and _averaged(rough, times))
+
+
+@dataclass(frozen=True)
+class _Averaged:
+    """Images and labels: see Part."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+def _averaged(part: Part, times: int) -> Part:
+    """The means of windows of so many px, side by side, rounded."""
+    if times == 1:
+        return part
+    n, height, width, channels = part.pixels.shape
+    found = np.empty((n, height // times, width // times, channels), np.uint8)
+    for start in range(0, n, AVERAGED_AT_ONCE):
+        some = np.asarray(part.pixels[start : start + AVERAGED_AT_ONCE])
+        windows = some.reshape(len(some), height // times, times, width // times, times, channels)
+        sums = windows.sum((2, 4), dtype=np.uint32)
+        found[start : start + AVERAGED_AT_ONCE] = (2 * sums + times**2) // (2 * times**2)
+    return _Averaged(found, part.labels)
 
 
 def store(folder: Path, size: str, name: str, part: Part, rough: Part | None = None) -> None:

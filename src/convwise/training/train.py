@@ -120,8 +120,7 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     TrainingFailed where the loss stops being a number.
     """
     torch.set_num_threads(1 if line.team else trial.threads)
-    height, width, _ = trial.net.input_shape
-    size = f"{height}x{width}"
+    size = batches.stored_as(trial.net)
     names = ("train", "valid") if trial.part == "all" else ("train",)
     stored = batches.load(folder, size, names, training=True)
     examples = _learnt(_taught(trial, folder, names, stored, TASKS[task]), trial, TASKS[task]).to(engine.device)
@@ -154,7 +153,7 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
         dtype=engine.dtype,
         reason=INTERRUPTED if run.cut else "",
     )
-    return result, torch_format.weights(model, trial.net)
+    return result, torch_format.weights(model, trial.net.shrunk)
 
 
 def _taught(trial: Trial, folder: Path, names: tuple[str, ...], examples: Examples, task: Task) -> Examples:
@@ -176,11 +175,12 @@ def _cost(trial: Trial) -> dict[str, float]:
 
 def _model(trial: Trial, engine: Engine, initial: Weights | None, examples: Examples) -> nn.Module:
     torch.manual_seed(trial.seed)
-    model = torch_format.build(trial.net, logits=True)
+    net = trial.net.shrunk
+    model = torch_format.build(net, logits=True)
     if initial is None:
         initialise(model, trial.recipe, examples.pixels.cpu())
     else:
-        torch_format.load(model, trial.net, initial)
+        torch_format.load(model, net, initial)
     freeze(model, trial.recipe)
     return model.to(engine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -419,10 +419,10 @@ def teach(folder: Path, teacher: Trial) -> None:
 
     Where it has learnt mirrored images, that is the mean of what it says of both views.
     """
-    weights, net = load_weights(folder, teacher.id), teacher.net
+    weights, net = load_weights(folder, teacher.id), teacher.net.shrunk
     for name in ("train", "valid"):
         if not batches.has_answers(folder, teacher.id, name):
-            examples = batches.load(folder, "{}x{}".format(*net.input_shape), (name,))
+            examples = batches.load(folder, batches.stored_as(teacher.net), (name,))
             batches.store_answers(folder, teacher.id, name, _answers(net, weights, examples, teacher.recipe.flip))
 
 
