@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -36,11 +36,11 @@ WORK = ".study"
 
 def event(progress: Progress) -> dict[str, Any]:
     """A Progress as JSON; of the best result its accuracy and its cost."""
-    told = {each.name: getattr(progress, each.name) for each in fields(progress)}
+    told: dict[str, Any] = to_json(replace(progress, best=None))
     if best := progress.best:
         score = score_of(best.trial.net, best.trial.score)
         told["best"] = {"trial": best.trial.id, score.name: score.value(best.score or 0.0), **best.cost}
-    return {name: to_json(value) for name, value in told.items()}
+    return told
 
 
 class Feed:

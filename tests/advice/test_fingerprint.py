@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from convwise.advice import fingerprint, probes
 from convwise.advice.fingerprint import MEASURES, look
-from convwise.advice.probes import Bench, LeaveOneOut, dimension_of, paired_loss, resize, share_right, stratified
+from convwise.advice.probes import LeaveOneOut, Probes, dimension_of, paired_loss, resize, share_right, stratified
 from convwise.advice.recipes import RECIPE_RULES
 from convwise.advice.rules import RULES
 from convwise.core.records import Fingerprint, from_json, to_json
@@ -50,9 +50,9 @@ def names(found: Fingerprint) -> set[str]:
     return {measure.name for measure in found.measures}
 
 
-def bench(images: np.ndarray, labels: np.ndarray) -> Bench:
+def bench(images: np.ndarray, labels: np.ndarray) -> Probes:
     found = part(images, labels)
-    return Bench(found.pixels, found.labels, seed=0)
+    return Probes(found.pixels, found.labels, seed=0)
 
 
 def read(name: str, images: np.ndarray, labels: np.ndarray | None = None):
@@ -448,7 +448,7 @@ def test_no_clock_decides_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> N
 def test_in_a_short_budget_fewer_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at = []
 
-    class Counting(Bench):
+    class Counting(Probes):
         def __init__(self, pixels: np.ndarray, *rest: object, **how: object) -> None:
             looked_at.append(len(pixels))
             super().__init__(pixels, *rest, **how)

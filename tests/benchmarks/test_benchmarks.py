@@ -18,7 +18,7 @@ from torch import nn
 
 from convwise.core.calculus import analyse
 from convwise.core.configuration import MEANING
-from convwise.core.space import Choice, Space
+from convwise.core.space import Hyperparameter, Space
 from convwise.formats.torch.lift import lift
 from convwise.images.loading import read
 from convwise.training.machine import ThisMachine, slowness
@@ -86,8 +86,8 @@ def test_every_row_of_the_table_can_be_called(rival):
 
 def test_an_arbitrary_configuration_is_drawn_from_more_than_was_advised():
     assert set(ANYTHING) <= set(MEANING)
-    small = Space(1, 3, (0.5,), (0.1,), tuple(Choice(name, values[:1]) for name, values in ANYTHING.items()))
-    space = replace(small, choices=(*small.choices, Choice("input.size", ("16x16",))))
+    small = Space(1, 3, (0.5,), (0.1,), tuple(Hyperparameter(name, values[:1]) for name, values in ANYTHING.items()))
+    space = replace(small, hyperparameters=(*small.hyperparameters, Hyperparameter("input.size", ("16x16",))))
     nets = {space.fit(valid(anything(space), random.Random(seed))).net.id for seed in range(20)}
     assert len(nets) > 15
 

@@ -529,7 +529,7 @@ def test_a_study_lends_its_folder_and_runner(tmp_path):
         batches.store(tmp_path, f"{SIZE}x{SIZE}", name, getattr(images, name))
     lab = lab_of(Serial(), 20.0)
     runner = lab.start(tmp_path, "classify", 1)
-    asked: list[str] = []
+    asked: list[Net] = []
     lent = Bench(tmp_path, runner, 1, FAST, len(images.train), images.valid.labels, asked.append, lab.clock)
     scaled = Net(SEEING.input_shape, (Rescaling(1 / 255), Normalization((0.5,), (0.05,)), *SEEING.layers))
     terms = Terms(seeds=1, most_seconds=2.0, most_seeds=1, name="evidence")
@@ -538,7 +538,7 @@ def test_a_study_lends_its_folder_and_runner(tmp_path):
     (effect,) = found.effects
     assert (effect.parameter, effect.before, effect.after, effect.seconds) == ("strides", 1, 4, 2.0)
     assert effect.verdict == "matters"
-    assert asked == [f"{SIZE}x{SIZE}"]
+    assert [net.input_shape[:2] for net in asked] == [(SIZE, SIZE)]
     assert list(tmp_path.glob("weights/*")) == []
 
 

@@ -212,7 +212,7 @@ def test_a_tiff_of_many_pages_costs_as_much_as_one(tmp_path):
 
 def test_large_pictures_are_not_decoded_all_at_once(tmp_path, monkeypatch):
     """By threads, as many at a time as the limit lets; each is told to be read."""
-    monkeypatch.setattr("convwise.images.stack._BUDGET", _Budget(3 * 64 * 64))
+    monkeypatch.setattr("convwise.images.stack.BUDGET", _Budget(3 * 64 * 64))
     monkeypatch.setattr("convwise.images.stack.THREADS", 8)
     lock, now, most = threading.Lock(), 0, 0
     whole = decode.decode
@@ -243,7 +243,7 @@ def test_memory_of_large_pictures_is_given_back(tmp_path):
     code = (
         "import sys, resource\nfrom convwise.images import stack\nfrom convwise.images.loading import read\n"
         "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "stack.THREADS, stack._BUDGET = 8, stack._Budget(4000 * 3000)\nread(sys.argv[1])\n"
+        "stack.THREADS, stack.BUDGET = 8, stack._Budget(4000 * 3000)\nread(sys.argv[1])\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) // 1024)\n"
     )
     words = [sys.executable, "-c", code, tmp_path]
@@ -261,7 +261,7 @@ def test_the_size_is_read_without_the_pixels(suffix, tmp_path, monkeypatch):
 
 
 def test_a_picture_larger_than_the_whole_budget_is_still_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("convwise.images.stack._BUDGET", _Budget(10))
+    monkeypatch.setattr("convwise.images.stack.BUDGET", _Budget(10))
     assert read(write_folder(tmp_path)).facts["read"] == 12
 
 

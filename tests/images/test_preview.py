@@ -42,5 +42,5 @@ def test_of_arrays_and_names(tmp_path):
 
 
 def test_what_is_gone_is_said(tmp_path):
-    with pytest.raises(UnusableInput, match="no such file"):
+    with pytest.raises(UnusableInput, match="no file or folder"):
         preview(str(tmp_path / "gone"))

@@ -15,7 +15,7 @@ from convwise import formats
 from convwise.core import layers as L
 from convwise.core.net import Net
 from convwise.formats.written import Beside, preparation
-from convwise.images.loading import Scale, load_image, resize
+from convwise.images.loading import ValueRange, load_image, resize
 from nets import random_weights
 
 CLASSES = ("cat", "dog", "hare")
@@ -90,7 +90,7 @@ def test_the_sources_know_the_scale_of_a_set_of_more_than_8_bits(offset, factor,
     formats.write(tmp_path, net, random_weights(net, 1), CLASSES, np.zeros((1, *net.input_shape), np.uint8), ("torch",),
                   Beside(wide=(offset, factor)))  # fmt: skip
     Image.fromarray(values).save(tmp_path / "deep.png")
-    expected = load_image(tmp_path / "deep.png", 1, Scale(offset, factor))
+    expected = load_image(tmp_path / "deep.png", 1, ValueRange(offset, factor))
     given = space_of(tmp_path, "torch")["prepare"](tmp_path / "deep.png")
     np.testing.assert_array_equal(given.numpy()[0, 0], expected[..., 0])
     formats.export(tmp_path, "keras")

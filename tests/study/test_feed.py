@@ -20,7 +20,7 @@ from convwise.core.progress import Progress, quiet
 from convwise.core.records import to_json
 from convwise.ledger import Ledger
 from convwise.settings import Settings
-from studies import advice, part
+from studies import advice, segment
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 def test_all_that_is_told_can_be_read_beside(folder):
     given, heard = advice(), []
-    best = part(given, given.configuration)
+    best = segment(given, given.configuration)
     with feed.Feed(folder / feed.WORK, {"source": "photos"}, heard.append) as telling:
         telling.tell(Progress("race", 1, 4, best, 12.5, "a note", 0.25))
         told = feed.news(folder)
@@ -128,7 +128,7 @@ def test_a_ledger_is_read_as_the_ledger_itself_reads_it(tmp_path):
     ledger.know(given.space)
     ledger.note("convwise:advice", to_json(given))
     for number in (1, 2, 3):
-        ledger.append(part(given, given.configuration, number))
+        ledger.append(segment(given, given.configuration, number))
     rows, notes = feed.stored(tmp_path / "study.db")
     assert [row for _, row in rows] == [json.loads(json.dumps(to_json(result))) for result in ledger.results]
     assert notes == dict(ledger.notes)

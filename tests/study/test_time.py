@@ -213,7 +213,7 @@ def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, phase, code):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["final", "writing"])
+@pytest.mark.parametrize("phase", ["final", "writing"])
 def test_a_second_interrupt_ends_at_once_and_leaves_no_half(tmp_path, phase):
     """The folder is whole or has no choice.json, and no process is left behind."""
     out = tmp_path / "out"

@@ -22,7 +22,7 @@ from convwise.core.records import Result, Trial, Views
 from convwise.evidence.fitting import fitted
 from convwise.mirrored import decided, with_views
 from convwise.output import choice, deliver
-from convwise.settings import Settings, checked
+from convwise.settings import Settings, validate
 from convwise.training import train
 from imagesets import blobs
 from labs import MadeHost, Serial, ask
@@ -149,7 +149,7 @@ def test_what_it_costs_is_told_with_the_result():
 
 def test_a_number_of_views_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(UnusableInput, match="--views: is '3'; expected one of auto, 1, 2"):
-        checked(Settings("digits", out=tmp_path, views="3"))
+        validate(Settings("digits", out=tmp_path, views="3"))
 
 
 def test_of_numbers_the_mean_is_taken_too(tmp_path):

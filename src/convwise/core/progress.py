@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from convwise.core.records import Result
 
@@ -32,7 +32,7 @@ class Progress:
     this tells of nothing else.
     """
 
-    phase: str
+    phase: str = field(metadata={"key": "stage"})  # as older files call it
     done: int
     planned: int
     best: Result | None
