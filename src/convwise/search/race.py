@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from convwise.core.configuration import Configuration
+from convwise.core.intervals import Z95
 from convwise.core.records import Advice, Effect, Recipe, Result, Trial
 from convwise.evidence.paired import paired_difference
 from convwise.search import STRATEGIES
@@ -136,8 +137,8 @@ def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
 
     It is harmless where the net that never saw a mirrored image answers mirrored ones within HARMLESS as well
     as the others: a mirror image is then one more image of its class, not another class or none. Mirrored
-    training is behind early, because it learns more, and gains late; so it may be HARMLESS behind in its
-    first segments, not more (docs/findings.md, 'is a mirror image another image of its class').
+    training is behind early, because it learns more, and gains late; so it may be behind in its first segments, but
+    not surely by more than HARMLESS (docs/findings.md, 'is a mirror image another image of its class').
     """
     mirrored = twin(advice)
     if mirrored is None:
@@ -150,8 +151,9 @@ def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
     plain, flipped = mine[FLIP_SEGMENTS - 1], theirs[FLIP_SEGMENTS - 1]
     if not (tells(plain) and tells(flipped)):
         return advice.configuration
-    change, _ = paired_difference(flipped, plain)
-    return mirrored if change >= -HARMLESS and mirrored_alike(mine[:FLIP_SEGMENTS]) else advice.configuration
+    change, error = paired_difference(flipped, plain)
+    behind = change + Z95 * error < -HARMLESS
+    return mirrored if mirrored_alike(mine[:FLIP_SEGMENTS]) and not behind else advice.configuration
 
 
 def onwards(advice: Advice, results: Sequence[Result], chosen: Result) -> Configuration:
