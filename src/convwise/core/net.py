@@ -24,7 +24,7 @@ class Net:
     """Layers in order, over an input of shape (height, width, channels).
 
     A layer without a name gets one ('conv2d', 'conv2d_1', ...); a layer without inputs reads the
-    the layer before it. The last layer is the output. Inside, names and inputs are always set.
+    layer before it. The last layer is the output. Inside, names and inputs are always set.
 
     mirrored_view: its answer is the mean of what the layers give for an image and for its mirror image, left-right.
     """

@@ -28,7 +28,7 @@ def pictures(
 ) -> Iterator[list[Picture]]:  # fmt: skip
     """All pictures of whatever `read` reads by its name, of a loose folder, of one file, of a data set, or of an array.
 
-    scale: of the set that was learnt from; wide: whether its files had more than 8 bits, so that it holds for
+    value_range: of the set that was learnt from; wide: whether its files had more than 8 bits, so that it holds for
     such files; follow_links: as in Reading; cache_size: of what is kept of decoded files, as in Within. Classes are
     not asked for.
     UnusableInput where there is none; a picture that cannot be read raises UnusableInput when its pixels
