@@ -19,6 +19,9 @@ import typer
 
 import convwise
 from convwise.cli.app import app
+from convwise.core.task import KINDS
+from convwise.formats import FORMATS
+from convwise.training.runners import RUNNERS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "convwise"
@@ -347,6 +350,13 @@ def test_every_command_is_explained(name):
     assert unexplained == []
     documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     assert any(f"convwise {name}" in path.read_text() for path in documents)
+
+
+@pytest.mark.parametrize(("command", "option"), [("choose", "task"), ("choose", "runner"), ("export", "to")])
+def test_an_option_names_every_row_of_its_table(command, option):
+    table = {"task": KINDS, "runner": RUNNERS, "to": FORMATS}[option]
+    (parameter,) = [each for each in COMMANDS[command].params if each.name == option]
+    assert [name for name in table if not re.search(rf"\b{name}\b", parameter.help)] == []
 
 
 @pytest.mark.parametrize("name", convwise.__all__)
