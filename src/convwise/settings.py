@@ -20,7 +20,7 @@ TRAINING_SHARE = 0.8  # of a budget's core time that the network handed over is 
 ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
 LATEST_SHARE = 0.4  # of the budget: reading ends by it, however slow it is
 COUNTED_SECONDS = 300.0  # that a study of counted trials is advised for, on any machine
-VIEWS = ("auto", "1", "2")  # 2: the image and its mirror image; auto: where that is measured to be better
+VIEWS = ("auto", "1", "2")  # 2: the image and its mirror image; auto: see mirrored.py
 MOST_EVIDENCE = 0.5  # the rest trains the network that is handed over
 
 

@@ -106,7 +106,7 @@ def choose(
     runner: where trials run. against: a model as `check` takes it, or the name of one that people
     know ('lenet5', 'keras-mnist', 'expert'), or a list of them: each is trained as well, and compared.
     views: 2 averages the network's answers to an image and to its mirror image, at twice the macs, 1 does not;
-    'auto' does where the goal asks for no low cost, mirrored images were trained on, and it is measured to be better.
+    'auto' does where mirrored images were trained on, unless the goal asks for a low cost or it is surely worse.
     command: the command line to note, if there was one. watcher: is told what goes on; by default that is shown where a
     notebook runs this. started: when the budget began (time.monotonic), now where it is None. classes_from,
     skip_empty_classes, follow_links, cache_size: as in `read`. Of files that a tenth of the budget is not enough for,

@@ -79,7 +79,8 @@ AGAINST_HELP = (
 )
 VIEWS_HELP = (
     "Views of an image that the network looks at: with 2 it averages its answers to the image and to its mirror image, "
-    "at twice the macs. auto: 2 where the goal asks for no low cost, and it is measured to be better."
+    "at twice the macs. auto: 2 where mirrored images were trained on, the goal asks for no low cost, and it is not "
+    "measured to be worse."
 )
 DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")]
 
