@@ -215,7 +215,7 @@ def test_parts_that_saw_too_few_images_are_not_compared(images, told):
     """Where a step is much slower than was predicted; counted epochs are as long as was asked for."""
     history = (Point(5.0, images, 0.5, 0.8),)
     edit = answered(edited(padding="valid"), flipped(GOOD, 100, 0), history=history)
-    assert race.tells(answered(GIVEN.configuration, GOOD, history=history, how={"seconds": None, "epochs": 4}))
+    assert race.tells([answered(GIVEN.configuration, GOOD, history=history, how={"seconds": None, "epochs": 4})])
     assert bool(raced_effects(GIVEN, [*leader(1), edit])) == told
     assert judge(GIVEN, [*leader(1), edit]).chosen.trial.configuration == GIVEN.configuration
 

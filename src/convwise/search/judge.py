@@ -87,7 +87,7 @@ def _against(advice: Advice, base: Configuration, raced: Sequence[Result]) -> It
         common = min(len(before), len(after), race.FLIP_SEGMENTS)
         # A study that was continued may have segments of another length: they say nothing of each other.
         alike = {r.trial.seconds for r in (*before[:common], *after[:common])}
-        if len(alike) == 1 and race.tells(before[common - 1]) and race.tells(after[common - 1]):
+        if len(alike) == 1 and race.tells(before[:common]) and race.tells(after[:common]):
             yield _effect(changed[0], before[:common], after[:common])
 
 

@@ -50,7 +50,7 @@ def waves(search: Search) -> Iterator[Wave]:
         name, said = f"race-{before + number + 1}", str(budget) if allowed.seconds and not number else ""
         trials = [_entered(search, entry, f"{name}-{slot}", allowed) for slot, entry in enumerate(entries, 1)]
         yield Wave(RACE, tuple(trials), number, allowed.waves, said)
-        if allowed.seconds and not any(tells(result) for result in search.tried(RACE)):
+        if allowed.seconds and not any(tells([result]) for result in search.tried(RACE)):
             return  # slower than was predicted: what there is goes into one network
         number, done = number + 1, done + len(entries)
 
@@ -149,7 +149,7 @@ def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
     if min(len(mine), len(theirs)) < FLIP_SEGMENTS:
         return advice.configuration
     plain, flipped = mine[FLIP_SEGMENTS - 1], theirs[FLIP_SEGMENTS - 1]
-    if not (tells(plain) and tells(flipped)):
+    if not (tells(mine[:FLIP_SEGMENTS]) and tells(theirs[:FLIP_SEGMENTS])):
         return advice.configuration
     change, error = paired_difference(flipped, plain)
     behind = change + Z95 * error < -HARMLESS
@@ -160,13 +160,13 @@ def onwards(advice: Advice, results: Sequence[Result], chosen: Result) -> Config
     """What the rest of the chosen training learns: its configuration, on mirrored images as well where they are safe.
 
     Where there was no time for the mirrored twin, what the net says of mirrored images decides alone. So early it
-    does: after 2,000 images hand signs, digits and letters lose more than half of their right answers, clothing and
-    infrared modules 2 to 4 % (docs/findings.md, 'is a mirror image another image of its class').
+    does: after 2,000 images hand signs, digits and letters lose half of their right answers or more, photos of
+    clothing, cells and infrared modules hardly any (docs/findings.md, 'is a mirror image another image of its class').
     """
     given, mirrored = advice.space.fit(chosen.trial.configuration), twin(advice)
-    mine = segments(results, chosen.trial.key)[-1:]
+    mine = segments(results, chosen.trial.key)
     asked = mirrored and not given.training_flip and not segments(results, mirrored.key)
-    safe = asked and all(map(tells, mine)) and mirrored_alike(mine)
+    safe = asked and tells(mine) and mirrored_alike(mine[-1:])
     return advice.space.fit({**given, FLIP: True}) if safe else given
 
 
@@ -178,10 +178,11 @@ def mirrored_alike(results: Sequence[Result]) -> bool:
     return bool(asked) and lost <= min(HARMLESS * asked, HARMLESS_SHARE * right)
 
 
-def tells(result: Result) -> bool:
-    """Whether a segment has seen enough images to be compared."""
-    counted = result.trial.seconds is None  # as long as was asked for
-    return bool(result.history) and (counted or result.history[-1].images >= LEAST_IMAGES)
+def tells(run: Sequence[Result]) -> bool:
+    """Whether a training has seen enough images in these segments of it, one after the other, to be compared."""
+    counted = all(result.trial.seconds is None for result in run)  # as long as was asked for
+    seen = [result.history[-1].images for result in run if result.history]
+    return bool(seen) and (counted or sum(seen) >= LEAST_IMAGES)
 
 
 def adopted(effects: Sequence[Effect]) -> Effect | None:
