@@ -23,19 +23,20 @@ SHARE = 0.02  # of the time that is left, at most, for measuring it
 FORWARD = 3.0  # times as many images a second are answered as are trained on
 
 
-def decided(session: Session, chosen: Result, hurried: bool = False) -> Views:
+def decided(session: Session, chosen: Result, trained: bool, hurried: bool = False) -> Views:
     """One view or two, for the net that `chosen` goes on to train; it is the same each time that a study is asked.
 
     The second view is measured with the weights that never saw the validation images: what comes after may learn from
     them. So early and on so few images a gain of a point is within chance, while at the end there was one in each
     series where mirrored images had been trained on (docs/findings.md, 'a mirrored view'): so it is left out where it
-    is surely worse. hurried: there is no time to measure.
+    is surely worse. trained: whether mirrored images are, from here on if not before. hurried: there is no time to
+    measure.
     """
     asked, notes = [chosen.trial.id, str(session.settings.views)], session.ledger.notes
     if VIEWS in notes and notes[VIEWS]["asked"] == asked:
         found: Views = from_json(Views, notes[VIEWS]["views"])
         return found
-    views = _decided(session, chosen, hurried)
+    views = _decided(session, chosen, trained, hurried)
     if not hurried:
         session.ledger.note(VIEWS, {"asked": asked, "views": to_json(views)})
     return views
@@ -49,8 +50,8 @@ def with_views(result: Result, views: Views) -> Result:
     return replace(result, trial=replace(result.trial, net=net), cost={**result.cost, **_cost(net)})
 
 
-def _decided(session: Session, chosen: Result, hurried: bool) -> Views:
-    goal, asked, trained = session.settings.goal, str(session.settings.views), chosen.trial.recipe.flip
+def _decided(session: Session, chosen: Result, trained: bool, hurried: bool) -> Views:
+    goal, asked = session.settings.goal, str(session.settings.views)
     if asked == "1" or (asked == "auto" and (goal.cheapest or not trained)):
         return Views()
     net = replace(chosen.trial.net, mirrored_view=True)

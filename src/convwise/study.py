@@ -19,7 +19,7 @@ from convwise.interrupts import Interrupts
 from convwise.output import deliver, whole
 from convwise.plan import Counted, planned, within_latency
 from convwise.search import race, rivals
-from convwise.search.phases import FINAL, Budget, Search, Wave
+from convwise.search.phases import FINAL, RACE, Budget, Search, Wave
 from convwise.search.searching import verdict, waves
 from convwise.session import ADVICE, FACTS, Session
 from convwise.settings import Settings
@@ -66,12 +66,13 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
             judged = verdict(advice, session.results)
             for wave in rivals.waves(search, others, judged.chosen):
                 crew.run(wave)
-            views = mirrored.decided(session, judged.chosen)
+            mirrors = race.onwards(advice, search.tried(RACE), judged.chosen).training_flip
+            views = mirrored.decided(session, judged.chosen, mirrors)
             if not search.ended:  # else it ended before the study did: what is left is to write
                 _refit(search, crew, judged, views)
         except KeyboardInterrupt:
             judged = _best_so_far(search, crew)
-            views = mirrored.decided(session, judged.chosen, hurried=True)
+            views = mirrored.decided(session, judged.chosen, judged.chosen.trial.recipe.flip, hurried=True)
         working.close()
         with interrupts.waiting(), whole.together(settings.out) as beside:
             session.tell("writing", 0, deliver.STEPS)

@@ -99,7 +99,8 @@ def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(tmp_pa
     slanted = (slanted + rng.integers(0, 6, slanted.shape))[..., None].astype(np.uint8)
     slanted[labels == 1] = slanted[labels == 1][:, :, ::-1]
     for name, pixels in (("upright", upright), ("slanted", slanted)):
-        a_study((pixels, labels), tmp_path / name, trials=1).run()
+        a_study((pixels, labels), tmp_path / name, trials=1, views=2, goal="accuracy").run()
+    assert ["although it was not trained" in found.views.said for found in written] == [False, True]
     safe, unsafe = ((found.final, found.verdict.reasons[0].because) for found in written)
     assert (safe[0].trial.recipe.flip, unsafe[0].trial.recipe.flip) == (True, False)
     assert ("mirrored" in safe[1], "mirrored" in unsafe[1]) == (True, False)

@@ -72,7 +72,7 @@ class Made(SimpleNamespace):
 
     def decided(self, recipe: Recipe = FLIPPED, hurried: bool = False, net: Net = NET) -> Views:
         trial = Trial("race-1", "race", {}, net, recipe)
-        return decided(self, Result(trial, "done", 0.5, images_per_second=1e4), hurried)
+        return decided(self, Result(trial, "done", 0.5, images_per_second=1e4), recipe.flip, hurried)
 
 
 def test_the_second_view_is_taken_where_it_is_more_often_right(tmp_path):
