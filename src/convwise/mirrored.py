@@ -20,6 +20,7 @@ from convwise.training.tasks import TASKS
 VIEWS = "convwise:views"  # a note in the ledger: what was decided, for which trial, and what was asked
 MOST_IMAGES, LEAST_IMAGES = 1000, 50  # validation images that it is measured on
 SHARE = 0.02  # of the time that is left, at most, for measuring it
+CHANCE = "; that is within chance, and at the end of other trainings it gained half a point on average"
 FORWARD = 3.0  # times as many images a second are answered as are trained on
 
 
@@ -68,6 +69,7 @@ def _decided(session: Session, chosen: Result, trained: bool, hurried: bool) -> 
     if effect:
         worth = f"{effect.score.words} {effect.moved} ({effect.span} at 95 %)"
         worth += f" on {images:,} validation images, early in its training"
+        worth += CHANCE if trained and effect.low <= 0 < effect.high else ""
     if asked == "auto" and effect and effect.high < 0:
         said = f"Averaging in the answer to the mirror image was tried and left out: {worth}. --views 2 adds it."
         return Views(1, effect, images, said)

@@ -94,6 +94,7 @@ def test_it_is_taken_where_early_answers_cannot_tell(tmp_path):
     assert views.effect is not None
     assert views.effect.low < 0 < views.effect.high
     assert views.count == 2
+    assert "within chance" in views.said
 
 
 def test_it_is_left_out_where_it_is_surely_less_often_right_and_that_is_said(tmp_path):
