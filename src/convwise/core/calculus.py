@@ -79,6 +79,11 @@ class Total:
     uncounted: tuple[str, ...] = ()
 
     @property
+    def cost(self) -> dict[str, float]:
+        """The sums that a goal can ask for."""
+        return {"params": self.params, "macs": self.macs, "activation_bytes": self.activation_bytes}
+
+    @property
     def bounds(self) -> tuple[str, ...]:
         """The sums here that are lower bounds: an unknown operator may do and hold anything."""
         work = ("macs", "elementwise", "activation_bytes", "peak_bytes") if self.unknown else ()

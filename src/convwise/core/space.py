@@ -95,13 +95,7 @@ class Space:
     def cost(self, net: Net) -> dict[str, float]:
         """The metrics of the goal that can be known without running: exact, and latency predicted."""
         costs = analyse(net)
-        total = costs.total
-        exact: dict[str, float] = {
-            "params": total.params,
-            "macs": total.macs,
-            "activation_bytes": total.activation_bytes,
-        }
-        return exact | ({"latency_ms": self.latency.milliseconds(costs)} if self.latency else {})
+        return costs.total.cost | ({"latency_ms": self.latency.milliseconds(costs)} if self.latency else {})
 
     def sample(self, rng: random.Random) -> Configuration:
         """A random configuration."""

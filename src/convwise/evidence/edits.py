@@ -28,7 +28,7 @@ FLAG = "--parameter"
 AND = "&"
 ALTERNATIVES = 2  # values of one hyperparameter that are tried unasked
 CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)
-ENDS = ("linear", "softmax", "sigmoid")  # activations that are no hyperparameter
+ENDS = ("linear", "softmax", "sigmoid")  # activations of an answer, which are not varied
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _example(subject: Subject) -> str:
 
 
 def _general(subject: Subject, parameter: str) -> Iterator[Edit]:
-    """A parameter of the question at other values: by choices of the space, else of all convolutions at once."""
+    """A parameter of the question at other values: of the space, else of all convolutions at once."""
     hyperparameters = [
         hyperparameter
         for name, hyperparameter in subject.hyperparameters.items()

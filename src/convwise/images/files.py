@@ -163,7 +163,7 @@ def _unpacked(file: File, kept: Sequence[bytes | None], height: int, width: int)
 def prepared(item: Item, shelves: Shelves, shape: tuple[int, int, int], value_range: ValueRange | None) -> Pixels:
     """The picture of an item as (height, width, channels), kept, or else decoded once.
 
-    scale: of values of more than 8 bits. Raises whatever the decoder raises.
+    value_range: of values of more than 8 bits. Raises whatever the decoder raises.
     """
     file = replace(_with_header(shelves, item), value_range=value_range)
     height, width, channels = shape

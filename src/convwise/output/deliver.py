@@ -124,13 +124,7 @@ def write(material: Material, export: Callable[..., dict[str, float]] = formats.
     material.tell("writing", 1, STEPS)
     differences = export(folder, net, material.weights, material.outputs, pixels, beside=beside)
     material.tell("writing", 2, STEPS)
-    total = analyse(net).total
-    cost = {
-        "params": total.params,
-        "macs": total.macs,
-        "activation_bytes": total.activation_bytes,
-        "latency_ms": round(material.host.latency_ms(net), 4),
-    }
+    cost = {**analyse(net).total.cost, "latency_ms": round(material.host.latency_ms(net), 4)}
     score, slow = estimate(material), material.host.slowness()
     if doubtful := doubts.shown(material.facts, material.images.train.names):
         write_suspects(folder / "suspects.csv", doubtful)

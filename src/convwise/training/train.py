@@ -146,7 +146,7 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
         score=score,
         weighed=tuple(weighed.round(6).tolist()),
         **TASKS[task].kept(outcomes, mirrored),
-        cost=_cost(trial),
+        cost=analyse(trial.net).total.cost,
         history=tuple(run.history),
         seconds=seconds,
         images_per_second=run.images / seconds,
@@ -166,11 +166,6 @@ def _taught(trial: Trial, folder: Path, names: tuple[str, ...], examples: Exampl
 
 def _learnt(examples: Examples, trial: Trial, task: Task) -> Examples:
     return Examples(examples.pixels, task.learnt(examples.labels, trial.net))
-
-
-def _cost(trial: Trial) -> dict[str, float]:
-    total = analyse(trial.net).total
-    return {"params": total.params, "macs": total.macs, "activation_bytes": total.activation_bytes}
 
 
 def _model(trial: Trial, engine: Engine, initial: Weights | None, examples: Examples) -> nn.Module:
