@@ -25,6 +25,7 @@ from convwise.formats.weights import Weights
 from convwise.training import batches
 from convwise.training.batches import Examples
 from convwise.training.initial import freeze, initialise
+from convwise.training.narrow import quicken
 from convwise.training.optimizers import RunningAverage, TailMean, optimizers, settling
 from convwise.training.tasks import TASKS, Task
 
@@ -177,6 +178,8 @@ def _model(trial: Trial, engine: Engine, initial: Weights | None, examples: Exam
     else:
         torch_format.load(model, net, initial)
     freeze(model, trial.recipe)
+    if engine == Engine("cpu", "bfloat16"):
+        quicken(model)
     return model.to(engine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
