@@ -29,7 +29,13 @@ def test_the_gradients_are_those_of_autograd(images, channels, filters, size, ke
 def test_only_what_keeps_its_size_is_quickened(monkeypatch):
     """And what is quickened gives the same model: its names, weights, answers and, in bf16, nearly its gradients."""
     monkeypatch.setattr(narrow, "pays", lambda: True)
-    others = ({"stride": 2}, {"padding": 0}, {"groups": 2}, {"kernel_size": 1, "padding": 0}, {"dilation": 2, "padding": 2})
+    others = (
+        {"stride": 2},
+        {"padding": 0},
+        {"groups": 2},
+        {"kernel_size": 1, "padding": 0},
+        {"dilation": 2, "padding": 2},
+    )
     convs = [nn.Conv2d(4, 4, **{"kernel_size": 3, "padding": 1, **other}) for other in ({}, *others)]
     model = nn.Sequential(*convs)
     x = torch.randn(8, 4, 8, 8)
