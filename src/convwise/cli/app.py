@@ -193,13 +193,12 @@ def look(
     from convwise.advice import doubts, fingerprint
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
-    from convwise.core.task import kind_of
     from convwise.images import loading as reading
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
     within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
-    how |= {"target": kind_of(task).target, "test": _test(test), "seed": seed, "within": within}
+    how |= {"task": task, "test": _test(test), "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
     about: dict[str, Any] = {"counts": read.counts(), "number": read.number}
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, **about)
@@ -246,14 +245,13 @@ def advise(
     from convwise.advice.advising import layer_reasons
     from convwise.core.clock import Clock, parse_duration
     from convwise.core.records import to_json
-    from convwise.core.task import kind_of
     from convwise.images import loading as reading
     from convwise.training.machine import ThisMachine
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
     within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
-    how |= {"target": kind_of(task).target, "seed": seed, "within": within}
+    how |= {"task": task, "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
     advice = verbs.advise(read, goal=goal, budget=seconds, seed=seed)
     train, clock = sum(read.counts()), Clock(seconds, time.monotonic())
