@@ -96,7 +96,7 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     if not seeds:
         return
     task = SETS[name].task
-    images, host = read(source(name, arguments.data), seed=0, target=kind_of(task).target), ThisMachine()
+    images, host = read(source(name, arguments.data), seed=0, task=task), ThisMachine()
     workers = arguments.workers or host.cores
     goal = parse_goal(arguments.goal, kind_of(task).scored)
     length = arguments.of or seconds

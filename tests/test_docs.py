@@ -17,6 +17,7 @@ import pytest
 import typer
 
 import convwise
+from convwise import formats
 from convwise.advice.recipes import RECIPE_RULES
 from convwise.advice.rules import RULES
 from convwise.cli import app as cli
@@ -27,6 +28,7 @@ from convwise.core.activations import ACTIVATIONS
 from convwise.core.goal import parse_goal
 from convwise.core.layers import LAYERS, parameters
 from convwise.core.net import Net
+from convwise.output.whole import OUTPUTS
 from studies import advice, segment
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +46,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 # A block that trains, or that needs a reader's own files, is read but not run.
 UNRUN = re.compile(r"choose\(|photos")
-WRITTEN = {"model_keras.py", "model_torch.py"}  # by `convwise choose`
+WRITTEN = {name for name in formats.WRITTEN if name.endswith(".py")}  # by `convwise choose`
 # Commands whose output is compared with what a page shows: at once, and the same everywhere.
 QUICK = ("convwise layer ",)
 SHOWN = re.compile(r"^```(sh|python)\n((?:(?!```).*\n)*)```\n\n```text\n((?:(?!```).*\n)*)```", re.MULTILINE)
@@ -188,6 +190,11 @@ def test_the_example_strategy_meets_the_contract():
 def test_contributing_says_where_each_table_stands(table):
     (file,) = re.findall(rf"`{table}` in `([^`]+)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert re.search(rf"^{table}\b", (ROOT / file).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", OUTPUTS)
+def test_the_page_of_the_choice_folder_names_every_file_in_it(file):
+    assert f"`{file}`" in (DOCS / "concepts" / "folder.md").read_text().partition("\n\nThe models")[0]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)

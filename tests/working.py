@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -22,7 +23,12 @@ def half(pipe: Any, text: bytes) -> None:
 
 
 def work(trial: Trial, line: Any = None) -> Result:
-    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-1', 'wait-', 'tell'."""
+    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-1', 'wait-', 'tell'.
+
+    'wait-FILE' ends once the file is there; 'hang-FILE' writes its process into it, and does not end.
+    """
+    if multiprocessing.parent_process() is None:  # else what follows would end or stop the tests themselves
+        raise AssertionError("the runner works in the study's own process: its workers need processes of their own")
     what, _, rest = trial.id.partition("-")
     if what == "mean":  # 'mean-kill-1': the member of rank 1 does so instead
         how, _, rank = rest.rpartition("-")
@@ -40,6 +46,8 @@ def work(trial: Trial, line: Any = None) -> Result:
     if what == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     if what == "hang":
+        if rest:
+            Path(rest).write_text(str(os.getpid()))
         time.sleep(600)
     if what == "sleep":
         time.sleep(float(rest))

@@ -19,14 +19,13 @@ from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Effect, Recipe, from_json
 from convwise.core.score import ACCURACY, Score
 from convwise.core.shown import Screen, Shown
-from convwise.core.task import kind_of
 from convwise.core.verb import verb
 from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
 from convwise.evidence.edits import Subject
 from convwise.evidence.experiment import MOST_SEEDS, Base, Edit, Found, Measured, Memory, Record, Terms
 from convwise.images.loading import TEST_SHARE, Images, Within, read
-from convwise.inspect.checking import load, read_images
+from convwise.inspect.checking import learnt_by, load, read_images
 from convwise.inspect.requests import InputShape
 from convwise.interrupts import Interrupts
 from convwise.ledger import Ledger
@@ -101,21 +100,21 @@ def measure(model: Any, images: Any = None, *, parameter: Parameters = (), most:
             budget: str | float = "10m", input_shape: InputShape | None = None, watcher: Watcher = quiet,
             started: float | None = None, classes_from: str = "folder", skip_empty_classes: bool = False,
             follow_links: bool = False, cache_size: str | int = CACHE_SIZE,
-            task: str = "classify") -> Measurement:  # fmt: skip
+            task: str | None = None) -> Measurement:  # fmt: skip
     """What changes of a network are worth on images, inside `budget`: paired trainings of equal time.
 
     model: a folder that `choose` wrote, whose own images, recipe and ledger are used, and whose choice.json
     and report get the effects; or any model as in `check`, with images. parameter: 'NAME=VALUE', several
     of them, or a mapping; without it the parameters that people ask about, the most doubtful first. most: so many
     changes at most, the first ones: a few with many pairs of trainings, instead of many with few.
-    classes_from, skip_empty_classes, follow_links, cache_size, task: how images are read, as in `read`. started: when
-    the budget began (time.monotonic).
+    classes_from, skip_empty_classes, follow_links, cache_size, task: how images are read, as in `read`; of a folder
+    the task is known. started: when the budget began (time.monotonic).
     KeyboardInterrupt gives what is measured so far; it goes on to the caller where that is nothing.
     """
     clock = Clock(parse_duration(budget), time.monotonic() if started is None else started)
     if images is not None:
         how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-        how |= {"target": kind_of(task).target, "within": Within(clock.budget, cache_size=cache_size)}
+        how |= {"task": task or learnt_by(model), "within": Within(clock.budget, cache_size=cache_size)}
         images = read_images(images, classes_from=classes_from, **how)
     lab = Lab(ThisMachine(), clock, watcher)
     return measure_in(lab, model, images, parameter, input_shape, most, cache_size)
@@ -236,7 +235,8 @@ class _Chosen:
         usual = data["facts"].get("own_test") or abs(share - TEST_SHARE) < 0.02
         try:
             within = Within(data["facts"].get("budget"), cache_size=cache_size)
-            how = {"seed": seed, "within": within, **data["facts"].get("reading", {})}
+            reading = {name: each for name, each in data["facts"].get("reading", {}).items() if name != "target"}
+            how = {"seed": seed, "within": within, **reading, "task": learnt_by(self.folder)}
             source = deliver.located(data["source"], self.choice["provenance"].get("directory"))
             images = read(source, test="none" if not data["test"] else None if usual else share, **how)
         except ConvwiseError as error:

@@ -10,7 +10,6 @@ from convwise.core.clock import Clock
 from convwise.core.goal import Goal
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
-from convwise.core.task import kind_of
 from convwise.images.loading import Within
 from convwise.output.whole import OUTPUTS
 from convwise.training.runners import RUNNERS
@@ -50,8 +49,7 @@ class Settings:
     @property
     def reading(self) -> dict[str, Any]:
         """How the images are to be read."""
-        how = {name: getattr(self, name) for name in ("classes_from", "skip_empty_classes", "follow_links")}
-        return {**how, "target": kind_of(self.task).target}
+        return {name: getattr(self, name) for name in ("task", "classes_from", "skip_empty_classes", "follow_links")}
 
     @property
     def work(self) -> Path:

@@ -16,7 +16,7 @@ from convwise.core.goal import parse_goal
 from convwise.core.places import CACHE_SIZE
 from convwise.core.progress import Watcher
 from convwise.core.records import Advice, Fingerprint
-from convwise.core.task import kind_of, task_of
+from convwise.core.task import kind_of
 from convwise.core.verb import verb
 from convwise.feed import Feed
 from convwise.images.loading import Images, Within
@@ -63,7 +63,7 @@ def read(
 def _reading(task: str, classes_from: str, skip_empty_classes: bool, follow_links: bool) -> dict[str, Any]:
     """What the options of a verb are called where images are read."""
     return {
-        "target": kind_of(task).target,
+        "task": task,
         "classes_from": classes_from,
         "skip_empty_classes": skip_empty_classes,
         "follow_links": follow_links,
@@ -98,7 +98,7 @@ def choose(
 
     source: a path or name as for the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
     budget: wall clock, '90s', '10m', or seconds. goal: as for the command line; None: the best accuracy, or the least
-    error. task: what is learnt, 'classify' for classes or 'regress' for a number.
+    error. task: what is learnt, such as 'classify' for classes or 'regress' for a number.
     test: the share to seal where the source has no test part (0.2 where it is None), or 'none'.
     out: the folder to write, by default convwise-NAME of the images. seed: of every random draw.
     workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
@@ -186,7 +186,7 @@ def advise(
     how = _reading(task, classes_from, skip_empty_classes, follow_links)
     seconds = parse_duration(budget)
     images = _to_look(source, seconds, cache_size, seed=seed, **how)
-    wanted = parse_goal(goal, kind_of(task_of(images.target)).scored)
+    wanted = parse_goal(goal, kind_of(images.task).scored)
     facts, host = look(images, budget=seconds, seed=seed), ThisMachine()
     return within_latency(facts, wanted, host.pace, TRAINING_SHARE * seconds, host)
 
@@ -206,7 +206,7 @@ def predict(
 def export(folder: Folder, to: str, *, out: str | Path | None = None) -> list[Path]:
     """Write the network in `folder` in one format again, into `out` (the folder itself by default): the files written.
 
-    to: keras, torch, onnx or json. The written model is checked against the trained network.
+    to: one of formats.FORMATS, such as 'keras' or 'onnx'. The written model is checked against the trained network.
     """
     return formats.export(Path(folder), to, out)
 

@@ -258,7 +258,7 @@ def test_the_foreground_is_what_is_dark():
 
 def test_sets_of_numbers_are_read_as_numbers(tmp_path):
     source = sets.source("digits-angle", cache=tmp_path)
-    images = read(source, target="number")
+    images = read(source, task="regress")
     assert (images.train.pixels.shape[1:], sets.SETS["digits-angle"].task) == ((20, 20, 1), "regress")
     assert -60 <= images.train.labels.min() < -55 < 55 < images.train.labels.max() <= 60
 

@@ -22,7 +22,7 @@ from safetensors import safe_open
 
 from convwise import formats
 from convwise.core import layers as L
-from convwise.core.activations import ACTIVATIONS
+from convwise.core.activations import ACTIVATIONS, activation
 from convwise.core.net import Net
 from convwise.core.problems import ExportMismatch, Unsupported, UnusableInput
 from convwise.formats import FORMATS
@@ -125,19 +125,19 @@ EXAMPLES: dict[str, list[tuple[L.Layer, ...]]] = {
     ],
 }
 CASES = {f"{op}-{i}": layers for op, nets in EXAMPLES.items() for i, layers in enumerate(nets)}
-# Examples and activations that a format cannot express: it must say so.
-LACKING: dict[str, set[str]] = {
-    "keras": {"gelu_tanh", "softmin", "sparsemax", "threshold", "threshold(threshold=0.1, value=0.3)"},
-    "torch": set(),
-    "onnx": set(),
-    "json": set(),
-}
 # Activations with arguments, beside each at its defaults.
 SPELLED = ("relu(max_value=0.5, negative_slope=0.1, threshold=0.2)", "relu(max_value=6.0)", "relu(negative_slope=0.1)",
            "leaky_relu(negative_slope=0.01)", "elu(alpha=0.5)", "celu(alpha=0.5)", "softplus(beta=2.0)",
            "squareplus(b=1.0)", "hard_tanh(min_val=-0.2, max_val=0.4)", "hard_tanh(min_val=0.0, max_val=inf)",
            "soft_shrink(threshold=0.1)", "hard_shrink(threshold=0.1)", "threshold(threshold=0.1, value=0.3)",
            )  # fmt: skip
+
+
+def lacking(form: str, net: Net) -> bool:
+    """Whether the format says that it cannot express the net: then it must refuse it, and else write it."""
+    activations = [getattr(layer, "activation", "linear") for layer in net.layers]
+    names = {*(layer.op for layer in net.layers), *(activation(name).name for name in activations)}
+    return not names.isdisjoint(FORMATS[form].lacks)
 
 
 def net_of(layers: tuple[L.Layer, ...]) -> Net:
@@ -173,7 +173,7 @@ def test_every_layer_has_an_example():
 @pytest.mark.parametrize("case", CASES)
 def test_every_format_writes_every_layer(form, case, tmp_path):
     net = net_of(CASES[case])
-    if case in LACKING[form]:
+    if lacking(form, net):
         with pytest.raises(Unsupported, match=f"{form} export"):
             formats.write(tmp_path, net, random_weights(net, 1), CLASSES, random_pixels(net), (form,))
         return
@@ -189,13 +189,13 @@ def test_every_format_writes_every_activation(form, tmp_path):
     for name in (*ACTIVATIONS, *SPELLED):
         net = net_of((L.Conv2D(4, 1, activation=name), calm, L.Activation(name), L.GlobalAveragePooling2D(), calm,
                       L.Dense(3, activation=name), calm, L.Activation(name)))  # fmt: skip
-        lacking = name in LACKING[form]
-        with pytest.raises(Unsupported, match=f"{form} export") if lacking else nullcontext():
+        refused = pytest.raises(Unsupported, match=f"{form} export")
+        with refused if lacking(form, net) else nullcontext():
             given = formats.write(tmp_path, net, random_weights(net, 2), CLASSES, random_pixels(net), (form,))
             assert given[form] < 1e-4, name
 
 
-@pytest.mark.parametrize("form", [name for name in FORMATS if name != "json"])
+@pytest.mark.parametrize("form", [name for name in FORMATS if hasattr(formats.format_module(name), "lower")])
 def test_an_unknown_layer_is_reported(form):
     @dataclass(frozen=True)
     class Spectral(L.Layer):
@@ -207,7 +207,7 @@ def test_an_unknown_layer_is_reported(form):
 
 
 def test_an_unknown_format_is_reported(tmp_path):
-    with pytest.raises(UnusableInput, match="keras, torch, onnx, json"):
+    with pytest.raises(UnusableInput, match=", ".join(FORMATS)):
         formats.export(tmp_path, "pickle")
 
 
@@ -417,9 +417,7 @@ def test_write_fills_the_folder(tmp_path):
     differences = formats.write(tmp_path, net, weights, CLASSES, pixels)
     assert set(differences) == set(FORMATS)
     assert max(differences.values()) < 1e-5
-    assert {p.name for p in tmp_path.iterdir()} == {
-        "model_keras.py", "model_torch.py", "model.keras", "model.safetensors", "model.onnx", "net.json"
-    }  # fmt: skip
+    assert {p.name for p in tmp_path.iterdir()} == {*formats.WRITTEN}
 
 
 def test_every_file_carries_the_classes_and_the_input_size(tmp_path):
@@ -565,6 +563,38 @@ def test_keras_refuses_what_it_cannot_express(layers, what):
     net = net_of(layers)
     with pytest.raises(Unsupported, match=what):
         keras_format.build(net, random_weights(net))
+
+
+LACKED = (L.Flatten(), L.Dense(3, activation="softmin"))
+
+
+def test_what_cannot_be_written_is_left_out_where_the_rest_is_handed_over(tmp_path, monkeypatch):
+    """As Keras of this net, and ONNX of any where its library is not there."""
+
+    def save(*given):
+        raise ImportError("No module named 'onnx'")
+
+    monkeypatch.setattr(onnx_format, "save", save)
+    net = net_of(LACKED)
+    found = formats.hand_over(tmp_path, net, random_weights(net, 1), CLASSES, random_pixels(net))
+    assert {*found.differences} == {*FORMATS} - {"keras", "onnx"}
+    assert "keras.activations lacks softmin" in found.left_out["keras"]
+    assert "onnx export: its library cannot be loaded (No module named 'onnx'). Fix:" in found.left_out["onnx"]
+    kept = {file for form in found.differences for file in FORMATS[form].files}
+    assert {p.name for p in tmp_path.iterdir()} == kept
+    with pytest.raises(Unsupported):
+        formats.write(tmp_path, net, random_weights(net, 1), CLASSES, random_pixels(net))
+
+
+def test_without_the_trained_network_nothing_is_handed_over(tmp_path, monkeypatch):
+    def save(*given):
+        raise ImportError("No module named 'safetensors'")
+
+    monkeypatch.setattr(torch_format, "save", save)
+    net, weights, pixels = small()
+    with pytest.raises(Unsupported, match="torch export: its library"):
+        formats.hand_over(tmp_path, net, weights, CLASSES, pixels)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("build", [torch_format.build, lambda net: onnx_format.build(net, {})])

@@ -68,7 +68,7 @@ def test_in_an_archive_too(root, tmp_path_factory):
 
 
 def test_of_numbers_too(root):
-    images = read(write(root, "path,age,patient_id"), target="number")
+    images = read(write(root, "path,age,patient_id"), task="regress")
     assert images.number == "age"
     assert apart(images)
 
@@ -121,7 +121,7 @@ def test_a_parquet_table_of_paths_is_read_as_a_csv(root):
     made = {"path": [f"pictures/{i}.png" for i in rows], "age": [i / 2 for i in rows], "group": [i % 12 for i in rows]}
     parquet.write_table(arrow.table(made), root / "set.parquet")
     for source, how in ((root / "set.parquet", {}), (root, {"classes_from": "csv"})):
-        images = read(source, target="number", **how)
+        images = read(source, task="regress", **how)
         assert images.number == "age"
         assert apart(images)
         assert images.train.labels.tolist() == [int(Path(name).stem) / 2 for name in images.train.names]
@@ -131,8 +131,8 @@ def test_pictures_inside_have_numbers_and_groups(tmp_path):
     numbers = {"width": np.arange(60.0), "age": np.arange(60) / 4, "patient": np.arange(60) % PATIENTS}
     made = write_parquet(tmp_path / "set.parquet", PIXELS, ["a", None] * 30, **numbers)
     with pytest.raises(UnusableInput, match="2 columns of numbers: width, age.*csv:.*set.parquet:width"):
-        read(made, target="number")
-    images = read(made, target="number", classes_from="csv:set.parquet:age")
+        read(made, task="regress")
+    images = read(made, task="regress", classes_from="csv:set.parquet:age")
     assert images.number == "age"
     assert apart(images)
     assert images.train.labels.tolist() == [int(Path(name).stem) / 4 for name in images.train.names]

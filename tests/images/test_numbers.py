@@ -44,17 +44,17 @@ def told(source, **how) -> str:
 
 
 def test_a_column_of_a_table_is_learnt_as_numbers(table):
-    images = read(table / "angles.csv", classes_from="csv:angles.csv:angle", target="number")
-    assert (images.number, images.classes, images.target) == ("angle", (), "number")
+    images = read(table / "angles.csv", classes_from="csv:angles.csv:angle", task="regress")
+    assert (images.number, images.classes, images.task) == ("angle", (), "regress")
     for part in (images.train, images.valid, images.test.open()):
         assert part.labels.tolist() == [int(Path(name).stem) - 29.5 for name in part.names]
     assert "angle from -29.5 to 29.5" in images.facts["read_as"]
-    assert images.facts["reading"]["target"] == "number"
+    assert images.facts["reading"]["task"] == "regress"
 
 
 def test_the_folder_says_the_same_as_its_table(table):
-    one = read(table, classes_from="csv:angles.csv:age", target="number")
-    two = read(table / "angles.csv", classes_from="csv::age", target="number")
+    one = read(table, classes_from="csv:angles.csv:age", task="regress")
+    two = read(table / "angles.csv", classes_from="csv::age", task="regress")
     assert one.number == two.number == "age"
     assert one.train.labels.tolist() == two.train.labels.tolist()
 
@@ -63,17 +63,17 @@ def test_the_one_column_of_numbers_needs_no_name(tmp_path, table):
     lines = [line.split(",") for line in (table / "angles.csv").read_text().splitlines()]
     (table / "short.csv").write_text("\n".join(f"{path},{note},{angle}" for path, angle, note, _ in lines))
     try:
-        assert read(table / "short.csv", target="number").number == "angle"
+        assert read(table / "short.csv", task="regress").number == "angle"
     finally:
         (table / "short.csv").unlink()
 
 
 def test_of_several_columns_one_must_be_named_and_the_fix_names_it(table):
-    said = told(table / "angles.csv", target="number")
+    said = told(table / "angles.csv", task="regress")
     assert "2 columns of numbers: angle, age" in said
     assert said.endswith("--classes-from csv:angles.csv:angle")
-    assert "no column 'angel'" in told(table, classes_from="csv:angles.csv:angel", target="number")
-    assert "60 of 60 labels are not numbers: 'seen'" in told(table, classes_from="csv:angles.csv:note", target="number")
+    assert "no column 'angel'" in told(table, classes_from="csv:angles.csv:angel", task="regress")
+    assert "60 of 60 labels are not numbers: 'seen'" in told(table, classes_from="csv:angles.csv:note", task="regress")
 
 
 def test_folders_that_are_numbers(tmp_path, pixels):
@@ -81,7 +81,7 @@ def test_folders_that_are_numbers(tmp_path, pixels):
         folder = tmp_path / ("-1.5", "0", "20", "7e1")[i % 4]
         folder.mkdir(exist_ok=True)
         picture(image, "L").save(folder / f"{i}.png")
-    images = read(tmp_path, target="number")
+    images = read(tmp_path, task="regress")
     assert sorted(set(images.train.labels.tolist())) == [-1.5, 0, 20, 70]
     assert read(tmp_path).classes == ("-1.5", "0", "20", "7e1")  # the same as classes
 
@@ -89,7 +89,7 @@ def test_folders_that_are_numbers(tmp_path, pixels):
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int32, str])
 def test_arrays(pixels, kind):
     values = np.linspace(-3, 7, 60).round(2) if kind is not np.int32 else np.arange(60)
-    images = read((pixels, values.astype(kind)), target="number")
+    images = read((pixels, values.astype(kind)), task="regress")
     everything = np.concatenate([images.train.labels, images.valid.labels, images.test.open().labels])
     assert np.sort(everything) == pytest.approx(values, abs=1e-6)
     assert everything.dtype == np.float64
@@ -98,7 +98,7 @@ def test_arrays(pixels, kind):
 
 def test_every_part_reaches_from_low_to_high(pixels):
     numbers = np.random.default_rng(1).exponential(5, 60)
-    images = read((pixels, numbers), target="number")
+    images = read((pixels, numbers), task="regress")
     low, high = np.quantile(numbers, (0.2, 0.8))
     for part in (images.valid, images.test.open()):
         assert len(part) == 12
@@ -116,7 +116,7 @@ def test_strata_are_of_equal_size_and_keep_equal_numbers_together():
 
 def test_a_picture_with_two_numbers_is_dropped(pixels):
     twice = np.concatenate([pixels, pixels[:1]])
-    images = read((twice, np.append(np.arange(60.0) / 7, 5.5)), target="number", test="none")
+    images = read((twice, np.append(np.arange(60.0) / 7, 5.5)), task="regress", test="none")
     assert len(images.train) + len(images.valid) == 59
     assert any("with the same pixels" in str(problem) for problem in images.problems)
 
@@ -124,18 +124,18 @@ def test_a_picture_with_two_numbers_is_dropped(pixels):
 def test_a_number_far_from_all_others_is_asked_about(pixels):
     numbers = np.random.default_rng(0).normal(30, 3, 60)
     numbers[::30] = -999
-    said = " ".join(str(problem) for problem in read((pixels, numbers), target="number", test="none").problems)
+    said = " ".join(str(problem) for problem in read((pixels, numbers), task="regress", test="none").problems)
     assert "far from the others: -999" in said
-    plain = read((pixels, np.arange(60)), target="number")
+    plain = read((pixels, np.arange(60)), task="regress")
     assert "far from" not in " ".join(map(str, plain.problems))
 
 
 def test_what_is_no_number_is_refused(pixels):
-    assert "30 of 60 labels are not numbers: 'cat'" in told((pixels, ["1.5", "cat"] * 30), target="number")
-    assert "only the number 3" in told((pixels, np.full(60, 3.0)), target="number")
-    assert "missing" in told((pixels, np.full(60, np.nan)), target="number")
-    assert "not numbers: inf" in told((pixels, np.append(np.arange(59.0) / 2, np.inf)), target="number")
-    assert "one number for each image" in told((pixels, np.random.rand(60, 2)), target="number")
+    assert "30 of 60 labels are not numbers: 'cat'" in told((pixels, ["1.5", "cat"] * 30), task="regress")
+    assert "only the number 3" in told((pixels, np.full(60, 3.0)), task="regress")
+    assert "missing" in told((pixels, np.full(60, np.nan)), task="regress")
+    assert "not numbers: inf" in told((pixels, np.append(np.arange(59.0) / 2, np.inf)), task="regress")
+    assert "one number for each image" in told((pixels, np.random.rand(60, 2)), task="regress")
 
 
 def test_without_it_numbers_that_are_no_classes_name_the_task(pixels, table):
@@ -149,7 +149,7 @@ def test_a_part_of_a_table_reaches_from_low_to_high(table, monkeypatch):
     monkeypatch.setattr(sampling, "FILE_SECONDS", 0.1)
     monkeypatch.setattr(sampling, "PIXEL_SECONDS", 0.0)
     monkeypatch.setattr(sampling, "FEW", 1)
-    how = {"classes_from": "csv:angles.csv:angle", "target": "number", "test": "none"}
+    how = {"classes_from": "csv:angles.csv:angle", "task": "regress", "test": "none"}
     images = read(table, within=Within(40.0), **how)
     numbers = np.concatenate([images.train.labels, images.valid.labels])
     assert np.histogram(numbers, 6, (-30, 30))[0].tolist() == pytest.approx([40 / 6] * 6, abs=1)
@@ -168,7 +168,7 @@ def test_nearly_the_same_picture_with_two_numbers_stays_together_and_nothing_is_
         one.append(np.asarray(rough.resize((48, 60), Image.Resampling.BICUBIC)))
     again = np.clip(np.stack(one) * 1.05 + 8, 0, 255).astype(np.uint8)
     numbers = np.arange(30.0)
-    images = read((np.concatenate([np.stack(one), again]), np.concatenate([numbers, numbers + 0.5])), target="number")
+    images = read((np.concatenate([np.stack(one), again]), np.concatenate([numbers, numbers + 0.5])), task="regress")
     assert images.facts["near_duplicates"] == 30
     sides = [{int(label) for label in part.labels} for part in (images.train, images.valid, images.test.open())]
     assert [len(side & other) for side, other in itertools.combinations(sides, 2)] == [0, 0, 0]

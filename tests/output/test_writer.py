@@ -30,8 +30,9 @@ def weights():
 def test_it_writes_what_this_process_would(tmp_path, weights):
     with closing(Writer()) as write:
         found = write(tmp_path / "beside", NET, weights, ("a", "b"), PIXELS)
-    assert found.keys() == formats.FORMATS.keys()
-    assert all(difference < 1e-5 for difference in found.values())
+    assert found.differences.keys() == formats.FORMATS.keys()
+    assert all(difference < 1e-5 for difference in found.differences.values())
+    assert found.left_out == {}
     net, kept, classes = formats.read(tmp_path / "beside")
     assert (net, classes) == (NET, ("a", "b"))
     assert all((kept[key] == weights[key]).all() for key in weights)
@@ -41,7 +42,8 @@ def test_where_it_is_gone_this_process_writes(tmp_path, weights):
     with closing(Writer()) as write:
         write._process.kill()
         write._process.join()
-        assert write(tmp_path / "here", NET, weights, ("a", "b"), PIXELS, ("torch",)).keys() == {"torch"}
+        found = write(tmp_path / "here", NET, weights, ("a", "b"), PIXELS, ("torch",))
+    assert found.differences.keys() == {"torch"}
     assert (tmp_path / "here" / "model.safetensors").is_file()
 
 

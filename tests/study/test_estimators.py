@@ -19,7 +19,6 @@ import convwise
 from convwise import ConvwiseClassifier, ConvwiseRegressor, formats
 from convwise.core.layers import Dense, Flatten, Rescaling
 from convwise.core.net import Net
-from convwise.core.task import task_of
 from convwise.output.choice import Choice, load
 from imagesets import striped
 
@@ -55,7 +54,7 @@ def written(images, net: Net, kernel: np.ndarray, bias: np.ndarray, out: Path) -
     formats.write(out, net, weights, images.classes, images.unsealed().pixels[:2], ("onnx",))
     data = {"classes": images.classes, "number": images.number, "base_shape": images.base_shape}
     record = {"net": net.to_json(), "sample": {}, "test": {}, "cost": {}, "effects": [], "provenance": {},
-              "data": {**data, "facts": dict(images.facts)}, "task": task_of(images.target)}  # fmt: skip
+              "data": {**data, "facts": dict(images.facts)}, "task": images.task}  # fmt: skip
     (out / "choice.json").write_text(json.dumps(record))
     return load(out)
 

@@ -25,9 +25,11 @@ from convwise.core.records import Result
 from convwise.core.score import Score, number_of, score_of
 from convwise.core.task import KINDS
 from convwise.evidence.fitting import fitted
+from convwise.inspect.checking import learnt_by
 from convwise.output import deliver
-from convwise.output.answered import ANSWERED
+from convwise.output.answered import ANSWERED, answered_by
 from convwise.training.lab import Lab
+from convwise.training.tasks import TASKS
 from convwise.web import following
 from imagesets import picture
 from labs import MadeHost
@@ -155,7 +157,7 @@ class Made:
         self.now, self.activation = 0.0, activation
 
     def __call__(self, work, host, workers):
-        self.folder = work.args[0]
+        self.folder, self.task = work.args[0], work.args[2]
         return self
 
     def run(self, trials):
@@ -187,6 +189,47 @@ def test_measure_tells_a_change_of_the_error_and_keeps_it(choice, tmp_path):
     kept = json.loads((folder / "choice.json").read_text())["effects"]
     assert kept[-1]["error_change"] == told["effects"][0]["error_change"]
     assert f"activation {now} → {other}" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def copied(choice, tmp_path) -> Path:
+    """A copy of the folder, chosen from a file that can be read again."""
+    np.savez(tmp_path / "blobs.npz", x=IMAGES[0], y=IMAGES[1])
+    record = json.loads((choice.folder / "choice.json").read_text())
+    record["data"]["source"] = str(tmp_path / "blobs.npz")
+    folder = Path(shutil.copytree(choice.folder, tmp_path / "x"))
+    (folder / "choice.json").write_text(json.dumps(record))
+    return folder
+
+
+def measured_task(folder: Path, images: convwise.Images | None = None) -> str:
+    """What `measure` trains."""
+    now = deliver.read_choice(folder)["sample"]["activation"]
+    made = Made(now)
+    lab = Lab(MadeHost(), Clock(60.0, 0.0, lambda: made.now), quiet, made)
+    measuring.measure_in(lab, folder, images, f"activation={'gelu' if now == 'relu' else 'relu'}")
+    return made.task
+
+
+def test_a_folder_tells_its_task_where_another_one_reads_the_same(copied, monkeypatch):
+    """To `measure`, with its own images and with others, and to `predict`."""
+    for table in (KINDS, TASKS, ANSWERED):
+        monkeypatch.setitem(table, "count", replace(table["regress"]))
+    record = json.loads((copied / "choice.json").read_text())
+    (copied / "choice.json").write_text(json.dumps({**record, "task": "count"}))
+    assert measured_task(copied) == "count"
+    assert measured_task(copied, convwise.read(IMAGES, task=learnt_by(copied))) == "count"
+    assert answered_by(deliver.read_choice(copied)) is ANSWERED["count"]
+
+
+def test_a_folder_that_says_what_was_read_and_not_the_task_can_still_be_measured(copied):
+    """Earlier versions wrote only what was read of each image."""
+    record = json.loads((copied / "choice.json").read_text())
+    reading = record["data"]["facts"]["reading"]
+    assert reading.pop("task") == "regress"
+    reading["target"] = "number"
+    (copied / "choice.json").write_text(json.dumps(record))
+    assert measured_task(copied) == "regress"
 
 
 @pytest.mark.parametrize(("task", "goal"), [("regress", "accuracy"), ("classify", "error"), ("guess", None)])

@@ -25,9 +25,10 @@ from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
 from convwise.core.layers import AveragePooling2D
 from convwise.core.net import Net
-from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
+from convwise.core.problems import ConvwiseError, Infeasible, Unsupported, UnusableInput
 from convwise.core.records import Engine
 from convwise.evidence.experiment import Memory
+from convwise.formats import FORMATS, format_module
 from convwise.images import sampling
 from convwise.images.loading import read
 from convwise.interrupts import REPEATED_SECONDS
@@ -709,6 +710,24 @@ def test_a_report_that_cannot_be_drawn_costs_the_report(stripes, tmp_path, a_stu
     assert (folder / "model.onnx").exists()
     assert not (folder / "report.html").exists()
     assert choice.summary(record, folder)[-1] == record["notes"][-1]
+
+
+def test_a_format_that_refuses_the_network_costs_its_own_files(stripes, tmp_path, a_study, monkeypatch):
+    """It is told where the answer is: in choice.json, in the report, and in the terminal."""
+
+    def save(*_: object) -> None:
+        raise Unsupported("keras", "stem", "has no form there")
+
+    monkeypatch.setattr(format_module("keras"), "save", save)
+    folder = a_study(stripes, tmp_path / "out", trials=2).run(deliver.write)
+    record, told = deliver.read_choice(folder), "keras export, layer stem: has no form there"
+    assert record["left_out"] == {"keras": told}
+    assert {*record["exports"]} == {*FORMATS} - {"keras"}
+    assert f"Left out: {told}" in record["notes"]
+    assert f"Left out: {told}" in (folder / "report.html").read_text(encoding="utf-8")
+    assert f"Left out: {told}" in choice.summary(record, folder)
+    assert not any((folder / file).exists() for file in FORMATS["keras"].files)
+    assert all((folder / file).exists() for file in FORMATS["torch"].files)
 
 
 def test_arrays_are_a_source(tmp_path, a_study, written):

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from convwise.core.problems import UnusableInput
 from convwise.core.records import Result, Trial
 from convwise.training import machine
-from convwise.training.runners import RUNNERS, local
+from convwise.training.runners import RUNNERS, Runner, local
 from labs import MadeHost
 from studies import lives, nth_net
 from working import work
@@ -32,6 +33,23 @@ def _light_workers(tmp_path, monkeypatch):
 
 HOST = MadeHost("a host")
 every_runner = pytest.mark.parametrize("name", RUNNERS)
+
+
+def started(name: str, workers: int = 2) -> tuple[Runner, int]:
+    """A runner of so many workers, or of the one that it has, and how many they are."""
+    try:
+        return RUNNERS[name](work, HOST, workers), workers
+    except UnusableInput:
+        return RUNNERS[name](work, HOST, 1), 1
+
+
+def two_workers(name: str) -> Runner:
+    """A runner that trains two trials side by side; one that cannot is not asked about that."""
+    runner, workers = started(name)
+    if workers < 2:
+        runner.close()
+        pytest.skip(f"{name} has one worker")
+    return runner
 
 
 def trial(what: str, seconds: float | None = None) -> Trial:
@@ -50,23 +68,31 @@ def outcomes(results: list[Result]) -> dict[str, str]:
 @every_runner
 def test_each_is_recorded_and_costs_only_itself(name):
     whats = ["return-1", "raise", "exit", "return-2", "kill", "memory", "tangle", "return-3", "return-4"]
-    with closing(RUNNERS[name](work, HOST, 2)) as runner:
+    with closing(started(name)[0]) as runner:
         results = list(runner.run([trial(what) for what in whats]))
+        assert list(runner.run([])) == []
+    assert [r.reason for r in results if "own process" in r.reason] == []  # see work
     assert sorted(r.trial.id for r in results) == sorted(whats)
     by_id = {r.trial.id: r for r in results}
     assert {what for what, r in by_id.items() if r.status == "done"} == {f"return-{i}" for i in (1, 2, 3, 4)}
     assert all(r.score is None for r in results if r.status == "failed")
     assert by_id["raise"].reason == "RuntimeError: a made-up error"
     assert by_id["memory"].reason == "MemoryError: cannot allocate"
-    assert "exit code 7" in by_id["exit"].reason
-    assert "SIGKILL" in by_id["kill"].reason
-    assert by_id["tangle"].reason  # a result that cannot be sent
+    assert all(by_id[what].reason for what in ("exit", "kill", "tangle"))  # the last is a result that cannot be sent
+    assert str(os.getpid()) not in {r.reason for r in results}
     assert {r.host for r in results} == {"a host"}  # also of those that failed
+
+
+def test_how_a_worker_ended_is_told():
+    with closing(local.LocalRunner(work, HOST, 1)) as runner:
+        ended, killed = runner.run([trial("exit"), trial("kill")])
+    assert "exit code 7" in ended.reason
+    assert "SIGKILL" in killed.reason
 
 
 @every_runner
 def test_results_come_as_they_end_from_two_workers(name, tmp_path):
-    with closing(RUNNERS[name](work, HOST, 2)) as runner:
+    with closing(two_workers(name)) as runner:
         waits, results = f"wait-{tmp_path}/file", []
         for result in runner.run([trial(waits), trial("return-1"), trial("return-2")]):
             results.append(result)
@@ -74,8 +100,6 @@ def test_results_come_as_they_end_from_two_workers(name, tmp_path):
                 (tmp_path / "file").touch()
         assert [r.trial.id for r in results] == ["return-1", "return-2", waits]
         assert len({r.reason for r in results}) == 2
-        assert str(os.getpid()) not in {r.reason for r in results}
-        assert list(runner.run([])) == []
 
 
 @every_runner
@@ -86,15 +110,22 @@ def test_a_runner_can_be_used_again_after_a_death(name):
 
 
 @every_runner
-def test_close_ends_the_processes_even_in_the_midst(name):
+def test_close_ends_the_processes_even_in_the_midst(name, tmp_path):
     before = set(multiprocessing.active_children())
-    runner = RUNNERS[name](work, HOST, 2)
-    started = set(multiprocessing.active_children()) - before
-    assert len(started) == 2
-    results = runner.run([trial("return-1"), trial("hang"), trial("hang")])
-    next(results)
+    runner, workers = started(name)
+    files = [tmp_path / str(number) for number in range(workers)]
+
+    def close_when_all_hang():
+        while not all(file.exists() and file.read_text() for file in files):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    threading.Thread(target=close_when_all_hang, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(runner.run([trial("return-1"), *(trial(f"hang-{file}") for file in files)]))
     runner.close()
-    assert not any(process.is_alive() for process in started)
+    assert not any(lives(int(file.read_text())) for file in files)
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -200,33 +231,42 @@ def test_orphans_end_within_two_seconds(tmp_path, when):
     assert not left
 
 
+@every_runner
 @pytest.mark.timeout(30)
-def test_no_workers_are_refused():
-    from convwise.core.problems import UnusableInput
-
+def test_no_workers_are_refused(name):
     for workers in (0, -1):
         with pytest.raises(UnusableInput):
-            local.LocalRunner(work, HOST, workers)
+            RUNNERS[name](work, HOST, workers)
 
 
 @every_runner
 def test_what_runs_is_brought_to_an_early_end_and_tells_how_far_it_is(name):
     def interrupt():
-        while len(runner.live) < 2:
+        while len(runner.live) < workers:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
-    with closing(RUNNERS[name](work, HOST, 2)) as runner:
+    runner, workers = started(name)
+    tell = [f"tell-{number}" for number in range(workers)]
+    with closing(runner):
         threading.Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
-            list(runner.run([trial("tell-1"), trial("tell-2"), trial("return-never")]))
-        assert {live.trial for live in runner.live} == {"tell-1", "tell-2"}
-        assert outcomes(list(runner.cut(30.0))) == {"tell-1": "done", "tell-2": "done"}
+            list(runner.run(map(trial, [*tell, "return-never"])))
+        assert {live.trial for live in runner.live} == {*tell}
+        assert outcomes(list(runner.cut(30.0))) == dict.fromkeys(tell, "done")
         assert outcomes(list(runner.run([trial("return")]))) == {"return": "done"}  # it can go on
 
 
 # --- teams ---------------------------------------------------------------------------------------
+
+
+@every_runner
+def test_one_worker_runs_a_trial_for_all_alone(name):
+    with closing(RUNNERS[name](work, HOST, 1)) as runner:
+        assert outcomes(list(runner.run([together("return-1"), trial("return-2")]))) == {
+            "return-1": "done", "return-2": "done"
+        }  # fmt: skip
 
 
 def together(what: str) -> Trial:
@@ -235,7 +275,7 @@ def together(what: str) -> Trial:
 
 @every_runner
 def test_a_trial_for_all_ends_once_and_its_members_compute_means(name):
-    with closing(RUNNERS[name](work, HOST, 2)) as runner:
+    with closing(two_workers(name)) as runner:
         (result,) = runner.run([together("mean")])
         assert result.status == "done", result.reason
         assert result.score == 0.5  # the mean of 0 and 1
@@ -247,7 +287,7 @@ def test_a_trial_for_all_ends_once_and_its_members_compute_means(name):
 @pytest.mark.parametrize("what", ["mean-raise-0", "mean-raise-1", "mean-exit-0", "mean-exit-1", "mean-kill-1"])
 def test_a_member_that_fails_costs_the_teams_trial_only(name, what):
     begun = time.monotonic()
-    with closing(RUNNERS[name](work, HOST, 2)) as runner:
+    with closing(two_workers(name)) as runner:
         results = list(runner.run([together(what), trial("return-1"), together("mean")]))
     assert outcomes(results) == {what: "failed", "return-1": "done", "mean": "done"}
     assert results[0].reason

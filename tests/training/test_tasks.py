@@ -12,7 +12,7 @@ from convwise.core.layers import Conv2D, Dense, GlobalAveragePooling2D, Rescalin
 from convwise.core.net import Net
 from convwise.core.recipe import Recipe
 from convwise.core.records import Result, Trial
-from convwise.core.task import KINDS, task_of
+from convwise.core.task import KINDS
 from convwise.training.tasks import TASKS
 
 BODY = (Rescaling(1 / 255), Conv2D(4, 3), GlobalAveragePooling2D())
@@ -36,10 +36,6 @@ def outputs(target: str, answers: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("name", TASKS)
 class TestConformance:
     """A new row of TASKS is tried here; one that reads something new needs examples above."""
-
-    def test_what_is_read_tells_the_task(self, name):
-        """Where no task is named, as by `measure`, it is the one that learns what the images tell."""
-        assert task_of(KINDS[name].target) == name
 
     def test_outcomes_in_training_are_those_of_the_whole_net(self, name):
         task, target = TASKS[name], KINDS[name].target

@@ -27,6 +27,8 @@ from convwise.core.clock import STARTED
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine
 from convwise.core.text import number, times
+from convwise.formats import FORMATS
+from convwise.training.runners import RUNNERS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,6 +84,8 @@ VIEWS_HELP = (
     "at twice the macs. auto: 2 where mirrored images were trained on, the goal asks for no low cost, and it is not "
     "measured to be worse."
 )
+RUNNER_HELP = "Where trials run: " + "; ".join(f"{name}, {place.said}" for name, place in RUNNERS.items()) + "."
+TO_HELP = "One of " + ", ".join(FORMATS) + "."
 DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")]
 
 
@@ -133,7 +137,7 @@ def choose(
             metavar="SHARE", help="Share of the computing time for testing other values, from 0 (none) to 0.5."
         ),
     ] = 0.1,
-    runner: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
+    runner: Annotated[str, typer.Option(help=RUNNER_HELP)] = "local",
     against: Annotated[list[str] | None, typer.Option(metavar="MODEL", help=AGAINST_HELP)] = None,
     views: Annotated[str, typer.Option(metavar="1|2|auto", help=VIEWS_HELP)] = "auto",
     classes_from: ClassesOption = "folder",
@@ -145,11 +149,11 @@ def choose(
 ) -> None:
     """Choose a network for IMAGES by experiment, and write it with its evidence.
 
-    Writes choice.json, report.html, model_keras.py, model_torch.py, model.keras,
-    model.safetensors, model.onnx and study.db. Ctrl-C takes the best so far; running the same
-    command again continues an unfinished study. If no network reaches the accuracy that the goal
-    asks for, the nearest one is written, and the exit code is 1. It is 1 as well if no network is
-    better than always answering the largest class, or the median number.
+    Writes choice.json, report.html and study.db, and the network in every format of `export`.
+    Ctrl-C takes the best so far; running the same command again continues an unfinished study.
+    If no network reaches the accuracy that the goal asks for, the nearest one is written, and the
+    exit code is 1. It is 1 as well if no network is better than always answering the largest
+    class, or the median number.
     """
     from convwise import settings, verbs
 
@@ -193,13 +197,12 @@ def look(
     from convwise.advice import doubts, fingerprint
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
-    from convwise.core.task import kind_of
     from convwise.images import loading as reading
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
     within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
-    how |= {"target": kind_of(task).target, "test": _test(test), "seed": seed, "within": within}
+    how |= {"task": task, "test": _test(test), "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
     about: dict[str, Any] = {"counts": read.counts(), "number": read.number}
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, **about)
@@ -246,14 +249,13 @@ def advise(
     from convwise.advice.advising import layer_reasons
     from convwise.core.clock import Clock, parse_duration
     from convwise.core.records import to_json
-    from convwise.core.task import kind_of
     from convwise.images import loading as reading
     from convwise.training.machine import ThisMachine
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
     within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
-    how |= {"target": kind_of(task).target, "seed": seed, "within": within}
+    how |= {"task": task, "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
     advice = verbs.advise(read, goal=goal, budget=seconds, seed=seed)
     train, clock = sum(read.counts()), Clock(seconds, time.monotonic())
@@ -324,7 +326,7 @@ def _writable(file: Path) -> bool:
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")],
-    to: Annotated[str, typer.Option(help="keras, torch, onnx or json.")],
+    to: Annotated[str, typer.Option(help=TO_HELP)],
 ) -> None:
     """Write the network in DIR in one format again.
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convwise.cli.console import out, table, watching
-from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption, TaskOption
+from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, ModelTaskOption, SkipOption
 from convwise.core.calculus import Analysis, LayerCost
 from convwise.core.clock import STARTED, Clock, parse_duration
 from convwise.core.layers import Layer, Opaque
 from convwise.core.net import INPUT, Net
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import Problem, UnusableInput
-from convwise.core.task import kind_of
 from convwise.core.text import square, times
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def check(
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
     cache_size: CacheOption = CACHE_SIZE,
-    task: TaskOption = "classify",
+    task: ModelTaskOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what MODEL costs and sees, layer by layer, and what is wrong with it.
@@ -60,14 +59,14 @@ def check(
     Exit code 1 where a finding is an error.
     """
     from convwise.images.loading import Within
-    from convwise.inspect.checking import checked, load, read_images, scale_px, to_json, to_look
+    from convwise.inspect.checking import checked, learnt_by, load, read_images, scale_px, to_json, to_look
 
     shape = parse_shape(input_shape) if input_shape else None
     if apply and not images:
         raise UnusableInput("--apply", "has nothing to train on", "--images with it")
     lifted = load(model, shape, "--input-shape")
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    how |= {"classes_from": classes_from, "target": kind_of(task).target}
+    how |= {"classes_from": classes_from, "task": task or learnt_by(model)}
     how["within"] = Within(parse_duration(budget), cache_size=cache_size) if apply else to_look(cache_size)
     read = read_images(images, **how) if images else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)

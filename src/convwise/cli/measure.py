@@ -9,7 +9,7 @@ import typer
 
 from convwise.cli.check import MODEL_HELP, parse_shape
 from convwise.cli.console import out, table, watching
-from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption, TaskOption
+from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, ModelTaskOption, SkipOption
 from convwise.core.clock import STARTED
 from convwise.core.places import CACHE_SIZE
 from convwise.core.text import times
@@ -47,7 +47,7 @@ def measure(
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
     cache_size: CacheOption = CACHE_SIZE,
-    task: TaskOption = "classify",
+    task: ModelTaskOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON for programs on standard output; progress as lines on stderr.")
     ] = False,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from convwise.core.task import KINDS
+
 CLASSES_HELP = (
     "Where the classes of files come from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# is "
     "a number, * anything); 'csv', a CSV or Parquet table in the folder, or 'csv:FILE'; with --task regress "
@@ -19,7 +21,9 @@ CACHE_HELP = (
 )
 ClassesOption = Annotated[str, typer.Option("--classes-from", metavar="WAY", help=CLASSES_HELP)]
 SkipOption = Annotated[bool, typer.Option("--skip-empty-classes", help=SKIP_HELP)]
-TASK_HELP = "What is learnt of each image: classify, its class, or regress, a number: an age, an angle, a share."
+TASK_HELP = "What is learnt of each image: " + "; ".join(f"{name}, {kind.learnt}" for name, kind in KINDS.items()) + "."
 TaskOption = Annotated[str, typer.Option(help=TASK_HELP)]
+MODEL_TASK_HELP = f"{TASK_HELP} By default what a folder that `convwise choose` wrote has learnt, else classify."
+ModelTaskOption = Annotated[str | None, typer.Option("--task", help=MODEL_TASK_HELP)]
 LinksOption = Annotated[bool, typer.Option("--follow-links", help="Follow links that lead out of the folder.")]
 CacheOption = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help=CACHE_HELP)]

@@ -6,7 +6,7 @@ The error tree:
     ├── UnusableInput        images, files or arguments that cannot be used     exit code 2
     ├── ShapeError           a layer that does not fit its input                exit code 2
     ├── Infeasible           a goal that no network can meet                    exit code 1
-    ├── Unsupported          a layer that a format cannot express               exit code 2
+    ├── Unsupported          a net that a format cannot express, or not here    exit code 2
     └── ExportMismatch       a written model with answers of its own             exit code 2
 """
 
@@ -65,10 +65,11 @@ class Infeasible(ConvwiseError):
 
 
 class Unsupported(ConvwiseError):
-    """A layer that a format cannot express."""
+    """A layer that a format cannot express, or a format whose library is not there: then there is no layer to name."""
 
     def __init__(self, format: str, layer: str, what: str, instead: str = "") -> None:
-        super().__init__(f"{format} export, layer {layer}", what, fix=instead)
+        self.format = format
+        super().__init__(f"{format} export" + (f", layer {layer}" if layer else ""), what, fix=instead)
 
 
 class ExportMismatch(ConvwiseError):

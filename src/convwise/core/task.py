@@ -12,15 +12,19 @@ Reads = Literal["label", "number"]
 
 @dataclass(frozen=True)
 class Kind:
-    """target: what is read of each image, see images/targets; scored: what is told of a network, see core/score.py."""
+    """target: what is read of each image, see images/targets; scored: what is told of a network, see core/score.py;
+
+    learnt: what is learnt of each image, in the words of the help.
+    """
 
     target: Reads
     scored: Literal["accuracy", "error"]
+    learnt: str
 
 
 KINDS: dict[str, Kind] = {
-    "classify": Kind("label", "accuracy"),
-    "regress": Kind("number", "error"),
+    "classify": Kind("label", "accuracy", "its class"),
+    "regress": Kind("number", "error", "a number, such as an age, an angle or a share"),
 }
 
 
@@ -29,8 +33,3 @@ def kind_of(task: str) -> Kind:
     if task not in KINDS:
         raise UnusableInput("--task", f"is {task!r}", "one of " + ", ".join(KINDS))
     return KINDS[task]
-
-
-def task_of(target: str) -> str:
-    """The name of the task that learns this of each image."""
-    return next(name for name, kind in KINDS.items() if kind.target == target)

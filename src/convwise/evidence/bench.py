@@ -21,7 +21,6 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.progress import Progress
 from convwise.core.records import Pace, Recipe, Trial
-from convwise.core.task import task_of
 from convwise.core.temporary import temporary_folder
 from convwise.evidence.experiment import (
     NO_TIME,
@@ -137,7 +136,7 @@ def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, lab
     workers, nets = lab.host.workers, [base.net, *(edit.net for edit in edits)]
     with (
         temporary_folder() as folder,
-        closing(lab.start(folder, task_of(images.target), workers)) as runner,
+        closing(lab.start(folder, images.task, workers)) as runner,
     ):
         left = max(lab.clock.left, 0.0)
         lab.watcher(Progress("measure", 0, 0, None, left, "finding out how fast training is here"))
@@ -190,8 +189,8 @@ def _bench(store: _Store, runner: Runner, workers: int, pace: Pace, lab: Lab, sl
         scored = valid + train.CURVE_POINTS * min(valid, train.CURVE_IMAGES)
     some = replace(store, most=(min(len(store.images.train), room), min(valid, room)))
     labels = _chosen(store.images.valid, some.most[1], np.random.default_rng(store.seed)).labels
-    task = task_of(store.images.target)
-    return Bench(store.folder, runner, workers, pace, some.most[0], labels, some, lab.clock, lab.watcher, task)
+    return Bench(store.folder, runner, workers, pace, some.most[0], labels, some, lab.clock, lab.watcher,
+                 store.images.task)  # fmt: skip
 
 
 def _seconds(net: Net, pace: Pace) -> float:

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from convwise.core.activations import ACTIVATIONS
 from convwise.core.net import Net
-from convwise.core.problems import ConvwiseError, ExportMismatch, UnusableInput
+from convwise.core.problems import ConvwiseError, ExportMismatch, Unsupported, UnusableInput
 from convwise.core.score import resolution
 from convwise.formats.written import Beside
 
@@ -31,18 +32,24 @@ __all__ = ["json", "keras", "lifted", "lowering", "onnx", "torch", "weights", "w
 
 @dataclass(frozen=True)
 class Format:
-    """module: where it is done; files: what it writes into a folder, source code first."""
+    """module: where it is done; files: what it writes into a folder, source code first.
+
+    lacks: the layers and activations that it cannot express whatever their parameters are.
+    """
 
     module: str
     files: tuple[str, ...]
+    lacks: frozenset[str] = frozenset()
 
 
 FORMATS: dict[str, Format] = {
-    "keras": Format("convwise.formats.keras", ("model_keras.py", "model.keras")),
+    "keras": Format("convwise.formats.keras", ("model_keras.py", "model.keras"),
+                    lacks=frozenset(name for name, row in ACTIVATIONS.items() if not row.keras)),
     "torch": Format("convwise.formats.torch", ("model_torch.py", "model.safetensors")),
     "onnx": Format("convwise.formats.onnx", ("model.onnx",)),
     "json": Format("convwise.formats.json", ("net.json",)),
-}
+}  # fmt: skip
+OURS = "torch"  # which is trained, and whose answers are those of the net
 WRITTEN = tuple(file for row in FORMATS.values() for file in row.files)
 
 
@@ -72,6 +79,31 @@ def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str]
     return differences
 
 
+@dataclass(frozen=True)
+class Handed:
+    """What was written of a net: the largest difference to ours per format, and why others were left out."""
+
+    differences: dict[str, float]
+    left_out: dict[str, str]
+
+
+def hand_over(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
+              formats: Sequence[str] = tuple(FORMATS), beside: Beside | None = None) -> Handed:  # fmt: skip
+    """As `write`, but a format that cannot express the net, or whose library is not there, is left out.
+
+    Unsupported where that is PyTorch, which tells the answers that all others are compared with.
+    """
+    left_out: dict[str, str] = {}
+    while True:
+        able = [form for form in formats if form not in left_out]
+        try:
+            return Handed(write(folder, net, weights, classes, pixels, able, beside), left_out)
+        except Unsupported as error:
+            if error.format not in able or error.format == OURS:
+                raise
+            left_out[error.format] = str(error)
+
+
 def export(folder: str | Path, to: str, out: str | Path | None = None) -> list[Path]:
     """Write the choice in `folder` in one more format, into `out` (the folder itself by default).
 
@@ -97,7 +129,7 @@ def read(folder: str | Path) -> tuple[Net, Weights, tuple[str, ...]]:
 
 
 def _ours(net: Net, weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    torch = format_module("torch")
+    torch = format_module(OURS)
     module = torch.build(net)
     torch.load(module, net, weights)
     answer: NDArray[np.float32] = torch.forward(module, pixels)
@@ -111,6 +143,8 @@ def _verified(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str
         format_module(form).save(folder, *content)
     except ConvwiseError:
         raise
+    except ImportError as error:
+        raise Unsupported(form, "", f"its library cannot be loaded ({error})", "install it") from error
     except Exception as error:  # each framework has words of its own for a disk that is full
         what, fix = f"cannot be written ({error})", "make room there, and run the same command again"
         raise ExportMismatch(f"{form} export", what, f"a model in {folder.parent}", fix) from error

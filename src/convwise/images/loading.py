@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, UnusableInput
-from convwise.core.task import Reads
 from convwise.images import files, near, sources, stack
 from convwise.images.decode import Pixels, has_wide, load_image, resize
 from convwise.images.labelling import Picture, pictures
@@ -67,8 +66,8 @@ class Within:
 class Images:
     """A set of images, ready to learn from.
 
-    classes: none where the images have numbers, which are called `number`; near: some pairs of near duplicates as
-    pictures, those in two parts first, then those of two classes.
+    classes: none where the images have numbers, which are called `number`; task: what is learnt of them; near: some
+    pairs of near duplicates as pictures, those in two parts first, then those of two classes.
     test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
     images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
     whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
@@ -87,11 +86,7 @@ class Images:
     facts: Mapping[str, Any] = field(default_factory=dict)
     near: tuple[Pair, ...] = ()
     number: str = ""
-
-    @property
-    def target(self) -> Reads:
-        """What each image tells: a 'label', or a 'number'."""
-        return "number" if self.number else "label"
+    task: str = "classify"
 
     def unsealed(self) -> Part:
         """Train and valid together, in this order, for the final training."""
@@ -165,7 +160,7 @@ def read(
     seals nothing, and an own test part is then left aside, unread. valid: the share of what is
     not sealed, at most 10,000 images, where there is no own valid part. seed: of both draws.
     cache: a folder for the pixels, which are then mapped from there. limit_px: the longer side
-    of the base size is at most this. how: target, classes_from, skip_empty_classes, follow_links, as in Reading.
+    of the base size is at most this. how: task, classes_from, skip_empty_classes, follow_links, as in Reading.
     """
     share, valid, reading = _share(test), _fraction("valid", valid), sources.Reading(**how)
     target = TARGETS[reading.target]
@@ -203,7 +198,7 @@ def read(
     if seen:
         told |= {"seen": asdict(seen), "budget": within.budget}
         empty.append(seen.problem(found.name))
-    return replace(images, problems=(*images.problems, *empty), facts={**images.facts, **told})
+    return replace(images, task=reading.task, problems=(*images.problems, *empty), facts={**images.facts, **told})
 
 
 def _train_share(found: sources.Found, share: float, valid: float) -> float:

@@ -25,7 +25,6 @@ from convwise.core.net import Net
 from convwise.core.places import CACHE_SIZE, near
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 from convwise.core.shown import Screen, Shown
-from convwise.core.task import kind_of
 from convwise.core.text import times
 from convwise.core.verb import verb
 from convwise.formats import json as net_json
@@ -132,6 +131,13 @@ def _from_folder(path: Path) -> Lifted:
             return _from_json(path / name)
     what = "holds neither model.safetensors nor choice.json nor net.json"
     raise UnusableInput(str(path), what, EXPECTED, folder_instead(path))
+
+
+def learnt_by(model: Any) -> str:
+    """The task of a folder that `choose` wrote; 'classify' of one that does not say it, and of any other model."""
+    file = Path(model) / "choice.json" if isinstance(model, (str, os.PathLike)) else None
+    choice = net_json.parsed(file) if file and file.is_file() else None
+    return str(choice.get("task", "classify")) if isinstance(choice, dict) else "classify"
 
 
 def _at(lifted: Lifted, input_shape: InputShape | None) -> Lifted:
@@ -332,18 +338,19 @@ def check(
     skip_empty_classes: bool = False,
     follow_links: bool = False,
     cache_size: str | int = CACHE_SIZE,
-    task: str = "classify",
+    task: str | None = None,
 ) -> Checked:
     """What is wrong with a model, as `load` takes it; images, or where they are: what its field must cover.
 
     input_shape: (height, width, channels), or '224x224x3', of a model whose input size is free.
-    classes_from, skip_empty_classes, follow_links, cache_size, task: how images are read, as in `convwise.read`.
+    classes_from, skip_empty_classes, follow_links, cache_size, task: how images are read, as in `convwise.read`; of a
+    folder that `choose` wrote the task is known.
     """
     lifted = load(model, input_shape)
     if images is None:
         return checked(lifted)
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    how |= {"classes_from": classes_from, "target": kind_of(task).target, "within": to_look(cache_size)}
+    how |= {"classes_from": classes_from, "task": task or learnt_by(model), "within": to_look(cache_size)}
     found = read_images(images, **how)
     return checked(lifted, scale_px(found, lifted.net.input_shape))
 

@@ -248,6 +248,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
     if not record.get("goal", {}).get("kept", True):
         lines.append(f"The goal is not reached: {record['goal']['text']}")
+    lines += [f"Left out: {why}" for why in record.get("left_out", {}).values()]
     lines += [f"Time: {time}"] if (time := spent(record["provenance"])) else []
     page = folder / "report.html"
     notes = record.get("notes", ())

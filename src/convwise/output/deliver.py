@@ -110,11 +110,11 @@ class Material:
         return self.final or self.verdict.chosen
 
 
-def write(material: Material, export: Callable[..., dict[str, float]] = formats.write) -> Path:
+def write(material: Material, export: Callable[..., formats.Handed] = formats.hand_over) -> Path:
     """Write everything; choice.json last, so that its presence says the folder is whole.
 
     Where there is little time left, what the answer can do without is left out, and that is said.
-    export: formats.write, or what does the same.
+    export: formats.hand_over, or what does the same.
     """
     folder, net = material.folder, material.chosen.trial.net
     pixels = np.ascontiguousarray(material.scored.pixels[:VERIFIED_IMAGES])
@@ -122,7 +122,7 @@ def write(material: Material, export: Callable[..., dict[str, float]] = formats.
     facts = material.images.facts
     beside = Beside(why, tuple(facts["scale"]) if has_wide(facts.get("modes", {})) else None)
     material.tell("writing", 1, STEPS)
-    differences = export(folder, net, material.weights, material.outputs, pixels, beside=beside)
+    handed = export(folder, net, material.weights, material.outputs, pixels, beside=beside)
     material.tell("writing", 2, STEPS)
     cost = {**analyse(net).total.cost, "latency_ms": round(material.host.latency_ms(net), 4)}
     score, slow = estimate(material), material.host.slowness()
@@ -131,8 +131,8 @@ def write(material: Material, export: Callable[..., dict[str, float]] = formats.
     sight = _sight(material) if material.left() > slow * (SIGHT_SECONDS + REPORT_SECONDS) else None
     pictured = material.left() > slow * REPORT_SECONDS
     material.tell("writing", 3, STEPS)
-    undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, differences, score, sight), pictured)
-    choice = _choice(material, cost, differences, score)
+    undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, handed, score, sight), pictured)
+    choice = _choice(material, cost, handed, score)
     choice["notes"] += undrawn
     replaced(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     return folder
@@ -178,7 +178,7 @@ def _of_classes(material: Material, labels: np.ndarray) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
+def _choice(material: Material, cost: Mapping[str, float], handed: formats.Handed,
             score: Mapping[str, Any]) -> dict[str, Any]:  # fmt: skip
     images, chosen, goal, views = material.images, material.chosen, material.advice.space.goal, material.views
     return {
@@ -188,7 +188,7 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         "test": dict(score),
         "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(asked(score)["value"]))},
         "cost": dict(cost),
-        "notes": list(material.verdict.notes),
+        "notes": _notes(material, handed),
         "effects": [effect_row(effect) for effect in material.verdict.effects],
         "views": {**to_json(views), "effect": effect_row(views.effect) if views.effect else None},
         "against": [comparison_row(each) for each in material.against],
@@ -212,9 +212,14 @@ def _choice(material: Material, cost: Mapping[str, float], differences: Mapping[
         },
         "training": {"recipe": to_json(chosen.trial.recipe), "seconds": chosen.seconds, "dtype": chosen.dtype},
         "check": second_thoughts(chosen.trial.net, material.verdict.effects, chosen.trial.configuration),
-        "exports": dict(differences),
+        "exports": dict(handed.differences),
+        "left_out": dict(handed.left_out),
         "provenance": {**material.provenance, "wall_seconds": round(material.clock.elapsed, 2)},
     }
+
+
+def _notes(material: Material, handed: formats.Handed) -> list[str]:
+    return [*material.verdict.notes, *(f"Left out: {why}" for why in handed.left_out.values())]
 
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
@@ -305,14 +310,14 @@ def _alternative(result: Result) -> dict[str, Any]:
     return {"trial": result.trial.id, "sample": configuration, f"validation_{score.name}": value, **result.cost}
 
 
-def _evidence(material: Material, cost: Mapping[str, float], differences: Mapping[str, float],
+def _evidence(material: Material, cost: Mapping[str, float], handed: formats.Handed,
               score: Mapping[str, Any], sight: EffectiveField | None) -> report.Evidence:  # fmt: skip
     verdict = material.verdict
     reasons = (*verdict.reasons, *material.reasons)
     return report.Evidence(
         title=Path(material.images.source).name or material.images.source,
         verdict=Verdict(verdict.chosen, verdict.effects, verdict.alternatives, reasons, verdict.standard_error,
-                        verdict.notes),
+                        tuple(_notes(material, handed))),
         results=material.results,
         fingerprint=material.facts,
         problems=material.images.problems,
@@ -322,9 +327,10 @@ def _evidence(material: Material, cost: Mapping[str, float], differences: Mappin
         labels=np.asarray(material.scored.labels),
         answers=material.answers,
         names=material.scored.names,
-        code={name: (material.folder / name).read_text("utf-8") for name in formats.WRITTEN if name.endswith(".py")},
+        code={file.name: file.read_text("utf-8") for name in formats.WRITTEN if name.endswith(".py")
+              and (file := material.folder / name).exists()},
         cost=cost,
-        differences=differences,
+        differences=handed.differences,
         provenance={**material.provenance, "wall_seconds": round(material.clock.elapsed, 1)},
         sight=sight,
         advised=material.advice.configuration,

@@ -52,6 +52,7 @@ KINDS: dict[str, Any] = {
     "task": WORD,
     "provenance": {"interrupted": FLAG, "wall_seconds": NUMBER, "budget_seconds": UNKNOWN},
     "notes": [WORD],
+    "left_out": {"*": WORD},
     "views": {"count": (int,), "said": WORD},
     "goal": {"kept": FLAG, "text": WORD},
     "reasons": {"verdict": [{}], "choices": [{"parameter": WORD, "because": WORD, "source": WORD}], "layers": {}},

@@ -19,7 +19,7 @@ from convwise.core.net import Net
 
 
 class Writer:
-    """Does what `formats.write` does, called the same way, in a process that is ready for it.
+    """Does what `formats.hand_over` does, called the same way, in a process that is ready for it.
 
     Loading Keras and ONNX Runtime takes longer than writing. Where the process is gone, or something goes wrong in it,
     it is done here: so the error is told as ever.
@@ -32,13 +32,13 @@ class Writer:
         self._process.start()
         theirs.close()
 
-    def __call__(self, *what: Any, **how: Any) -> dict[str, float]:
-        """The largest difference to the trained network, per format."""
+    def __call__(self, *what: Any, **how: Any) -> formats.Handed:
+        """What was written."""
         found = None
         with suppress(OSError, EOFError):
             self._pipe.send((what, how))
             found = self._pipe.recv()
-        return formats.write(*what, **how) if found is None else found
+        return formats.hand_over(*what, **how) if found is None else found
 
     def close(self) -> None:
         """End the process at once."""
@@ -59,7 +59,7 @@ def _serve(pipe: Connection, temporary: str | None) -> None:
             what, how = pipe.recv()
             found = None
             with suppress(Exception):
-                found = formats.write(*what, **how)
+                found = formats.hand_over(*what, **how)
             pipe.send(found)
 
 
@@ -75,4 +75,4 @@ def _warm_up() -> None:
     net = Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, activation="softmax")))
     kernel = {"dense/kernel": np.zeros((1, 2), np.float32), "dense/bias": np.zeros(2, np.float32)}
     with suppress(Exception), tempfile.TemporaryDirectory() as folder:
-        formats.write(folder, net, kernel, ("a", "b"), np.zeros((1, 8, 8, 1), np.uint8))
+        formats.hand_over(folder, net, kernel, ("a", "b"), np.zeros((1, 8, 8, 1), np.uint8))

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem
-from convwise.core.task import Reads
+from convwise.core.task import Reads, kind_of
 
 PartName = Literal["train", "valid", "test"]
 
@@ -35,14 +35,19 @@ class Reading:
     skip_empty_classes: leave out a class without a readable image, instead of refusing.
     follow_links: read what links in the folder point to outside of it.
     labelled: False where classes are not asked for, since the images are to be labelled.
-    target: what each image tells: a 'label', its class, or a 'number'; see images/targets.
+    task: what is learnt of them, which says what is read of each; see core/task.py.
     """
 
     classes_from: str = "folder"
     skip_empty_classes: bool = False
     follow_links: bool = False
     labelled: bool = True
-    target: Reads = "label"
+    task: str = "classify"
+
+    @property
+    def target(self) -> Reads:
+        """What each image tells: a 'label', its class, or a 'number'; see images/targets."""
+        return kind_of(self.task).target
 
 
 AS_USUAL = Reading()

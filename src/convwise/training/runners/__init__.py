@@ -1,20 +1,23 @@
-"""Where trials run: a table of alternatives."""
+"""Where trials run: a table of alternatives, imported on use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Protocol
 
 from convwise.core.progress import Live
 from convwise.core.records import Result, Trial
 from convwise.training.host import Host
-from convwise.training.runners import local
+
+Work = Callable[..., Result]  # (trial, line): what a worker does, see train.Line
 
 
 class Runner(Protocol):
     """Runs trials and hands back their results as they end, each with the host that it ran on.
 
-    One trial's failure is its own.
+    One trial's failure is its own, also where it ends its process.
     """
 
     def run(self, trials: Iterable[Trial]) -> Iterator[Result]: ...
@@ -29,6 +32,23 @@ class Runner(Protocol):
     def close(self) -> None: ...
 
 
-Start = Callable[[local.Work, Host, int], Runner]  # (what a worker does, where, how many workers)
+Start = Callable[[Work, Host, int], Runner]  # (what a worker does, where, how many workers)
 
-RUNNERS: dict[str, Start] = {"local": local.LocalRunner}
+
+@dataclass(frozen=True)
+class Place:
+    """module, kind: the class of a Runner, which is called with work, host and workers; said: in the help's words."""
+
+    module: str
+    kind: str
+    said: str
+
+    def __call__(self, work: Work, host: Host, workers: int) -> Runner:
+        """Started. UnusableInput where it cannot have so many workers."""
+        runner: Runner = getattr(import_module(self.module), self.kind)(work, host, workers)
+        return runner
+
+
+RUNNERS: dict[str, Place] = {
+    "local": Place("convwise.training.runners.local", "LocalRunner", "in processes of this machine"),
+}

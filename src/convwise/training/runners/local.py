@@ -23,8 +23,8 @@ from convwise.core.problems import UnusableInput
 from convwise.core.progress import Live
 from convwise.core.records import Result, Trial
 from convwise.training.host import Host
+from convwise.training.runners import Work
 
-Work = Callable[..., Result]  # (trial, line): see train.Line
 CAPACITY = 4_000_000  # numbers that a team can exchange: larger nets train on one member's threads
 GRACE_SECONDS = 120.0  # over twice a trial's own time without a word on how far it is, after which its worker is ended
 SILENT_SECONDS = 30.0  # without a sign of life, after which a worker is ended
