@@ -31,8 +31,8 @@ def check(models: Sequence[Any]) -> None:
     for model in models:
         named = isinstance(model, (str, os.PathLike))
         if named and str(model) not in KNOWN and not Path(model).exists() and not is_named(str(model)):
-            fix = f"one of the networks that convwise knows: {', '.join(KNOWN)}; or the path of your own"
-            raise UnusableInput(f"{FLAG} {model}", "is not there", EXPECTED, fix)
+            fix = f"one of the networks that convwise knows ({', '.join(KNOWN)}), or the path of your own"
+            raise UnusableInput(f"{FLAG} {model}", "does not exist", EXPECTED, fix)
 
 
 def rivals(models: Sequence[Any], images: Images, advice: Advice) -> tuple[Rival, ...]:
@@ -86,7 +86,7 @@ def _loaded(model: Any, shape: tuple[int, int, int]) -> Net:
 
 def _fix(model: Any) -> str:
     said = f"`convwise check {model}` shows the layer; " if isinstance(model, (str, os.PathLike)) else ""
-    return f"{said}put another in its place, or leave out {FLAG}"
+    return f"{said}replace it with another, or leave out {FLAG}"
 
 
 def _channels(net: Net, channels: int, where: str) -> tuple[Net, tuple[str, ...]]:
@@ -98,15 +98,16 @@ def _channels(net: Net, channels: int, where: str) -> tuple[Net, tuple[str, ...]
         changed = replace(net, input_shape=(height, width, channels))
         analyse(changed)
     except ConvwiseError as error:
-        what = f"reads {own} channels, the images have {channels}, and it cannot be changed ({error.problem.what})"
-        fix = "give it a first layer that takes them"
+        what = f"reads {own} channels, but the images have {channels}, and its input cannot be changed to that "
+        what += f"({error.problem.what})"
+        fix = f"give it a first layer that takes {channels}"
         raise UnusableInput(where, what, f"{channels} channels", fix) from error
-    return changed, (f"it reads {channels} channel{'s' * (channels > 1)} instead of {own}: what the images have",)
+    return changed, (f"it reads {channels} channel{'s' * (channels > 1)} instead of {own}, as many as the images have",)
 
 
 def _check_room(net: Net, images: Images, where: str) -> None:
     height, width, channels = net.input_shape
     size = 2 * (len(images.train) + len(images.valid)) * height * width * channels
     if size > MOST_BYTES:
-        what = f"reads images of {height}x{width}: all of yours would take {size / 2**30:.0f} GiB at that size"
+        what = f"reads images of {height}x{width}; at that size all of yours would take {size / 2**30:.0f} GiB"
         raise UnusableInput(where, what, f"at most {MOST_BYTES / 2**30:.0f} GiB", "a network for smaller images")

@@ -98,11 +98,11 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     def _shaped(self, X: NDArray[Any]) -> NDArray[Any]:
         if self.image_shape is None:
             fix = "image_shape=(rows, columns), or (rows, columns, channels)"
-            raise ValueError(f"X is flat, {X.shape[1]} numbers an image; expected images, or {fix}")
+            raise ValueError(f"X is flat, with {X.shape[1]} numbers per image; expected images, or {fix}")
         try:
             return X.reshape(len(X), *self.image_shape)
         except ValueError as error:
-            what = f"X has {X.shape[1]} numbers an image, which image_shape={self.image_shape} does not hold"
+            what = f"X has {X.shape[1]} numbers per image, which does not fit image_shape={self.image_shape}"
             raise ValueError(what) from error
 
     def _seen_before(self, X: Any) -> NDArray[Any]:

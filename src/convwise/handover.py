@@ -88,16 +88,17 @@ def _learnt_nothing(session: Session, handed_over: Result, interrupted: bool) ->
 
 def _caveats(session: Session, chosen: Result, ended: Sequence[Result], interrupted: bool) -> list[str]:
     """What the report must say beside the choice; ended: the final training, as often as it was begun."""
-    said = ["The study was interrupted: this is the best so far."] if interrupted else []
+    said = ["The study was interrupted: this is the best network so far."] if interrupted else []
     if seen := session.images.facts.get("seen"):
-        said.append(f"The study has seen {Seen(**seen)}: {Seen(**seen).why}.")
+        said.append(f"The study has read only {Seen(**seen)}: {Seen(**seen).why}.")
     if chosen.trial.phase != FINAL.name:
         why = f" ({ended[-1].reason})" if ended else ""
         said.append(
-            f"There was no final training{why}: the weights are those of the trial, without the validation part."
+            f"There was no final training{why}: the weights are those of the trial, which did not train on the "
+            "validation part."
         )
     if session.images.test and (times := _openings(session, chosen)) > 1:
-        said.append(f"The sealed test part was opened {times} times: the study had been interrupted before.")
+        said.append(f"The sealed test part was opened {times} times, because the study had been interrupted before.")
     return said
 
 

@@ -84,7 +84,7 @@ class Ledger:
             yield
         except (StorageInternalError, SQLAlchemyError) as error:
             why = getattr(error.__cause__, "orig", error.__cause__ or error)  # what the database says
-            what, fix = f"cannot be written any more ({why})", "make room there, and run the same command again"
+            what, fix = f"can no longer be written to ({why})", "make room there, and run the same command again"
             raise UnusableInput(self._url, what, "a disk that can be written to", fix) from error
 
     @property

@@ -68,7 +68,7 @@ class Measurement(Shown):
         rest = [f"{one.edit.parameter} {plain(one.edit.before)} → {plain(one.edit.after)}: {one}"
                 for one in self.measured if not one.effect]  # fmt: skip
         value = said(self.score, self.accuracy) + self.score.behind
-        accuracy = f"; as it is {value} on the validation images" if self.accuracy else ""
+        accuracy = f"; unchanged: {value} on the validation images" if self.accuracy else ""
         told = f"after {self.seconds:g} s of training" if found else "nothing was measured"
         return Screen(
             f"{self.model}: {told}{accuracy}",
@@ -148,7 +148,7 @@ def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any,
         notes += kept
 
     def stopping() -> None:
-        lab.watcher(Progress(BY, 0, 0, None, None, "interrupted: what was measured is being written"))
+        lab.watcher(Progress(BY, 0, 0, None, None, "interrupted: writing what was measured"))
 
     with Interrupts(stopping) as interrupts:
         base = Base(subject.net, subject.recipe, dict(subject.configuration or {}))
@@ -164,7 +164,7 @@ def _measured(lab: Lab, model: Any, chosen: _Chosen | None, images: Any,
 def _open(found: Found) -> list[str]:
     """What more time would give: the trainings of a choice folder are kept, and further ones count with them."""
     left = sum(effect.verdict == "not resolved" for effect in found.effects)
-    again = "the same command again adds pairs of trainings, and narrows the intervals"
+    again = "run the same command again to add pairs of trainings and narrow the intervals"
     return [f"{left} of {len(found.effects)} changes are not resolved: {again}"] if left else []
 
 
@@ -240,20 +240,20 @@ class _Chosen:
             source = deliver.located(data["source"], self.choice["provenance"].get("directory"))
             images = read(source, test="none" if not data["test"] else None if usual else share, **how)
         except ConvwiseError as error:
-            what = f"its images, {data['source']}, cannot be read any more ({error.problem.what})"
-            fix = "--images IMAGES, or run it where they are"
+            what = f"its images, {data['source']}, can no longer be read ({error.problem.what})"
+            fix = "--images IMAGES, or run the command where the images are"
             raise UnusableInput(str(self.folder), what, "the images that it was chosen with", fix) from error
         if (len(images.train), len(images.valid)) == (data["train"], data["valid"]):
             return images, []
         then, now = data["train"] + data["valid"], len(images.train) + len(images.valid)
-        return images, [f"{data['source']} is not what it was: {now} images to learn from, {then} when it was chosen"]
+        return images, [f"{data['source']} has changed: it has {now} images to learn from, and had {then} in the study"]
 
     def record(self) -> tuple[Record, list[str]]:
         """Its ledger, where its study is finished: one that is to be continued must find its own trials alone."""
         if self.choice["provenance"].get("interrupted"):
-            return Memory(), ["its study was interrupted and can be continued: the trials were not put into study.db"]
+            return Memory(), ["its study was interrupted and can be continued: the trials were not added to study.db"]
         if not (self.folder / "study.db").is_file():
-            return Memory(), ["study.db is missing: the trials were not kept"]
+            return Memory(), ["study.db is missing, so the trials were not kept"]
         ledger = Ledger(self.folder / "study.db")
         if self.advice:
             ledger.know(self.advice.space)
@@ -267,7 +267,7 @@ class _Chosen:
         try:
             missed = deliver.add_effects(self.folder, found.effects, BY)
         except OSError as error:
-            missed = f"{self.folder} cannot be written ({error.strerror}): the effects were not put into choice.json"
+            missed = f"{self.folder} cannot be written ({error.strerror}): the effects were not added to choice.json"
         longer = f"the network in {self.folder} was trained for {final:.0f} s by {workers} workers"
-        notes = [f"{longer}: an effect may be different there"] if final * workers > 2 * found.seconds else []
+        notes = [f"{longer}: after that, an effect may be different"] if final * workers > 2 * found.seconds else []
         return [*notes, missed] if missed else notes

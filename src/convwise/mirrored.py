@@ -58,7 +58,7 @@ def _decided(session: Session, chosen: Result, trained: bool, hurried: bool) -> 
     if "latency_ms" in {limit.metric for limit in goal.limits}:
         cost["latency_ms"] = session.lab.host.latency_ms(net)
     if over := goal.excess(cost):
-        said = f"The mirror image is not averaged in: with it the network would be over the limit of {', '.join(over)}."
+        said = f"The mirror image is not averaged in: that would take the network over the limit of {', '.join(over)}."
         return Views(said=said)
     effect, images = (None, 0) if hurried else measured(session, chosen)
     if asked == "auto" and effect is None:
@@ -66,14 +66,14 @@ def _decided(session: Session, chosen: Result, trained: bool, hurried: bool) -> 
     worth = "not measured"
     if effect:
         worth = f"{effect.score.words} {effect.moved} ({effect.span} at 95 %)"
-        worth += f" on {images:,} validation images, early in its training"
+        worth += f" on {images:,} validation images, early in the training"
         worth += CHANCE if trained and effect.low <= 0 < effect.high else ""
     if asked == "auto" and effect and effect.high < 0:
-        said = f"Averaging in the answer to the mirror image was tried and left out: {worth}. --views 2 adds it."
+        said = f"Averaging in the answer to the mirror image was tried and dropped: {worth}. --views 2 adds it."
         return Views(1, effect, images, said)
-    does = "The network answers with the mean of what it says of an image and of its mirror image"
+    does = "The network's answer is the mean of its answers to an image and to its mirror image"
     warned = "" if trained else ", although it was not trained on mirrored images"
-    said = f"{does}{warned}: {worth}. It takes twice the macs; --views 1 switches this off."
+    said = f"{does}{warned}: {worth}. This takes twice the macs; --views 1 turns it off."
     return Views(2, effect, images, said)
 
 

@@ -161,7 +161,7 @@ class Plan:
             return f"; then it and the networks to compare it with train for about {seconds:.0f} s each"
         share = min(BESIDE_SHARE * waves, MOST_BESIDE) / waves
         enough = 1.1 * (self.least_beside + self.scoring_seconds) / share
-        return f"; there is no time to compare it with other networks: --budget {duration(enough)} would be enough"
+        return f"; there is no time left to compare it with other networks: --budget {duration(enough)} would be enough"
 
     # What it is enough for -------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ def needed(views: float, images: int, seconds: float, short: str = "The budget w
     """What to do where nothing was learnt in so many seconds: how many show each image often enough, or what else."""
     wanted = wanted_epochs(images)
     if views >= wanted:
-        return f"Each image was seen {views:.0f} times, so more time will hardly help: check the labels"
+        return f"Each image was seen {views:.0f} times already, so more time will hardly help: check the labels"
     more = duration(seconds * wanted / max(views, 0.1))
     return f"{short}: each image was seen {views:.1f} times; about {more} are needed here"
 
@@ -274,5 +274,5 @@ def within_latency(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: fl
             return advice
         predicted = advice.configuration.cost["latency_ms"]
         model = replace(model, margin=model.margin * 1.1 * measured / predicted)
-    what = f"the smallest network tried takes {measured:.3g} ms, {measured / limit:.1f} times its limit"
-    raise Infeasible("goal", what, goal.text, "raise the limit, or shrink the images")
+    what = f"the smallest network that was tried takes {measured:.3g} ms, {measured / limit:.1f} times the limit"
+    raise Infeasible("goal", what, goal.text, "raise the limit, or use smaller images")

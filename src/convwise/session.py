@@ -56,7 +56,7 @@ class Session:
         before = ledger.notes.get(SETTINGS, mine)
         if other := [name for name in mine if before.get(name) != mine[name]]:
             was, now = ({name: record.get(name) for name in other} for record in (before, mine))
-            what = f"holds a study of something else: {was}"
+            what = f"holds a different study: {was}"
             raise UnusableInput(str(settings.out), what, f"{now}", "choose another --out, or remove the folder")
         if SETTINGS not in ledger.notes:
             for left in settings.work.glob("*.npy"):  # of a study whose ledger is gone

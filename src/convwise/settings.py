@@ -96,7 +96,7 @@ def validate(settings: Settings) -> None:
         if number is not None and (not isinstance(number, int) or number < least):
             raise UnusableInput(flag, f"is {number!r}", f"a whole number of at least {least}")
     if not 0 <= settings.evidence <= MOST_EVIDENCE:  # also where it is no number
-        what, fix = f"is {settings.evidence!r}", "0 tests nothing beside the advised network, 0.1 is the usual share"
+        what, fix = f"is {settings.evidence!r}", "0 tests nothing beside the advised network; 0.1 is the default"
         raise UnusableInput("--evidence", what, f"a share from 0 to {MOST_EVIDENCE}", fix)
     _check_folder(settings)
 
@@ -105,7 +105,7 @@ def _check_folder(settings: Settings) -> None:
     out = settings.out
     if not settings.ledger.exists() and (others := [name for name in OUTPUTS if (out / name).exists()]):
         what = f"{out} holds {', '.join(others)}, but no study.db: convwise did not write them"
-        raise UnusableInput("--out", what, "a new folder, or one of an unfinished study", "choose another --out")
+        raise UnusableInput("--out", what, "a new folder, or the folder of an unfinished study", "choose another --out")
     try:
         settings.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -29,7 +29,7 @@ from convwise.training.lab import Lab
 # Counted studies (--trials) must not depend on the clock: a fixed pace stands for any machine.
 NOMINAL_PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 STOPPING = "interrupted: the best network so far will be written in a few seconds; press Ctrl-C again to stop at once"
-TOO_EARLY = "interrupted before a first training had ended: there is nothing to write"
+TOO_EARLY = "interrupted before the first training had ended: there is nothing to write"
 Read = Callable[..., Images]
 Look = Callable[..., Fingerprint]
 Write = Callable[[deliver.Material], Path]
@@ -87,7 +87,7 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
 
 def _finished(session: Session) -> Path:
     out = session.settings.out
-    session.tell("finished", note=f"{out} holds a finished study; remove it, or give another --out, for a new one")
+    session.tell("finished", note=f"{out} holds a finished study; for a new one, remove it or give another --out")
     return out
 
 

@@ -47,13 +47,14 @@ def read(
     cache_size: str | int = CACHE_SIZE,
     task: str = "classify",
 ) -> Images:
-    """The images of `source`, decoded, checked and split as `choose` does it, the test part sealed.
+    """The images of `source`, decoded, checked and split as in `choose`, with the test part sealed (held out).
 
-    test, valid: the shares to seal and to validate on, where the source has no such part; 'none' seals nothing.
-    classes_from: what tells the class of a file: 'folder', its 'name', or a 'csv'. skip_empty_classes: leave out
-    classes without a readable image, instead of refusing. follow_links: read what links point to outside of
-    the folder. (All of them: images.sources.Reading.) cache_size: of what is kept of decoded files for all commands and
-    runs, '4GB', '500MB', or 0 for nothing. task: 'classify' reads a class for each image, 'regress' a number.
+    test, valid: the shares to seal and to validate on if the source has no such part; 'none' seals nothing.
+    classes_from: where the class of each file comes from: 'folder', its 'name', or a 'csv'. skip_empty_classes: leave
+    out classes that have no readable image, instead of stopping. follow_links: read files outside the folder that links
+    point to. (All of these: images.sources.Reading.) cache_size: disk space for decoded files, shared by
+    all commands and runs: '4GB', '500MB', or 0 for none. task: 'classify' reads a class for each image, 'regress' a
+    number.
     """
     how = _reading(task, classes_from, skip_empty_classes, follow_links)
     how |= {"test": test, "valid": valid, "seed": seed, "within": Within(cache_size=cache_size)}
@@ -94,23 +95,23 @@ def choose(
     follow_links: bool = False,
     cache_size: str | int = CACHE_SIZE,
 ) -> Choice:
-    """Choose a network for the images of `source` inside `budget`, write it with its evidence, and return it.
+    """Choose a network for the images of `source` within `budget`, write it with its evidence, and return it.
 
-    source: a path or name as for the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
-    budget: wall clock, '90s', '10m', or seconds. goal: as for the command line; None: the best accuracy, or the least
-    error. task: what is learnt, such as 'classify' for classes or 'regress' for a number.
-    test: the share to seal where the source has no test part (0.2 where it is None), or 'none'.
-    out: the folder to write, by default convwise-NAME of the images. seed: of every random draw.
-    workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
-    instead of going by the clock. evidence: the share of the core time for trials of other values, 0 to 0.5.
-    runner: where trials run. against: a model as `check` takes it, or the name of one that people
-    know ('lenet5', 'keras-mnist', 'expert'), or a list of them: each is trained as well, and compared.
-    views: 2 averages the network's answers to an image and to its mirror image, at twice the macs, 1 does not;
-    'auto' does where mirrored images were trained on, unless the goal asks for a low cost or it is surely worse.
-    command: the command line to note, if there was one. watcher: is told what goes on; by default that is shown where a
-    notebook runs this. started: when the budget began (time.monotonic), now where it is None. classes_from,
-    skip_empty_classes, follow_links, cache_size: as in `read`. Of files that a tenth of the budget is not enough for,
-    a part is read, each class in proportion.
+    source: a path or name as on the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
+    budget: wall-clock time, '90s', '10m', or seconds. goal: as on the command line; None: the best accuracy, or the
+    smallest error. task: what to learn, 'classify' for classes or 'regress' for a number.
+    test: the share to seal if the source has no test part (None: 0.2), or 'none'.
+    out: the folder to write, by default convwise-NAME, after the images. seed: for every random draw.
+    workers: processes that train side by side, by default one per core, at most 8. trials: run this many trials
+    instead of going by the clock. evidence: the share of the computing time for trials of other values, 0 to 0.5.
+    runner: where trials run. against: a model as `check` takes it, or the name of a well-known one
+    ('lenet5', 'keras-mnist', 'expert'), or a list of these: each is trained as well, and compared.
+    views: 2 averages the network's answers to an image and to its mirror image, at twice the macs; 1 does not; 'auto'
+    takes 2 if the network was trained on mirrored images, unless the goal asks for a low cost or 2 is certainly worse.
+    command: the command line to record, if there was one. watcher: called with the progress; by default a notebook
+    shows it. started: when the budget began (time.monotonic); None: now. classes_from, skip_empty_classes,
+    follow_links, cache_size: as in `read`. If a tenth of the budget is not enough to read all files, only part of them
+    is read, each class in proportion.
     """
     begun = time.monotonic() if started is None else started
     wanted = parse_goal(goal, kind_of(task).scored)
@@ -147,8 +148,8 @@ def look(
 ) -> Fingerprint:
     """The fingerprint of the images of `source` (or of Images already read), without their test part.
 
-    budget: of the study that it is for; a short one looks at fewer images. Of a large set of files no more are read
-    than are measured; how many there are is told from the listing. The rest: as in `read`.
+    budget: that of the study it is for; a short one looks at fewer images. From a large set of files, only as many are
+    read as are measured; how many there are is taken from the listing. The rest: as in `read`.
     """
     how = _reading(task, classes_from, skip_empty_classes, follow_links)
     seconds = parse_duration(budget)
@@ -204,7 +205,7 @@ def predict(
 
 @verb
 def export(folder: Folder, to: str, *, out: str | Path | None = None) -> list[Path]:
-    """Write the network in `folder` in one format again, into `out` (the folder itself by default): the files written.
+    """Write the network in `folder` again, in one format, into `out` (by default the folder itself): the files written.
 
     to: one of formats.FORMATS, such as 'keras' or 'onnx'. The written model is checked against the trained network.
     """
@@ -213,5 +214,5 @@ def export(folder: Folder, to: str, *, out: str | Path | None = None) -> list[Pa
 
 @verb
 def report(folder: Folder) -> Path:
-    """Where the report of a chosen network is: one HTML file that needs no internet."""
+    """Where the report of a chosen network is: a single HTML file that works offline."""
     return load(folder).report()

@@ -116,7 +116,7 @@ def test_mirroring_that_was_behind_early_is_explained():
     }
     because = reasons["training.flip"].because
     assert because.startswith(
-        "measured against False: -1.7 points (-3.0 to -0.4) after 22 s; a net that had never seen"
+        "measured against False: -1.7 points (-3.0 to -0.4) after 22 s; a network that had never seen"
     )
     assert "ahead at the end on photos of clothing" in because
 
@@ -157,7 +157,7 @@ def test_a_layers_reason_is_of_that_layer(block, stem, padding, normalization):
             assert ("both signs" in why["filters" if layer.op == "Conv2D" else ""]) == whitens
             assert (why[""] == known["stem"].because) == (layer.name == "stem")
             assert ("wholly" in why["padding"]) == whitens
-            assert ("filters of the images" in why["use_bias"]) == whitens
+            assert ("filters computed from the images" in why["use_bias"]) == whitens
     assert "scale" not in why  # the last is the Dense layer
 
 
@@ -279,9 +279,9 @@ def test_what_was_not_measured_is_told_so_and_no_number_stands_for_it():
 @pytest.mark.parametrize(
     ("seconds", "images", "said"),
     [
-        (1e6, 1151, "no fewer than the 17"),
-        (0.5, 2727, "times, fewer than the 17"),
-        (30.0, 6000, "filters would leave fewer"),
+        (1e6, 1151, "at least the 17"),
+        (0.5, 2727, "times, less than the 17"),
+        (30.0, 6000, "filters would allow less"),
     ],
 )
 def test_the_reason_for_the_width_is_true_of_it(seconds, images, said):
@@ -291,7 +291,7 @@ def test_the_reason_for_the_width_is_true_of_it(seconds, images, said):
     assert said in because
     situation = Situation(facts((28, 28, 1), (images,)), PACE, seconds, 2, given_.configuration)
     enough = [w for w in WIDTHS if situation.epochs(w) >= fewest_epochs(images)]
-    assert (width in enough) == ("times, fewer than the 17" not in because)
+    assert (width in enough) == ("times, less than the 17" not in because)
     if "would leave" in because:
         wider = WIDTHS[WIDTHS.index(width) + 1]
         assert f"; {wider} filters would" in because

@@ -62,7 +62,7 @@ def test_a_probe_that_knows_nothing_doubts_nothing():
 def test_they_are_told_and_written(found, tmp_path):
     facts, part, _ = found
     line = told(facts, part.names)
-    assert line.startswith(f"{len(facts.suspects)} labels look doubtful, of {len(part):,} images looked at: ")
+    assert line.startswith(f"{len(facts.suspects)} labels look doubtful, of {len(part):,} images checked: ")
     first = facts.suspects[0]
     assert f"{part.names[first.row]} ({first.label}, rather {first.suggested})" in line
     write_suspects(tmp_path / "suspects.csv", shown(facts, part.names))

@@ -113,7 +113,7 @@ def test_too_little_memory_is_told(chosen, said, monkeypatch, error):
 
 def test_a_place_that_may_not_be_used_is_not_called_full():
     told = str(of_the_machine(PermissionError(errno.EACCES, "Permission denied", "a.onnx"), "x"))
-    assert told.startswith("a.onnx: cannot be opened (Permission denied); expected a place that this user may read")
+    assert told.startswith("a.onnx: cannot be opened (Permission denied); expected a place that this user can read")
     assert of_the_machine(ValueError("a fault of ours"), "x") is None
     assert of_the_machine(RuntimeError("a fault of ours"), "x") is None
     assert of_the_machine(FileNotFoundError(errno.ENOENT, "No such file", "a"), "x") is None

@@ -276,7 +276,7 @@ def test_a_network_no_better_than_guessing_exits_1_and_is_not_called_chosen(
     assert code == 1
     first, second, third, *_ = out.splitlines()
     assert first == f"No network was chosen. {choice['notes'][0]}"
-    assert second.startswith("Written nevertheless: ")
+    assert second.startswith("Written anyway: ")
     assert "Accuracy: 30.0 %" in third
     assert third.endswith("; always the largest class: 34.0 %")
     assert "Chosen:" not in out
@@ -402,4 +402,4 @@ def test_check_of_a_choice_tells_what_choose_answered(chosen, run, tmp_path):
     (tmp_path / "copy" / "choice.json").write_text(json.dumps(record))
     told = json.loads(run("check", tmp_path / "copy", "--json")[1])["problems"]
     assert [row.get("answer") for row in told] == ["it was tested", *[None] * (len(told) - 1)]
-    assert "`choose` kept it all the same: it was tested" in run("check", tmp_path / "copy")[1]
+    assert "`choose` kept it anyway: it was tested" in run("check", tmp_path / "copy")[1]

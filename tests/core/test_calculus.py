@@ -429,7 +429,7 @@ def test_the_answer_to_both_views_sees_what_either_sees():
 
 
 def test_a_map_has_no_mirrored_view():
-    with pytest.raises(ShapeError, match="mirrored view, and answers with a map"):
+    with pytest.raises(ShapeError, match="mirrored view, but answers with a map"):
         analyse(Net((8, 12, 1), (L.Conv2D(2, 3),), mirrored_view=True))
 
 

@@ -89,8 +89,8 @@ def test_all_convolutions_at_once():
         ("secnd.kernel_size=5", UnusableInput, "second.kernel_size"),
         ("kernelsize=5", UnusableInput, "kernel_size"),
         ("nothing.like=this", UnusableInput, "such as first.kernel_size=5"),
-        ("first.kernel_size=3", UnusableInput, "is what the network has"),
-        ("padding=huge", UnusableInput, "huge is not a padding that it can have; expected 'same', 'valid'"),
+        ("first.kernel_size=3", UnusableInput, "is what the network already has"),
+        ("padding=huge", UnusableInput, "huge is not a possible padding; expected 'same', 'valid'"),
         ("first.filters=-3", UnusableInput, "at least 1"),
         ("first.kernel_size", UnusableInput, "NAME=VALUE, such as first.kernel_size=5"),
         ("=5", UnusableInput, "NAME=VALUE"),
@@ -120,7 +120,7 @@ def test_layers_that_no_longer_fit_each_other_are_refused():
         ("first.kernel_size=5 & second", UnusableInput, "NAME=VALUE"),
         ("first.kernel_size=3 & second.filters=-1", UnusableInput, "at least 1"),
         ("kernel_size=5 & second.filters=9", UnusableInput, "kernel_size"),
-        ("first.kernel_size=3 & first.kernel_size=3", UnusableInput, "is what the network has"),
+        ("first.kernel_size=3 & first.kernel_size=3", UnusableInput, "is what the network already has"),
         ("&", UnusableInput, "NAME=VALUE"),
     ],
 )
@@ -156,7 +156,7 @@ def test_a_value_that_the_space_would_change_is_refused(chosen):
     with pytest.raises(UnusableInput, match=r"is 'many'; expected one of \d+"):
         named(chosen, "stage.filters=many")
     now = chosen.configuration["stage.filters"]
-    with pytest.raises(UnusableInput, match="is what the network has; expected another value, such as") as refused:
+    with pytest.raises(UnusableInput, match="the network already has; expected another value, such as") as refused:
         named(chosen, f"stage.filters={now}")
     other = refused.value.problem.expected.split("such as ")[1].split(",")[0]
     assert named(chosen, f"stage.filters={other}").after == int(other)

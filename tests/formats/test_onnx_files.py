@@ -84,8 +84,8 @@ def test_sizes_that_leave_nothing_are_told_in_numbers(kind, attributes, constant
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
-        ((1, 3, 8, 8, 8), "those of sequences and volumes are not read"),
-        ((1, 3, 8), "those of sequences and volumes are not read"),
+        ((1, 3, 8, 8, 8), "networks for sequences and volumes are not read"),
+        ((1, 3, 8), "networks for sequences and volumes are not read"),
         (None, "declare the shape of its input"),
     ],
 )

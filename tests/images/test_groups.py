@@ -82,11 +82,11 @@ def test_a_row_without_a_group_stands_alone(root):
 
 def test_groups_in_two_parts_of_the_source_are_told(root):
     images = read(write(root, split="test"))
-    assert "12 groups by the column patient_id with images in two parts of the source" not in said(images)
+    assert "12 groups in the column patient_id with images in two parts of the source" not in said(images)
     table = root / "set.csv"
     table.write_text(table.read_text().replace(",p3,test", ",p0,test", 1))  # patient 0 is in train
     images = read(table)
-    assert "1 group by the column patient_id with images in two parts of the source" in said(images)
+    assert "1 group in the column patient_id with images in two parts of the source" in said(images)
     assert "the accuracy told is too high" in said(images)
 
 

@@ -345,7 +345,7 @@ def test_without_antialiasing_every_pixel_is_one_of_the_picture():
 def test_a_file_that_changes_meanwhile_is_named(tmp_path):
     images = read(write_folder(tmp_path, "ab", 5, (24, 30)), limit_px=20)
     (tmp_path / images.train.names[3]).write_bytes((tmp_path / images.train.names[2]).read_bytes())
-    with pytest.raises(UnusableInput, match=f"{images.train.names[3]}: was changed while it was learnt from"):
+    with pytest.raises(UnusableInput, match=f"{images.train.names[3]}: changed while the study was learning from it"):
         images.train.at(6, 7)
 
 
@@ -654,7 +654,7 @@ def test_none_leaves_an_own_test_part_aside(tmp_path):
     assert images.test is None
     assert images.facts["unreadable"] == 0
     assert len(images.unsealed()) == 12
-    assert "left aside" in said(images)
+    assert "set aside unread" in said(images)
 
 
 # --- the records --------------------------------------------------------------------------------

@@ -160,9 +160,9 @@ def test_missing_labels_images_and_lines_are_told(tmp_path):
     (flat(tmp_path, [*TEN, "more.png"]) / "labels.csv").write_text(text)
     images = read(tmp_path, classes_from="csv")
     assert counts(images) == {"a": 4, "b": 4}
-    assert "without a label, and left out: 2 images, 00.png (line 2), 01.png (line 3)" in said(images)
-    assert "it names 1 image not to be found: gone.png (line 12)" in said(images)
-    assert "does not name it: 1 image in the folder" in said(images)
+    assert "left out for lack of a label: 2 images, 00.png (line 2), 01.png (line 3)" in said(images)
+    assert "it names 1 image that could not be found: gone.png (line 12)" in said(images)
+    assert "does not name them: 1 image in the folder" in said(images)
 
 
 def test_a_class_of_a_table_never_disappears(tmp_path):

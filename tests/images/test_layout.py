@@ -95,12 +95,12 @@ def test_what_is_read_is_told_before_it_is_learnt(tmp_path):
         (classes(["train", "val", "dev"]), "dev/ and val/ could each be the valid part"),
         (classes(["train", "train_old", "test"]), "train/ and train_old/ could each be the train part"),
         ([*classes(["train"]), "bus", "car"], "bus/, car/ beside it can be read as classes"),
-        (["bottle/train/good", "bottle/test/bad", "cable/train/good"], "has a train part and classes of its own"),
+        (["bottle/train/good", "bottle/test/bad", "cable/train/good"], "has its own train part and classes"),
         (["train", "test"], "test/ and train/ hold 4 images, but no class folders"),
         (["train"], "train/ holds 2 images, but no class folders"),
         ([*classes(["test"]), "train"], "train/"),
         (["images"], "there are 2 images, but no class folders"),
-        (classes(["pets", "pets/pets"]), "holds cats, dogs twice: here, and once more in pets/pets/"),
+        (classes(["pets", "pets/pets"]), "holds cats, dogs twice: here and again in pets/pets/"),
         (classes(["x/train", "x/test", "x/x/train", "x/x/test"]), "holds test, train twice"),
         (classes(["test", "val"]), "has test, val but no train"),
     ],
@@ -132,7 +132,7 @@ def test_these_are_classes(folders, labels):
 def test_what_is_beside_the_parts_is_told_with_its_true_reason():
     folders = [*classes(["train", "test"]), "seg_pred", "unseen/cats"]
     said = [str(problem) for problem in arrange("set", listing(*folders)).problems]
-    assert any("seg_pred/ is not the train, validation or test part: left out, with 2 images" in text for text in said)
+    assert any("seg_pred/ is not a train, validation or test part: left out, with 2 images" in text for text in said)
     assert any("unseen/ is not" in text for text in said)
     (loose,) = arrange("set", listing(*classes(["train"]), "test/images")).problems
     assert "test/ holds 2 images, but no class folders" in loose.what

@@ -442,7 +442,7 @@ def test_values_and_channels_in_every_form_are_the_same_images(pixels, exact):
         np.testing.assert_allclose(images.train.pixels.astype(int), plain.train.pixels, atol=1)
     else:
         assert images.train.pixels.max() == 255
-        assert any("brought to 0..255" in str(problem) for problem in images.problems)
+        assert any("scaled to 0..255" in str(problem) for problem in images.problems)
 
 
 def test_binary_images_use_the_whole_range():

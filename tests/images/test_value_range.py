@@ -103,7 +103,7 @@ def test_twelve_bits_are_brought_to_the_whole_range_with_and_without_a_hot_pixel
         np.testing.assert_array_equal(pixels(images)[4:], FULL[4:])
         assert images.facts["scale"] == [0, 255 / 4095]
         assert "use only 12 bits and would become very dark" in said(images)
-    assert "1 value outside of it cut" in said(images)
+    assert "1 value outside that range clipped" in said(images)
 
 
 def test_floats_have_the_scale_of_their_set_and_not_one_each(tmp_path):
@@ -152,7 +152,7 @@ def png_of_16_bits(colour: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
-@pytest.mark.parametrize(("factor", "message"), [(16, "become very dark"), (257, "of 16 bits a channel reduced to 8")])
+@pytest.mark.parametrize(("factor", "message"), [(16, "become very dark"), (257, "per channel reduced to 8")])
 def test_colour_of_16_bits_is_told_and_whether_it_is_dark(factor, message, tmp_path):
     colour = striped(2, 8, 12, channels=3)[0].astype(np.uint16) * factor
     for index, (image, label) in enumerate(zip(colour, LABELS, strict=True)):

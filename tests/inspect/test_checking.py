@@ -119,7 +119,7 @@ def _with(*layers: dict, **more: object) -> str:
         ("net.json", _with({"type": "Dense", "units": 2, "shares": "conv2d"}), "expected an earlier Dense"),
         ("model.h5", "", 'model.save("model.keras")'),
         ("model.py", "", "module:callable"),
-        ("model", "", "file without suffix"),
+        ("model", "", "file without a suffix"),
         ("model.safetensors", "", "cannot be read"),
     ],
 )
@@ -143,7 +143,7 @@ def test_json_that_is_nested_too_deeply_is_said_in_one_sentence(tmp_path, start)
 def test_a_file_larger_than_any_net_is_not_read(tmp_path):
     with (tmp_path / "net.json").open("wb") as file:
         file.truncate(3 << 30)
-    with pytest.raises(UnusableInput, match="has more than 16 MB"):
+    with pytest.raises(UnusableInput, match="is larger than 16 MB"):
         load(tmp_path / "net.json")
 
 
@@ -420,8 +420,8 @@ def test_names_are_printed_as_they_are(written):
 def test_unknown_costs_are_said(written):
     text = run(written(OPAQUE)).out
     assert "Total: at least 808 params, at least 125,280 macs, at least 0.0" in text.replace("\n", " ")
-    assert "Not known: the cost of 1 layer:" in text
-    assert "Field: not known, at least 3 px" in text
+    assert "Unknown: the cost of 1 layer;" in text
+    assert "Field: unknown, at least 3 px" in text
 
 
 def test_another_input_shape(written):
@@ -436,7 +436,7 @@ def test_apply_asks_for_images(written):
 
 def test_what_an_unknown_layer_gives_at_another_size_is_not_invented():
     assert load(OPAQUE, (16, 16, 3)).net == OPAQUE
-    with pytest.raises(UnusableInput, match="is 18x16x3, but what odd gives is known for 16x16x3 alone"):
+    with pytest.raises(UnusableInput, match="is 18x16x3, but the output of odd is known only for 16x16x3"):
         load(OPAQUE, (18, 16, 3))
 
 

@@ -553,7 +553,7 @@ def test_the_text_says_it_in_80_columns(monkeypatch):
 def test_the_picture():
     words = ("8x8x1", "--filters", "1", "--kernel-size", "3", "--strides", "2", "--padding", "1,0,0,0")
     lines = run(*words).stdout.splitlines()
-    start = lines.index("How often an input is read, along rows ('.' is padding, 'x' never)")
+    start = lines.index("How often each input is read, along rows ('.' padding, 'x' never)")
     assert lines[start + 1 : start + 6] == [
         "  .12121211",
         "  ###  first window",
@@ -561,7 +561,7 @@ def test_the_picture():
         "        ###  last",
         "  each row is read 1 to 2 times",
     ]
-    start = lines.index("How often an input is read, along columns ('.' is padding, 'x' never)")
+    start = lines.index("How often each input is read, along columns ('.' padding, 'x' never)")
     assert lines[start + 1] == "  1121211x"
     assert lines[start + 5] == "  each column is read 1 to 2 times, but 1 of 8 never"
 

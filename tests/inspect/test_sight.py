@@ -104,7 +104,7 @@ def test_any_layer_can_be_asked_and_the_default_is_the_last_with_places():
     assert seen(net, "a").size == (3, 3)
     with pytest.raises(UnusableInput, match="layer c"):
         seen(net, "c")
-    with pytest.raises(UnusableInput, match="no layer with places"):
+    with pytest.raises(UnusableInput, match="no layer whose output is a map"):
         seen(Net((4, 4, 1), (Flatten(), Dense(2))))
 
 

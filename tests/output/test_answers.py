@@ -40,14 +40,14 @@ def test_every_question_has_a_card_and_what_people_ask_comes_first():
 def test_values_are_said_as_a_person_says_them():
     values = {title: card.value for title, card in by_title().items()}
     assert values["Kernel size"] == "3×3"
-    assert values["Filters"] == "16, later stages 4 times that"
+    assert values["Filters"] == "16, 4 times that in later stages"
     assert values["Stride"] == "2 in the stem, then 1"
     assert values["Depth"] == "3 stages of 2 convolutions"
     other = by_title(
         configuration={**SAMPLE, "stem.kernel_size": 2, "stage.widening": 2, "stem.strides": 1, "stage.count": 1}
     )
     assert other["Kernel size"].value == "3×3, stem 2×2"
-    assert other["Filters"].value == "16, doubled by stage"
+    assert other["Filters"].value == "16, doubled in each stage"
     assert other["Stride"].value == "1"
     assert other["Depth"].value == "1 stage of 2 convolutions"
 

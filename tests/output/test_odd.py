@@ -25,7 +25,7 @@ def test_pairs_and_suspects_are_shown_with_their_names(tmp_path):
     assert odd.count("<img ") == 3
     assert "ring, test" in odd
     assert "labelled <s>disc</s><br>rather ring, 93" in odd
-    assert "Of 1,151 images looked at, a probe that was fitted on the others would label 41 otherwise" in odd
+    assert "1,151 images were checked by a probe that was fitted on the others; it would label 41 of them" in odd
     assert HOSTILE not in text
     assert 'src="http' not in text
 

@@ -208,7 +208,7 @@ def test_what_is_no_image_at_all(chosen, run, tmp_path):
         (tmp_path / "set" / f"{index:02d}.png").write_bytes(b"")
     code, out, err = run("predict", chosen.folder, tmp_path / "set")
     assert (code, out) == (2, "")
-    assert "00.png: cannot be read (empty file), and none of 69 more" in err
+    assert "00.png: cannot be read (empty file), and neither can 69 more" in err
 
 
 def test_arrays_are_labelled_as_their_files(chosen, rows):

@@ -113,9 +113,9 @@ def test_what_was_measured_is_said(whole: Path) -> None:
     case = evidence()
     assert f"{100 * case.estimate['accuracy']:.1f}\u202f%" in text
     assert f"{case.cost['params']:,.0f}" in text
-    assert "Measured to matter after 8 s of training: stem.strides 1 → 2 (−3.4 points); stem.kernel_size 3 → 5" in text
+    assert "measured to matter after 8 s of training: stem.strides 1 → 2 (−3.4 points); stem.kernel_size 3 → 5" in text
     assert "After 8 s of training: activation relu → silu; dropout 0 → 0.2: take the cheaper" in text
-    assert "Not resolved by these trials: head" in text
+    assert "Not resolved in the time there was: head" in text
     assert "failed: out of memory" in text
     assert all(f"{layer.name}" in text for layer in case.net.layers)
 
@@ -257,10 +257,10 @@ def test_degrades(odd: dict[str, Path], name: str) -> None:
 def test_a_validation_estimate_is_called_so(odd: dict[str, Path]) -> None:
     text = Page(odd["no effects, no test"].read_text(encoding="utf-8")).text
     assert "Accuracy, validation estimate" in text
-    assert "These images also made the choice" in text
+    assert "These images also helped to choose" in text
     assert "validation images are wrong" in text
     assert "sealed test" not in text
-    assert "No effect of a single parameter was measured" in text
+    assert "The study itself measured no effect of a single parameter" in text
     assert "No other value was trained beside the advised network" in text
 
 
@@ -346,11 +346,11 @@ def test_accuracy_and_cost_compare_equal_time(monkeypatch: pytest.MonkeyPatch) -
     line = dict(report.summary(case, case.cost))["Choice"]
     first, last = case.results[0], case.verdict.chosen
     assert f"One of {len(case.trainings)} trainings; 1 trial failed." in line
-    assert f"it scored {report.percent(first.score)} in validation" in line
+    assert f"it had {report.percent(first.score)} in validation" in line
     assert f"At the end of the race: {report.percent(last.score)}" in line
 
 
-@pytest.mark.parametrize(("part", "said"), [("all", "no part was held back"), ("train", "validation part was held")])
+@pytest.mark.parametrize(("part", "said"), [("all", "Nothing was held back"), ("train", "validation part was held")])
 def test_the_final_training_says_what_it_saw(tmp_path: Path, part: str, said: str) -> None:
     case = evidence()
     final = replace(case.results[-1], trial=replace(case.results[-1].trial, part=part), score=0.9)
@@ -358,7 +358,7 @@ def test_the_final_training_says_what_it_saw(tmp_path: Path, part: str, said: st
     assert replace(case, results=results).final is final
     with plots.left_out():
         text = " ".join(Page(written(tmp_path, results=results)).text.split())
-    assert f"The rest of the chosen training{',' if part == 'all' else ':'}" in text
+    assert f"The rest of the chosen network's training{',' if part == 'all' else ':'}" in text
     assert said in text
     assert len(replace(case, results=results).trainings) == len(case.trainings)  # it is no part of the race
 
@@ -413,7 +413,7 @@ def test_what_the_net_really_uses_is_drawn_and_said(whole: Path, odd: dict[str, 
     sight = evidence().sight
     assert sight is not None
     most = sight.holding(0.95)
-    said = f"within {sight.holding(0.5)}×{sight.holding(0.5)} px, 95\xa0% within {most}×{most} px"
+    said = f"within {sight.holding(0.5)}×{sight.holding(0.5)} px, and 95\xa0% within {most}×{most} px"
     assert said in Page(whole.read_text(encoding="utf-8")).text
     box = report.fields(evidence())["used"]["most"]
     middle = box["x"] + box["width"] / 2 - 0.5, box["y"] + box["height"] / 2 - 0.5  # a px is drawn from i to i + 1
@@ -421,7 +421,7 @@ def test_what_the_net_really_uses_is_drawn_and_said(whole: Path, odd: dict[str, 
     edge = replace(sight, map=np.eye(8, dtype=np.float32), centre=(1.0, 1.0), box=(0, 8, 0, 8))
     assert edge.holding(0.95) > 8  # a square around a middle that is near the edge
     assert report.fields(replace(evidence((8, 8, 1), ("a", "b"), 4), sight=edge))["used"]["all"] == "8×8"
-    assert "What it really uses" not in odd["bare"].read_text(encoding="utf-8")
+    assert "What it uses in practice" not in odd["bare"].read_text(encoding="utf-8")
     assert report.fields(replace(evidence(), sight=None))["used"] is None
 
 
@@ -518,7 +518,7 @@ def test_dots_tell_their_configuration() -> None:
     shown = report.tradeoff(case)["plot"]
     told = re.findall(r"<title>([^<]*)</title>", shown)
     assert len(told) == len(case.trainings)
-    assert any("t002: as the chosen network, but stem.kernel_size 5. " in each for each in told)
+    assert any("t002: like the chosen network, but with stem.kernel_size 5. " in each for each in told)
     assert any(": the chosen network. " in each for each in told)
     assert len(re.findall(r"<title>", report.learning(case)["plot"])) == len(case.trainings)
 
@@ -583,7 +583,7 @@ def test_a_tap_on_a_dot_tells_its_configuration(browser: Any, whole: Path) -> No
     dot = page.locator("#tradeoff path:has(> title)").first
     dot.scroll_into_view_if_needed()
     dot.tap(force=True)
-    assert "as the chosen network, but" in page.locator("#tradeoff output").inner_text()
+    assert "like the chosen network, but with" in page.locator("#tradeoff output").inner_text()
     page.close()
 
 
@@ -644,7 +644,7 @@ BESIDE = {
     "model": "mine.keras", "title": "your network (<b>mine</b>)", "accuracy": 0.612, "chosen_accuracy": 0.715,
     "accuracy_change": 0.103, "low": 0.061, "high": 0.145, "time_ratio": 1.2, "verdict": "matters", "runs": 2,
     "seconds": 27.0, "n": 160, "cost": {"macs": 14_000_000}, "chosen_cost": {"macs": 6_000_000}, "failed": "",
-    "notes": ["it reads 1 channel instead of 3: what the images have"],
+    "notes": ["it reads 1 channel instead of 3, as many as the images have"],
 }  # fmt: skip
 
 
@@ -659,8 +659,8 @@ def test_another_network_stands_in_the_bars_after_the_same_time(tmp_path: Path) 
     told = Page(text).text
     assert "Your network (<b>mine</b>): 61.2\u202f%, 14.0\u202fM macs; the chosen network: 71.5\u202f%" in told
     assert "The chosen network is 10.3 points better (6.1 to 14.5). It reads 1 channel instead of 3" in told
-    assert "LeNet-5 is not compared: its training failed (memory)." in told
-    assert "compare it with what has been trained as long" in told
+    assert "LeNet-5 could not be compared: its training failed (memory)." in told
+    assert "Compare only bars of the same length of training" in told
     assert not report.sections(evidence(n=40))["against"]
 
 
@@ -675,5 +675,5 @@ def test_trainings_to_be_compared_are_none_of_the_race() -> None:
     beside = replace(case, results=(*case.results, *more))
     assert (len(beside.trainings), report.summary(beside, case.cost)[2]) == before
     assert [row["differs"] for row in report.trials(beside)[-2:]] == [
-        "another network, to be compared with", report.trials(case)[0]["differs"] or "trained anew, to be compared"
+        "another network, for comparison", report.trials(case)[0]["differs"] or "newly trained, for comparison"
     ]  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_change_that_is_a_little_better_is_not():
 def test_counted_epochs_are_not_told_as_no_seconds():
     better = answered(edited(activation="relu"), GOOD, seconds=None)
     verdict = judge(GIVEN, [*leader(correct=FLAT, seconds=None), better])
-    assert "after as many epochs" in verdict.reasons[0].because
+    assert "after the same number of epochs" in verdict.reasons[0].because
     assert verdict.effects[0].seconds == 0.0
 
 

@@ -405,4 +405,4 @@ def test_the_exit_code_says_whether_the_accuracy_is_kept(kept, tmp_path, monkeyp
     monkeypatch.setattr(verbs, "choose", lambda *args, **how: tmp_path)
     ended = CliRunner().invoke(cli.app, ["choose", "photos"])
     assert ended.exit_code == (0 if kept else 1)
-    assert ("The goal is not reached: macs where accuracy>=97%" in ended.stdout) == (not kept)
+    assert ("The goal was not reached: macs where accuracy>=97%" in ended.stdout) == (not kept)

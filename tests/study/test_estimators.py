@@ -101,7 +101,7 @@ def test_every_class_keeps_its_column(stripes):
 
 
 @pytest.mark.parametrize(("shape", "said"), [
-    ((20, 144), r"X is flat, 144 numbers an image; expected images, or image_shape=\(rows, columns\)"),
+    ((20, 144), r"X is flat, with 144 numbers per image; expected images, or image_shape=\(rows, columns\)"),
     ((20, 12, 12, 7), "X has the shape"), ((20, 1, 1, 12, 12), "X has the shape"),
 ])  # fmt: skip
 def test_what_is_no_image_is_refused(shape, said):
@@ -111,7 +111,7 @@ def test_what_is_no_image_is_refused(shape, said):
 
 def test_an_image_shape_that_does_not_fit_is_named(stripes):
     (x, y), _ = stripes
-    with pytest.raises(ValueError, match=r"144 numbers an image, which image_shape=\(10, 10\) does not hold"):
+    with pytest.raises(ValueError, match=r"144 numbers per image, which does not fit image_shape=\(10, 10\)"):
         Quick(image_shape=(10, 10)).fit(x.reshape(len(x), -1), y)
 
 

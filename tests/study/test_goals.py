@@ -54,7 +54,7 @@ def test_the_number_told_is_the_goals(balanced):
     assert [row["n"] for row in test["recall"].values()] == np.bincount(labels).tolist()
     told = choice.summary(balanced.choice.record, balanced.folder)
     assert [line.split(":")[0] for line in told][1:3] == ["Balanced accuracy, the goal", "Accuracy"]
-    assert any(line.startswith("Found of each class, worst first: ") for line in told)
+    assert any(line.startswith("Recall of each class, worst first: ") for line in told)
     page = (balanced.folder / "report.html").read_text()
     assert "Balanced accuracy, sealed test" in page
     assert "Change of the validation balanced accuracy" in page
@@ -64,5 +64,5 @@ def test_where_classes_are_even_their_recalls_are_left_to_the_report(chosen):
     record = convwise.load(chosen.folder).record
     assert record["test"]["score"]["name"] == "accuracy"
     told = choice.summary(record, chosen.folder)
-    assert not any(line.startswith(("Found of each class", "Balanced")) for line in told)
+    assert not any(line.startswith(("Recall of each class", "Balanced")) for line in told)
     assert list(report._goal_line(record["test"])) == []

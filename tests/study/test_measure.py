@@ -183,7 +183,7 @@ def test_a_report_of_an_older_version_is_left_and_said(made, folder):
     (folder / "report.html").write_text("<html>old</html>")
     found = made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     assert (folder / "report.html").read_text() == "<html>old</html>"
-    assert any("of an older convwise" in note for note in found.notes)
+    assert any("by an older convwise" in note for note in found.notes)
 
 
 def test_unasked_the_most_doubtful_come_first_and_the_next_call_goes_on(made, folder):
@@ -210,7 +210,7 @@ def test_what_more_time_would_give_is_said_of_what_is_open(made, folder):
     found = made.measure(folder, most=2)
     left = sum(effect.verdict == "not resolved" for effect in found.effects)
     assert left
-    assert f"{left} of 2 changes are not resolved: the same command again adds pairs" in " ".join(found.notes)
+    assert f"{left} of 2 changes are not resolved: run the same command again" in " ".join(found.notes)
 
 
 def test_an_unfinished_study_keeps_its_ledger_to_itself(made, folder):
@@ -247,7 +247,7 @@ def test_images_that_are_gone_are_named(made, folder):
     data = json.loads((folder / "choice.json").read_text())
     data["data"]["source"] = "gone/for/good"
     (folder / "choice.json").write_text(json.dumps(data))
-    with pytest.raises(UnusableInput, match=r"gone/for/good, cannot be read any more.*--images IMAGES"):
+    with pytest.raises(UnusableInput, match=r"gone/for/good, can no longer be read.*--images IMAGES"):
         made.measure(folder)
 
 
@@ -324,7 +324,7 @@ def test_the_table_says_change_interval_verdict_time_and_horizon(run, model, ima
     ended = run(model, "--images", images, "--parameter", "conv.kernel_size=5", "--budget", "30s")
     assert ended.code == 0
     first, head, row = ended.out.splitlines()[:3]
-    assert "s of training; as it is 75.0 % on the validation images" in first
+    assert "s of training; unchanged: 75.0 % on the validation images" in first
     assert head.split("  ")[0] == "parameter"
     assert row.startswith("conv.kernel_size")
     assert "+20.0" in row
@@ -367,7 +367,7 @@ def test_an_interrupt_keeps_what_there_is(run, made, folder):
     made.answer = answer
     ended = run(folder, "--budget", "30s")
     assert ended.code == 0
-    assert "it was interrupted: this is what was measured until then" in ended.out
+    assert "interrupted: this is what had been measured by then" in ended.out
     rows = [row for row in deliver.read_choice(folder)["effects"] if row.get("by") == "measure"]
     assert len(rows) == 1
     assert rows[0]["parameter"] in ended.out
@@ -388,6 +388,6 @@ def test_an_interrupt_before_there_is_anything_goes_on(made, folder):
 def test_digits_chosen_then_measured(tmp_path):
     folder = verbs.choose("digits", out=tmp_path / "digits", trials=2, workers=1).folder
     found = measure(folder, parameter={"stage.filters": 4, "stem.kernel_size": 1}, budget=60)
-    left_out = sum("not enough time for the last 1" in note for note in found.notes)  # on a slow machine
+    left_out = sum("not enough time for 1 of" in note for note in found.notes)  # on a slow machine
     assert (len(found.effects), left_out) in {(2, 0), (1, 1)}
     assert {row.get("by") for row in deliver.read_choice(folder)["effects"]} >= {"measure"}

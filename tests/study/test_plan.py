@@ -87,7 +87,7 @@ def test_where_there_is_no_time_to_compare_the_plan_names_a_budget_that_has_it(s
     assert short.beside(1).waves == 0
     assert short.set_aside == 0
     budget = re.search(
-        r"there is no time to compare it with other networks: --budget (\w+) would be enough$", str(short)
+        r"there is no time left to compare it with other networks: --budget (\w+) would be enough$", str(short)
     )
     assert budget
     enough = parse_duration(budget[1])

@@ -137,7 +137,7 @@ def test_another_network_is_compared_by_its_error(choice):
     assert choice._repr_html_().count("<rect ") == 4  # always the median, both after equal time, and the whole training
     text = choice.report().read_text(encoding="utf-8")
     assert "the shorter a bar, the better" in text
-    assert "your network (Net), after as many epochs" in text
+    assert "your network (Net), after the same number of epochs" in text
     state = following.state(following.Following(choice.folder).look())
     assert [bar[1] for bar in state["choice"]["against"][0]["bars"]] == [row["error"], row["chosen_error"]]
 

@@ -150,7 +150,7 @@ def test_a_ledger_that_cannot_be_written_any_more_keeps_what_it_has(tmp_path):
                           "begin select there_is_no_room(); end")  # fmt: skip
     for write in (lambda: mine.record(scored({}, nth_net(2), 0.6)), lambda: mine.ledger.note("a", 1)):
         with pytest.raises(
-            UnusableInput, match=r"study.db: cannot be written any more \(no such function: there_is_no_room\)"
+            UnusableInput, match=r"study.db: can no longer be written to \(no such function: there_is_no_room\)"
         ):
             write()
     assert len(mine.results) == len(Ledger(tmp_path / "study.db").results) == 1

@@ -117,14 +117,14 @@ def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, ser
     replace(by_clock, lab=replace(by_clock.lab, watcher=lambda told_now: told.append(told_now.note))).run()
     a_study(stripes, tmp_path / "counted", budget=600.0).run()
     part, everything = written
-    with pytest.raises(UnusableInput, match=r"something else: .*'budget': 600.0.*'budget': 300.0"):
+    with pytest.raises(UnusableInput, match=r"a different study: .*'budget': 600.0.*'budget': 300.0"):
         a_study(stripes, tmp_path / "clock", trials=None, budget=300.0).run()
     assert any("60 of 90 images (67 %), each class in proportion" in note for note in part.verdict.notes)
     assert any("60 of 90 images" in note for note in told)
     assert part.images.facts["seen"]["read"] == 60
     assert len(part.scored) == 12
     assert everything.images.facts["read"] == 90
-    assert not any("The study has seen" in note for note in everything.verdict.notes)
+    assert not any("The study has read" in note for note in everything.verdict.notes)
 
 
 def test_how_many_answers_stay_when_pictures_are_resized_by_nearest_pixel_is_counted(tmp_path, a_study, serial, written,
@@ -636,7 +636,7 @@ def test_other_pictures_under_the_same_names_are_another_study(tmp_path, a_study
     first.rename(source / "c")
     second.rename(first)
     (source / "c").rename(second)
-    with pytest.raises(UnusableInput, match="something else.*content"):
+    with pytest.raises(UnusableInput, match="a different study.*content"):
         a_study(source, tmp_path / "out").run()
 
 
@@ -647,9 +647,9 @@ def test_a_finished_folder_answers_its_own_question_only(chosen, tmp_path):
     assert any("holds a finished study" in note for note in notes)
     other = write_folder(tmp_path / "other", ("a", "b"), 12, 12, "L")
     for changed in ({"goal": "accuracy where macs<1M"}, {"seed": 7}):
-        with pytest.raises(UnusableInput, match="something else"):
+        with pytest.raises(UnusableInput, match="a different study"):
             convwise.choose(chosen.images, **{**asked, **changed})
-    with pytest.raises(UnusableInput, match="something else"):
+    with pytest.raises(UnusableInput, match="a different study"):
         convwise.choose(other, **asked)
     assert (chosen.folder / "choice.json").read_text() == before
     assert not (chosen.folder / ".study").exists()

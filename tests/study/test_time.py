@@ -117,7 +117,7 @@ def test_without_time_the_plots_are_left_out_and_that_is_said(tmp_path):
 
     folder = ask(images, tmp_path / "out", Serial(), [], trials=1).run(write)
     record, page = deliver.read_choice(folder), (folder / "report.html").read_text()
-    assert record["notes"][-1] == "The time was too short to draw the plots of the report; all else is in it."
+    assert record["notes"][-1] == "There was no time left to draw the plots of the report; everything else is in it."
     assert plots.LEFT_OUT in page
     assert f"{100 * record['test']['accuracy']:.1f}" in page
     assert {"model.keras", "model.onnx", "model.safetensors"} <= {path.name for path in folder.iterdir()}

@@ -320,7 +320,7 @@ def test_other_networks_stand_beside_the_chosen_one(browser: Any, chosen: Simple
         assert widths[1] / widths[2] == pytest.approx(0.612 / 0.715, rel=0.02)
         said = page.locator("#compared li").all_inner_texts()
         assert "The chosen network is 10.3 points better (6.1 to 14.5)." in said[0]
-        assert said[1] == "LeNet-5 is not compared: there was no time to train it."
+        assert said[1] == "LeNet-5 could not be compared: there was no time to train it."
         assert page.is_hidden("#shorter")
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -215,7 +215,7 @@ def test_an_empty_folder_awaits_its_study(tmp_path: Path) -> None:
 def test_other_machines_are_let_in_on_request_alone(served: Server, tmp_path: Path) -> None:
     with Server(tmp_path, "--port", 0, "--host", "0.0.0.0") as server:
         server.process.send_signal(signal.SIGINT)
-        assert "Whoever reaches 0.0.0.0" in server.process.communicate(timeout=60)[1]
+        assert "Anyone who can reach 0.0.0.0" in server.process.communicate(timeout=60)[1]
 
 
 def test_the_server_loads_no_framework() -> None:
@@ -282,7 +282,7 @@ def test_what_is_given_can_be_built_by_its_framework(served: Server) -> None:
     [
         ("stem", "a list"),
         (["stem"], "layer, parameter and value"),
-        ([{"layer": "gone", "parameter": "filters", "value": 3}], "is not in the net"),
+        ([{"layer": "gone", "parameter": "filters", "value": 3}], "is not in the network"),
         ([{"layer": "stem", "parameter": "name", "value": "x"}], "has no parameter"),
         ([{"layer": "stem", "parameter": "__class__", "value": "x"}], "has no parameter"),
     ],
@@ -303,7 +303,7 @@ def test_what_cannot_be_tested_says_why(served: Server) -> None:
         status, _, text = ask(served, "/api/test", asked)
         assert (status, words in json.loads(text)["error"]) == (409, True)
     status, _, text = ask(served, "/api/stop", {})
-    assert (status, "no study runs" in json.loads(text)["error"]) == (409, True)
+    assert (status, "no study that can" in json.loads(text)["error"]) == (409, True)
 
 
 # What if ------------------------------------------------------------------------------------------

@@ -93,9 +93,9 @@ def said_by(effects: Sequence[Effect], parameter: str, value: Any) -> TrialsWord
 
 # Why a value is taken that need not have been ahead when it was measured: search/race.py, `leader`.
 WON_BECAUSE = {
-    "training.flip": "a net that had never seen a mirrored image answered them as well as the others, so they are more "
-    "images of each class; training on them is behind early, because there is more to learn, and was 2 to 3 points "
-    "ahead at the end on photos of clothing and on infrared modules (docs/findings.md)"
+    "training.flip": "a network that had never seen a mirrored image recognised them as well as the others, so they "
+    "serve as more images of each class; training on them is behind early, because there is more to learn, but was 2 "
+    "to 3 points ahead at the end on photos of clothing and on infrared modules (docs/findings.md)"
 }
 
 
@@ -104,7 +104,7 @@ def _overruled(reason: Reason, configuration: Draft, effects: Sequence[Effect]) 
     effect = next(
         (e for e in effects if (e.parameter, e.before, e.after) == (reason.parameter, reason.value, value)), None
     )
-    why = WON_BECAUSE.get(reason.parameter, "the net that won the trials has it")
+    why = WON_BECAUSE.get(reason.parameter, "the network that won the trials has it")
     because = f"{why}; the rules advised {reason.value} ({reason.because})"
     if effect:
         measured = f"{effect.moved} ({effect.span})"

@@ -74,7 +74,7 @@ def told(facts: Fingerprint, names: Sequence[str], most: int = 3) -> str:
     rows = [f"{row['path']} ({row['label']}, rather {row['suggested']})" for row in shown(facts, names)[:most]]
     more = f" and {len(facts.suspects) - most} more" if len(facts.suspects) > most else ""
     plural = "labels look" if len(facts.suspects) > 1 else "label looks"
-    return f"{len(facts.suspects)} {plural} doubtful, of {facts.looked_at:,} images looked at: {', '.join(rows)}{more}"
+    return f"{len(facts.suspects)} {plural} doubtful, of {facts.looked_at:,} images checked: {', '.join(rows)}{more}"
 
 
 def shares(scores: NDArray[np.float32]) -> Doubles:

@@ -161,13 +161,13 @@ def _proposal(probes: Probes) -> tuple[tuple[int, int, int], str]:
     """One input shape for the network, and why."""
     (height, width), channels = probes.size, probes.pixels.shape[-1]
     if max(height, width) <= NATIVE_UP_TO:
-        why = f"{height}x{width} is small already: every pixel is kept."
+        why = f"{height}x{width} is already small, so every pixel is kept."
         return (height, width, channels), why
     capped = _eighths(height, width, min(1.0, LONGEST / max(height, width)))
     size, why = _enough(probes, capped) or (
         capped,
-        f"with {LONGEST} px on the longer side a step is quick enough that a CPU-size budget gains more by steps "
-        f"than by detail, and no smaller size was shown to be enough.",
+        f"at {LONGEST} px on the longer side a training step is quick, and on a CPU more steps are worth more than "
+        f"more detail; no smaller size was shown to be enough.",
     )
     if size == probes.size:
         return (*size, channels), why
@@ -190,7 +190,7 @@ def _enough(probes: Probes, capped: tuple[int, int]) -> tuple[tuple[int, int], s
         if loss is None or min(size) < SHORTEST or probes.pyramid(1).accuracy < TRUSTED:
             continue
         if loss.low <= 0 or loss.value < TOLERANCE:
-            return size, f"a probe that loses the detail above 1/{factor} of the size {_lost(loss)}."
+            return size, f"without the detail that 1/{factor} of the size cannot show, a probe {_lost(loss)}."
     return None
 
 
@@ -212,7 +212,7 @@ def _range(interval: Interval) -> str:
 def _lost(loss: Interval) -> str:
     """'loses 3.1 points of accuracy (2.0 to 4.2)', or gains."""
     verb = "loses" if loss.value >= 0 else "gains"
-    unclear = ", not distinguishable from none" if loss.low <= 0 <= loss.high else ""
+    unclear = ", indistinguishable from none" if loss.low <= 0 <= loss.high else ""
     return f"{verb} {_points(abs(loss.value))} points of accuracy (loss {_range(loss)}{unclear})"
 
 
@@ -241,7 +241,7 @@ def _f95(probes: Probes) -> Reading | None:
     total = np.cumsum(power[order])
     f95 = float(frequency[order][np.searchsorted(total, 0.95 * total[-1])])
     stride = int(0.5 / f95 + 1e-6)
-    what = f"of {min(stride, 4)} in the first layer would drop little of it" if stride > 1 else "would drop some of it"
+    what = f"of {min(stride, 4)} in the first layer would lose little of it" if stride > 1 else "would lose some of it"
     meaning = f"95 % of the image energy lies below {f95:.2f} cycles/px: a stride {what}."
     return Reading(f95, "cycles/px", meaning, curve=curve)
 
@@ -253,7 +253,7 @@ def _spectral_slope(probes: Probes) -> Reading | None:
         return None
     slope = float(np.polyfit(np.log(curve[:, 0]), np.log(curve[:, 1]), 1)[0])
     kind = "like noise, with fine detail" if slope > -1 else "like photographs" if slope > -2.5 else "smooth"
-    meaning = f"Power changes with frequency to the power {slope:.1f}: the images are {kind} (photographs: about -2)."
+    meaning = f"Power goes as frequency to the power {slope:.1f}: the images are {kind} (photographs: about -2)."
     return Reading(slope, "log/log", meaning, curve=probes.spectrum[2])
 
 
@@ -266,7 +266,7 @@ def _autocorrelation_length(probes: Probes) -> Reading | None:
     (r0, v0), (r1, v1) = curve[below[0] - 1], curve[below[0]]
     length = r0 + (r1 - r0) * (v0 - 1 / np.e) / (v0 - v1)
     kernel = min(7, max(3, 2 * round(length / 2) + 1))
-    meaning = f"Pixels are alike up to {length:.1f} px apart: the first layers together should see about {kernel} px."
+    meaning = f"Pixels up to {length:.1f} px apart are alike: the first layers together should see about {kernel} px."
     return Reading(float(length), "px", meaning, curve=tuple(curve))
 
 
@@ -277,7 +277,8 @@ def _noise(probes: Probes) -> Reading:
     response = np.abs(rows[:, :, 2:] - 2 * rows[:, :, 1:-1] + rows[:, :, :-2])
     sigma = float(np.median(response.mean(axis=(1, 2))) * np.sqrt(np.pi / 2) / 6)
     verdict = "a larger first kernel or a pooled stem averages it" if sigma > 10 else "no smoothing is needed"
-    return Reading(sigma, "gray levels", f"Noise and the finest texture have a sigma of {sigma:.1f} of 255: {verdict}.")
+    meaning = f"Noise and the finest texture have a standard deviation of {sigma:.1f} out of 255: {verdict}."
+    return Reading(sigma, "grey levels", meaning)
 
 
 def _alignment(probes: Probes) -> Reading | None:
@@ -291,8 +292,8 @@ def _alignment(probes: Probes) -> Reading | None:
     between = sum(len(mine) * float((mine.mean(axis=0).astype(np.float64) ** 2).sum()) for mine in members)
     within = (total - between) / (len(images) - probes.classes)
     share = max(0.0, (between - (probes.classes - 1) * within) / total)
-    fixed = "place matters, so a head that keeps it (pool and flatten) is worth a test"
-    loose = "the classes have no fixed place, so global average pooling fits"
+    fixed = "position matters, so a head that keeps it (pool and flatten) is worth a test"
+    loose = "the classes have no fixed position, so global average pooling fits"
     meaning = f"The class means explain {_points(share)} % of the pixel variance: {fixed if share > 0.15 else loose}."
     return Reading(share, "share", meaning)
 
@@ -304,7 +305,7 @@ def _intrinsic_dimension(probes: Probes) -> Reading | None:
     dimension = dimension_of(points)
     if dimension is None:
         return None
-    ease = "simple, narrow layers may do" if dimension < 12 else "varied, so width is worth a test"
+    ease = "that is simple, and narrow layers may do" if dimension < 12 else "that is varied, so width is worth a test"
     meaning = f"Locally, the images vary in about {dimension:.0f} directions: {ease}."
     return Reading(dimension, "dimensions", meaning)
 
@@ -351,7 +352,7 @@ def _colour_gain(probes: Probes) -> Reading | None:
     best, size = probes.best(), (probes.work.shape[1], probes.work.shape[2])
     assert best.bank is not None
     gain = paired_loss(best.correct, probes.probe(size, best.bank.patch, in_gray=True).correct)
-    little = "gray images would do" if gain.high < TOLERANCE else "not shown to matter; the three channels stay"
+    little = "grey images would do" if gain.high < TOLERANCE else "not shown to matter, so all three channels stay"
     verdict = "keep the three channels" if gain.low > 0 else little
     meaning = f"Colour is worth {_points(gain.value)} points of accuracy to a probe ({_range(gain)}): {verdict}."
     return Reading(gain.value, "accuracy", meaning, gain.low, gain.high)
@@ -387,7 +388,7 @@ def _shift_cost(probes: Probes) -> Reading:
     padded = np.pad(work, ((0, 0), (shift, 0), (shift, 0), (0, 0)), mode="edge")
     loss = paired_loss(probes.best().correct, probes.changed(padded[:, : work.shape[1], : work.shape[2]]))
     probe = f"A probe shown held-out images shifted by {shift * probes.zoom} px"
-    return _cost(loss, probe, "place hardly matters", "train with shifts, and pool")
+    return _cost(loss, probe, "position hardly matters", "train with shifts, and pool")
 
 
 def _data_sufficiency(probes: Probes) -> Reading | None:
@@ -465,8 +466,8 @@ def _fisher_frequency(probes: Probes) -> Reading | None:
     edge = float(radius[order][np.searchsorted(share, 0.9 - 1e-9)])
     marks = np.linspace(0.05, 0.7, 14)
     curve = tuple(zip(marks.tolist(), np.interp(marks, radius[order], share).tolist(), strict=True))
-    meaning = f"90 % of what tells the classes apart by place lies below {edge:.2f} cycles/px"
-    return Reading(edge, "cycles/px", f"{meaning}, in detail of {0.5 / edge:.1f} px and more.", curve=curve)
+    meaning = f"90 % of what tells the classes apart by position lies below {edge:.2f} cycles/px"
+    return Reading(edge, "cycles/px", f"{meaning}, in detail of {0.5 / edge:.1f} px or more.", curve=curve)
 
 
 def _probe_accuracy(probes: Probes) -> Reading | None:

@@ -45,11 +45,11 @@ def why_weights(s: Situation) -> str:
     """The reason of `class_weights`, whichever they are."""
     times = f"the largest class has {imbalance(s):.1f} times the images of the smallest"
     if s.score == "accuracy":
-        return f"{times}; the goal counts every image alike, so the loss does as well: weights would cost accuracy"
-    what = f"the goal, {SCORES[s.score]}, counts every class alike"
+        return f"{times}; the goal counts every image equally, and so does the loss: weights would cost accuracy"
+    what = f"the goal, {SCORES[s.score]}, counts every class equally"
     if imbalance(s) < UNEVEN_FROM:
-        return f"{times}, which is even enough for a loss that counts every image alike; {what}"
-    return f"{times}; {what}, so the images of rare classes weigh more in the loss"
+        return f"{times}, which is even enough for a loss that counts every image equally; {what}"
+    return f"{times}; {what}, so images of rare classes weigh more in the loss"
 
 
 def views(s: Situation) -> float:
@@ -63,7 +63,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "batch_size",
         always,
         batch_size,
-        lambda s: f"{s.images:,} images give {s.images // batch_size(s)} steps an epoch",
+        lambda s: f"{s.images:,} images give {s.images // batch_size(s)} steps per epoch",
         "airbench94 (Jordan 2024) takes 1024 of 50,000: about fifty steps an epoch",
         "images",
     ),
@@ -71,7 +71,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "optimizer",
         always,
         lambda s: "muon",
-        lambda s: "filters move along the orthogonalised gradient, the largest gain of all in a short training",
+        lambda s: "filters move along the orthogonalised gradient, which gains the most of all in a short training",
         "Jordan 2024, Muon; ours: docs/findings.md, 'the recipe decides'",
         "findings",
     ),
@@ -80,8 +80,8 @@ RECIPE_RULES: tuple[Rule, ...] = (
         always,
         filter_rate,
         lambda s: (
-            f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller that share, the noisier a "
-            "step and the lower the rate must be; on few images a high rate keeps the network from memorising them"
+            f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller this share, the noisier a "
+            "step and the lower the rate must be; with few images a high rate keeps the network from memorising them"
         ),
         "Jordan 2024, Muon; ours: docs/findings.md, 'many images want a smaller rate'",
         "images",
@@ -90,7 +90,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "average",
         always,
         lambda s: True,
-        lambda s: "every five steps the weights become their own running average, which evens out a high learning rate",
+        lambda s: "every five steps the weights are set to their running average, which evens out a high learning rate",
         "Zhang et al. 2019; airbench94 (Jordan 2024)",
         "literature",
     ),
@@ -98,7 +98,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "label_smoothing",
         numbers,
         lambda s: 0.0,
-        lambda s: "the target is a number: there are no other classes that could get a share",
+        lambda s: "the target is a number, so there are no other classes to share the probability",
         "Szegedy et al. 2016",
         "target",
     ),
@@ -106,7 +106,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "label_smoothing",
         always,
         lambda s: 0.2,
-        lambda s: "keeps the network from becoming too sure of single images",
+        lambda s: "keeps the network from becoming too confident about single images",
         "Szegedy et al. 2016; airbench94 (Jordan 2024)",
         "literature",
     ),
@@ -124,7 +124,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "cutmix",
         numbers,
         lambda s: 0.0,
-        lambda s: "the target is a number: that of an image with a box of another one is not known",
+        lambda s: "the target is a number, and that of an image with a box from another one is unknown",
         "Yun et al. 2019, CutMix, is for classes",
         "target",
     ),
@@ -133,8 +133,8 @@ RECIPE_RULES: tuple[Rule, ...] = (
         lambda s: views(s) >= BOXED_FROM,
         lambda s: 0.5,
         lambda s: (
-            f"each image is seen about {views(s):.0f} times: in half of the batches each gets a box cut from "
-            "another image, so that the network cannot rely on a single place"
+            f"each image is seen about {views(s):,.0f} times, so in half of the batches a box cut from another image "
+            "is pasted into it: the network cannot rely on a single part of it"
         ),
         "Yun et al. 2019, CutMix; ours: docs/findings.md, 'boxes of other images'",
         "findings",
@@ -144,7 +144,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         always,
         lambda s: 0.0,
         lambda s: (
-            f"each image is seen about {views(s):.0f} times, too rarely to be memorised: boxes of other images "
+            f"each image is seen about {views(s):.0f} times, too few to be memorised; boxes from other images "
             f"help from about {BOXED_FROM} times on"
         ),
         "ours: docs/findings.md, 'boxes of other images'",
@@ -154,7 +154,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "class_weights",
         numbers,
         lambda s: (),
-        lambda s: "the target is a number: every image counts alike",
+        lambda s: "the target is a number, so every image counts equally",
         "ours",
         "target",
     ),

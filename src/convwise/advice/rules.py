@@ -150,12 +150,12 @@ def why_width(s: Situation) -> str:
     """What holds of the chosen width: it is too much already, or as much as there is time for, or the widest start."""
     width, wanted = s.chosen["stage.filters"], f"the {fewest_epochs(s.images):.0f} that a wide network needs"
     epochs = s.epochs(width)
-    seen = f"with {width} filters the final training sees each of the {s.images:,} images about {epochs:.0f} times"
+    seen = f"with {width} filters the final training sees each of the {s.images:,} images about {epochs:,.0f} times"
     if epochs < fewest_epochs(s.images):
-        return f"{seen}, fewer than {wanted}; {NARROWEST} is the narrowest start"
+        return f"{seen}, less than {wanted}; {NARROWEST} is the narrowest width that a study starts with"
     if width == WIDEST:
-        return f"{seen}, no fewer than {wanted}; wider nets are left to the trials"
-    return f"{seen}; {WIDTHS[WIDTHS.index(width) + 1]} filters would leave fewer than {wanted}"
+        return f"{seen}, at least {wanted}; wider networks are left to the trials"
+    return f"{seen}; {WIDTHS[WIDTHS.index(width) + 1]} filters would allow less than {wanted}"
 
 
 def near_widths(s: Situation) -> tuple[int, ...]:
@@ -194,7 +194,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: "pooled",
         lambda s: (
             "each stage halves its map right after its first convolution, so that normalisation, activation and the "
-            "next convolution work on a quarter of it: more images a second at the same cost"
+            "next convolution work on a quarter of it: more images per second at the same cost"
         ),
         "airbench94 (Jordan 2024); ours: docs/findings.md, 'the recipe decides'",
         "input_shape",
@@ -206,7 +206,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: "residual",
         lambda s: (
             f"images of {s.chosen['input.size']} px are too small to be halved in every stage; adding a "
-            "block's input to its output keeps gradients alive, and costs no parameters where the shape stays the same"
+            "block's input to its output helps gradients through, and costs no parameters if the shape stays the same"
         ),
         "He et al. 2016",
         "input_shape",
@@ -217,8 +217,8 @@ RULES: tuple[Rule, ...] = (
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "whitening",
         lambda s: (
-            "filters computed from the images, which make neighbouring pixels and channels uncorrelated, are as good "
-            "as learnt ones from the first step on, and need no gradients"
+            "filters computed from the images to make neighbouring pixels and channels uncorrelated are as good as "
+            "learnt ones from the first step on, and need no gradients"
         ),
         "airbench94 (Jordan 2024), after tysam-code 2023; Coates, Lee & Ng 2011",
         "literature",
@@ -227,7 +227,7 @@ RULES: tuple[Rule, ...] = (
         "stem",
         always,
         lambda s: "learned",
-        lambda s: f"at {s.chosen['input.size']} px whitening would take the last row and column of a small map",
+        lambda s: f"at {s.chosen['input.size']} px a whitening stem would cost a small map its last row and column",
         "ours: the smallest images have the least to lose",
         "input_shape",
     ),
@@ -235,7 +235,7 @@ RULES: tuple[Rule, ...] = (
         "stem.strides",
         lambda s: prod(s.size) >= SMALL_PX**2,
         lambda s: 2,
-        lambda s: f"at {s.chosen['input.size']} px a stride of 2 quarters the cost of every step",
+        lambda s: f"at {s.chosen['input.size']} px a stride of 2 cuts the cost of every step to a quarter",
         STEPS_PER_SECOND_FIRST,
         "input_shape",
         lambda s: (1,),
@@ -244,7 +244,7 @@ RULES: tuple[Rule, ...] = (
         "stem.strides",
         always,
         lambda s: 1,
-        lambda s: f"the images are only {s.chosen['input.size']} px: a stride would leave the stages too small a map",
+        lambda s: f"the images are only {s.chosen['input.size']} px: a stride would leave the stages a map too small",
         "nnU-Net (Isensee et al. 2021): axes under twice the target are not pooled early",
         "input_shape",
         lambda s: (2,) if min(s.size) >= 16 else (),
@@ -263,8 +263,8 @@ RULES: tuple[Rule, ...] = (
         lambda s: "discriminative_scale" in s.facts and s.facts["discriminative_scale"] >= 7,
         lambda s: 3,
         lambda s: (
-            f"patches of {s.facts['discriminative_scale']:.0f} px are needed to tell {s.parts} apart; a few "
-            "layers after a 3x3 kernel see that far, at less cost than one large kernel"
+            f"it takes patches of {s.facts['discriminative_scale']:.0f} px to tell {s.parts} apart; a few "
+            "layers after a 3x3 kernel see that far, at a lower cost than one large kernel"
         ),
         "Simonyan & Zisserman 2015: small kernels on top of each other",
         "discriminative_scale",
@@ -306,7 +306,7 @@ RULES: tuple[Rule, ...] = (
         stages_for,
         lambda s: (
             f"the map after the stem is {s.map_px} px; it is halved until a few px remain, so that the receptive "
-            "field covers the whole image and no layer comes long after it does"
+            "field covers the whole image, and few layers come after the one where it does"
         ),
         "nnU-Net (Isensee et al. 2021); Richter et al., arXiv 2106.12307",
         "input_shape",
@@ -316,7 +316,7 @@ RULES: tuple[Rule, ...] = (
         "stage.widening",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: 4,
-        lambda s: "filters are cheapest where the map is small: four times as many from the second stage on",
+        lambda s: "filters are cheapest on small maps, so there are four times as many from the second stage on",
         "airbench94 (Jordan 2024): 64, 256, 256",
         "literature",
         lambda s: (2,),
@@ -325,7 +325,7 @@ RULES: tuple[Rule, ...] = (
         "stage.widening",
         always,
         lambda s: 2,
-        lambda s: "twice as many filters where the map has a quarter of the places: every stage costs about the same",
+        lambda s: "with twice as many filters on a map a quarter of the size, every stage costs about the same",
         "Simonyan & Zisserman 2015; He et al. 2016",
         "literature",
     ),
@@ -333,7 +333,7 @@ RULES: tuple[Rule, ...] = (
         "stage.convs",
         always,
         lambda s: 2,
-        lambda s: "two convolutions a stage are the usual unit, and what a residual block needs",
+        lambda s: "two convolutions per stage are the usual unit, and what a residual block needs",
         "nnU-Net (Isensee et al. 2021); He et al. 2016",
         "literature",
         lambda s: (1, 3),
@@ -343,8 +343,8 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: "MaxPooling2D",
         lambda s: (
-            "a 2x2 maximum keeps a stage's strongest answers and has no weights; with a stride, 1x1 shortcuts would "
-            "skip inputs"
+            "2x2 max pooling keeps a stage's strongest activations and has no weights; with a stride, 1x1 shortcuts "
+            "would skip inputs"
         ),
         "airbench94 (Jordan 2024); Zhang 2019 on aliasing",
         "literature",
@@ -374,7 +374,7 @@ RULES: tuple[Rule, ...] = (
         "activation",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "gelu",
-        lambda s: "smooth, and cheap where it stands: after the pool it works on a quarter of the map",
+        lambda s: "smooth, and cheap at this point: after the pool it works on a quarter of the map",
         "airbench94 (Jordan 2024); ours: docs/findings.md",
         "literature",
         lambda s: ("relu", "silu", "leaky_relu"),
@@ -383,7 +383,7 @@ RULES: tuple[Rule, ...] = (
         "activation",
         always,
         lambda s: "relu",
-        lambda s: "the cheapest; smooth ones gain at most 0.3 points and take 5 to 8 % more time",
+        lambda s: "the cheapest; smooth activations gain at most 0.3 points and take 5 to 8 % more time",
         "ours: docs/findings.md",
         "findings",
         lambda s: ("leaky_relu", "silu", "elu", "gelu"),
@@ -392,7 +392,7 @@ RULES: tuple[Rule, ...] = (
         "head",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "GlobalMaxPooling2D",
-        lambda s: "takes the strongest answer of each filter on the last, small map; needs no weights for each place",
+        lambda s: "keeps the strongest activation of each filter on the last, small map; needs no weights per position",
         "airbench94 (Jordan 2024)",
         "literature",
         lambda s: ("GlobalAveragePooling2D", "Flatten"),
@@ -402,8 +402,8 @@ RULES: tuple[Rule, ...] = (
         aligned,
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
-            f"the mean over places needs far fewer weights than a Flatten head; position does carry information here "
-            f"(alignment {s.facts['alignment']:.2f}), so Flatten is tested against it"
+            f"the mean over positions needs far fewer weights than a Flatten head; but position does carry information "
+            f"here (alignment {s.facts['alignment']:.2f}), so Flatten is tested against it"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",
@@ -414,8 +414,8 @@ RULES: tuple[Rule, ...] = (
         measured("alignment"),
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
-            f"objects are not at fixed places (alignment {s.facts['alignment']:.2f}), so the mean over places "
-            "loses little and needs no weights for each place"
+            f"objects have no fixed position (alignment {s.facts['alignment']:.2f}), so the mean over positions "
+            "loses little and needs no weights per position"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",
@@ -425,7 +425,7 @@ RULES: tuple[Rule, ...] = (
         "head",
         always,
         lambda s: "GlobalAveragePooling2D",
-        lambda s: UNMEASURED + "the usual value, which needs no weights for each place",
+        lambda s: UNMEASURED + "the usual value, which needs no weights per position",
         "Lin, Chen & Yan 2014; He et al. 2016",
         "literature",
         lambda s: ("GlobalMaxPooling2D", "Flatten"),
@@ -459,7 +459,7 @@ RULES: tuple[Rule, ...] = (
         "dropout",
         lambda s: s.images < 5000,
         lambda s: 0.2,
-        lambda s: f"only {s.images:,} training images: some noise before the last layer guards against memorising them",
+        lambda s: f"with only {s.images:,} training images, noise before the last layer guards against memorising them",
         "Srivastava et al. 2014",
         "images",
         lambda s: (0.0, 0.5),

@@ -40,8 +40,9 @@ def spread(target: Target, measures: Sequence[Measure]) -> tuple[Measure, ...]:
     """What knowing nothing of the images is worth, then the measures of probes, which speak of fifths."""
     low, high, median = map(number, (target.low, target.high, target.median))
     meaning = (
-        f"The numbers lie from {low} to {high}. Always the median, {median}, is off by so much on average: a network "
-        "must beat that. Probes tell five equal parts of the numbers apart, the fifths; accuracies here are theirs."
+        f"The numbers range from {low} to {high}. Always answering the median, {median}, is off by this much on "
+        "average: a network must beat that. Probes sort the images into five equal parts of the numbers, the fifths; "
+        "all accuracies here are about those."
     )
     return Measure("target_error", target.error, target.name, meaning, informs="baseline"), *map(_of_fifths, measures)
 

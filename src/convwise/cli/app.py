@@ -56,33 +56,38 @@ IMAGES_HELP = (
 )
 ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
 GOAL_HELP = (
-    "What is to be best, and limits: 'accuracy where latency<2ms and macs<5M and params<100k'; by default accuracy, "
-    "and the error with --task regress. Or the cost that is to be lowest, and the accuracy to keep: 'macs where "
-    "accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is 'macs where accuracy>=best-0.3%', best being "
-    "the accuracy of the best network found. In place of accuracy: balanced_accuracy or macro_f1, which count every "
-    "class alike, however few images it has. Of an error: 'macs where error<=3.5', in the unit of the target, or 'macs "
-    "where error<=best+3%', which is 'cheapest'. Limits: latency (us, ms, s; batch 1, one thread), macs "
-    "(multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+    "What to optimise, and within which limits: 'accuracy where latency<2ms and macs<5M and params<100k'. The default "
+    "is accuracy, or error with --task regress. Or name the cost to minimise and the accuracy to keep: 'macs where "
+    "accuracy>=97%', 'latency where accuracy>=best-0.3%', where best is the accuracy of the best network found. "
+    "'cheapest' is short for 'macs where accuracy>=best-0.3%'. In place of accuracy: balanced_accuracy or macro_f1, "
+    "which give every class the same weight, however few images it has. With --task regress: 'macs where error<=3.5', "
+    "in the unit of the target, or 'macs where error<=best+3%', which is what 'cheapest' means there. Limits: latency "
+    "(us, ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, "
+    "KiB, MiB)."
 )
 GoalOption = Annotated[str | None, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
-    str | None, typer.Option(help="Share to seal as test part where the source has none (default 0.2), or 'none'.")
+    str | None,
+    typer.Option(
+        help="Share of the images to seal: held out as the test set and scored once, at the end. Default 0.2 where "
+        "the source has no test set of its own; 'none' seals nothing."
+    ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
-JSON_HELP = "Print JSON on standard output, for programs; progress comes as JSON lines on stderr."
+SeedOption = Annotated[int, typer.Option(help="Seed for everything random.")]
+JSON_HELP = "Print JSON on standard output, for programs; progress goes to stderr as JSON lines."
 JsonOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 BUDGET_HELP = "Wall clock from start to the written folder: 90s, 10m, 1h30m; at least 20s."
 BudgetOption = Annotated[str, typer.Option(help=BUDGET_HELP)]
-PLANNED_HELP = "Wall clock that `choose` would be given, so that the advice fits it: 90s, 10m, 1h30m."
+PLANNED_HELP = "The budget that you would give `choose`, so that the answer fits it: 90s, 10m, 1h30m."
 PlannedOption = Annotated[str, typer.Option("--budget", help=PLANNED_HELP)]
 AGAINST_HELP = (
-    "Another network, to be trained for the same time and compared with the chosen one: a file, folder or "
+    "Another network, trained for the same time and compared with the chosen one: a file, folder or "
     "package.module:callable as for `check`, or a well-known one: lenet5, keras-mnist, expert. Can be repeated."
 )
 VIEWS_HELP = (
-    "Views of an image that the network looks at: with 2 it averages its answers to the image and to its mirror image, "
-    "at twice the macs. auto: 2 where mirrored images were trained on, the goal asks for no low cost, and it is not "
-    "measured to be worse."
+    "How many views of each image the network looks at: with 2 it averages its answers to the image and to its mirror "
+    "image, at twice the macs. auto takes 2 if the network was trained on mirrored images, the goal does not ask for a "
+    "low cost, and the validation images do not show 2 to be worse."
 )
 RUNNER_HELP = "Where trials run: " + "; ".join(f"{name}, {place.said}" for name, place in RUNNERS.items()) + "."
 TO_HELP = "One of " + ", ".join(FORMATS) + "."
@@ -103,11 +108,11 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Chooses the parameters of 2D convolutional networks from your own images, with evidence.
+    """Choose the parameters of 2D convolutional networks from your own images, with evidence.
 
     Exit codes: 0 done; 1 done, but a check found an error, a limit cannot be met, or no network
-    is better than guessing; 2 wrong usage or unusable input; 130 interrupted
-    before there was anything to write.
+    is better than guessing; 2 wrong usage or unusable input; 130 interrupted before there was
+    anything to write.
     """
 
 
@@ -119,7 +124,7 @@ def choose(
     task: TaskOption = "classify",
     test: TestOption = None,
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; default convwise-NAME of the images.")
+        Path | None, typer.Option("--out", help="Folder to write; by default convwise-NAME, after the images.")
     ] = None,
     seed: SeedOption = 0,
     workers: Annotated[
@@ -128,13 +133,13 @@ def choose(
     trials: Annotated[
         int | None,
         typer.Option(
-            help="Run this many trials instead of going by the clock: with one worker, the same choice each time."
+            help="Run this many trials instead of going by the clock; with one worker, the choice is always the same."
         ),
     ] = None,
     evidence: Annotated[
         float,
         typer.Option(
-            metavar="SHARE", help="Share of the computing time for testing other values, from 0 (none) to 0.5."
+            metavar="SHARE", help="Share of the computing time spent on testing other values, from 0 (none) to 0.5."
         ),
     ] = 0.1,
     runner: Annotated[str, typer.Option(help=RUNNER_HELP)] = "local",
@@ -150,10 +155,10 @@ def choose(
     """Choose a network for IMAGES by experiment, and write it with its evidence.
 
     Writes choice.json, report.html and study.db, and the network in every format of `export`.
-    Ctrl-C takes the best so far; running the same command again continues an unfinished study.
-    If no network reaches the accuracy that the goal asks for, the nearest one is written, and the
-    exit code is 1. It is 1 as well if no network is better than always answering the largest
-    class, or the median number.
+    Ctrl-C writes the best network so far; running the same command again continues an unfinished
+    study. If no network reaches the accuracy that the goal asks for, the nearest one is written,
+    and the exit code is 1. The exit code is also 1 if no network is better than always answering
+    the largest class (or the median number).
     """
     from convwise import settings, verbs
 
@@ -177,7 +182,7 @@ def choose(
 @app.command()
 def look(
     images: ImagesArgument,
-    budget: BudgetOption = "10m",
+    budget: PlannedOption = "10m",
     test: TestOption = None,
     seed: SeedOption = 0,
     classes_from: ClassesOption = "folder",
@@ -189,9 +194,9 @@ def look(
 ) -> None:
     """Describe IMAGES in the numbers that matter for a network.
 
-    Facts, problems, and measures, each with its meaning, and its interval where it is uncertain. It takes some
-    seconds; the budget of the study to come decides how many images are measured, as in `choose`. Of a large set of
-    files no more are read than are measured.
+    Prints facts, problems and measurements; each measurement comes with what it means, and with an
+    interval where it is uncertain. It takes a few seconds. The budget decides how many images are
+    measured, as in `choose`; from a large set of files, only that many are read.
     """
     # Not through study, which loads the training engine: that takes longer than looking.
     from convwise.advice import doubts, fingerprint
@@ -241,8 +246,8 @@ def advise(
 ) -> None:
     """Say what to start with for IMAGES, without training.
 
-    A network as Keras code, and a reason for every parameter. Exit code 1 where no network can
-    meet the goal.
+    Prints a network as Keras code, and a reason for every parameter. The exit code is 1 if no
+    network can meet the goal.
     """
     from convwise import plan, verbs
     from convwise.advice import fingerprint
@@ -294,13 +299,13 @@ def predict(
 ) -> None:
     """Label IMAGES with the network in DIR, as CSV.
 
-    The columns are path, label, and a probability for each class, or path and the number. An image that cannot be
-    read has an empty label and is named on stderr; where none can be read the exit code is 2.
+    The columns are path, label, and a probability for each class; or path and the number. An image that cannot be
+    read gets an empty label and is named on stderr; if none can be read, the exit code is 2.
     """
     from convwise.output import deliver
 
     if csv_file and not _writable(csv_file):  # before all the work
-        raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file, in a folder that can be written")
+        raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file in a folder that can be written to")
     rows = deliver.predict(folder, images, follow_links=follow_links, cache_size=cache_size)
     choice = deliver.read_choice(folder)
     about = deliver.outputs(choice), choice.get("task", "classify")
@@ -328,9 +333,9 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")],
     to: Annotated[str, typer.Option(help=TO_HELP)],
 ) -> None:
-    """Write the network in DIR in one format again.
+    """Write the network in DIR again, in one format.
 
-    Its code, its weights or both.
+    Writes its code, its weights or both, whichever the format has.
     """
     from convwise import formats
 
@@ -340,14 +345,14 @@ def export(
 
 @app.command()
 def report(folder: DirArgument) -> None:
-    """Say again what was chosen in DIR, and where its report is."""
+    """Print again what was chosen in DIR, and where its report is."""
     _tell_choice(folder, False)
 
 
 app.command(cls=cli_layer.Words, short_help="Show what one layer does to one input.")(cli_layer.layer)
 app.command(short_help="Show what MODEL costs and sees, and what is wrong with it.")(cli_check.check)
-app.command(short_help="Measure what a change of a network is worth on IMAGES.")(cli_measure.measure)
-app.command(short_help="Show the study in DIR as a page.")(cli_serve.serve)
+app.command(short_help="Measure what a change to a network is worth on your images.")(cli_measure.measure)
+app.command(short_help="Show the study in DIR as a web page.")(cli_serve.serve)
 
 
 def _test(text: str | None) -> Any:

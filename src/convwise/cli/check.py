@@ -38,15 +38,17 @@ def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)],
     images: Annotated[
         str | None,
-        typer.Option(help="Images that it is meant for: its receptive field should cover the scale measured on them."),
+        typer.Option(
+            help="Images that the model is meant for; its receptive field is compared with the scale measured on them."
+        ),
     ] = None,
     input_shape: Annotated[
-        str | None, typer.Option(metavar="HxWxC", help="Input of a model with a free input size: 224x224x3.")
+        str | None, typer.Option(metavar="HxWxC", help="Input shape, for a model that takes any size: 224x224x3.")
     ] = None,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Try each fix on --images: train the model as it is and edited.")
+        bool, typer.Option("--apply", help="Try each fix on --images: train the model both as it is and with the fix.")
     ] = False,
-    budget: Annotated[str, typer.Option(help="Wall clock of --apply: 90s, 10m.")] = "2m",
+    budget: Annotated[str, typer.Option(help="Wall clock for --apply: 90s, 10m.")] = "2m",
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
     follow_links: LinksOption = False,
@@ -56,14 +58,14 @@ def check(
 ) -> None:
     """Say what MODEL costs and sees, layer by layer, and what is wrong with it.
 
-    Exit code 1 where a finding is an error.
+    The exit code is 1 if any finding is an error.
     """
     from convwise.images.loading import Within
     from convwise.inspect.checking import checked, learnt_by, load, read_images, scale_px, to_json, to_look
 
     shape = parse_shape(input_shape) if input_shape else None
     if apply and not images:
-        raise UnusableInput("--apply", "has nothing to train on", "--images with it")
+        raise UnusableInput("--apply", "has no images to train on", "--images beside it")
     lifted = load(model, shape, "--input-shape")
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     how |= {"classes_from": classes_from, "task": task or learnt_by(model)}
@@ -168,7 +170,7 @@ def _tell(model: str, found: Checked, applied: Applied | None, answers: Mapping[
         text = f"{problem.severity}: {problem}" + (f". {measured}" if measured else "")
         out().print(f"- {text}", highlight=False, soft_wrap=True)
         if said := answers.get((problem.where, problem.what)):
-            out().print(f"  `choose` kept it all the same: {said}", highlight=False, soft_wrap=True)
+            out().print(f"  `choose` kept it anyway: {said}", highlight=False, soft_wrap=True)
     for note in applied.notes if applied else ():
         out().print(f"  {note}", highlight=False, soft_wrap=True)
 
@@ -204,10 +206,10 @@ def _totals(analysis: Analysis, net: Net) -> Iterator[str]:
     memory = f"{total.activation_bytes / 1e6:,.2f} MB of activations ({total.peak_bytes / 1e6:,.2f} MB at once)"
     yield f"Total: {params}, {least['macs']}{total.macs:,} macs, {least['peak_bytes']}{memory}"
     if count := len(total.unknown):
-        yield f"Not known: the cost of {count} layer{'s' * (count > 1)}: what is said 'at least' leaves it out"
+        yield f"Unknown: the cost of {count} layer{'s' * (count > 1)}; figures marked 'at least' leave it out"
     field = total.field
     if not field.known:
-        yield f"Field: not known, at least {square(analysis.seen_at_least(net))} px"
+        yield f"Field: unknown, at least {square(analysis.seen_at_least(net))} px"
         return
     beside = f" (convolutions and pools alone see {square(field.windows)} px)" if field.windows != field.size else ""
     border = f"; border layer {total.border}" if total.border else ""

@@ -41,7 +41,9 @@ ShapeArgument = Annotated[
     str, typer.Argument(metavar="HEIGHTxWIDTHxCHANNELS", help="The layer's input: 224x224x3.", show_default=False)
 ]
 TypeOption = Annotated[str, typer.Option("--type", help=f"The layer: {', '.join(TYPES)}.")]
-TimeOption = Annotated[bool, typer.Option("--time", help="Measure and predict milliseconds here: takes some seconds.")]
+TimeOption = Annotated[
+    bool, typer.Option("--time", help="Measure and predict the time in ms on this machine; takes a few seconds.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -83,15 +85,15 @@ def _options() -> Iterator[inspect.Parameter]:
 
 
 def _help(per_kind: Mapping[str, Parameter[Any, Any]]) -> str:
-    """'Step between outputs. Default 1; of MaxPooling2D and AveragePooling2D the pool's size.'"""
+    """'Step between outputs. Default 1; for MaxPooling2D and AveragePooling2D the pool's size.'"""
     first = next(iter(per_kind.values()))
-    some = f"Of {' and '.join(per_kind)}: " if len(per_kind) < 3 else ""
+    some = f"For {' and '.join(per_kind)}: " if len(per_kind) < 3 else ""
     meaning = first.meaning[:1].upper() + first.meaning[1:] if not some else first.meaning
     defaults: dict[str, list[str]] = {}
     for kind, parameter in per_kind.items():
         defaults.setdefault(_default(parameter), []).append(kind)
     usual, *others = defaults
-    said = [usual, *(f"of {' and '.join(defaults[other])} {other}" for other in others)] if usual else []
+    said = [usual, *(f"for {' and '.join(defaults[other])} {other}" for other in others)] if usual else []
     forms = f": {FORMS[type(first)]}" if type(first) in FORMS else ""
     return f"{some}{meaning}{forms}." + (f" Default {'; '.join(said)}." if said else "")
 
@@ -193,9 +195,9 @@ def text(answer: Answer, measured: Times) -> Iterator[str]:
     yield ""
     yield from _picture(answer)
     for title, lines in (("Keras", answer.keras), ("PyTorch", answer.torch)):
-        yield from ("", title, *(f"  {line}" for line in lines or ["(cannot say it: see below)"]))
+        yield from ("", title, *(f"  {line}" for line in lines or ["(has no such layer: see below)"]))
     if answer.problems:
-        yield from ("", "Know that")
+        yield from ("", "Please note")
     for problem in answer.problems:
         yield from _wrapped(str(problem), "  - ")
     yield ""
@@ -248,16 +250,16 @@ def _picture(answer: Answer) -> Iterator[str]:
     axes = [("rows and columns", answer.rows)] if alike else [("rows", answer.rows), ("columns", answer.columns)]
     for name, along in axes:
         if answer.layer.op == "Conv2DTranspose":
-            yield f"How many inputs each output adds up, along {name} ('-' is taken away)"
+            yield f"How many inputs each output adds up, along {name} ('-' is cropped)"
             yield "  " + _sums(along)
             yield f"  {_spread(along.sums, name, 'adds up', 'inputs')}"
         else:
-            yield f"How often an input is read, along {name} ('.' is padding, 'x' never)"
+            yield f"How often each input is read, along {name} ('.' padding, 'x' never)"
             yield from (f"  {line}" for line in _strips(along))
             yield f"  {_spread(along.reads, name, 'is read', 'times')}"
     if answer.layer.op != "Conv2DTranspose":
         most = max(answer.rows.reads) * max(answer.columns.reads)
-        yield f"  a pixel is read {most} times at most, once per output" if most > 1 else "  no pixel is read twice"
+        yield f"  each pixel is read at most {most} times, once per output" if most > 1 else "  no pixel is read twice"
 
 
 def _digit(often: int) -> str:
@@ -306,7 +308,8 @@ def _spread(counts: Sequence[int], name: str, verb: str, unit: str) -> str:
     often = f"{least} to {most}" if least < most else f"{most}"
     one = name.replace("rows", "row").replace("columns", "column")
     never = len(counts) - len(some)
-    said = f"each {one} {verb} {often} {unit if most > 1 else unit[:-1]}"
+    counted = f"{often} {unit if most > 1 else unit[:-1]}"
+    said = f"each {one} {verb} {'once' if counted == '1 time' else counted}"
     return said + (f", but {never} of {len(counts)} never" if never else "")
 
 
@@ -314,7 +317,7 @@ def _spread(counts: Sequence[int], name: str, verb: str, unit: str) -> str:
 
 
 def _changes(answer: Answer) -> Iterator[str]:
-    yield "One step in each parameter"
+    yield "What one step in each parameter would change"
     rows = [("", "from", "to", "output", "params", "macs"), *(_change(each, answer) for each in answer.changes)]
     widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) == 6), strict=True)]
     for row in rows:

@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from convwise.measuring import Measurement
 
 PARAMETER_HELP = (
-    "What to change: of a choice folder's space (stage.kernel_size=5), of one layer (stage2_conv1.kernel_size=5; "
-    "3,5 is 3 rows x 5 columns), or of all convolutions (activation=gelu, filters=x2). Several times for several "
-    "changes, each tried alone; joined by & ('stem.filters=32 & stage1_conv2.filters=32') for layers that change "
-    "together. Default: kernel size, filters, strides, padding, activation, then layer by layer; the most doubtful "
-    "first."
+    "What to change: a parameter of a choice folder (stage.kernel_size=5), of one layer (stage2_conv1.kernel_size=5; "
+    "3,5 means 3 rows x 5 columns), or of all convolutions (activation=gelu, filters=x2). Repeat it for several "
+    "changes, each tried alone; join layers that change together with & ('stem.filters=32 & "
+    "stage1_conv2.filters=32'). Default: kernel size, filters, strides, padding, activation, then layer by layer, the "
+    "least certain first."
 )
 
-MOST_HELP = "Test only the first N changes, with more pairs of trainings for each."
+MOST_HELP = "Test only the first N changes, each with more pairs of trainings."
 
 
 def measure(
     model: Annotated[str, typer.Argument(metavar="DIR|MODEL", help=MODEL_HELP, show_default=False)],
     images: Annotated[
         str | None,
-        typer.Option(help="Images to train on; for a folder that `choose` wrote, by default those it was chosen with."),
+        typer.Option(help="Images to train on; for a folder that `choose` wrote, by default the ones it used."),
     ] = None,
     parameter: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=PARAMETER_HELP)] = None,
     most: Annotated[int | None, typer.Option(metavar="N", help=MOST_HELP)] = None,
     budget: Annotated[str, typer.Option(help="Wall clock for everything: 90s, 10m, 1h30m; at least 20s.")] = "10m",
     input_shape: Annotated[
-        str | None, typer.Option(metavar="HxWxC", help="Input of a model with a free input size: 224x224x3.")
+        str | None, typer.Option(metavar="HxWxC", help="Input shape, for a model that takes any size: 224x224x3.")
     ] = None,
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
@@ -49,15 +49,15 @@ def measure(
     cache_size: CacheOption = CACHE_SIZE,
     task: ModelTaskOption = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON for programs on standard output; progress as lines on stderr.")
+        bool, typer.Option("--json", help="Print JSON on standard output, for programs; progress goes to stderr.")
     ] = False,
 ) -> None:
-    """Say what a change of a network is worth on your images.
+    """Measure what a change to a network is worth on your images.
 
-    The network as it is and the edited one are trained alike, seed by seed: the change of
-    validation accuracy, or of the error of a number, with its 95 % interval. A choice folder keeps
-    the effects in choice.json, report.html and study.db, and the same command again continues.
-    Ctrl-C tells and keeps what is measured until then.
+    The network as it is and the changed one are trained in the same way, seed by seed. The answer is
+    the change in validation accuracy, or in the error of a number, with its 95 % interval. A choice
+    folder keeps the effects in choice.json, report.html and study.db, and the same command again
+    adds to them. Ctrl-C prints and keeps what has been measured so far.
     """
     from convwise import measuring
 
@@ -79,7 +79,7 @@ def _tell(found: Measurement) -> None:
     if found.effects:
         accuracy = ""
         if found.accuracy:
-            accuracy = f"; as it is {found.score.said(found.accuracy)}{found.score.behind} on the validation images"
+            accuracy = f"; unchanged: {found.score.said(found.accuracy)}{found.score.behind} on the validation images"
         out().print(f"{found.model}: after {found.seconds:g} s of training{accuracy}", highlight=False, soft_wrap=True)
         out().print(_table([one for one in found.measured if one.effect]))
     from convwise.evidence.experiment import NO_TIME

@@ -9,21 +9,24 @@ import typer
 from convwise.core.task import KINDS
 
 CLASSES_HELP = (
-    "Where the classes of files come from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# is "
-    "a number, * anything); 'csv', a CSV or Parquet table in the folder, or 'csv:FILE'; with --task regress "
-    "the numbers come from there, of a table with several from 'csv:FILE:COLUMN'. Images with the same value in a "
-    "column called group, patient or subject are kept in one part."
+    "Where the class of each file comes from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# "
+    "is a number, * is anything); 'csv', a CSV or Parquet table in the folder, or 'csv:FILE'. With --task regress "
+    "the numbers come from the same place; if a table has several columns of numbers, 'csv:FILE:COLUMN' names one. "
+    "Images with the same value in a column called group, patient or subject stay in the same part (train, validation "
+    "or test)."
 )
-SKIP_HELP = "Leave out classes without a readable image, instead of refusing them."
+SKIP_HELP = "Leave out classes that have no readable image, instead of stopping."
 CACHE_HELP = (
-    "Disk space for decoded images, shared by all commands and runs: 4GB, 500MB; 0 keeps nothing. What was "
-    "unused for longest goes first."
+    "Disk space for decoded images, shared by all commands and runs: 4GB, 500MB; 0 keeps nothing. The images that "
+    "have gone unused the longest are removed first."
 )
 ClassesOption = Annotated[str, typer.Option("--classes-from", metavar="WAY", help=CLASSES_HELP)]
 SkipOption = Annotated[bool, typer.Option("--skip-empty-classes", help=SKIP_HELP)]
-TASK_HELP = "What is learnt of each image: " + "; ".join(f"{name}, {kind.learnt}" for name, kind in KINDS.items()) + "."
+TASK_HELP = (
+    "What to learn from each image: " + "; ".join(f"{name}, {kind.learnt}" for name, kind in KINDS.items()) + "."
+)
 TaskOption = Annotated[str, typer.Option(help=TASK_HELP)]
-MODEL_TASK_HELP = f"{TASK_HELP} By default what a folder that `convwise choose` wrote has learnt, else classify."
+MODEL_TASK_HELP = f"{TASK_HELP} By default the task of a folder that `convwise choose` wrote, else classify."
 ModelTaskOption = Annotated[str | None, typer.Option("--task", help=MODEL_TASK_HELP)]
 LinksOption = Annotated[bool, typer.Option("--follow-links", help="Follow links that lead out of the folder.")]
 CacheOption = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help=CACHE_HELP)]

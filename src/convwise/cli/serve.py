@@ -16,27 +16,27 @@ import typer
 from convwise.cli.console import err, out
 from convwise.core.problems import UnusableInput
 
-OPEN_HELP = "Open a page in the browser that follows the study, and stays up until Ctrl-C."
+OPEN_HELP = "Open a page in the browser that follows the study and stays up until Ctrl-C."
 
 
 def serve(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` writes or wrote.")],
     port: Annotated[
-        int | None, typer.Option(help="Port; by default the one that this folder had before, or a free one.")
+        int | None, typer.Option(help="Port; by default the one that this folder used before, or a free one.")
     ] = None,
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen at. 127.0.0.1 is this machine alone; with 0.0.0.0 others who reach it can open the "
-            "page too, if they have its token, and everything goes over the network unencrypted."
+            help="Address to listen on. 127.0.0.1 is this machine alone; with 0.0.0.0 anyone who can reach it and has "
+            "the page's token can open it too, and everything goes over the network unencrypted."
         ),
     ] = "127.0.0.1",
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Show the study in DIR as a page, while it runs and afterwards.
+    """Show the study in DIR as a web page, while it runs and afterwards.
 
-    Follows a running study, and stops it on request; says what a change of one layer would do, tests it on
-    your images, and writes the changed network. Ctrl-C ends the page, not the study.
+    The page follows a running study, and stops it on request. It shows what a change to one layer would
+    do, tests it on your images, and writes the changed network. Ctrl-C ends the page, not the study.
     """
     server = _server()
     for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell lets the background ignore Ctrl-C
@@ -44,7 +44,7 @@ def serve(
 
     def ready(where: Any) -> None:
         if host not in server.LOOPBACK:
-            said = f"Whoever reaches {host}, port {where.port}, and has this address can see the images and "
+            said = f"Anyone who can reach {host}, port {where.port}, and has this address can see the images and "
             said += "control the study. The connection is not encrypted."
             err().print(said, highlight=False, soft_wrap=True)
         out().print(f"The page of {folder}: {where.address}", highlight=False, soft_wrap=True)

@@ -134,8 +134,8 @@ def analyse(net: Net) -> Analysis:
 def _both_views(net: Net) -> Analysis:
     one, both = analyse(net.one_view), analyse(net.both_views)
     if len(one.layers[-1].output_shape) != 1:
-        what = f"has a mirrored view, and answers with a map {one.layers[-1].output_shape}"
-        raise ShapeError("net", what, "a row of numbers, such as class probabilities", "leave mirrored_view out")
+        what = f"has a mirrored view, but answers with a map {one.layers[-1].output_shape}"
+        raise ShapeError("net", what, "a row of numbers, such as class probabilities", "remove mirrored_view")
     rows = [
         replace(row, macs=2 * row.macs, elementwise=2 * row.elementwise, activation_bytes=2 * row.activation_bytes)
         for row in one.layers

@@ -194,7 +194,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "unknown layers",
         "note",
-        "ours: what is not known is said",
+        "ours: unknown figures are reported",
         single_layers.unknown_layers,
     ),
 )

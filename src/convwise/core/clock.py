@@ -23,7 +23,7 @@ def parse_duration(text: str | float) -> float:
         raise UnusableInput("--budget", f"is {text!r}", "a duration such as 90s, 10m or 1h30m")
     seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
     if seconds < MINIMUM_SECONDS:
-        raise UnusableInput("--budget", f"is {seconds:g} s", f"at least {MINIMUM_SECONDS:g} s", "give more time")
+        raise UnusableInput("--budget", f"is {seconds:g} s", f"at least {MINIMUM_SECONDS:g} s", "give it more time")
     return seconds
 
 

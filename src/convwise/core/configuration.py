@@ -39,19 +39,19 @@ class Configuration(Mapping[str, Value]):
 
     space: Space = field(repr=False)
     training_flip: bool = _hyperparameter(
-        "training.flip", "whether training images are mirrored left-right in turns", False
+        "training.flip", "whether training images are mirrored left to right, every other time", False
     )
     stage_filters: int = _hyperparameter(
-        "stage.filters", "filters of the first stage, and of a stem that is learnt; later stages have more"
+        "stage.filters", "filters of the first stage, and of a learnt stem; later stages have more"
     )
     stem_strides: int = _hyperparameter("stem.strides", "stride of the first convolution")
     input_size: Pair = _hyperparameter("input.size", "rows x columns that the first convolution reads")
     stage_count: int = _hyperparameter(
-        "stage.count", "number of stages; each one halves the map, but for the first of a net that is not pooled"
+        "stage.count", "number of stages; each one halves the map, except the first one of a network that is not pooled"
     )
     stage_widening: int = _hyperparameter(
         "stage.widening",
-        "filters of later stages: 2 doubles them at every halving, 4 has four times the first's",
+        "filters of later stages: 2 doubles them at every halving, 4 gives all of them four times the first stage's",
         2,
     )
     block: str = _hyperparameter(
@@ -61,7 +61,7 @@ class Configuration(Mapping[str, Value]):
     )
     stem: str = _hyperparameter(
         "stem",
-        "the first convolution: learnt, or filters that whiten patches of the images and stay as they are",
+        "the first convolution: learnt, or fixed filters that whiten patches of the images",
         "learned",
     )
     stage_convs: int = _hyperparameter("stage.convs", "convolutions in each stage")
@@ -74,7 +74,7 @@ class Configuration(Mapping[str, Value]):
     padding: str = _hyperparameter(
         "padding", "padding of a learnt stem and of plain and pooled convolutions; residual and separable need 'same'"
     )
-    dropout: float = _hyperparameter("dropout", "share of the last numbers dropped while training")
+    dropout: float = _hyperparameter("dropout", "share of the last row of numbers that is dropped in training")
 
     @staticmethod
     def of(space: Space, draft: Draft) -> Configuration:

@@ -152,7 +152,7 @@ def _cheapest_by_error(metric: str, text: str) -> Cheapest:
     number, best, more = found.groups() if found else (None, None, None)
     number = number or "0"
     if not best and not float(number):
-        expected = "an error in the unit of the target, or the best found and a share of it on top"
+        expected = "an error in the unit of the target, or the best found plus a share of it"
         fix = f"'{metric} where {KEPT['error']}' or '{metric} where {USUAL['error']}'"
         raise UnusableInput("--goal", f"says {text.strip()!r}", expected, fix)
     if best:
@@ -166,7 +166,7 @@ def _cheapest(metric: str, text: str) -> Cheapest:
     score, best, minus, number, percent = found.groups() if found else ("accuracy", None, None, None, None)
     score, where, said = score.lower(), "--goal", f"says {text.strip()!r}"
     if not (number or best) or bool(best and number) != bool(minus):
-        expected, fix = "an accuracy, or the best found less a part of it", f"'{metric} where {USUAL['accuracy']}'"
+        expected, fix = "an accuracy, or the best found minus some of it", f"'{metric} where {USUAL['accuracy']}'"
         raise UnusableInput(where, said, expected, f"'{metric} where accuracy>=0.97' or {fix}")
     share = float(number or 0) / (100 if percent else 1)
     if share >= 1 or not (best or share):

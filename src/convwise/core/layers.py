@@ -70,7 +70,7 @@ class Conv2D(Layer):
     strides: Size = Size((1, 1), "step between outputs")
     padding: Padding = Padding()
     dilation_rate: Size = Size((1, 1), "step between the inputs of one output")
-    groups: Count = Count(1, "channels are split into so many independent groups")
+    groups: Count = Count(1, "number of independent groups that the channels are split into")
     use_bias: Flag = Flag(True, "add a learnt number per filter")
     activation: Named = Named()
 
@@ -113,10 +113,10 @@ class Conv2DTranspose(Layer):
     filters: Count = Count(meaning="output channels")
     kernel_size: Size = Size(meaning="rows and columns that one input writes")
     strides: Size = Size((1, 1), "outputs between neighbouring inputs")
-    padding: Padding = Padding(meaning="what is taken away around the output")
+    padding: Padding = Padding(meaning="what is cropped around the output")
     output_padding: Extra = Extra(meaning="extra rows and columns, at the bottom and right")
     dilation_rate: Size = Size((1, 1), "step between the outputs of one input")
-    groups: Count = Count(1, "channels are split into so many independent groups")
+    groups: Count = Count(1, "number of independent groups that the channels are split into")
     use_bias: Flag = Flag(True, "add a learnt number per filter")
     activation: Named = Named()
 
@@ -205,7 +205,7 @@ class GroupNormalization(Layer):
 class LayerNormalization(Layer):
     """As BatchNormalization, but over the axes of each image: by default over the channels of each position."""
 
-    axis: Dimensions = Dimensions((-1,), "axes that are normalised over; -1 is the channels, the batch is no axis")
+    axis: Dimensions = Dimensions((-1,), "axes to normalise over; -1 is the channels; the batch does not count")
     epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance", concern="values")
     center: Flag = Flag(True, "learn what is added")
     scale: Flag = Flag(True, "learn the factor")
@@ -222,7 +222,7 @@ class Activation(Layer):
 class PReLU(Layer):
     """x, or alpha x below 0, with a learnt alpha for each row, column and channel."""
 
-    shared_axes: Dimensions = Dimensions((), "axes along which one alpha serves: 1 rows, 2 columns, 3 channels")
+    shared_axes: Dimensions = Dimensions((), "axes along which one alpha is shared: 1 rows, 2 columns, 3 channels")
 
 
 @_layer

@@ -58,7 +58,7 @@ class Net:
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        raise UnusableInput(f"layer {name!r}", "is not in the net", ", ".join(layer.name for layer in self.layers))
+        raise UnusableInput(f"layer {name!r}", "is not in the network", ", ".join(layer.name for layer in self.layers))
 
     def edit(self, name: str, **changes: Any) -> Net:
         """A new net in which layer `name` has other parameters."""

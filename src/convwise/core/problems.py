@@ -87,11 +87,11 @@ def of_the_machine(error: BaseException, where: str) -> UnusableInput | None:
     where: what was being written, for an error that does not name it.
     """
     if isinstance(error, OSError) and error.errno in FORBIDDEN:
-        what, fix = f"cannot be opened ({error.strerror})", "grant permission, or name another place"
-        return UnusableInput(str(error.filename or where), what, "a place that this user may read and write", fix)
+        what, fix = f"cannot be opened ({error.strerror})", "grant permission, or choose another place"
+        return UnusableInput(str(error.filename or where), what, "a place that this user can read and write", fix)
     if isinstance(error, OSError) and error.errno in FULL:
         what, fix = f"cannot be written ({error.strerror})", "make room there, and run the same command again"
-        return UnusableInput(str(error.filename or where), what, "a disk with room that can be written to", fix)
+        return UnusableInput(str(error.filename or where), what, "a disk that has room and can be written to", fix)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY in str(error)):
         what, fix = "is not enough for this", "close other programs, raise the limit, or use smaller images"
         return UnusableInput("memory", what, "more free memory", fix)

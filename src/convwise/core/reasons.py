@@ -29,7 +29,7 @@ def _standing(because: str, source: str, measure: str = "literature") -> Reason:
 
 
 SUPERSAMPLED = _standing(
-    "images are taken at twice the size and averaged in the network, so that it answers nearly the same however a "
+    "images come in at twice the size and are averaged in the network, so that it answers nearly the same, whichever "
     "program has resized them",
     "ours: docs/findings.md, 'images at twice the size'",
     "input_shape",
@@ -39,45 +39,47 @@ RAW_PIXELS = _standing(
     "Keras guide: preprocessing layers inside the model",
 )
 MEAN = _standing("each channel gets mean 0 over the training images", "LeCun et al. 1998", "mean")
-VARIANCE = _standing("each channel gets deviation 1 over the training images", "LeCun et al. 1998", "variance")
+VARIANCE = _standing("each channel gets standard deviation 1 over the training images", "LeCun et al. 1998", "variance")
 CONSTANTS = _standing("mean and variance are known before training: constants, not weights", "Keras guide")
 ONE_FOR_EACH_CLASS = _standing("one output for each class", "softmax regression, Bridle 1990", "classes")
 PROBABILITIES = _standing("softmax makes the outputs probabilities that add up to 1", "Bridle 1990")
 ONE_NUMBER = _standing(
-    "one output for the number, as it is: what is learnt has mean 0 and deviation 1", "linear regression"
+    "one output for the number, without an activation: what is learnt has mean 0 and standard deviation 1",
+    "linear regression",
 )
 UNIT = _standing(
-    "what is learnt has mean 0 and deviation 1; this brings it back to the unit of the target, so that exports answer "
-    "in it",
+    "what is learnt has mean 0 and standard deviation 1; this brings it back to the unit of the target, so that "
+    "exports answer in that unit",
     "LeCun et al. 1998, on inputs",
     "target",
 )
 A_ROW = _standing("the last layer reads a row of numbers, not a map", "Keras guide")
 WHOLE_WINDOWS = _standing(
-    "each window lies wholly inside the map, so no border is made up; an odd last row or column is left out",
+    "each window lies wholly inside the map, so no border has to be invented; an odd last row or column is left out",
     "Keras's default",
 )
 EPSILON = _standing("avoids dividing by zero in a channel that has the same value everywhere", "Keras's default")
 MOMENTUM = _standing(
-    "the rate falls to zero at the end, so the running statistics must follow within ten steps",
+    "the learning rate falls to zero at the end, so the running statistics must follow within ten steps",
     "airbench94 (Jordan 2024)",
 )
 SHIFT_AND_SCALE = _standing(
-    "learnt, so that a normalised channel can still take any mean and deviation", "Ioffe & Szegedy 2015, section 3"
+    "learnt, so that a normalised channel can still have any mean and deviation", "Ioffe & Szegedy 2015, section 3"
 )
 EVERY_DIRECTION = _standing(
-    "every direction that a patch of the images can vary in, in both signs: the activation after it drops one sign "
-    "of each",
+    "one for each direction that a patch of the images can vary in, in both signs, because the activation after it "
+    "drops one sign",
     "airbench94 (Jordan 2024)",
 )
 WHOLE_PATCHES = _standing(
-    "each patch lies wholly inside the image: a made-up border could not be whitened", "airbench94 (Jordan 2024)"
+    "each patch lies wholly inside the image, as an invented border could not be whitened", "airbench94 (Jordan 2024)"
 )
 LEARNT_BIAS = _standing(
-    "the filters of the images stay as they are; a learnt bias sets the threshold of each", "airbench94 (Jordan 2024)"
+    "the filters computed from the images stay fixed; a learnt bias sets a threshold for each",
+    "airbench94 (Jordan 2024)",
 )
 DILATION = _standing(
-    "1: every px under the kernel is read; halving the map widens the field for less",
+    "1: every pixel under the kernel is read; halving the map widens the field at a lower cost",
     "Yu & Koltun 2016 on what dilation costs",
 )
 ONE_GROUP = _standing(
@@ -88,7 +90,7 @@ POINTWISE = _standing(
     "1x1: mixes the channels, after the depthwise convolution has looked at the neighbours", "Howard et al. 2017"
 )
 NO_BIAS = _standing(
-    "the normalisation after it removes every constant, and adds its own", "Ioffe & Szegedy 2015, section 3.2"
+    "the normalisation after it removes any constant, and adds its own", "Ioffe & Szegedy 2015, section 3.2"
 )
 BIAS = _standing("a learnt offset for each output: no normalisation after it adds one", "Keras's default")
 LATER = _standing(
@@ -96,11 +98,11 @@ LATER = _standing(
     "Ioffe & Szegedy 2015; He et al. 2016",
 )
 SHORTCUT = _standing(
-    "1x1: only brings the block's input to the block's shape, so that the two can be added", "He et al. 2016"
+    "1x1: only brings the block's input to the shape of its output, so that the two can be added", "He et al. 2016"
 )
-INSIDE = _standing("1: the map keeps its size; it is halved once a stage at most", "He et al. 2016")
+INSIDE = _standing("1: the map keeps its size; it is halved at most once per stage", "He et al. 2016")
 BLOCK_SIZE = _standing(
-    "residual and separable blocks keep the map's size, so that a sum fits and no map shrinks",
+    "residual and separable blocks keep the size of the map, so that the sum fits and no map shrinks",
     "He et al. 2016; Howard et al. 2017",
 )
-SMALL_MAP = _standing("'valid' would leave a map of under 4 px here", "the shape of the network", "input_shape")
+SMALL_MAP = _standing("'valid' would leave a map smaller than 4 px here", "the shape of the network", "input_shape")

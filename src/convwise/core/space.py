@@ -119,9 +119,8 @@ class Space:
             if not excess:
                 return smaller
         over = ", ".join(f"{metric} {ratio:.1f} times its limit" for metric, ratio in excess.items())
-        raise Infeasible(
-            "goal", f"the smallest network has {over}", self.goal.text, "raise the limit, or shrink the images"
-        )
+        what = f"even the smallest network is over the limits: {over}"
+        raise Infeasible("goal", what, self.goal.text, "raise the limit, or use smaller images")
 
     def _smaller(self, whole: Configuration) -> Iterator[Configuration]:
         narrower = [width for width in reversed(WIDTHS) if width <= whole.stage_filters]

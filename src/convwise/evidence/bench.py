@@ -77,7 +77,7 @@ def measure_on(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, 
             refused[number] = Measured(edit, notes=(f"the edited network cannot be trained: {error}",))
     notes, found = list(original.notes), Found(())
     if late := sum(one.notes == (NO_TIME,) for one in refused.values()):
-        notes.append(f"there was no time to look at the last {late}: --parameter names the ones that matter")
+        notes.append(f"there was no time for {late} of {len(edits)} changes: use --parameter to name the ones you want")
     if fit:
         try:
             with _opened(images, replace(base, net=original.net), fit, terms, lab) as made:
@@ -99,7 +99,7 @@ Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and variance of pi
 
 def _moments(images: Images, channels: int) -> Moments:
     if channels not in (1, 3):
-        raise UnusableInput("the network", f"reads {channels} channels", "1 or 3: the images are gray or colour")
+        raise UnusableInput("the network", f"reads {channels} channels", "1 or 3: the images are grey or colour")
     step = -(-len(images.train) // MOMENT_IMAGES)
     pixels = with_channels(np.asarray(images.train.pixels[::step]), channels) / 255
     mean, variance = pixels.mean((0, 1, 2)), pixels.var((0, 1, 2)).clip(1e-6)
@@ -109,7 +109,7 @@ def _moments(images: Images, channels: int) -> Moments:
 def _prepared(net: Net, images: Images, moments: Moments, channels: int | None = None) -> Fitted:
     """The net fitted to the images and buildable; an edited one must read as many `channels`."""
     if channels and net.input_shape[2] != channels:
-        expected = f"{channels}, as the network does"
+        expected = f"{channels}, like the network itself"
         raise UnusableInput("the edited network", f"reads {net.input_shape[2]} channels", expected)
     target = target_of(images.number, images.train.labels) if images.number else None
     found = fitted(net, len(images.classes), *moments, target)
@@ -139,7 +139,7 @@ def _opened(images: Images, base: Base, edits: Sequence[Edit], terms: Terms, lab
         closing(lab.start(folder, images.task, workers)) as runner,
     ):
         left = max(lab.clock.left, 0.0)
-        lab.watcher(Progress("measure", 0, 0, None, left, "finding out how fast training is here"))
+        lab.watcher(Progress("measure", 0, 0, None, left, "measuring how fast training is on this machine"))
         pace = lab.host.pace
         recipe, notes = in_memory(base.recipe or _advised(images, pace, terms, lab.clock, base.net), nets)
         base = replace(base, recipe=recipe)
@@ -232,6 +232,6 @@ def in_memory(recipe: Recipe, nets: Sequence[Net]) -> tuple[Recipe, tuple[str, .
         batch //= 2
     if batch == recipe.batch_size:
         return recipe, ()
-    note = f"batches of {batch} images instead of {recipe.batch_size}, for the memory that a step needs"
+    note = f"batches of {batch} images instead of {recipe.batch_size}, because of the memory that a step needs"
     rate = recipe.learning_rate * sqrt(batch / recipe.batch_size)
     return replace(recipe, batch_size=batch, learning_rate=rate), (note,)

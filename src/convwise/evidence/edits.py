@@ -113,14 +113,14 @@ def _of_space(subject: Subject, name: str, text: str) -> Edit:
         changes = ", ".join(f"{each} {before[each]} -> {after[each]}" for each in others)
         what = f"would also change {changes}, to keep the goal's limits"
         raise UnusableInput(
-            f"{FLAG} {name}={text}", what, f"a value that changes nothing else; it is {before[name]} now"
+            f"{FLAG} {name}={text}", what, f"a value that changes nothing else (it is {before[name]} now)"
         )
     if after[name] != value:
         what = f"would become {after[name]}"
         raise UnusableInput(f"{FLAG} {name}={text}", what, "one of " + ", ".join(map(str, hyperparameter.legal)))
     if after.key == (subject.net.id, subject.recipe):
         is_so = value == before[name]
-        what = "is what the network has" if is_so else f"gives the same network as {name}={before[name]}"
+        what = "is what the network already has" if is_so else f"gives the same network as {name}={before[name]}"
         raise UnusableInput(f"{FLAG} {name}={text}", what, _other(hyperparameter, before[name]))
     return Edit(name, after.net, before[name], value, after.recipe, dict(after))
 
@@ -163,7 +163,7 @@ def _together(subject: Subject, text: str) -> Edit:
         before.append(str(plain(getattr(subject.net[layer], parameter))))
         after.append(str(plain(getattr(net[layer], parameter))))
     if net.id == subject.net.id:
-        raise UnusableInput(f"{FLAG} {text}", "is what the network has", "other values")
+        raise UnusableInput(f"{FLAG} {text}", "is what the network already has", "other values")
     analyse(net)
     joint = f" {AND} "
     return Edit(joint.join(names), net, joint.join(before), joint.join(after))
@@ -194,7 +194,7 @@ def _edited(subject: Subject, which: Mapping[str, str], name: str, text: str) ->
     for layer, parameter in which.items():
         changed = _set(changed, layer, parameter, text, where)
     if changed.id == net.id:
-        raise UnusableInput(where, "is what the network has", "another value")
+        raise UnusableInput(where, "is what the network already has", "another value")
     analyse(changed)
     same = len(set(map(repr, before))) == 1
     layer, parameter = next(iter(which.items()))
@@ -206,7 +206,7 @@ def _set(net: Net, layer: str, parameter: str, text: str, where: str) -> Net:
     try:
         return net.edit(layer, **{parameter: _value(text, getattr(net[layer], parameter))})
     except UnusableInput as error:
-        raise UnusableInput(where, f"{text} is not a {parameter} that it can have", error.problem.expected) from error
+        raise UnusableInput(where, f"{text} is not a possible {parameter}", error.problem.expected) from error
 
 
 def _value(text: str, now: Any) -> Any:

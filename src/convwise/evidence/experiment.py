@@ -191,7 +191,7 @@ def least_seconds(base: Base, edits: Sequence[Edit], bench: Bench) -> float:
 
 def too_short(clock: Clock, seconds: float) -> TooShort:
     """The refusal where the trainings of one answer take so many seconds; its fix is a budget that has room."""
-    what = f"{clock.budget:g} s are too short: one answer takes about {seconds:.0f} s of training on this machine"
+    what = f"{clock.budget:g} s is too short: one answer takes about {seconds:.0f} s of training on this machine"
     fix = f"--budget {_budget(clock, seconds)}"
     return TooShort("--budget", f"{what}, after {clock.elapsed:.0f} s of preparation", "time for one answer", fix)
 
@@ -361,13 +361,13 @@ class _Run:
         """What one answer costs here, told before anything starts."""
         each = 2 * plan.seeds * self.slot(plan.seconds) / self.bench.workers
         pairs = f"{plan.seeds} seed{'s' * (plan.seeds > 1)} x 2 trainings of {plan.seconds:g} s"
-        room = f"the budget has room for {plan.edits} of {len(self.edits)}"
+        room = f"the budget has time for {plan.edits} of {len(self.edits)} changes"
         said = f"each answer takes about {each:.0f} s here: {pairs}; {room}"
         fair, few = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds)
         enough = _budget(self.clock, self.waves(len(self.edits), few) * self.slot(fair))
-        self.rest = f"about {few * self.slot(fair) / self.bench.workers:.0f} s each here; --budget {enough} tests all"
+        self.rest = f"about {few * self.slot(fair) / self.bench.workers:.0f} s each; --budget {enough} would test all"
         if plan.seconds < 2 * self.bench.train * self.image_seconds[0]:
-            self.notes.append("a training sees the images less than twice: small effects stay hidden")
+            self.notes.append("each training sees the images less than twice, so small effects stay hidden")
         self.bench.watcher(Progress(self.phase, 0, len(self.jobs(plan)), None, max(self.clock.left, 0.0), said))
         return plan
 
@@ -383,13 +383,13 @@ class _Run:
             while (jobs := self.filled(plan)) and wave <= self.clock.left:
                 wave, left = self.work(jobs, plan.seconds, wave)
                 if left:
-                    self.notes.append(f"trainings took longer than planned: {left} of {len(jobs)} were left out")
+                    self.notes.append(f"the trainings took longer than planned: {left} of {len(jobs)} were left out")
                 plan = self.further(plan)
                 if left or self.waves_of(plan) * wave > (1 - SPARE) * self.clock.left:
                     break
         except KeyboardInterrupt:
             self.interrupted = True
-            self.notes.append("it was interrupted: this is what was measured until then")
+            self.notes.append("interrupted: this is what had been measured by then")
 
     def work(self, jobs: Sequence[Job], seconds: float, wave: float) -> tuple[float, int]:
         """Train as many of the jobs as end in time: (seconds of the longest wave, jobs left out)."""
@@ -438,7 +438,7 @@ class _Run:
         """The answer."""
         alone = [r.score for (number, _), r in self.results.items() if number == 0 and r.score is not None]
         if left := sum(not any(net == number for net, _ in self.results) for number in range(1, len(self.edits) + 1)):
-            self.notes.append(f"not enough time for the last {left}: {self.rest}")
+            self.notes.append(f"not enough time for {left} of {len(self.edits)} changes: {self.rest}")
         if plan:
             self.notes.append(f"{plan.seconds:g} s for each training, {len(self.bench.labels)} validation images")
         measured = tuple(self.measured(number) for number in range(1, len(self.edits) + 1))
@@ -461,7 +461,7 @@ class _Run:
         effect = replace(effect, seconds=pairs[0][0].trial.seconds or 0.0)
         if not any(self.learnt([pair[side] for pair in pairs]) for side in (0, 1)):
             nothing = score_of(self.base.net).nothing.replace("always", "always answering")
-            notes += (f"neither network beats {nothing}: give more time",)
+            notes += (f"neither network beats {nothing}: give it more time",)
             effect = replace(effect, verdict="not resolved")
         return Measured(edit, effect, notes)
 

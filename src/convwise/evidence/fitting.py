@@ -57,7 +57,7 @@ def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[flo
     if opaque := [layer.name for layer in net.layers if isinstance(layer, Opaque)]:
         what = f"has {len(opaque)} layers that could not be read ({', '.join(opaque[:3])})"
         raise UnusableInput("the network", what, "layers that can be trained here", "check it without --apply")
-    views = ["its mirrored view is left out: one view is what is trained"] if net.mirrored_view else []
+    views = ["its mirrored view is left out: only one view is trained"] if net.mirrored_view else []
     net = net.one_view
     shape = _end(net)
     if len(shape) != 1:
@@ -79,7 +79,7 @@ def _headed(net: Net, units: int, classes: int) -> tuple[Net, list[str]]:
     head = tail[-1] if tail and isinstance(tail[-1], (Dense, Conv2D)) else None
     notes = []
     if head is None and units != classes:
-        notes.append(f"a Dense with an output for each of the {classes} classes was put at its end")
+        notes.append(f"a Dense layer with an output for each of the {classes} classes was added at its end")
         name = fresh("classes", {layer.name for layer in net.layers})
         dense = Dense(classes, activation="softmax", name=name, inputs=(net.layers[-1].name,))
         return Net(net.input_shape, (*net.layers, dense)), notes
@@ -107,7 +107,7 @@ def _numbered(net: Net, units: int, target: Target) -> tuple[Net, list[str]]:
     else:
         number = Dense(1, name=fresh("number", {layer.name for layer in net.layers}), inputs=(_before(net, after),))
         layers.append(number)
-        notes = ["a Dense with one output was put at its end, for the number"]
+        notes = ["a Dense layer with one output, for the number, was added at its end"]
     name = fresh("target", {layer.name for layer in net.layers})
     layers.append(Rescaling(target.deviation, target.mean, name=name, inputs=(number.name,)))
     return Net(net.input_shape, tuple(_skipping(net, layer, after) for layer in layers)), notes
@@ -165,7 +165,7 @@ def _scaled(net: Net, mean: Sequence[float], variance: Sequence[float]) -> tuple
     first = Rescaling(1 / 255, name=fresh("pixels", taken), inputs=(INPUT,))
     second = Normalization(tuple(mean), tuple(variance), name=fresh("scaled", taken), inputs=(first.name,))
     rest = [_reading(layer, second.name) for layer in net.layers]
-    note = "it has no scaling of its own: pixels are brought to mean 0 and deviation 1 in front of it"
+    note = "it has no scaling of its own, so pixels are brought to mean 0 and standard deviation 1 before it"
     return Net(net.input_shape, (first, second, *rest)), [note]
 
 

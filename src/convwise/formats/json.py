@@ -35,7 +35,7 @@ def parsed(path: Path) -> Any:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
-            raise UnusableInput(str(path), f"has more than {MOST_BYTES >> 20} MB", expected)
+            raise UnusableInput(str(path), f"is larger than {MOST_BYTES >> 20} MB", expected)
         return json.loads(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UnusableInput(str(path), f"is not JSON: {error}", expected) from error

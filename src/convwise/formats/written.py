@@ -14,7 +14,7 @@ from convwise.formats.lowering.calls import literal
 # The same step as convwise.images.decode: load_image, then resize. Tests hold the two together.
 _PREPARE = '''
 def prepare(picture):
-    """What the network was trained on, of a file or a PIL image: {gives}, values 0 to 255.
+    """A file or a PIL image as the network's input, as in training: {gives}, values 0 to 255.
 
     To resize in another way, use one with antialiasing: tf.image.resize(..., antialias=True),
     keras.utils.load_img(..., interpolation="bilinear"), cv2.resize(..., interpolation=cv2.INTER_AREA).

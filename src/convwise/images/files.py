@@ -241,7 +241,7 @@ class InFile:
 
 def changed(file: File) -> UnusableInput:
     """What is raised where a file is not what was read first."""
-    return UnusableInput(file.item.name, "was changed while it was learnt from", "the same file", "start again")
+    return UnusableInput(file.item.name, "changed while the study was learning from it", "the same file", "start again")
 
 
 @dataclass(frozen=True)
@@ -406,14 +406,14 @@ def _values(file: File) -> Values | None:
 
 def _value_range_problems(where: str, wide: Sequence[File], count: int, values: Values) -> list[Problem]:
     (low, high), names = values.range, ", ".join(file.item.name for file in wide[:3]) + ", ..." * (len(wide) > 3)
-    cut = f"; {counted(values.count_outside, 'value')} outside of it cut" if values.count_outside else ""
+    cut = f"; {counted(values.count_outside, 'value')} outside that range clipped" if values.count_outside else ""
     problems = []
     if len(wide) < count:
         what = f"{len(wide)} images of more than 8 bits among {count} ({names})"
-        problems.append(Problem(where, what, "all of one kind", "save all alike", "warning", len(wide)))
+        problems.append(Problem(where, what, "all of one kind", "save all in the same way", "warning", len(wide)))
     kind = "of 16 bits" if values.whole else "with float values"
     severity: Severity = "warning"
-    how = f"{low:g}..{high:g} was brought to 0..255, for all alike{cut}"
+    how = f"{low:g}..{high:g} was scaled to 0..255, in all images alike{cut}"
     if (low, high) == (0, 2**16 - 1):
         how, severity = f"reduced to 8{cut}", "note"
     elif values.whole and low == 0 and values.range in value_range.WHOLE:
@@ -460,17 +460,17 @@ def _file_problems(where: str, files: Sequence[File], channels: int) -> Iterator
             yield Problem(where, text, fix=fix, severity=severity, count=len(those))
 
     yield from note([f for f in files if f.header.alpha], "with transparency laid over white")
-    yield from note([f for f in files if f.header.several_frames], "with several frames: the first was taken")
-    yield from note([f for f in files if f.header.mode == "CMYK"], "in CMYK turned into RGB without a colour profile")
+    yield from note([f for f in files if f.header.several_frames], "with several frames, of which the first was used")
+    yield from note([f for f in files if f.header.mode == "CMYK"], "in CMYK converted to RGB without a colour profile")
     deep = [file for file in files if file.header.deep]
     if deep and max(file.peak for file in deep) < DARK:
         fix = "scale the values to 0..65535, or save as 8 bits"
-        yield from note(deep, "of 16 bits a channel use 12 of them or fewer, and become very dark", fix, "warning")
+        yield from note(deep, "of 16 bits per channel use 12 of them or fewer, and become very dark", fix, "warning")
     else:
-        yield from note(deep, "of 16 bits a channel reduced to 8")
+        yield from note(deep, "of 16 bits per channel reduced to 8")
     if channels == 1:
         colour = [file for file in files if file.header.mode not in decode.GRAY_MODES]
-        yield from note(colour, "stored in colour hold only gray, as all others: one channel is used")
+        yield from note(colour, "stored in colour hold only gray, like all the others, so one channel is used")
     gray = sum(file.gray for file in files)
     if channels == 3 and gray:
         what = f"{counted(gray, 'gray image')} among {len(files)}"

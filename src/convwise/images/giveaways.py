@@ -55,7 +55,7 @@ def told(where: str, brightness: NDArray[np.float64], shapes: Ints, labels: Ints
     size = np.unique(shapes, axis=0, return_inverse=True)[1].ravel()
     for name, kinds, fix in (
         ("mean brightness", bright, "compare pictures taken in the same light, or vary it"),
-        ("size in pixels", size, "bring pictures of all classes from the same source, or cut them to one shape"),
+        ("size in pixels", size, "take the pictures of all classes from the same source, or crop them to one shape"),
     ):
         if kinds.max(initial=0):
             for label, found, right in given_away(kinds[order], labels[order]):

@@ -267,7 +267,7 @@ def _without_test(found: sources.Found) -> sources.Found:
     items = tuple(item for item in found.items if item.part != "test")
     blocks = tuple(block for block in found.blocks if block.part != "test")
     left = len(found.items) - len(items) + sum(len(b.labels) for b in found.blocks if b.part == "test")
-    what = f"the source's own test part ({counted(left, 'image')}) was left aside, unread: nothing was to be sealed"
+    what = f"the source's own test part ({counted(left, 'image')}) was set aside unread: nothing was to be sealed"
     problems = (*found.problems, Problem(found.name, what, severity="note", count=left)) if left else found.problems
     return replace(found, items=items, blocks=blocks, problems=problems)
 
@@ -314,7 +314,7 @@ def _check_sides(where: str, sides: Ints, own: Mapping[int, bool], share: float,
         drawn = [SIDES[code] for code in (VALID, TEST) if not own[code] and (share or code == VALID)]
         share_out = ", one for ".join(["one for train", *drawn])
         what = f"groups ({grouped})" if grouped else "different images"
-        expected = f"at least {len(drawn) + 1} {what} in each class to share out: {share_out}"
+        expected = f"at least {len(drawn) + 1} {what} in each class to split: {share_out}"
         fix = "add images" + (", or seal no test part (--test none)" if "test" in drawn else "")
         few = f"too few {'groups' if grouped else 'images'}: none is left for {' and '.join(empty)}"
         raise UnusableInput(where, few, expected, fix)
@@ -353,7 +353,7 @@ def _facts(all_: Stack, own: Mapping[int, bool], dropped: int) -> dict[str, Any]
 def _unreadable(where: str, all_: Stack) -> Iterator[Problem]:
     if all_.unreadable:
         shown = some([f"{name} ({reason})" for name, reason in all_.unreadable.items()], 10)
-        what = f"{counted(len(all_.unreadable), 'file')} could not be read, skipped: {shown}"
+        what = f"{counted(len(all_.unreadable), 'file')} could not be read and were skipped: {shown}"
         fix = "repair or remove them"
         yield Problem(where, what, "readable images", fix, severity="warning", count=len(all_.unreadable))
 
@@ -366,16 +366,16 @@ def _sizes(where: str, all_: Stack) -> Iterator[Problem]:
     shapes = [w / h for h, w in all_.sizes]
     span = f"{min(widths)}..{max(widths)} px wide, {min(heights)}..{max(heights)} px high"
     bent = max(shapes) / min(shapes) > 1.5
-    what = f"{counted(len(all_.sizes), 'size')}, {span}; each whole image is resized to one shape"
-    fix = "crop the images to one shape if proportions matter" if bent else ""
+    what = f"{counted(len(all_.sizes), 'size')}, {span}; each image is resized as a whole to one shape"
+    fix = "crop the images to one shape if their proportions matter" if bent else ""
     what += ", without keeping its proportions" if len(set(shapes)) > 1 else ""
     yield Problem(where, what, severity="warning" if bent else "note", fix=fix, count=sum(all_.sizes.values()))
 
 
 def _leaked(where: str, all_: Stack, lost: Leaks) -> Iterator[Problem]:
     reasons = (
-        (lost.in_test, "also in test, dropped from train and valid"),
-        (lost.in_valid, "of train also in valid, dropped from train"),
+        (lost.in_test, "also in test, so dropped from train and valid"),
+        (lost.in_valid, "of train also in valid, so dropped from train"),
         (lost.conflict, "with the same pixels as one of another class, dropped from train and valid with all copies"),
     )
     for mask, reason in reasons:
@@ -386,7 +386,7 @@ def _leaked(where: str, all_: Stack, lost: Leaks) -> Iterator[Problem]:
     copies = len(all_.groups) - len(np.unique(all_.groups))
     if copies:
         what = f"{counted(copies, 'image')} with exactly the pixels of an earlier one"
-        yield Problem(where, what, fix="copies are always on one side of the split", severity="note", count=copies)
+        yield Problem(where, what, fix="copies always stay on one side of the split", severity="note", count=copies)
 
 
 def _grouped(where: str, families: Ints, sides: Ints, learnt: Learnt) -> Iterator[Problem]:
@@ -397,7 +397,7 @@ def _grouped(where: str, families: Ints, sides: Ints, learnt: Learnt) -> Iterato
     yield Problem(where, what, severity="note", count=count)
     across = np.flatnonzero(np.bincount(np.concatenate(of), minlength=count) > 1)
     if len(across):
-        what = f"{counted(len(across), 'group')} by the column {name} with images in two parts of the source"
+        what = f"{counted(len(across), 'group')} in the column {name} with images in two parts of the source"
         told = "accuracy told is too high" if learnt.classes else "error told is too low"
         fix = f"move each into one part, or the {told}"
         yield Problem(where, what, "each group in one part", fix, "warning", len(across))
@@ -438,5 +438,5 @@ def _nearly(where: str, pairs: Sequence[Pair], classes: bool) -> Iterator[Proble
         yield Problem(where, what, "one label for a picture", "correct the wrong label", "warning", len(odd))
     same = sum(len(set(pair.parts)) == 1 for pair in pairs)
     if same:
-        what = f"{counted(same, 'pair')} of nearly the same picture in one part; a drawn split never puts them in two"
+        what = f"{counted(same, 'pair')} of nearly the same picture in one part; a drawn split never separates them"
         yield Problem(where, what, severity="note", count=same)

@@ -44,9 +44,9 @@ class Seen:
         if self.read < self.affordable:
             return f"what is measured. `convwise choose` reads {self.affordable:,} of them in this budget"
         return (
-            "reading was so slow here that it was stopped early"
+            "reading was so slow on this machine that it was stopped early"
             if self.late
-            else "what a tenth of the budget is enough for"
+            else "as many as a tenth of the budget allows"
         )
 
     def __str__(self) -> str:

@@ -285,7 +285,7 @@ def as_learnt(where: str, images: Any, learnt: ValueRange) -> Pixels:
     )
     if faint or low < learnt.back(-255) or high > learnt.back(2 * 255):
         expected = f"the range of the images it learnt from, {learnt.back(0):g} to {top:g}"
-        raise UnusableInput(where, f"values from {low:g} to {high:g}", expected, "scale them as those were")
+        raise UnusableInput(where, f"values from {low:g} to {high:g}", expected, "scale them in the same way")
     return _eight_bits(array, learnt)
 
 

@@ -137,7 +137,7 @@ def decided(where: str, parts: Mapping[str, Values]) -> tuple[ValueRange, Values
         in_order = sorted(parts, key=lambda part: ("train", "valid", part).index(part))
         said = ", ".join("{} {:g}..{:g}".format(part, *parts[part].range) for part in in_order)
         what = f"its parts are on different scales: {said}"
-        raise UnusableInput(where, what, "one scale", "scale the values of all parts alike")
+        raise UnusableInput(where, what, "one scale", "scale the values of all parts in the same way")
     return ValueRange(low, 255 / ((high - low) or 1.0)), together
 
 
@@ -155,17 +155,17 @@ def told(where: str, values: Values) -> list[Problem]:
     """What is said of the range that was taken for the values of arrays."""
     low, high = values.range
     severity: Severity = "note"
-    how = f"0..{high:g} brought to 0..255"
+    how = f"0..{high:g} scaled to 0..255"
     if (low, high) == (0, 255):
         how = "" if values.whole else "rounded to whole numbers"
     elif (low, high) == (0, 1):
-        how = "taken for off and on, multiplied by 255" if values.whole else ""
+        how = "taken as off and on, multiplied by 255" if values.whole else ""
     elif values.whole and low == 0 and (low, high) in WHOLE:
         how = f"taken for {int(high).bit_length()} bits, {how}"
     elif (low, high) == (-1, 1):
-        how, severity = "taken for -1..1, brought to 0..255", "warning"
+        how, severity = "taken as -1..1, scaled to 0..255", "warning"
     else:
-        how, severity = "this range was brought to 0..255", "warning"
+        how, severity = "this range was scaled to 0..255", "warning"
     cut = values.count_outside
     how += f", {cut} value{'s' * (cut > 1)} outside of {low:g}..{high:g} cut" if cut else ""
     what = f"values from {values.low:g} to {values.high:g}: {how.removeprefix(', ')}"

@@ -100,7 +100,7 @@ def _from_file(path: Path, input_shape: InputShape | None) -> Lifted:
         return _at(_from_json(path), input_shape)
     if suffix == ".safetensors":
         return _at(_from_safetensors(path), input_shape)
-    raise UnusableInput(str(path), f"is a {suffix or 'file without suffix'}", EXPECTED, INSTEAD.get(suffix, ""))
+    raise UnusableInput(str(path), f"is a {suffix or 'file without a suffix'}", EXPECTED, INSTEAD.get(suffix, ""))
 
 
 def _from_json(path: Path) -> Lifted:
@@ -148,8 +148,8 @@ def _at(lifted: Lifted, input_shape: InputShape | None) -> Lifted:
 
     if opaque := [layer.name for layer in lifted.net.layers if isinstance(layer, Opaque)]:
         own = "x".join(map(str, lifted.net.input_shape))
-        what = f"is {'x'.join(map(str, input_shape))}, but what {opaque[0]} gives is known for {own} alone"
-        raise UnusableInput("input shape", what, own, "read the model itself again at that size")
+        what = f"is {'x'.join(map(str, input_shape))}, but the output of {opaque[0]} is known only for {own}"
+        raise UnusableInput("input shape", what, own, "read the model itself at that size")
     net = replace(lifted.net, input_shape=input_shape)
     return replace(lifted, net=net, weights=lifted.weights if layout(net) == layout(lifted.net) else {})
 
@@ -198,7 +198,7 @@ def _model_of(text: str, maker: Any, input_shape: InputShape | None) -> Any:
     """What a class or function makes; anything else as it is."""
     if not isinstance(maker, type) and (_reader(maker) is not None or not callable(maker)):
         return maker
-    fix = "name a function without arguments that returns the model, which a few lines of your own can be"
+    fix = "name a function without arguments that returns the model; a few lines of your own will do"
     return _told(text, "cannot be called", lambda: maker(**_arguments(maker, input_shape)), fix)
 
 
@@ -268,7 +268,7 @@ class Checked(Shown):
         """That it looks at the mirror image as well, and what that costs."""
         if not self.lifted.net.mirrored_view:
             return ()
-        what = "answers with the mean of what it says of an image and of its mirror image: the macs are of both"
+        what = "answers with the mean of its answers to an image and to its mirror image: the macs count both"
         return (Problem("model", what, severity="note"),)
 
     @cached_property
@@ -293,7 +293,7 @@ class Checked(Shown):
         total, problems = self.analysis.total, self.problems
         field = f"; one output sees {times(total.field.size)} px" if total.field.known else ""
         cost = f"{total.params:,} parameters, {total.macs:,} multiply-accumulates{field}"
-        unknown = [f"Not known: the cost of {len(total.unknown)} layers; the sums are lower bounds"]
+        unknown = [f"Unknown: the cost of {len(total.unknown)} layers; the sums are lower bounds"]
         rows = [_shown(row) for row in self.analysis.layers]
         return Screen(
             f"{len(rows)} layers on {times(self.lifted.net.input_shape)}, {len(problems) or 'no'} findings",

@@ -119,7 +119,7 @@ _PART = re.compile(r"\((\.\w+)\)")  # of a module, which can be named behind wha
 # --- models ---------------------------------------------------------------------------------
 
 _TO_ONNX = "in your own code write it as ONNX"
-_KERAS = 'load it in your own code and model.save("model.keras")'
+_KERAS = 'load it in your own code and call model.save("model.keras")'
 _TORCH = (
     "in your own code load it into its module, and "
     "torch.export.save(torch.export.export(model, (images,)), 'model.pt2')"
@@ -128,7 +128,7 @@ _TORCH = (
 INSTEAD = {
     ".h5": _KERAS,
     ".hdf5": _KERAS,
-    ".py": "name what it defines: module:callable",
+    ".py": "name what it defines, as module:callable",
     ".ipynb": "move the network into a .py file and name it: module:callable",
     ".pb": "python -m tf2onnx.convert --saved-model FOLDER --output model.onnx, with the folder that holds it",
     ".tflite": "give the model that it was made from, or python -m tf2onnx.convert --tflite FILE --output model.onnx",
@@ -142,21 +142,21 @@ INSTEAD = {
     ".torchscript": _TORCH,
     ".caffemodel": f"{_TO_ONNX}, as caffe2onnx does",
     ".prototxt": f"{_TO_ONNX}, as caffe2onnx does",
-    ".weights": f"{_TO_ONNX}: it holds the weights of darknet, without their network",
+    ".weights": f"{_TO_ONNX}: it holds darknet's weights without their network",
     ".cfg": f"{_TO_ONNX}: darknet's files are not read",
     ".engine": "give the .onnx file that it was built from",
     ".plan": "give the .onnx file that it was built from",
     ".trt": "give the .onnx file that it was built from",
     ".xml": "give the model that it was converted from: OpenVINO's files are not read",
     ".npz": "build the network in your own code, load the weights, and give package.module:callable",
-    ".zip": "unpack it, and give the model inside",
-    ".tar": "unpack it, and give the model inside",
-    ".gz": "unpack it, and give the model inside",
+    ".zip": "unpack it, and give the model inside it",
+    ".tar": "unpack it, and give the model inside it",
+    ".gz": "unpack it, and give the model inside it",
 }
 
 # What to do with an object of another package than those whose models are read, by that package.
 LIVE_INSTEAD = {
-    "torch": "torch.export.save what torch.export.export gave as 'model.pt2', and give that file",
+    "torch": "save what torch.export.export returned with torch.export.save, as 'model.pt2', and give that file",
     "tensorflow": "tf.saved_model.save(it, 'folder'), and "
     "python -m tf2onnx.convert --saved-model folder --output model.onnx",
     "tf_keras": "load it with Keras 3, or tf.saved_model.save(it, 'folder'), and "

@@ -101,7 +101,7 @@ def effective_field(net: Net, weights: Weights, pixels: NDArray[np.uint8], layer
 def _last_with_places(costs: Analysis) -> LayerCost:
     placed = [row for row in costs.layers if len(row.output_shape) == 3 and row.field.rows.step]
     if not placed:
-        raise UnusableInput("the network", "has no layer with places", "a convolution")
+        raise UnusableInput("the network", "has no layer whose output is a map", "a convolution")
     return placed[-1]
 
 

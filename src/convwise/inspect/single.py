@@ -130,8 +130,8 @@ class Answer(Shown):
                 f"{verb} top {top}, bottom {bottom}, left {left}, right {right}; one output sees "
                 f"{times(self.receptive_field)} px",
                 f"{self.params:,} parameters, {self.macs:,} multiply-accumulates, {self.activation_bytes:,} bytes out",
-                f"Keras: {'; '.join(self.keras) or 'cannot say it'}",
-                f"PyTorch: {'; '.join(self.torch) or 'cannot say it'}",
+                f"Keras: {'; '.join(self.keras) or 'has no such layer'}",
+                f"PyTorch: {'; '.join(self.torch) or 'has no such layer'}",
             ),
             ("one step in", "from", "to", "output", "parameters", "multiply-accumulates"),
             steps,
@@ -264,7 +264,7 @@ def _drawable(layer: Layer, shape: Shape, cost: LayerCost) -> None:
     for said, map_shape in (("reads", shape), ("gives", cost.output_shape)):
         if max(map_shape[:2]) > MOST_SIZE:
             what = f"{said} a map of {times(map_shape[:2])}"
-            raise ShapeError(layer.op, what, f"at most {MOST_SIZE:,} rows and columns", "ask of a part of it")
+            raise ShapeError(layer.op, what, f"at most {MOST_SIZE:,} rows and columns", "ask about a part of it")
 
 
 def _window(layer: Layer, shape: Shape) -> Window | None:

@@ -55,7 +55,7 @@ def _kernel(configuration: Draft) -> str:
 def _filters(configuration: Draft) -> str:
     later = configuration.get("stage.widening", 2)
     return f"{configuration['stage.filters']}" + (
-        f", later stages {later} times that" if later == 4 else ", doubled by stage"
+        f", {later} times that in later stages" if later == 4 else ", doubled in each stage"
     )
 
 
@@ -124,20 +124,20 @@ def _tried(effect: Effect) -> str:
 KNOWN: Mapping[str, tuple[str, str]] = {
     "past the border layer": (
         "stage.convs",
-        "with one convolution a stage instead of two, clothing lost 2.4 and infrared modules 4.0 points at the end of "
-        "a five-minute training; on six easier sets it made no difference (benchmarks/effects.md)",
+        "with one convolution per stage instead of two, clothing lost 2.4 and infrared modules 4.0 points at the end "
+        "of a five-minute training; on six easier sets it made no difference (benchmarks/effects.md)",
     ),
-    "kernel larger than its map": ("stage.count", "one stage fewer would mend it; that was not tested here"),
-    "border lost": ("", "each window lies whole inside its map; padding the pools instead was not tested"),
+    "kernel larger than its map": ("stage.count", "one stage fewer would fix it; that was not tested here"),
+    "border lost": ("", "each window lies wholly inside its map; padding the pools instead was not tested"),
     "width shrinks": (
         "stage.filters",
-        "a whitening stem has one filter for each direction and sign of its patches; the goal and the time leave "
-        "fewer to the convolutions after it",
+        "a whitening stem has one filter for each direction and sign of its patches; the goal and the time allow "
+        "fewer in the convolutions after it",
     ),
     "width explodes": (
         "stage.filters",
         "a whitening stem has one filter for each direction and sign of its patches, and no more; the network of "
-        "airbench94 (Jordan 2024), whose recipe this is, goes from 24 filters to 64 in the same place",
+        "airbench94 (Jordan 2024), whose recipe this is, goes from 24 filters to 64 at the same point",
     ),
 }
 UNKNOWN = "not tested; `convwise measure` can tell what a change is worth"

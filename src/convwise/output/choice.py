@@ -17,6 +17,7 @@ from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect, Reason, described, from_json
 from convwise.core.score import Score, score_of
 from convwise.core.shown import Bar, Screen, Shown
+from convwise.core.text import short
 from convwise.output import answers, deliver
 from convwise.output.words import asked, beside, called, capital, compared_bars, spent
 
@@ -217,13 +218,13 @@ def _recall_line(test: Mapping[str, Any]) -> Iterator[str]:
     if rows and max(counts) > UNEVEN * min(counts):
         told = [f"{name} {100 * found['recall']:.0f} % of {found['n']}" for name, found in rows]
         more = f", and {len(told) - MOST_CLASSES} more" if len(told) > MOST_CLASSES else ""
-        yield f"Found of each class, worst first: {', '.join(told[:MOST_CLASSES])}{more}"
+        yield f"Recall of each class, worst first: {', '.join(told[:MOST_CLASSES])}{more}"
 
 
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
     test, cost, score = record["test"], record["cost"], score_of(Net.from_json(record["net"]))
-    kind = "sealed test" if test["kind"] == "test" else "validation (nothing was sealed: slightly optimistic)"
+    kind = "sealed test" if test["kind"] == "test" else "validation (slightly optimistic, as nothing was sealed)"
     told = {word: dict.fromkeys(e["parameter"] for e in record["effects"] if e["verdict"] == word)
             for word in ("matters", "no difference", "not resolved")}  # fmt: skip
     guessing = f"; {score.nothing}: {score.said(test['baseline'])}" if "baseline" in test else ""
@@ -231,12 +232,12 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     net = described(record["sample"], record["net"]["input_shape"])
     lines = [f"Chosen: {net}"]
     if not is_chosen(record):
-        lines = [f"No network was chosen. {record['notes'][0]}", f"Written nevertheless: {net}"]
+        lines = [f"No network was chosen. {record['notes'][0]}", f"Written anyway: {net}"]
     lines += [*_goal_line(score, test)]
     lines += [
         f"{score.name.capitalize()}: {score.said(test[score.name])} ({_within(score, test)} at 95 %) on "
         f"{test['n']} {kind} images{guessing}",
-        f"Cost: {cost['params']:,} parameters, {cost['macs']:,} macs, {cost['latency_ms']:.2f} ms an image",
+        f"Cost: {short(cost['params'])} parameters, {short(cost['macs'])} macs, {cost['latency_ms']:.2f} ms per image",
     ]
     lines += filter(None, [record.get("views", {}).get("said")])  # a folder of version 0.1.0 has none
     lines += [*_recall_line(test)]
@@ -247,7 +248,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         matters, same, unknown = (", ".join(names) or "nothing" for names in told.values())
         lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
     if not record.get("goal", {}).get("kept", True):
-        lines.append(f"The goal is not reached: {record['goal']['text']}")
+        lines.append(f"The goal was not reached: {record['goal']['text']}")
     lines += [f"Left out: {why}" for why in record.get("left_out", {}).values()]
     lines += [f"Time: {time}"] if (time := spent(record["provenance"])) else []
     page = folder / "report.html"

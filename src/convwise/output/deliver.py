@@ -145,8 +145,8 @@ def _drawn(page: Path, evidence: Callable[[], report.Evidence], pictured: bool) 
             report.write(page, evidence())
     except Exception as error:  # memory, a font, the plot library
         page.unlink(missing_ok=True)
-        return [f"The report could not be drawn ({type(error).__name__}: {error}); all else is written."]
-    return [] if pictured else ["The time was too short to draw the plots of the report; all else is in it."]
+        return [f"The report could not be drawn ({type(error).__name__}: {error}); everything else was written."]
+    return [] if pictured else ["There was no time left to draw the plots of the report; everything else is in it."]
 
 
 def estimate(material: Material) -> dict[str, Any]:
@@ -294,7 +294,7 @@ def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
     page, given = folder / "report.html", [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
     renewed = report.renewed(page.read_text(encoding="utf-8"), told, given, choice["sample"]) if page.exists() else None
     if renewed is None:
-        return f"{page} is missing or of an older convwise: the effects are in choice.json alone"
+        return f"{page} is missing or was written by an older convwise: the effects are only in choice.json"
     replaced(page, renewed)
     return ""
 
@@ -413,7 +413,7 @@ def predict(
     with pictures(images, channels, value_range, follow_links, has_wide(facts.get("modes", {})), cache_size) as every:
         rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
     if all("error" in row for row in rows):
-        others = f", and none of {len(rows) - 1} more" if len(rows) > 1 else ""
+        others = f", and neither can {len(rows) - 1} more" if len(rows) > 1 else ""
         raise UnusableInput(rows[0]["path"], f"cannot be read ({rows[0]['error']}){others}", "images to label")
     return rows
 

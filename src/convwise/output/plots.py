@@ -72,7 +72,7 @@ CONFIG: dict[str, Any] = {
 
 # A mark that tells something when it is pointed at; browsers show a <title>, and no aria-label.
 TOLD = re.compile(r'<path aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"([^>]*?)/>')
-LEFT_OUT = '<p class="empty">Left out: there was no time to draw it.</p>'
+LEFT_OUT = '<p class="empty">This plot was left out: there was no time to draw it.</p>'
 _left_out: ContextVar[bool] = ContextVar("plots are left out", default=False)
 
 
@@ -373,7 +373,7 @@ def residual_plot(true: np.ndarray, residuals: np.ndarray, name: str) -> str:
     import altair as alt
 
     x = alt.X("true:Q", title=f"true {name}", scale=alt.Scale(zero=False)).axis(tickCount=6, grid=False)
-    y = alt.Y("answer:Q", title="answer less truth").axis(tickCount=6)
+    y = alt.Y("answer:Q", title="answer minus true number").axis(tickCount=6)
     zero = _data([{"zero": 0}]).mark_rule(color=COLOURS["second"], strokeWidth=1.5).encode(y="zero:Q")
     return render((_dotted(true, residuals).encode(x, y) + zero).properties(width=WIDTH, height=220))
 

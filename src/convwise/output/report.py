@@ -190,7 +190,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "odd": drawings.odd(evidence.odd),
         "code": evidence.code,
         "preparation": preparation(evidence.net),
-        "prints": prints.prints if prints else "says what it takes",
+        "prints": prints.prints if prints else "says which input it takes",
         "differences": evidence.differences,
         "command": str(evidence.provenance.get("command", "")),
         "provenance": list(words.flat({k: v for k, v in evidence.provenance.items() if k != "command"})),
@@ -263,7 +263,7 @@ def _goal_line(estimate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         name = words.capital(words.called(told["name"]))
         spread = f"95 % interval {percent(told['low'])} to {percent(told['high'])}"
         guess = f"always the largest class: {percent(told['baseline'])}"
-        yield "Goal", f"{name}: {percent(told['value'])}; {spread}; {guess}."
+        yield "Goal", f"{name} {percent(told['value'])}; {spread}; {guess}."
 
 
 def _accuracy(evidence: Evidence) -> str:
@@ -275,16 +275,16 @@ def _accuracy(evidence: Evidence) -> str:
     if (baseline := estimate.get("baseline")) is not None:
         spread += f"; {score.nothing}: {words.said(score, baseline)}"
     if estimate.get("kind") == "test":
-        return f"{right}, on a sealed test part that was opened once, for this number; {spread}."
-    worse = "a little more" if score.is_error else "a little less"
-    return f"{right}: a validation estimate ({spread}). These images also made the choice, so expect {worse}."
+        return f"{right}, on a sealed test part that was opened only once, for this number; {spread}."
+    worse = "a larger one" if score.is_error else "a lower one"
+    return f"{right}: a validation estimate ({spread}). These images also helped to choose: on others expect {worse}."
 
 
 def _network_line(net: Net, cost: Mapping[str, float | None]) -> str:
     convs = [layer for layer in net.layers if isinstance(layer, (Conv2D, DepthwiseConv2D))]
     kernels = ", ".join(dict.fromkeys(by(layer.kernel_size) for layer in convs))
     what = f"{len(convs)} convolution{'s' * (len(convs) != 1)} ({kernels})" if convs else "no convolution"
-    latency = f", {ms(cost['latency_ms'])} ms an image" if cost.get("latency_ms") is not None else ""
+    latency = f", {ms(cost['latency_ms'])} ms per image" if cost.get("latency_ms") is not None else ""
     numbers = f"{whole(cost.get('params'))} parameters, {short(cost.get('macs'))} multiply-accumulates"
     return f"{what}{'' if net.is_chain else ', with branches'}, on {by(net.input_shape)} input: {numbers}{latency}."
 
@@ -293,13 +293,13 @@ def _choice_line(evidence: Evidence) -> str:
     """How many trainings there were, where the chosen one stood after equal time, and where the race left it."""
     begun, chosen = len(evidence.trainings), evidence.verdict.chosen
     failed = sum(r.status == "failed" for r in evidence.results if r.trial.phase not in APART)
-    text = f"One of {begun} trainings" if begun > 1 else "The only training that ended"
+    text = f"One of {begun} trainings" if begun > 1 else "The only training that finished"
     text += f"; {failed} trial{'s' * (failed != 1)} failed." if failed else "."
     first = parts_of(evidence.results, chosen)[0]
     rivals = plots.scored([training[0] for training in evidence.trainings])
     if begun > 1 and rivals and first.score is not None:
         best, best_word = max(rivals, key=lambda r: r.score or 0), "lowest" if evidence.score.is_error else "highest"
-        text += f" After its first part, when all had trained equally long, it scored {words.told(first)} in validation"
+        text += f" After its first part, when all had trained equally long, it had {words.told(first)} in validation"
         at = f"the {best_word} was {words.told(best)}, at {short(best.cost.get('macs'))} multiply-accumulates."
         text += f", the {best_word} of all." if best.score == first.score else f"; {at}"
     if chosen.score is None:
@@ -318,7 +318,7 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
     found = sorted((e for e in told if e.verdict == "matters"), key=lambda e: -abs(e.accuracy_change))
     if found:
         changes = by_horizon(found[:4], lambda e: f"{change(e)} ({words.gain(e)})")
-        return f"Measured to matter {changes}."
+        return f"These changes were measured to matter {changes}."
     if told:
         top = max(told, key=lambda e: abs(e.accuracy_change))
         spread = f"{words.gain(top)}, {words.span(top)}"
@@ -326,8 +326,8 @@ def _why_line(verdict: Verdict, facts: Fingerprint) -> str:
         tried = f"No{other} single change of the {len(verdict.effects)} tried was measured to matter"
         return f"{tried}; the largest, {horizon(top)}: {change(top)} ({spread})."
     read = [f"{r.parameter} {plain(r.value)}, {r.because.rstrip('.')}" for r in verdict.reasons if r.measure in facts]
-    lead = "No effect of a single parameter was measured in the study itself."
-    return f"{lead} Read off the images: {'; '.join(read[:2])}." if read else lead
+    lead = "The study itself measured no effect of a single parameter."
+    return f"{lead} The images suggest: {'; '.join(read[:2])}." if read else lead
 
 
 def same_line(told: Sequence[Effect]) -> str:
@@ -337,7 +337,7 @@ def same_line(told: Sequence[Effect]) -> str:
     same = by_horizon(words["no difference"], change)
     text = f"{same[0].upper()}{same[1:]}: take the cheaper." if same else "Nothing was shown to make no difference."
     open_ones = "; ".join(change(e) for e in words["not resolved"])
-    return text + (f" Not resolved by these trials: {open_ones}." if open_ones else "")
+    return text + (f" Not resolved in the time there was: {open_ones}." if open_ones else "")
 
 
 # 2 The network --------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def _told(evidence: Evidence) -> Callable[[Result], str]:
 
     def told(result: Result) -> str:
         changed = _differences(result.trial.configuration, chosen)
-        which = f"as the chosen network, but {changed}" if changed else "the chosen network"
+        which = f"like the chosen network, but with {changed}" if changed else "the chosen network"
         after = f" after {sig(result.seconds)} s" if result.trial.seconds else ""
         macs = short(result.cost.get("macs"))
         return f"{result.trial.id}: {which}. {words.told(result)} in validation{after}, {macs} macs"
@@ -493,7 +493,7 @@ def trials(evidence: Evidence) -> list[dict[str, Any]]:
 def _beside(result: Result) -> str:
     if result.trial.phase != "beside":
         return ""
-    return "trained anew, to be compared" if result.trial.configuration else "another network, to be compared with"
+    return "newly trained, for comparison" if result.trial.configuration else "another network, for comparison"
 
 
 def _differences(configuration: Draft, chosen: Draft) -> str:

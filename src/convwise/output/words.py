@@ -18,14 +18,14 @@ from convwise.core.shown import plain as plain
 # Words of the report that a reader may not know; each is explained where it stands, and all of them at its end.
 GLOSSARY: Mapping[str, str] = {
     "stem": "the first convolution of the network, the one that reads the image itself",
-    "stage": "the layers between two halvings of the map: one or more convolutions on maps of one size",
-    "probe": "a quick classifier on simple filters, made in a second without training a network, which should beat it",
-    "sealed": "set aside before anything was looked at, and opened once, after the choice, to score it",
-    "macs": "multiply-accumulates: multiplications of a weight and a value, for one image; the usual count of a "
-    "network's work",
+    "stage": "the layers between two halvings of the map: one or more convolutions on maps of the same size",
+    "probe": "a quick classifier on simple filters, fitted in a second; a trained network should beat it",
+    "sealed": "held out: set aside before anything was looked at, and opened once, after the choice, to score it",
+    "macs": "multiply-accumulates: how many times a weight is multiplied by a value, for one image; the usual measure "
+    "of a network's work",
     "field": "the receptive field: the part of the image that one output can see",
     "kernel": "the window of weights that a convolution moves over the map",
-    "race": "the part of a study in which other values are trained beside the advised network, to be compared with it",
+    "race": "the part of a study in which other values are trained beside the advised network and compared with it",
 }
 
 
@@ -156,7 +156,7 @@ def span(effect: Effect) -> str:
 
 def horizon(effect: Effect) -> str:
     """How long both networks had been trained: an effect is true after that, and can be another after more."""
-    return f"after {sig(effect.seconds)} s of training" if effect.seconds else "after as many epochs"
+    return f"after {sig(effect.seconds)} s of training" if effect.seconds else "after the same number of epochs"
 
 
 def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
@@ -171,19 +171,19 @@ def beside(row: Mapping[str, Any]) -> str:
     """What a comparison says, as choice.json has it: accuracies or errors, and costs, then the difference."""
     title = capital(row["title"])
     if row["failed"]:
-        return f"{title} is not compared: {row['failed']}."
-    after = f"after {sig(row['seconds'])} s of training each" if row["seconds"] else "after as many epochs"
+        return f"{title} could not be compared: {row['failed']}."
+    after = f"after {sig(row['seconds'])} s of training each" if row["seconds"] else "after the same number of epochs"
     ours, theirs = (_scored(row[f"{which}{_name(row)}"], row) for which in ("chosen_", ""))
     told = f"{title}: {theirs}, {short(row['cost'].get('macs'))} macs; the chosen network: "
     told += f"{ours}, {short(row['chosen_cost'].get('macs'))} macs"
-    return f"{told} (both trained anew and alike, {after}, {row['n']:,} validation images). {_difference(row)}"
+    return f"{told} (both newly trained in the same way, {after}, {row['n']:,} validation images). {_difference(row)}"
 
 
 def compared_bars(row: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
     """(what, accuracy or error, low, high) of both networks of a comparison; none where there was none."""
     if row["failed"]:
         return []
-    n, when = row["n"], f"after {sig(row['seconds'])} s" if row["seconds"] else "after as many epochs"
+    n, when = row["n"], f"after {sig(row['seconds'])} s" if row["seconds"] else "after the same number of epochs"
     if _name(row) == "error":
         errors, halves = (row["error"], row["chosen_error"]), [Z95 * each for each in row["error_standard_errors"]]
         ends = [(max(error - half, 0.0), error + half) for error, half in zip(errors, halves, strict=True)]

@@ -25,7 +25,7 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
     raced = [r for r in ended if not advice.space.goal.excess(r.cost)]
     if not raced:
         failed = [r.reason for r in results if r.status == "failed"]
-        what = f"no trial gave a network that can be used: {failed[0]}" if failed else "no trial ended"
+        what = f"no trial gave a usable network: {failed[0]}" if failed else "no trial ended"
         raise Infeasible("choose", what, "at least one finished trial", "a larger --budget, or fewer limits")
     effects = raced_effects(advice, ended)
     leading = race.leader(advice, raced)
@@ -44,10 +44,10 @@ def judge(advice: Advice, results: Sequence[Result]) -> Verdict:
 def _because(advice: Advice, raced: Sequence[Result], chosen: Result, effects: Sequence[Effect],
              better: Effect | None) -> str:  # fmt: skip
     if better:
-        horizon = f"after {better.seconds:.0f} s" if better.seconds else "after as many epochs"
+        horizon = f"after {better.seconds:.0f} s" if better.seconds else "after the same number of epochs"
         change = f"{better.parameter} {better.after} instead of {better.before}"
         ahead = f"{better.moved.removeprefix('+')} {'off' if better.score.is_error else 'ahead'} {horizon}"
-        ahead += ": the advised one hardly learns"
+        ahead += ": the advised network hardly learns"
         return f"the advised network with {change}, which was {ahead}"
     changed = {
         name: value for name, value in chosen.trial.configuration.items() if value != advice.configuration.get(name)
@@ -59,7 +59,7 @@ def _because(advice: Advice, raced: Sequence[Result], chosen: Result, effects: S
     if race.onwards(advice, raced, chosen).training_flip:
         net += ", trained on mirrored images as well"
     if not effects:
-        return f"{net}; no other was trained beside it, so nothing was tested: a larger budget makes room for that"
+        return f"{net}; no other was trained beside it, so nothing was tested: a larger budget leaves time for that"
     return f"{net}; none of the {len(effects)} changes tried beside it was clearly better"
 
 

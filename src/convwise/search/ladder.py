@@ -159,21 +159,21 @@ class Ladder:
 
     def _why(self, chosen: Result, good: bool) -> str:
         top = f"the teacher reached {self.teacher.told} at {amount(self.metric, self.teacher)}"
-        wanted = f"the {self.score.told(self.floor)} that are to be kept"
+        wanted = f"the {self.score.told(self.floor)} that must be kept"
         if chosen is self.teacher:
             tried = len(self.tried)
             others = f"none of the {tried} cheaper networks tried keeps" if tried else "no cheaper one was tried for"
             return f"{top}; {others} {wanted}, so the teacher itself is handed over"
         why = f"{top}; this network keeps {chosen.told} at {amount(self.metric, chosen)}"
         if not good:
-            return f"{why}: of {len(self.tried)} tried, the one that comes nearest to {wanted}"
+            return f"{why}: of the {len(self.tried)} tried, it comes nearest to {wanted}"
         later = "" if (chosen.score or 0.0) >= self.floor else " when it is trained for longer"
         return f"{why}, the cheapest of {len(self.tried)} tried that reaches {wanted}{later}"
 
     def _miss(self, nearest: Result) -> str:
         wanted = self.score.told(self.floor)
         missing = self.score.moved(self.floor - (nearest.score or 0.0), signed=False) + self.score.unit
-        longest = f"the teacher, which was trained for longest, {self.teacher.told}."
+        longest = f"the teacher, which was trained the longest, {self.teacher.told}."
         if self.score.is_error:
             what = f"No network tried keeps an error of {wanted}: the nearest has {nearest.told} on the validation"
             return f"{what} images, {missing} more; {longest}"

@@ -95,7 +95,7 @@ def _compared(rival: Rival, chosen: Result, ran: tuple[Mapping[int, Result], Seq
     scores = [[r.score or 0.0 for r in side] for side in zip(*pairs, strict=True)]
     seen = pairs[0][0].history[-1].images / images if pairs[0][0].history else 0.0
     if seen < FEW_VIEWS:
-        notes += (f"it saw each image {seen:.1f} times, too few to say much about it",)
+        notes += (f"it saw each image only {seen:.1f} times, too few to say much about it",)
     means = [sum(side) / len(side) for side in scores]
     first, own = pairs[0]
     return replace(told, score=means[0], chosen_score=means[1], effect=effect, seconds=effect.seconds,

@@ -62,7 +62,7 @@ class Experiments:
         """Begin to measure 'NAME=VALUE'. UnusableInput while another one runs."""
         with self._lock:
             if self.running:
-                raise UnusableInput("test", "another test runs", "one at a time", "wait for it, or stop it")
+                raise UnusableInput("test", "another test is running", "one at a time", "wait for it, or stop it")
             command = [sys.executable, "-m", "convwise", "measure", str(self.folder), "--parameter", parameter]
             self._process = subprocess.Popen(
                 [*command, "--budget", budget, "--json"], text=True, stdin=subprocess.DEVNULL,

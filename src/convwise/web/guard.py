@@ -148,7 +148,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
         if not self.door.is_ours(headers.get("host", "")):
-            return 421, "This server answers to its own address alone.\n"
+            return 421, "This server only answers to its own address.\n"
         cookie = SimpleCookie(headers.get("cookie", "")).get(self.door.cookie)
         if not self._token(scope) and not (cookie and self._is_token(cookie.value)):
             return 403, CLOSED

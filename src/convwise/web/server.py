@@ -114,7 +114,9 @@ class Page:
         if not changes:
             raise UnusableInput("test", "nothing is changed", "a change of the network")
         if known.news.running or known.choice is None:
-            raise UnusableInput("test", "the study runs", "a study that has ended", "wait for it, or take the best now")
+            raise UnusableInput(
+                "test", "the study still runs", "a study that has ended", "wait for it, or take the best now"
+            )
         of_layers = " &" if len(changes) == 1 else ""  # a choice of the space may have the name of a layer's parameter
         return self.experiments.start(" & ".join(map(str, changes)) + of_layers, budget).to_json()
 
@@ -128,7 +130,10 @@ class Page:
         told = self.following.look().news
         if not told.running or not told.about.get("stoppable"):
             raise UnusableInput(
-                "stop", "no study runs here that can be stopped", "a running one", "press Ctrl-C where it runs"
+                "stop",
+                "no study that can be stopped is running here",
+                "a running one",
+                "press Ctrl-C where it was started",
             )
         feed.ask_to_stop(self.folder)
         return {}
@@ -198,7 +203,7 @@ def application(page: Page, where: Door) -> Starlette:
     def report(request: Request) -> Response:
         path = page.folder / "report.html"
         if not path.is_file():
-            return PlainTextResponse("There is no report yet: the study writes it at its end.\n", 404)
+            return PlainTextResponse("There is no report yet: the study writes it when it ends.\n", 404)
         return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
 
     actions = {"what-if": page.what_if, "test": page.test, "test/stop": page.stop_test, "stop": page.stop,
@@ -236,7 +241,9 @@ def _told(give: Callable[[], Any]) -> Response:
 def check_folder(folder: Path) -> None:
     """UnusableInput where `folder` is none of a study, nor an empty one that awaits its study."""
     if not folder.is_dir():
-        raise UnusableInput(str(folder), "is no folder", "one that `convwise choose` writes", "convwise choose IMAGES")
+        raise UnusableInput(
+            str(folder), "is not a folder", "one that `convwise choose` writes", "convwise choose IMAGES"
+        )
     inside = {path.name for path in folder.iterdir()} - {".page.json"}
     if inside and not inside & {"study.db", "choice.json", feed.WORK}:
         raise UnusableInput(str(folder), "holds no study", "a folder that `convwise choose` writes, or an empty one")

@@ -59,7 +59,7 @@ def shrinking_width(context: Context) -> Iterator[Case]:
         again = context.widest_after[layer.name] >= given[2]
         if given[2] < TIMES * output[2] or grows or again or layer.name not in context.feeding:
             continue
-        what = f"goes from {given[2]} channels to {output[2]}, and nothing after it is as wide again"
+        what = f"goes from {given[2]} channels to {output[2]}, and nothing after it is as wide"
         edits = (Edit(layer.name, {"filters": given[2]}),)
         yield Case((layer.name,), what, f"more than 1/{TIMES} of the channels", f"filters={given[2]}", edits)
 
@@ -302,9 +302,9 @@ def squashed_again(context: Context) -> Iterator[Case]:
             continue
         name, second = (activation(activation_of(each)).name for each in (layer, following))
         if name in PROBABILITIES and second in PROBABILITIES:
-            what = f"takes the {second} of {layer.name}'s {name}: all classes become nearly alike"
+            what = f"takes the {second} of {layer.name}'s {name}: all classes become almost equally probable"
             edits = (Edit(following.name, reads=layer.name),)
-            yield Case((following.name,), what, "only one of the two", f"leave {following.name} out", edits)
+            yield Case((following.name,), what, "just one of the two", f"remove {following.name}", edits)
 
 
 def slow_depthwise(context: Context) -> Iterator[Case]:

@@ -59,7 +59,7 @@ IDLE: dict[type[Layer], tuple[Callable[[Any], bool], str]] = {
     AveragePooling2D: (lambda layer: _is_still(layer), "it pools windows of 1x1 at stride 1"),
     Activation: (lambda layer: layer.activation == "linear", "its activation is linear"),
     ZeroPadding2D: (lambda layer: not any(layer.padding), "it adds no row and no column"),
-    Cropping2D: (lambda layer: not any(layer.cropping), "it takes no row and no column"),
+    Cropping2D: (lambda layer: not any(layer.cropping), "it removes no row and no column"),
     UpSampling2D: (lambda layer: layer.size == (1, 1), "it enlarges by 1"),
     Rescaling: (lambda layer: {*layer.scale} == {1.0} and {*layer.offset} == {0.0}, "it multiplies by 1 and adds 0"),
     GaussianNoise: (lambda layer: layer.stddev == 0, "its deviation is 0"),
@@ -102,7 +102,7 @@ def unread_layers(context: Context) -> Iterator[Case]:
         names = names_of(dead)
         # From the end, so that nobody reads what is left out.
         edits = tuple(Edit(layer.name, reads=layer.inputs[0]) for layer in reversed(dead))
-        yield Case(names, what, "every layer on a path to the output", "leave them out, or join them", edits)
+        yield Case(names, what, "every layer on a path to the output", "remove them, or connect them", edits)
 
 
 # --- twice ----------------------------------------------------------------------------------
@@ -157,12 +157,12 @@ def unknown_layers(context: Context) -> Iterator[Case]:
         )
         held = f", {'at least ' * guess}{known:,} parameters are theirs" if known or not guess else ""
         what += "in no sum" + (held or ", nor are their parameters")
-        what += f"; {len(far)} more are counted, but how far they look is not known ({_operators(far)})" if far else ""
+        what += f"; {len(far)} more are counted, but how far they look is unknown ({_operators(far)})" if far else ""
         yield Case(names_of(opaque), what, "layers that convwise knows", "read the figures as lower bounds")
     elif far:
-        what = f"{len(far)} of {len(context.net.layers)} layers are counted, but how far they look is not known "
+        what = f"{len(far)} of {len(context.net.layers)} layers are counted, but how far they look is unknown "
         what += f"({_operators(far)}), nor is the receptive field behind them"
-        yield Case(names_of(far), what, "layers that convwise knows", "take the receptive field from what comes before")
+        yield Case(names_of(far), what, "layers that convwise knows", "rely only on the receptive field before them")
 
 
 def _operators(layers: Iterable[Opaque]) -> str:

@@ -127,7 +127,7 @@ def _skipping_case(context: Context, layer: Layer, window: Window) -> Case:
     what += f"never read {100 * unread:.0f} % of the {times((rows.px, columns.px))} map"
     others = [reader for reader in context.readers[layer.inputs[0]] if reader is not layer]
     whole = any(not _skips(context, reader) for reader in others)
-    what += "; another layer reads all of it" if whole else ""
+    what += ", although another layer reads all of it" if whole else ""
     fix, edit = _covering(layer, window)
     return Case((layer.name,), what, "windows that leave nothing out between them", fix, (edit,),
                 "note" if whole else None)  # fmt: skip
@@ -227,8 +227,8 @@ def past_border(context: Context) -> Iterator[Case]:
         covered = seen.known and all(size >= n for size, n in zip(seen.shortest, sides, strict=True))
         if covered and not is_pointwise(layer):
             what = f"its input already sees {times(seen.shortest)} px of the {times(sides)} image, along the shortest "
-            what += "path: predicted to add nothing"
-            fix = "leave it out, or use fewer strides before it, or larger images"
+            what += "path, so it is predicted to add nothing"
+            fix = "remove it, or use fewer strides before it, or larger images"
             alike = is_chain and context.given(layer) == context.shape(layer.name)
             edits = (Edit(layer.name, reads=layer.inputs[0]),) if alike else ()
             yield Case((layer.name,), what, "an input that does not see the whole image yet", fix, edits)
@@ -286,10 +286,10 @@ def misaligned(context: Context) -> Iterator[Case]:
         if context.rows[layer.name].field.aligned or not all(each.aligned and each.known for each in seen):
             continue
         said = {name: _centre(each) for name, each in zip(layer.inputs, seen, strict=True)}
-        what = "its branches look at different places of the image: centre of the first unit and step "
+        what = "its branches look at different places in the image: centre of the first unit and step "
         what += ", ".join(f"{name} at {spot}" for name, spot in said.items())
         if _within_a_unit(seen, context.shape(layer.name)):
-            fix = "shrink and enlarge in the same way: MaxPooling2D(2) goes with UpSampling2D(2), or with a "
+            fix = "shrink and enlarge in the same way: MaxPooling2D(2) matches UpSampling2D(2), or a "
             fix += "Conv2DTranspose that has an even kernel_size"
             yield Case((layer.name,), what, "one stride and one centre", fix, severity="note")
         else:

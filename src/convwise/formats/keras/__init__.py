@@ -148,21 +148,21 @@ _USAGE = """
 """
 
 _LOAD = '''def load(path=None):
-    """The network with its trained weights, by default of the file beside this one, ready to predict."""
+    """The network with its trained weights, by default from the file beside this one, ready to predict."""
     model = build_model()
     model.load_weights(path or Path(__file__).with_name("model.keras"))
     return model
 '''
 
 _LOGITS = '''def load_logits(path=None):
-    """The same without its softmax: for a loss with from_logits=True, which applies one itself."""
+    """The same network without its softmax, for a loss with from_logits=True, which applies one itself."""
     model = load(path)
     model.layers[-1].activation = keras.activations.linear
     return model
 '''
 
 _LOGITS_OF_A_VIEW = '''def load_logits(path=None):
-    """What looks at each view, without its softmax: for a loss with from_logits=True, which applies one itself."""
+    """The network that looks at each view, without its softmax, for a loss with from_logits=True."""
     network = load(path).get_layer("network")
     network.layers[-1].activation = keras.activations.linear
     return network

@@ -37,7 +37,7 @@ _MOST_TIMES = 50
 _CODE = {"Lambda": "a Lambda layer", "__lambda__": "a lambda function", "TorchModuleWrapper": "a PyTorch module"}
 _FUNCTIONS = (keras.activations, keras.constraints, keras.initializers, keras.losses, keras.metrics, keras.optimizers,
               keras.regularizers)  # where Keras looks a function up  # fmt: skip
-_SIZE = "another --input-shape, such as one that every stride divides"
+_SIZE = "another --input-shape, for example one that every stride divides"
 _TEXTS = ("config.json", "metadata.json", MEMBER)  # the members that hold no weights
 
 
@@ -149,7 +149,7 @@ def _check_class(path: Path, kind: str, config: Mapping[str, Any]) -> None:
     if kind in _CODE:
         name = inside.get("name", kind) if isinstance(inside, dict) else kind
         what = f"holds {_CODE[kind]}, {name!r}, which is code: it was not run"
-        raise UnusableInput(path.name, what, "layers without code", "replace it by layers of Keras, or export as ONNX")
+        raise UnusableInput(path.name, what, "layers without code", "replace it with Keras layers, or export as ONNX")
     if found := _foreign(kind, config):
         what = f"holds {found}, which is code: it was not imported"
         raise UnusableInput(path.name, what, "layers of Keras", "load it in your own code and give package.module:name")
@@ -182,7 +182,7 @@ def lift(model: keras.Model, input_shape: Size | None = None, classes: Sequence[
     reader = _Reader(Draft(shape, _IMAGE), shape, frozenset(map(id, model.trainable_weights)))
     answers = reader.walk(graph, [_IMAGE])
     if not reader.draft.layers or {*answers} == {_IMAGE}:
-        raise UnusableInput("model", "holds no layer that changes its image", "a network")
+        raise UnusableInput("model", "holds no layer that changes the image", "a network")
     return reader.draft.lifted(classes, answers)
 
 
@@ -198,11 +198,11 @@ def _graph(model: Any, input_shape: Size | None) -> Functional:
         graph = model if isinstance(model, Functional) and type(model).call is Functional.call else None
     if graph is None:
         what = f"is {type(model).__name__}, whose call is code"
-        fix = "in your own code model.export('model.onnx', format='onnx'), and give that file"
+        fix = "in your own code call model.export('model.onnx', format='onnx'), and give that file"
         raise UnusableInput("model", what, "a Sequential or Functional model of Keras 3", fix)
     if len(graph.inputs) != 1:
         names = ", ".join(each.name for each in graph.inputs)
-        fix = "give the part of it that reads one image, or a model that makes the other inputs of that one"
+        fix = "give the part of it that reads one image, or a model that makes the other inputs from it"
         raise UnusableInput("model", f"has {len(graph.inputs)} inputs ({names})", "one image in", fix)
     return graph
 
@@ -217,7 +217,7 @@ def _is_mirror(op: Any) -> bool:
 def _input_shape(graph: Functional, given: Size | None) -> Size:
     declared = tuple(graph.inputs[0].shape[1:])
     if len(declared) != 3:
-        fix = "give a network of 2D convolutions: those of sequences and volumes are not read"
+        fix = "give a network of 2D convolutions; networks for sequences and volumes are not read"
         raise UnusableInput("model", f"reads {declared}", "an image: (height, width, channels)", fix)
     if given is None and None in declared:
         usual = "x".join(str(n or each) for n, each in zip(declared, (224, 224, 3), strict=True))

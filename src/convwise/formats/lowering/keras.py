@@ -232,7 +232,7 @@ def _pool(layer: Pool, shape: Shape, not_negative: bool) -> Calls:
     made = _pool_by_word(layer, shape, window, reached) or _pool_of_zeros(layer, window, not_negative)
     made = made or _pool_of_picks(layer, shape, window, reached)
     if not made:
-        what = f"padding {window.pads} of {layer.op} has no form in Keras that is alike on every backend"
+        what = f"padding {window.pads} of {layer.op} has no form in Keras that is the same on every backend"
         raise Unsupported("keras", layer.name, what, "padding='valid', an odd pool size, or MaxPooling2D after relu")
     return made
 
@@ -362,7 +362,7 @@ def _layer_norm(layer: L.LayerNormalization, shape: Shape, not_negative: bool) -
     axes = sorted(axis % (len(shape) + 1) for axis in layer.axis)
     if axes[-1] < len(shape) and axes == list(range(axes[0], axes[-1] + 1)):
         # Keras 3.15 on PyTorch normalises the last axes instead, on TensorFlow and JAX those that are meant.
-        what = f"axis={layer.axis}, which are neighbours before the channels, is not alike on every backend of Keras"
+        what = f"axis={layer.axis}, which are neighbours before the channels, is not the same on every backend of Keras"
         raise Unsupported("keras", layer.name, what, f"axis={(*layer.axis, len(shape))}, or axis=-1")
     return _as_it_is(layer, shape, not_negative)
 

@@ -124,7 +124,7 @@ def _picked(layer: Convolution) -> Sequence[Problem]:
     if max(layer.strides) > 1 and max(layer.dilation_rate) > 1:
         what = f"refuses strides {times(layer.strides)} together with dilation_rate {times(layer.dilation_rate)}"
     elif not isinstance(layer, Conv2D) and len(set(layer.strides)) > 1:
-        what = f"on TensorFlow takes no {layer.op} with other strides along rows than along columns"
+        what = f"on TensorFlow takes no {layer.op} with different strides along rows and columns"
     else:
         return ()
     what += f"; the lines compute all outputs and pick from them, {layer.strides[0] * layer.strides[1]} times the macs"
@@ -199,7 +199,7 @@ def _phase(layer: Layer, shape: Shape) -> Sequence[Problem]:
     if not any(befores):
         return ()
     what = f"padding={literal(one(befores))} is Keras's 'same' on {times(shape[:2])} inputs; with strides it depends on"
-    return (Problem("Keras and PyTorch", f"{what} their size", "", "write the line anew for other sizes", "note"),)
+    return (Problem("Keras and PyTorch", f"{what} their size", "", "write a new line for other sizes", "note"),)
 
 
 def _shifted(window: Window, shape: Shape) -> Problem:

@@ -345,7 +345,7 @@ def _cropping(layer: L.Cropping2D, shape: Shape) -> Calls:
 
 def _up_sampling(layer: L.UpSampling2D, shape: Shape) -> Calls:
     if layer.interpolation == "bicubic":
-        what = "bicubic weighs neighbours otherwise in PyTorch than in Keras"
+        what = "bicubic weighs neighbours differently in PyTorch than in Keras"
         raise Unsupported("torch", layer.name, what, "interpolation='bilinear'")
     return (_call("Upsample", scale_factor=one(layer.size), mode=layer.interpolation),)
 

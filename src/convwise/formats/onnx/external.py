@@ -42,7 +42,7 @@ def unread(tensor: TensorProto) -> NDArray[Any]:
     """An array of the tensor's shape that takes no memory, for weights that are not read."""
     if prod(tensor.dims) <= SMALL:
         what = f"is kept in another file, {_about(tensor).get('location', '')!r}, which was not read"
-        raise UnusableInput(f"weight {tensor.name}", what, "the path of the .onnx file, beside which it lies")
+        raise UnusableInput(f"weight {tensor.name}", what, "the path of the .onnx file that it lies beside")
     return np.broadcast_to(np.zeros((), helper.tensor_dtype_to_np_dtype(tensor.data_type)), tuple(tensor.dims))
 
 

@@ -196,7 +196,7 @@ def _image(proto: onnx.GraphProto, constants: Mapping[str, Tensor]) -> onnx.Valu
     if len(found) != 1 or len(found[0].type.tensor_type.shape.dim) != 4:
         axes = {v.name: len(v.type.tensor_type.shape.dim) for v in found if v.type.tensor_type.HasField("shape")}
         named = ", ".join(f"{v.name} of {axes.get(v.name, 'nobody knows how many')} axes" for v in found) or "none"
-        fix = "give a network of 2D convolutions: those of sequences and volumes are not read"
+        fix = "give a network of 2D convolutions; networks for sequences and volumes are not read"
         if len(found) > 1:
             fix = "give the part of it that reads one image, which onnx.utils.extract_model cuts out"
         elif not axes:

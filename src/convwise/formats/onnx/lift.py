@@ -140,10 +140,10 @@ class _Reader:
         self._share()
         if self.bare:
             self.draft.weights.clear()
-            what = "keeps more weights in other files than are read: shapes and costs are of the shapes alone"
+            what = "keeps more weights in other files than are read: shapes and costs rest on the shapes alone"
             self.draft.problems.append(Problem("model", what, severity="note"))
         for kind, count in self.unread.items():
-            what = "is none of our layers; what it costs is not known"
+            what = "is none of convwise's layers; what it costs is unknown"
             self.draft.problems.append(Problem(f"operator {kind}", what, severity="note", count=count))
         lifted = self.draft.lifted(classes, self.graph.outputs)
         return replace(lifted, params=self._own(lifted.net)) if self.tied or self.learnt else lifted

@@ -55,7 +55,7 @@ def build(net: Net, *, logits: bool = False) -> nn.Module:
     That is what is trained: one view. Unsupported where it has a mirrored view as well.
     """
     if net.mirrored_view and logits:
-        raise Unsupported("torch", "net", "has a mirrored view, and is to be trained", "train its one_view")
+        raise Unsupported("torch", "net", "has a mirrored view, and cannot be trained with it", "train its one_view")
     if net.mirrored_view:
         return BothViews(build(net.one_view))
     steps = steps_of(net)
@@ -168,7 +168,7 @@ _USAGE = """
 """
 
 _LOAD = '''def load(path=None):
-    """The network with its trained weights, by default of the file beside this one, ready to predict."""
+    """The network with its trained weights, by default from the file beside this one, ready to predict."""
     from safetensors.torch import load_file  # pip install safetensors
 
     model = build_model()
@@ -177,14 +177,14 @@ _LOAD = '''def load(path=None):
 '''
 
 _LOGITS = '''def load_logits(path=None):
-    """The same without its softmax: for a loss that applies one itself, as nn.CrossEntropyLoss does."""
+    """The same network without its softmax, for a loss that applies one itself, as nn.CrossEntropyLoss does."""
     model = load(path)
     model.{last} = nn.Identity()
     return model
 '''
 
 _LOGITS_OF_A_VIEW = '''def load_logits(path=None):
-    """What looks at each view, without its softmax: for a loss that applies one itself, as nn.CrossEntropyLoss does."""
+    """The network that looks at each view, without its softmax, for a loss that applies one itself."""
     network = load(path).network
     network.{last} = nn.Identity()
     return network

@@ -130,7 +130,7 @@ def damaged(path: str | Path, error: Exception) -> UnusableInput:
         why = f"its graph is cut off or is not JSON ({error})"
     else:
         why = f"its parts do not fit together ({str(error) or type(error).__name__})"
-    return UnusableInput(str(path), f"is damaged: {why}", EXPECTED, "save it anew with torch.export.save")
+    return UnusableInput(str(path), f"is damaged: {why}", EXPECTED, "save it again with torch.export.save")
 
 
 class _Archive:
@@ -145,7 +145,7 @@ class _Archive:
         self.members = {info.filename.partition("/")[2]: info for info in infos}
         if len(roots) != 1 or "models/model.json" not in self.members:
             what = "holds no models/model.json"
-            raise UnusableInput(path, what, EXPECTED, "save it anew with torch.export.save, or as ONNX")
+            raise UnusableInput(path, what, EXPECTED, "save it again with torch.export.save, or as ONNX")
 
     def json(self, name: str) -> Any:
         if self.members[name].file_size > JSON_BYTES:
@@ -362,7 +362,7 @@ def _free(sizes: list[Any], input_shape: tuple[int, int, int] | None, path: str)
     for axis, (size, want) in enumerate(zip(sizes, wanted, strict=True)):
         if "as_int" in size:
             if axis and want not in (None, size["as_int"]):
-                fix = "leave --input-shape out" if "any" not in made else made.replace("any", "...")
+                fix = "leave out --input-shape" if "any" not in made else made.replace("any", "...")
                 asked = "x".join(map(str, input_shape or ()))
                 what = f"is made for images of {made} (height, width, channels), not {asked}"
                 raise UnusableInput(path, what, "images of the size that it was exported for", fix)

@@ -38,7 +38,7 @@ def unreadable(module: nn.Module) -> UnusableInput | None:
         return UnusableInput(name, f"{has} TorchScript, which cannot be traced again", "a torch.nn.Module", fix)
     if type(module).forward is nn.Module.forward:
         fix = "give a module that calls its parts, such as torch.nn.Sequential(*parts)"
-        return UnusableInput(name, "has no forward, so that nobody knows what it does", "a module that can run", fix)
+        return UnusableInput(name, "has no forward, so it is unknown what it does", "a module that can run", fix)
     if any(".quantized" in kind.__module__ or kind.__module__.startswith("torchao.") for kind in kinds):
         fix = "give the model as it was before it was converted: its shapes, parameters and macs are the same"
         return UnusableInput(name, "is quantised: its weights are packed", "weights of a floating type", fix)
@@ -51,14 +51,14 @@ def unreadable(module: nn.Module) -> UnusableInput | None:
     inputs = required(module)
     if len(inputs) != 1:
         named = f"{len(inputs)} inputs" + f" ({', '.join(inputs)})" * bool(inputs)
-        fix = "give the part of it that reads one image, or a module around it that makes the other inputs of that one"
+        fix = "give the part of it that reads one image, or a module around it that makes the other inputs from it"
         return UnusableInput(name, f"has {named}", "one input, the images", fix if inputs else "")
     if given := _several(module):
         fix = _part_of(module) or f"give {AROUND}"
         return UnusableInput(name, f"takes several tensors ({given})", "one tensor, a batch of images", fix)
     flat = {kind.__name__ for kind in kinds if issubclass(kind, (nn.Conv1d, nn.Conv3d))}
     if flat and not any(issubclass(kind, nn.Conv2d) for kind in kinds) and not _runs(module, 32, 32, 3):
-        fix = "give a network of 2D convolutions: those of sequences and volumes are not read"
+        fix = "give a network of 2D convolutions; networks for sequences and volumes are not read"
         return UnusableInput(name, f"has {', '.join(sorted(flat))} and no Conv2d", "a network that reads images", fix)
     return None
 
@@ -95,7 +95,7 @@ def _part_of(module: nn.Module, before: str = "") -> str:
 def apart(module: nn.Module) -> UnusableInput:
     """That the images of a batch are treated one by one."""
     fix = _part_of(module) or "give a module whose forward is the body of that loop, on a batch of images"
-    what = "takes the images of a batch apart, and treats them one by one"
+    what = "splits the batch, and treats its images one by one"
     return UnusableInput(type(module).__name__, what, "the same layers on the whole batch", fix)
 
 
@@ -110,7 +110,7 @@ def refusal(module: nn.Module, shape: Image, error: Exception) -> UnusableInput:
         why = f"it reads {depth} channel{'s' * (depth > 1)}, not {wrong[2]}" if wrong else _said(failed)
         what = f"does not take images of {height}x{width}x{channels}: {why}"
         fix = _fitting(module, (height, width, depth)) or _part_of(module) or f"give {AROUND}"
-        return UnusableInput(name, what, "images that it was made for", fix)
+        return UnusableInput(name, what, "images of the kind that it was made for", fix)
     if _failure(module, height, width, channels, 2) is not None:
         fix = "keep the batch in forward, as x.flatten(1) and x.reshape(len(x), ...) do"
         return UnusableInput(name, "takes one image at a time", "a module that takes a batch of images", fix)
@@ -118,7 +118,7 @@ def refusal(module: nn.Module, shape: Image, error: Exception) -> UnusableInput:
         fix = _part_of(module, "before that") or "branch on shapes only, not on values"
         found = LINE.search(str(error))
         at = f", in {Path(found[1]).name}, line {found[2]}: {found[3].strip()}" if found else ""
-        what = f"cannot be traced by torch.export, for its way depends on what it sees in an image{at}"
+        what = f"cannot be traced by torch.export, because what it does depends on the values in an image{at}"
         return UnusableInput(name, what, "the same operators for every image", f"{fix}, or {ONNX}")
     what = f"cannot be traced by torch.export: {type(error).__name__}: {said}"
     return UnusableInput(name, what, "a module that torch.export can trace", ONNX)

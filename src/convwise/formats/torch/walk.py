@@ -111,7 +111,7 @@ class Walk:
             self.following += 0 if seen.places is None else seen.places.size
         if self.following > MOST_FOLLOWED:
             where = f"operator {node.name} ({node.operator})"
-            raise UnusableInput(where, "moves more numbers at once than a network does", f"at most {MOST_FOLLOWED:,}")
+            raise UnusableInput(where, "moves more numbers at once than a network would", f"at most {MOST_FOLLOWED:,}")
         self._written(node)
 
     def _forget(self, node: Node) -> None:
@@ -140,7 +140,7 @@ class Walk:
         """The outputs, as layers give them."""
         found = [name for name in self.program.outputs if name in self.values]
         if not found:
-            fix = "return what its layers make of the image"
+            fix = "return what its layers compute from the image"
             raise UnusableInput("model", "has no output that comes from its image", "a tensor", fix)
         seen = [self.standard(self.values[name]) for name in found]
         if not self.draft.layers:
@@ -167,7 +167,7 @@ class Walk:
         unread = self.program.parameters - {name for node in self.program.nodes for name in node.reads}
         if unread:
             named = ", ".join(name.removeprefix("p_") for name in sorted(unread)[:3]) + ", ..." * (len(unread) > 3)
-            what = f"has {self._size(unread):,} parameters that its forward never reads ({named}); they are left out"
+            what = f"has {self._size(unread):,} parameters that its forward never reads ({named}); they are not counted"
             self.draft.problems.append(Problem("model", what, severity="note", count=len(unread)))
 
     def hold(self, name: str, origin: frozenset[str]) -> None:

@@ -64,9 +64,9 @@ class Archive:
         most = limits.unpacked(self.bytes)
         if unpacked > most or claimed > limits.UNPACKED:
             what = f"unpacks to {limits.size(max(unpacked, claimed))} or more"
-            raise UnusableInput(where, what, f"at most {limits.size(most)}", "unpack it and name the folder")
+            raise UnusableInput(where, what, f"at most {limits.size(most)}", "unpack it and give the folder")
         if len(self.members) > limits.FILES:
-            raise UnusableInput(where, f"holds over {limits.FILES:,} files", "fewer", "unpack it and name a part of it")
+            raise UnusableInput(where, f"holds over {limits.FILES:,} files", "fewer", "unpack it and give a part of it")
 
 
 def recognises_zip(source: Any) -> bool:
@@ -211,7 +211,7 @@ def _zip(source: Path) -> Archive:
                 opened = partial(_open_in_zip, archive, info)
                 found.members.append(Member(path, info.file_size, opened, info.header_offset))
         if any(info.flag_bits & ENCRYPTED for info in archive.infolist()):
-            what, fix = "the zip is encrypted", "unpack it and name the folder"
+            what, fix = "the zip is encrypted", "unpack it and give the folder"
             raise UnusableInput(name_of(source), what, "a zip without a password", fix)
     except BaseException:
         archive.close()

@@ -143,7 +143,7 @@ def _labels(where: str, labels: NDArray[Any]) -> NDArray[Any]:
     if labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
         labels = labels.argmax(axis=1)
     if labels.ndim != 1:
-        what, fix = f"labels of shape {labels.shape}, not one class for each image", ""
+        what, fix = f"labels of shape {labels.shape}, not one class per image", ""
         if labels.ndim == 2 and labels.dtype.kind == "f":
             fix = "give one column: one number for each image can be learnt with --task regress"
         raise UnusableInput(where, what, "labels (n,), (n, 1) or one-hot (n, classes)", fix)
@@ -179,7 +179,7 @@ def _refuse_missing(where: str, labels: NDArray[Any]) -> None:
     if gone:
         some = ", ".join(map(str, gone[:5])) + (", ..." if len(gone) > 5 else "")
         what = f"{len(gone)} of {len(labels)} labels are missing (None or NaN), at {some}"
-        raise UnusableInput(where, what, "a class for each image", "leave those images out")
+        raise UnusableInput(where, what, "a class for each image", "remove those images")
 
 
 def _is_itself(label: Any) -> bool:

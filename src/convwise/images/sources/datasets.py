@@ -61,10 +61,10 @@ def _check(where: str, images: Sequence[NDArray[Any]]) -> None:
     first, last = images[0], images[-1]
     if first.shape != last.shape:
         what = f"images of the shapes {first.shape} and {last.shape}"
-        raise UnusableInput(where, what, PAIRS, "resize them in the data set, or name their folder")
+        raise UnusableInput(where, what, PAIRS, "resize them in the data set, or give the folder they are in")
     if len(images) * first.nbytes > MOST_BYTES:
         what = f"holds over {MOST_BYTES / 2**30:.0f} GiB of images"
-        raise UnusableInput(where, what, "what fits into memory", "name the folder of the images instead")
+        raise UnusableInput(where, what, "a set that fits into memory", "give the folder of the images instead")
 
 
 def _plain_label(label: NDArray[Any]) -> Any:

@@ -80,11 +80,11 @@ class _Files:
             else:
                 self.at[inside if inside not in self.at else PurePosixPath(f"{inside} (2)")] = path
             if len(self.at) > limits.FILES:
-                raise UnusableInput(name_of(root), f"holds over {limits.FILES:,} files", "fewer", "name a part of it")
+                raise UnusableInput(name_of(root), f"holds over {limits.FILES:,} files", "fewer", "give a part of it")
         if outside:
             links = ", ".join(outside[:5]) + (", ..." if len(outside) > 5 else "")
             what = f"{len(outside)} links lead out of the folder: {links}"
-            fix = "copy what they point to into it, or give --follow-links where you trust them"
+            fix = "copy the files they point to into it, or give --follow-links if you trust them"
             raise UnusableInput(name_of(root), what, "files of the folder itself", fix)
         taken = {path: self._is_picture(path) for path in sorted(self.at, key=lambda path: path.parts)}
         self.listing = Listing([p for p, it in taken.items() if it], [p for p, it in taken.items() if not it], folders)
@@ -104,7 +104,7 @@ class _Files:
     def problems(self, where: str) -> Iterator[Problem]:
         named = sorted(shown(name) for name in self.machines if not name.startswith("."))
         if named:
-            what = f"folders that machines add, such as thumbnails, were ignored: {', '.join(named)}"
+            what = f"folders that programs add, such as thumbnails, were ignored: {', '.join(named)}"
             yield Problem(where, what, severity="note", count=len(named))
 
 
@@ -150,7 +150,7 @@ def _listed(folder: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         what, where = f"cannot be read ({error.strerror})", shown(decoded(os.fsencode(folder)))
-        raise UnusableInput(where, what, "a folder that can be listed", "grant access, or take it out") from error
+        raise UnusableInput(where, what, "a folder that can be listed", "grant access, or move it elsewhere") from error
 
 
 def _open(path: str | Path) -> BinaryIO:

@@ -42,7 +42,7 @@ def pictures(source: Any) -> Found:
     where, files = _asked(source)
     images = [file for file in files if file.what == "images"]
     if not images:
-        raise UnusableInput(where, "holds labels alone", NAMING)
+        raise UnusableInput(where, "holds only labels", NAMING)
     arrays = [(file.part, pixels_of(name_of(file.path), read_idx(file.path))) for file in images]
     return Found(where, blocks=tuple(Block(part, array, np.full(len(array), "")) for part, array in arrays))
 
@@ -122,7 +122,7 @@ def read_idx(path: Path) -> NDArray[Any]:
             return _parsed(stream, limits.unpacked(there) if isinstance(stream, gzip.GzipFile) else there)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         what = f"not a readable IDX file ({error})"
-        raise UnusableInput(name_of(path), what, NAMING, "fetch the file again") from None
+        raise UnusableInput(name_of(path), what, NAMING, "download the file again") from None
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -59,7 +59,7 @@ def _by_name(where: str, listing: Listing, pattern: str) -> Arranged:
     labels = {path: _class_in(path.stem, wanted) for path in listing.pictures}
     places = [Place(path, _part_of(path), label_of(label)) for path, label in labels.items() if label]
     if not places:
-        what = f"no name of {len(listing.pictures)} images tells a class" if labels else nothing(listing)
+        what = f"none of the {len(listing.pictures)} file names tells a class" if labels else nothing(listing)
         raise UnusableInput(where, what, "names such as cat.12.jpg or dog_003.png", f"give a pattern: {PATTERN}")
     counts = Counter(place.label for place in places)
     if len(counts) == 1:
@@ -77,7 +77,7 @@ def _by_name(where: str, listing: Listing, pattern: str) -> Arranged:
 def _nameless(where: str, paths: Sequence[PurePosixPath]) -> Iterator[Problem]:
     if paths:
         names = ", ".join(shown(str(path)) for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
-        what = f"left out, since its name tells no class: {counted(len(paths), 'image')}, {names}"
+        what = f"left out, because the name tells no class: {counted(len(paths), 'image')}, {names}"
         yield Problem(where, what, severity="warning", count=len(paths))
 
 
@@ -168,7 +168,7 @@ def _table_in(where: str, listing: Listing, name: str) -> PurePosixPath:
     if len(top) == 1:
         return top[0]
     if not top:
-        raise UnusableInput(where, f"holds no {name or '.csv file'}", f"a table with {COLUMNS}", "put one into it")
+        raise UnusableInput(where, f"holds no {name or '.csv file'}", f"a table with {COLUMNS}", "add one")
     some = ", ".join(shown(str(path)) for path in top[:5])
     raise UnusableInput(where, f"holds {len(top)} tables: {some}", "one", f"name it: {BY_CSV}:{shown(str(top[0]))}")
 
@@ -179,13 +179,13 @@ def _told(where: str, found: Arranged, unlabelled: list[_Row], gone: list[_Row],
 
     yield Problem(where, f"labels from this table: {len(found.places):,} images", severity="note")
     if unlabelled:
-        what = f"without a label, and left out: {counted(len(unlabelled), 'image')}, {shown_of(unlabelled)}"
+        what = f"left out for lack of a label: {counted(len(unlabelled), 'image')}, {shown_of(unlabelled)}"
         yield Problem(where, what, "a class for each image", severity="warning", count=len(unlabelled))
     if gone:
-        what = f"it names {counted(len(gone), 'image')} not to be found: {shown_of(gone)}"
+        what = f"it names {counted(len(gone), 'image')} that could not be found: {shown_of(gone)}"
         yield Problem(where, what, "paths of images below the folder", "correct the paths", "warning", len(gone))
     if rest:
-        what = f"left out, since the table does not name it: {counted(rest, 'image')} in the folder"
+        what = f"left out, because the table does not name them: {counted(rest, 'image')} in the folder"
         yield Problem(where, what, "a line for each image", severity="warning", count=rest)
 
 
@@ -209,7 +209,7 @@ class _Index:
         found = [each for each in self.called.get(path.name, []) if _same_folders(each.parent, path.parent)]
         if len(found) > 1:
             what = f"{row.path} (line {row.line}) can be {' or '.join(shown(str(each)) for each in found[:3])}"
-            raise UnusableInput(self.where, what, "paths that tell them apart", "write the folder before the name")
+            raise UnusableInput(self.where, what, "paths that tell them apart", "put the folder before the name")
         return found[0] if found else None
 
 

@@ -193,7 +193,7 @@ def _one_of(where: str, part: PartName, trees: Sequence[Tree]) -> Tree:
     nested = [tree for tree in trees if tree.full] or trees
     if len(nested) > 1:
         what = f"{' and '.join(sorted(map(str, nested)))} could each be the {part} part"
-        raise UnusableInput(where, what, f"one folder for {part}", "move the other one away, or put them together")
+        raise UnusableInput(where, what, f"one folder for {part}", "move the other one away, or merge them")
     return nested[0]
 
 
@@ -215,8 +215,8 @@ def _by_parts(where: str, level: Tree, parts: Mapping[PartName, Tree], arranged:
             what = f"{tree} holds no image: the {role(name)} part is drawn from train, if there is one"
             arranged.problems.append(Problem(where, what, severity="warning"))
         elif tree.below and tree not in parts.values():
-            what = f"{tree} is not the train, validation or test part: left out, with {counted(tree.below, 'image')}"
-            fix = "give it such a name if it is one of them"
+            what = f"{tree} is not a train, validation or test part: left out, with {counted(tree.below, 'image')}"
+            fix = "give it one of those names if it is one of them"
             arranged.problems.append(Problem(where, what, LAYOUT, fix, "warning", tree.below))
 
 
@@ -252,7 +252,7 @@ def _parts_in_classes(where: str, level: Tree, arranged: Arranged) -> None:
     """cats/train/1.jpg, cats/test/2.jpg, dogs/train/..."""
     if any(inner.full for tree in level.full.values() for inner in tree.full.values()):
         some = ", ".join(map(str, list(level.full.values())[:3]))
-        what = f"each of {some} has a train part and classes of its own"
+        what = f"each of {some} has its own train part and classes"
         raise UnusableInput(where, what, "one set of images", f"name one of them: {some}")
     arranged.homeless += [path for tree in (level, *level.full.values()) for path in tree.images]
     for name, tree in level.full.items():
@@ -282,7 +282,7 @@ def _refuse_doubled(where: str, level: Tree) -> None:
     for name, tree in level.nested.items():
         others = set(level.full) - {name}
         if len(others) > 1 and others <= set(tree.full):
-            what = f"holds {', '.join(map(shown, sorted(others)[:5]))} twice: here, and once more in {tree}"
+            what = f"holds {', '.join(map(shown, sorted(others)[:5]))} twice: here and again in {tree}"
             raise UnusableInput(where, what, "each image once", f"move {tree} away, or name it instead")
 
 
@@ -305,7 +305,7 @@ def _left_out(where: str, others: Counter[str], homeless: Sequence[PurePosixPath
         yield Problem(where, what, severity="note", count=others.total())
     if homeless:
         names = ", ".join(shown(str(path)) for path in homeless[:5]) + (", ..." if len(homeless) > 5 else "")
-        what = f"in no class folder, and ignored: {counted(len(homeless), 'image')}, {names}"
+        what = f"ignored because they are in no class folder: {counted(len(homeless), 'image')}, {names}"
         yield Problem(where, what, LAYOUT, severity="warning", count=len(homeless))
 
 

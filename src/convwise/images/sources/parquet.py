@@ -58,7 +58,7 @@ def _found(root: Path, how: Reading) -> Found:
             total += len(row.encoded)
             if total > limits.UNPACKED or len(items) >= limits.FILES:
                 what, expected = "holds too many pictures", f"{limits.FILES:,} pictures, {limits.size(limits.UNPACKED)}"
-                raise UnusableInput(where, what, expected, "take some of the files")
+                raise UnusableInput(where, what, expected, "give only some of the files")
             if labelled and not row.label:
                 missing += 1
                 continue

@@ -71,7 +71,7 @@ def _check_empty(
         return []
     shown = some([f"{label} ({why})" for label, why in empty.items()])
     if not reading.skip_empty_classes:
-        fix = "add images, remove what is not a class, or leave these classes out with --skip-empty-classes"
+        fix = "add images, remove folders that are not classes, or leave these classes out with --skip-empty-classes"
         what = f"{_classes(len(empty))} without an image: {shown}"
         raise UnusableInput(found.name, what, "images of each class", fix)
     what = f"{_classes(len(empty))} without an image left out: {shown}"
@@ -162,7 +162,7 @@ def _balance(where: str, classes: Sequence[str], parts: Mapping[int, Part], seal
     if train.max() > UNEVEN * train.min():
         most, least = int(train.argmax()), int(train.argmin())
         what = f"unbalanced: {train[most]} train images of {classes[most]}, {train[least]} of {classes[least]}"
-        fix = "--goal balanced_accuracy counts every class alike"
+        fix = "--goal balanced_accuracy counts every class equally"
         yield Problem(where, what, fix=fix, severity="note")
     for code in (VALID, TEST) if sealed else (VALID,):
         lacking = [classes[c] for c in np.flatnonzero(counts[code] == 0).tolist()]

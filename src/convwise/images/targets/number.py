@@ -89,7 +89,7 @@ def problems(where: str, all_: Stack, found: Learnt, parts: Mapping[int, Part], 
     if 0 < len(far) <= len(values) // 20:
         what = f"{counted(len(far), 'train image')} with a number far from the others: "
         what += some([shown(each) for each in np.unique(far).tolist()])
-        fix = "check that they do not stand for a missing value, and are in the same unit"
+        fix = "check that they do not stand for missing values, and are in the same unit"
         yield Problem(where, what, f"about {shown(low)} to {shown(high)}", fix, "warning", len(far))
 
 

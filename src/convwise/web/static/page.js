@@ -12,8 +12,8 @@ const PHASES = {
   finished: "finished", interrupted: "interrupted", stopped: "not running",
 };
 const STAGES = {
-  look: "Looking at the images", race: "Comparing networks", teacher: "Training the network that others learn from",
-  ladder: "Trying cheaper networks", beside: "Training other networks to compare with", final: "Training the chosen network to its end", writing: "Writing code, weights and the report",
+  look: "Looking at the images", race: "Comparing networks", teacher: "Training the network that the others learn from",
+  ladder: "Trying cheaper networks", beside: "Training other networks for comparison", final: "Training the chosen network to its end", writing: "Writing code, weights and the report",
   stopping: "Taking the best so far", continue: "Continuing an unfinished study",
 };
 
@@ -58,7 +58,7 @@ function renderNumbers(state) {
   text("macs", short(cost && cost.macs));
   show("banner", Boolean(lost) || (choice && !choice.kept));
   if (lost) put("banner", el("strong", {}, "No network was chosen. "), choice.notes[0] || "");
-  else if (choice && !choice.kept) put("banner", el("strong", {}, "The goal is not reached. "), state.goal);
+  else if (choice && !choice.kept) put("banner", el("strong", {}, "The goal was not reached. "), state.goal);
   show("against", Boolean(share && baseline));
   const others = choice ? choice.against : [];
   const beside = others.flatMap((each) => each.bars);
@@ -83,8 +83,8 @@ function renderDoing(state, alive) {
   const count = state.planned > 1 ? `: ${state.done} of ${state.planned}` : "";
   const said = {
     waiting: "No study has begun in this folder. This page shows it as soon as one does.",
-    interrupted: "It was interrupted: this is the best so far. The same command goes on from here.",
-    stopped: "It ended before there was anything to write. The same command goes on from here.",
+    interrupted: "It was interrupted: this is the best network so far. The same command continues from here.",
+    stopped: "It ended before there was anything to write. The same command continues from here.",
     finished: state.goal ? `Goal: ${state.goal}` : "",
   };
   text("doing", alive ? (stage ? `${stage}${count}` : "Reading the images") : said[state.phase]);
@@ -92,7 +92,7 @@ function renderDoing(state, alive) {
   show("stop", alive);
   $("stop").disabled = !state.stoppable || state.phase !== "running";
   text("stop", state.phase === "stopping" ? "Taking the best…" : "Take the best now");
-  text("stop-note", !alive ? "" : state.stoppable ? "Ends the search as Ctrl-C does: the best so far is written." : "Can be stopped only where it was started.");
+  text("stop-note", !alive ? "" : state.stoppable ? "Ends the search, as Ctrl-C does, and writes the best network so far." : "It can only be stopped where it was started.");
   show("report", Boolean(state.choice) && state.files.length > 0);
 }
 
@@ -128,7 +128,7 @@ $("stop").addEventListener("click", async () => {
   $("stop").disabled = true;
   try {
     await ask("stop", {});
-    say("The best so far is taken.");
+    say("Taking the best network so far.");
   } catch (error) {
     text("stop-note", error.message);
   }

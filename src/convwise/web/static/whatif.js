@@ -27,7 +27,7 @@ export async function base() {
   show("no-net", false);
   show("bench", true);
   const running = ["running", "stopping", "writing"].includes(study.state.phase);
-  text("base-is", running ? "It starts from the advised network; when the study ends, from the chosen one." : "It starts from the chosen network.");
+  text("base-is", running ? "You start from the advised network; once the study has ended, from the chosen one." : "You start from the chosen network.");
   renderTests(study.state);
   if (!pictures.length) look();
   if (net && net.net === told.net) return;
@@ -175,7 +175,7 @@ function refuse(wrong, together) {
   const last = changes.at(-1);
   if (last) document.querySelectorAll(`[data-of="${CSS.escape(`${last.layer}-${last.parameter}`)}"]`).forEach((each) => each.setAttribute("aria-invalid", "true"));
   const said = [wrong.where && `${wrong.where}: `, wrong.what, wrong.expected && `; expected ${wrong.expected}`, "."].filter(Boolean).join("");
-  put("problem", el("strong", {}, "This cannot be. "), said, wrong.fix ? ` Fix: ${wrong.fix}.` : "");
+  put("problem", el("strong", {}, "This is not possible. "), said, wrong.fix ? ` Fix: ${wrong.fix}.` : "");
   if (together.length) {
     const names = together.map((each) => each.layer).join(" and ");
     $("problem").append(el("button", { type: "button", onclick: () => { changes.push(...together); controls(); compute(); } }, `Change ${names} too: their maps are joined`));
@@ -240,8 +240,8 @@ function buttons() {
   $("test").disabled = !ended || tested || !changes.length || !$("problem").hidden;
   $("take").disabled = !$("problem").hidden;
   show("test-stop", tested);
-  text("test-note", !ended ? "A change can be tested when the study has ended: both need the whole machine." :
-    "Test it: the network as it is and the changed one are trained alike on your images, seed by seed, until the budget is spent.");
+  text("test-note", !ended ? "A change can be tested once the study has ended, because both need the whole machine." :
+    "Test it: the network is trained on your images as it is and with the change, seed by seed, until the budget is spent.");
 }
 
 export function renderTests(state) {
@@ -297,7 +297,7 @@ $("take").addEventListener("click", async () => {
   put("taken", el("p", { class: "note" }, "Writing…"));
   try {
     const told = await ask("export", { changes });
-    const trained = told.trained ? "with its trained weights" : "untrained: train it as you train your own, or test it here first";
+    const trained = told.trained ? "with its trained weights" : "untrained; train it as you would your own, or test it here first";
     put("taken", el("div", { class: "test" }, el("h3", {}, "This one"), el("p", {}, `In ${told.folder}, ${trained}.`),
       el("ul", { class: "columns" }, ...told.files.map((each) => el("li", {}, el("span", {}, el("a", { href: `/files/${each}`, download: true }, each.split("/").pop())))))));
   } catch (error) {
