@@ -151,6 +151,7 @@ def why_width(s: Situation) -> str:
     width, wanted = s.chosen["stage.filters"], f"the {fewest_epochs(s.images):.0f} that a wide network needs"
     epochs = s.epochs(width)
     seen = f"with {width} filters the final training sees each of the {s.images:,} images about {epochs:,.0f} times"
+    seen += " if nothing else runs"
     if epochs < fewest_epochs(s.images):
         return f"{seen}, less than {wanted}; {NARROWEST} is the narrowest width that a study starts with"
     if width == WIDEST:
