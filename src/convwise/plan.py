@@ -196,7 +196,7 @@ class Plan:
         said = f"in {budget} this machine can train one network for about {epochs:,} epoch{'s' if epochs > 1 else ''}"
         if not self.evidence:
             return said + self.said_beside()
-        said += f" and test {f'about {changes}' if changes else 'no'} change{'s' if changes > 1 else ''} of it"
+        said += f" and test {f'about {changes}' if changes else 'no'} change{'s' if changes != 1 else ''} to it"
         said += "" if changes >= QUESTION else f"; {duration(self.enough())} would test {QUESTION}"
         return said + self.said_beside()
 

@@ -279,9 +279,9 @@ def test_what_was_not_measured_is_told_so_and_no_number_stands_for_it():
 @pytest.mark.parametrize(
     ("seconds", "images", "said"),
     [
-        (1e6, 1151, "at least the 17"),
-        (0.5, 2727, "times, less than the 17"),
-        (30.0, 6000, "filters would allow less"),
+        (1e6, 1151, "and a wide network needs 17"),
+        (0.5, 2727, "although a wide network needs 17"),
+        (30.0, 6000, "filters would not allow"),
     ],
 )
 def test_the_reason_for_the_width_is_true_of_it(seconds, images, said):
@@ -291,10 +291,10 @@ def test_the_reason_for_the_width_is_true_of_it(seconds, images, said):
     assert said in because
     situation = Situation(facts((28, 28, 1), (images,)), PACE, seconds, 2, given_.configuration)
     enough = [w for w in WIDTHS if situation.epochs(w) >= fewest_epochs(images)]
-    assert (width in enough) == ("times, less than the 17" not in because)
-    if "would leave" in because:
+    assert (width in enough) == ("although a wide network needs 17" not in because)
+    if "would not allow" in because:
         wider = WIDTHS[WIDTHS.index(width) + 1]
-        assert f"; {wider} filters would" in because
+        assert f"which {wider} filters would not allow" in because
         assert wider not in enough
 
 

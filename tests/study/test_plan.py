@@ -46,7 +46,7 @@ def test_more_time_and_faster_machines_test_more():
     assert counts == sorted(counts)
     assert counts[0] == 0
     assert plan(120, 1e-4).changes() >= plan(120, 2e-3).changes()
-    assert str(plan(600, 1e-4)).endswith("test about 5 changes of it")
+    assert str(plan(600, 1e-4)).endswith("test about 5 changes to it")
 
 
 def test_where_no_evidence_is_wanted_none_is_offered():
@@ -73,7 +73,7 @@ def test_what_is_to_be_compared_with_is_planned_and_said():
     assert 0.1 * 300 < allowed.seconds < BESIDE_SHARE * 300
     assert beside.epochs() < alone.epochs()
     said = f"; then it and the networks to compare it with train for about {allowed.seconds:.0f} s each"
-    assert str(beside).endswith(f"changes of it{said}")
+    assert str(beside).endswith(f"changes to it{said}")
     many = replace(alone, rivals=(2e-3,) * 9).beside(9)
     assert many.waves == 5
     assert many.seconds is not None

@@ -148,15 +148,15 @@ def width_for(s: Situation) -> int:
 
 def why_width(s: Situation) -> str:
     """What holds of the chosen width: it is too much already, or as much as there is time for, or the widest start."""
-    width, wanted = s.chosen["stage.filters"], f"the {fewest_epochs(s.images):.0f} that a wide network needs"
+    width, needs = s.chosen["stage.filters"], f"a wide network needs {fewest_epochs(s.images):.0f}"
     epochs = s.epochs(width)
     seen = f"with {width} filters the final training sees each of the {s.images:,} images about {epochs:,.0f} times"
     seen += " if nothing else runs"
     if epochs < fewest_epochs(s.images):
-        return f"{seen}, less than {wanted}; {NARROWEST} is the narrowest width that a study starts with"
+        return f"{seen}, although {needs}; {NARROWEST} is the narrowest width that a study starts with"
     if width == WIDEST:
-        return f"{seen}, at least {wanted}; wider networks are left to the trials"
-    return f"{seen}; {WIDTHS[WIDTHS.index(width) + 1]} filters would allow less than {wanted}"
+        return f"{seen}, and {needs}; even wider networks are left to the trials"
+    return f"{seen}; {needs}, which {WIDTHS[WIDTHS.index(width) + 1]} filters would not allow"
 
 
 def near_widths(s: Situation) -> tuple[int, ...]:

@@ -281,7 +281,7 @@ def advise(
     cost = advice.configuration.cost
     costs = [f"{short(cost['params'])} parameters", f"{short(cost['macs'])} macs"]
     costs += [f"{short(cost['activation_bytes'])}B of activations"]
-    costs += [f"{cost['latency_ms']:.3g} ms an image (predicted)"] if "latency_ms" in cost else []
+    costs += [f"{cost['latency_ms']:.3g} ms per image (predicted)"] if "latency_ms" in cost else []
     out().print(f"Cost: {', '.join(costs)}", highlight=False)
     out().print(f"Time: {planned}", highlight=False)
 

@@ -265,7 +265,7 @@ class Advice(Shown):
         cost = self.configuration.cost
         order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in ASKED)
         told = f"{short(cost['params'])} parameters, {short(cost['macs'])} multiply-accumulates"
-        told += f", {cost['latency_ms']:.3g} ms an image (predicted)" if "latency_ms" in cost else ""
+        told += f", {cost['latency_ms']:.3g} ms per image (predicted)" if "latency_ms" in cost else ""
         return Screen(
             f"Start with: {described(self.configuration, self.net.input_shape)}",
             (f"{told}; the goal: {self.space.goal.text}",),
@@ -279,13 +279,15 @@ class Advice(Shown):
 def described(values: Draft, input_shape: Sequence[int]) -> str:
     """The network of a configuration in one line."""
     stem, kernel = (times((size, size)) for size in (values["stem.kernel_size"], values["stage.kernel_size"]))
+    stages, convs = (f"{values[name]} {word}{'s' * (values[name] != 1)}" for name, word in
+                     (("stage.count", "stage"), ("stage.convs", "convolution")))  # fmt: skip
     taken, size = times(input_shape), times(input_shape[:2])
     if (first := values.get("input.size", size)) != size:  # folders of older versions may not have it
         taken += f", averaged to {first}"
     return (
-        f"{values['block']} network on {taken}: {values.get('stem', 'learned')} stem {stem} stride "
-        f"{values['stem.strides']}, {values['stage.count']} stages of {values['stage.convs']} convolutions {kernel} "
-        f"from {values['stage.filters']} filters, {values['activation']}, {values['head']}"
+        f"{values['block']} network for images of {taken}: {values.get('stem', 'learned')} {stem} stem with stride "
+        f"{values['stem.strides']}, {stages} of {convs} of {kernel} starting with {values['stage.filters']} filters, "
+        f"{values['activation']}, {values['head']}"
     )
 
 
