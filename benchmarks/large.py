@@ -3,7 +3,7 @@
     python benchmarks/large.py make 100000 large      # 64x64, ten classes of coloured stripes, all different
     python benchmarks/large.py look large             # any command of convwise, with its options
     python benchmarks/large.py choose large --budget 2m --out chosen
-    python benchmarks/large.py decode large           # bare Pillow, one process: images a second of CPU time
+    python benchmarks/large.py rates large            # reading beside bare Pillow in a process for each core
 
 Each run prints one JSON row: wall and CPU seconds of the command and all its workers, and the largest resident memory
 of all together, with shared pages counted for each process that maps them (`rss_mb`) and in equal shares (`pss_mb`).
@@ -13,18 +13,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-CLASSES, SIZE, A_FOLDER = 10, 64, 1000
+from convwise.images import files, sources
+from convwise.images.store import Store
+
+CLASSES, SIZE, A_FOLDER, BANK = 10, 64, 1000, 1000
 POLL_SECONDS = 1.0  # to ask for the memory of a large process takes a while itself
 
 
@@ -32,8 +41,9 @@ def main() -> None:
     what, *words = sys.argv[1:]
     if what == "make":
         made(int(words[0]), Path(words[1]))
-    elif what == "decode":
-        print(json.dumps(decoded(Path(words[0]))))
+    elif what == "rates":
+        for row in rates(Path(words[0])):
+            print(json.dumps(row), flush=True)
     else:
         print(json.dumps(measured([what, *words])))
 
@@ -47,29 +57,75 @@ def made(count: int, folder: Path) -> None:
 def _some(job: tuple[Path, int, int]) -> None:
     folder, start, stop = job
     rng = np.random.default_rng(start)
-    rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
     for name in range(CLASSES):
         (folder / f"class{name}").mkdir(parents=True, exist_ok=True)
     for number in range(start, stop):
         label = number % CLASSES
+        head, bank = _bank(label)
+        rows = [bank[which][row] for row, which in enumerate(rng.integers(0, len(bank), len(bank[0])))]
+        marked = (data + bytes((0xFF, 0xD0 + row)) for row, data in enumerate(rows[:-1]))
+        (folder / f"class{label}" / f"{number:07d}.jpg").write_bytes(b"".join((head, *marked, rows[-1])))
+
+
+@cache
+def _bank(label: int) -> tuple[bytes, list[list[bytes]]]:
+    """What all JPEGs of a class begin with, and the coded rows of blocks of BANK pictures.
+
+    A million pictures are put together of them, each of rows of its own: to encode so many would take long.
+    """
+    rng = np.random.default_rng(label)
+    rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
+    found = []
+    for _ in range(BANK):
         angle, phase = np.pi * label / CLASSES, rng.uniform(0, 2 * np.pi, 3)
         wave = np.sin(40 * (np.cos(angle) * columns + np.sin(angle) * rows)[..., None] + phase)
         pixels = 128 + rng.uniform(30, 80) * wave + rng.normal(0, 12, (SIZE, SIZE, 3))
+        file = BytesIO()
         picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-        picture.save(folder / f"class{label}" / f"{number:07d}.jpg", quality=85)
+        picture.save(file, "JPEG", quality=85, restart_marker_rows=1)
+        head, scan = re.fullmatch(rb"(.*?\xff\xda\x00\x0c.{10})(.*)", file.getvalue(), re.DOTALL).groups()  # type: ignore[union-attr]
+        found.append(re.split(rb"\xff[\xd0-\xd7]", scan))
+    return head, found
 
 
-def decoded(folder: Path, most: int = 10_000) -> dict[str, Any]:
-    """Bare Pillow on the first files: opened, decoded, nothing else."""
-    files = sorted(folder.rglob("*.jpg"))[:most]
-    for file in files:  # into the page cache
-        file.read_bytes()
+def rates(folder: Path, most: int = 20_000, times: int = 5) -> Iterator[dict[str, Any]]:
+    """Microseconds an image of bare Pillow, of reading into an empty store, and of finding it again; in turn, `times`.
+
+    Each as wall clock and as CPU time of all cores. Bare Pillow opens and decodes, and nothing else, in a process for
+    each core.
+    """
+    found = sources.find(folder)
+    found = replace(found, items=found.items[:most])
+    paths = [str(folder / item.name) for item in found.items]
+    for path in paths:  # into the page cache
+        Path(path).read_bytes()
+    cores = os.cpu_count() or 1
+    with ProcessPoolExecutor(cores) as pool:
+        list(pool.map(bare, [paths[:1]] * cores))
+        for _ in range(times):
+            begun = time.monotonic()
+            cpu = sum(pool.map(bare, [paths[k::cores] for k in range(cores)]))
+            each = {"bare": (time.monotonic() - begun, cpu)}
+            with tempfile.TemporaryDirectory() as kept:
+                for what in ("read", "again"):
+                    begun, before = time.monotonic(), time.process_time()
+                    files.stacked(found, 128, Store(Path(kept), 10**11))
+                    each[what] = time.monotonic() - begun, time.process_time() - before
+            row = {f"{what}_{kind}_us": round(seconds / len(paths) * 1e6, 1) for what, both in each.items()
+                   for kind, seconds in zip(("wall", "cpu"), both, strict=True)}  # fmt: skip
+            both = {
+                f"of_bare_{kind}": round(each["bare"][k] / each["read"][k], 2) for k, kind in enumerate(("wall", "cpu"))
+            }
+            yield {"images": len(paths), "cores": cores, **row, **both, "load": round(os.getloadavg()[0], 1)}
+
+
+def bare(paths: list[str]) -> float:
+    """Pillow on some files: opened, decoded, nothing else. CPU seconds."""
     before = time.process_time()
-    for file in files:
-        with Image.open(file) as image:
+    for path in paths:
+        with Image.open(path) as image:
             image.load()
-    seconds = time.process_time() - before
-    return {"command": "bare Pillow", "images": len(files), "cpu_seconds": seconds, "a_second": len(files) / seconds}
+    return time.process_time() - before
 
 
 def measured(words: list[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,6 +43,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 ORIENTATION_TAG = 0x0112
+TURNED_BY = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})  # where Pillow looks for that tag
 # Pillow's blocks of 16 MiB stay with the thread that freed them; what is larger than 32 goes back to the system.
 Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined, unused-ignore]
 # EXIF 2.3, tag Orientation: what makes the picture upright.
@@ -74,10 +75,14 @@ class Header:
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: (h, w, 1) where the content is gray, else (h, w, 3); image: the same, where Pillow holds it so."""
+    """pixels: (h, w, 1) where the content is gray, else (h, w, 3); image: the same, where Pillow holds it so.
+
+    thumbnail: as `thumbnail` makes it of the same pixels, where it is known.
+    """
 
     pixels: Pixels
     image: Image.Image | None = None
+    thumbnail: bytes = b""
 
     def digest(self) -> bytes:
         """16 bytes, the same only for the same picture: size, gray or colour, and every value."""
@@ -108,19 +113,22 @@ def header(file: File) -> Header:
 def header_and_picture(data: bytes, size: tuple[int, int]) -> tuple[Header, Decoded | None]:
     """Both from one opening; the picture only where it has 8 bits and is of `size` (height, width), and sound."""
     with _open(data) as image:
-        found = _header(image)
-        if (found.height, found.width) != size or found.mode in WIDE_MODES:
-            return found, None
+        header = _header(image)
+        if (header.height, header.width) != size or header.mode in WIDE_MODES:
+            return header, None
         try:
-            return found, _gray_or_colour(_upright(image))
+            found = _gray_or_colour(_upright(image))
         except Exception:  # decoders fail in many ways
-            return found, None
+            return header, None
+        if found.pixels.shape[:2] != size:  # a PNG may say at its end that it is to be turned
+            return header, None
+        return header, replace(found, thumbnail=_thumbnail_of(found.image) if found.image else thumbnail(found.pixels))
 
 
 def _header(image: Image.Image) -> Header:
     width, height = image.size
     # The plain method: that of a PNG decodes all pixels, to see what stands behind them.
-    exif = Image.Image.getexif(image)
+    exif = Image.Image.getexif(image) if _may_be_turned(image) else {}
     turned = image.format != "TIFF" and exif.get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)  # Pillow turns that of a TIFF
     # To count frames can mean to walk through all of them: 60,000 pages of a TIFF.
     several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
@@ -158,8 +166,13 @@ def wide_values(file: File) -> NDArray[Any]:
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
-    turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1)) if _may_be_turned(image) else None
     return image if turn is None else image.transpose(turn)
+
+
+def _may_be_turned(image: Image.Image) -> bool:
+    """Whether there is anything that getexif would look at, which takes as long as a small picture."""
+    return image.format == "TIFF" or not TURNED_BY.isdisjoint(image.info)
 
 
 def explain(error: Exception) -> str:
@@ -196,8 +209,11 @@ def resize(pixels: Pixels, height: int, width: int, way: Way = SMOOTH) -> Pixels
 
 def thumbnail(pixels: Pixels) -> bytes:
     """The gray values of a picture (h, w, 1 or 3) at THUMBNAIL_PX x THUMBNAIL_PX, row by row."""
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).convert("L")
-    return image.resize((THUMBNAIL_PX, THUMBNAIL_PX), SMOOTH).tobytes()
+    return _thumbnail_of(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)))
+
+
+def _thumbnail_of(image: Image.Image) -> bytes:
+    return image.convert("L").resize((THUMBNAIL_PX, THUMBNAIL_PX), SMOOTH).tobytes()
 
 
 def digest(pixels: Pixels) -> bytes:
@@ -207,8 +223,16 @@ def digest(pixels: Pixels) -> bytes:
     return code.digest()[:16]
 
 
+def gray_ones(pixels: Pixels) -> list[bool]:
+    """Of pictures (n, h, w, 1 or 3), whether each holds only gray."""
+    first = (pixels[:, 0] == pixels[:, 0, :, :1]).all((1, 2))  # most often this says it already
+    return [bool(alike) and is_gray(each) for each, alike in zip(pixels, first, strict=True)]
+
+
 def is_gray(pixels: Pixels) -> bool:
-    """True where the three channels of (..., 3) are equal everywhere."""
+    """True where the three channels of (..., 3), or all of (..., 1), are equal everywhere."""
+    if pixels.shape[-1] == 1:
+        return True
     if pixels.shape[0] > 1 and not is_gray(pixels[:1]):  # which most often says it already
         return False
     first = pixels[..., 0]

@@ -1,28 +1,24 @@
 """Found -> Stack, of files: each is decoded once, by threads (Pillow works without the interpreter lock), and kept.
 
-On the shelf of its size stands what a picture became by its one resize, in its own channels, so that other sets,
-commands and runs find it there. A file is known by its path, size and times: while they stay, it is not read again.
+What is kept of each stands in shelves.py; small pictures of one size are taken many at a time, as plain_jpeg.py does.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import takewhile
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, Severity, UnusableInput
-from convwise.images import decode, limits, stack, value_range
+from convwise.images import decode, limits, plain_jpeg, stack, value_range
 from convwise.images.decode import Pixels
+from convwise.images.shelves import HEAD, File, Shelves, with_header
 from convwise.images.sources import Found, Item
 from convwise.images.sources.found import counted
 from convwise.images.stack import Stack
@@ -32,103 +28,8 @@ from convwise.images.value_range import ValueRange, Values
 DARK = 16  # 8 bits of pictures of 16 that use 12 of them or fewer
 READ = 1 << 16  # bytes of a file, at first
 MANY, A_FEW = 64, 16  # files; those that are asked for the size of all
-VERSION = 1  # of what stands on a shelf: to be raised with every change of decode.py
-HEAD = struct.Struct("<16sBB")  # digest, peak, channels; the pixels follow
-FACTS = struct.Struct(f"<16sBB{decode.THUMBNAIL_PX**2}s")  # the same, and the thumbnail; the header follows
-
 A = TypeVar("A")
 B = TypeVar("B")
-
-
-def key_of(text: str) -> bytes:
-    """What something is kept under."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
-
-
-@dataclass(frozen=True)
-class File:
-    """A file whose header could be read, and then what its pixels were like."""
-
-    item: Item
-    header: decode.Header
-    stamp: str = ""  # as it was before it was read first
-    digest: bytes = b""
-    gray: bool = False
-    peak: int = 0  # of its pixels
-    thumbnail: bytes = b""  # of what it became at the size of its set
-    value_range: ValueRange | None = None  # of its set, where it has values of more than 8 bits
-
-    @property
-    def wide(self) -> bool:
-        return self.header.mode in decode.WIDE_MODES
-
-    @cached_property
-    def key(self) -> bytes:
-        """Of what was decoded, on a shelf; b'' where nothing is kept of it."""
-        return key_of(f"{self.stamp}|{self.value_range}") if self.stamp else b""
-
-    def with_picture(self, picture: decode.Decoded) -> File:
-        """The same file, with what its pixels are like."""
-        peak = int(picture.pixels.max()) if self.header.deep else 0
-        return replace(self, digest=picture.digest(), gray=picture.pixels.shape[2] == 1, peak=peak)
-
-    def keep(self, shelf: Shelf, pixels: Pixels) -> None:
-        """Put what the picture became on the shelf."""
-        if self.key:
-            shelf.put(self.key, HEAD.pack(self.digest, self.peak, pixels.shape[2]) + pixels.tobytes())
-
-    def with_facts(self, shelf: Shelf, pixels: Pixels) -> File:
-        """The same file with the thumbnail of what it became, and all that was found of it put on the shelf."""
-        found = replace(self, thumbnail=decode.thumbnail(pixels))
-        if self.key:
-            facts = FACTS.pack(found.digest, found.peak, 1 if found.gray else 3, found.thumbnail)
-            shelf.put(self.key, facts + _text(self.header))
-        return found
-
-    @staticmethod
-    def kept(item: Item, stamp: str, value_range: ValueRange | None, shelf: Shelf) -> File | None:
-        """The file as `with_facts` has put it on the shelf, if it has."""
-        found = shelf.get(key_of(f"{stamp}|{value_range}")) if stamp else None
-        if found is None:
-            return None
-        digest, peak, channels, thumbnail = FACTS.unpack_from(found)
-        header = _header(found[FACTS.size :])
-        return File(item, header, stamp, digest, channels == 1, peak, thumbnail, value_range)
-
-
-def _text(header: decode.Header) -> bytes:
-    return json.dumps(list(vars(header).values())).encode()
-
-
-def _header(text: bytes) -> decode.Header:
-    return decode.Header(*json.loads(text))
-
-
-@dataclass(frozen=True)
-class Shelves:
-    """What is kept of the pictures of one source, by its place: their headers, and their pixels at each size."""
-
-    store: Store
-    place: str
-
-    @cached_property
-    def headers(self) -> Shelf:
-        return self._shelf("headers")
-
-    def at(self, height: int, width: int, way: decode.Way) -> Shelf:
-        """Of pictures that were resized so."""
-        return self._shelf(f"{height}x{width}-{way.name.lower()}")
-
-    def facts(self, height: int, width: int) -> Shelf:
-        """Of what was found of the pictures of a set of this size."""
-        return self._shelf(f"{height}x{width}-facts")
-
-    def _shelf(self, what: str) -> Shelf:
-        return self.store.shelf(f"{self._name}-{what}-{VERSION}")
-
-    @cached_property
-    def _name(self) -> str:
-        return key_of(self.place).hex()[:16]
 
 
 def resized(file: File, shelves: Shelves, height: int, width: int, *ways: decode.Way) -> tuple[File, list[Pixels]]:
@@ -165,7 +66,7 @@ def prepared(item: Item, shelves: Shelves, shape: tuple[int, int, int], value_ra
 
     value_range: of values of more than 8 bits. Raises whatever the decoder raises.
     """
-    file = replace(_with_header(shelves, item), value_range=value_range)
+    file = replace(with_header(shelves, item), value_range=value_range)
     height, width, channels = shape
     found, (pixels,) = resized(file, shelves, height, width, decode.SMOOTH)
     if channels == 1 and not found.gray:
@@ -255,12 +156,23 @@ class Pace:
     first: int = 0
     late: Callable[[float], bool] = lambda share: False
 
-    def each(self, work: Callable[[A], B], things: Sequence[A], until: float) -> list[B]:
-        """[work(thing) for thing in things], of all or of as many as there is time for: the first ones."""
-        done = stack.each(
-            lambda place: [] if place >= self.first and self.late(until) else [work(things[place])], range(len(things))
-        )
-        return [each for found in takewhile(bool, done) for each in found]
+    def each(self, work: Callable[[Iterable[A]], list[B]], things: Sequence[A], until: float) -> list[B]:
+        """work(things), by threads, of all or of as many as there is time for: the first ones.
+
+        work: takes some things, one by one, and gives as many results.
+        """
+
+        def some(places: Sequence[int]) -> list[tuple[list[B], bool]]:
+            timely = takewhile(lambda place: place < self.first or not self.late(until), places)
+            done = work(things[place] for place in timely)
+            return [(done, len(done) == len(places))]
+
+        found: list[B] = []
+        for done, whole in stack.some(some, range(len(things))):
+            found += done
+            if not whole:
+                break
+        return found
 
 
 def stacked(found: Found, limit_px: int, store: Store, pace: Pace | None = None) -> tuple[Stack, int]:
@@ -275,7 +187,8 @@ def stacked(found: Found, limit_px: int, store: Store, pace: Pace | None = None)
 
 def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tuple[Stack, int]:
     size = _one_size(found.items, limit_px)
-    opened = pace.each(lambda row: _opened(shelves, size, found.items[row]), pace.order, 1.0 if size else 0.5)
+    items = [found.items[row] for row in pace.order]
+    opened = pace.each(lambda some: _opened(shelves, size, some), items, 1.0 if size else 0.5)
     broken = {row: end for row, end in zip(pace.order, opened, strict=False) if isinstance(end, str)}
     rows = [row for row, end in zip(pace.order, opened, strict=False) if isinstance(end, File)]
     files = [file for file in opened if isinstance(file, File)]
@@ -283,9 +196,9 @@ def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tupl
     files, scales = _scaled(found.name, files)
     height, width = stack.base_size(Counter((file.header.height, file.header.width) for file in files), limit_px)
     if (height, width) == size:  # each that could be was decoded as it was opened
-        read = stack.each(lambda file: file if file.digest else _told(file, shelves, height, width), files)
+        read = stack.each(lambda file: file if file.digest else _or_why(_told, shelves, height, width, file), files)
     else:
-        read = pace.each(lambda file: _told(file, shelves, height, width), files, 1.0)
+        read = pace.each(lambda some: [_or_why(_told, shelves, height, width, file) for file in some], files, 1.0)
     count = len(opened) if len(read) == len(files) else list(pace.order).index(rows[len(read)])
     broken |= {row: end for row, end in zip(rows, read, strict=False) if isinstance(end, str)}
     good = {row: end for row, end in zip(rows, read, strict=False) if isinstance(end, File)}
@@ -348,37 +261,58 @@ def _one_size(items: Sequence[Item], limit_px: int) -> tuple[int, int] | None:
     return sizes.pop() if len(sizes) == 1 and max(max(sizes)) <= limit_px else None
 
 
-def _opened(shelves: Shelves, size: tuple[int, int] | None, item: Item) -> File | str:
-    """The file with its header; of a small one of `size` also with what its picture is like, which is kept then."""
-    try:
-        if size is None:
-            return _with_header(shelves, item)
-        stamp = item.stamp()
-        if kept := File.kept(item, stamp, None, shelves.facts(*size)):
-            return kept
-        with item.open() as stream:
-            data = stream.read(READ)
-        header, picture = decode.header_and_picture(data, size) if len(data) < READ else (None, None)
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a file at once; data: None where that is not all of it."""
+
+    item: Item
+    stamp: str
+    data: bytes | None
+
+
+def _opened(shelves: Shelves, size: tuple[int, int] | None, items: Iterable[Item]) -> list[File | str]:
+    """Each file with its header, or why it cannot be read; the items are taken one by one.
+
+    Small files of `size` have with it what their pictures are like, which is kept then.
+    """
+    if size is None:
+        return [_or_why(with_header, shelves, item) for item in items]
+    facts, at_size = shelves.facts(*size), shelves.at(*size, decode.SMOOTH)
+
+    def decoded(read: _Read, plain: tuple[decode.Header, decode.Decoded] | None) -> File:
+        small = plain or (decode.header_and_picture(read.data, size) if read.data is not None else (None, None))
+        header, picture = small
         if header is None or picture is None:
-            return _with_header(shelves, item)
-        file = File(item, header, stamp).with_picture(picture)
-        file.keep(shelves.at(*size, decode.SMOOTH), picture.pixels)
-        return file.with_facts(shelves.facts(*size), picture.pixels)
+            return with_header(shelves, read.item)
+        file = File(read.item, header, read.stamp).with_picture(picture)
+        file.keep(at_size, picture.pixels)
+        return file.keep_facts(facts)
+
+    begun = [_or_why(_read, facts, item) for item in items]
+    places = [place for place, each in enumerate(begun) if isinstance(each, _Read)]
+    plain = plain_jpeg.pictures([each.data or b"" for each in begun if isinstance(each, _Read)], size)
+    known = {places[row]: found for row, found in plain.items()}
+    return [
+        _or_why(decoded, each, known.get(place)) if isinstance(each, _Read) else each
+        for place, each in enumerate(begun)
+    ]
+
+
+def _or_why(work: Callable[..., A], *about: Any) -> A | str:
+    """work(*about), or why that file cannot be read."""
+    try:
+        return work(*about)
     except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
         return decode.explain(error)
 
 
-def _with_header(shelves: Shelves, item: Item) -> File:
-    """The file with its header, kept or read. Raises whatever the decoder raises."""
+def _read(facts: Shelf, item: Item) -> File | _Read:
     stamp = item.stamp()
-    key = key_of(stamp) if stamp else b""
-    if key and (kept := shelves.headers.get(key)):
-        return File(item, _header(kept), stamp)
+    if kept := File.kept(item, stamp, None, facts):
+        return kept
     with item.open() as stream:
-        header = decode.header(stream)
-    if key:
-        shelves.headers.put(key, _text(header))
-    return File(item, header, stamp)
+        data = stream.read(READ)
+    return _Read(item, stamp, data if len(data) < READ else None)
 
 
 def _scaled(where: str, files: Sequence[File]) -> tuple[list[File], list[Problem]]:
@@ -433,16 +367,13 @@ def encoded(item: Item) -> bytes:
     return data
 
 
-def _told(file: File, shelves: Shelves, height: int, width: int) -> File | str:
-    """The file with what its pixels are like, which are kept; or why it cannot be read."""
+def _told(shelves: Shelves, height: int, width: int, file: File) -> File:
+    """The file with what its pixels are like, which are kept. Raises whatever the decoder raises."""
     facts = shelves.facts(height, width)
-    try:
-        if kept := File.kept(file.item, file.stamp, file.value_range, facts):
-            return kept
-        found, (pixels,) = resized(file, shelves, height, width, decode.SMOOTH)
-        return found.with_facts(facts, pixels)
-    except Exception as error:
-        return decode.explain(error)
+    if kept := File.kept(file.item, file.stamp, file.value_range, facts):
+        return kept
+    found, (pixels,) = resized(file, shelves, height, width, decode.SMOOTH)
+    return replace(found, thumbnail=decode.thumbnail(pixels)).keep_facts(facts)
 
 
 def _refuse_empty(found: Found, files: Sequence[File], broken: dict[int, str]) -> None:

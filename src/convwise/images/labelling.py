@@ -12,7 +12,7 @@ from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
 from convwise.images import decode, files, sources, stack
 from convwise.images.decode import Pixels
-from convwise.images.files import Shelves
+from convwise.images.shelves import Shelves
 from convwise.images.sources import Item, datasets
 from convwise.images.store import Store
 from convwise.images.value_range import ValueRange

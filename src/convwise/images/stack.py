@@ -160,11 +160,15 @@ def chunks(count: int) -> list[slice]:
 
 def each(work: Callable[[A], B], things: Iterable[A]) -> list[B]:
     """[work(thing) for thing in things], by threads."""
-    todo = list(things)
-    step = min(64, len(todo) // (8 * THREADS) + 1)  # to hand over one small picture costs as much as to decode it
-    some = [todo[start : start + step] for start in range(0, len(todo), step)]
+    return some(lambda few: [work(thing) for thing in few], list(things))
+
+
+def some(work: Callable[[Sequence[A]], list[B]], things: Sequence[A]) -> list[B]:
+    """The results of work on some of the things at a time, one after the other, by threads."""
+    step = min(64, len(things) // (8 * THREADS) + 1)  # to hand over one small picture costs as much as to decode it
+    few = [things[start : start + step] for start in range(0, len(things), step)]
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(chain.from_iterable(pool.map(lambda few: [work(thing) for thing in few], some)))
+        return list(chain.from_iterable(pool.map(work, few)))
 
 
 def base_size(sizes: Counter[tuple[int, int]], limit_px: int) -> tuple[int, int]:

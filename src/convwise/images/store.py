@@ -119,7 +119,10 @@ class Shelf:
         """The value, or None where it is missing."""
         if (value := self._waiting.get(key)) is not None:
             return value
-        (keys, entries), (head, rest) = self._table, KEY.unpack(key)
+        keys, entries = self._table
+        if not len(keys):
+            return None
+        head, rest = KEY.unpack(key)
         place = int(np.searchsorted(keys, np.uint64(head)))
         while place < len(keys) and keys[place] == head:
             _, other, at, size, checksum, segment = entries[place].tolist()
@@ -161,12 +164,9 @@ class Shelf:
             if not self._store.has_room(self._bytes + ENTRY.itemsize * len(self._waiting) + FOOTER.size):
                 self._folder = None
                 return
+            entries = self._entries()
             with draft.open("xb", buffering=2**20) as file:
-                entries = np.empty(len(self._waiting), ENTRY)
-                at = 0
-                for row, (key, value) in enumerate(self._waiting.items()):
-                    entries[row] = (*KEY.unpack(key), at, len(value), zlib.crc32(value), 0)
-                    at += file.write(value)
+                file.writelines(self._waiting.values())
                 file.write(entries.tobytes())
                 file.write(FOOTER.pack(MAGIC, len(entries), zlib.crc32(entries.tobytes())))
             os.replace(draft, path)
@@ -177,6 +177,17 @@ class Shelf:
             return
         if self._add(path):
             self._waiting, self._bytes = {}, 0
+
+    def _entries(self) -> NDArray[np.void]:
+        """Those of what waits, as it lies in its segment."""
+        values = self._waiting.values()
+        entries = np.zeros(len(values), ENTRY)
+        entries["size"] = [len(value) for value in values]
+        entries["at"][1:] = np.cumsum(entries["size"], dtype=np.uint64)[:-1]
+        entries["sum"] = [zlib.crc32(value) for value in values]
+        keys = np.frombuffer(b"".join(self._waiting), "<u8").reshape(-1, 2)
+        entries["key"], entries["rest"] = keys[:, 0], keys[:, 1]
+        return entries
 
     def _add(self, path: Path) -> bool:
         """Read which keys a segment holds; False where it cannot be read."""

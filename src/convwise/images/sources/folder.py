@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -153,17 +154,16 @@ def _listed(folder: str) -> list[os.DirEntry[str]]:
         raise UnusableInput(where, what, "a folder that can be listed", "grant access, or move it elsewhere") from error
 
 
-def _open(path: str | Path) -> BinaryIO:
-    if os.path.exists(path) and not os.path.isfile(path):
+def _open(path: str | Path, most: int | None = None) -> BinaryIO:
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
         raise ValueError("not a regular file")  # to open a pipe would wait for ever
+    if most is not None and about.st_size > most:
+        raise ValueError(f"{limits.size(about.st_size)}, over the limit for one image")
     return open(path, "rb")
 
 
 def _open_picture(path: str | Path) -> BinaryIO:
     if refusal := kinds.refusal(os.path.basename(path)):
         raise ValueError(refusal)
-    stream = _open(path)
-    if (size := os.fstat(stream.fileno()).st_size) > limits.FILE:  # some decoders read all of it to see the size
-        stream.close()
-        raise ValueError(f"{limits.size(size)}, over the limit for one image")
-    return stream
+    return _open(path, limits.FILE)  # some decoders read all of a file to see its size
