@@ -217,6 +217,17 @@ def test_the_doors_load_no_framework(module, tmp_path):
     assert loaded(module, cache=tmp_path)[1] & {"numpy", "torch", "keras", "sklearn", "scipy", "optuna"} == set()
 
 
+def test_many_layers_are_taken_by_one_name():
+    """As `from convwise.core import layers as L`, not in a list that many files repeat."""
+    lists = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.module == "convwise.core.layers" and node.end_lineno != node.lineno
+    ]
+    assert lists == []
+
+
 # Tables ----------------------------------------------------------------------------------------
 
 

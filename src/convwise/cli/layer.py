@@ -262,10 +262,6 @@ def _picture(answer: Answer) -> Iterator[str]:
         yield f"  each pixel is read at most {most} times, once per output" if most > 1 else "  no pixel is read twice"
 
 
-def _digit(often: int) -> str:
-    return "x" if often == 0 else str(min(often, 9))
-
-
 def _sums(along: Along) -> str:
     before, after = max(along.before, 0), max(along.after, 0)
     return _shortened(lambda place: _mark(along.sums, place - before, "-"), along.outputs, before, after)
@@ -282,7 +278,9 @@ def _strips(along: Along) -> Iterator[str]:
 
 
 def _mark(counts: Sequence[int], place: int, outside: str) -> str:
-    return _digit(counts[place]) if 0 <= place < len(counts) else outside
+    if not 0 <= place < len(counts):
+        return outside
+    return str(min(counts[place], 9)) if counts[place] else "x"
 
 
 def _window(taps: Sequence[int], before: int) -> Callable[[int], str]:

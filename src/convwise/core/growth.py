@@ -10,25 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convwise.core import layers as L
 from convwise.core import reasons as because
-from convwise.core.layers import (
-    Activation,
-    Add,
-    AveragePooling2D,
-    BatchNormalization,
-    Conv2D,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    Layer,
-    MaxPooling2D,
-    Normalization,
-    Rescaling,
-    parameters,
-)
 from convwise.core.net import INPUT, Net
 from convwise.core.reasons import Reason
 from convwise.core.score import Target
@@ -40,14 +23,14 @@ if TYPE_CHECKING:
 MAX_FILTERS = 512
 # The running statistics follow within a few steps: a net is used as soon as its rate has fallen to zero.
 NORM_MOMENTUM = 0.6
-POOLS: dict[str, type[MaxPooling2D] | type[AveragePooling2D]] = {
-    "MaxPooling2D": MaxPooling2D,
-    "AveragePooling2D": AveragePooling2D,
+POOLS: dict[str, type[L.MaxPooling2D] | type[L.AveragePooling2D]] = {
+    "MaxPooling2D": L.MaxPooling2D,
+    "AveragePooling2D": L.AveragePooling2D,
 }
-HEADS: dict[str, type[Layer]] = {
-    "GlobalAveragePooling2D": GlobalAveragePooling2D,
-    "GlobalMaxPooling2D": GlobalMaxPooling2D,
-    "Flatten": Flatten,
+HEADS: dict[str, type[L.Layer]] = {
+    "GlobalAveragePooling2D": L.GlobalAveragePooling2D,
+    "GlobalMaxPooling2D": L.GlobalMaxPooling2D,
+    "Flatten": L.Flatten,
 }
 
 Why = str | Reason  # the name of a hyperparameter, for its reason; or a reason that is the same for all images
@@ -71,10 +54,10 @@ def grow(given: Configuration) -> Grown:
     """The net of these values, always valid."""
     space, growing, times = given.space, _Growing(given), given.space.supersampled
     if times > 1:
-        growing.put(AveragePooling2D(times, name="shrink"), because.SUPERSAMPLED, **WHOLE)
-    growing.put(Rescaling(1 / 255, name="rescaling"), because.RAW_PIXELS)
+        growing.put(L.AveragePooling2D(times, name="shrink"), because.SUPERSAMPLED, **WHOLE)
+    growing.put(L.Rescaling(1 / 255, name="rescaling"), because.RAW_PIXELS)
     growing.put(
-        Normalization(space.mean, space.variance, name="normalization"),
+        L.Normalization(space.mean, space.variance, name="normalization"),
         because.MEAN,
         variance=because.VARIANCE,
         adapted=because.CONSTANTS,
@@ -94,7 +77,7 @@ class _Growing:
 
     def __init__(self, given: Configuration) -> None:
         self.given, self.size, self.channels = given, given.input_size, given.space.channels
-        self.layers: list[Layer] = []
+        self.layers: list[L.Layer] = []
         self.why: dict[str, dict[str, Why]] = {}
         self.filters = 0
         # Of the convolutions that are being made; '' is a convolution itself.
@@ -106,12 +89,12 @@ class _Growing:
     def top(self) -> str:
         return self.layers[-1].name if self.layers else INPUT
 
-    def put(self, layer: Layer, itself: Why, **why: Why) -> None:
+    def put(self, layer: L.Layer, itself: Why, **why: Why) -> None:
         """One layer more. itself: why it is there, and why each parameter is so that `why` does not name."""
         self.layers.append(layer)
-        self.why[layer.name] = {"": itself, **{p.name: why.get(p.name, itself) for p in parameters(layer)}}
+        self.why[layer.name] = {"": itself, **{p.name: why.get(p.name, itself) for p in L.parameters(layer)}}
 
-    def put_conv(self, layer: Conv2D | DepthwiseConv2D, **why: Why) -> None:
+    def put_conv(self, layer: L.Conv2D | L.DepthwiseConv2D, **why: Why) -> None:
         """One convolution more. why: of what it does not share with the others that are being made."""
         shared: dict[str, Why] = {
             "strides": because.INSIDE if layer.strides == (1, 1) else "downsampling",
@@ -125,7 +108,7 @@ class _Growing:
             **why,
         }
         self.layers.append(layer)
-        self.why[layer.name] = {name: shared[name] for name in ("", *(p.name for p in parameters(layer)))}
+        self.why[layer.name] = {name: shared[name] for name in ("", *(p.name for p in L.parameters(layer)))}
 
     def stem(self) -> None:
         kernel, strides = self.given.stem_kernel_size, self.given.stem_strides
@@ -135,13 +118,13 @@ class _Growing:
         # Both signs of each direction, so that nothing is lost by the activation.
         filters = min(2 * self.channels * kernel**2, MAX_FILTERS)
         self.put_conv(
-            Conv2D(filters, kernel, strides, "valid", name="stem"),
+            L.Conv2D(filters, kernel, strides, "valid", name="stem"),
             filters=because.EVERY_DIRECTION,
             padding=because.WHOLE_PATCHES,
             use_bias=because.LEARNT_BIAS,
         )
         self.moved(kernel, strides, "valid", filters)
-        self.put(Activation(self.given.activation, name="stem_act"), "activation")
+        self.put(L.Activation(self.given.activation, name="stem_act"), "activation")
 
     def stage(self, number: int) -> bool:
         """One stage; False where the map is too small to be halved once more."""
@@ -185,7 +168,7 @@ class _Growing:
             padding, why = "same", because.SMALL_MAP
         padding = padding or "same"
         inline = active and not self.normalized
-        layer = Conv2D(filters, kernel, strides, padding, use_bias=not self.normalized, name=name,
+        layer = L.Conv2D(filters, kernel, strides, padding, use_bias=not self.normalized, name=name,
                        activation=self.given.activation if inline else "linear")  # fmt: skip
         self.put_conv(layer, padding=why)
         self.moved(kernel, strides, padding, filters)
@@ -195,18 +178,18 @@ class _Growing:
 
     def depthwise(self, name: str, kernel: int, strides: int) -> None:
         inline = "linear" if self.normalized else self.given.activation
-        layer = DepthwiseConv2D(kernel, strides, "same", use_bias=not self.normalized, name=name, activation=inline)
+        layer = L.DepthwiseConv2D(kernel, strides, "same", use_bias=not self.normalized, name=name, activation=inline)
         self.put_conv(layer, kernel_size="stage.kernel_size")
         self.moved(kernel, strides, "same", self.filters)
         self.normalize(name, True)
 
     def normalize(self, name: str, active: bool) -> None:
         if self.normalized:
-            layer = BatchNormalization(momentum=NORM_MOMENTUM, name=f"{name}_norm")
+            layer = L.BatchNormalization(momentum=NORM_MOMENTUM, name=f"{name}_norm")
             learnt = dict.fromkeys(("center", "scale"), because.SHIFT_AND_SCALE)
             self.put(layer, "normalization", epsilon=because.EPSILON, momentum=because.MOMENTUM, **learnt)
             if active:
-                self.put(Activation(self.given.activation, name=f"{name}_act"), "activation")
+                self.put(L.Activation(self.given.activation, name=f"{name}_act"), "activation")
 
     def moved(self, kernel: int, strides: int, padding: str, filters: int) -> None:
         rows, columns = (
@@ -218,16 +201,16 @@ class _Growing:
     def head(self) -> None:
         self.put(HEADS[self.given.head](name="head"), "head", keepdims=because.A_ROW)
         if (rate := self.given.dropout) > 0:
-            self.put(Dropout(rate, name="dropout"), "dropout")
+            self.put(L.Dropout(rate, name="dropout"), "dropout")
 
     def answer(self, classes: int, target: Target | None) -> None:
         """A probability for each class; or one number, brought to the unit of its target."""
         if target is None:
-            last = Dense(classes, activation="softmax", name="classes")
+            last = L.Dense(classes, activation="softmax", name="classes")
             self.put(last, because.PROBABILITIES, units=because.ONE_FOR_EACH_CLASS, use_bias=because.BIAS)
             return
-        self.put(Dense(1, name="number"), because.ONE_NUMBER, use_bias=because.BIAS)
-        self.put(Rescaling(target.deviation, target.mean, name="target"), because.UNIT)
+        self.put(L.Dense(1, name="number"), because.ONE_NUMBER, use_bias=because.BIAS)
+        self.put(L.Rescaling(target.deviation, target.mean, name="target"), because.UNIT)
 
 
 def _pooled(growing: _Growing, name: str, filters: int, strides: int) -> None:
@@ -262,15 +245,15 @@ def _residual_block(growing: _Growing, name: str, filters: int, strides: int, co
     body = growing.top
     if channels != filters or strides != 1:
         reached, growing.size = growing.size, size
-        shortcut = Conv2D(filters, 1, strides, "same", use_bias=not growing.normalized,
+        shortcut = L.Conv2D(filters, 1, strides, "same", use_bias=not growing.normalized,
                           name=f"{name}_shortcut{convs[0] + 1}", inputs=(source,))  # fmt: skip
         growing.put_conv(
             shortcut, **dict.fromkeys(("", "filters", "kernel_size", "strides", "padding"), because.SHORTCUT)
         )
         growing.normalize(shortcut.name, False)
         source, growing.size = growing.top, reached
-    growing.put(Add(name=f"{name}_add{convs[0] + 1}", inputs=(body, source)), "block")
-    growing.put(Activation(growing.given.activation, name=f"{name}_out{convs[0] + 1}"), "activation")
+    growing.put(L.Add(name=f"{name}_add{convs[0] + 1}", inputs=(body, source)), "block")
+    growing.put(L.Activation(growing.given.activation, name=f"{name}_out{convs[0] + 1}"), "activation")
 
 
 def _separable(growing: _Growing, name: str, filters: int, strides: int) -> None:

@@ -46,8 +46,9 @@ class Parameter(Generic[Got, Given]):
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Got:
         if instance is not None:
-            if _readers:
-                _note(instance, self.name)
+            for layer, names in _readers:
+                if layer is instance:
+                    names.add(self.name)
             return cast(Got, instance.__dict__[self.name])
         if self.default is REQUIRED:
             raise AttributeError(self.name)
@@ -62,12 +63,6 @@ class Parameter(Generic[Got, Given]):
 
 
 _readers: list[tuple[object, set[str]]] = []  # what is read now, and of which of its parameters that is known
-
-
-def _note(instance: object, name: str) -> None:
-    for layer, names in _readers:
-        if layer is instance:
-            names.add(name)
 
 
 @contextmanager

@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from convwise.core.layers import (
-    Activation,
-    Add,
-    AveragePooling2D,
-    BatchNormalization,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePooling2D,
-    Layer,
-    MaxPooling2D,
-)
+from convwise.core import layers as L
 from convwise.core.net import Net
 
 Shape = tuple[int, int, int]
@@ -39,14 +27,14 @@ def lenet_5(shape: Shape, classes: int) -> Net:
     return Net(
         (28, 28, shape[2]),
         (
-            Conv2D(6, 5, padding="same", activation="tanh"),
-            AveragePooling2D(2),
-            Conv2D(16, 5, activation="tanh"),
-            AveragePooling2D(2),
-            Flatten(),
-            Dense(120, activation="tanh"),
-            Dense(84, activation="tanh"),
-            Dense(classes, activation="softmax"),
+            L.Conv2D(6, 5, padding="same", activation="tanh"),
+            L.AveragePooling2D(2),
+            L.Conv2D(16, 5, activation="tanh"),
+            L.AveragePooling2D(2),
+            L.Flatten(),
+            L.Dense(120, activation="tanh"),
+            L.Dense(84, activation="tanh"),
+            L.Dense(classes, activation="softmax"),
         ),
     )
 
@@ -56,13 +44,13 @@ def keras_mnist(shape: Shape, classes: int) -> Net:
     return Net(
         (28, 28, shape[2]),
         (
-            Conv2D(32, 3, activation="relu"),
-            MaxPooling2D(2),
-            Conv2D(64, 3, activation="relu"),
-            MaxPooling2D(2),
-            Flatten(),
-            Dropout(0.5),
-            Dense(classes, activation="softmax"),
+            L.Conv2D(32, 3, activation="relu"),
+            L.MaxPooling2D(2),
+            L.Conv2D(64, 3, activation="relu"),
+            L.MaxPooling2D(2),
+            L.Flatten(),
+            L.Dropout(0.5),
+            L.Dense(classes, activation="softmax"),
         ),
     )
 
@@ -75,31 +63,31 @@ def expert(shape: Shape, classes: int, filters: int = EXPERT_FILTERS) -> Net:
     """
     rows, columns, channels = shape
     size = (USUAL, USUAL) if max(rows, columns) > LARGE else (rows, columns)
-    layers: list[Layer] = [
+    layers: list[L.Layer] = [
         *_convolution(filters, "stem", strides=2 if max(size) >= USUAL else 1),
         *_convolution(2 * filters, "widened"),
-        MaxPooling2D(2, name="pool1"),
+        L.MaxPooling2D(2, name="pool1"),
         *_residual(2 * filters, "block1", "pool1"),
         *_convolution(4 * filters, "widened2"),
-        MaxPooling2D(2, name="pool2"),
+        L.MaxPooling2D(2, name="pool2"),
         *_residual(4 * filters, "block2", "pool2"),
-        GlobalAveragePooling2D(),
-        Dense(classes, activation="softmax"),
+        L.GlobalAveragePooling2D(),
+        L.Dense(classes, activation="softmax"),
     ]
     return Net((*size, channels), tuple(layers))
 
 
-def _convolution(filters: int, name: str, strides: int = 1) -> Sequence[Layer]:
+def _convolution(filters: int, name: str, strides: int = 1) -> Sequence[L.Layer]:
     """3x3, with BatchNormalization and ReLU."""
-    conv = Conv2D(filters, 3, strides=strides, padding=(1, 1, 1, 1), use_bias=False, name=name)
-    return conv, BatchNormalization(epsilon=1e-5, name=f"{name}_norm"), Activation("relu", name=f"{name}_relu")
+    conv = L.Conv2D(filters, 3, strides=strides, padding=(1, 1, 1, 1), use_bias=False, name=name)
+    return conv, L.BatchNormalization(epsilon=1e-5, name=f"{name}_norm"), L.Activation("relu", name=f"{name}_relu")
 
 
-def _residual(filters: int, name: str, before: str) -> Sequence[Layer]:
+def _residual(filters: int, name: str, before: str) -> Sequence[L.Layer]:
     """What is `before`, plus two convolutions of it (He et al. 2016), then ReLU."""
     body = [*_convolution(filters, f"{name}_conv1"), *_convolution(filters, f"{name}_conv2")[:2]]
     last = body[-1].name
-    return *body, Add(name=f"{name}_sum", inputs=(before, last)), Activation("relu", name=f"{name}_relu")
+    return *body, L.Add(name=f"{name}_sum", inputs=(before, last)), L.Activation("relu", name=f"{name}_relu")
 
 
 KNOWN: dict[str, Known] = {

@@ -6,35 +6,17 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.activations import activation
 from convwise.core.calculus import analyse
-from convwise.core.layers import (
-    Activation,
-    AdaptiveAveragePooling2D,
-    AdaptiveMaxPooling2D,
-    AlphaDropout,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    GaussianDropout,
-    GaussianNoise,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    Layer,
-    Normalization,
-    Opaque,
-    Rescaling,
-    Reshape,
-    SpatialDropout2D,
-)
 from convwise.core.net import INPUT, Net, fresh
 from convwise.core.problems import UnusableInput
 from convwise.core.score import Target, number_of
 
 # Layers between the one that makes a net's numbers and its end: they keep how many there are.
-_AFTER = (Activation, AdaptiveAveragePooling2D, AdaptiveMaxPooling2D, AlphaDropout, Dropout, Flatten, GaussianDropout,
-          GaussianNoise, GlobalAveragePooling2D, GlobalMaxPooling2D, Reshape, SpatialDropout2D)  # fmt: skip
+_AFTER = (L.Activation, L.AdaptiveAveragePooling2D, L.AdaptiveMaxPooling2D, L.AlphaDropout, L.Dropout, L.Flatten,
+          L.GaussianDropout, L.GaussianNoise, L.GlobalAveragePooling2D, L.GlobalMaxPooling2D, L.Reshape,
+          L.SpatialDropout2D)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,7 @@ def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[flo
     convolution) gets as many as there are classes; a net without one gets a Dense at its end.
     UnusableInput where the net cannot be trained: it ends in a map, or has an Opaque layer.
     """
-    if opaque := [layer.name for layer in net.layers if isinstance(layer, Opaque)]:
+    if opaque := [layer.name for layer in net.layers if isinstance(layer, L.Opaque)]:
         what = f"has {len(opaque)} layers that could not be read ({', '.join(opaque[:3])})"
         raise UnusableInput("the network", what, "layers that can be trained here", "check it without --apply")
     views = ["its mirrored view is left out: only one view is trained"] if net.mirrored_view else []
@@ -76,16 +58,16 @@ def _end(net: Net) -> tuple[int, ...]:
 def _headed(net: Net, units: int, classes: int) -> tuple[Net, list[str]]:
     """The net with `classes` outputs instead of `units`, and probabilities that exclude each other."""
     tail = list(_tail(net))
-    head = tail[-1] if tail and isinstance(tail[-1], (Dense, Conv2D)) else None
+    head = tail[-1] if tail and isinstance(tail[-1], (L.Dense, L.Conv2D)) else None
     notes = []
     if head is None and units != classes:
         notes.append(f"a Dense layer with an output for each of the {classes} classes was added at its end")
         name = fresh("classes", {layer.name for layer in net.layers})
-        dense = Dense(classes, activation="softmax", name=name, inputs=(net.layers[-1].name,))
+        dense = L.Dense(classes, activation="softmax", name=name, inputs=(net.layers[-1].name,))
         return Net(net.input_shape, (*net.layers, dense)), notes
     if units != classes:
         notes.append(f"{head.name} has {classes} outputs instead of {units}: one for each class")  # type: ignore[union-attr]
-    if any(_is_sigmoid(layer) for layer in tail):
+    if any(_activation(layer) == "sigmoid" for layer in tail):
         notes.append("its last activation is softmax instead of sigmoid: each image has one class")
     changed = {layer.name: _resized(layer, units, classes) for layer in tail}
     return Net(net.input_shape, tuple(changed.get(layer.name, layer) for layer in net.layers)), notes
@@ -96,21 +78,22 @@ def _numbered(net: Net, units: int, target: Target) -> tuple[Net, list[str]]:
     if number_of(net):
         return net, []
     tail = list(_tail(net))
-    head = tail[-1] if tail and isinstance(tail[-1], Dense) else None
-    after = {layer.name for layer in tail if layer is not head and (head or isinstance(layer, Activation))}
+    head = tail[-1] if tail and isinstance(tail[-1], L.Dense) else None
+    after = {layer.name for layer in tail if layer is not head and (head or isinstance(layer, L.Activation))}
     layers = [layer for layer in net.layers if layer.name not in after]
     if head:
-        number: Layer = replace(head, units=1, activation="linear", shares="")
+        number: L.Layer = replace(head, units=1, activation="linear", shares="")
         layers = [number if layer is head else layer for layer in layers]
-        instead, bounded = f" instead of {units}" * (units != 1), any(not _is_linear(layer) for layer in tail)
+        instead, bounded = f" instead of {units}" * (units != 1), any(_activation(layer) != "linear" for layer in tail)
         notes = [f"{head.name} has one output{instead}, without an activation: the number"] * (units != 1 or bounded)
     else:
-        number = Dense(1, name=fresh("number", {layer.name for layer in net.layers}), inputs=(_before(net, after),))
+        number = L.Dense(1, name=fresh("number", {layer.name for layer in net.layers}), inputs=(_before(net, after),))
         layers.append(number)
         notes = ["a Dense layer with one output, for the number, was added at its end"]
     name = fresh("target", {layer.name for layer in net.layers})
-    layers.append(Rescaling(target.deviation, target.mean, name=name, inputs=(number.name,)))
-    return Net(net.input_shape, tuple(_skipping(net, layer, after) for layer in layers)), notes
+    layers.append(L.Rescaling(target.deviation, target.mean, name=name, inputs=(number.name,)))
+    rewired = (replace(layer, inputs=tuple(_before(net, after, name) for name in layer.inputs)) for layer in layers)
+    return Net(net.input_shape, tuple(rewired)), notes
 
 
 def _before(net: Net, after: Container[str], name: str = "") -> str:
@@ -121,12 +104,7 @@ def _before(net: Net, after: Container[str], name: str = "") -> str:
     return name
 
 
-def _skipping(net: Net, layer: Layer, after: Container[str]) -> Layer:
-    """A layer that reads none of those that are left out."""
-    return replace(layer, inputs=tuple(_before(net, after, name) for name in layer.inputs))
-
-
-def _tail(net: Net) -> Iterator[Layer]:
+def _tail(net: Net) -> Iterator[L.Layer]:
     """From the last layer back to the one that makes the net's numbers, as far as there is one way."""
     layer = net.layers[-1]
     while isinstance(layer, _AFTER):
@@ -134,40 +112,35 @@ def _tail(net: Net) -> Iterator[Layer]:
         if layer.inputs == (INPUT,):
             return
         layer = net[layer.inputs[0]]
-    if isinstance(layer, Dense) or (isinstance(layer, Conv2D) and (*layer.kernel_size, layer.groups) == (1, 1, 1)):
+    if isinstance(layer, L.Dense) or (isinstance(layer, L.Conv2D) and (*layer.kernel_size, layer.groups) == (1, 1, 1)):
         yield layer
 
 
-def _is_sigmoid(layer: Layer) -> bool:
-    return activation(getattr(layer, "activation", "linear")).name == "sigmoid"
+def _activation(layer: L.Layer) -> str:
+    return activation(getattr(layer, "activation", "linear")).name
 
 
-def _is_linear(layer: Layer) -> bool:
-    return activation(getattr(layer, "activation", "linear")).name == "linear"
-
-
-def _resized(layer: Layer, units: int, classes: int) -> Layer:
-    changes: dict[str, Any] = {"activation": "softmax"} if _is_sigmoid(layer) else {}
+def _resized(layer: L.Layer, units: int, classes: int) -> L.Layer:
+    changes: dict[str, Any] = {"activation": "softmax"} if _activation(layer) == "sigmoid" else {}
     match layer:
-        case Dense():
+        case L.Dense():
             changes |= {"units": classes, "shares": ""}
-        case Conv2D():
+        case L.Conv2D():
             changes |= {"filters": classes, "shares": ""}
-        case Reshape():
+        case L.Reshape():
             changes["target_shape"] = tuple(classes if n == units else n for n in layer.target_shape)
     return replace(layer, **changes)
 
 
 def _scaled(net: Net, mean: Sequence[float], variance: Sequence[float]) -> tuple[Net, list[str]]:
-    if any(INPUT in layer.inputs and isinstance(layer, (Rescaling, Normalization)) for layer in net.layers):
+    if any(INPUT in layer.inputs and isinstance(layer, (L.Rescaling, L.Normalization)) for layer in net.layers):
         return net, []
     taken = {layer.name for layer in net.layers}
-    first = Rescaling(1 / 255, name=fresh("pixels", taken), inputs=(INPUT,))
-    second = Normalization(tuple(mean), tuple(variance), name=fresh("scaled", taken), inputs=(first.name,))
-    rest = [_reading(layer, second.name) for layer in net.layers]
+    first = L.Rescaling(1 / 255, name=fresh("pixels", taken), inputs=(INPUT,))
+    second = L.Normalization(tuple(mean), tuple(variance), name=fresh("scaled", taken), inputs=(first.name,))
+    rest = [
+        replace(layer, inputs=tuple(second.name if read == INPUT else read for read in layer.inputs))
+        for layer in net.layers
+    ]
     note = "it has no scaling of its own, so pixels are brought to mean 0 and standard deviation 1 before it"
     return Net(net.input_shape, (first, second, *rest)), [note]
-
-
-def _reading(layer: Layer, name: str) -> Layer:
-    return replace(layer, inputs=tuple(name if read == INPUT else read for read in layer.inputs))

@@ -234,7 +234,7 @@ def of_arrays(found: Found, limit_px: int) -> Stack:
         np.concatenate([block.labels for block in blocks]),
         np.repeat([PART_CODES[block.part] for block in blocks], [len(block.labels) for block in blocks]),
         tuple(f"{block.part or 'images'}/{index}" for block in blocks for index in range(len(block.labels))),
-        grouped(digest for array in arrays for digest in _digests(array)),
+        grouped(decode.digest(image) for array in arrays for image in np.ascontiguousarray(array)),
         sizes,
         modes,
         (*found.problems, *problems),
@@ -321,10 +321,6 @@ def _eight_bits(array: NDArray[Any], value_range: ValueRange) -> Pixels:
 def _same_channels(arrays: Sequence[Pixels]) -> list[Pixels]:
     gray = all(array.shape[3] == 1 or decode.is_gray(array) for array in arrays)
     return [array[..., :1] if gray else decode.with_channels(array, 3) for array in arrays]
-
-
-def _digests(array: Pixels) -> Iterator[bytes]:
-    return (decode.digest(image) for image in np.ascontiguousarray(array))
 
 
 def _mode(array: NDArray[Any]) -> str:

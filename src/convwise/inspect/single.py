@@ -12,20 +12,10 @@ from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Any, get_args
 
+from convwise.core import layers as L
 from convwise.core.calculus import BYTES, LayerCost, analyse
 from convwise.core.check import OF_A_LAYER, findings
 from convwise.core.geometry import GEOMETRY, Moves, transposed_crops
-from convwise.core.layers import (
-    AveragePooling2D,
-    Conv2D,
-    Conv2DTranspose,
-    DepthwiseConv2D,
-    Layer,
-    MaxPooling2D,
-    SeparableConv2D,
-    layer_from_json,
-    parameters,
-)
 from convwise.core.net import Net
 from convwise.core.parameters import (
     MOST_SIZE,
@@ -43,17 +33,17 @@ from convwise.inspect.requests import asked, channels_first
 from convwise.inspect.requests import input_shape as shape_of
 from convwise.inspect.words import understood
 
-KINDS: dict[str, type[Layer]] = {
-    "Conv2D": Conv2D,
-    "DepthwiseConv2D": DepthwiseConv2D,
-    "SeparableConv2D": SeparableConv2D,
-    "Conv2DTranspose": Conv2DTranspose,
-    "MaxPooling2D": MaxPooling2D,
-    "AveragePooling2D": AveragePooling2D,
+KINDS: dict[str, type[L.Layer]] = {
+    "Conv2D": L.Conv2D,
+    "DepthwiseConv2D": L.DepthwiseConv2D,
+    "SeparableConv2D": L.SeparableConv2D,
+    "Conv2DTranspose": L.Conv2DTranspose,
+    "MaxPooling2D": L.MaxPooling2D,
+    "AveragePooling2D": L.AveragePooling2D,
 }
-DECLARED: dict[str, Parameter[Any, Any]] = {p.name: p for kind in KINDS.values() for p in parameters(kind)}
-GROUPED = (Conv2D, Conv2DTranspose)
-POOLS = (MaxPooling2D, AveragePooling2D)
+DECLARED: dict[str, Parameter[Any, Any]] = {p.name: p for kind in KINDS.values() for p in L.parameters(kind)}
+GROUPED = (L.Conv2D, L.Conv2DTranspose)
+POOLS = (L.MaxPooling2D, L.AveragePooling2D)
 
 
 @dataclass(frozen=True)
@@ -96,7 +86,7 @@ class Answer(Shown):
     receptive_field: (rows, columns); keras, torch: source lines, none where there is no such layer.
     """
 
-    layer: Layer
+    layer: L.Layer
     input_shape: tuple[int, int, int]
     output_shape: Shape
     pads: Pads
@@ -161,7 +151,7 @@ def layer(input_shape: str | Sequence[int], type: str = "Conv2D", **parameters: 
 def _signed() -> inspect.Signature:
     """The signature of `layer` with every parameter of every layer type by name; None is the type's own default."""
     first, second, _ = inspect.signature(layer).parameters.values()
-    declared = {each.name: type(each) for kind in KINDS.values() for each in parameters(kind)}
+    declared = {each.name: type(each) for kind in KINDS.values() for each in L.parameters(kind)}
     rest = []
     for name, kind in declared.items():
         _, given = get_args(kind.__orig_bases__[0])  # type: ignore[attr-defined]  # Parameter[kept as, given as]
@@ -172,13 +162,13 @@ def _signed() -> inspect.Signature:
 layer.__signature__ = _signed()  # type: ignore[attr-defined]
 
 
-def made(kind: str, given: Mapping[str, Any]) -> Layer:
+def made(kind: str, given: Mapping[str, Any]) -> L.Layer:
     """The layer of a type with these parameters; padding and output_padding mean what they mean in Keras."""
     if kind not in KINDS:
         raise UnusableInput("layer type", f"is {kind!r}", "one of " + ", ".join(KINDS))
-    known = {p.name: p for p in parameters(KINDS[kind])}
+    known = {p.name: p for p in L.parameters(KINDS[kind])}
     if unknown := [name for name in given if name not in known]:
-        takers = [name for name, each in KINDS.items() if given.keys() <= {p.name for p in parameters(each)}]
+        takers = [name for name, each in KINDS.items() if given.keys() <= {p.name for p in L.parameters(each)}]
         fix = f"the layer type {' or '.join(takers)}" if takers else ""
         raise UnusableInput(kind, f"takes no {' and no '.join(unknown)}", "some of " + ", ".join(known), fix)
     if missing := [p for p in known.values() if p.default is REQUIRED and p.name not in given]:
@@ -186,15 +176,15 @@ def made(kind: str, given: Mapping[str, Any]) -> Layer:
         raise UnusableInput(kind, f"lacks {' and '.join(p.name for p in missing)}", expected)
     layer = _said(kind, given)
     extra = given.get("output_padding") is not None
-    return _as_keras(layer) if isinstance(layer, Conv2DTranspose) and extra else layer
+    return _as_keras(layer) if isinstance(layer, L.Conv2DTranspose) and extra else layer
 
 
-def _said(kind: str, given: Mapping[str, Any]) -> Layer:
+def _said(kind: str, given: Mapping[str, Any]) -> L.Layer:
     """The layer word for word. Of Keras's output_padding, None and 0 are two things; ours is 0 for both."""
-    return layer_from_json({"type": kind, **{name: value for name, value in given.items() if value is not None}})
+    return L.layer_from_json({"type": kind, **{name: value for name, value in given.items() if value is not None}})
 
 
-def _as_keras(layer: Conv2DTranspose) -> Conv2DTranspose:
+def _as_keras(layer: L.Conv2DTranspose) -> L.Conv2DTranspose:
     """Keras counts output_padding from a smaller base than the output without it: the same as explicit padding."""
     pairs = zip(layer.output_padding, layer.strides, strict=True)
     if any(extra >= stride for extra, stride in pairs):
@@ -251,7 +241,7 @@ def answer(kind: str, given: Mapping[str, Any], shape: tuple[int, int, int]) -> 
 def _along(layer: Any, shape: Shape, cost: LayerCost) -> tuple[Along, Along]:
     """Along rows and columns. A transposed convolution spreads its inputs as a convolution gathers its outputs."""
     _drawable(layer, shape, cost)
-    sent = isinstance(layer, Conv2DTranspose)
+    sent = isinstance(layer, L.Conv2DTranspose)
     window = Window(layer.kernel_size, layer.strides, layer.dilation_rate, cost.pads) if sent else _window(layer, shape)
     assert window is not None
     moves = GEOMETRY[type(layer)].moves(layer, shape, cost.output_shape) or window.steps()
@@ -259,7 +249,7 @@ def _along(layer: Any, shape: Shape, cost: LayerCost) -> tuple[Along, Along]:
     return rows, columns
 
 
-def _drawable(layer: Layer, shape: Shape, cost: LayerCost) -> None:
+def _drawable(layer: L.Layer, shape: Shape, cost: LayerCost) -> None:
     """ShapeError where a map has more rows or columns than can be listed."""
     for said, map_shape in (("reads", shape), ("gives", cost.output_shape)):
         if max(map_shape[:2]) > MOST_SIZE:
@@ -267,7 +257,7 @@ def _drawable(layer: Layer, shape: Shape, cost: LayerCost) -> None:
             raise ShapeError(layer.op, what, f"at most {MOST_SIZE:,} rows and columns", "ask about a part of it")
 
 
-def _window(layer: Layer, shape: Shape) -> Window | None:
+def _window(layer: L.Layer, shape: Shape) -> Window | None:
     return GEOMETRY[type(layer)].window(layer, shape)
 
 
@@ -300,7 +290,7 @@ def _counted(ranges: Iterable[range], size: int) -> tuple[int, ...]:
 def changes(kind: str, given: Mapping[str, Any], shape: tuple[int, int, int]) -> Iterator[Change]:
     """One step up and one down in each parameter as it was given, with what becomes of the layer."""
     said = _said(kind, given)
-    for declared in parameters(said):
+    for declared in L.parameters(said):
         name = declared.name
         here = None if name == "output_padding" and given.get(name) is None else getattr(said, name)
         for value in STEPS[name](said, shape[2]) if name in STEPS else ():
@@ -372,7 +362,7 @@ STEPS: dict[str, Callable[[Any, int], Sequence[Any]]] = {
 # --- impossible requests --------------------------------------------------------------------
 
 
-def _explained(layer: Layer, shape: Shape, error: ShapeError) -> ShapeError:
+def _explained(layer: L.Layer, shape: Shape, error: ShapeError) -> ShapeError:
     """The error with the numbers that clash, and what would fit."""
     where = f"{layer.op} on {times(shape)}"
     if isinstance(layer, GROUPED) and (shape[2] % layer.groups or layer.filters % layer.groups):
@@ -380,12 +370,12 @@ def _explained(layer: Layer, shape: Shape, error: ShapeError) -> ShapeError:
     window = _window(layer, shape)
     if window:
         return _kernel_clash(layer, window, shape, where)
-    if isinstance(layer, Conv2DTranspose):
+    if isinstance(layer, L.Conv2DTranspose):
         return _crops_clash(layer, shape, where)
     return error
 
 
-def _groups_clash(layer: Conv2D | Conv2DTranspose, channels: int, where: str) -> ShapeError:
+def _groups_clash(layer: L.Conv2D | L.Conv2DTranspose, channels: int, where: str) -> ShapeError:
     both = ((channels, "input channels"), (layer.filters, "filters"))
     clash = [f"{n} {label}" for n, label in both if n % layer.groups]
     what = f"{' and '.join(clash)} cannot be split into {layer.groups} equal groups"
@@ -401,7 +391,7 @@ def _around(number: int, step: int) -> str:
     return f"{below} or {below + step}" if below else str(step)
 
 
-def _kernel_clash(layer: Layer, window: Window, shape: Shape, where: str) -> ShapeError:
+def _kernel_clash(layer: L.Layer, window: Window, shape: Shape, where: str) -> ShapeError:
     size = "pool_size" if isinstance(layer, POOLS) else "kernel_size"
     dilated = f" with dilation_rate {times(window.dilation)} reaches over {times(window.reach)}, which"
     padded = f" with padding {window.pads}" if any(window.pads) else ""
@@ -427,7 +417,7 @@ def _most(window: Window, shape: Shape, pads: Pads) -> Pair:
     return rows, columns
 
 
-def _crops_clash(layer: Conv2DTranspose, shape: Shape, where: str) -> ShapeError:
+def _crops_clash(layer: L.Conv2DTranspose, shape: Shape, where: str) -> ShapeError:
     full = [
         (n - 1) * s + effective(k, d)
         for n, s, k, d in zip(shape[:2], layer.strides, layer.kernel_size, layer.dilation_rate, strict=True)

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ from convwise.training.machine import ThisMachine
 from convwise.training.scores import baseline, interval, recalls, value
 
 VERIFIED_IMAGES = 32
+CHUNK = 64  # images that are labelled together
 STEPS = 4  # of writing: scoring, the models, what the network sees, the report
 SIGHT_SECONDS, REPORT_SECONDS = 2.0, 2.0  # of these steps, on an idle machine
 
@@ -411,7 +412,8 @@ def predict(
     facts, channels = choice["data"]["facts"], choice["data"]["base_shape"][2]
     value_range = ValueRange(*facts.get("scale", (0, 1)))
     with pictures(images, channels, value_range, follow_links, has_wide(facts.get("modes", {})), cache_size) as every:
-        rows = [row for some in _chunks(every, 64) for row in _rows(session, choice, some)]
+        chunks = (every[start : start + CHUNK] for start in range(0, len(every), CHUNK))
+        rows = [row for some in chunks for row in _rows(session, choice, some)]
     if all("error" in row for row in rows):
         others = f", and neither can {len(rows) - 1} more" if len(rows) > 1 else ""
         raise UnusableInput(rows[0]["path"], f"cannot be read ({rows[0]['error']}){others}", "images to label")
@@ -427,10 +429,6 @@ def _session(model: Path) -> Any:
         what = f"cannot be read ({str(error).rpartition(':')[2].strip()})" if model.exists() else "is missing"
         fix = f"convwise export {model.parent} --to onnx"
         raise UnusableInput(str(model), what, "the model that `convwise choose` wrote", fix) from error
-
-
-def _chunks(every: Sequence[Picture], size: int) -> Iterable[Sequence[Picture]]:
-    return (every[start : start + size] for start in range(0, len(every), size))
 
 
 def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> list[dict[str, Any]]:

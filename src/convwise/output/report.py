@@ -183,7 +183,9 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "reasons": reasons(evidence.verdict.reasons, told, chosen),
         "fingerprint": fingerprint(evidence.fingerprint),
         "learning": learning(evidence),
-        "answered": answered.section(_scored(evidence)),
+        "answered": answered.section(
+            Scored(evidence.pixels, evidence.labels, evidence.answers, evidence.names, evidence.outputs)
+        ),
         "answered_title": answered.title,
         "answered_template": answered.template,
         "problems": evidence.problems,
@@ -386,7 +388,7 @@ def effects(told: Sequence[Effect]) -> dict[str, Any]:
             "row": e,
             "meaning": MEANING.get(e.parameter, ""),
             "key": e.verdict.replace(" ", "-"),
-            "after": _after(e),
+            "after": f"{sig(e.seconds)} s" if e.seconds else "equal epochs",
             "moved": words.moved(e.score, e.accuracy_change),
             "span": words.span(e),
             "expected": _expected(e),
@@ -402,10 +404,6 @@ def _expected(effect: Effect) -> str:
     if effect.expected_low is None or effect.expected_high is None:
         return ""
     return effect.score.span(effect.expected_low, effect.expected_high).replace("-", "\u2212")
-
-
-def _after(effect: Effect) -> str:
-    return f"{sig(effect.seconds)} s" if effect.seconds else "equal epochs"
 
 
 def reasons(given: Sequence[Reason], told: Sequence[Effect], chosen: Draft) -> list[dict[str, Any]]:
@@ -426,7 +424,8 @@ def fingerprint(facts: Fingerprint) -> dict[str, Any]:
     names: dict[Any, list[str]] = {}
     for measure in facts.measures:
         names.setdefault(measure.curve, []).append(measure.name)
-    drawn = [(", ".join(shared), plots.measure_plot(curve, *_axes(shared[0]))) for curve, shared in names.items()]
+    axes = {curve: AXES.get(shared[0], ("", "")) for curve, shared in names.items()}
+    drawn = [(", ".join(shared), plots.measure_plot(curve, *axes[curve])) for curve, shared in names.items()]
     counts = sorted(facts.classes.items(), key=lambda item: -item[1])
     return {
         "facts": facts,
@@ -439,10 +438,6 @@ def fingerprint(facts: Fingerprint) -> dict[str, Any]:
         "range": (counts[-1][1], counts[0][1]) if counts else (0, 0),
         "classes": len(counts),
     }
-
-
-def _axes(measure: str) -> tuple[str, str]:
-    return AXES.get(measure, ("", ""))
 
 
 def learning(evidence: Evidence) -> dict[str, Any]:
@@ -466,10 +461,6 @@ def joined(segments: Sequence[Result]) -> Result:
     return replace(
         segments[0], history=tuple(history), score=segments[-1].score, seconds=sum(p.seconds for p in segments)
     )
-
-
-def _scored(evidence: Evidence) -> Scored:
-    return Scored(evidence.pixels, evidence.labels, evidence.answers, evidence.names, evidence.outputs)
 
 
 # 11 How to reproduce --------------------------------------------------------------------------------------

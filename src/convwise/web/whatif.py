@@ -6,28 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.activations import ACTIVATIONS
 from convwise.core.calculus import Analysis, LayerCost, analyse
 from convwise.core.check import findings
-from convwise.core.layers import (
-    Activation,
-    AveragePooling2D,
-    BatchNormalization,
-    Concatenate,
-    Dense,
-    Dropout,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    MaxPooling2D,
-    parameters,
-)
 from convwise.core.net import INPUT, Net
 from convwise.core.parameters import Count, Extra, Flag, Named, Number, Padding, Parameter, Size, Word
 from convwise.core.problems import ConvwiseError, UnusableInput
 
 FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about come first
-BETWEEN = (BatchNormalization, GroupNormalization, LayerNormalization, MaxPooling2D, AveragePooling2D, Dropout)
+BETWEEN = (
+    L.BatchNormalization,
+    L.GroupNormalization,
+    L.LayerNormalization,
+    L.MaxPooling2D,
+    L.AveragePooling2D,
+    L.Dropout,
+)
 KINDS: dict[type, str] = {
     Count: "count", Size: "pair", Extra: "pair", Padding: "padding", Flag: "flag", Named: "word", Word: "word",
     Number: "number",
@@ -61,7 +56,7 @@ class Change:
 def edited(net: Net, changes: Sequence[Change]) -> Net:
     """The net with these changes. UnusableInput where a name or a value is none."""
     for change in changes:
-        if change.parameter not in [declared.name for declared in parameters(net[change.layer])]:
+        if change.parameter not in [declared.name for declared in L.parameters(net[change.layer])]:
             raise UnusableInput(change.layer, f"has no parameter {change.parameter!r}", "one that it declares")
         net = net.edit(change.layer, **{change.parameter: change.value})
     return net
@@ -119,7 +114,7 @@ def joined(net: Net, name: str) -> set[str]:
     """
     groups = {layer.name: {layer.name} for layer in net.layers}
     for layer in net.layers:
-        if hasattr(layer, "filters") or isinstance(layer, (Concatenate, Dense)):
+        if hasattr(layer, "filters") or isinstance(layer, (L.Concatenate, L.Dense)):
             continue  # its output has channels of its own
         group = {layer.name}.union(*(groups[each] for each in layer.inputs if each != INPUT))
         groups |= dict.fromkeys(group, group)
@@ -148,7 +143,7 @@ def seen(row: LayerCost, net: Net, at: tuple[float, float] = (0.5, 0.5)) -> dict
     return {"box": box, "size": list(row.field.size), "map": list(row.output_shape), "unit": units, "share": share}
 
 
-def _row(before: LayerCost, after: LayerCost, layer: Layer) -> dict[str, Any]:
+def _row(before: LayerCost, after: LayerCost, layer: L.Layer) -> dict[str, Any]:
     return {
         "name": after.name,
         "op": after.op,
@@ -165,10 +160,10 @@ def _cost(row: LayerCost) -> dict[str, Any]:
             "bytes": row.activation_bytes}  # fmt: skip
 
 
-def _settings(layer: Layer) -> str:
+def _settings(layer: L.Layer) -> str:
     """What people ask about, in one line."""
     told = []
-    for declared in parameters(layer):
+    for declared in L.parameters(layer):
         value = getattr(layer, declared.name)
         if declared.name in (*FIVE, "pool_size", "units", "rate") and value != "linear":
             told.append(f"{declared.name} {_short(value)}")
@@ -190,12 +185,14 @@ def _total(found: Analysis) -> dict[str, Any]:
 # Controls, from what each layer declares ----------------------------------------------------------
 
 
-def _controls(net: Net, layer: Layer) -> Iterator[dict[str, Any]]:
-    declared = sorted(parameters(layer), key=lambda each: FIVE.index(each.name) if each.name in FIVE else len(FIVE))
-    behind = _activation_of(net, layer) if hasattr(layer, "activation") and not isinstance(layer, Activation) else None
+def _controls(net: Net, layer: L.Layer) -> Iterator[dict[str, Any]]:
+    declared = sorted(L.parameters(layer), key=lambda each: FIVE.index(each.name) if each.name in FIVE else len(FIVE))
+    behind = (
+        _activation_of(net, layer) if hasattr(layer, "activation") and not isinstance(layer, L.Activation) else None
+    )
     for each in declared:
         if each.name == "activation" and behind:
-            yield _control(behind, next(parameters(behind)), asked=True)
+            yield _control(behind, next(L.parameters(behind)), asked=True)
         elif kind_of(each):
             yield _control(layer, each, asked=each.name in FIVE)
 
@@ -206,7 +203,7 @@ def kind_of(declared: Parameter[Any, Any]) -> str:
     return "" if isinstance(declared, Word) and not declared.words else kind
 
 
-def _control(layer: Layer, declared: Parameter[Any, Any], asked: bool) -> dict[str, Any]:
+def _control(layer: L.Layer, declared: Parameter[Any, Any], asked: bool) -> dict[str, Any]:
     value = getattr(layer, declared.name)
     options = list(ACTIVATIONS) if isinstance(declared, Named) else list(getattr(declared, "words", ()))
     return {
@@ -222,14 +219,14 @@ def _control(layer: Layer, declared: Parameter[Any, Any], asked: bool) -> dict[s
     }
 
 
-def _activation_of(net: Net, layer: Layer) -> Layer | None:
+def _activation_of(net: Net, layer: L.Layer) -> L.Layer | None:
     """The activation that is a layer of its own behind a convolution, with nothing but BETWEEN in between."""
     while layer.name != INPUT:
         readers = [each for each in net.layers if layer.name in each.inputs]
         if len(readers) != 1:
             return None
         layer = readers[0]
-        if isinstance(layer, Activation):
+        if isinstance(layer, L.Activation):
             return layer
         if not isinstance(layer, BETWEEN):
             return None

@@ -8,36 +8,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.calculus import Analysis, LayerCost, analyse
 from convwise.core.field import Field
 from convwise.core.geometry import GEOMETRY
-from convwise.core.layers import (
-    Activation,
-    AlphaDropout,
-    BatchNormalization,
-    Conv2D,
-    Conv2DTranspose,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    GaussianDropout,
-    GaussianNoise,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    Opaque,
-    SeparableConv2D,
-    SpatialDropout2D,
-    StochasticDepth,
-)
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import Severity
 from convwise.core.windows import Shape, Window
 
-Conv = Conv2D | DepthwiseConv2D | SeparableConv2D | Conv2DTranspose
-CONVS = (Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose)
-NORMS = (BatchNormalization, GroupNormalization, LayerNormalization)
-DROPOUTS = (Dropout, SpatialDropout2D, AlphaDropout, GaussianDropout, GaussianNoise, StochasticDepth)
+Conv = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D | L.Conv2DTranspose
+CONVS = (L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D, L.Conv2DTranspose)
+NORMS = (L.BatchNormalization, L.GroupNormalization, L.LayerNormalization)
+DROPOUTS = (L.Dropout, L.SpatialDropout2D, L.AlphaDropout, L.GaussianDropout, L.GaussianNoise, L.StochasticDepth)
 # Activations that are chosen for an output, or for nothing.
 OUTPUTS = ("linear", "softmax", "log_softmax", "softmin", "sigmoid", "sparsemax", "log_sigmoid")
 
@@ -52,7 +34,7 @@ class Edit:
 
     layer: str
     changes: Mapping[str, Any] = field(default_factory=dict)
-    instead: tuple[Layer, ...] = ()
+    instead: tuple[L.Layer, ...] = ()
     reads: str = ""
 
 
@@ -87,7 +69,7 @@ class Context:
         return analyse(self.net)
 
     @cached_property
-    def layers(self) -> Mapping[str, Layer]:
+    def layers(self) -> Mapping[str, L.Layer]:
         """The layers by name."""
         return {layer.name: layer for layer in self.net.layers}
 
@@ -97,20 +79,20 @@ class Context:
         return {row.name: row for row in self.analysis.layers}
 
     @cached_property
-    def readers(self) -> Mapping[str, list[Layer]]:
+    def readers(self) -> Mapping[str, list[L.Layer]]:
         """For each layer and the input, who reads it."""
-        found: dict[str, list[Layer]] = {name: [] for name in (INPUT, *self.layers)}
+        found: dict[str, list[L.Layer]] = {name: [] for name in (INPUT, *self.layers)}
         for layer in self.net.layers:
             for name in dict.fromkeys(layer.inputs):
                 found[name].append(layer)
         return found
 
     @property
-    def last(self) -> Layer:
+    def last(self) -> L.Layer:
         """The output."""
         return self.net.layers[-1]
 
-    def each(self, *kinds: type[Layer]) -> Iterator[Any]:
+    def each(self, *kinds: type[L.Layer]) -> Iterator[Any]:
         """The layers of these types, in order."""
         return (layer for layer in self.net.layers if isinstance(layer, kinds))
 
@@ -118,7 +100,7 @@ class Context:
         """The output shape of a layer or of the input."""
         return self.net.input_shape if name == INPUT else self.rows[name].output_shape
 
-    def given(self, layer: Layer) -> Shape:
+    def given(self, layer: L.Layer) -> Shape:
         """The shape of what a layer reads (first)."""
         return self.shape(layer.inputs[0])
 
@@ -126,25 +108,25 @@ class Context:
         """The receptive field of a layer or of the input."""
         return Field() if name == INPUT else self.rows[name].field
 
-    def window(self, layer: Layer) -> Window | None:
+    def window(self, layer: L.Layer) -> Window | None:
         """The moving window of a layer, where it has one."""
         return GEOMETRY[type(layer)].window(layer, self.given(layer))
 
-    def reader(self, layer: Layer) -> Layer | None:
+    def reader(self, layer: L.Layer) -> L.Layer | None:
         """The only reader of a layer; None where there are more or fewer."""
         readers = self.readers[layer.name]
         return readers[0] if len(readers) == 1 and len(readers[0].inputs) == 1 else None
 
-    def after(self, layer: Layer, passing: Callable[[Layer], bool]) -> tuple[list[Layer], Layer | None]:
+    def after(self, layer: L.Layer, passing: Callable[[L.Layer], bool]) -> tuple[list[L.Layer], L.Layer | None]:
         """Along only readers: the layers for which `passing` holds, then the first for which it does not."""
-        passed: list[Layer] = []
+        passed: list[L.Layer] = []
         following = self.reader(layer)
         while following is not None and passing(following):
             passed.append(following)
             following = self.reader(following)
         return passed, following
 
-    def is_tied(self, layer: Layer) -> bool:
+    def is_tied(self, layer: L.Layer) -> bool:
         """Whether a layer's weights serve more than one layer."""
         return bool(layer.shares) or layer.name in self._shared
 
@@ -153,7 +135,7 @@ class Context:
         return {layer.shares for layer in self.net.layers if layer.shares}
 
     @cached_property
-    def trunk(self) -> tuple[Layer, ...]:
+    def trunk(self) -> tuple[L.Layer, ...]:
         """The layers that every path from input to output passes: not those inside branches and residuals."""
         order = {name: number for number, name in enumerate((INPUT, *self.layers))}
         furthest, found = -1, []
@@ -178,7 +160,7 @@ class Context:
         """What leads on to a layer with weights: the others are outputs."""
         found: set[str] = set()
         for layer in reversed(self.net.layers):
-            if layer.name in found or isinstance(layer, (*CONVS, Dense)) or is_unknown(layer):
+            if layer.name in found or isinstance(layer, (*CONVS, L.Dense)) or is_unknown(layer):
                 found.update(layer.inputs)
         return found
 
@@ -188,38 +170,38 @@ class Context:
         return next(iter(Counter(filter(None, map(hidden_activation, self.net.layers))).most_common(1)), ("relu", 0))[0]
 
 
-def hidden_activation(layer: Layer) -> str:
+def hidden_activation(layer: L.Layer) -> str:
     """The activation of a layer where it bends what passes inside a net, else ''."""
     text = activation_of(layer)
     return "" if text.partition("(")[0] in OUTPUTS else text
 
 
-def activation_of(layer: Layer) -> str:
+def activation_of(layer: L.Layer) -> str:
     """The activation of a layer, its own or as a layer; 'linear' where it has none."""
     return str(getattr(layer, "activation", "linear"))
 
 
-def is_unknown(layer: Layer) -> bool:
+def is_unknown(layer: L.Layer) -> bool:
     """Whether what a layer does to its inputs is not known."""
-    return isinstance(layer, Opaque) and layer.moves == "unknown"
+    return isinstance(layer, L.Opaque) and layer.moves == "unknown"
 
 
-def is_depthwise(layer: Layer, channels: int) -> bool:
+def is_depthwise(layer: L.Layer, channels: int) -> bool:
     """Whether each output channel of a convolution of `channels` reads one input channel alone."""
-    return isinstance(layer, DepthwiseConv2D) or (isinstance(layer, Conv2D) and layer.groups == channels > 1)
+    return isinstance(layer, L.DepthwiseConv2D) or (isinstance(layer, L.Conv2D) and layer.groups == channels > 1)
 
 
-def is_pointwise(layer: Layer) -> bool:
+def is_pointwise(layer: L.Layer) -> bool:
     """Whether a layer is a 1x1 convolution."""
-    return isinstance(layer, (Conv2D, Conv2DTranspose)) and layer.kernel_size == (1, 1)
+    return isinstance(layer, (L.Conv2D, L.Conv2DTranspose)) and layer.kernel_size == (1, 1)
 
 
-def is_activation(layer: Layer) -> bool:
+def is_activation(layer: L.Layer) -> bool:
     """Whether a layer is an activation that does something."""
-    return isinstance(layer, Activation) and layer.activation != "linear"
+    return isinstance(layer, L.Activation) and layer.activation != "linear"
 
 
-def names_of(layers: Iterable[Layer]) -> tuple[str, ...]:
+def names_of(layers: Iterable[L.Layer]) -> tuple[str, ...]:
     """The layers' names."""
     return tuple(layer.name for layer in layers)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
+from convwise.core import layers as L
 from convwise.core.activations import activation
 from convwise.core.checks.context import (
     CONVS,
@@ -22,23 +23,6 @@ from convwise.core.checks.context import (
     is_unknown,
 )
 from convwise.core.geometry import JOINS
-from convwise.core.layers import (
-    Activation,
-    Add,
-    AveragePooling2D,
-    BatchNormalization,
-    Conv2D,
-    Dense,
-    DepthwiseConv2D,
-    Flatten,
-    GlobalAveragePooling2D,
-    Layer,
-    MaxPooling2D,
-    Multiply,
-    Reshape,
-    SeparableConv2D,
-    ZeroPadding2D,
-)
 from convwise.core.text import times
 
 TIMES = 4  # by which a width may change from one spatial convolution to the next
@@ -76,27 +60,27 @@ def growing_width(context: Context) -> Iterator[Case]:
                    (Edit(layer.name, {"filters": 2 * given[2]}),))  # fmt: skip
 
 
-def _trunk_pairs(context: Context) -> Iterator[tuple[Conv, Conv2D | SeparableConv2D]]:
+def _trunk_pairs(context: Context) -> Iterator[tuple[Conv, L.Conv2D | L.SeparableConv2D]]:
     """Each spatial convolution of the trunk that mixes channels, with the convolution before it."""
     convs = [layer for layer in context.trunk if isinstance(layer, CONVS)]
     for before, layer in zip(convs, convs[1:], strict=False):
-        mixes = isinstance(layer, (Conv2D, SeparableConv2D)) and not is_depthwise(layer, context.given(layer)[2])
+        mixes = isinstance(layer, (L.Conv2D, L.SeparableConv2D)) and not is_depthwise(layer, context.given(layer)[2])
         if mixes and not is_pointwise(layer):
-            assert isinstance(layer, (Conv2D, SeparableConv2D))
+            assert isinstance(layer, (L.Conv2D, L.SeparableConv2D))
             yield before, layer
 
 
 def heavy_head(context: Context) -> Iterator[Case]:
     """A Dense layer on a flattened map that holds most of the parameters."""
     total = context.analysis.total.params
-    for flat in context.each(Flatten, Reshape):
+    for flat in context.each(L.Flatten, L.Reshape):
         given = context.given(flat)
-        _, dense = context.after(flat, lambda layer: isinstance(layer, (*DROPOUTS, *NORMS, Activation)))
+        _, dense = context.after(flat, lambda layer: isinstance(layer, (*DROPOUTS, *NORMS, L.Activation)))
         if (
             len(given) != 3
             or prod(given[:2]) == 1
             or len(context.shape(flat.name)) != 1
-            or not isinstance(dense, Dense)
+            or not isinstance(dense, L.Dense)
         ):
             continue
         params = context.rows[dense.name].params
@@ -104,12 +88,12 @@ def heavy_head(context: Context) -> Iterator[Case]:
             yield _head_case(context, flat, dense)
 
 
-def _head_case(context: Context, flat: Layer, dense: Dense) -> Case:
+def _head_case(context: Context, flat: L.Layer, dense: L.Dense) -> Case:
     given, params = context.given(flat), context.rows[dense.name].params
     pooled = given[2] * dense.units + dense.use_bias * dense.units
     what = f"holds {params:,} of {context.analysis.total.params:,} parameters: it reads a flattened {given} map"
     fix = f"GlobalAveragePooling2D() instead of {flat.name}: {pooled:,} parameters instead of {params:,}"
-    edits = (Edit(flat.name, instead=(GlobalAveragePooling2D(),)),)
+    edits = (Edit(flat.name, instead=(L.GlobalAveragePooling2D(),)),)
     return Case((dense.name,), what, "most parameters in the convolutions", fix, edits)
 
 
@@ -118,20 +102,20 @@ def _head_case(context: Context, flat: Layer, dense: Dense) -> Case:
 
 def bias_before_norm(context: Context) -> Iterator[Case]:
     """A bias that the BatchNormalization after it takes away again."""
-    for layer in context.each(*CONVS, Dense):
+    for layer in context.each(*CONVS, L.Dense):
         if not layer.use_bias or layer.activation != "linear" or context.is_tied(layer):
             continue
-        if isinstance(_first_after(context, layer), BatchNormalization):
+        if isinstance(_first_after(context, layer), L.BatchNormalization):
             biases = context.shape(layer.name)[-1]
             what = f"its {biases:,} biases are cancelled by the BatchNormalization that follows"
             edits = (Edit(layer.name, {"use_bias": False}),)
             yield Case((layer.name,), what, "no bias before BatchNormalization", "use_bias=False", edits)
 
 
-def _first_after(context: Context, layer: Layer) -> Layer | None:
+def _first_after(context: Context, layer: L.Layer) -> L.Layer | None:
     """What comes after pools, through which a bias passes as it is."""
-    whole = isinstance(layer, AveragePooling2D) and layer.count_include_pad
-    return context.after(layer, lambda each: isinstance(each, (MaxPooling2D, AveragePooling2D)) and not whole)[1]
+    whole = isinstance(layer, L.AveragePooling2D) and layer.count_include_pad
+    return context.after(layer, lambda each: isinstance(each, (L.MaxPooling2D, L.AveragePooling2D)) and not whole)[1]
 
 
 def missing_norm(context: Context) -> Iterator[Case]:
@@ -163,7 +147,7 @@ class Chain(NamedTuple):
         return tuple(reversed(found))
 
 
-def _grown(before: Chain | None, layer: Layer) -> Chain:
+def _grown(before: Chain | None, layer: L.Layer) -> Chain:
     return Chain((before.length if before else 0) + 1, layer.name, before)
 
 
@@ -176,7 +160,7 @@ def _going_on(context: Context) -> set[str]:
     return found
 
 
-def _steadies(layer: Layer) -> bool:
+def _steadies(layer: L.Layer) -> bool:
     """Whether a layer ends a plain chain: it normalises, joins, or cannot be read; or selu does it."""
     return isinstance(layer, (*NORMS, *JOINS)) or is_unknown(layer) or activation_of(layer) == "selu"
 
@@ -190,10 +174,10 @@ def _plain_case(context: Context, chain: tuple[str, ...]) -> Case:
 _NORM_FIX = "BatchNormalization() between each convolution and its activation, and use_bias=False"
 
 
-def _normalized(conv: Any) -> tuple[Layer, ...]:
+def _normalized(conv: Any) -> tuple[L.Layer, ...]:
     bare = replace(conv, use_bias=False, activation="linear")
-    acts = (Activation(conv.activation),) if conv.activation != "linear" else ()
-    return bare, BatchNormalization(), *acts
+    acts = (L.Activation(conv.activation),) if conv.activation != "linear" else ()
+    return bare, L.BatchNormalization(), *acts
 
 
 # --- activations ----------------------------------------------------------------------------
@@ -201,36 +185,36 @@ def _normalized(conv: Any) -> tuple[Layer, ...]:
 
 def missing_activation(context: Context) -> Iterator[Case]:
     """A linear layer into a linear layer: together they are one."""
-    for layer in context.each(*CONVS, Dense):
+    for layer in context.each(*CONVS, L.Dense):
         if layer.activation != "linear":
             continue
         passed, following = context.after(layer, _passes_linearly)
-        alike = isinstance(following, Dense) if isinstance(layer, Dense) else isinstance(following, CONVS)
-        if alike and isinstance(following, (*CONVS, Dense)) and not _is_factor(context, layer, following):
+        alike = isinstance(following, L.Dense) if isinstance(layer, L.Dense) else isinstance(following, CONVS)
+        if alike and isinstance(following, (*CONVS, L.Dense)) and not _is_factor(context, layer, following):
             yield _linear_case(context, layer, passed, following)
 
 
-def _passes_linearly(layer: Layer) -> bool:
-    linear = isinstance(layer, Activation) and layer.activation == "linear"
-    return linear or isinstance(layer, (BatchNormalization, AveragePooling2D, ZeroPadding2D, *DROPOUTS))
+def _passes_linearly(layer: L.Layer) -> bool:
+    linear = isinstance(layer, L.Activation) and layer.activation == "linear"
+    return linear or isinstance(layer, (L.BatchNormalization, L.AveragePooling2D, L.ZeroPadding2D, *DROPOUTS))
 
 
-def _is_factor(context: Context, first: Conv | Dense, second: Conv | Dense) -> bool:
+def _is_factor(context: Context, first: Conv | L.Dense, second: Conv | L.Dense) -> bool:
     """Whether two linear layers are one on purpose: depthwise and pointwise, or through a narrow waist."""
     given, waist, wide = context.given(first)[-1], context.shape(first.name)[-1], context.shape(second.name)[-1]
     narrow = waist <= given and waist < wide
-    point = isinstance(first, Dense) or is_pointwise(first) or is_pointwise(second)
+    point = isinstance(first, L.Dense) or is_pointwise(first) or is_pointwise(second)
     return is_depthwise(first, given) or is_depthwise(second, waist) or (narrow and point)
 
 
-def _linear_case(context: Context, layer: Conv | Dense, passed: Sequence[Layer], following: Layer) -> Case:
+def _linear_case(context: Context, layer: Conv | L.Dense, passed: Sequence[L.Layer], following: L.Layer) -> Case:
     usual = context.usual_activation
-    norms = [each for each in passed if isinstance(each, BatchNormalization)]
+    norms = [each for each in passed if isinstance(each, L.BatchNormalization)]
     between = f" (only {', '.join(each.op for each in passed)})" if passed else ""
     what = f"there is no activation between it and {following.name}{between}: two linear layers can do no more than one"
     if norms:
         fix = f'Activation("{usual}") after {norms[0].name}'
-        edit = Edit(norms[0].name, instead=(norms[0], Activation(usual)))
+        edit = Edit(norms[0].name, instead=(norms[0], L.Activation(usual)))
     else:
         fix, edit = f'activation="{usual}"', Edit(layer.name, {"activation": usual})
     return Case((layer.name,), what, "an activation between them", fix, (edit,))
@@ -242,8 +226,9 @@ def saturating(context: Context) -> Iterator[Case]:
     longest: Chain | None = None
     for layer in context.net.layers:
         inputs = [chains.get(name) for name in layer.inputs]
-        chain = (min if isinstance(layer, Add) else max)(inputs, key=_length)  # a sum has a way around
-        counts = layer is not context.last and _saturates(layer) and not _is_gate(context, layer)
+        chain = (min if isinstance(layer, L.Add) else max)(inputs, key=_length)  # a sum has a way around
+        saturates = activation(activation_of(layer)).name in SATURATING
+        counts = layer is not context.last and saturates and not _is_gate(context, layer)
         chains[layer.name] = _grown(chain, layer) if counts else chain
         longest = max(longest, chains[layer.name], key=_length)
     if longest and longest.length >= SATURATING_LAYERS:
@@ -258,16 +243,12 @@ def _length(chain: Chain | None) -> int:
     return chain.length if chain else 0
 
 
-def _saturates(layer: Layer) -> bool:
-    return activation(activation_of(layer)).name in SATURATING
-
-
-def _is_gate(context: Context, layer: Layer) -> bool:
+def _is_gate(context: Context, layer: L.Layer) -> bool:
     """Whether all that a layer gives is multiplied with something."""
     readers = context.readers[layer.name]
-    while len(readers) == 1 and isinstance(readers[0], (Reshape, *DROPOUTS)):
+    while len(readers) == 1 and isinstance(readers[0], (L.Reshape, *DROPOUTS)):
         readers = context.readers[readers[0].name]
-    return bool(readers) and all(isinstance(reader, Multiply) for reader in readers)
+    return bool(readers) and all(isinstance(reader, L.Multiply) for reader in readers)
 
 
 # --- output ---------------------------------------------------------------------------------
@@ -279,7 +260,7 @@ def output_assumption(context: Context) -> Iterator[Case]:
     if name in ("softmax", "sigmoid"):
         what = f"the network ends in {name}, so it gives probabilities"
         yield Case((last.name,), what, "a loss that takes probabilities", "train with from_logits=False")
-    elif isinstance(last, (Dense, Conv2D)) and name == "linear" and len(context.shape(last.name)) == 1:
+    elif isinstance(last, (L.Dense, L.Conv2D)) and name == "linear" and len(context.shape(last.name)) == 1:
         what = "the network ends without an activation, so as a classifier it gives logits"
         fix = 'train with from_logits=True, or activation="softmax"'
         yield Case((last.name,), what, "a loss that takes logits", fix)
@@ -298,7 +279,7 @@ def squashed_again(context: Context) -> Iterator[Case]:
     """Probabilities of probabilities."""
     for layer in context.net.layers:
         following = context.reader(layer)
-        if following is None or not isinstance(following, Activation):
+        if following is None or not isinstance(following, L.Activation):
             continue
         name, second = (activation(activation_of(each)).name for each in (layer, following))
         if name in PROBABILITIES and second in PROBABILITIES:
@@ -309,8 +290,8 @@ def squashed_again(context: Context) -> Iterator[Case]:
 
 def slow_depthwise(context: Context) -> Iterator[Case]:
     """Depthwise kernels of 5 and more, where this engine has no fast path."""
-    for layer in context.each(Conv2D, DepthwiseConv2D, SeparableConv2D):
-        depthwise = isinstance(layer, SeparableConv2D) or is_depthwise(layer, context.given(layer)[2])
+    for layer in context.each(L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D):
+        depthwise = isinstance(layer, L.SeparableConv2D) or is_depthwise(layer, context.given(layer)[2])
         if depthwise and max(layer.kernel_size) >= 5:
             what = f"a depthwise kernel of {times(layer.kernel_size)}: 5x5 trains at 2 Gmac/s on one core, 3x3 at 15, "
             what += "a full 3x3 at 472"

@@ -6,30 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.activations import activation
 from convwise.core.calculus import cost_of, leading_to
 from convwise.core.checks.context import DROPOUTS, NORMS, Case, Context, Edit, activation_of, is_activation, names_of
-from convwise.core.layers import (
-    Activation,
-    AlphaDropout,
-    AveragePooling2D,
-    Conv2D,
-    Conv2DTranspose,
-    Cropping2D,
-    Dropout,
-    GaussianDropout,
-    GaussianNoise,
-    Layer,
-    MaxPooling2D,
-    Opaque,
-    Rescaling,
-    Reshape,
-    SeparableConv2D,
-    SpatialDropout2D,
-    StochasticDepth,
-    UpSampling2D,
-    ZeroPadding2D,
-)
 
 LANES, MACS_SHARE = 8, 0.01
 # Applied twice they are as once.
@@ -39,7 +19,7 @@ IDEMPOTENT = ("relu", "relu6", "hard_tanh", "hard_shrink", "sparsemax")
 def uneven_channels(context: Context) -> Iterator[Case]:
     """Convolutions whose filters leave lanes of the machine's vectors empty."""
     total, lanes = context.analysis.total.macs, min(LANES, context.vector)
-    for layer in context.each(Conv2D, SeparableConv2D, Conv2DTranspose):
+    for layer in context.each(L.Conv2D, L.SeparableConv2D, L.Conv2DTranspose):
         if layer.filters % lanes == 0 or layer.filters <= context.vector or layer.name not in context.feeding:
             continue
         if context.rows[layer.name].macs > MACS_SHARE * total:
@@ -54,24 +34,24 @@ def uneven_channels(context: Context) -> Iterator[Case]:
 # --- dead layers ----------------------------------------------------------------------------
 
 # When a layer gives what it reads, and why.
-IDLE: dict[type[Layer], tuple[Callable[[Any], bool], str]] = {
-    MaxPooling2D: (lambda layer: _is_still(layer), "it pools windows of 1x1 at stride 1"),
-    AveragePooling2D: (lambda layer: _is_still(layer), "it pools windows of 1x1 at stride 1"),
-    Activation: (lambda layer: layer.activation == "linear", "its activation is linear"),
-    ZeroPadding2D: (lambda layer: not any(layer.padding), "it adds no row and no column"),
-    Cropping2D: (lambda layer: not any(layer.cropping), "it removes no row and no column"),
-    UpSampling2D: (lambda layer: layer.size == (1, 1), "it enlarges by 1"),
-    Rescaling: (lambda layer: {*layer.scale} == {1.0} and {*layer.offset} == {0.0}, "it multiplies by 1 and adds 0"),
-    GaussianNoise: (lambda layer: layer.stddev == 0, "its deviation is 0"),
-    Dropout: (lambda layer: layer.rate == 0, "its rate is 0"),
-    SpatialDropout2D: (lambda layer: layer.rate == 0, "its rate is 0"),
-    AlphaDropout: (lambda layer: layer.rate == 0, "its rate is 0"),
-    GaussianDropout: (lambda layer: layer.rate == 0, "its rate is 0"),
-    StochasticDepth: (lambda layer: layer.rate == 0, "its rate is 0"),
+IDLE: dict[type[L.Layer], tuple[Callable[[Any], bool], str]] = {
+    L.MaxPooling2D: (lambda layer: _is_still(layer), "it pools windows of 1x1 at stride 1"),
+    L.AveragePooling2D: (lambda layer: _is_still(layer), "it pools windows of 1x1 at stride 1"),
+    L.Activation: (lambda layer: layer.activation == "linear", "its activation is linear"),
+    L.ZeroPadding2D: (lambda layer: not any(layer.padding), "it adds no row and no column"),
+    L.Cropping2D: (lambda layer: not any(layer.cropping), "it removes no row and no column"),
+    L.UpSampling2D: (lambda layer: layer.size == (1, 1), "it enlarges by 1"),
+    L.Rescaling: (lambda layer: {*layer.scale} == {1.0} and {*layer.offset} == {0.0}, "it multiplies by 1 and adds 0"),
+    L.GaussianNoise: (lambda layer: layer.stddev == 0, "its deviation is 0"),
+    L.Dropout: (lambda layer: layer.rate == 0, "its rate is 0"),
+    L.SpatialDropout2D: (lambda layer: layer.rate == 0, "its rate is 0"),
+    L.AlphaDropout: (lambda layer: layer.rate == 0, "its rate is 0"),
+    L.GaussianDropout: (lambda layer: layer.rate == 0, "its rate is 0"),
+    L.StochasticDepth: (lambda layer: layer.rate == 0, "its rate is 0"),
 }
 
 
-def _is_still(pool: MaxPooling2D | AveragePooling2D) -> bool:
+def _is_still(pool: L.MaxPooling2D | L.AveragePooling2D) -> bool:
     padded = isinstance(pool.padding, tuple) and any(pool.padding)
     return pool.pool_size == pool.strides == (1, 1) and not padded
 
@@ -80,7 +60,7 @@ def idle_layers(context: Context) -> Iterator[Case]:
     """Layers that give what they read."""
     for layer in context.net.layers:
         holds, why = IDLE.get(type(layer), (lambda each: False, ""))
-        same = isinstance(layer, Reshape) and context.given(layer) == context.shape(layer.name)
+        same = isinstance(layer, L.Reshape) and context.given(layer) == context.shape(layer.name)
         passed_on = layer is context.last and len(context.readers[layer.inputs[0]]) > 1  # an output that others read
         if (holds(layer) or same) and not passed_on:
             what = f"changes nothing: {why or 'the shape stays the same'}"
@@ -118,7 +98,7 @@ def repeated_layers(context: Context) -> Iterator[Case]:
             yield Case((following.name,), what, "once", "leave it out", edits)
 
 
-def _repeats(layer: Layer, following: Layer) -> bool:
+def _repeats(layer: L.Layer, following: L.Layer) -> bool:
     if isinstance(layer, NORMS):
         return type(following) is type(layer)
     given, again = activation_of(layer), activation_of(following)
@@ -127,12 +107,12 @@ def _repeats(layer: Layer, following: Layer) -> bool:
 
 def duplicated_layers(context: Context) -> Iterator[Case]:
     """Layers that are alike in everything, weights included, and do the same to the same map."""
-    known: dict[Layer, str] = {}
+    known: dict[L.Layer, str] = {}
     owners: dict[str, str] = {}  # of the weights, '' where there are none
     for layer in context.net.layers:
         owner = owners.get(layer.shares, layer.name if context.rows[layer.name].params else "")
         owners[layer.name] = owner
-        if isinstance(layer, (Opaque, *DROPOUTS)):
+        if isinstance(layer, (L.Opaque, *DROPOUTS)):
             continue
         first = known.setdefault(replace(layer, name="same", shares=owner), layer.name)
         if first != layer.name:
@@ -146,7 +126,7 @@ def duplicated_layers(context: Context) -> Iterator[Case]:
 
 def unknown_layers(context: Context) -> Iterator[Case]:
     """How much of the net is not known."""
-    opaque = [layer for layer in context.each(Opaque) if not layer.known or layer.moves == "unknown"]
+    opaque = [layer for layer in context.each(L.Opaque) if not layer.known or layer.moves == "unknown"]
     costly = [layer for layer in opaque if not layer.known]
     far = [layer for layer in opaque if layer.known]
     if costly:
@@ -165,5 +145,5 @@ def unknown_layers(context: Context) -> Iterator[Case]:
         yield Case(names_of(far), what, "layers that convwise knows", "rely only on the receptive field before them")
 
 
-def _operators(layers: Iterable[Opaque]) -> str:
+def _operators(layers: Iterable[L.Opaque]) -> str:
     return ", ".join(dict.fromkeys(layer.operator for layer in layers))

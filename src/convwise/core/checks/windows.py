@@ -6,22 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, log2, prod
 from typing import NamedTuple
 
+from convwise.core import layers as L
 from convwise.core.checks.context import CONVS, Case, Context, Conv, Edit, is_pointwise, is_unknown, one
 from convwise.core.field import Field
 from convwise.core.geometry import CONVOLUTIONS, JOINS
-from convwise.core.layers import (
-    AveragePooling2D,
-    Conv2D,
-    Conv2DTranspose,
-    Layer,
-    MaxPooling2D,
-    Reshape,
-    ZeroPadding2D,
-)
 from convwise.core.text import times
 from convwise.core.windows import Shape, Window, landings
 
-POOLS = (MaxPooling2D, AveragePooling2D)
+POOLS = (L.MaxPooling2D, L.AveragePooling2D)
 SMALL_SHARE = 1 / 3  # of the image's side that the last map's field covers at least
 AXES = ("rows", "columns")
 LOST_SHARE = 1 / 16  # of rows or columns: above it, losing them is worth a warning
@@ -85,7 +77,7 @@ def kernel_over_map(context: Context) -> Iterator[Case]:
             yield _kernel_case(context, layer, window)
 
 
-def _kernel_case(context: Context, layer: Layer, window: Window) -> Case:
+def _kernel_case(context: Context, layer: L.Layer, window: Window) -> Case:
     given = context.given(layer)
     rows, columns = readings(window, given, context.shape(layer.name))
     taps = prod(window.kernel)
@@ -109,7 +101,7 @@ def skipped_inputs(context: Context) -> Iterator[Case]:
             yield _skipping_case(context, layer, window)
 
 
-def _skips(context: Context, layer: Layer) -> bool:
+def _skips(context: Context, layer: L.Layer) -> bool:
     if not isinstance(layer, (*CONVOLUTIONS, *POOLS)) or not (window := context.window(layer)):
         return False
     if max(window.strides) > 1 and max(window.dilation) > 1:
@@ -119,7 +111,7 @@ def _skips(context: Context, layer: Layer) -> bool:
     return any(reach < stride and n > reach for reach, stride, n in sides)
 
 
-def _skipping_case(context: Context, layer: Layer, window: Window) -> Case:
+def _skipping_case(context: Context, layer: L.Layer, window: Window) -> Case:
     rows, columns = readings(window, context.given(layer), context.shape(layer.name))
     unread = 1 - rows.read * columns.read / (rows.px * columns.px)
     holes = f" with dilation_rate {times(window.dilation)}" if max(window.dilation) > 1 else ""
@@ -133,11 +125,11 @@ def _skipping_case(context: Context, layer: Layer, window: Window) -> Case:
                 "note" if whole else None)  # fmt: skip
 
 
-def _covering(layer: Layer, window: Window) -> tuple[str, Edit]:
+def _covering(layer: L.Layer, window: Window) -> tuple[str, Edit]:
     """How every input comes to be read: a larger window, or before a 1x1 convolution a pool."""
     step = one(window.strides)
-    if isinstance(layer, Conv2D) and layer.kernel_size == (1, 1):
-        pool = AveragePooling2D(window.strides, window.strides, "same")
+    if isinstance(layer, L.Conv2D) and layer.kernel_size == (1, 1):
+        pool = L.AveragePooling2D(window.strides, window.strides, "same")
         fix = f"AveragePooling2D({step}) before it and strides=1"
         return fix, Edit(layer.name, instead=(pool, _without_strides(layer)))
     larger = max(window.kernel[0], window.strides[0]), max(window.kernel[1], window.strides[1])
@@ -147,8 +139,8 @@ def _covering(layer: Layer, window: Window) -> tuple[str, Edit]:
     return f"{word}={one(larger)}", Edit(layer.name, {word: larger})
 
 
-def _without_strides(conv: Conv2D) -> Conv2D:
-    return Conv2D(conv.filters, (1, 1), (1, 1), "same", (1, 1), conv.groups, conv.use_bias, conv.activation)
+def _without_strides(conv: L.Conv2D) -> L.Conv2D:
+    return L.Conv2D(conv.filters, (1, 1), (1, 1), "same", (1, 1), conv.groups, conv.use_bias, conv.activation)
 
 
 def lost_border(context: Context) -> Iterator[Case]:
@@ -159,13 +151,13 @@ def lost_border(context: Context) -> Iterator[Case]:
             continue
         sides = readings(window, context.given(layer), context.shape(layer.name))
         before = context.layers.get(layer.inputs[0])
-        zeros = before.padding[1::2] if isinstance(before, ZeroPadding2D) else (0, 0)  # are no loss
+        zeros = before.padding[1::2] if isinstance(before, L.ZeroPadding2D) else (0, 0)  # are no loss
         lost = [max(0, side.lost - added) for side, added in zip(sides, zeros, strict=True)]
         if any(lost):
             yield _lost_case(layer, lost, [side.px - added for side, added in zip(sides, zeros, strict=True)])
 
 
-def _lost_case(layer: Layer, lost: Sequence[int], px: Sequence[int]) -> Case:
+def _lost_case(layer: L.Layer, lost: Sequence[int], px: Sequence[int]) -> Case:
     names = zip(lost, px, AXES, strict=True)
     said = [f"the last {missing} of {there} {name}" for missing, there, name in names if missing]
     share = max(missing / there for missing, there in zip(lost, px, strict=True))
@@ -194,7 +186,7 @@ def only_padding(context: Context) -> Iterator[Case]:
 
 def checkerboard(context: Context) -> Iterator[Case]:
     """Transposed convolutions whose outputs add up more inputs in turn than their neighbours."""
-    for layer in context.each(Conv2DTranspose):
+    for layer in context.each(L.Conv2DTranspose):
         sides = enumerate(zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True))
         uneven = [axis for axis, (kernel, stride, dilation) in sides if kernel % stride and dilation == 1]
         if uneven:
@@ -259,7 +251,7 @@ def _joined_after(context: Context, last: str) -> bool:
     They cannot be read, or come after a Reshape that makes channels of places.
     """
     later = context.net.layers[list(context.layers).index(last) + 1 :]
-    tokens = (context.shape(each.name) for each in later if isinstance(each, Reshape))
+    tokens = (context.shape(each.name) for each in later if isinstance(each, L.Reshape))
     channels = context.shape(last)[-1]
     return any(map(is_unknown, later)) or any(len(s) > 1 and s[-1] != channels for s in tokens)
 

@@ -20,19 +20,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras  # noqa: E402
 from keras import layers  # noqa: E402
 
-from convwise.core.layers import (  # noqa: E402
-    Add,
-    AveragePooling2D,
-    Concatenate,
-    Dropout,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    Layer,
-    MaxPooling2D,
-    Reshape,
-    ZeroPadding2D,
-)
+from convwise.core import layers as L  # noqa: E402
 from convwise.core.net import INPUT, Net, fresh  # noqa: E402
 from convwise.core.problems import Unsupported  # noqa: E402
 from convwise.core.windows import Shape  # noqa: E402
@@ -46,8 +34,8 @@ MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
 
 # Zero padding before max pooling is Keras's only explicit one; it is right where nothing is below 0.
 _NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
-_KEEP_SIGN = (MaxPooling2D, AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, Dropout, Flatten, Reshape,
-              Add, Concatenate, ZeroPadding2D)  # fmt: skip
+_KEEP_SIGN = (L.MaxPooling2D, L.AveragePooling2D, L.GlobalAveragePooling2D, L.GlobalMaxPooling2D, L.Dropout, L.Flatten,
+              L.Reshape, L.Add, L.Concatenate, L.ZeroPadding2D)  # fmt: skip
 
 
 def build(net: Net, weights: Weights) -> keras.Model:
@@ -68,7 +56,7 @@ def steps_of(net: Net) -> dict[str, Step]:
     """The Keras layers of the net in order, by their names. Unsupported where Keras cannot say a layer."""
     net, safe = expanded(net), _not_negative(expanded(net))
 
-    def rule(layer: Layer, shapes: Sequence[Shape]) -> tuple[Call, ...]:
+    def rule(layer: L.Layer, shapes: Sequence[Shape]) -> tuple[Call, ...]:
         return lower(layer, shapes, not_negative=safe[layer.inputs[0]])
 
     return {step.name: step for step in plan(net, rule, {layer.name: layer.name for layer in net.layers})}

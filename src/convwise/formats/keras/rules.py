@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from convwise.core import layers as ours
+from convwise.core import layers as L
 from convwise.core.activations import ACTIVATIONS, ALIASES, INFINITY, spelled
 from convwise.core.layers import Layer, parameters
 from convwise.core.parameters import Pads, Pair
@@ -67,7 +67,7 @@ def activation_of(function: Any) -> str:
         return "linear"
     if isinstance(function, keras.layers.Layer):
         layer = pieces_of(Use(function, [(1,)]))[0].layer
-        if isinstance(layer, ours.Activation):
+        if isinstance(layer, L.Activation):
             return layer.activation
         raise Unreadable
     name = str(getattr(function, "__name__", ""))
@@ -87,26 +87,26 @@ def _activated(make: Callable[[str], Layer], op: Any) -> list[Layer]:
         return [make(activation_of(op.activation))]
     except Unreadable:
         name = getattr(op.activation, "__name__", type(op.activation).__name__)
-        return [make("linear"), ours.Opaque(f"activation {name}", (1,), 0)]  # its shape is that of its input
+        return [make("linear"), L.Opaque(f"activation {name}", (1,), 0)]  # its shape is that of its input
 
 
 def _alone(use: Use) -> list[Layer]:
-    return [ours.Activation(activation_of(use.op.activation))]
+    return [L.Activation(activation_of(use.op.activation))]
 
 
 def _relu(use: Use) -> list[Layer]:
     most = INFINITY if use.op.max_value is None else float(use.op.max_value)
     slope, threshold = float(use.op.negative_slope), float(use.op.threshold)
     if (most, slope, threshold) == (6.0, 0.0, 0.0):
-        return [ours.Activation("relu6")]
+        return [L.Activation("relu6")]
     if slope and (most, threshold) == (INFINITY, 0.0):
-        return [ours.Activation(spelled("leaky_relu", negative_slope=slope))]
-    return [ours.Activation(spelled("relu", max_value=most, negative_slope=slope, threshold=threshold))]
+        return [L.Activation(spelled("leaky_relu", negative_slope=slope))]
+    return [L.Activation(spelled("relu", max_value=most, negative_slope=slope, threshold=threshold))]
 
 
 def _softmax(use: Use) -> list[Layer]:
     _last(use.op.axis, use)
-    return [ours.Activation("softmax")]
+    return [L.Activation("softmax")]
 
 
 def _last(axis: Any, use: Use) -> None:
@@ -123,14 +123,11 @@ def _spelled(name: str, **attributes: str) -> Rule:
     def rule(use: Use) -> list[Layer]:
         if hasattr(use.op, "axis"):
             _last(use.op.axis, use)
-        given = {key: getattr(use.op, attributes.get(key, key), value) for key, value in _arguments(name).items()}
-        return [ours.Activation(spelled(name, **{key: float(value) for key, value in given.items()}))]
+        usual = ACTIVATIONS[name].arguments
+        given = {key: getattr(use.op, attributes.get(key, key), value) for key, value in usual.items()}
+        return [L.Activation(spelled(name, **{key: float(value) for key, value in given.items()}))]
 
     return rule
-
-
-def _arguments(name: str) -> Mapping[str, float]:
-    return ACTIVATIONS[name].arguments
 
 
 # --- convolutions and pooling ---------------------------------------------------------------
@@ -165,7 +162,7 @@ def _transposed(use: Use) -> list[Layer]:
     op = use.op
     padding, extra = (op.padding, (0, 0)) if op.output_padding is None else _with_extra(op)
     return _activated(
-        lambda name: ours.Conv2DTranspose(
+        lambda name: L.Conv2DTranspose(
             op.filters, op.kernel_size, op.strides, padding, extra, op.dilation_rate, 1, op.use_bias, name
         ),
         op,
@@ -203,7 +200,7 @@ def _over_map(kind: Callable[..., Layer]) -> Rule:
 def _layer_norm(use: Use) -> list[Layer]:
     axes = use.op.axis if isinstance(use.op.axis, (list, tuple)) else (use.op.axis,)
     axes = (-1,) if tuple(axes) in ((-1,), (len(use.shape),)) else tuple(axes)
-    return [ours.LayerNormalization(axes, use.op.epsilon, use.op.center, use.op.scale)]
+    return [L.LayerNormalization(axes, use.op.epsilon, use.op.center, use.op.scale)]
 
 
 def numbers(value: Any, shape: Shape) -> tuple[float, ...]:
@@ -216,7 +213,7 @@ def numbers(value: Any, shape: Shape) -> tuple[float, ...]:
 
 
 def _rescaling(use: Use) -> list[Layer]:
-    return [ours.Rescaling(numbers(use.op.scale, use.shape), numbers(use.op.offset, use.shape))]
+    return [L.Rescaling(numbers(use.op.scale, use.shape), numbers(use.op.offset, use.shape))]
 
 
 def _normalization(use: Use) -> list[Layer]:
@@ -224,10 +221,10 @@ def _normalization(use: Use) -> list[Layer]:
     both = (op.mean, op.variance) if adapted else (op.input_mean, op.input_variance)
     mean, variance = (numbers(each, use.shape) for each in both)
     if not use.op.invert:
-        return [ours.Normalization(mean, variance, adapted)]
+        return [L.Normalization(mean, variance, adapted)]
     if adapted:
         raise Unreadable
-    return [ours.Rescaling(tuple(max(n**0.5, 1e-7) for n in variance), mean)]
+    return [L.Rescaling(tuple(max(n**0.5, 1e-7) for n in variance), mean)]
 
 
 def _einsum(use: Use) -> list[Layer]:
@@ -237,14 +234,14 @@ def _einsum(use: Use) -> list[Layer]:
     plain = use.op.bias is None and activation_of(use.op.activation) == "linear"
     if not plain or axes != output or kernel != axes[-1:] or len(axes) != len(use.shape) + 1:
         raise Unreadable
-    return [ours.LayerScale()]
+    return [L.LayerScale()]
 
 
 def _dropout(use: Use) -> list[Layer]:
     noise = use.op.noise_shape
     if noise and noise[0] in (None, -1) and all(n == 1 for n in noise[1:]):
-        return [ours.StochasticDepth(use.op.rate)]
-    return [ours.Dropout(use.op.rate)]
+        return [L.StochasticDepth(use.op.rate)]
+    return [L.Dropout(use.op.rate)]
 
 
 # --- operations on two values ---------------------------------------------------------------
@@ -273,7 +270,7 @@ def _binary(kind: Callable[[], Layer], first: Callable[[float], tuple[float, flo
         if moves is None:
             raise Unreadable
         pairs = [moves(n) for n in numbers(right if moves is second else left, use.shape)]
-        return [ours.Rescaling(tuple(pair[0] for pair in pairs), _short(tuple(pair[1] for pair in pairs)))]
+        return [L.Rescaling(tuple(pair[0] for pair in pairs), _short(tuple(pair[1] for pair in pairs)))]
 
     return rule
 
@@ -285,14 +282,14 @@ def _short(many: tuple[float, ...]) -> tuple[float, ...]:
 def _maximum(use: Use) -> Sequence[Layer | Piece]:
     constant = [each for each in use.arguments[:2] if not isinstance(each, keras.KerasTensor)]
     if constant and set(numbers(constant[0], use.shape)) == {0.0}:
-        return [ours.Activation("relu")]
-    return _binary(ours.Maximum, None, _none)(use)
+        return [L.Activation("relu")]
+    return _binary(L.Maximum, None, _none)(use)
 
 
 def _divided(use: Use) -> Sequence[Layer | Piece]:
     if isinstance(use.arguments[1], keras.KerasTensor):
         raise Unreadable
-    return _binary(ours.Multiply, None, lambda n: (1 / n, 0.0))(use)
+    return _binary(L.Multiply, None, lambda n: (1 / n, 0.0))(use)
 
 
 def _none(number: float) -> tuple[float, float]:
@@ -301,18 +298,18 @@ def _none(number: float) -> tuple[float, float]:
 
 def _clip(use: Use) -> list[Layer]:
     low, high = float(use.op.x_min), float(use.op.x_max)
-    return [ours.Activation("relu6" if (low, high) == (0, 6) else spelled("hard_tanh", min_val=low, max_val=high))]
+    return [L.Activation("relu6" if (low, high) == (0, 6) else spelled("hard_tanh", min_val=low, max_val=high))]
 
 
 # --- shapes ---------------------------------------------------------------------------------
 
 
 def _padding(use: Use) -> list[Layer]:
-    return [ours.ZeroPadding2D(tuple(n for pair in use.op.padding for n in pair))]
+    return [L.ZeroPadding2D(tuple(n for pair in use.op.padding for n in pair))]
 
 
 def _cropping(use: Use) -> list[Layer]:
-    return [ours.Cropping2D(tuple(n for pair in use.op.cropping for n in pair))]
+    return [L.Cropping2D(tuple(n for pair in use.op.cropping for n in pair))]
 
 
 def _pad(use: Use) -> list[Layer]:
@@ -321,7 +318,7 @@ def _pad(use: Use) -> list[Layer]:
         raise Unreadable
     if width[0] != width[-1] or any(constant for constant in use.arguments[1:]):
         raise Unreadable
-    return [ours.ZeroPadding2D((*width[1], *width[2]))]
+    return [L.ZeroPadding2D((*width[1], *width[2]))]
 
 
 def _item(use: Use) -> list[Layer]:
@@ -335,31 +332,31 @@ def _item(use: Use) -> list[Layer]:
     if not whole or any(step != 1 or start >= stop for start, stop, step in spans):
         raise Unreadable
     (top, bottom, _), (left, right, _) = spans[:2]
-    return [ours.Cropping2D((top, use.shape[0] - bottom, left, use.shape[1] - right))]
+    return [L.Cropping2D((top, use.shape[0] - bottom, left, use.shape[1] - right))]
 
 
 def _concatenate(use: Use) -> Sequence[Layer]:
     _last(use.op.axis, use)
-    return [ours.Concatenate()] if len(use.shapes) > 1 else []
+    return [L.Concatenate()] if len(use.shapes) > 1 else []
 
 
 def _glu(use: Use) -> list[Layer]:
     _last(use.op.axis, use)
-    return [ours.GLU()]
+    return [L.GLU()]
 
 
 def _reshape(use: Use) -> list[Layer]:
     first, *rest = use.op.newshape
     if first not in (-1, None) or not rest:
         raise Unreadable
-    return [ours.Reshape(tuple(-1 if n is None else int(n) for n in rest))]
+    return [L.Reshape(tuple(-1 if n is None else int(n) for n in rest))]
 
 
 def _squeezed(use: Use) -> list[Layer]:
     shape = use.op.compute_output_spec(keras.KerasTensor((2, *use.shape))).shape
     if shape[0] != 2:  # the axis of the batch itself
         raise Unreadable
-    return [ours.Reshape(tuple(shape[1:]))]
+    return [L.Reshape(tuple(shape[1:]))]
 
 
 def _permute(use: Use) -> list[Layer]:
@@ -380,12 +377,12 @@ def _center_crop(use: Use) -> list[Layer]:
     rows, columns = use.shape[0] - use.op.height, use.shape[1] - use.op.width
     if min(rows, columns) < 0:
         raise Unreadable
-    return [ours.Cropping2D((rows // 2, rows - rows // 2, columns // 2, columns - columns // 2))]
+    return [L.Cropping2D((rows // 2, rows - rows // 2, columns // 2, columns - columns // 2))]
 
 
 def _custom_scale(use: Use) -> list[Piece]:
     """InceptionResNetV2's: the first input plus the second, scaled."""
-    return [Piece(ours.Rescaling(float(use.op.scale)), (1,)), Piece(ours.Add(), (0, -1))]
+    return [Piece(L.Rescaling(float(use.op.scale)), (1,)), Piece(L.Add(), (0, -1))]
 
 
 def _nothing(use: Use) -> list[Layer]:
@@ -395,47 +392,47 @@ def _nothing(use: Use) -> list[Layer]:
 # --- the tables -----------------------------------------------------------------------------
 
 _LAYERS: dict[str, Rule] = {
-    "Conv2D": _learnt(ours.Conv2D),
-    "DepthwiseConv2D": _learnt(ours.DepthwiseConv2D),
-    "SeparableConv2D": _learnt(ours.SeparableConv2D),
+    "Conv2D": _learnt(L.Conv2D),
+    "DepthwiseConv2D": _learnt(L.DepthwiseConv2D),
+    "SeparableConv2D": _learnt(L.SeparableConv2D),
     "Conv2DTranspose": _transposed,
-    "MaxPooling2D": _same(ours.MaxPooling2D),
-    "AveragePooling2D": _same(ours.AveragePooling2D),
-    "GlobalAveragePooling2D": _same(ours.GlobalAveragePooling2D),
-    "GlobalMaxPooling2D": _same(ours.GlobalMaxPooling2D),
-    "AdaptiveAveragePooling2D": _same(ours.AdaptiveAveragePooling2D),
-    "AdaptiveMaxPooling2D": _same(ours.AdaptiveMaxPooling2D),
-    "BatchNormalization": _along_channels(ours.BatchNormalization),
-    "GroupNormalization": _along_channels(ours.GroupNormalization),
+    "MaxPooling2D": _same(L.MaxPooling2D),
+    "AveragePooling2D": _same(L.AveragePooling2D),
+    "GlobalAveragePooling2D": _same(L.GlobalAveragePooling2D),
+    "GlobalMaxPooling2D": _same(L.GlobalMaxPooling2D),
+    "AdaptiveAveragePooling2D": _same(L.AdaptiveAveragePooling2D),
+    "AdaptiveMaxPooling2D": _same(L.AdaptiveMaxPooling2D),
+    "BatchNormalization": _along_channels(L.BatchNormalization),
+    "GroupNormalization": _along_channels(L.GroupNormalization),
     "LayerNormalization": _layer_norm,
     "Activation": _alone,
     "ReLU": _relu,
     "LeakyReLU": _spelled("leaky_relu"),
     "ELU": _spelled("elu"),
     "Softmax": _softmax,
-    "PReLU": lambda use: [ours.PReLU(tuple(use.op.shared_axes or ()))],
+    "PReLU": lambda use: [L.PReLU(tuple(use.op.shared_axes or ()))],
     "EinsumDense": _einsum,
-    "LayerScale": lambda use: [ours.LayerScale()],  # of keras.applications, as the two below
-    "StochasticDepth": lambda use: [ours.StochasticDepth(use.op.drop_path_rate)],
+    "LayerScale": lambda use: [L.LayerScale()],  # of keras.applications, as the two below
+    "StochasticDepth": lambda use: [L.StochasticDepth(use.op.drop_path_rate)],
     "CustomScaleLayer": _custom_scale,
     "Dropout": _dropout,
-    "SpatialDropout2D": _same(ours.SpatialDropout2D),
-    "AlphaDropout": _same(ours.AlphaDropout),
-    "GaussianDropout": _same(ours.GaussianDropout),
-    "GaussianNoise": _same(ours.GaussianNoise),
-    "Flatten": _same(ours.Flatten),
-    "Reshape": lambda use: [ours.Reshape(tuple(-1 if n is None else int(n) for n in use.op.target_shape))],
-    "Dense": _learnt(ours.Dense),
-    "Add": _joining(ours.Add),
-    "Subtract": _joining(ours.Subtract),
-    "Multiply": _joining(ours.Multiply),
-    "Average": _joining(ours.Average),
-    "Maximum": _joining(ours.Maximum),
-    "Minimum": _joining(ours.Minimum),
+    "SpatialDropout2D": _same(L.SpatialDropout2D),
+    "AlphaDropout": _same(L.AlphaDropout),
+    "GaussianDropout": _same(L.GaussianDropout),
+    "GaussianNoise": _same(L.GaussianNoise),
+    "Flatten": _same(L.Flatten),
+    "Reshape": lambda use: [L.Reshape(tuple(-1 if n is None else int(n) for n in use.op.target_shape))],
+    "Dense": _learnt(L.Dense),
+    "Add": _joining(L.Add),
+    "Subtract": _joining(L.Subtract),
+    "Multiply": _joining(L.Multiply),
+    "Average": _joining(L.Average),
+    "Maximum": _joining(L.Maximum),
+    "Minimum": _joining(L.Minimum),
     "Concatenate": _concatenate,
     "ZeroPadding2D": _padding,
     "Cropping2D": _cropping,
-    "UpSampling2D": _same(ours.UpSampling2D),
+    "UpSampling2D": _same(L.UpSampling2D),
     "Rescaling": _rescaling,
     "Normalization": _normalization,
     "Permute": _permute,
@@ -463,13 +460,13 @@ _FUNCTIONS = {
     "SparseSigmoid": "sparse_sigmoid", "Softmax": "softmax", "LogSoftmax": "log_softmax",
 }  # fmt: skip
 _OPS: dict[str, Rule] = {
-    "Add": _binary(ours.Add, lambda n: (1.0, n), lambda n: (1.0, n)),
-    "Subtract": _binary(ours.Subtract, lambda n: (-1.0, n), lambda n: (1.0, -n)),
-    "Multiply": _binary(ours.Multiply, lambda n: (n, 0.0), lambda n: (n, 0.0)),
+    "Add": _binary(L.Add, lambda n: (1.0, n), lambda n: (1.0, n)),
+    "Subtract": _binary(L.Subtract, lambda n: (-1.0, n), lambda n: (1.0, -n)),
+    "Multiply": _binary(L.Multiply, lambda n: (n, 0.0), lambda n: (n, 0.0)),
     "Maximum": _maximum,
-    "Minimum": _binary(ours.Minimum, None, _none),
-    "Negative": lambda use: [ours.Rescaling(-1.0)],
-    "Square": lambda use: [Piece(ours.Multiply(), (0, 0))],
+    "Minimum": _binary(L.Minimum, None, _none),
+    "Negative": lambda use: [L.Rescaling(-1.0)],
+    "Square": lambda use: [Piece(L.Multiply(), (0, 0))],
     "Clip": _clip,
     "Concatenate": _concatenate,
     "Reshape": _reshape,
@@ -477,10 +474,10 @@ _OPS: dict[str, Rule] = {
     "ExpandDims": _squeezed,
     "Pad": _pad,
     "GetItem": _item,
-    "Mean": _over_map(ours.GlobalAveragePooling2D),
-    "Max": _over_map(ours.GlobalMaxPooling2D),
+    "Mean": _over_map(L.GlobalAveragePooling2D),
+    "Max": _over_map(L.GlobalMaxPooling2D),
     "Glu": _glu,
-    "Gelu": lambda use: [ours.Activation("gelu_tanh" if use.op.approximate else "gelu")],
+    "Gelu": lambda use: [L.Activation("gelu_tanh" if use.op.approximate else "gelu")],
     "Threshold": _spelled("threshold", value="default_value"),
     **{name: _spelled(known) for name, known in _FUNCTIONS.items()},
     **dict.fromkeys(("Divide", "TrueDivide"), _divided),

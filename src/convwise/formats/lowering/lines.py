@@ -11,17 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.activations import Activated, activation
 from convwise.core.geometry import transposed_crops, window_of
-from convwise.core.layers import (
-    Activation,
-    AveragePooling2D,
-    Conv2D,
-    Conv2DTranspose,
-    DepthwiseConv2D,
-    Layer,
-    SeparableConv2D,
-)
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import Problem, Unsupported
 from convwise.core.text import times
@@ -29,8 +21,8 @@ from convwise.core.windows import Shape, Window, effective, outputs_of, torch_po
 from convwise.formats.lowering import keras, torch
 from convwise.formats.lowering.calls import Call, literal, one
 
-Convolution = Conv2D | DepthwiseConv2D | SeparableConv2D
-CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)
+Convolution = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D
+CONVOLUTIONS = (L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D)
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class Written:
         return Written(self.lines + other.lines, self.problems + other.problems)
 
 
-def keras_lines(layer: Layer, shape: Shape) -> Written:
+def keras_lines(layer: L.Layer, shape: Shape) -> Written:
     """The layer on maps of `shape` as calls of keras.layers."""
     found = activation(getattr(layer, "activation", "linear"))
     inside, after = layer, Written()
@@ -58,7 +50,7 @@ def keras_lines(layer: Layer, shape: Shape) -> Written:
     return _written(calls, "layers.", _known_of_keras(layer, shape)).then(after)
 
 
-def torch_lines(layer: Layer, shape: Shape) -> Written:
+def torch_lines(layer: L.Layer, shape: Shape) -> Written:
     """The layer on maps of `shape` as calls of torch.nn; maps there are (channels, height, width)."""
     found = activation(getattr(layer, "activation", "linear"))
     after = _after(found, _torch_calls, shape, "nn.", "PyTorch", "torch.nn") if found.name != "linear" else Written()
@@ -69,8 +61,8 @@ def torch_lines(layer: Layer, shape: Shape) -> Written:
     return _written(calls, "nn.", _phase(layer, shape)).then(after)
 
 
-def _linear(layer: Any) -> Layer:
-    linear: Layer = replace(layer, activation="linear") if hasattr(layer, "activation") else layer
+def _linear(layer: Any) -> L.Layer:
+    linear: L.Layer = replace(layer, activation="linear") if hasattr(layer, "activation") else layer
     return linear
 
 
@@ -78,11 +70,11 @@ def _written(calls: Sequence[Call], prefix: str, problems: Sequence[Problem] = (
     return Written(tuple(call.source(prefix) for call in calls), tuple(problems))
 
 
-def _after(found: Activated, calls: Callable[[Layer, Shape], Sequence[Call]], shape: Shape, prefix: str,
+def _after(found: Activated, calls: Callable[[L.Layer, Shape], Sequence[Call]], shape: Shape, prefix: str,
            framework: str, place: str) -> Written:  # fmt: skip
     """The activation as lines of its own, or a comment where the framework lacks it."""
     try:
-        return _written(calls(Activation(str(found)), shape), prefix)
+        return _written(calls(L.Activation(str(found)), shape), prefix)
     except Unsupported:
         fix = f"write it yourself: {found.row.meaning}"
         problem = _warning(f"{framework}, activation {found}", f"is not in {place}", fix)
@@ -100,30 +92,30 @@ def _cannot(framework: str, error: Unsupported) -> Written:
 # --- Keras ----------------------------------------------------------------------------------
 
 
-def _keras_calls(layer: Layer, shape: Shape) -> Sequence[Call]:
+def _keras_calls(layer: L.Layer, shape: Shape) -> Sequence[Call]:
     """As the format writes it, but in Keras's own words where they say it on some backends only, or are shorter."""
-    if isinstance(layer, AveragePooling2D) and _in_words(layer):
+    if isinstance(layer, L.AveragePooling2D) and _in_words(layer):
         return (keras.pool_call(layer, str(layer.padding)),)
     calls = keras.lower(layer, [shape])
-    words = _transposed_words(layer) if isinstance(layer, Conv2DTranspose) else None
+    words = _transposed_words(layer) if isinstance(layer, L.Conv2DTranspose) else None
     return calls if words is None else (words,)
 
 
-def _in_words(layer: AveragePooling2D) -> bool:
+def _in_words(layer: L.AveragePooling2D) -> bool:
     return isinstance(layer.padding, str) and not layer.ceil_mode and not layer.count_include_pad
 
 
-def _known_of_keras(layer: Layer, shape: Shape) -> Sequence[Problem]:
+def _known_of_keras(layer: L.Layer, shape: Shape) -> Sequence[Problem]:
     if isinstance(layer, CONVOLUTIONS):
         return _picked(layer)
-    return _backends(layer, shape) if isinstance(layer, AveragePooling2D) and _in_words(layer) else ()
+    return _backends(layer, shape) if isinstance(layer, L.AveragePooling2D) and _in_words(layer) else ()
 
 
 def _picked(layer: Convolution) -> Sequence[Problem]:
     """Strides that Keras refuses are written as stride 1, of which a layer picks."""
     if max(layer.strides) > 1 and max(layer.dilation_rate) > 1:
         what = f"refuses strides {times(layer.strides)} together with dilation_rate {times(layer.dilation_rate)}"
-    elif not isinstance(layer, Conv2D) and len(set(layer.strides)) > 1:
+    elif not isinstance(layer, L.Conv2D) and len(set(layer.strides)) > 1:
         what = f"on TensorFlow takes no {layer.op} with different strides along rows and columns"
     else:
         return ()
@@ -131,7 +123,7 @@ def _picked(layer: Convolution) -> Sequence[Problem]:
     return (_warning("Keras", what, "equal strides without dilation_rate"),)
 
 
-def _backends(layer: AveragePooling2D, shape: Shape) -> Sequence[Problem]:
+def _backends(layer: L.AveragePooling2D, shape: Shape) -> Sequence[Problem]:
     pads = window_of(layer, shape).pads
     if pads[::2] == pads[1::2]:
         return ()
@@ -150,7 +142,7 @@ def keras_crops(padding: str, reach: int, extra: int) -> Pair:
     return before, total - before
 
 
-def _transposed_words(layer: Conv2DTranspose) -> Call | None:
+def _transposed_words(layer: L.Conv2DTranspose) -> Call | None:
     """The layer by Keras's padding and output_padding alone, where they take just its crops."""
     crops = transposed_crops(layer)
     for word in ("valid", "same"):
@@ -161,7 +153,7 @@ def _transposed_words(layer: Conv2DTranspose) -> Call | None:
     return None
 
 
-def _extra(layer: Conv2DTranspose, word: str, crops: Pads) -> Pair | None:
+def _extra(layer: L.Conv2DTranspose, word: str, crops: Pads) -> Pair | None:
     """The output_padding with which Keras's word takes just these crops, if there is one."""
     extra = []
     for axis in (0, 1):
@@ -177,18 +169,18 @@ def _extra(layer: Conv2DTranspose, word: str, crops: Pads) -> Pair | None:
 # --- PyTorch --------------------------------------------------------------------------------
 
 
-def _torch_calls(layer: Layer, shape: Shape) -> Sequence[Call]:
+def _torch_calls(layer: L.Layer, shape: Shape) -> Sequence[Call]:
     """As the format writes it; Unsupported where that takes a class of our own."""
     calls = torch.lower(layer, [shape])
     if own := [call.kind for call in calls if call.kind in torch.OWN]:
         what = f"torch.nn has no {own[0]}"
-        if isinstance(layer, AveragePooling2D):
+        if isinstance(layer, L.AveragePooling2D):
             what = f"has no average pool that leaves out an uneven padding of {window_of(layer, shape).pads}"
         raise Unsupported("torch", layer.name, what, "padding='valid', or an odd pool_size with strides=1")
     return calls
 
 
-def _phase(layer: Layer, shape: Shape) -> Sequence[Problem]:
+def _phase(layer: L.Layer, shape: Shape) -> Sequence[Problem]:
     """A strided 'same': Keras pads by the map's size, PyTorch's padding=k // 2 does not."""
     if not isinstance(layer, CONVOLUTIONS) or layer.padding != "same" or max(layer.strides) == 1:
         return ()

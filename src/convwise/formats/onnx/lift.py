@@ -18,24 +18,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from convwise.core import layers as L
 from convwise.core.activations import ACTIVATIONS, activation
 from convwise.core.calculus import analyse
 from convwise.core.geometry import GEOMETRY, layer_weights
-from convwise.core.layers import (
-    Activation,
-    Conv2D,
-    Conv2DTranspose,
-    Dense,
-    DepthwiseConv2D,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    Rescaling,
-    Reshape,
-)
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
 from convwise.formats.lifted import Draft, Lifted
@@ -105,11 +91,11 @@ def _own_weights(net: Net, model: onnx.ModelProto) -> Weights:
     return weights
 
 
-def _as_ours(layer: Layer, key: str, array: Tensor, shape: Shape) -> Array:
+def _as_ours(layer: L.Layer, key: str, array: Tensor, shape: Shape) -> Array:
     """The inverse of what formats/onnx/lowering.py writes."""
     if is_kernel(key):
         return array if array.ndim == 2 else channels_last(layer, array, shape, key)
-    last = isinstance(layer, LayerNormalization) and array.shape == shape
+    last = isinstance(layer, L.LayerNormalization) and array.shape == shape
     return np.ascontiguousarray(array if last else np.moveaxis(array, 0, -1).reshape(shape), np.float32)
 
 
@@ -199,14 +185,12 @@ class _Reader:
         if self._absorbed(node) or self._unrolled(node):
             return True
         rule = RULES.get(node.kind)
-        found = rule(self.context, node) if rule and not self._several(node) else None
+        several = any(self.context.uses[name] for name in node.outputs[1:])
+        found = rule(self.context, node) if rule and not several else None
         if found is None or not self._fits(found, node):
             return False
         self._add(found, node)
         return True
-
-    def _several(self, node: Node) -> bool:
-        return any(self.context.uses[name] for name in node.outputs[1:])
 
     def _fits(self, found: Read, node: Node) -> bool:
         """Whether our layer gives the shape that the file says."""
@@ -296,7 +280,7 @@ class _Reader:
         """Whether only one operator reads the layer that gives this tensor."""
         return self.context.uses[value] == 1 and (value not in self.alias or self._alone(self.alias[value]))
 
-    def _source(self, value: str) -> tuple[int, Layer] | None:
+    def _source(self, value: str) -> tuple[int, L.Layer] | None:
         """The layer that gives a tensor, and its place."""
         place = self.places.get(self.draft.source(value))
         return None if place is None else (place, self.draft.layers[place])
@@ -315,11 +299,11 @@ class _Reader:
         if before is None:
             return False
         place, layer = before
-        if isinstance(found.layer, Flatten) and isinstance(layer, GlobalAveragePooling2D | GlobalMaxPooling2D):
+        if isinstance(found.layer, L.Flatten) and isinstance(layer, L.GlobalAveragePooling2D | L.GlobalMaxPooling2D):
             self._change(place, value, x, {}, keepdims=False)
             return True
         ours = _group(node) == layer.name and getattr(layer, "activation", "") == "linear"
-        if ours and isinstance(found.layer, Activation) and not isinstance(layer, Activation):
+        if ours and isinstance(found.layer, L.Activation) and not isinstance(layer, L.Activation):
             self._change(place, value, x, {}, activation=found.layer.activation)
             return True
         return False
@@ -345,26 +329,26 @@ class _Reader:
         self.context.values[node.outputs[0]] = self.context.values[x]
         return True
 
-    def _with(self, layer: Layer, kind: str, array: Tensor, x: str) -> dict[str, Any] | None:
+    def _with(self, layer: L.Layer, kind: str, array: Tensor, x: str) -> dict[str, Any] | None:
         """The layer's new parameters and weights, None where the constant is not its own."""
         added = {"Add": array, "Sub": -array}.get(kind)
         match layer:
-            case Conv2D() | DepthwiseConv2D() | Conv2DTranspose() | Dense():
+            case L.Conv2D() | L.DepthwiseConv2D() | L.Conv2DTranspose() | L.Dense():
                 if added is None or layer.use_bias or layer.activation != "linear":
                     return None
                 bias = spread_over(self.context, added, x, (len(self.context.ours(x)),))
                 return None if bias is None else {"use_bias": True, "bias": bias}
-            case GroupNormalization() | LayerNormalization():
+            case L.GroupNormalization() | L.LayerNormalization():
                 return self._normalised(layer, kind, array, x)
-            case Rescaling():
+            case L.Rescaling():
                 given = self.context.per_channel(array, x)
                 return None if given is None or (kind == "Div" and not np.all(given)) else _rescaled(layer, kind, given)
         return None
 
-    def _normalised(self, layer: GroupNormalization | LayerNormalization, kind: str, array: Tensor,
+    def _normalised(self, layer: L.GroupNormalization | L.LayerNormalization, kind: str, array: Tensor,
                     x: str) -> dict[str, Any] | None:  # fmt: skip
         rank = len(self.context.ours(x))
-        axes = layer.axis if isinstance(layer, LayerNormalization) else (-1,)
+        axes = layer.axis if isinstance(layer, L.LayerNormalization) else (-1,)
         learnt = spread_over(self.context, array, x, tuple(axis if axis > 0 else rank + 1 + axis for axis in axes))
         if learnt is None or layer.center:
             return None
@@ -380,7 +364,7 @@ class _Reader:
             return False
         before = self._source(x) if self._alone(x) and out[0] == self.graph.batch else None
         readers = [each.kind for each in self.graph.nodes if value in each.inputs] if before else []
-        if before is None or "Transpose" in readers or max(out[2:]) == 1 or not isinstance(before[1], Dense):
+        if before is None or "Transpose" in readers or max(out[2:]) == 1 or not isinstance(before[1], L.Dense):
             return False
         if not ACTIVATIONS[activation(before[1].activation).name].elementwise:
             return False
@@ -390,7 +374,7 @@ class _Reader:
                 array = self.draft.weights[key]
                 maps = np.moveaxis(array.reshape(-1, channels, height, width), 1, -1)
                 self.draft.weights[key] = np.ascontiguousarray(maps.reshape(array.shape))
-        self._add(Read(Reshape((height, width, channels)), Value(FIRST), (x,)), node)
+        self._add(Read(L.Reshape((height, width, channels)), Value(FIRST), (x,)), node)
         return True
 
     # --- weights that serve twice ---------------------------------------------------------------
@@ -417,7 +401,7 @@ class _Reader:
                     del self.draft.weights[f"{layer.name}/{key}"]
 
 
-def _rescaled(layer: Rescaling, kind: str, given: Tensor) -> dict[str, Any]:
+def _rescaled(layer: L.Rescaling, kind: str, given: Tensor) -> dict[str, Any]:
     scale, offset = np.array(layer.scale), np.array(layer.offset)
     match kind:
         case "Add":

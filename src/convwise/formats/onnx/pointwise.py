@@ -7,25 +7,8 @@ from math import inf, isclose
 
 import numpy as np
 
+from convwise.core import layers as L
 from convwise.core.activations import ACTIVATIONS, spelled
-from convwise.core.layers import (
-    GLU,
-    Activation,
-    Add,
-    Average,
-    BatchNormalization,
-    Concatenate,
-    GroupNormalization,
-    Layer,
-    LayerNormalization,
-    LayerScale,
-    Maximum,
-    Minimum,
-    Multiply,
-    PReLU,
-    Rescaling,
-    Subtract,
-)
 from convwise.formats.onnx.context import Context, Read, Rule, number, numbers, on, same, spread_over, unflattened
 from convwise.formats.onnx.graph import FIRST, Node, Tensor
 from convwise.formats.onnx.patterns import ACTIVATED, DEFAULTS, GROUP_NORM, LAYER_NORM
@@ -40,7 +23,7 @@ _NAMES = {row.onnx: name for name, row in ACTIVATIONS.items() if row.onnx and na
 def _activation(context: Context, node: Node) -> Read | None:
     given = {key: node.attributes.get(key, value) for key, value in DEFAULTS.get(node.kind, {}).items()}
     name = _named(node, given)
-    return on(context, node, Activation(name)) if name else None
+    return on(context, node, L.Activation(name)) if name else None
 
 
 def _named(node: Node, given: Mapping[str, float]) -> str:
@@ -70,7 +53,7 @@ def _clip(context: Context, node: Node) -> Read | None:
         return None
     low, high = (limit if array is None else number(array.reshape(-1)[0])
                  for array, limit in zip(bounds, (-inf, inf), strict=True))  # fmt: skip
-    return on(context, node, Activation(_bounded(low, high)))
+    return on(context, node, L.Activation(_bounded(low, high)))
 
 
 def _bounded(low: float, high: float) -> str:
@@ -92,13 +75,13 @@ def _over_channels(context: Context, node: Node, axis: int | None) -> bool:
 
 def _softmax(context: Context, node: Node) -> Read | None:
     name = _NAMES[node.kind]
-    return on(context, node, Activation(name)) if _over_channels(context, node, node.attributes.get("axis")) else None
+    return on(context, node, L.Activation(name)) if _over_channels(context, node, node.attributes.get("axis")) else None
 
 
 def _composed(context: Context, node: Node) -> Read | None:
     name = node.attributes["activation"]
     fits = ACTIVATIONS[name.partition("(")[0]].elementwise or _over_channels(context, node, node.attributes["axis"])
-    return on(context, node, Activation(name)) if fits else None
+    return on(context, node, L.Activation(name)) if fits else None
 
 
 def _prelu(context: Context, node: Node) -> Read | None:
@@ -107,12 +90,12 @@ def _prelu(context: Context, node: Node) -> Read | None:
     if alpha is None:
         return None
     shared = tuple(axis for axis, (n, whole) in enumerate(zip(alpha.shape, given, strict=True), 1) if n == 1 < whole)
-    return on(context, node, PReLU(shared), alpha=alpha)
+    return on(context, node, L.PReLU(shared), alpha=alpha)
 
 
 def _glu(context: Context, node: Node) -> Read | None:
     value = context.values[node.inputs[0]]
-    return on(context, node, GLU()) if value.order[node.attributes["axis"]] == len(value.order) - 1 else None
+    return on(context, node, L.GLU()) if value.order[node.attributes["axis"]] == len(value.order) - 1 else None
 
 
 # --- normalisation --------------------------------------------------------------------------
@@ -126,7 +109,9 @@ def _batch_norm(context: Context, node: Node) -> Read | None:
     if node.attributes.get("training_mode", 0):
         return None
     turned = [unflattened(array, value.flat) if value.flat else array for array in vectors if array is not None]
-    layer = BatchNormalization(node.attributes.get("epsilon", 1e-5), min(node.attributes.get("momentum", 0.9), 0.9999))
+    layer = L.BatchNormalization(
+        node.attributes.get("epsilon", 1e-5), min(node.attributes.get("momentum", 0.9), 0.9999)
+    )
     return on(
         context, node, layer, **dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), turned, strict=True))
     )
@@ -142,14 +127,14 @@ def _channel_norm(context: Context, node: Node) -> Read | None:
         return None
     groups = node.attributes.get("num_groups", channels)
     gamma, beta = (np.repeat(array, channels // array.size) for array in (scale, shift))
-    return on(context, node, GroupNormalization(groups, node.attributes.get("epsilon", 1e-5)), gamma=gamma, beta=beta)
+    return on(context, node, L.GroupNormalization(groups, node.attributes.get("epsilon", 1e-5)), gamma=gamma, beta=beta)
 
 
 def _group_norm(context: Context, node: Node) -> Read | None:
     """Scale and shift follow, and are taken in by the layer."""
     groups, epsilon = node.attributes["groups"], node.attributes["epsilon"]
     fits = context.values[node.inputs[0]].order in (FIRST, (0, 1)) and not context.values[node.inputs[0]].flat
-    return on(context, node, GroupNormalization(groups, epsilon, False, False)) if fits else None
+    return on(context, node, L.GroupNormalization(groups, epsilon, False, False)) if fits else None
 
 
 def _layer_norm(context: Context, node: Node) -> Read | None:
@@ -167,13 +152,13 @@ def _layer_norm(context: Context, node: Node) -> Read | None:
     if any(array is None for array in spread.values()):
         return None
     axis, epsilon = (-1,) if ours == (rank - 1,) else ours, node.attributes.get("epsilon", 1e-5)
-    return on(context, node, LayerNormalization(axis, epsilon, "beta" in spread, "gamma" in spread), **spread)
+    return on(context, node, L.LayerNormalization(axis, epsilon, "beta" in spread, "gamma" in spread), **spread)
 
 
 # --- joins and constants --------------------------------------------------------------------
 
-_JOINED: dict[str, type[Layer]] = {"Add": Add, "Sum": Add, "Sub": Subtract, "Mul": Multiply, "Mean": Average,
-                                   "Max": Maximum, "Min": Minimum}  # fmt: skip
+_JOINED: dict[str, type[L.Layer]] = {"Add": L.Add, "Sum": L.Add, "Sub": L.Subtract, "Mul": L.Multiply,
+                                     "Mean": L.Average, "Max": L.Maximum, "Min": L.Minimum}  # fmt: skip
 _FEW = 4  # channels up to which numbers per channel are taken for preparation, not for weights
 
 
@@ -200,32 +185,32 @@ def _with_constant(context: Context, node: Node) -> Read | None:
     read = _limited(node.kind, given) if node.kind in ("Max", "Min") else None
     if read is None and given.size > _FEW and (node.kind == "Mul" or (node.kind == "Div" and node.inputs[0] == x)):
         gamma = np.broadcast_to(given if node.kind == "Mul" else 1 / given, (given.size,))
-        return Read(LayerScale(), context.values[x], (x,), {"gamma": gamma})
+        return Read(L.LayerScale(), context.values[x], (x,), {"gamma": gamma})
     layer = read or _affine(node, given, node.inputs[0] == x)
     learnt = given.size if node.kind in ("Add", "Sub") and given.size > _FEW else 0
     return None if layer is None else Read(layer, context.values[x], (x,), learnt=learnt)
 
 
-def _limited(kind: str, given: Tensor) -> Layer | None:
+def _limited(kind: str, given: Tensor) -> L.Layer | None:
     if given.size != 1:
         return None
     low, high = (number(given[0]), inf) if kind == "Max" else (-inf, number(given[0]))
-    return Activation(_bounded(low, high))
+    return L.Activation(_bounded(low, high))
 
 
-def _affine(node: Node, given: Tensor, ahead: bool) -> Layer | None:
+def _affine(node: Node, given: Tensor, ahead: bool) -> L.Layer | None:
     """ahead: the tensor comes first, which matters for Sub and Div."""
     match node.kind, ahead:
         case ("Add", _):
-            return Rescaling(1.0, numbers(given))
+            return L.Rescaling(1.0, numbers(given))
         case ("Mul", _):
-            return Rescaling(numbers(given))
+            return L.Rescaling(numbers(given))
         case ("Sub", True):
-            return Rescaling(1.0, numbers(-given))
+            return L.Rescaling(1.0, numbers(-given))
         case ("Sub", False):
-            return Rescaling(-1.0, numbers(given))
+            return L.Rescaling(-1.0, numbers(given))
         case ("Div", True):
-            return Rescaling(tuple(1 / float(each) for each in (given[:1] if len(set(given)) == 1 else given)))
+            return L.Rescaling(tuple(1 / float(each) for each in (given[:1] if len(set(given)) == 1 else given)))
     return None
 
 
@@ -234,7 +219,7 @@ def _concat(context: Context, node: Node) -> Read | None:
     alike = all(context.values[name] == value for name in maps) and len(maps) == len(node.inputs) and not value.flat
     if not alike or value.order[node.attributes["axis"]] != len(value.order) - 1:
         return None
-    return Read(Concatenate() if len(maps) > 1 else None, value, maps)
+    return Read(L.Concatenate() if len(maps) > 1 else None, value, maps)
 
 
 POINTWISE: dict[str, Rule] = {
@@ -243,7 +228,7 @@ POINTWISE: dict[str, Rule] = {
     "LogSoftmax": _softmax,
     "Clip": _clip,
     "PRelu": _prelu,
-    "Neg": lambda context, node: on(context, node, Rescaling(-1.0)),
+    "Neg": lambda context, node: on(context, node, L.Rescaling(-1.0)),
     ACTIVATED: _composed,
     GATED: _glu,
     "BatchNormalization": _batch_norm,

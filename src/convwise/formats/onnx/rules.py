@@ -14,23 +14,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from convwise.core import layers as L
 from convwise.core.geometry import layer_weights
-from convwise.core.layers import (
-    AveragePooling2D,
-    Conv2D,
-    Conv2DTranspose,
-    Cropping2D,
-    Dense,
-    DepthwiseConv2D,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    MaxPooling2D,
-    Opaque,
-    Reshape,
-    UpSampling2D,
-    ZeroPadding2D,
-)
 from convwise.core.net import MIRROR
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import UnusableInput
@@ -90,9 +75,9 @@ def _convolved(context: Context, node: Node, kernel: Tensor | None, bias: Tensor
     common: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding, "dilation_rate": dilation,
                               "use_bias": bias is not None}  # fmt: skip
     _fitting(context, node, kernel.shape[1] * groups, kernel.shape[0], groups)
-    layer: Conv2D | DepthwiseConv2D = Conv2D(kernel.shape[0], groups=groups, **common)
+    layer: L.Conv2D | L.DepthwiseConv2D = L.Conv2D(kernel.shape[0], groups=groups, **common)
     if groups == given[2] > 1:
-        layer = DepthwiseConv2D(depth_multiplier=kernel.shape[0] // groups, **common)
+        layer = L.DepthwiseConv2D(depth_multiplier=kernel.shape[0] // groups, **common)
     return on(
         context, node, layer, kernel=channels_last(layer, kernel, layer_weights(layer, given)["kernel"]), bias=bias
     )
@@ -129,7 +114,7 @@ def _transposed(context: Context, node: Node) -> Read | None:
     padding = _taken(context, node, reach, strides, extra)
     if padding is None:
         return None
-    layer = Conv2DTranspose(kernel.shape[1] * groups, kernel.shape[2:], strides, padding, extra, dilation, groups,
+    layer = L.Conv2DTranspose(kernel.shape[1] * groups, kernel.shape[2:], strides, padding, extra, dilation, groups,
                             bias is not None)  # fmt: skip
     turned = channels_last(layer, kernel, layer_weights(layer, given)["kernel"])
     return on(context, node, layer, kernel=turned, bias=bias)
@@ -161,16 +146,16 @@ def _pool(context: Context, node: Node) -> Read | None:
     automatic = node.attributes.get("auto_pad", "NOTSET") != "NOTSET"
     ceil = bool(node.attributes.get("ceil_mode", 0)) and not automatic
     if node.kind == "MaxPool":
-        return on(context, node, MaxPooling2D(size, strides, padding, ceil))
+        return on(context, node, L.MaxPooling2D(size, strides, padding, ceil))
     counted = bool(node.attributes.get("count_include_pad", 0)) and padding != "valid"
-    return on(context, node, AveragePooling2D(size, strides, padding, ceil, counted))
+    return on(context, node, L.AveragePooling2D(size, strides, padding, ceil, counted))
 
 
-def _global(kind: type[GlobalAveragePooling2D | GlobalMaxPooling2D]) -> Rule:
+def _global(kind: type[L.GlobalAveragePooling2D | L.GlobalMaxPooling2D]) -> Rule:
     return lambda context, node: on(context, node, kind(True)) if context.first(node.inputs[0]) else None
 
 
-def _reduced(kind: type[GlobalAveragePooling2D | GlobalMaxPooling2D]) -> Rule:
+def _reduced(kind: type[L.GlobalAveragePooling2D | L.GlobalMaxPooling2D]) -> Rule:
     """ReduceMean and ReduceMax over rows and columns."""
 
     def rule(context: Context, node: Node) -> Read | None:
@@ -194,7 +179,7 @@ def _dense(context: Context, node: Node, kernel: Tensor, bias: Tensor | None) ->
         return None
     turned = unflattened(kernel, value.flat) if value.flat else kernel
     full = None if bias is None else np.broadcast_to(bias.reshape(-1), (kernel.shape[1],))
-    layer = Dense(kernel.shape[1], full is not None)
+    layer = L.Dense(kernel.shape[1], full is not None)
     weights = {"kernel": turned} if full is None else {"kernel": turned, "bias": full}
     return Read(layer, Value(value.order), (node.inputs[0],), weights)
 
@@ -230,22 +215,22 @@ def _reshaped(context: Context, node: Node) -> Read | None:
     if out[0] != context.graph.batch or len(out) < 2:
         return None
     if len(out) == 2 and (value.order == FIRST or _natural(given, value)):
-        return Read(Flatten(), Value((0, 1), () if _natural(given, value) else given), (x,))
+        return Read(L.Flatten(), Value((0, 1), () if _natural(given, value) else given), (x,))
     if value.flat:
         height, width, channels = value.flat
         whole = out[1:] == (channels, height, width)
-        return Read(Reshape(value.flat), Value(FIRST), (x,)) if whole else None
+        return Read(L.Reshape(value.flat), Value(FIRST), (x,)) if whole else None
     if len(given) == 1 and out[2:] == (1, 1):
-        return Read(Reshape((1, 1, *given)), Value(FIRST), (x,))
+        return Read(L.Reshape((1, 1, *given)), Value(FIRST), (x,))
     wanted = node.outputs[0] in context.wanted
     if _natural(given, value) and not wanted:
-        return Read(Reshape(out[1:]), Value(tuple(range(len(out)))), (x,))
+        return Read(L.Reshape(out[1:]), Value(tuple(range(len(out)))), (x,))
     if _natural(given, value) and out[1:] == (1, *given):  # one channel, ahead of the places
-        return Read(Reshape((*given, 1)), Value(FIRST), (x,))
+        return Read(L.Reshape((*given, 1)), Value(FIRST), (x,))
     last = len(given)  # our axis of the channels
     if value.order[:2] == (0, last) and _natural(given[:-1], Value(value.order[2:])) and out[1] == given[-1]:
         places = Value((0, len(out) - 1, *range(1, len(out) - 1)))
-        return Read(Reshape((*out[2:], out[1])), places, (x,)) if len(out) > 2 else None
+        return Read(L.Reshape((*out[2:], out[1])), places, (x,)) if len(out) > 2 else None
     return None
 
 
@@ -284,9 +269,9 @@ def _around(context: Context, node: Node, sides: Pads) -> Read | None:
     if not any(sides):
         return same(context, node)
     if min(sides) >= 0:
-        return on(context, node, ZeroPadding2D(sides))
+        return on(context, node, L.ZeroPadding2D(sides))
     top, bottom, left, right = (-side for side in sides)
-    return on(context, node, Cropping2D((top, bottom, left, right))) if max(sides) <= 0 else None
+    return on(context, node, L.Cropping2D((top, bottom, left, right))) if max(sides) <= 0 else None
 
 
 def _mirrors(context: Context, node: Node) -> bool:
@@ -305,7 +290,7 @@ def _slice(context: Context, node: Node) -> Read | None:
     if starts is None or ends is None:
         return None
     if _mirrors(context, node):
-        return on(context, node, Opaque(MIRROR, context.graph.input_shape, 0, 0, 0))
+        return on(context, node, L.Opaque(MIRROR, context.graph.input_shape, 0, 0, 0))
     if steps is not None and np.any(steps < 1):
         return None
     places = list(range(len(starts))) if axes is None else [int(axis) % len(shape) for axis in axes]
@@ -328,8 +313,8 @@ def _every_other(context: Context, node: Node, places: Sequence[int], starts: Te
         return None
     strides = strides[0] or 1, strides[1] or 1
     output = context.ours(node.outputs[0], context.values[node.inputs[0]])
-    taken = Opaque(node.kind, output, 0, 0, 0, "window", strides=strides)
-    crop = Cropping2D((first[0], 0, first[1], 0)) if any(first) else None
+    taken = L.Opaque(node.kind, output, 0, 0, 0, "window", strides=strides)
+    crop = L.Cropping2D((first[0], 0, first[1], 0)) if any(first) else None
     return replace(on(context, node, taken), before=crop)
 
 
@@ -347,10 +332,10 @@ def _resize(context: Context, node: Node) -> Read | None:
     if mode == "nearest":
         rounding = node.attributes.get("nearest_mode", "round_prefer_floor" if node.kind == "Resize" else "floor")
         even = all(_repeats(factor, way, rounding) for factor in size)
-        return on(context, node, UpSampling2D(size)) if even else None
+        return on(context, node, L.UpSampling2D(size)) if even else None
     smooth = {"linear": "bilinear", "cubic": "bicubic"}.get(mode)
     half = way in ("half_pixel", "pytorch_half_pixel")
-    return on(context, node, UpSampling2D(size, smooth)) if smooth and half else None
+    return on(context, node, L.UpSampling2D(size, smooth)) if smooth and half else None
 
 
 _ROUNDED: dict[str, Callable[[float], float]] = {
@@ -425,10 +410,10 @@ RULES: dict[str, Rule] = {
     "ConvTranspose": _transposed,
     "MaxPool": _pool,
     "AveragePool": _pool,
-    "GlobalAveragePool": _global(GlobalAveragePooling2D),
-    "GlobalMaxPool": _global(GlobalMaxPooling2D),
-    "ReduceMean": _reduced(GlobalAveragePooling2D),
-    "ReduceMax": _reduced(GlobalMaxPooling2D),
+    "GlobalAveragePool": _global(L.GlobalAveragePooling2D),
+    "GlobalMaxPool": _global(L.GlobalMaxPooling2D),
+    "ReduceMean": _reduced(L.GlobalAveragePooling2D),
+    "ReduceMax": _reduced(L.GlobalMaxPooling2D),
     **dict.fromkeys(QUANTISED, _quantised),
     "Gemm": _gemm,
     "MatMul": _matmul,

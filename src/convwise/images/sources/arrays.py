@@ -155,7 +155,7 @@ def _labels(where: str, labels: NDArray[Any]) -> NDArray[Any]:
     if labels.dtype.kind in "US" and labels.dtype.itemsize > 4 * limits.LABEL:
         labels = labels.astype(object)  # as wide as its longest: each is looked at alone
     try:
-        texts = [_text(label) for label in labels.tolist()]
+        texts = [decoded(label) if isinstance(label, bytes) else str(label) for label in labels.tolist()]
     except (SystemError, ValueError) as error:  # numpy's words for a character beyond U+10FFFF
         raise UnusableInput(where, "labels that are no text", "class numbers or names", "save them again") from error
     distinct, which = np.unique(np.array(texts, object), return_inverse=True)
@@ -164,10 +164,6 @@ def _labels(where: str, labels: NDArray[Any]) -> NDArray[Any]:
         what = f"a label of {len(longest):,} characters ({longest[:20]}...)"
         raise UnusableInput(where, what, f"at most {limits.LABEL:,}", "give class names or numbers")
     return np.array([label_of(name) for name in distinct.tolist()], np.str_)[which]
-
-
-def _text(label: Any) -> str:
-    return decoded(label) if isinstance(label, bytes) else str(label)
 
 
 def _refuse_missing(where: str, labels: NDArray[Any]) -> None:

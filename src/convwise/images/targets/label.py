@@ -26,7 +26,8 @@ Labels = NDArray[np.int64]
 
 def check_found(found: Found, reading: Reading) -> None:
     """Refuse numbers that are no classes, a class without any file, and a single class, before anything is decoded."""
-    _refuse_fractions(found)
+    if any(block.labels.dtype.kind == "f" for block in found.blocks):
+        raise _no_classes(found.name, "labels that are fractions or infinite")
     names = {item.label for item in found.items if item.part in ("train", None)}
     for block in found.blocks:
         names |= set(np.unique(block.labels).tolist()) if block.part in ("train", None) else set()
@@ -40,11 +41,6 @@ def check_found(found: Found, reading: Reading) -> None:
 def is_number(name: str) -> bool:
     """Whether a class is called by a number."""
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", name, re.IGNORECASE) is not None
-
-
-def _refuse_fractions(found: Found) -> None:
-    if any(block.labels.dtype.kind == "f" for block in found.blocks):
-        raise _no_classes(found.name, "labels that are fractions or infinite")
 
 
 def _no_classes(where: str, what: str) -> UnusableInput:
