@@ -159,7 +159,8 @@ def _resized(layer: Layer, units: int, classes: int) -> Layer:
 
 
 def _scaled(net: Net, mean: Sequence[float], variance: Sequence[float]) -> tuple[Net, list[str]]:
-    if any(INPUT in layer.inputs and isinstance(layer, (Rescaling, Normalization)) for layer in net.layers):
+    first_read = net.shrunk.layers  # a layer that only makes images smaller may stand before the scaling
+    if any(INPUT in layer.inputs and isinstance(layer, (Rescaling, Normalization)) for layer in first_read):
         return net, []
     taken = {layer.name for layer in net.layers}
     first = Rescaling(1 / 255, name=fresh("pixels", taken), inputs=(INPUT,))
