@@ -19,6 +19,7 @@ from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Advice, Effect, Recipe, from_json
 from convwise.core.score import ACCURACY, Score
 from convwise.core.shown import Screen, Shown
+from convwise.core.text import number
 from convwise.core.verb import verb
 from convwise.evidence import edits
 from convwise.evidence.bench import measure_on
@@ -69,7 +70,7 @@ class Measurement(Shown):
                 for one in self.measured if not one.effect]  # fmt: skip
         value = said(self.score, self.accuracy) + self.score.behind
         accuracy = f"; unchanged: {value} on the validation images" if self.accuracy else ""
-        told = f"after {self.seconds:g} s of training" if found else "nothing was measured"
+        told = f"after {number(self.seconds)} s of training" if found else "nothing was measured"
         return Screen(
             f"{self.model}: {told}{accuracy}",
             (),

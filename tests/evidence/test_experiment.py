@@ -14,6 +14,7 @@ from convwise.core.clock import Clock, parse_duration
 from convwise.core.layers import (
     Activation,
     Add,
+    AveragePooling2D,
     BatchNormalization,
     Conv2D,
     Dense,
@@ -35,7 +36,7 @@ from convwise.evidence import bench, experiment
 from convwise.evidence.bench import measure_on
 from convwise.evidence.effects import repeated_effect
 from convwise.evidence.experiment import Base, Bench, Edit, Found, Memory, Terms, TooShort
-from convwise.evidence.fitting import fitted
+from convwise.evidence.fitting import Fitted, fitted
 from convwise.images.loading import Images, read
 from convwise.training import batches, train
 from convwise.training.lab import Lab
@@ -103,8 +104,9 @@ def test_raw_pixels_are_scaled_where_the_net_does_not():
     assert found["a"].inputs == found["b"].inputs == (found.layers[1].name,)
     assert sum("input" in layer.inputs for layer in found.layers) == 1
     for first in (Rescaling(1 / 255), Normalization((100.0,), (9.0,))):
-        own = Net((8, 8, 1), (first, Flatten(), Dense(2)))
-        assert fitted(own, 2, *SCALE).net == own
+        for before in ((), (AveragePooling2D(2),)):  # images that are resized are made smaller in the first layer
+            own = Net((8, 8, 1), (*before, first, Flatten(), Dense(2)))
+            assert fitted(own, 2, *SCALE) == Fitted(own)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(images, net, what, fix)
 
 
 def test_what_is_nowhere_is_refused_before_images_are_read(tmp_path):
-    with pytest.raises(UnusableInput, match="no-such.keras: is not there.*lenet5, keras-mnist, expert"):
+    with pytest.raises(UnusableInput, match="no-such.keras: does not exist.*lenet5, keras-mnist, expert"):
         ask("nowhere", tmp_path / "out", Serial(), [], against=("no-such.keras",)).run()
     against.check(["lenet5", "package.module:callable", OWN])
 

@@ -12,7 +12,7 @@ from convwise.cli.console import out, table, watching
 from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, ModelTaskOption, SkipOption
 from convwise.core.clock import STARTED
 from convwise.core.places import CACHE_SIZE
-from convwise.core.text import times
+from convwise.core.text import number, times
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,7 +80,9 @@ def _tell(found: Measurement) -> None:
         accuracy = ""
         if found.accuracy:
             accuracy = f"; unchanged: {found.score.said(found.accuracy)}{found.score.behind} on the validation images"
-        out().print(f"{found.model}: after {found.seconds:g} s of training{accuracy}", highlight=False, soft_wrap=True)
+        out().print(
+            f"{found.model}: after {number(found.seconds)} s of training{accuracy}", highlight=False, soft_wrap=True
+        )
         out().print(_table([one for one in found.measured if one.effect]))
     from convwise.evidence.experiment import NO_TIME
 

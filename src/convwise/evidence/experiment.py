@@ -23,6 +23,7 @@ from convwise.core.problems import UnusableInput
 from convwise.core.progress import Progress, Watcher, quiet
 from convwise.core.records import Effect, Pace, Recipe, Result, Trial
 from convwise.core.score import ACCURACY, Score, score_of
+from convwise.core.text import number as shown
 from convwise.evidence.effects import repeated_effect
 from convwise.training import batches, train
 from convwise.training.runners import Runner
@@ -143,7 +144,7 @@ class Measured:
             return f"not measured: {notes}"
         low, high = sorted(map(effect.score.change, (effect.low, effect.high)))
         within = f"{effect.span}" if effect.score.is_error else f"{100 * low:.1f} to {100 * high:.1f}"
-        told = f"measured: {effect.moved} ({within}) after {effect.seconds:g} s of training, "
+        told = f"measured: {effect.moved} ({within}) after {shown(effect.seconds)} s of training, "
         told += f"{effect.verdict}; a step takes {effect.time_ratio:.2f} times as long"
         return told + (f" ({notes})" if notes else "")
 
@@ -360,7 +361,7 @@ class _Run:
     def told(self, plan: _Plan) -> _Plan:
         """What one answer costs here, told before anything starts."""
         each = 2 * plan.seeds * self.slot(plan.seconds) / self.bench.workers
-        pairs = f"{plan.seeds} seed{'s' * (plan.seeds > 1)} x 2 trainings of {plan.seconds:g} s"
+        pairs = f"{plan.seeds} seed{'s' * (plan.seeds > 1)} x 2 trainings of {shown(plan.seconds)} s"
         room = f"the budget has time for {plan.edits} of {len(self.edits)} changes"
         said = f"each answer takes about {each:.0f} s here: {pairs}; {room}"
         fair, few = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds)
@@ -440,7 +441,7 @@ class _Run:
         if left := sum(not any(net == number for net, _ in self.results) for number in range(1, len(self.edits) + 1)):
             self.notes.append(f"not enough time for {left} of {len(self.edits)} changes: {self.rest}")
         if plan:
-            self.notes.append(f"{plan.seconds:g} s for each training, {len(self.bench.labels)} validation images")
+            self.notes.append(f"{shown(plan.seconds)} s for each training, {len(self.bench.labels)} validation images")
         measured = tuple(self.measured(number) for number in range(1, len(self.edits) + 1))
         score = score_of(self.base.net)
         accuracy = score.value(float(np.mean(alone))) if alone else None

@@ -133,7 +133,8 @@ def _resized(layer: L.Layer, units: int, classes: int) -> L.Layer:
 
 
 def _scaled(net: Net, mean: Sequence[float], variance: Sequence[float]) -> tuple[Net, list[str]]:
-    if any(INPUT in layer.inputs and isinstance(layer, (L.Rescaling, L.Normalization)) for layer in net.layers):
+    first_read = net.shrunk.layers  # a layer that only makes images smaller may stand before the scaling
+    if any(INPUT in layer.inputs and isinstance(layer, (L.Rescaling, L.Normalization)) for layer in first_read):
         return net, []
     taken = {layer.name for layer in net.layers}
     first = L.Rescaling(1 / 255, name=fresh("pixels", taken), inputs=(INPUT,))
