@@ -68,6 +68,13 @@ def attended(self, x):
     return x * self.t(both).sigmoid()
 
 
+def parted_last(self, x):
+    """Channels last, as MambaOut parts and joins them."""
+    kept, seen = self.a(x).permute(0, 2, 3, 1).split([4, 4], -1)
+    seen = self.b(seen.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return torch.cat([kept, seen], -1).permute(0, 3, 1, 2)
+
+
 def position_attended(self, x):
     """As MAnet's decoder does it."""
     x = self.a(x)
@@ -165,6 +172,7 @@ MOVED = {
     "nearest to any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15)), "e"),
     "attention over places": (attended, "at"),
     "a grid of its size": (lambda s, x: s.a(x) * (torch.arange(SIDE).type_as(x) + x.new_ones(SIDE)), "a"),
+    "channels last": (parted_last, "ab"),
     "places attend": (position_attended, "ad"),
     "heads attend": (heads_attended, "ad"),
     "a learnt scale": (lambda s, x: s.a(x) * s.g + s.w, "agw"),
