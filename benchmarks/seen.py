@@ -1,8 +1,8 @@
 """Whether the units of a module's last map see the px that a field says, by the NaNs that reach them.
 
 A NaN in the image spreads through convolutions, pools, activations and joins to every number that is made of it, and
-to no other, also where a weight is 0. Left out is what core/field.py leaves out as well: global pooling, and the
-statistics of group normalisations.
+to no other, also where a weight is 0. Left out is what core/field.py leaves out as well, or says of all units alike:
+global pooling, the statistics of group normalisations, and what places see that attend to all others.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from convwise.core.field import Axis
 
 UPSAMPLED = ("upsample_bilinear2d", "_upsample_bilinear2d_aa")
 STATISTICS = ("native_group_norm",)
+PRODUCTS = ("bmm", "_scaled_dot_product_flash_attention_for_cpu")  # of places with places
 
 
 class _Spreading(TorchDispatchMode):
@@ -34,6 +35,8 @@ class _Spreading(TorchDispatchMode):
         given = args[0] if args and isinstance(args[0], Tensor) else None
         lost = given if given is not None and given.ndim == 4 and bool(given.isnan().any()) else None
         made = func(*args, **(kwargs or {})) if lost is None else _spread_on(func, lost, args[1:], kwargs or {})
+        if func.overloadpacket.__name__ in PRODUCTS:
+            made = made.nan_to_num() if isinstance(made, Tensor) else (made[0].nan_to_num(), *made[1:])
         if isinstance(made, Tensor) and made.is_floating_point() and tuple(made.shape[1:]) in self.maps:
             self.last = made, self.maps[tuple(made.shape[1:])]
         return made
@@ -42,6 +45,8 @@ class _Spreading(TorchDispatchMode):
 def _spread_on(func: Any, given: Tensor, more: Sequence[Any], kwargs: Any) -> Any:
     """What an operator gives for a map with NaNs, where they reach what reads them and nothing else."""
     name = func.overloadpacket.__name__
+    if name in PRODUCTS:
+        return func(given, *more, **kwargs)
     if name in UPSAMPLED:  # px of weight 0 are not seen
         reached = func(given.isnan().float(), *more, **kwargs) > 0
         return func(given.nan_to_num(), *more, **kwargs).masked_fill(reached, torch.nan)

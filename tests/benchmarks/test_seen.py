@@ -31,10 +31,21 @@ class Gated(nn.Module):
         return x * x.mean((2, 3), keepdim=True).sigmoid()
 
 
+class Attending(Gated):
+    """A map, and what each of its places makes of all."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.map(x)
+        rows = x.flatten(2)
+        seen = rows @ (rows.transpose(1, 2) @ rows).softmax(1)
+        return x + seen.view(x.shape)
+
+
 NETS = {
     "windows": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(4, 4, 5)),
     "an enlarged map": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Upsample(scale_factor=2, mode="bilinear")),
     "a global path": Gated,
+    "a path to all": Attending,
     "a head": lambda: nn.Sequential(nn.Conv2d(3, 4, 7), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from convwise.core.calculus import analyse
@@ -47,6 +48,16 @@ def test_every_stored_number_counts_once(name):
     total = checked(lift(model)).analysis.total
     assert total.params == sum(array.size for array in tensors.values())
     assert not total.bounds
+
+
+def test_places_and_steps_are_no_params():
+    """As the heads of detectors add and multiply them, over all places and per channel."""
+    nodes = [node("Conv", "x,k", "c"), node("Add", "c,places", "a"), node("Mul", "a,steps", "m"), node("Sub", "m,more")]
+    tensors = {"k": floats(16, 3, 3, 3), "places": (np.arange(36.0, dtype=np.float32) + 0.5).reshape(1, 1, 6, 6),
+               "steps": np.repeat(np.float32([8, 16]), 8).reshape(16, 1, 1),
+               "more": np.arange(16.0, dtype=np.float32).reshape(16, 1, 1)}  # fmt: skip
+    total = checked(lift(model_of(nodes, tensors, (1, 3, 8, 8)))).analysis.total
+    assert (total.params, total.unknown, total.field.size) == (16 * 27, (), (3, 3))
 
 
 def test_dynamically_quantised_kernels_are_convolutions():
@@ -95,6 +106,13 @@ KNOWN = {  # nodes, constants, the px that one output sees
     "max over channels": ([node("Conv", "x,k", "c"), node("ReduceMax", "c", axes=[1])], {"k": KERNELS["k"]}, 3),
     "space to depth": ([node("SpaceToDepth", "x", "a", blocksize=2), node("Conv", "a,k")],
                        {"k": floats(4, 12, 3, 3)}, 6),
+    "space to depth by reshapes": ([node("Reshape", "x,cut", "r"),
+                                    node("Transpose", "r", "t", perm=[0, 3, 5, 1, 2, 4]), node("Reshape", "t,map", "a"),
+                                    node("Conv", "a,k")],
+                                   {"k": floats(4, 12, 3, 3), "cut": [1, 3, 4, 2, 4, 2], "map": [1, 12, 4, 4]}, 6),
+    "depth to space by reshapes": ([node("Conv", "x,k", "c"), node("Reshape", "c,cut", "r"),
+                                    node("Transpose", "r", "t", perm=[0, 1, 4, 2, 5, 3]), node("Reshape", "t,map")],
+                                   {"k": KERNELS["k"], "cut": [1, 1, 2, 2, 6, 6], "map": [1, 1, 12, 12]}, 3),
     "focus": ([*(node("Slice", f"x,{a}{b},end,axes,two", f"s{a}{b}") for a in (0, 1) for b in (0, 1)),
                node("Concat", "s00,s10,s01,s11", "s", axis=1), node("Conv", "s,k")],
               {"k": floats(4, 12, 3, 3), "end": [8, 8], "axes": [2, 3], "two": [2, 2],
@@ -102,6 +120,26 @@ KNOWN = {  # nodes, constants, the px that one output sees
     "a stack summed": ([node("Conv", "x,k", "c"), node("Relu", "c", "r"), node("Unsqueeze", "c,zero", "p"),
                         node("Unsqueeze", "r,zero", "q"), node("Concat", "p,q", "s", axis=0),
                         node("ReduceSum", "s,zero", keepdims=0)], {"k": KERNELS["k"], "zero": [0]}, 3),
+    "split attention": ([node("Conv", "x,k", "c"), node("Reshape", "c,five", "s"),
+                         node("ReduceSum", "s,one", "a", keepdims=0), node("GlobalAveragePool", "a", "g"),
+                         node("Conv", "g,m", "w"), node("Reshape", "w,pairs", "p"),
+                         node("Transpose", "p", "t", perm=[0, 2, 1, 3]), node("Softmax", "t", "q", axis=1),
+                         node("Reshape", "q,weights", "u"), node("Mul", "s,u", "v"),
+                         node("ReduceSum", "v,one", "z", keepdims=0), node("Conv", "z,n")],
+                        {"k": KERNELS["k"], "five": [1, 2, 2, 6, 6], "one": [1], "m": floats(4, 2, 1, 1),
+                         "pairs": [1, 1, 2, 2], "weights": [1, 2, 2, 1, 1], "n": floats(3, 2, 3, 3)}, 5),
+    "selective kernels": ([node("Conv", "x,k", "c", pads=[1] * 4), node("Conv", "x,l", "d", pads=[2] * 4),
+                           node("Unsqueeze", "c,one", "p"), node("Unsqueeze", "d,one", "q"),
+                           node("Concat", "p,q", "s", axis=1), node("ReduceSum", "s,one", "a", keepdims=0),
+                           node("GlobalAveragePool", "a", "g"), node("Conv", "g,m", "w"),
+                           node("Reshape", "w,weights", "u"), node("Softmax", "u", "f", axis=1),
+                           node("Mul", "f,s", "v"), node("ReduceSum", "v,one", keepdims=0)],
+                          {"k": KERNELS["k"], "l": floats(4, 3, 5, 5), "one": [1], "m": floats(8, 4, 1, 1),
+                           "weights": [1, 2, 4, 1, 1]}, 5),
+    "cut and padded": ([node("Conv", "x,k", "c"), node("Pad", "c,p")],
+                       {"k": KERNELS["k"], "p": [0, 0, -1, 2, 0, 0, 1, -2]}, 3),
+    "a row in order": ([node("Conv", "x,k", "c"), node("Reshape", "c,row", "r"), node("Gather", "r,i"),],
+                       {"k": KERNELS["k"], "row": [-1], "i": np.arange(144).reshape(1, 4, 6, 6)}, 3),
     "root": ([node("Conv", "x,k", "c"), node("Abs", "c", "a"), node("Sqrt", "a")], {"k": KERNELS["k"]}, 3),
 }  # fmt: skip
 
@@ -118,9 +156,80 @@ def test_what_moves_no_place_or_a_known_way_leaves_all_known(name):
     assert found.total.field.windows == (px, px)
 
 
+def picked(n, units):
+    """The px that each unit averages, as many for each, and which of them are too many."""
+    starts, ends = [i * n // units for i in range(units)], [-(-(i + 1) * n // units) for i in range(units)]
+    most = max(end - start for start, end in zip(starts, ends, strict=True))
+    px = np.array([[start + k for k in range(most)] for start in starts])
+    return px.clip(max=n - 1), px >= np.array(ends)[:, None], np.subtract(ends, starts)
+
+
+def pooled(n, units, shift=0):
+    """Adaptive pooling as PyTorch 2.14 writes it for n x n px: picked, too many of them set to 0, summed, divided."""
+    px, over, many = picked(n, units)
+    nodes = [node("Gather", "x,px", "rows", axis=2), node("Gather", "rows,px", "both", axis=4)]
+    if not over.any():
+        nodes += [node("ReduceMean", "both,axes", "y", keepdims=0)]
+        return nodes, {"px": (px + shift) % n, "axes": np.array([3, 5])}
+    nodes += [node("Where", "out_of_rows,zero,both", "some"), node("Where", "out_of_columns,zero,some", "kept"),
+              node("ReduceSum", "kept,axes", "sums", keepdims=0), node("Div", "sums,many")]  # fmt: skip
+    return nodes, {"px": (px + shift) % n, "axes": np.array([3, 5]), "zero": np.float32(0),
+                   "out_of_rows": over[:, :, None, None], "out_of_columns": over,
+                   "many": np.outer(many, many).astype(np.float32)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("n", "units"), [(7, 3), (7, 2), (7, 4), (8, 6)])
+def test_adaptive_pooling_whose_windows_differ_is_read(n, units):
+    nodes, tensors = pooled(n, units)
+    model = model_of(nodes, tensors, (1, 3, n, n), opset=18)
+    images = floats(1, 3, n, n)
+    expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(images), units)
+    np.testing.assert_allclose(run(model, images), expected.movedim(1, -1), atol=1e-6)
+    (layer,) = lift(model).net.layers
+    assert (layer.op, layer.output_size) == ("AdaptiveAveragePooling2D", (units, units))
+    other, tensors = pooled(n, units, shift=1)
+    assert not checked(lift(model_of(other, tensors, (1, 3, n, n), opset=18))).analysis.total.field.known
+
+
+def test_channels_last_have_no_groups_of_channels_in_front():
+    """What shuffles the channels of a map with those first shuffles the rows of this one."""
+    nodes = [node("Transpose", "x", "a", perm=[0, 3, 1, 2]), node("Conv", "a,k", "c"),
+             node("Transpose", "c", "l", perm=[0, 2, 3, 1]), node("Reshape", "l,five", "s"),
+             node("Transpose", "s", "t", perm=[0, 2, 1, 3, 4]), node("Reshape", "t,four", "r"),
+             node("ReduceSum", "s,one", "z", keepdims=0)]  # fmt: skip
+    tensors = {"k": KERNELS["k"], "five": np.array([1, 2, 3, 6, 4]), "four": np.array([1, 6, 6, 4]),
+               "one": np.array([1])}  # fmt: skip
+    for output in ("r", "z"):
+        model = model_of(nodes, tensors, (1, 8, 8, 3), output=output)
+        assert not checked(lift(model)).analysis.total.field.known
+
+
+ROWS = [node("Reshape", "x,rows", "r"), node("Transpose", "r", "t", perm=[0, 2, 1])]  # (channels, places) and back
+BACK = [node("Reshape", "s,map", "m"), node("Add", "m,x", "a"), node("Conv", "a,k")]
+SCORES, SEEN = node("MatMul", "t,r", "c"), node("MatMul", "r,p", "s")
+ATTENDING = {  # and whether each place surely sees all
+    "places": ([SCORES, node("Softmax", "c", "p"), SEEN], True),
+    "scaled": ([SCORES, node("Div", "c,eight", "d"), node("Softmax", "d", "p"), SEEN], True),
+    "masked": ([SCORES, node("Add", "c,mask", "d"), node("Softmax", "d", "p"), SEEN], False),
+    "not softened": ([SCORES, node("Relu", "c", "p"), SEEN], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTENDING)
+def test_where_all_places_attend_to_all_the_field_is_the_whole_image(name):
+    nodes, whole = ATTENDING[name]
+    tensors = {"rows": np.array([1, 3, 64]), "map": np.array([1, 3, 8, 8]), "k": floats(4, 3, 3, 3),
+               "eight": np.float32(8), "mask": np.where(np.eye(64), 0, -np.inf).astype(np.float32)}  # fmt: skip
+    model = model_of([*ROWS, *nodes, *BACK], tensors, (1, 3, 8, 8), opset=13)
+    assert run(model, floats(1, 3, 8, 8)).shape == (1, 6, 6, 4)
+    total = checked(lift(model)).analysis.total
+    assert (total.unknown, total.field.known) == ((), whole)
+    assert not whole or (total.field.size[0] >= 8 and total.field.windows == (3, 3))
+
+
 def test_a_map_that_is_cut_by_reshapes_has_no_known_field():
-    """Space to depth as exporters write it: its work is known, and no field is made up."""
-    nodes = [node("Reshape", "x,cut", "r"), node("Transpose", "r", "t", perm=[0, 3, 5, 1, 2, 4]),
+    """Blocks of px that become channels, and change places besides: the work is known, and no field is made up."""
+    nodes = [node("Reshape", "x,cut", "r"), node("Transpose", "r", "t", perm=[0, 3, 5, 1, 4, 2]),
              node("Reshape", "t,map", "s"), node("Conv", "s,k")]  # fmt: skip
     tensors = {"cut": np.array([1, 3, 4, 2, 4, 2]), "map": np.array([1, 12, 4, 4]), "k": floats(4, 12, 3, 3)}
     total = checked(lift(model_of(nodes, tensors, (1, 3, 8, 8)))).analysis.total
@@ -137,8 +246,10 @@ def test_large_kernels_that_are_standardised_are_worked_out(monkeypatch):
     tensors = {"w": kernel, "rows": np.array([1, 64, 144]), "back": np.array([64, 16, 3, 3]), "g": floats(64),
                "z": np.zeros(64, np.float32)}  # fmt: skip
     monkeypatch.setattr(graph, "MOST_NUMBERS", 0)
-    (layer,) = lift(model_of(nodes, tensors, (1, 16, 8, 8))).net.layers
+    lifted = lift(model_of(nodes, tensors, (1, 16, 8, 8)))
+    (layer,) = lifted.net.layers
     assert (layer.op, layer.filters) == ("Conv2D", 64)
+    assert checked(lifted).analysis.total.params == kernel.size + 64  # with a gain for each filter
 
 
 @pytest.mark.parametrize("images", [1, 3])

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import random
 import runpy
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from convwise.core.calculus import analyse
-from convwise.core.net import Net
+import plain_torch
+from convwise.core import layers as L
+from convwise.core.calculus import analyse, leading_to
+from convwise.core.net import INPUT, Net
 from convwise.core.problems import ShapeError, Unsupported
 from convwise.formats import keras as keras_format
 from convwise.formats import onnx as onnx_format
@@ -24,11 +31,16 @@ from convwise.formats.keras import lift as keras_lift
 from convwise.formats.lifted import Lifted
 from convwise.formats.onnx import lift as onnx_lift
 from convwise.formats.torch import lift as torch_lift
+from convwise.inspect.checking import checked, load
 from nets import canonical, random_net, random_pixels, random_weights
-from singles import KINDS, net_of, singles
+from sights import EVERY, Draw, compared, random_dag
+from singles import KINDS, divisors, net_of, singles, windows
 
-pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{each}") for each in (
+    "You are using a softmax over axis", "Using padding='same' with even kernel lengths",
+)]  # fmt: skip
 LARGE = pytest.mark.slow
+ROUNDS = [pytest.param(1, id="some"), pytest.param(20, id="many", marks=LARGE)]
 TEXTBOOK = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "textbook.py"))["TEXTBOOK"]
 
 
@@ -100,3 +112,83 @@ def test_weights_travel_round_all_formats(seed, order):
         net, weights = back.net, back.weights
     given_back = answers(net, weights, pixels)
     assert np.abs(given_back - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
+
+
+# --- graphs that PyTorch has written ----------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """A net in plain PyTorch, as somebody writes it who knows nothing of ours; no two of its weights are equal."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net, seen = net, plain_torch.outputs(net, torch.zeros(1, *net.input_shape))
+        alone = [layer for layer in net.layers if len(layer.inputs) == 1]
+        self.steps = nn.ModuleDict({layer.name: plain_torch.module_of(layer, seen[layer.inputs[0]]) for layer in alone})
+        for weight in self.parameters():
+            nn.init.normal_(weight)
+
+    def forward(self, image: Tensor) -> Tensor:
+        seen = {INPUT: image}
+        for layer in self.net.layers:
+            inputs = [seen[name] for name in layer.inputs]
+            if layer.name in self.steps:
+                seen[layer.name] = self.steps[layer.name](*inputs)
+            else:
+                join = JOINED.get(type(layer))
+                seen[layer.name] = reduce(join, inputs) if join else torch.cat(inputs, 1)
+        return seen[layer.name]
+
+
+def of_a_callable(module: nn.Module, image: Tensor, folder: Path) -> Lifted:
+    return load(module, tuple(image.shape[axis] for axis in (2, 3, 1)))
+
+
+def of_pt2(module: nn.Module, image: Tensor, folder: Path) -> Lifted:
+    torch.export.save(torch.export.export(module, (image,)), folder / "graph.pt2")
+    return load(folder / "graph.pt2")
+
+
+def of_onnx(module: nn.Module, image: Tensor, folder: Path) -> Lifted:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (image,), folder / "graph.onnx", dynamo=False)
+    return load(folder / "graph.onnx")
+
+
+WRITTEN = {"callable": of_a_callable, "pt2": of_pt2, "onnx": of_onnx}
+JOINED = {L.Add: torch.add, L.Multiply: torch.mul, L.Maximum: torch.maximum}
+DRAWS: dict[str, Draw] = {  # of several channels, so that none is taken for a row or a column
+    **{name: draw for name, draw in EVERY.items() if name != "adaptive"},  # which ONNX has not
+    "conv": lambda r, s: L.Conv2D(**windows(r), **divisors(r, s[2])),
+    "depthwise": lambda r, s: L.DepthwiseConv2D(**windows(r), depth_multiplier=r.randint(1, 2)),
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize("turns", ROUNDS)
+def test_a_graph_that_pytorch_has_written_is_read_as_it_is(form, turns, tmp_path):
+    """Its shape, params and macs by PyTorch's own count, what its units see by gradients."""
+    exact = []
+
+    @settings(max_examples=7 * turns, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(seed=st.integers(0, 2**32 - 1))
+    def check(seed: int) -> None:
+        net = random_dag(random.Random(seed), DRAWS, channels=3)
+        read = leading_to(net, {net.layers[-1].name})  # exporters leave out what nothing reads
+        net = Net(net.input_shape, tuple(layer for layer in net.layers if layer.name in read))
+        module = Plain(net).eval()
+        height, width, channels = net.input_shape
+        image = torch.zeros(2, channels, height, width)
+        lifted = WRITTEN[form](module, image, tmp_path)
+        with FlopCounterMode(display=False) as counter:
+            _, channels, height, width = module(image[:1]).shape
+        analysis = checked(lifted).analysis
+        total, params = analysis.total, sum(each.numel() for each in module.parameters())
+        assert (total.field.known, total.unknown) == (True, ()), net
+        assert analysis.layers[-1].output_shape == (height, width, channels), net
+        assert (total.params, total.macs) == (params, counter.get_total_flops() // 2), net
+        exact.append(compared(net, total.field, seed))
+
+    check()
+    assert sum(exact) > 2 * len(exact)

@@ -68,6 +68,29 @@ def attended(self, x):
     return x * self.t(both).sigmoid()
 
 
+def parted_last(self, x):
+    """Channels last, as MambaOut parts and joins them."""
+    kept, seen = self.a(x).permute(0, 2, 3, 1).split([4, 4], -1)
+    seen = self.b(seen.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return torch.cat([kept, seen], -1).permute(0, 3, 1, 2)
+
+
+def position_attended(self, x):
+    """As MAnet's decoder does it."""
+    x = self.a(x)
+    places = x.flatten(2)
+    scores = (places.transpose(1, 2) @ places / 8).view(len(x), -1).softmax(1)
+    seen = scores.view(len(x), SIDE * SIDE, SIDE * SIDE) @ places.transpose(1, 2)
+    return self.d(x + seen.transpose(1, 2).reshape(x.shape))
+
+
+def heads_attended(self, x):
+    x = self.a(x)
+    heads = x.view(len(x), 2, 4, -1).transpose(2, 3)
+    seen = F.scaled_dot_product_attention(heads, heads, heads)
+    return self.d(x + seen.transpose(2, 3).reshape(x.shape))
+
+
 def sobel(self, x):
     return F.conv2d(self.a(x), self.f.expand(8, 1, 3, 3), padding=1, groups=8)
 
@@ -148,6 +171,10 @@ MOVED = {
     "any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15), mode="bilinear"), "e"),
     "nearest to any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15)), "e"),
     "attention over places": (attended, "at"),
+    "a grid of its size": (lambda s, x: s.a(x) * (torch.arange(SIDE).type_as(x) + x.new_ones(SIDE)), "a"),
+    "channels last": (parted_last, "ab"),
+    "places attend": (position_attended, "ad"),
+    "heads attend": (heads_attended, "ad"),
     "a learnt scale": (lambda s, x: s.a(x) * s.g + s.w, "agw"),
     "squares": (lambda s, x: s.a(x).square() + s.a(x).abs().sqrt().pow(3), "a"),
     "fixed filter": (sobel, "af"),
@@ -224,6 +251,21 @@ def test_a_kernel_of_each_images_own_moves_as_any_other(tmp_path):
     )
     assert found.total.field.windows == total(lift(still, SHAPE)).total.field.windows == (7, 7)
     assert total(read(exported(module, SHAPE, tmp_path / "net.pt2"))).total.field == found.total.field
+
+
+def alike(tokens):
+    return tokens @ tokens.transpose(-1, -2)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda s, x: alike(s.a(x).flatten(2).transpose(1, 2)),
+     lambda s, x: alike(s.a(x).view(len(x), 8, 3, -1).permute(0, 2, 3, 1)).softmax(-1),
+     lambda s, x: (alike(s.a(x).flatten(2).transpose(1, 2)) + s.p.flatten(2).log()[0]).softmax(-1)],
+    ids=["no softmax", "windows", "a mask"],
+)  # fmt: skip
+def test_places_that_do_not_see_all_others_have_no_known_field(function):
+    assert not total(lift(module_of(function, "ap"), SHAPE)).total.field.known
 
 
 def test_what_wraps_around_is_unknown_and_costs_no_macs():

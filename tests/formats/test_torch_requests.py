@@ -100,6 +100,30 @@ def test_the_module_is_left_as_it_was():
     assert next(module.parameters()).device.type == "cpu"
 
 
+class Keeping(nn.Module):
+    """Keeps a grid of the last size, as heads of detectors do, and has one part that does not learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.norm, self.grid, self.seen = conv(3, 4, padding=1), nn.BatchNorm2d(4), None, []
+
+    def forward(self, x):
+        x = self.norm(self.c(x))
+        if self.grid is None or self.grid.shape != x.shape[2:]:
+            self.grid = torch.ones(x.shape[2:])
+            self.seen.append(self.grid)
+        return x + self.grid
+
+
+def test_what_a_module_keeps_of_its_last_images_is_not_of_ours():
+    module = Keeping().train()
+    module.norm.eval()
+    assert total(lift(module, SHAPE)).total == total(lift(module, SHAPE)).total
+    assert (module.grid, module.seen) == (None, [])
+    assert (module.training, module.c.training, module.norm.training) == (True, True, False)
+    assert module(torch.ones(1, *SHAPE[2:], *SHAPE[:2])).isfinite().all()
+
+
 # --- files with free sizes --------------------------------------------------------------------
 
 

@@ -121,10 +121,11 @@ def analyse(net: Net) -> Analysis:
     stored: dict[str, int] = {}
     rows, looked = [], 0
     for layer in net.layers:
-        seen = _Seen([reach[name] for name in layer.inputs], maps[layer.inputs[0]], looked < MOST_PHASES)
+        read = [maps[name] for name in layer.inputs]
+        seen = _Seen([reach[name] for name in layer.inputs], read, looked < MOST_PHASES)
         row = _layer_cost(layer, [shapes[name] for name in layer.inputs], seen)
         shapes[layer.name], reach[layer.name] = row.output_shape, row.field
-        maps[layer.name] = _map(row.output_shape, seen.map)
+        maps[layer.name] = _map(row.output_shape, read[0])
         looked += row.field.phases
         stored[layer.name] = _used(layer, shapes[layer.inputs[0]], stored) if layer.shares else row.params
         rows.append(row)
@@ -146,10 +147,10 @@ def _both_views(net: Net) -> Analysis:
 
 
 class _Seen(NamedTuple):
-    """The fields of a layer's inputs, the first of them as a map, and whether there is time to look further."""
+    """The fields of a layer's inputs, their shapes as maps, and whether there is time to look further."""
 
     fields: Sequence[Field]
-    map: Shape
+    maps: Sequence[Shape]
     timely: bool
 
 
@@ -217,17 +218,24 @@ def _field(layer: Layer, shapes: Sequence[Shape], output: Shape, seen: _Seen) ->
     if lost or not seen.timely:
         return Field(known=False)
     try:
-        fields = seen.fields
+        given, fields = seen.maps[0], seen.fields
+        if isinstance(layer, Opaque) and layer.moves == "whole":
+            fields = [_of_all(field, shape) for field, shape in zip(fields, seen.maps, strict=True)]
         units = (output[0], output[1]) if len(output) == 3 else (1, 1)
         field = join(fields, [_repeated(shape, output) for shape in shapes], units) if len(fields) > 1 else fields[0]
-        moves = _moves(GEOMETRY[type(layer)], layer, seen.map, output)
-        if isinstance(layer, Dense) and len(seen.map) == 3 and seen.map[:2] == shapes[0]:  # columns are mixed
+        moves = _moves(GEOMETRY[type(layer)], layer, given, output)
+        if isinstance(layer, Dense) and len(given) == 3 and given[:2] == shapes[0]:  # columns are mixed
             moves = slide(1, 1, 1, 0), everything(shapes[0][1])
         if isinstance(layer, Reshape) and moves and len(output) > 1 and not still:  # parts of rows become places
             return Field(known=False)
         return field.through(*moves) if moves else field
     except OverflowError:  # too many units to look at
         return Field(known=False)
+
+
+def _of_all(field: Field, shape: Shape) -> Field:
+    """What all places of a map see together."""
+    return field.through(everything(shape[0]), everything(shape[1])) if len(shape) == 3 else field
 
 
 def _moves(rule: Geometry, layer: Layer, given: Shape, output: Shape) -> Moves | None:

@@ -130,6 +130,14 @@ def on(context: Context, node: Node, layer: Layer, **weights: Tensor | None) -> 
     return Read(layer, context.values[node.inputs[0]], (node.inputs[0],), given)
 
 
+def is_grid(array: Tensor) -> bool:
+    """Whether a constant says places or steps, as the anchors of detectors do: whole and half numbers, not all alike.
+
+    Trained weights are no such numbers, and those that are not trained are all alike, or drawn.
+    """
+    return array.size > 1 and bool(np.isfinite(array).all() and np.ptp(array)) and not np.any(array * 2 % 1)
+
+
 def number(value: Any) -> float:
     """As short as float32 allows; 1 / 255 stays what it was."""
     short = float(str(np.float32(value)))

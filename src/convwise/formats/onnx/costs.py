@@ -5,10 +5,12 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from convwise.core.parameters import Pads
 from convwise.formats.onnx.context import Context
 from convwise.formats.onnx.graph import Node, Shape
-from convwise.formats.onnx.patterns import SHUFFLE
+from convwise.formats.onnx.patterns import GROUP_SUM, SHUFFLE
 
 # Operators with a kernel: which input it is. Each output of a convolution reads the kernel of its filter.
 _CONVS = {"Conv": 1, "com.microsoft.FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3, "DeformConv": 1}
@@ -98,6 +100,8 @@ def _elementwise(context: Context, node: Node, value: str) -> int | None:
         return 0
     if kind in _REDUCING:
         return prod(context.graph.shapes[node.inputs[0]])
+    if kind == GROUP_SUM:
+        return sum(prod(context.graph.shapes[name]) for name in node.inputs)
     if kind in _POOLS:
         return outputs * int(prod(node.attributes["kernel_shape"]))
     if kind == "LRN":
@@ -117,8 +121,12 @@ def _moves(context: Context, node: Node, value: str) -> str:
         return "nearest"
     if node.kind == "MaxUnpool":
         return _unpooled(context, node)
+    if node.kind == "MatMul" and _attends(context, node):
+        return "whole"
     given, out = context.values[context.maps(node)[0]], context.values[value]
-    if node.kind in (SHUFFLE, "LRN") or node.kind in _NORMS:
+    if node.kind in (SHUFFLE, GROUP_SUM):
+        return "same" if context.first(node.inputs[0]) else "unknown"
+    if node.kind == "LRN" or node.kind in _NORMS:
         return "same"
     if node.kind in _POINTWISE:
         return "same" if _alike(context, node, value) else "unknown"
@@ -128,6 +136,30 @@ def _moves(context: Context, node: Node, value: str) -> str:
         read = context.ours(context.maps(node)[0])
         return "same" if read[:-1] == context.ours(value)[:-1] and _over_channels(context, node) else "unknown"
     return "unknown"
+
+
+def _attends(context: Context, node: Node) -> bool:
+    """Whether each number of a product of rows (places, channels) comes to read all of the places."""
+    if len(context.maps(node)) != 2 or any(len(context.values[name].order) != 3 for name in node.inputs):
+        return False
+    left, right = (context.values[name].order for name in node.inputs)
+    summed = left[-1] == 1 or right[-2] == 1  # over the places
+    return summed or (left[-2] == right[-1] == 1 and _softened(context, node.outputs[0]))
+
+
+def _softened(context: Context, value: str) -> bool:
+    """Whether all that a product of each place with each gives passes a softmax first, and nothing is left out."""
+    while context.uses[value] == 1:
+        reader = next((node for node in context.graph.nodes if value in node.inputs), None)
+        if reader is None or reader.kind == "Softmax":
+            return reader is not None
+        others = [context.graph.constants.get(name) for name in reader.inputs if name and name != value]
+        if reader.kind not in ("Add", "Cast", "Div", "Mul", "Reshape"):
+            return False
+        if any(each is None or not np.isfinite(each).all() for each in others):
+            return False
+        value = reader.outputs[0]
+    return False
 
 
 def _alike(context: Context, node: Node, value: str) -> bool:

@@ -55,7 +55,8 @@ class Graph:
 
     outputs: what the model answers, the first first. order: which of our axes the axes of the image are. hidden:
     constants whose numbers are not known. made: constants that come from shapes and single numbers alone, as masks do.
-    roots: for a constant that is another, turned or of another type, which one the file holds.
+    roots: for a constant that is another, turned or of another type, which one the file holds; parts: for one that is
+    worked out, all of which it is made.
     """
 
     image: str
@@ -68,6 +69,7 @@ class Graph:
     hidden: frozenset[str]
     made: frozenset[str]
     roots: Mapping[str, str]
+    parts: Mapping[str, frozenset[str]]
 
     @property
     def batch(self) -> int:
@@ -129,11 +131,10 @@ def graph_of(model: onnx.ModelProto, input_shape: Sequence[int] | None = None) -
     outputs = [each.name for each in proto.output]
     seen = [name for name in outputs if name in known.shapes and name not in constants and name not in known.hidden]
     if not seen:
-        raise UnusableInput(
-            "model", f"gives {outputs[0]!r}, which does not come from its image", "one that reads images"
-        )
+        what = f"gives {outputs[0]!r}, which does not come from its image"
+        raise UnusableInput("model", what, "one that reads images")
     return Graph(image.name, tuple(seen), order, _opset(model), tuple(kept), constants, known.shapes,
-                 frozenset(known.hidden), frozenset(known.made), known.roots)  # fmt: skip
+                 frozenset(known.hidden), frozenset(known.made), known.roots, known.parts)  # fmt: skip
 
 
 # --- the file -------------------------------------------------------------------------------
@@ -186,9 +187,8 @@ def _array(tensor: TensorProto) -> Tensor:
     try:
         return np.asarray(numpy_helper.to_array(tensor))
     except Exception as error:  # too few bytes, unknown types
-        raise UnusableInput(
-            f"weight {tensor.name}", f"cannot be read: {first_line(error)}", "a whole tensor"
-        ) from error
+        what = f"cannot be read: {first_line(error)}"
+        raise UnusableInput(f"weight {tensor.name}", what, "a whole tensor") from error
 
 
 def _image(proto: onnx.GraphProto, constants: Mapping[str, Tensor]) -> onnx.ValueInfoProto:
@@ -226,9 +226,8 @@ def _size(image: onnx.ValueInfoProto, order: Shape, given: Sequence[int] | None)
     own = [dims[order.index(axis)] for axis in (1, 2, 3)]
     if not given and not all(own):
         told = "x".join(str(n) if n else "?" for n in own)
-        fix = (
-            f"--input-shape {'x'.join(str(n or each) for n, each in zip(own, USUAL, strict=True))}, or the size you use"
-        )
+        usual = "x".join(str(n or each) for n, each in zip(own, USUAL, strict=True))
+        fix = f"--input-shape {usual}, or the size you use"
         raise UnusableInput("model", f"has a free input size, {told}", "a size", fix)
     if given and any(n and n != wanted for n, wanted in zip(own, given, strict=True)):
         told, wanted = "x".join(str(n) if n else "?" for n in own), "x".join(map(str, given))
@@ -249,9 +248,8 @@ def _node(proto: onnx.NodeProto) -> Node:
 def _outer(proto: onnx.NodeProto) -> Iterator[str]:
     """What the subgraphs of an operator read of the graph around it."""
     for graph in (graph for a in proto.attribute for graph in (a.g, *a.graphs)):
-        own = {each.name for each in (*graph.input, *graph.initializer)} | {
-            n for node in graph.node for n in node.output
-        }
+        made = {name for node in graph.node for name in node.output}
+        own = {each.name for each in (*graph.input, *graph.initializer)} | made
         reads = [name for node in graph.node for name in (*node.input, *_outer(node))]
         yield from (name for name in (*reads, *(value.name for value in graph.output)) if name and name not in own)
 
@@ -298,6 +296,7 @@ class _Known:
         self.hidden: set[str] = set()
         self.made: set[str] = set()
         self.roots: dict[str, str] = {}
+        self.parts: dict[str, frozenset[str]] = {}
         self.left = MOST_NUMBERS + _EACH * sum(array.size for array in constants.values())
         self.types = {image.name: image.type.tensor_type.elem_type}
         self.imports, self.version = list(model.opset_import), model.ir_version
@@ -309,9 +308,8 @@ class _Known:
         """Learn what an operator gives; False where that is a constant."""
         reads = [name for name in node.inputs if name]
         if unknown := [name for name in reads if not self._knows(name)]:
-            raise UnusableInput(
-                "model", f"operator {node.name} reads {unknown[0]!r}, which nothing gives", "a whole model"
-            )
+            what = f"operator {node.name} reads {unknown[0]!r}, which nothing gives"
+            raise UnusableInput("model", what, "a whole model")
         if twice := [name for name in node.outputs if name and self._knows(name)]:
             raise UnusableInput("model", f"operator {node.name} gives {twice[0]!r} once more", "a name for each tensor")
         if node.kind == "Shape" and (shape := self._shape(reads[0])) is not None:
@@ -336,6 +334,8 @@ class _Known:
     def _fold(self, node: Node, proto: onnx.NodeProto) -> None:
         """A constant's numbers; where they are not computed, at most its shape."""
         outputs = [name for name in node.outputs if name]
+        of = frozenset().union(*(self.parts.get(name, frozenset([name])) for name in node.inputs if name))
+        self.parts |= dict.fromkeys(outputs, of)
         held = node.kind == "Constant" and {*node.attributes} <= {*_CONSTANTS}
         if not held and all(self._made(name) for name in node.inputs if name):
             self.made.update(outputs)
@@ -450,11 +450,8 @@ class _Known:
         read = self._shape(node.inputs[0]) or ()
         kernel = (self._shape(node.inputs[1]) or ())[2:] if node.kind == "Conv" else ()
         size = tuple(node.attributes.get("kernel_shape", kernel))
-        if (
-            node.kind not in _WINDOWS
-            or len(size) != len(read) - 2
-            or str(node.attributes.get("auto_pad"))[:4] == "SAME"
-        ):
+        same = str(node.attributes.get("auto_pad"))[:4] == "SAME"
+        if node.kind not in _WINDOWS or len(size) != len(read) - 2 or same:
             return ""
         pads = node.attributes.get("pads", (0,) * (2 * len(size)))
         reach = [(k - 1) * d + 1 for k, d in zip(size, node.attributes.get("dilations", (1,) * len(size)), strict=True)]

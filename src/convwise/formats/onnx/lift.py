@@ -32,7 +32,7 @@ from convwise.formats.onnx.costs import cost
 from convwise.formats.onnx.external import is_unread
 from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
 from convwise.formats.onnx.patterns import composed
-from convwise.formats.onnx.rules import QUANTISED, RULES, held_by, weights_of
+from convwise.formats.onnx.rules import QUANTISED, RULES, held_by, is_learnt, weights_of
 from convwise.formats.weights import Array, Weights, channels_last, is_kernel
 
 
@@ -176,6 +176,17 @@ class _Reader:
         self.held.update(roots)
         self.sources[layer] = (*self.sources.get(layer, ()), *roots)
 
+    def _hold_parts(self, layer: str, names: Sequence[str]) -> None:
+        """A weight that is worked out of others, such as gains, holds them as well."""
+        for name in names:
+            parts = self.graph.parts.get(name, frozenset()) - self.held
+            arrays = {part: self.graph.constants[part] for part in parts if part in self.graph.constants}
+            learnt = {part: array.size for part, array in arrays.items() if is_learnt(array) and np.ptp(array)}
+            more = sum(learnt.values()) - self.graph.constants[name].size
+            if more > 0:
+                self.learnt[layer] = self.learnt.get(layer, 0) + more
+            self.held.update(learnt)
+
     def _known(self, node: Node) -> bool:
         """Whether an operator is a layer, a part of one, or changes nothing."""
         unread = self.graph.hidden if node.kind in QUANTISED else self.graph.hidden | self.context.single
@@ -224,6 +235,7 @@ class _Reader:
                 self.held.update(map(self._root, names))
             else:
                 self._hold(name, names)
+                self._hold_parts(name, names)
 
     def _opaque(self, node: Node) -> None:
         params = self._params(node)

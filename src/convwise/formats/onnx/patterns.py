@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from convwise.core.activations import spelled
+from convwise.formats.onnx.adaptive import adaptive
 from convwise.formats.onnx.graph import Graph, Node
 
 ACTIVATED, GROUP_NORM, LAYER_NORM, GLU = "our activation", "our group norm", "our layer norm", "our glu"
-SHUFFLE = "ChannelShuffle"
+SHUFFLE, GROUP_SUM, ADAPTIVE = "ChannelShuffle", "ChannelGroupSum", "our adaptive pooling"
 # What the attributes of activations are where a file does not say.
 DEFAULTS: dict[str, dict[str, float]] = {
     "LeakyRelu": {"alpha": 0.01}, "Elu": {"alpha": 1.0}, "Celu": {"alpha": 1.0},
@@ -90,7 +91,8 @@ class _Finder:
         self.maker = {name: node for node in graph.nodes for name in node.outputs}
 
     def replaced(self, node: Node) -> Node:
-        ways = self._activation, self._group_norm, self._layer_norm, self._glu, self._shuffle, self._stacked
+        ways = (self._activation, self._group_norm, self._layer_norm, self._glu, self._shuffle, self._stacked,
+                self._blocks, self._summed, self._pooled, self._picked)  # fmt: skip
         return next(filter(None, (way(node) for way in ways)), node)
 
     def _activation(self, node: Node) -> Node | None:
@@ -220,24 +222,87 @@ class _Finder:
             return None
         return replace(node, kind=SHUFFLE, inputs=(split.inputs[0],), attributes={})
 
+    # --- blocks of px that become channels, and back ------------------------------------------
+
+    def _blocks(self, node: Node) -> Node | None:
+        """SpaceToDepth and DepthToSpace by Reshape, Transpose and Reshape, with the channels in any order."""
+        turned = self._made(node.inputs[0], "Transpose") if node.kind == "Reshape" else None
+        split = self._made(turned.inputs[0], "Reshape") if turned else None
+        if turned is None or split is None:
+            return None
+        shapes, perm = self.graph.shapes, tuple(turned.attributes.get("perm", ()))
+        given, inside, out = shapes[split.inputs[0]], shapes[split.outputs[0]], shapes[node.outputs[0]]
+        if not len(given) == len(out) == len(perm) - 2 == 4 or inside[0] != self.graph.batch or perm[0] != 0:
+            return None
+        n, depth, rows, columns = given
+        if sorted(perm[1:4]) == [1, 3, 5] and perm[4:] == (2, 4):
+            kind, size = "SpaceToDepth", inside[3]
+            fits = inside == (n, depth, rows // size, size, columns // size, size)
+            fits = fits and out == (n, depth * size**2, rows // size, columns // size)
+        else:
+            kind, size = "DepthToSpace", inside[perm[3]]
+            fits = sorted(perm[1::2]) == [1, 2, 3] and perm[2::2] == (4, 5) and inside[4:] == (rows, columns)
+            fits = fits and out == (n, depth // size**2, rows * size, columns * size)
+        return replace(node, kind=kind, inputs=split.inputs[:1], attributes={"blocksize": size}) if fits else None
+
     # --- stacks -----------------------------------------------------------------------------
 
     def _stacked(self, node: Node) -> Node | None:
         """The sum, or mean, over the axis along which maps were stacked: theirs."""
         kind = {"ReduceSum": "Sum", "ReduceMean": "Mean"}.get(node.kind)
-        stack = self._made(node.inputs[0], "Concat") if kind and not node.attributes.get("keepdims", 1) else None
-        if stack is None or kind is None:
+        axis = self._left_out(node) if kind else None
+        maps = self._maps(node.inputs[0], axis) if axis is not None else ()
+        return replace(node, kind=kind, inputs=maps, attributes={}) if kind and maps else None
+
+    def _summed(self, node: Node) -> Node | None:
+        """The sum over groups of channels, or over stacked maps, each channel with a weight or not: split attention."""
+        if node.kind != "ReduceSum" or self._left_out(node) != 1:
             return None
-        parts = [self._made(name, "Unsqueeze") for name in stack.inputs]
+        whole = (*self.graph.shapes[node.inputs[0]][:3], 1, 1)
+        product = self._made(node.inputs[0], "Mul")
+        for stack, *weights in permutations(product.inputs) if product else ((node.inputs[0],),):
+            maps = self._maps(stack, 1) or self._groups(stack)
+            if maps and all(self.graph.shapes.get(name) == whole for name in weights):
+                return replace(node, kind=GROUP_SUM, inputs=(*maps, *weights), attributes={})
+        return None
+
+    def _left_out(self, node: Node) -> int | None:
+        """The one axis that a reduction leaves out."""
         given = self.graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else node.attributes.get("axes")
-        axis, shapes = stack.attributes["axis"], self.graph.shapes
-        maps = [part.inputs[0] for part in parts if part]
-        whole = list(shapes[node.outputs[0]])
-        stacked = [*whole[:axis], 1, *whole[axis:]]
-        fits = axis >= 0 and given is not None and list(given) == [axis] and len(maps) == len(parts)
-        if not fits or any(list(shapes[name]) != stacked for name in stack.inputs):
+        axes = [int(axis) for axis in np.asarray([] if given is None else given).reshape(-1)]
+        return axes[0] if len(axes) == 1 and axes[0] >= 0 and not node.attributes.get("keepdims", 1) else None
+
+    def _maps(self, value: str, axis: int) -> tuple[str, ...]:
+        """The maps that were stacked along an axis."""
+        stack, shapes = self._made(value, "Concat"), self.graph.shapes
+        parts = [self._made(name, "Unsqueeze") for name in stack.inputs] if stack else []
+        whole = list(shapes[value]) if parts else []
+        one = [*whole[:axis], 1, *whole[axis + 1 :]]
+        if stack is None or stack.attributes["axis"] != axis or any(list(shapes[name]) != one for name in stack.inputs):
+            return ()
+        maps = tuple(part.inputs[0] for part in parts if part)
+        return maps if len(maps) == len(parts) else ()
+
+    def _groups(self, value: str) -> tuple[str, ...]:
+        """The map whose channels were parted into groups, (n, groups, channels / groups, height, width)."""
+        split, shapes = self._made(value, "Reshape"), self.graph.shapes
+        inside, given = shapes.get(value, ()), shapes.get(split.inputs[0], ()) if split else ()
+        parted = len(inside) == 5 and len(given) == 4 and inside[3:] == given[2:]
+        return split.inputs[:1] if split and parted and inside[0] == given[0] == self.graph.batch else ()
+
+    def _pooled(self, node: Node) -> Node | None:
+        """Adaptive average pooling, with windows that differ."""
+        source = adaptive(self.graph, self.maker, node)
+        return replace(node, kind=ADAPTIVE, inputs=(source,), attributes={}) if source else None
+
+    def _picked(self, node: Node) -> Node | None:
+        """Numbers that stand in a row, all picked in the order in which they lie: as_strided of PyTorch's mean."""
+        row = self._made(node.inputs[0], "Reshape") if node.kind == "Gather" else None
+        picked = self.graph.constants.get(node.inputs[1]) if row else None
+        if row is None or picked is None or self.graph.shapes[row.inputs[0]] != self.graph.shapes[node.outputs[0]]:
             return None
-        return replace(node, kind=kind, inputs=tuple(maps), attributes={})
+        whole = len(self.graph.shapes[node.inputs[0]]) == 1 and np.array_equal(picked.reshape(-1), range(picked.size))
+        return replace(node, kind="Identity", inputs=row.inputs[:1], attributes={}) if whole else None
 
     # --- gates ------------------------------------------------------------------------------
 

@@ -9,7 +9,18 @@ import numpy as np
 
 from convwise.core import layers as L
 from convwise.core.activations import ACTIVATIONS, spelled
-from convwise.formats.onnx.context import Context, Read, Rule, number, numbers, on, same, spread_over, unflattened
+from convwise.formats.onnx.context import (
+    Context,
+    Read,
+    Rule,
+    is_grid,
+    number,
+    numbers,
+    on,
+    same,
+    spread_over,
+    unflattened,
+)
 from convwise.formats.onnx.graph import FIRST, Node, Tensor
 from convwise.formats.onnx.patterns import ACTIVATED, DEFAULTS, GROUP_NORM, LAYER_NORM
 from convwise.formats.onnx.patterns import GLU as GATED
@@ -182,12 +193,15 @@ def _with_constant(context: Context, node: Node) -> Read | None:
         return None
     if array.dtype.kind in "iub" or (node.kind == "Div" and not np.all(given)):
         return None  # whole numbers are divided, and overflow, otherwise
+    steps = given.size > _FEW and is_grid(given)
     read = _limited(node.kind, given) if node.kind in ("Max", "Min") else None
     if read is None and given.size > _FEW and (node.kind == "Mul" or (node.kind == "Div" and node.inputs[0] == x)):
+        if steps:
+            return None
         gamma = np.broadcast_to(given if node.kind == "Mul" else 1 / given, (given.size,))
         return Read(L.LayerScale(), context.values[x], (x,), {"gamma": gamma})
     layer = read or _affine(node, given, node.inputs[0] == x)
-    learnt = given.size if node.kind in ("Add", "Sub") and given.size > _FEW else 0
+    learnt = given.size if node.kind in ("Add", "Sub") and given.size > _FEW and not steps else 0
     return None if layer is None else Read(layer, context.values[x], (x,), learnt=learnt)
 
 

@@ -20,8 +20,9 @@ from convwise.core.net import MIRROR
 from convwise.core.parameters import Pads, Pair
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import crops, effective, pads_of
-from convwise.formats.onnx.context import ROW, Context, Read, Rule, Value, on, same, unflattened
+from convwise.formats.onnx.context import ROW, Context, Read, Rule, Value, is_grid, on, same, unflattened
 from convwise.formats.onnx.graph import FIRST, Graph, Node, Shape, Tensor
+from convwise.formats.onnx.patterns import ADAPTIVE
 from convwise.formats.onnx.pointwise import POINTWISE
 from convwise.formats.weights import channels_last
 
@@ -169,6 +170,11 @@ def _reduced(kind: type[L.GlobalAveragePooling2D | L.GlobalMaxPooling2D]) -> Rul
     return rule
 
 
+def _adaptive(context: Context, node: Node) -> Read | None:
+    rows, columns = context.graph.shapes[node.outputs[0]][2:]
+    return on(context, node, L.AdaptiveAveragePooling2D((rows, columns))) if context.first(node.inputs[0]) else None
+
+
 # --- rows -----------------------------------------------------------------------------------
 
 
@@ -268,10 +274,13 @@ def _pad(context: Context, node: Node) -> Read | None:
 def _around(context: Context, node: Node, sides: Pads) -> Read | None:
     if not any(sides):
         return same(context, node)
-    if min(sides) >= 0:
-        return on(context, node, L.ZeroPadding2D(sides))
-    top, bottom, left, right = (-side for side in sides)
-    return on(context, node, L.Cropping2D((top, bottom, left, right))) if max(sides) <= 0 else None
+    top, bottom, left, right = sides
+    added, cut = (
+        (max(sign * top, 0), max(sign * bottom, 0), max(sign * left, 0), max(sign * right, 0)) for sign in (1, -1)
+    )
+    if not any(added):
+        return on(context, node, L.Cropping2D(cut))
+    return replace(on(context, node, L.ZeroPadding2D(added)), before=L.Cropping2D(cut) if any(cut) else None)
 
 
 def _mirrors(context: Context, node: Node) -> bool:
@@ -381,15 +390,16 @@ def weights_of(node: Node, graph: Graph) -> tuple[str, ...] | None:
         return tuple(name for place, name in enumerate(node.inputs) if place in _WEIGHTS[node.kind] and name in held)
     if node.kind in _SUBGRAPHS:
         return None
-    several = [name for name in held if name in graph.hidden or _learnt(graph.constants[name])]
+    several = [name for name in held if name in graph.hidden or is_learnt(graph.constants[name])]
     if "." in node.kind:
         return None if several else ()
     return tuple(name for name in several if name not in graph.made) if node.kind in _ELEMENTWISE else ()
 
 
-def _learnt(array: Tensor) -> bool:
-    """Whether a constant may be weights: several numbers, not whole, none infinite as in masks."""
-    return array.size > 1 and array.dtype.kind not in "iubOSU" and bool(np.isfinite(array).all())
+def is_learnt(array: Tensor) -> bool:
+    """Whether a constant may be weights: several numbers of a float type, none infinite as in masks, and no grid."""
+    floats = array.size > 1 and array.dtype.kind not in "iubOSU" and bool(np.isfinite(array).all())
+    return floats and not is_grid(array)
 
 
 # Which inputs of an operator are weights, whatever their type.
@@ -412,6 +422,7 @@ RULES: dict[str, Rule] = {
     "AveragePool": _pool,
     "GlobalAveragePool": _global(L.GlobalAveragePooling2D),
     "GlobalMaxPool": _global(L.GlobalMaxPooling2D),
+    ADAPTIVE: _adaptive,
     "ReduceMean": _reduced(L.GlobalAveragePooling2D),
     "ReduceMax": _reduced(L.GlobalMaxPooling2D),
     **dict.fromkeys(QUANTISED, _quantised),

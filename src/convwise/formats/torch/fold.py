@@ -164,7 +164,7 @@ def _first(function: Callable[[Array, Mapping[str, Any], Shape], Array | None]) 
 _RESHAPED = _first(lambda array, given, shape: array.reshape(shape))
 CONSTANTS: dict[str, Callable[..., Array | None]] = {
     **dict.fromkeys(("view", "reshape", "flatten", "unsqueeze", "squeeze", "_unsafe_view"), _RESHAPED),
-    **dict.fromkeys(("clone", "contiguous", "detach", "alias", "lift_fresh_copy"),
+    **dict.fromkeys(("clone", "contiguous", "detach", "alias", "lift_fresh_copy", "type_as"),
                     _first(lambda array, given, shape: array)),
     **dict.fromkeys(("to", "_to_copy"),
                     _first(lambda array, given, shape: array if is_float(given) else None)),

@@ -76,13 +76,12 @@ def _walked(program: Program, input_shape: tuple[int, int, int]) -> Lifted:
 def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
     """The module's program for so many images that the batch is known among the axes, also once it was moved."""
     height, width, channels = input_shape
-    training = module.training
     with _quiet():
         if (told := unreadable(module)) is not None:
             raise told
     like = next((each for each in module.parameters() if each.is_floating_point()), torch.empty(0))
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), _unchanged(module):
             image = torch.empty(BATCH, channels, height, width, dtype=like.dtype, device=like.device)
             program = _program(torch.export.export(module.eval(), (image,)), type(module).__name__)
         if one_by_one(program):
@@ -93,8 +92,21 @@ def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> Program:
     except Exception as error:  # whatever torch.export, or the module itself, says
         with _quiet():
             raise refusal(module, input_shape, error) from error
+
+
+@contextlib.contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    """Afterwards each part of the module is as it was: in its mode, and without what its forward kept while traced."""
+    before = [
+        (part, {key: value.copy() if type(value) in (dict, list) else value for key, value in vars(part).items()})
+        for part in module.modules()
+    ]
+    try:
+        yield
     finally:
-        module.train(training)
+        for part, kept in before:
+            vars(part).clear()
+            vars(part).update(kept)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from convwise.core.net import MIRROR
 from convwise.core.parameters import Pads
 from convwise.core.windows import Shape
 from convwise.formats.torch.places import Seen
+from convwise.formats.torch.pointwise import like
 from convwise.formats.torch.pt2 import Node, Ref, is_float
 from convwise.formats.torch.walk import MOST_MOVED, Found, Rule, Walk, image, pair
 
@@ -116,8 +117,9 @@ def _sliced(walk: Walk, node: Node) -> Seen | None:
 
 def _cut(walk: Walk, node: Node, seen: Seen, dim: int, before: int, count: int, step: int = 1) -> Seen | None:
     """So many numbers along one axis of a tensor, the first of which is the batch."""
-    if seen.places is None and dim == 1 and len(seen.shape) == 3 and step == 1:  # channels, without a word on places
-        return walk.add(node, L.Opaque(node.operator, (*seen.shape[:2], count), 0, 0, 0, "same"), seen)
+    order = seen.order
+    if order is not None and len(order) == 3 and order[dim - 1] == 2 and step == 1:  # channels, of whatever axis
+        return like(walk.add(node, L.Opaque(node.operator, (*seen.shape[:2], count), 0, 0, 0, "same"), seen), seen)
     if prod(seen.shape) > MOST_MOVED:
         return None
     kept = [slice(None)] * len(seen.torch_shape)

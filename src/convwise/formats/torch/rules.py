@@ -5,6 +5,7 @@ Arguments that an operator was not given are at the defaults of its schema.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -19,7 +20,7 @@ from convwise.formats.torch.costs import FUNCTIONS, cost
 from convwise.formats.torch.moves import MOVES
 from convwise.formats.torch.places import Seen
 from convwise.formats.torch.pointwise import POINTWISE, applied, like, or_applied
-from convwise.formats.torch.pt2 import Node
+from convwise.formats.torch.pt2 import Node, Ref
 from convwise.formats.torch.walk import MOST_MOVED, Array, Found, Rule, Walk, image, pair
 from convwise.formats.weights import channels_last
 
@@ -257,6 +258,68 @@ def _ends(seen: Seen, over: tuple[int, ...]) -> tuple[Array, Array]:
     return first, last
 
 
+# --- attention -----------------------------------------------------------------------------
+
+# What may stand between a product of queries with keys and its softmax.
+_BETWEEN = ("mul", "div", "add", "view", "reshape", "_unsafe_view", "contiguous", "clone", "dropout", "to", "_to_copy")
+
+
+def _product(walk: Walk, node: Node) -> Seen | None:
+    """Dense by a constant; a product of two tensors by which each number comes to see all places of a map."""
+    given = node.arguments
+    left, right = walk.seen(given.get("self")), walk.seen(given.get("other", given.get("mat2")))
+    if left is None or right is None:
+        return _linear(walk, node) if node.operator == "matmul" else None
+    summed = _whole(left, (-1,)) or _whole(right, (-2,))  # over the places
+    compared = _whole(left, (-2, -1)) and _whole(right, (-2, -1)) and _softened(walk, node)  # each with all
+    return _all_seen(walk, node) if summed or compared else None
+
+
+def _attention(walk: Walk, node: Node) -> Seen | None:
+    """A mean of all values, weighed by how alike a query and their keys are."""
+    given, values = node.arguments, walk.seen(node.arguments["value"])
+    masked = given.get("is_causal") or given.get("attn_mask") is not None
+    return _all_seen(walk, node) if values is not None and not masked and _whole(values, (-2,)) else None
+
+
+def _all_seen(walk: Walk, node: Node) -> Seen:
+    """An operator that is no layer of ours, each of whose numbers reads whole maps."""
+    made, layer = walk.opaque(node), walk.draft.layers[-1]
+    assert isinstance(layer, L.Opaque)
+    walk.draft.layers[-1] = replace(layer, moves="whole")
+    return made
+
+
+def _whole(seen: Seen, axes: tuple[int, ...]) -> bool:
+    """Whether the numbers along these axes, together, come from all places of a map, whichever others they have."""
+    rank = len(seen.torch_shape)
+    if len(seen.shape) not in (2, 3) or rank < 2 or prod(seen.shape) > MOST_MOVED:
+        return False
+    first, last = _ends(seen, tuple(axis % rank for axis in axes))
+    depth = seen.shape[-1]
+    return bool(np.all(first // depth == 0) and np.all(last // depth == prod(seen.shape[:-1]) - 1))
+
+
+def _softened(walk: Walk, node: Node) -> bool:
+    """Whether all that a product gives passes a softmax first."""
+    name = node.name
+    while len(readers := walk.readers[name]) == 1:
+        (reader,) = readers
+        if reader.operator.removesuffix("_").strip("_") == "softmax":
+            return True
+        if reader.operator.removesuffix("_") not in _BETWEEN or _masks(walk, reader, name):
+            return False
+        name = reader.name
+    return False
+
+
+def _masks(walk: Walk, node: Node, scores: str) -> bool:
+    """Whether what meets the scores here may leave some of them out, as an infinity does."""
+    others = [each for each in node.arguments.values() if isinstance(each, Ref) and each.name != scores]
+    numbers = [walk.number(each) for each in others]
+    return any(each is None or not np.isfinite(each).all() for each in numbers)
+
+
 # --- normalisation -------------------------------------------------------------------------
 
 
@@ -313,7 +376,8 @@ _RULES: dict[str, Rule] = {
     "linear": _linear,
     "addmm": _linear,
     "mm": _linear,
-    "matmul": _linear,
+    **dict.fromkeys(("matmul", "bmm"), _product),
+    "scaled_dot_product_attention": _attention,
     "max_pool2d": _max_pool,
     "max_pool2d_with_indices": _max_pool,
     "max_unpool2d": _unpooled,

@@ -7,7 +7,7 @@ tensor lies in the layer that gives it, and the layers that read it turn their w
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -46,6 +46,10 @@ LEAST_ROOM = 2**24
 ANYWHERE = ("linear", "addmm", "mm", "matmul")  # what is told also where the batch is not the first axis
 
 
+# What takes the sides and the type of a tensor, and none of its numbers: it gives a constant.
+LIKE = ("empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like")
+
+
 class Walk:
     """From a program to a net, node by node."""
 
@@ -63,6 +67,10 @@ class Walk:
         self.following = 0  # numbers whose places are kept
         self.pads: dict[str, Pads] = {}  # of values that a max pooling reads
         self.makers = {name: node for node in program.nodes for name in node.outputs}
+        self.readers: defaultdict[str, list[Node]] = defaultdict(list)
+        for node in program.nodes:
+            for name in node.reads:
+                self.readers[name].append(node)
         self.owners: dict[frozenset[str], tuple[str, type[Layer], dict[str, Shape]]] = {}
         self.room = LEAST_ROOM + 4 * self._size(program.stored)  # numbers of weights, the same in several forms too
         self.stood: dict[tuple[int, int], tuple[Seen, Seen]] = {}  # what `standard` made of a tensor
@@ -84,8 +92,9 @@ class Walk:
         self._counted()
 
     def _read(self, node: Node, rules: Mapping[str, Rule], constants: Mapping[str, Constant]) -> None:
-        reads = [name for name in node.reads if name in self.values]
         operator = node.operator.removesuffix("_")
+        read = node.reads[:0] if operator in LIKE else node.reads[:1] if operator == "type_as" else node.reads
+        reads = [name for name in read if name in self.values]
         shape = self.program.shapes.get(node.name)
         if shape is None:
             return
