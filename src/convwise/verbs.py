@@ -53,7 +53,8 @@ def read(
     classes_from: what tells the class of a file: 'folder', its 'name', or a 'csv'. skip_empty_classes: leave out
     classes without a readable image, instead of refusing. follow_links: read what links point to outside of
     the folder. (All of them: images.sources.Reading.) cache_size: of what is kept of decoded files for all commands and
-    runs, '4GB', '500MB', or 0 for nothing. task: 'classify' reads a class for each image, 'regress' a number.
+    runs, '4GB', '500MB', or 0 for nothing. task: 'classify' reads a class for each image, 'regress' a number or
+    several.
     """
     how = _reading(task, classes_from, skip_empty_classes, follow_links)
     how |= {"test": test, "valid": valid, "seed": seed, "within": Within(cache_size=cache_size)}
@@ -98,7 +99,7 @@ def choose(
 
     source: a path or name as for the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
     budget: wall clock, '90s', '10m', or seconds. goal: as for the command line; None: the best accuracy, or the least
-    error. task: what is learnt, 'classify' for classes or 'regress' for a number.
+    error. task: what is learnt, 'classify' for classes or 'regress' for a number, or several.
     test: the share to seal where the source has no test part (0.2 where it is None), or 'none'.
     out: the folder to write, by default convwise-NAME of the images. seed: of every random draw.
     workers: processes that train side by side, by default one per core, at most 8. trials: so many trials
@@ -153,7 +154,7 @@ def look(
     how = _reading(task, classes_from, skip_empty_classes, follow_links)
     seconds = parse_duration(budget)
     images = _to_look(source, seconds, cache_size, test=test, seed=seed, **how)
-    about: dict[str, Any] = {"counts": images.counts(), "number": images.number}
+    about: dict[str, Any] = {"counts": images.counts(), "numbers": images.numbers}
     return fingerprint.look(images.train, images.classes, seed=seed, budget=seconds, **about)
 
 

@@ -58,9 +58,10 @@ GOAL_HELP = (
     "and the error with --task regress. Or the cost that is to be lowest, and the accuracy to keep: 'macs where "
     "accuracy>=97%', 'latency where accuracy>=best-0.3%'; 'cheapest' is 'macs where accuracy>=best-0.3%', best being "
     "the accuracy of the best network found. In place of accuracy: balanced_accuracy or macro_f1, which count every "
-    "class alike, however few images it has. Of an error: 'macs where error<=3.5', in the unit of the target, or 'macs "
-    "where error<=best+3%', which is 'cheapest'. Limits: latency (us, ms, s; batch 1, one thread), macs "
-    "(multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+    "class alike, however few images it has. Of an error: 'macs where error<=3.5', in the unit of the target (of "
+    "several numbers, in standard deviations), or 'macs where error<=best+3%', which is 'cheapest'. Limits: latency "
+    "(us, ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, "
+    "KiB, MiB)."
 )
 GoalOption = Annotated[str | None, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
@@ -201,7 +202,7 @@ def look(
     within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
     how |= {"target": kind_of(task).target, "test": _test(test), "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
-    about: dict[str, Any] = {"counts": read.counts(), "number": read.number}
+    about: dict[str, Any] = {"counts": read.counts(), "numbers": read.numbers}
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, **about)
     if as_json:
         told = {"suspects": doubts.shown(facts, read.train.names), "problems": to_json(read.problems)}
