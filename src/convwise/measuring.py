@@ -115,10 +115,22 @@ def measure(model: Any, images: Any = None, *, parameter: Parameters = (), most:
     clock = Clock(parse_duration(budget), time.monotonic() if started is None else started)
     if images is not None:
         how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-        how |= {"target": kind_of(task).target, "within": Within(clock.budget, cache_size=cache_size)}
+        how |= {"target": kind_of(_task_in(model, task)).target, "within": Within(clock.budget, cache_size=cache_size)}
         images = read_images(images, classes_from=classes_from, **how)
     lab = Lab(ThisMachine(), clock, watcher)
     return measure_in(lab, model, images, parameter, input_shape, most, cache_size)
+
+
+def _task_in(model: Any, task: str) -> str:
+    """What the network of a choice folder has learnt; of any other model the task that is named."""
+    chosen = _Chosen.read(model)
+    return chosen.choice.get("task", task) if chosen else task
+
+
+def own_images(model: Any, cache_size: str | int = CACHE_SIZE) -> Images | None:
+    """The images that a network was chosen with, split as they were then; None where `model` is no choice folder."""
+    chosen = _Chosen.read(model)
+    return chosen.images(cache_size)[0] if chosen else None
 
 
 def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters = (),

@@ -16,15 +16,18 @@ import onnxruntime
 import pytest
 from PIL import Image
 from sklearn.metrics import mean_absolute_error, r2_score
+from typer.testing import CliRunner
 
 import convwise
 from convwise import formats
+from convwise.cli.app import app
 from convwise.core.layers import Conv2D, Dense, GlobalAveragePooling2D, Rescaling
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect
 from convwise.core.score import Score, Target, numbers_of, resolution, score_of
 from convwise.evidence.fitting import fitted
+from convwise.measuring import own_images
 from convwise.output import deliver, words
 from convwise.output.answered import regress
 from convwise.output.answered.scored import Scored
@@ -229,3 +232,14 @@ def test_of_many_numbers_six_are_drawn_and_all_are_in_the_table():
     first, second = found["pictures"][:2]
     assert (first["file"], first["true"].split()[0]) == ("3", "n2")
     assert (second["file"], second["true"].split()[0]) == ("4", "n7")
+
+
+def test_check_and_measure_know_what_a_choice_folder_has_learnt_and_from_which_images(choice, unseen):
+    images, data = own_images(choice.folder), choice.record["data"]
+    assert images.numbers == NAMES
+    assert (len(images.train), len(images.valid), images.test.size) == (data["train"], data["valid"], data["test"])
+    assert own_images("lenet5") is None
+    table = ["--images", str(unseen[0] / "places.csv"), "--classes-from", "csv::across,down"]
+    checked = CliRunner().invoke(app, ["check", str(choice.folder), *table])  # without --task
+    assert checked.exception is None or isinstance(checked.exception, SystemExit)
+    assert "Field: " in checked.stdout

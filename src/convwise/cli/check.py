@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 
     from convwise.core.records import Effect
     from convwise.evidence.experiment import Measured
+    from convwise.images.loading import Images
     from convwise.inspect.checking import Checked
 
 FEW_LAYERS = 60  # up to which the table says what each layer reads, and how fields move
 MODEL_HELP = (
     "A .keras, .onnx, .pt2 or net .json file, a folder that `convwise choose` wrote, or package.module:callable "
     "such as keras.applications:ResNet50."
+)
+
+APPLY_HELP = (
+    "Try each fix: train the model as it is and edited, on --images; for a folder that `choose` wrote, by default on "
+    "those it was chosen with."
 )
 
 
@@ -44,9 +50,7 @@ def check(
     input_shape: Annotated[
         str | None, typer.Option(metavar="HxWxC", help="Input of a model with a free input size: 224x224x3.")
     ] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Try each fix on --images: train the model as it is and edited.")
-    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help=APPLY_HELP)] = False,
     budget: Annotated[str, typer.Option(help="Wall clock of --apply: 90s, 10m.")] = "2m",
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
@@ -63,13 +67,11 @@ def check(
     from convwise.inspect.checking import checked, load, read_images, scale_px, to_json, to_look
 
     shape = parse_shape(input_shape) if input_shape else None
-    if apply and not images:
-        raise UnusableInput("--apply", "has nothing to train on", "--images with it")
     lifted = load(model, shape, "--input-shape")
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
-    how |= {"classes_from": classes_from, "target": kind_of(task).target}
+    how |= {"classes_from": classes_from, "target": kind_of(_task(model, task)).target}
     how["within"] = Within(parse_duration(budget), cache_size=cache_size) if apply else to_look(cache_size)
-    read = read_images(images, **how) if images else None
+    read = read_images(images, **how) if images else _own_images(model, cache_size) if apply else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
     applied = _apply(found, read, budget, as_json) if apply and read else None
     answers = _answers(Path(model))
@@ -79,6 +81,24 @@ def check(
         _tell(model, found, applied, answers)
     if found.is_wrong:
         raise typer.Exit(1)
+
+
+def _task(model: str, task: str) -> str:
+    """What the network of a choice folder has learnt; of any other model the task that is named."""
+    if not (Path(model) / "choice.json").is_file():
+        return task
+    from convwise.output.deliver import read_choice
+
+    return str(read_choice(model).get("task", task))
+
+
+def _own_images(model: str, cache_size: str) -> Images:
+    """The images that the network of a choice folder was chosen with. UnusableInput where there is no such folder."""
+    from convwise.measuring import own_images
+
+    if (found := own_images(model, cache_size)) is None:
+        raise UnusableInput("--apply", "has nothing to train on", "images to try the fixes on", "--images IMAGES")
+    return found
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
