@@ -126,7 +126,7 @@ def _advised(images: Any, goal: Goal, pace: Pace, seconds: float) -> tuple[Net, 
     from convwise.advice.advising import advise
     from convwise.advice.fingerprint import look
 
-    facts = look(images.train, images.classes, seed=0, number=images.number)
+    facts = look(images.train, images.classes, seed=0, numbers=images.numbers)
     advice = advise(facts, goal, pace, seconds, 1)
     return advice.net, advice.recipe
 

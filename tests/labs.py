@@ -155,9 +155,9 @@ def ask(source: Any, out: Path, runner: Any, written: list[Material], watcher: W
 SEEN: dict[tuple[Any, ...], Fingerprint] = {}
 
 
-def looked(part: Any, classes: Any, *, seed: int, budget: float, number: str = "") -> Fingerprint:
+def looked(part: Any, classes: Any, *, seed: int, budget: float, numbers: Any = ()) -> Fingerprint:
     """`look`, once for the same images."""
-    key = hash(np.asarray(part.pixels).tobytes()), classes, seed, number
+    key = hash(np.asarray(part.pixels).tobytes()), classes, seed, tuple(numbers)
     if key not in SEEN:
-        SEEN[key] = look(part, classes, seed=seed, budget=budget, number=number)
+        SEEN[key] = look(part, classes, seed=seed, budget=budget, numbers=numbers)
     return SEEN[key]

@@ -22,11 +22,11 @@ from convwise.core.goal import parse_goal
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.records import Advice, Fingerprint, Measure, Pace, Point, Result, Trial
-from convwise.core.score import Target
+from convwise.core.score import Column, Target
 from convwise.core.space import Hyperparameter, LatencyModel, Space
 from convwise.search import race
 
-TARGET = Target("angle", low=-90.0, high=90.0, mean=3.0, deviation=50.0, median=2.0, error=45.0)
+TARGET = Target((Column("angle", low=-90.0, high=90.0, mean=3.0, deviation=50.0, median=2.0, error=45.0),))
 PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 WIDE: dict[str, tuple[Any, ...]] = {
     "input.size": ("8x8", "9x16", "17x11", "24x24", "32x20", "64x48"),

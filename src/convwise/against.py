@@ -14,7 +14,7 @@ from convwise.core.layers import Opaque
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice
-from convwise.core.score import number_of
+from convwise.core.score import numbers_of
 from convwise.core.textbook import KNOWN
 from convwise.evidence.fitting import fitted
 from convwise.formats import format_module
@@ -36,7 +36,7 @@ def check(models: Sequence[Any]) -> None:
 
 
 def rivals(models: Sequence[Any], images: Images, advice: Advice) -> tuple[Rival, ...]:
-    """Each model as a network that reads these images, and answers as the chosen one: a class, or a number."""
+    """Each model as a network that reads these images, and answers as the chosen one: a class, or numbers."""
     found = [_rival(model, images, advice) for model in models]
     ids = [rival.net.id for rival in found]
     return tuple(rival for number, rival in enumerate(found) if rival.net.id not in ids[:number])
@@ -48,7 +48,7 @@ def _rival(model: Any, images: Images, advice: Advice) -> Rival:
     where = f"{FLAG} {name}"
     size = (*advice.configuration.input_size, space.channels)
     net = known.net(images.base_shape, max(classes, 1)) if known else _own(model, size, where)
-    if space.target and number_of(net):
+    if space.target and numbers_of(net):
         net = Net(net.input_shape, net.layers[:-1])  # its unit is of the images that it was trained on
     net, notes = _channels(net, space.channels, where)
     try:

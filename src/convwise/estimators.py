@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
 from convwise import verbs
 from convwise.core.problems import UnusableInput
@@ -51,7 +51,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.workers = workers
 
     def _fit(self, X: NDArray[Any], learnt: NDArray[Any]) -> Self:
-        """Choose a network for images X as `fit` takes them. learnt: (n,), class names or numbers."""
+        """Choose a network for images X as `fit` takes them. learnt: (n,), class names or numbers, or (n, k)."""
         images = self._images(X)
         self.image_shape_ = images.shape[1:]
         self.n_features_in_ = prod(self.image_shape_)
@@ -180,24 +180,33 @@ class ConvwiseClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
 
 class ConvwiseRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
-    """Chooses a convolutional network that answers a number for each image, and predicts with it.
+    """Chooses a convolutional network that answers a number for each image, or several, and predicts with it.
 
     All as ConvwiseClassifier, but for classes_, which there are none of. `score` is R2, the share of the variance that
-    is explained.
+    is explained, of several numbers the mean over them.
     """
 
     task = "regress"
 
-    def fit(self, X: Any, y: Any) -> ConvwiseRegressor:
-        """Choose a network for the images X, (n, rows, columns[, channels]) or flat (n, numbers), and numbers y, (n,).
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may give it: y can have several columns."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
-        Values are kept where they are in 0..255, else brought there. ValueError where they cannot be learnt from.
+    def fit(self, X: Any, y: Any) -> ConvwiseRegressor:
+        """Choose a network for the images X, (n, rows, columns[, channels]) or flat (n, numbers).
+
+        y: the numbers, (n,) or (n, k). Values of X are kept where they are in 0..255, else brought there. ValueError
+        where they cannot be learnt from.
         """
-        X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric", y_numeric=True, ensure_min_samples=2)
-        return self._fit(X, y.astype(np.float64))
+        how = {"y_numeric": True, "multi_output": True, "ensure_min_samples": 2}
+        X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric", **how)
+        y = y.astype(np.float64)
+        return self._fit(X, column_or_1d(y, warn=True) if y.ndim == 1 or y.shape[1] == 1 else y)
 
     def predict(self, X: Any) -> NDArray[np.float64]:
-        """The number of each image, (n,), in the unit of y."""
+        """The number of each image, (n,), or its numbers, (n, k), in the units of y."""
         return self._answers(X, Choice.predict)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from convwise.core.net import Net
 from convwise.core.records import INTERRUPTED, Advice, Fingerprint, Result, Verdict, Views
 from convwise.core.score import score_of
+from convwise.core.task import kind_of
 from convwise.formats.weights import Weights
 from convwise.images.loading import Part, Seen
 from convwise.mirrored import with_views
@@ -38,7 +39,7 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
     scored = images.test.open() if images.test else images.valid
     part, rough = scored.ways(*net.input_shape[:2])
     answers, labels = train.answers(net, weights, np.asarray(part.pixels)), np.asarray(part.labels)
-    better = task.surely(answers, labels, settings.goal.score)
+    better = task.surely(answers, labels, settings.goal.score, net)
     notes = notes if better else (_learnt_nothing(session, chosen, interrupted), *notes)
     return Material(
         folder=settings.out,
@@ -52,7 +53,7 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         scored=part,
         kind="test" if images.test else "validation",
         answers=answers,
-        baseline=task.baseline(labels),
+        baseline=task.baseline(labels, kind_of(settings.task).scored, net),
         better=better,
         otherwise=_otherwise(answers, rough, net, weights) if images.classes else {},
         provenance=_provenance(session, interrupted),

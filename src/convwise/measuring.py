@@ -121,6 +121,12 @@ def measure(model: Any, images: Any = None, *, parameter: Parameters = (), most:
     return measure_in(lab, model, images, parameter, input_shape, most, cache_size)
 
 
+def own_images(model: Any, cache_size: str | int = CACHE_SIZE) -> Images | None:
+    """The images that a network was chosen with, split as they were then; None where `model` is no choice folder."""
+    chosen = _Chosen.read(model)
+    return chosen.images(cache_size)[0] if chosen else None
+
+
 def measure_in(lab: Lab, model: Any, images: Any = None, parameter: Parameters = (),
                input_shape: InputShape | None = None, most: int | None = None,
                cache_size: str | int = 0) -> Measurement:  # fmt: skip

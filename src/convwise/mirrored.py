@@ -99,4 +99,5 @@ def _answering(session: Session, chosen: Result, answers: np.ndarray, labels: np
     """The chosen result, as if it had answered so."""
     task = TASKS[session.settings.task]
     weighed = task.weighed(torch.from_numpy(answers), torch.from_numpy(labels), chosen.trial.score)
-    return replace(chosen, weighed=tuple(weighed.tolist()), **task.kept(task.answered(answers, labels), np.zeros(0)))
+    outcomes = task.answered(answers, labels, chosen.trial.net)
+    return replace(chosen, weighed=tuple(weighed.tolist()), **task.kept(outcomes, np.zeros(0)))

@@ -111,7 +111,7 @@ class Session:
         best = max(scored, key=lambda r: r.score or 0, default=None)
         left = None if self.left == inf else max(self.left, 0)
         task, labels = TASKS[self.settings.task], np.asarray(self.images.valid.labels)
-        baseline = task.baseline(labels, self.settings.goal.score) if best else None
+        baseline = task.baseline(labels, self.settings.goal.score, best.trial.net) if best else None
         self.lab.watcher(Progress(phase, done, planned, best, left, note, baseline, live))
 
 

@@ -94,7 +94,7 @@ def _finished(session: Session) -> Path:
 def _look(session: Session, look: Look) -> Fingerprint:
     session.tell("look")
     images, settings = session.images, session.settings
-    how = {"seed": settings.seed, "budget": settings.look_budget, "number": images.number}
+    how = {"seed": settings.seed, "budget": settings.look_budget, "numbers": images.numbers}
     return look(images.train, images.classes, **how)
 
 

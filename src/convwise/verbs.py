@@ -53,8 +53,8 @@ def read(
     classes_from: where the class of each file comes from: 'folder', its 'name', or a 'csv'. skip_empty_classes: leave
     out classes that have no readable image, instead of stopping. follow_links: read files outside the folder that links
     point to. (All of these: images.sources.Reading.) cache_size: disk space for decoded files, shared by
-    all commands and runs: '4GB', '500MB', or 0 for none. task: 'classify' reads a class for each image, 'regress' a
-    number.
+    all commands and runs: '4GB', '500MB', or 0 for none. task: 'classify' reads a class for each image, 'regress' one
+    number or several.
     """
     how = _reading(task, classes_from, skip_empty_classes, follow_links)
     how |= {"test": test, "valid": valid, "seed": seed, "within": Within(cache_size=cache_size)}
@@ -99,7 +99,7 @@ def choose(
 
     source: a path or name as on the command line, arrays (x, y), a torch Dataset or a tf.data.Dataset.
     budget: wall-clock time, '90s', '10m', or seconds. goal: as on the command line; None: the best accuracy, or the
-    smallest error. task: what to learn, 'classify' for classes or 'regress' for a number.
+    smallest error. task: what to learn, 'classify' for classes or 'regress' for one number or several.
     test: the share to seal if the source has no test part (None: 0.2), or 'none'.
     out: the folder to write, by default convwise-NAME, after the images. seed: for every random draw.
     workers: processes that train side by side, by default one per core, at most 8. trials: run this many trials
@@ -154,7 +154,7 @@ def look(
     how = _reading(task, classes_from, skip_empty_classes, follow_links)
     seconds = parse_duration(budget)
     images = _to_look(source, seconds, cache_size, test=test, seed=seed, **how)
-    about: dict[str, Any] = {"counts": images.counts(), "number": images.number}
+    about: dict[str, Any] = {"counts": images.counts(), "numbers": images.numbers}
     return fingerprint.look(images.train, images.classes, seed=seed, budget=seconds, **about)
 
 

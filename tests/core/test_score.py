@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from convwise.core.layers import Conv2D, Dense, GlobalAveragePooling2D, Rescaling
 from convwise.core.net import Net
 from convwise.core.records import Effect, Result, Trial, from_json, to_json
-from convwise.core.score import ACCURACY, Score, number_of, resolution, score_of
+from convwise.core.score import ACCURACY, Score, numbers_of, resolution, score_of
 from studies import TARGET, wide_space
 
 DEGREES = Score("error", 50.0)
@@ -55,9 +55,9 @@ def test_a_net_that_ends_in_a_unit_answers_a_number():
     space = wide_space(target=TARGET)
     grown = space.fit({**{c.name: c.values[0] for c in space.hyperparameters}, **configuration}).net
     assert [layer.op for layer in grown.layers[-2:]] == ["Dense", "Rescaling"]
-    assert (number_of(grown).scale, number_of(grown).offset) == ((TARGET.deviation,), (TARGET.mean,))
-    assert score_of(grown) == score_of(grown, "error") == Score("error", TARGET.deviation)
-    assert resolution(grown) == pytest.approx(1e-3 * TARGET.deviation, rel=1e-3)
+    assert (numbers_of(grown).scale, numbers_of(grown).offset) == ((TARGET.deviations[0],), (TARGET.means[0],))
+    assert score_of(grown) == score_of(grown, "error") == Score("error", TARGET.deviations[0])
+    assert resolution(grown) == pytest.approx((1e-3 * TARGET.deviations[0],), rel=1e-3)
 
 
 @pytest.mark.parametrize("last", [
@@ -65,7 +65,7 @@ def test_a_net_that_ends_in_a_unit_answers_a_number():
 ])  # fmt: skip
 def test_other_nets_have_an_accuracy(last):
     net = Net((8, 8, 1), (Conv2D(1, 3), GlobalAveragePooling2D(), *last))
-    assert number_of(net) is None
+    assert numbers_of(net) is None
     assert score_of(net) == ACCURACY
 
 

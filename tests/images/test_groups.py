@@ -69,7 +69,7 @@ def test_in_an_archive_too(root, tmp_path_factory):
 
 def test_of_numbers_too(root):
     images = read(write(root, "path,age,patient_id"), task="regress")
-    assert images.number == "age"
+    assert images.numbers == ("age",)
     assert apart(images)
 
 
@@ -122,7 +122,7 @@ def test_a_parquet_table_of_paths_is_read_as_a_csv(root):
     parquet.write_table(arrow.table(made), root / "set.parquet")
     for source, how in ((root / "set.parquet", {}), (root, {"classes_from": "csv"})):
         images = read(source, task="regress", **how)
-        assert images.number == "age"
+        assert images.numbers == ("age",)
         assert apart(images)
         assert images.train.labels.tolist() == [int(Path(name).stem) / 2 for name in images.train.names]
 
@@ -133,6 +133,6 @@ def test_pictures_inside_have_numbers_and_groups(tmp_path):
     with pytest.raises(UnusableInput, match="2 columns of numbers: width, age.*csv:.*set.parquet:width"):
         read(made, task="regress")
     images = read(made, task="regress", classes_from="csv:set.parquet:age")
-    assert images.number == "age"
+    assert images.numbers == ("age",)
     assert apart(images)
     assert images.train.labels.tolist() == [int(Path(name).stem) / 4 for name in images.train.names]

@@ -45,7 +45,7 @@ def told(source, **how) -> str:
 
 def test_a_column_of_a_table_is_learnt_as_numbers(table):
     images = read(table / "angles.csv", classes_from="csv:angles.csv:angle", task="regress")
-    assert (images.number, images.classes, images.task) == ("angle", (), "regress")
+    assert (images.numbers, images.classes, images.task) == (("angle",), (), "regress")
     for part in (images.train, images.valid, images.test.open()):
         assert part.labels.tolist() == [int(Path(name).stem) - 29.5 for name in part.names]
     assert "angle from -29.5 to 29.5" in images.facts["read_as"]
@@ -55,7 +55,7 @@ def test_a_column_of_a_table_is_learnt_as_numbers(table):
 def test_the_folder_says_the_same_as_its_table(table):
     one = read(table, classes_from="csv:angles.csv:age", task="regress")
     two = read(table / "angles.csv", classes_from="csv::age", task="regress")
-    assert one.number == two.number == "age"
+    assert one.numbers == two.numbers == ("age",)
     assert one.train.labels.tolist() == two.train.labels.tolist()
 
 
@@ -63,7 +63,7 @@ def test_the_one_column_of_numbers_needs_no_name(tmp_path, table):
     lines = [line.split(",") for line in (table / "angles.csv").read_text().splitlines()]
     (table / "short.csv").write_text("\n".join(f"{path},{note},{angle}" for path, angle, note, _ in lines))
     try:
-        assert read(table / "short.csv", task="regress").number == "angle"
+        assert read(table / "short.csv", task="regress").numbers == ("angle",)
     finally:
         (table / "short.csv").unlink()
 
@@ -71,7 +71,8 @@ def test_the_one_column_of_numbers_needs_no_name(tmp_path, table):
 def test_of_several_columns_one_must_be_named_and_the_fix_names_it(table):
     said = told(table / "angles.csv", task="regress")
     assert "2 columns of numbers: angle, age" in said
-    assert said.endswith("--classes-from csv:angles.csv:angle")
+    one = "--classes-from csv:angles.csv:angle"
+    assert said.endswith(f"name one: {one}, or several: {one},age")
     assert "no column 'angel'" in told(table, classes_from="csv:angles.csv:angel", task="regress")
     assert "60 of 60 labels are not numbers: 'seen'" in told(table, classes_from="csv:angles.csv:note", task="regress")
 
@@ -93,7 +94,7 @@ def test_arrays(pixels, kind):
     everything = np.concatenate([images.train.labels, images.valid.labels, images.test.open().labels])
     assert np.sort(everything) == pytest.approx(values, abs=1e-6)
     assert everything.dtype == np.float64
-    assert images.number == "number"
+    assert images.numbers == ("number",)
 
 
 def test_every_part_reaches_from_low_to_high(pixels):
@@ -135,7 +136,7 @@ def test_what_is_no_number_is_refused(pixels):
     assert "only the number 3" in told((pixels, np.full(60, 3.0)), task="regress")
     assert "missing" in told((pixels, np.full(60, np.nan)), task="regress")
     assert "not numbers: inf" in told((pixels, np.append(np.arange(59.0) / 2, np.inf)), task="regress")
-    assert "one number for each image" in told((pixels, np.random.rand(60, 2)), task="regress")
+    assert "labels of shape (60, 2, 2)" in told((pixels, np.random.rand(60, 2, 2)), task="regress")
 
 
 def test_without_it_numbers_that_are_no_classes_name_the_task(pixels, table):
@@ -157,7 +158,7 @@ def test_a_part_of_a_table_reaches_from_low_to_high(table, monkeypatch):
     assert "40 of 60 images (67 %), low and high numbers in proportion" in images.facts["read_as"]
     looked = read(table, within=Within(600.0, most=20), **how)
     assert looked.counts() == pytest.approx([0.8 * 60], abs=2)
-    facts = look(looked.train, looked.classes, counts=looked.counts(), number=looked.number)
+    facts = look(looked.train, looked.classes, counts=looked.counts(), numbers=looked.numbers)
     assert (facts.images, facts.classes, facts.suspects) == (looked.counts()[0], {}, ())
 
 

@@ -444,9 +444,9 @@ def test_images_set_the_scale(written, monkeypatch):
     class Facts(dict):
         shape = (32, 32, 3)
 
-    read = SimpleNamespace(train=0, classes=(), number="", counts=list)
+    read = SimpleNamespace(train=0, classes=(), numbers=(), counts=list)
     monkeypatch.setattr(checking, "read_images", lambda images, **how: read)
-    monkeypatch.setattr(checking, "look", lambda train, classes, counts, number: Facts(discriminative_scale=18.0))
+    monkeypatch.setattr(checking, "look", lambda train, classes, counts, numbers: Facts(discriminative_scale=18.0))
     answer = json.loads(run(written(SOUND), "--images", "some", "--json").out)
     (row,) = [row for row in answer["problems"] if row["rule"] == "field too small"]
     assert "less than the 9 px" in row["what"]  # 18 px of 32 are 9 px of 16

@@ -364,7 +364,7 @@ def test_the_final_training_says_what_it_saw(tmp_path: Path, part: str, said: st
 
 
 def mistakes(case: Evidence) -> dict[str, Any]:
-    return classify.section(Scored(case.pixels, case.labels, case.answers, case.names, case.outputs))
+    return classify.section(Scored(case.pixels, case.labels, case.answers, case.names, case.outputs, case.net))
 
 
 def test_many_classes_show_pairs_instead_of_a_map() -> None:

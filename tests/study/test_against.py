@@ -157,7 +157,7 @@ def test_every_network_answers_in_the_unit_of_the_numbers(model, images):
     (found,) = against.rivals([model], images, NUMBERS)
     before, unit = found.net.layers[-2:]
     assert (before.units, before.activation) == (1, "linear")
-    assert (unit.scale, unit.offset) == ((TARGET.deviation,), (TARGET.mean,))
+    assert (unit.scale, unit.offset) == ((TARGET.deviations[0],), (TARGET.means[0],))
     heads = [note for note in found.notes if "output" in note]
     expected = {OWN: ["dense has one output instead of 3, without an activation: the number"],
                 MODEL: ["dense has one output, without an activation: the number"]}  # fmt: skip
@@ -284,9 +284,9 @@ def test_errors_are_compared_in_their_unit():
     theirs = Rival("mine", "your network (mine)", fitted(OWN, 0, (0.5,), (0.05,), TARGET).net)
     (wave,) = planned(2, given=NUMBERS, rival=theirs)
     errors = np.where(np.arange(200) % 2, 4.0, 6.0)
-    off = {False: errors, True: errors - 1}
+    off, deviation = {False: errors, True: errors - 1}, TARGET.deviations[0]
     ran = [replace(scored(t.configuration, t.net, 0.9), trial=t, correct="", errors=tuple(off[bool(t.configuration)]),
-                   score=1 - float(off[bool(t.configuration)].mean()) / TARGET.deviation) for t in wave]  # fmt: skip
+                   score=1 - float(off[bool(t.configuration)].mean()) / deviation) for t in wave]  # fmt: skip
     (found,) = rivals.compared([theirs], scored(NUMBERS.configuration, NUMBERS.net, 0.9), ran, 1000)
     told = row(found)
     assert (told["error"], told["chosen_error"]) == (pytest.approx(5.0), pytest.approx(4.0))

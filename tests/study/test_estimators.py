@@ -20,6 +20,7 @@ from convwise import ConvwiseClassifier, ConvwiseRegressor, formats
 from convwise.core.layers import Dense, Flatten, Rescaling
 from convwise.core.net import Net
 from convwise.output.choice import Choice, load
+from convwise.output.stored import called
 from imagesets import striped
 
 
@@ -42,17 +43,19 @@ class QuickNumbers(ConvwiseRegressor):
         found = convwise.read((images, numbers), test="none", task="regress")
         part = found.unsealed()
         pixels = part.pixels.reshape(len(part.pixels), -1).astype(float)
-        mean, unit = part.labels.mean(), part.labels.std() or 1.0
-        solved = np.linalg.lstsq(np.c_[pixels, np.ones(len(pixels))], (part.labels - mean) / unit, rcond=1e-6)[0]
-        net = Net(found.base_shape, (Flatten(), Dense(1, name="last"), Rescaling(unit, mean)))
-        return written(found, net, solved[:-1, None], solved[-1:], out)
+        y = part.labels.reshape(len(part.labels), -1)
+        mean, unit = y.mean(0), np.where(y.std(0) > 0, y.std(0), 1.0)
+        solved = np.linalg.lstsq(np.c_[pixels, np.ones(len(pixels))], (y - mean) / unit, rcond=1e-6)[0]
+        last = Rescaling(tuple(unit.tolist()), tuple(mean.tolist()))
+        net = Net(found.base_shape, (Flatten(), Dense(y.shape[1], name="last"), last))
+        return written(found, net, solved[:-1], solved[-1], out)
 
 
 def written(images, net: Net, kernel: np.ndarray, bias: np.ndarray, out: Path) -> Choice:
     """A folder as `choose` writes it, as far as a prediction needs it."""
     weights = {"last/kernel": kernel.astype(np.float32), "last/bias": bias.astype(np.float32)}
     formats.write(out, net, weights, images.classes, images.unsealed().pixels[:2], ("onnx",))
-    data = {"classes": images.classes, "number": images.number, "base_shape": images.base_shape}
+    data = {"classes": images.classes, **called(images.numbers), "base_shape": images.base_shape}
     record = {"net": net.to_json(), "sample": {}, "test": {}, "cost": {}, "effects": [], "provenance": {},
               "data": {**data, "facts": dict(images.facts)}, "task": images.task}  # fmt: skip
     (out / "choice.json").write_text(json.dumps(record))
@@ -185,6 +188,17 @@ def test_numbers_come_back_in_their_unit_and_are_scored_by_r2(brightness):
     again = pickle.loads(pickle.dumps(found))
     assert (again.predict(more) == found.predict(more)).all()
     assert (type(clone(found)), clone(found).get_params()) == (QuickNumbers, found.get_params())
+
+
+def test_several_numbers_come_back_in_the_order_of_y(brightness):
+    (x, y), (more, numbers) = brightness
+    both, others = (np.stack([each, -each / 1000], axis=1) for each in (y, numbers))
+    found = QuickNumbers().fit(x, both)
+    assert found.predict(more).shape == (30, 2)
+    assert found.predict(more) == pytest.approx(found.choice_.predict(more[..., None]))
+    assert found.score(more, others) == pytest.approx(r2_score(others, found.predict(more)))
+    assert found.score(more, others) > 0.9
+    assert found.choice_.score(more[..., None], others) == pytest.approx(found.score(more, others))
 
 
 @pytest.mark.slow

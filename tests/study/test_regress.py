@@ -22,7 +22,7 @@ from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.progress import quiet
 from convwise.core.records import Result
-from convwise.core.score import Score, number_of, score_of
+from convwise.core.score import Score, Target, numbers_of, score_of
 from convwise.core.task import KINDS
 from convwise.evidence.fitting import fitted
 from convwise.inspect.checking import learnt_by
@@ -256,9 +256,10 @@ HEADS = {
 def test_any_net_gets_one_output_in_the_unit_of_the_target(name):
     given = Net((12, 12, 1), (Rescaling(1 / 255), Conv2D(4, 3, name="first"), *HEADS[name]))
     found = fitted(given, 0, (0.5,), (0.05,), TARGET)
-    unit = number_of(found.net)
-    assert (unit.scale, unit.offset) == ((TARGET.deviation,), (TARGET.mean,))
+    unit = numbers_of(found.net)
+    assert (unit.scale, unit.offset) == ((TARGET.deviations[0],), (TARGET.means[0],))
     bounded = [layer for layer in found.net.layers if getattr(layer, "activation", "linear") in ("softmax", "sigmoid")]
     assert not bounded
-    again = fitted(found.net, 0, (0.5,), (0.05,), replace(TARGET, mean=0.0))
+    other = Target((replace(TARGET.columns[0], mean=0.0),))
+    again = fitted(found.net, 0, (0.5,), (0.05,), other)
     assert again.net == found.net

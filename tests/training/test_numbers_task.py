@@ -43,7 +43,7 @@ def test_outcomes_are_absolute_errors_in_the_unit_of_the_target():
     outputs = torch.tensor([[0.5], [-1.0]])  # of the net without its unit: 510 and 480
     found = regress.outcomes(outputs, regress.learnt(labels, NET), NET).numpy()
     assert found == pytest.approx([10, 40])
-    assert found == pytest.approx(regress.answered(np.array([[510.0], [480.0]]), labels.numpy()))
+    assert found == pytest.approx(regress.answered(np.array([[510.0], [480.0]]), labels.numpy(), NET))
 
 
 def test_a_teacher_s_answers_are_half_of_what_is_learnt():
@@ -54,15 +54,15 @@ def test_a_teacher_s_answers_are_half_of_what_is_learnt():
 def test_the_median_is_the_best_that_needs_no_image():
     labels = np.random.default_rng(0).exponential(3.0, 201)
     tried = [np.abs(labels - constant).mean() for constant in np.linspace(0, 15, 1501)]
-    assert regress.baseline(labels) <= min(tried) + 1e-12
-    assert regress.baseline(labels) == pytest.approx(min(tried), abs=1e-2)
+    assert regress.baseline(labels, "error", NET) <= min(tried) + 1e-12
+    assert regress.baseline(labels, "error", NET) == pytest.approx(min(tried), abs=1e-2)
 
 
 def test_the_estimate_is_scikit_learn_s_and_its_interval_scipy_s():
     rng = np.random.default_rng(1)
     labels = rng.normal(40, 9, 150)
     answers = (labels + rng.normal(1, 3, 150))[:, None].astype(np.float32)
-    found = regress.estimate(answers, labels)
+    found = regress.estimate(answers, labels, NET)
     assert found["error"] == pytest.approx(mean_absolute_error(labels, answers))
     assert found["r2"] == pytest.approx(r2_score(labels, answers))
     errors = np.abs(answers[:, 0].astype(float) - labels)
@@ -77,9 +77,9 @@ def test_better_is_student_s_paired_test():
         errors = np.abs(rng.normal(0, noise, 80))
         nothing = np.abs(labels - np.median(labels))
         p = stats.ttest_rel(nothing, errors, alternative="greater").pvalue
-        assert regress.better(errors, labels) == (p < 0.05)
-        assert regress.surely((labels + errors)[:, None], labels, "error") == (p < 0.05)
-    assert not regress.better(np.zeros(0), np.zeros(0))
+        assert regress.better(errors, labels, NET) == (p < 0.05)
+        assert regress.surely((labels + errors)[:, None], labels, "error", NET) == (p < 0.05)
+    assert not regress.better(np.zeros(0), np.zeros(0), NET)
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +102,40 @@ def test_a_net_learns_numbers_and_answers_in_their_unit(folder):
     errors = np.abs(train.answers(NET, weights, valid.pixels.numpy())[:, 0] - labels)
     assert result.errors == pytest.approx(errors, abs=2e-3)
     assert result.score == pytest.approx(1 - errors.mean() / DEVIATION, abs=1e-4)
-    assert errors.mean() < 0.3 * regress.baseline(labels)
+    assert errors.mean() < 0.3 * regress.baseline(labels, "error", NET)
     assert result.correct == result.mirrored == ""
     assert result.weighed == ()
     # Even images are their own mirror images, but for the noise.
     as_is, mirrored = result.views
     assert np.mean(as_is) == pytest.approx(np.mean(mirrored), abs=0.02)
     assert result.history[-1].accuracy == result.score
+
+
+PAIR = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(), Dense(2),
+                       Rescaling((DEVIATION, 0.5), (MEAN, 3.0))))  # fmt: skip
+
+
+def test_of_several_numbers_each_counts_in_its_own_deviations():
+    labels = torch.tensor([[500.0, 3.0], [520.0, 2.0]], dtype=torch.float64)
+    assert regress.learnt(labels, PAIR).tolist() == [[0.0, 0.0], [1.0, -2.0]]
+    answers = np.array([[510.0, 3.0], [480.0, 2.5]])
+    assert regress.answered(answers, labels.numpy(), PAIR).tolist() == [0.25, 1.5]  # (10/20 + 0)/2, (40/20 + .5/.5)/2
+    taught = regress.taught(labels, torch.tensor(answers), Recipe())
+    assert taught.tolist() == [[505.0, 3.0], [500.0, 2.25]]
+
+
+def test_the_estimate_of_several_numbers_is_scikit_learn_s():
+    rng = np.random.default_rng(3)
+    labels = rng.normal((40, -2), (9, 0.1), (150, 2))
+    answers = labels + rng.normal(0, (3, 0.02), (150, 2))
+    found = regress.estimate(answers, labels, PAIR)
+    each = mean_absolute_error(labels, answers, multioutput="raw_values")
+    assert found["error"] == pytest.approx((each / [DEVIATION, 0.5]).mean())
+    assert found["r2"] == pytest.approx(r2_score(labels, answers))
+    assert [column["error"] for column in found["columns"]] == pytest.approx(each)
+    assert [column["r2"] for column in found["columns"]] == pytest.approx(
+        r2_score(labels, answers, multioutput="raw_values")
+    )
+    nothing = np.abs(labels - np.median(labels, axis=0))
+    assert [column["baseline"] for column in found["columns"]] == pytest.approx(nothing.mean(0))
+    assert regress.baseline(labels, "error", PAIR) == pytest.approx((nothing / [DEVIATION, 0.5]).mean())

@@ -580,24 +580,24 @@ def test_classes_have_a_loss_a_metric_and_a_baseline():
     assert not task.outcomes(wrong, labels, NET).any()
     assert task.weighed(right, labels, "accuracy").tolist() == []  # `outcomes` says it
     assert task.weighed(right, labels, "balanced_accuracy").tolist() == pytest.approx([4 / 3, 2 / 3, 4 / 3, 2 / 3])
-    assert task.baseline(labels.numpy()) == 0.5
-    assert task.better(np.ones(40, bool), np.arange(40) % 4)
-    assert not task.better(np.zeros(40, bool), np.arange(40) % 4)
+    assert task.baseline(labels.numpy(), "accuracy", NET) == 0.5
+    assert task.better(np.ones(40, bool), np.arange(40) % 4, NET)
+    assert not task.better(np.zeros(40, bool), np.arange(40) % 4, NET)
 
 
 def test_better_than_guessing_is_shown_by_pairs_of_answers():
     """On few images of a small class the interval of the accuracy says nothing, the pairs do."""
     better, labels = TASKS["classify"].better, np.repeat([0, 1], (976, 24))
     right = labels == 0  # what always answering the largest class gets
-    assert not better(right, labels)
+    assert not better(right, labels, NET)
     found = right.copy()
     found[976:996], found[:2] = True, False  # 20 of the small class, for 2 of the other
-    assert better(found, labels)
+    assert better(found, labels, NET)
     for won, lost in ((5, 0), (4, 0), (9, 2), (8, 2), (20, 12)):
         some = right.copy()
         some[976 : 976 + won], some[:lost] = True, False
-        assert better(some, labels) == (stats.binomtest(won, won + lost, alternative="greater").pvalue < 0.05)
-    assert not better(np.zeros(0, bool), np.zeros(0, int))
+        assert better(some, labels, NET) == (stats.binomtest(won, won + lost, alternative="greater").pvalue < 0.05)
+    assert not better(np.zeros(0, bool), np.zeros(0, int), NET)
 
 
 def test_guessing_is_seldom_called_better():
@@ -605,7 +605,7 @@ def test_guessing_is_seldom_called_better():
     alarms = []
     for _ in range(400):
         labels = rng.integers(0, 5, 200)
-        alarms.append(TASKS["classify"].better(rng.integers(0, 5, 200) == labels, labels))
+        alarms.append(TASKS["classify"].better(rng.integers(0, 5, 200) == labels, labels, NET))
     assert np.mean(alarms) <= 0.05
 
 

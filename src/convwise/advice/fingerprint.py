@@ -85,25 +85,25 @@ def wanted(budget: float) -> int:
 
 
 def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, budget: float = USUAL_BUDGET,
-         counts: Sequence[int] | None = None, number: str = "") -> Fingerprint:  # fmt: skip
+         counts: Sequence[int] | None = None, numbers: Sequence[str] = ()) -> Fingerprint:  # fmt: skip
     """The fingerprint of labelled images: a matter of seconds, the same on every machine.
 
     At most 2,000 of them are read, each class in proportion, chosen by `seed`; fewer of images over
     80x80x3, and where the whole `budget` is under 167 seconds, but at least 500. mean and variance are
     those of pixels / 255, for each channel of the proposed input. counts: images of each class, or in all where they
-    have numbers, where `part` holds only some of them. number: what the numbers are called that the images have instead
-    of classes; a probe then tells apart equal parts of them (see target.py).
+    have numbers, where `part` holds only some of them. numbers: what the numbers are called that the images have
+    instead of classes; a probe then tells apart equal parts of them (see target.py).
     """
     with threadpool_limits(1, "blas"):  # its threads wait by spinning: several times slower on a busy machine
-        return _look(part, classes, seed, budget, counts, number)
+        return _look(part, classes, seed, budget, counts, numbers)
 
 
 def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float, counts: Sequence[int] | None,
-          number: str) -> Fingerprint:  # fmt: skip
+          numbers: Sequence[str]) -> Fingerprint:  # fmt: skip
     start = perf_counter()
     height, width, channels = part.pixels.shape[1:]
     most = min(wanted(budget), max(64, MOST_VALUES // max(1, height * width * channels)))
-    target = target_of(number, np.asarray(part.labels)) if number else None
+    target = target_of(numbers, np.asarray(part.labels)) if numbers else None
     labels = grades(np.asarray(part.labels)) if target else np.asarray(part.labels)
     chosen = stratified(labels, most, np.random.default_rng(seed))
     pixels = in_order_of_file(part.pixels, chosen)

@@ -61,8 +61,8 @@ GOAL_HELP = (
     "accuracy>=97%', 'latency where accuracy>=best-0.3%', where best is the accuracy of the best network found. "
     "'cheapest' is short for 'macs where accuracy>=best-0.3%'. In place of accuracy: balanced_accuracy or macro_f1, "
     "which give every class the same weight, however few images it has. With --task regress: 'macs where error<=3.5', "
-    "in the unit of the target, or 'macs where error<=best+3%', which is what 'cheapest' means there. Limits: latency "
-    "(us, ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, "
+    "in the unit of the target (of several numbers, in standard deviations), or 'macs where error<=best+3%', which is "
+    "what 'cheapest' means there. Limits: latency (us, ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, "
     "KiB, MiB)."
 )
 GoalOption = Annotated[str | None, typer.Option(help=GOAL_HELP)]
@@ -209,7 +209,7 @@ def look(
     within = reading.Within(seconds, most=fingerprint.wanted(seconds), cache_size=cache_size)
     how |= {"task": task, "test": _test(test), "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
-    about: dict[str, Any] = {"counts": read.counts(), "number": read.number}
+    about: dict[str, Any] = {"counts": read.counts(), "numbers": read.numbers}
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, **about)
     if as_json:
         told = {"suspects": doubts.shown(facts, read.train.names), "problems": to_json(read.problems)}

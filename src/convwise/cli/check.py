@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 
     from convwise.core.records import Effect
     from convwise.evidence.experiment import Measured
+    from convwise.images.loading import Images
     from convwise.inspect.checking import Checked
 
 FEW_LAYERS = 60  # up to which the table says what each layer reads, and how fields move
 MODEL_HELP = (
     "A .keras, .onnx, .pt2 or net .json file, a folder that `convwise choose` wrote, or package.module:callable "
     "such as keras.applications:ResNet50."
+)
+
+APPLY_HELP = (
+    "Try each fix on --images: train the model both as it is and with the fix. A folder that `choose` wrote is by "
+    "default tried on the images that its network was chosen with."
 )
 
 
@@ -45,9 +51,7 @@ def check(
     input_shape: Annotated[
         str | None, typer.Option(metavar="HxWxC", help="Input shape, for a model that takes any size: 224x224x3.")
     ] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Try each fix on --images: train the model both as it is and with the fix.")
-    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help=APPLY_HELP)] = False,
     budget: Annotated[str, typer.Option(help="Wall clock for --apply: 90s, 10m.")] = "2m",
     classes_from: ClassesOption = "folder",
     skip_empty_classes: SkipOption = False,
@@ -64,13 +68,11 @@ def check(
     from convwise.inspect.checking import checked, learnt_by, load, read_images, scale_px, to_json, to_look
 
     shape = parse_shape(input_shape) if input_shape else None
-    if apply and not images:
-        raise UnusableInput("--apply", "has no images to train on", "--images beside it")
     lifted = load(model, shape, "--input-shape")
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     how |= {"classes_from": classes_from, "task": task or learnt_by(model)}
     how["within"] = Within(parse_duration(budget), cache_size=cache_size) if apply else to_look(cache_size)
-    read = read_images(images, **how) if images else None
+    read = read_images(images, **how) if images else _own_images(model, cache_size) if apply else None
     found = checked(lifted, scale_px(read, lifted.net.input_shape) if read else None)
     applied = _apply(found, read, budget, as_json) if apply and read else None
     answers = _answers(Path(model))
@@ -80,6 +82,15 @@ def check(
         _tell(model, found, applied, answers)
     if found.is_wrong:
         raise typer.Exit(1)
+
+
+def _own_images(model: str, cache_size: str) -> Images:
+    """The images that the network of a choice folder was chosen with. UnusableInput where there is no such folder."""
+    from convwise.measuring import own_images
+
+    if (found := own_images(model, cache_size)) is None:
+        raise UnusableInput("--apply", "has nothing to train on", "images to try the fixes on", "--images IMAGES")
+    return found
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

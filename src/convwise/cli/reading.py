@@ -11,9 +11,9 @@ from convwise.core.task import KINDS
 CLASSES_HELP = (
     "Where the class of each file comes from: 'folder'; 'name', as in cat.12.jpg, or by a pattern, 'name:*_{class}' (# "
     "is a number, * is anything); 'csv', a CSV or Parquet table in the folder, or 'csv:FILE'. With --task regress "
-    "the numbers come from the same place; if a table has several columns of numbers, 'csv:FILE:COLUMN' names one. "
-    "Images with the same value in a column called group, patient or subject stay in the same part (train, validation "
-    "or test)."
+    "the numbers come from the same place; if a table has several columns of numbers, 'csv:FILE:COLUMN' names one, and "
+    "'csv:FILE:COLUMN,COLUMN' several. Images with the same value in a column called group, patient or subject stay in "
+    "the same part (train, validation or test)."
 )
 SKIP_HELP = "Leave out classes that have no readable image, instead of stopping."
 CACHE_HELP = (

@@ -204,13 +204,15 @@ class _Growing:
             self.put(L.Dropout(rate, name="dropout"), "dropout")
 
     def answer(self, classes: int, target: Target | None) -> None:
-        """A probability for each class; or one number, brought to the unit of its target."""
+        """A probability for each class; or numbers, each brought to the unit of its target."""
         if target is None:
             last = L.Dense(classes, activation="softmax", name="classes")
             self.put(last, because.PROBABILITIES, units=because.ONE_FOR_EACH_CLASS, use_bias=because.BIAS)
             return
-        self.put(L.Dense(1, name="number"), because.ONE_NUMBER, use_bias=because.BIAS)
-        self.put(L.Rescaling(target.deviation, target.mean, name="target"), because.UNIT)
+        count = len(target.columns)
+        name, why = ("number", because.ONE_NUMBER) if count == 1 else ("numbers", because.SEVERAL_NUMBERS)
+        self.put(L.Dense(count, name=name), why, use_bias=because.BIAS)
+        self.put(L.Rescaling(target.deviations, target.means, name="target"), because.UNIT)
 
 
 def _pooled(growing: _Growing, name: str, filters: int, strides: int) -> None:

@@ -47,6 +47,10 @@ ONE_NUMBER = _standing(
     "one output for the number, without an activation: what is learnt has mean 0 and standard deviation 1",
     "linear regression",
 )
+SEVERAL_NUMBERS = _standing(
+    "one output for each number, as it is: each is learnt with mean 0 and deviation 1, so that all count alike",
+    "linear regression",
+)
 UNIT = _standing(
     "what is learnt has mean 0 and standard deviation 1; this brings it back to the unit of the target, so that "
     "exports answer in that unit",

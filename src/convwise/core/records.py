@@ -91,9 +91,7 @@ class Fingerprint(Shown):
     @property
     def answers(self) -> str:
         """What the images tell, in words: 'in 10 classes', or 'angle from 0 to 359'."""
-        if (target := self.target) is None:
-            return f"in {len(self.classes)} classes"
-        return f"{target.name} from {number(target.low)} to {number(target.high)}"
+        return f"in {len(self.classes)} classes" if self.target is None else self.target.words
 
     def screen(self) -> Screen:
         """The counts, the proposed input, and a row for each measure."""

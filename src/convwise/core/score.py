@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from convwise.core.layers import Dense, Rescaling
 from convwise.core.net import INPUT, Net
@@ -21,10 +23,13 @@ class Score:
     of a class 1 or 0, or what training/scores.py says, of a number 1 - error / deviation. deviation: of the target,
     over the training images. So a hundredth is a point of accuracy, or a hundredth of the deviation, and what holds
     of scores holds of all.
+    numbers: how many an image has. Of several the error is the mean over them of each one's error in its own
+    deviations, since their units can differ; it is told in deviations, and `deviation` is 1.
     """
 
     name: str = "accuracy"
     deviation: float = 1.0
+    numbers: int = 1
 
     @property
     def is_error(self) -> bool:
@@ -34,7 +39,15 @@ class Score:
     @property
     def words(self) -> str:
         """What it is called in a sentence."""
-        return "mean absolute error" if self.is_error else SCORES[self.name]
+        if not self.is_error:
+            return SCORES[self.name]
+        return "mean absolute error" + " in standard deviations" * (self.numbers > 1)
+
+    @property
+    def title(self) -> str:
+        """What stands before a value in a line: 'Accuracy', 'Error', or 'Error in standard deviations'."""
+        title = SCORES.get(self.name, self.name) + " in standard deviations" * (self.numbers > 1)
+        return f"{title[:1].upper()}{title[1:]}"
 
     @property
     def behind(self) -> str:
@@ -44,12 +57,12 @@ class Score:
     @property
     def nothing(self) -> str:
         """What an answer is called that needs no image."""
-        return "always the median" if self.is_error else "always the largest class"
+        return ("always the median" + "s" * (self.numbers > 1)) if self.is_error else "always the largest class"
 
     @property
     def unit(self) -> str:
         """What a change is counted in, behind its number."""
-        return "" if self.is_error else " points"
+        return (" deviations" * (self.numbers > 1)) if self.is_error else " points"
 
     def value(self, score: float) -> float:
         """The accuracy, a share, or the error."""
@@ -92,10 +105,10 @@ ACCURACY = Score()
 
 
 @dataclass(frozen=True)
-class Target:
-    """The numbers that are learnt, over the training images, all in the target's own unit.
+class Column:
+    """One number that is learnt of each image, over the training images, all in its own unit.
 
-    name: what they are called; low, high, mean, median, and deviation, the standard one; error: the mean absolute
+    name: what it is called; low, high, mean, median, and deviation, the standard one; error: the mean absolute
     error of always answering the median.
     """
 
@@ -107,23 +120,73 @@ class Target:
     median: float
     error: float
 
+    @property
+    def words(self) -> str:
+        """'angle from 0 to 359'."""
+        return f"{self.name} from {number(self.low)} to {number(self.high)}"
 
-def number_of(net: Net) -> Rescaling | None:
-    """The layer that brings the one number of a net to the unit of its target; None of a net that tells classes."""
+
+@dataclass(frozen=True)
+class Target:
+    """The numbers that are learnt of each image: one, or several."""
+
+    columns: tuple[Column, ...]
+
+    @property
+    def words(self) -> str:
+        """'angle from 0 to 359', or 'x from 0 to 31, y from 2 to 29'."""
+        return ", ".join(column.words for column in self.columns)
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """The mean of each."""
+        return tuple(column.mean for column in self.columns)
+
+    @property
+    def deviations(self) -> tuple[float, ...]:
+        """The standard deviation of each."""
+        return tuple(column.deviation for column in self.columns)
+
+    def to_json(self) -> Any:
+        """The fields of the one number, or a list of those of each."""
+        rows = [asdict(column) for column in self.columns]
+        return rows[0] if len(rows) == 1 else rows
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Target:
+        """The inverse of `to_json`."""
+        rows = [data] if isinstance(data, Mapping) else data
+        return cls(tuple(Column(**row) for row in rows))
+
+
+def several(count: int) -> list[str]:
+    """What so many numbers are called that have no names: 'number', or 'number_1', 'number_2', ..."""
+    return ["number"] if count == 1 else [f"number_{place}" for place in range(1, count + 1)]
+
+
+def numbers_of(net: Net) -> Rescaling | None:
+    """The layer that brings the numbers of a net to their units; None of a net that tells classes."""
     last = net.layers[-1] if net.layers else None
-    if not isinstance(last, Rescaling) or last.inputs == (INPUT,) or len(last.scale) != 1:
+    if not isinstance(last, Rescaling) or last.inputs == (INPUT,) or len(last.scale) != len(last.offset):
         return None
     before = net[last.inputs[0]]
-    return last if isinstance(before, Dense) and before.units == 1 else None
+    return last if isinstance(before, Dense) and before.units == len(last.scale) else None
 
 
-def resolution(net: Net) -> float:
-    """What a thousandth of a probability is in the unit of what a net answers, as far as float32 can tell it."""
-    unit = number_of(net)
-    return 1e-3 * unit.scale[0] + 1e-6 * abs(unit.offset[0]) if unit else 1e-3
+def resolution(net: Net) -> tuple[float, ...]:
+    """What a thousandth of a probability is in the units of what a net answers, as far as float32 can tell it.
+
+    One for all outputs, or one for each number.
+    """
+    unit = numbers_of(net)
+    if unit is None:
+        return (1e-3,)
+    return tuple(1e-3 * scale + 1e-6 * abs(offset) for scale, offset in zip(unit.scale, unit.offset, strict=True))
 
 
 def score_of(net: Net, name: str = "accuracy") -> Score:
     """How the score of a network is told: by what it answers; of classes by the score of this name."""
-    unit = number_of(net)
-    return Score("error", float(unit.scale[0])) if unit else Score(name)
+    unit = numbers_of(net)
+    if unit is None:
+        return Score(name)
+    return Score("error", float(unit.scale[0])) if len(unit.scale) == 1 else Score("error", numbers=len(unit.scale))

@@ -111,7 +111,7 @@ def _prepared(net: Net, images: Images, moments: Moments, channels: int | None =
     if channels and net.input_shape[2] != channels:
         expected = f"{channels}, like the network itself"
         raise UnusableInput("the edited network", f"reads {net.input_shape[2]} channels", expected)
-    target = target_of(images.number, images.train.labels) if images.number else None
+    target = target_of(images.numbers, images.train.labels) if images.numbers else None
     found = fitted(net, len(images.classes), *moments, target)
     format_module("torch").build(found.net, logits=True)
     return found
@@ -216,7 +216,7 @@ def _advised(images: Images, pace: Pace, terms: Terms, clock: Clock, net: Net) -
 
     The optimizer is AdamW: Muon, whitening and identity start are for nets that the Space grows.
     """
-    facts = look(images.train, images.classes, seed=terms.seed, budget=clock.budget, number=images.number)
+    facts = look(images.train, images.classes, seed=terms.seed, budget=clock.budget, numbers=images.numbers)
     advised = advise(facts, Goal(), pace, clock.budget, 1).recipe
     shift = shift_px(net.shrunk.input_shape[:2])
     batch = min(advised.batch_size, 128)

@@ -478,7 +478,7 @@ class _Run:
     def learnt(self, runs: Sequence[Result]) -> bool:
         """Whether the runs together surely beat the answer that needs no image."""
         outcomes = [np.array(run.errors or run.outcomes) for run in runs]
-        return TASKS[self.bench.task].learns(outcomes, np.asarray(self.bench.labels))
+        return TASKS[self.bench.task].learns(outcomes, np.asarray(self.bench.labels), runs[0].trial.net)
 
 
 def _rounded(seconds: float) -> float:

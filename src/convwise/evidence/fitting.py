@@ -11,7 +11,7 @@ from convwise.core.activations import activation
 from convwise.core.calculus import analyse
 from convwise.core.net import INPUT, Net, fresh
 from convwise.core.problems import UnusableInput
-from convwise.core.score import Target, number_of
+from convwise.core.score import Target, numbers_of
 
 # Layers between the one that makes a net's numbers and its end: they keep how many there are.
 _AFTER = (L.Activation, L.AdaptiveAveragePooling2D, L.AdaptiveMaxPooling2D, L.AlphaDropout, L.Dropout, L.Flatten,
@@ -29,7 +29,7 @@ class Fitted:
 
 def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[float],
            target: Target | None = None) -> Fitted:  # fmt: skip
-    """`net` with `classes` outputs, or one for a number: target, over raw pixels 0 to 255.
+    """`net` with `classes` outputs, or one for each number of `target`, over raw pixels 0 to 255.
 
     mean, variance: of pixels / 255, one for each of the net's input channels; they are put in front
     where the net has no scaling of its own. The layer that makes the last numbers (a Dense, or a 1x1
@@ -45,7 +45,7 @@ def fitted(net: Net, classes: int, mean: Sequence[float], variance: Sequence[flo
     if len(shape) != 1:
         raise UnusableInput("the network", f"ends in a map of {shape}", "one number for each class", "give it a head")
     headed, notes = _headed(net, shape[0], classes) if target is None else _numbered(net, shape[0], target)
-    if _end(headed) != (classes if target is None else 1,):
+    if _end(headed) != (classes if target is None else len(target.columns),):
         raise UnusableInput("the network", f"has {_end(headed)} outputs", f"{classes}, one for each class")
     scaled, more = _scaled(headed, mean, variance)
     return Fitted(scaled, (*views, *notes, *more))
@@ -74,24 +74,29 @@ def _headed(net: Net, units: int, classes: int) -> tuple[Net, list[str]]:
 
 
 def _numbered(net: Net, units: int, target: Target) -> tuple[Net, list[str]]:
-    """The net with one output, linear and in the unit of the target; one that ends so already stays as it is."""
-    if number_of(net):
+    """The net with one output for each number, linear and in its unit; one that ends so already stays as it is."""
+    count = len(target.columns)
+    if (unit := numbers_of(net)) and len(unit.scale) == count:
         return net, []
+    outputs, said, named = ("one output", "the number", "number") if count == 1 else (
+        f"{count} outputs", "the numbers", "numbers")  # fmt: skip
     tail = list(_tail(net))
     head = tail[-1] if tail and isinstance(tail[-1], L.Dense) else None
     after = {layer.name for layer in tail if layer is not head and (head or isinstance(layer, L.Activation))}
     layers = [layer for layer in net.layers if layer.name not in after]
     if head:
-        number: L.Layer = replace(head, units=1, activation="linear", shares="")
+        number: L.Layer = replace(head, units=count, activation="linear", shares="")
         layers = [number if layer is head else layer for layer in layers]
-        instead, bounded = f" instead of {units}" * (units != 1), any(_activation(layer) != "linear" for layer in tail)
-        notes = [f"{head.name} has one output{instead}, without an activation: the number"] * (units != 1 or bounded)
+        instead = f" instead of {units}" * (units != count)
+        bounded = any(_activation(layer) != "linear" for layer in tail)
+        notes = [f"{head.name} has {outputs}{instead}, without an activation: {said}"] * (units != count or bounded)
     else:
-        number = L.Dense(1, name=fresh("number", {layer.name for layer in net.layers}), inputs=(_before(net, after),))
+        name = fresh(named, {layer.name for layer in net.layers})
+        number = L.Dense(count, name=name, inputs=(_before(net, after),))
         layers.append(number)
-        notes = ["a Dense layer with one output, for the number, was added at its end"]
+        notes = [f"a Dense layer with {outputs}, for {said}, was added at its end"]
     name = fresh("target", {layer.name for layer in net.layers})
-    layers.append(L.Rescaling(target.deviation, target.mean, name=name, inputs=(number.name,)))
+    layers.append(L.Rescaling(target.deviations, target.means, name=name, inputs=(number.name,)))
     rewired = (replace(layer, inputs=tuple(_before(net, after, name) for name in layer.inputs)) for layer in layers)
     return Net(net.input_shape, tuple(rewired)), notes
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from convwise.core.net import Net
-from convwise.core.score import number_of
+from convwise.core.score import numbers_of, several
 from convwise.formats.lowering.calls import literal
 
 # The same step as convwise.images.decode: load_image, then resize. Tests hold the two together.
@@ -54,6 +54,8 @@ _BEST = """        best = int(answer.argmax())
 """
 _NUMBER = """        print(f"{float(answer[0]):.6g}")
 """
+_NUMBERS = """        print(", ".join(f"{name} {float(number):.6g}" for name, number in zip(TARGETS, answer)))
+"""
 
 
 class Answer(NamedTuple):
@@ -69,21 +71,25 @@ PROBABILITIES = Answer(
     "class probabilities", "prints the most probable class", "one number for each of CLASSES", _MAIN + _BEST
 )
 NUMBER = Answer("the number called TARGET", "prints the number", "an array of one number, TARGET", _MAIN + _NUMBER)
+NUMBERS = Answer("one number for each of TARGETS", "prints the numbers", "one number for each of TARGETS",
+                 _MAIN + _NUMBERS)  # fmt: skip
 
 
 def answer_of(net: Net) -> Answer | None:
-    """What a net answers of a picture; None where it says neither classes nor one number, or reads no picture."""
+    """What a net answers of a picture; None where it says neither classes nor numbers, or reads no picture."""
     if net.input_shape[2] not in (1, 3):
         return None
-    if number_of(net):
-        return NUMBER
+    if unit := numbers_of(net):
+        return NUMBER if len(unit.scale) == 1 else NUMBERS
     return PROBABILITIES if getattr(net.layers[-1], "activation", "") == "softmax" else None
 
 
 def named(net: Net, classes: Sequence[str]) -> str:
     """The line of a source that names what the net answers."""
-    if number_of(net):
-        return f"TARGET = {literal(classes[0] if classes else 'number')}"
+    if unit := numbers_of(net):
+        count = len(unit.scale)
+        names = list(classes) if len(classes) == count else several(count)
+        return f"TARGET = {literal(names[0])}" if count == 1 else f"TARGETS = {literal(names)}"
     return f"CLASSES = {literal(list(classes))}"
 
 
@@ -125,7 +131,7 @@ def about(net: Net, classes: Sequence[str], beside: Beside = NOTHING) -> dict[st
     return {
         **asdict(beside),
         "net": net.to_json(),
-        "classes": list(classes),  # of a number: what it is called
+        "classes": list(classes),  # of numbers: what they are called
         "input_shape": net.input_shape,
         "preparation": preparation(net),
     }

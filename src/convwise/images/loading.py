@@ -66,7 +66,7 @@ class Within:
 class Images:
     """A set of images, ready to learn from.
 
-    classes: none where the images have numbers, which are called `number`; task: what is learnt of them; near: some
+    classes: none where the images have numbers, which are called `numbers`; task: what is learnt of them; near: some
     pairs of near duplicates as pictures, those in two parts first, then those of two classes.
     test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
     images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
@@ -85,7 +85,7 @@ class Images:
     base_shape: tuple[int, int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     near: tuple[Pair, ...] = ()
-    number: str = ""
+    numbers: tuple[str, ...] = ()
     task: str = "classify"
 
     def unsealed(self) -> Part:
@@ -125,7 +125,7 @@ class Images:
 
         Where `look` read a part: how many a study of this budget would have, about.
         """
-        read = [len(self.train)] if self.number else np.bincount(self.train.labels, minlength=len(self.classes))
+        read = [len(self.train)] if self.numbers else np.bincount(self.train.labels, minlength=len(self.classes))
         if not (seen := self.facts.get("seen")) or seen["read"] == seen["affordable"]:
             return [int(n) for n in read]
         listed = [seen["classes"].get(name, 0) for name in self.classes] or [seen["listed"]]
@@ -238,7 +238,7 @@ def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tup
     return Images(
         source=where,
         classes=learnt.classes,
-        number=learnt.number,
+        numbers=learnt.numbers,
         train=parts[TRAIN],
         valid=parts[VALID],
         test=Sealed(parts[TEST]) if share else None,
@@ -407,7 +407,7 @@ def _twins(all_: Stack, pairs: Ints, sides: Ints) -> list[Pair]:
     """Pairs (m, 2) of rows as they are told, those on two sides (m, 2) first, then those of two labels."""
     order = sorted(
         range(len(pairs)),
-        key=lambda k: (sides[k, 0] == sides[k, 1], all_.labels[pairs[k, 0]] == all_.labels[pairs[k, 1]], k),
+        key=lambda k: (sides[k, 0] == sides[k, 1], np.array_equal(*all_.labels[pairs[k]]), k),
     )
     return [_pair(all_, *pairs[k].tolist(), *sides[k].tolist()) for k in order]
 

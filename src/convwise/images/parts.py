@@ -20,8 +20,8 @@ class Part:
     """Images of one side of the split.
 
     pixels: uint8 (n, height, width, channels), mapped from disk where read() had a cache;
-    labels: (n,) int64 index into Images.classes, or float64 numbers; names: the path inside the source, or part/index;
-    origins: what gives each picture as it was decoded, or none where `pixels` holds them all so;
+    labels: (n,) int64 index into Images.classes, or float64 numbers, of several (n, k); names: the path inside the
+    source, or part/index; origins: what gives each picture as it was decoded, or none where `pixels` holds them all so;
     base: of a part made by `at`, the one that it was made from.
     """
 

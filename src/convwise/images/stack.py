@@ -64,7 +64,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Stack:
-    """All readable images. pixels (n, h, w, c), taken by rows; labels (n,) text, or floats.
+    """All readable images. pixels (n, h, w, c), taken by rows; labels (n,) text, or floats, (n, k) of several numbers.
 
     parts (n,): TRAIN, VALID or TEST; groups (n,): the same number where the pixels, as decoded, are the same;
     sizes, modes: how many images of each size (height, width) and Pillow mode; unreadable: name -> reason;

@@ -367,7 +367,7 @@ def read_images(images: Any, **how: Any) -> Images:
 
 def scale_px(images: Images, input_shape: InputShape) -> float | None:
     """The smallest patch that tells the classes apart, in px of the net's input; None where it is not measured."""
-    facts = look(images.train, images.classes, counts=images.counts(), number=images.number)
+    facts = look(images.train, images.classes, counts=images.counts(), numbers=images.numbers)
     if "discriminative_scale" not in facts:
         return None
     return facts["discriminative_scale"] * max(n / side for n, side in zip(input_shape, facts.shape[:2], strict=False))

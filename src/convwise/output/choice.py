@@ -17,11 +17,12 @@ from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect, Reason, described, from_json
 from convwise.core.score import Score, score_of
 from convwise.core.shown import Bar, Screen, Shown
-from convwise.core.text import short
+from convwise.core.text import number, short
 from convwise.output import answers, deliver
 from convwise.output.words import asked, beside, called, capital, compared_bars, spent
 
 MOST_CLASSES = 12  # in one line
+MOST_NUMBERS = 6  # a line each
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +41,11 @@ class Choice(Shown):
         return tuple(self.record["data"]["classes"])
 
     @property
+    def numbers(self) -> tuple[str, ...]:
+        """What the numbers are called that the network answers, in their order; none where it tells classes."""
+        return () if self.classes else tuple(deliver.outputs(self.record))
+
+    @property
     def net(self) -> Net:
         """The chosen network."""
         return Net.from_json(self.record["net"])
@@ -54,7 +60,10 @@ class Choice(Shown):
 
     @property
     def error(self) -> float:
-        """The mean absolute error on the same images, in the target's unit. UnusableInput where there are classes."""
+        """The mean absolute error on the same images, in the target's unit; of several numbers, in their deviations.
+
+        UnusableInput where there are classes.
+        """
         return self._told("error")
 
     def _told(self, name: str) -> float:
@@ -84,24 +93,30 @@ class Choice(Shown):
         return pandas.DataFrame(rows, columns=None if rows else [deliver.KEYS.get(name, name) for name in names])
 
     def predict(self, images: Any) -> NDArray[Any]:
-        """The label of each image, (n,); '' for a file that cannot be read. Of numbers float64, NaN for such a file.
+        """The label of each image, (n,); '' for a file that cannot be read.
+
+        Of a number float64 (n,), of several (n, k) in the order of `numbers`; NaN for such a file.
 
         images: a file, a folder (its files in sorted order, as `convwise.predict` names them), or an array
         (n, height, width, channels) of values in the range that was learnt from. They are prepared as the images
         that were trained on.
         """
         rows = deliver.predict(self.folder, images)
-        if score_of(self.net).is_error:
+        if len(self.numbers) > 1:
+            unknown = dict.fromkeys(self.numbers, np.nan)
+            told = [row.get("numbers", unknown) for row in rows]
+            return np.array([[each[name] for name in self.numbers] for each in told], np.float64)
+        if self.numbers:
             return np.array([row.get("number", np.nan) for row in rows], np.float64)
         return np.array([row["label"] for row in rows])
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
         """The probability of each class, (n, classes) in the order of `classes`; NaN where a file cannot be read.
 
-        UnusableInput where the network answers a number.
+        UnusableInput where the network answers numbers.
         """
         if not self.classes:
-            what, fix = "answers a number, which has no probabilities", "take .predict"
+            what, fix = "answers numbers, which have no probabilities", "take .predict"
             raise UnusableInput(str(self.folder), what, "a network for classes", fix)
         unknown = dict.fromkeys(self.classes, np.nan)
         rows = [row.get("probabilities", unknown) for row in deliver.predict(self.folder, images)]
@@ -111,15 +126,15 @@ class Choice(Shown):
     def score(self, images: Any, labels: Any) -> float:
         """The share of `images` (as in `predict`) whose label is that in `labels`, (n,): names, or whole numbers.
 
-        Of a network that answers a number, the share of the variance of `labels` that it explains (R2), as the
-        regressors of scikit-learn score.
+        Of a network that answers numbers, the share of the variance of `labels`, (n,) or (n, k), that it explains (R2),
+        the mean over the numbers, as the regressors of scikit-learn score.
         """
         given = np.asarray(labels)
         found = self.predict(images)
         if given.shape != found.shape:
             what = f"have the shape {given.shape} for {len(found)} images"
-            raise UnusableInput("labels", what, f"one label for each image, ({len(found)},)")
-        if score_of(self.net).is_error:
+            raise UnusableInput("labels", what, f"one label for each image, {found.shape}")
+        if self.numbers:
             from sklearn.metrics import r2_score  # type: ignore[import-untyped, unused-ignore]
 
             return float(r2_score(given.astype(np.float64), found))
@@ -221,6 +236,19 @@ def _recall_line(test: Mapping[str, Any]) -> Iterator[str]:
         yield f"Recall of each class, worst first: {', '.join(told[:MOST_CLASSES])}{more}"
 
 
+def _number_lines(test: Mapping[str, Any]) -> Iterator[str]:
+    """How far off each of several numbers is, in its own unit."""
+    rows = list(test.get("numbers", {}).items())
+    for name, found in rows[:MOST_NUMBERS]:
+        within = f"{number(found['low'])} to {number(found['high'])}"
+        yield (
+            f"{name}: off by {number(found['error'])} on average ({within} at 95 %); always the median: "
+            f"{number(found['baseline'])}; R2 {found['r2']:.3f}"
+        )
+    if len(rows) > MOST_NUMBERS:
+        yield f"{len(rows) - MOST_NUMBERS} more numbers are in choice.json and in the report"
+
+
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
     test, cost, score = record["test"], record["cost"], score_of(Net.from_json(record["net"]))
@@ -235,8 +263,9 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         lines = [f"No network was chosen. {record['notes'][0]}", f"Written anyway: {net}"]
     lines += [*_goal_line(score, test)]
     lines += [
-        f"{score.name.capitalize()}: {score.said(test[score.name])} ({_within(score, test)} at 95 %) on "
+        f"{score.title}: {score.said(test[score.name])} ({_within(score, test)} at 95 %) on "
         f"{test['n']} {kind} images{guessing}",
+        *_number_lines(test),
         f"Cost: {short(cost['params'])} parameters, {short(cost['macs'])} macs, {cost['latency_ms']:.2f} ms per image",
     ]
     lines += filter(None, [record.get("views", {}).get("said")])  # a folder of version 0.1.0 has none

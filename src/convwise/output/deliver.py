@@ -61,7 +61,7 @@ class Material:
     """What is written: the choice, its weights, the scored images with the answers to them, the evidence.
 
     task: what was learnt. kind: 'test' where `scored` was sealed until now, else 'validation'. answers: probabilities
-    (n, classes), or numbers (n, 1). baseline: what is told of knowing nothing of the images; better: whether the choice
+    (n, classes), or numbers (n, k). baseline: what is told of knowing nothing of the images; better: whether the choice
     is surely better than that, by the goal's score. otherwise: of how many images (n) that are resized without
     antialiasing the answer is the same; {} where none is resized. against: the networks that it was compared with.
     left: seconds that writing may still take; tell: is told (stage, steps done, steps in all).
@@ -92,8 +92,8 @@ class Material:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the numbers of an answer are called: the classes, or the one number."""
-        return self.images.classes or (self.images.number,)
+        """What the numbers of an answer are called: the classes, or what is learnt."""
+        return self.images.classes or self.images.numbers
 
     @property
     def score(self) -> Score:
@@ -154,13 +154,17 @@ def estimate(material: Material) -> dict[str, Any]:
     """The accuracy, or error, on the scored images with its 95 % interval, and what knowing nothing of them scores.
 
     score: the same of what the goal asks for, recall: by class, the share that was found; both of classes only.
+    numbers: where there are several, the same of each, in its own unit.
     """
     from convwise.training.tasks import TASKS  # with PyTorch, which whoever only reads a folder does without
 
     labels = np.asarray(material.scored.labels)
+    found = TASKS[material.task].estimate(material.answers, labels, material.chosen.trial.net)
+    if "columns" in found:
+        found["numbers"] = dict(zip(material.outputs, found.pop("columns"), strict=True))
     return {
         "kind": material.kind,
-        **TASKS[material.task].estimate(material.answers, labels),
+        **found,
         "baseline": material.baseline,
         "better_than_guessing": material.better,
         **({"resized_otherwise": dict(material.otherwise)} if material.otherwise else {}),
@@ -202,7 +206,7 @@ def _choice(material: Material, cost: Mapping[str, float], handed: formats.Hande
         "data": {
             "source": images.source,
             "classes": list(images.classes),
-            **({"number": images.number} if images.number else {}),
+            **stored.called(images.numbers),
             "train": len(images.train),
             "valid": len(images.valid),
             "test": images.test.size if images.test else 0,
@@ -231,13 +235,17 @@ CHANGES = {"accuracy_change": "accuracy_change", "low": "high", "high": "low", "
 
 
 def effect_row(effect: Effect) -> dict[str, Any]:
-    """An Effect as choice.json has it; of an error, the changes in its unit, and the deviation behind them."""
+    """An Effect as choice.json has it; of an error, the changes in its unit, and the deviation behind them.
+
+    Where each image has several numbers the changes are in deviations of them, and `numbers` says how many.
+    """
     row = {KEYS.get(name, name): value for name, value in to_json(effect).items() if name != "score"}
     if not effect.score.is_error:
         return row if effect.score == ACCURACY else {**row, "score": effect.score.name}
     told = {name: _changed(effect.score.change, row[other]) for name, other in CHANGES.items()}
     row = {("error_change" if name == "accuracy_change" else name): told.get(name, row[name]) for name in row}
-    return {**row, "deviation": effect.score.deviation}
+    several = {"numbers": effect.score.numbers} if effect.score.numbers > 1 else {}
+    return {**row, "deviation": effect.score.deviation, **several}
 
 
 def comparison_row(found: Comparison) -> dict[str, Any]:
@@ -252,6 +260,7 @@ def comparison_row(found: Comparison) -> dict[str, Any]:
         f"chosen_{name}": _changed(score.value, found.chosen_score),
         **(spread if score.is_error else {}),
         **{key: row.get(key) for key in (f"{name}_change", "low", "high", "time_ratio", "verdict", "runs")},
+        **({"numbers": score.numbers} if score.numbers > 1 else {}),
         "seconds": found.seconds,
         "n": found.images,
         "cost": dict(found.cost),
@@ -270,7 +279,7 @@ def effect_of(row: Mapping[str, Any]) -> Effect:
     if "error_change" in row:
         deviation = row["deviation"]
         back = {name: _changed(lambda told: -told / deviation, values.get(other)) for name, other in CHANGES.items()}
-        values |= {**back, "score": {"name": "error", "deviation": deviation}}
+        values |= {**back, "score": {"name": "error", "deviation": deviation, "numbers": row.get("numbers", 1)}}
     found: Effect = from_json(Effect, values)
     return found
 
@@ -448,9 +457,9 @@ def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> l
 
 
 def outputs(choice: Mapping[str, Any]) -> list[str]:
-    """What the numbers of an answer are called, as choice.json says: the classes, or the one number."""
+    """What the numbers of an answer are called, as choice.json says: the classes, or what was learnt."""
     data = choice["data"]
-    return list(data["classes"] or [data.get("number", "number")])
+    return list(data["classes"] or data.get("numbers") or [data.get("number", "number")])
 
 
 def _prepared(picture: Callable[[int, int], np.ndarray], choice: Mapping[str, Any]) -> np.ndarray | str:

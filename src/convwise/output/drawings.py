@@ -44,12 +44,12 @@ def by(pair: Sequence[int]) -> str:
 def fields(net: Net, pixels: np.ndarray, labels: np.ndarray, sight: EffectiveField | None) -> dict[str, Any]:
     """The receptive field after each stage, drawn on up to three of the scored images; the measured one on another.
 
-    pixels: uint8 (n, h, w, c); labels: (n,).
+    pixels: uint8 (n, h, w, c); labels: (n,), or (n, k) of several numbers.
     """
     costs = analyse(net)
     height, width = net.input_shape[:2]
     seen = [_box(row, height, width) for row in _milestones(costs)]
-    first = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:3]]
+    first = np.unique(labels, axis=0, return_index=True)[1][:3].tolist()  # of three labels
     images = [plots.png(pixels[i], PICTURE_PX) for i in first]
     used = _used(sight, pixels[first[0]]) if sight and first else None
     pixelated = max(height, width) < 100

@@ -113,7 +113,7 @@ def scored(results: Sequence[Result]) -> list[Result]:
 def _up(results: Sequence[Result]) -> tuple[Score, str, dict[str, Any]]:
     """How scores are told, the title of an axis of them, and the format of its labels."""
     score = score_of(results[0].trial.net, results[0].trial.score) if results else ACCURACY
-    return score, f"validation {called(score.name)}", {} if score.is_error else {"format": "~%"}
+    return score, f"validation {score.title[0].lower()}{score.title[1:]}", {} if score.is_error else {"format": "~%"}
 
 
 def fitting(scores: Sequence[float], always: Sequence[float] = ()) -> tuple[float, float]:
@@ -214,7 +214,8 @@ def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
     colour = alt.Color("verdict:N", scale=scale)
     y = alt.Y("label:N", sort=None, axis=None)
     score = effects[0].score
-    unit = "the error, in the unit of the target" if score.is_error else f"{called(score.name)}, percentage points"
+    of_error = "the error, in standard deviations" if score.numbers > 1 else "the error, in the unit of the target"
+    unit = of_error if score.is_error else f"{called(score.name)}, percentage points"
     title = f"change of {unit}"
     x = alt.X("change:Q", title=title)
     x = x.axis(tickCount=7, format="+~g", labelExpr="datum.value == 0 ? '0' : datum.label")

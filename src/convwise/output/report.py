@@ -47,12 +47,11 @@ VERDICT_ORDER = ("matters", "not resolved", "no difference")
 class Evidence:
     """Everything that the report shows.
 
-    results: every trial, failed ones too; the final training's has the phase 'final'. estimate:
-    kind ('test' or 'validation'), accuracy or error, low, high (95 %), n. pixels: uint8 (n, h, w, c), the
-    images that were scored; labels: (n,); answers: (n, classes), or numbers (n, 1); names: their files; outputs: what
-    the numbers of an answer are called. code:
-    file name -> source. cost: params, macs, activation_bytes, latency_ms. differences: the largest
-    difference of each exported format from our own forward. provenance: command, versions, machine,
+    results: every trial, failed ones too; the final training's has the phase 'final'. estimate: kind ('test' or
+    'validation'), accuracy or error, low, high (95 %), n. pixels: uint8 (n, h, w, c), the images that were scored;
+    labels: (n,), or (n, k); answers: (n, classes), or numbers (n, k); names: their files; outputs: what the numbers
+    of an answer are called. code: file name -> source. cost: params, macs, activation_bytes, latency_ms. differences:
+    the largest difference of each exported format from our own forward. provenance: command, versions, machine,
     seeds, budget, wall clock. sight: the measured field, where there was an image to measure on.
     advised: the sample that the advice began with. against: comparisons with other networks, as choice.json has them.
     odd: what is odd about the images.
@@ -184,7 +183,7 @@ def sections(evidence: Evidence) -> dict[str, Any]:
         "fingerprint": fingerprint(evidence.fingerprint),
         "learning": learning(evidence),
         "answered": answered.section(
-            Scored(evidence.pixels, evidence.labels, evidence.answers, evidence.names, evidence.outputs)
+            Scored(evidence.pixels, evidence.labels, evidence.answers, evidence.names, evidence.outputs, evidence.net)
         ),
         "answered_title": answered.title,
         "answered_template": answered.template,
@@ -207,10 +206,10 @@ def sections(evidence: Evidence) -> dict[str, Any]:
 
 def headline(evidence: Evidence) -> dict[str, Any]:
     """The accuracy or the error, its interval, and what knowing nothing of the images scores, as they are said."""
-    score, told, name = evidence.score, words.asked(evidence.estimate), words.called(evidence.score.name)
-    said = {key: words.said(score, told.get(key)) for key in ("value", "low", "high")} | {"title": words.capital(name)}
+    score, told = evidence.score, words.asked(evidence.estimate)
+    said = {key: words.said(score, told.get(key)) for key in ("value", "low", "high")} | {"title": score.title}
     nothing = words.said(score, told["baseline"]) if told.get("baseline") is not None else ""
-    return {**said, "baseline": nothing, "nothing": score.nothing, "is_error": score.is_error}
+    return {**said, "baseline": nothing, "nothing": score.nothing, "is_error": score.is_error, "numbers": score.numbers}
 
 
 def bars(evidence: Evidence) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ KINDS: dict[str, Any] = {
         "n": (int,),
         "score": {"name": WORD, "*": NUMBER},
         "recall": {"*": {"*": NUMBER}},
+        "numbers": {"*": {"*": NUMBER}},
     },
     "cost": {"*": NUMBER},
-    "effects": [{"parameter": WORD, "verdict": WORD, "seconds": NUMBER, "score": WORD}],
+    "effects": [{"parameter": WORD, "verdict": WORD, "seconds": NUMBER, "score": WORD, "numbers": (int,)}],
     "against": [
         {
             **dict.fromkeys(("model", "title", "failed"), WORD),
@@ -39,6 +40,7 @@ KINDS: dict[str, Any] = {
             "error_standard_errors": [NUMBER] * 2,
             "seconds": NUMBER,
             "n": (int,),
+            "numbers": (int,),
             **dict.fromkeys(("cost", "chosen_cost"), {"*": NUMBER}),
             "notes": [WORD],
         }
@@ -46,6 +48,7 @@ KINDS: dict[str, Any] = {
     "data": {
         "classes": [WORD],
         "number": WORD,
+        "numbers": [WORD],
         "base_shape": [(int,)] * 3,
         "facts": {"scale": [NUMBER] * 2, "modes": {"*": (int,)}},
     },
@@ -58,6 +61,13 @@ KINDS: dict[str, Any] = {
     "reasons": {"verdict": [{}], "choices": [{"parameter": WORD, "because": WORD, "source": WORD}], "layers": {}},
     "check": [{"where": WORD, "what": WORD, "answer": WORD}],
 }
+
+
+def called(numbers: Sequence[str]) -> dict[str, Any]:
+    """What the numbers are called that are learnt, as `data` keeps it: one has a key of its own."""
+    if len(numbers) > 1:
+        return {"numbers": list(numbers)}
+    return {"number": numbers[0]} if numbers else {}
 
 
 def read(folder: Path, effect_of: Callable[[Any], Any]) -> dict[str, Any]:

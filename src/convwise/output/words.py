@@ -200,7 +200,12 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _scored(value: float, row: Mapping[str, Any]) -> str:
-    return f"error {sig(value)}" if _name(row) == "error" else percent(value)
+    return f"error {sig(value)}{_deviations(row)}" if _name(row) == "error" else percent(value)
+
+
+def _deviations(row: Mapping[str, Any]) -> str:
+    """The unit of an error behind its number, where it is of several numbers."""
+    return " deviations" if row.get("numbers", 1) > 1 else ""
 
 
 def _difference(row: Mapping[str, Any]) -> str:
@@ -221,8 +226,8 @@ def _error_difference(row: Mapping[str, Any], change: float, low: float, high: f
     """The same of errors, in their unit: the chosen network's less the other's."""
     if row["verdict"] == "matters":
         better, least, most = ("the chosen network", -high, -low) if change < 0 else (row["title"], low, high)
-        return f"The error of {better} is {sig(abs(change))} smaller ({sig(least)} to {sig(most)})."
-    interval = f"the error changes by {sig(change)}, {sig(low)} to {sig(high)}"
+        return f"The error of {better} is {sig(abs(change))}{_deviations(row)} smaller ({sig(least)} to {sig(most)})."
+    interval = f"the error changes by {sig(change)}{_deviations(row)}, {sig(low)} to {sig(high)}"
     if row["verdict"] == "no difference":
         return f"They are equally good ({interval}): take the cheaper."
     return f"Which one is better is not resolved ({interval})."

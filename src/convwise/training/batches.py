@@ -23,7 +23,7 @@ RESIDENT = 2**28  # bytes of pixels that each worker holds in memory; of more it
 
 
 class Part(Protocol):
-    """Images with labels: uint8 (n, height, width, channels), and int64, or float64 numbers, (n,)."""
+    """Images with labels: uint8 (n, height, width, channels), and int64 (n,), or float64 numbers, (n,) or (n, k)."""
 
     @property
     def pixels(self) -> np.ndarray: ...

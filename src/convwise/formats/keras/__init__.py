@@ -218,7 +218,7 @@ def _name(net: Net) -> str:
 
 
 def _graph(net: Net, steps: Mapping[str, Step]) -> list[str]:
-    used = ("x", "image", "keras", "layers", "CLASSES", "TARGET", "INPUT_SHAPE")
+    used = ("x", "image", "keras", "layers", "CLASSES", "TARGET", "TARGETS", "INPUT_SHAPE")
     words = identifiers((layer.name for layer in net.layers), used.__contains__)
     names, owners = {**variables(net, words), INPUT: "image"}, _owners(net, steps)
     twice = {owner: fresh(f"{words[owner]}_layer", words.values()) for name, owner in owners.items() if owner != name}

@@ -1,6 +1,7 @@
-"""Nets as ONNX: input 'image' (batch, channels, height, width), raw pixels; output 'probabilities', or 'number'.
+"""Nets as ONNX: input 'image' (batch, channels, height, width), raw pixels.
 
-Opset 20, written with onnx.helper; formats/onnx/lowering.py says what each layer becomes.
+The output is 'probabilities', 'number' or 'numbers'. Opset 20, written with onnx.helper; formats/onnx/lowering.py says
+what each layer becomes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convwise.core.geometry import GEOMETRY
 from convwise.core.net import INPUT, Net, is_mirror
-from convwise.core.score import number_of
+from convwise.core.score import numbers_of
 from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import consumed, shapes_of
 from convwise.formats.onnx.lowering import MIRRORED, Op, Tensor, lower
@@ -47,7 +48,8 @@ def build(net: Net, weights: Weights, classes: Sequence[str] = (), beside: Besid
             operators = lower(layer, given, own)
         written.add(layer.name, operators, layer.inputs, owner.name)
     output = written.values[graph.layers[-1].name]
-    said = "number" if number_of(net) else "probabilities"
+    unit = numbers_of(net)
+    said = ("number" if len(unit.scale) == 1 else "numbers") if unit else "probabilities"
     written.nodes.append(helper.make_node("Identity", [output], [said], said))
     return _model(net, written, shapes[net.layers[-1].name], about(net, classes, beside))
 

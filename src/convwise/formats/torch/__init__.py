@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from convwise.core.layers import Layer
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import ConvwiseError, Unsupported, UnusableInput
-from convwise.core.score import number_of
+from convwise.core.score import numbers_of
 from convwise.core.windows import Shape
 from convwise.formats.lowering.calls import Call, Step, identifiers, plan, variables
 from convwise.formats.lowering.torch import STATEFUL, lower
@@ -59,7 +59,7 @@ def build(net: Net, *, logits: bool = False) -> nn.Module:
     if net.mirrored_view:
         return BothViews(build(net.one_view))
     steps = steps_of(net)
-    if logits and (steps[-1].call.kind == "Softmax" or number_of(net)):
+    if logits and (steps[-1].call.kind == "Softmax" or numbers_of(net)):
         steps = (*steps[:-1], replace(steps[-1], call=Call("Identity")))
     called = _called(net, steps)
     modules = OrderedDict((step.name, _made(step.call)) for step in steps if called[step.name] == step.name)

@@ -134,7 +134,7 @@ def _arranged(archive: Archive, where: str, reading: Reading) -> Found:
         for p in arranged.places
     )
     problems = (*arranged.problems, *_ignored(where, archive))
-    return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles, number=arranged.number,
+    return Found(where, items, (), problems, archive.close, arranged.empty, arranged.roles, numbers=arranged.numbers,
                  grouped=arranged.grouped)  # fmt: skip
 
 

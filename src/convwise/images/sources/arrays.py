@@ -75,9 +75,9 @@ def find_pair(source: Any) -> Found:
 
 
 def block(where: str, images: Any, labels: Any, part: PartName | None) -> Block:
-    """Images (n, h, w[, channels]) and labels (n,), (n, 1) or one-hot (n, classes), checked, as a Block.
+    """Images (n, h, w[, channels]) and labels (n,), (n, 1), one-hot (n, classes) or numbers (n, k), as a Block.
 
-    Labels that are fractions stay numbers.
+    Labels that are fractions stay numbers, and so do several for each image.
     """
     if np.ma.isMaskedArray(labels):
         labels = np.array(labels.tolist(), object)  # None where it is masked
@@ -142,11 +142,13 @@ def _labels(where: str, labels: NDArray[Any]) -> NDArray[Any]:
         labels = labels[:, 0]
     if labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
         labels = labels.argmax(axis=1)
+    if labels.ndim == 2 and labels.dtype.kind in "biuf" and labels.shape[1]:
+        _refuse_missing(where, labels)
+        return labels.astype(np.float64)
     if labels.ndim != 1:
-        what, fix = f"labels of shape {labels.shape}, not one class per image", ""
-        if labels.ndim == 2 and labels.dtype.kind == "f":
-            fix = "give one column: one number for each image can be learnt with --task regress"
-        raise UnusableInput(where, what, "labels (n,), (n, 1) or one-hot (n, classes)", fix)
+        what = f"labels of shape {labels.shape}, not one class for each image"
+        expected = "labels (n,), (n, 1), one-hot (n, classes), or with --task regress numbers (n, k)"
+        raise UnusableInput(where, what, expected)
     _refuse_missing(where, labels)
     if labels.dtype.kind == "f":
         if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
@@ -171,7 +173,8 @@ def _refuse_missing(where: str, labels: NDArray[Any]) -> None:
     if labels.dtype.kind == "O":
         gone = [row for row, label in enumerate(labels.tolist()) if label is None or not _is_itself(label)]
     else:
-        gone = np.flatnonzero(labels != labels).tolist() if labels.dtype.kind == "f" else []
+        odd = (labels != labels) if labels.dtype.kind == "f" else np.zeros(len(labels), bool)
+        gone = np.flatnonzero(odd if odd.ndim == 1 else odd.any(axis=1)).tolist()
     if gone:
         some = ", ".join(map(str, gone[:5])) + (", ..." if len(gone) > 5 else "")
         what = f"{len(gone)} of {len(labels)} labels are missing (None or NaN), at {some}"

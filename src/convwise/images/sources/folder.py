@@ -38,7 +38,7 @@ def find(source: Any, reading: Reading = AS_USUAL) -> Found:
     )
     problems = (*arranged.problems, *files.problems(where))
     return Found(where, items=items, problems=problems, empty=arranged.empty, roles=arranged.roles,
-                 number=arranged.number, grouped=arranged.grouped)  # fmt: skip
+                 numbers=arranged.numbers, grouped=arranged.grouped)  # fmt: skip
 
 
 def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:

@@ -31,7 +31,7 @@ class Reading:
 
     classes_from: 'folder' names the classes; 'name' takes them from the names of the files, as in
     cat.12.jpg, or by a pattern, 'name:*_{class}'; 'csv' from a table in the folder, 'csv:FILE', or one of its
-    columns, 'csv:FILE:COLUMN'.
+    columns, 'csv:FILE:COLUMN', or several of numbers, 'csv:FILE:COLUMN,COLUMN'.
     skip_empty_classes: leave out a class without a readable image, instead of refusing.
     follow_links: read what links in the folder point to outside of it.
     labelled: False where classes are not asked for, since the images are to be labelled.
@@ -51,6 +51,7 @@ class Reading:
 
 
 AS_USUAL = Reading()
+JOINT = ", "  # between the numbers of one image, where its label is text
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Item:
 class Block:
     """Images already decoded: pixels (n, h, w) or (n, h, w, channels) of any number type, labels (n,) as text.
 
-    Labels that are fractions are floats: they are no classes.
+    Labels that are fractions are floats, and several numbers of each image are floats (n, k): they are no classes.
     """
 
     part: PartName | None
@@ -86,8 +87,8 @@ class Found:
     """What a source holds, not yet decoded. name: what to call it; close: gives back what `open` needs.
 
     empty: class -> why it has no image, where the source names a class without one; roles: which
-    folder was taken for which part; place: the path of the source, where it has one; number: what the labels are
-    called, where the source says that; grouped: what the groups of the items are called, where they have some.
+    folder was taken for which part; place: the path of the source, where it has one; numbers: what the numbers of an
+    image are called, where the source says that; grouped: what the groups of the items are called, where there are any.
     """
 
     name: str
@@ -98,7 +99,7 @@ class Found:
     empty: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[PartName, str] = field(default_factory=dict)
     place: str = ""
-    number: str = ""
+    numbers: tuple[str, ...] = ()
     grouped: str = ""
 
 

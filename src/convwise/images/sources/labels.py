@@ -14,11 +14,11 @@ from typing import Any
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import limits
 from convwise.images.sources.columns import PARQUET, of_parquet
-from convwise.images.sources.found import PartName, Reading, counted, decoded, label_of, shown
+from convwise.images.sources.found import JOINT, PartName, Reading, counted, decoded, label_of, shown
 from convwise.images.sources.layout import BY_CSV, Arranged, Listing, Place, arrange, class_before_number, nothing, role
 
 ReadTable = Callable[[PurePosixPath], bytes]
-WAYS = "folder, name, name:PATTERN, csv, csv:FILE or csv:FILE:COLUMN"
+WAYS = "folder, name, name:PATTERN, csv, csv:FILE, csv:FILE:COLUMN or, of numbers, csv:FILE:COLUMN,COLUMN"
 PATTERN = "'name:*_{class}' or 'name:{class}-#': {class} is the class, # a number, * anything; without the suffix"
 TABLES = (".csv", ".tsv", ".parquet")
 # How columns are called, in lower case, the surest name first.
@@ -119,7 +119,7 @@ class _Row:
 
 
 def column_in(way: str) -> str:
-    """'angle' of 'csv:labels.csv:angle'; '' where no column is named."""
+    """'angle' of 'csv:labels.csv:angle', 'x,y' of 'csv:labels.csv:x,y'; '' where no column is named."""
     _, _, how = way.partition(":")
     return how.rpartition(":")[2] if ":" in how else ""
 
@@ -139,7 +139,7 @@ def _by_table(where: str, listing: Listing, how: str, table: ReadTable, reading:
     labels: dict[PurePosixPath, _Row] = {}
     unlabelled, gone = [], []
     columns, rows = _rows(about, data, index, reading, column)
-    found.number, found.grouped = columns.name, columns.grouped
+    found.numbers, found.grouped = columns.numbers, columns.grouped
     for row in rows:
         path = index.find(row)
         if row.label in MISSING:
@@ -221,21 +221,26 @@ def _same_folders(one: PurePosixPath, other: PurePosixPath) -> bool:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where the path, the label and the part stand in a line. labels: one column, or one of 0 and 1 for each class."""
+    """Where the path, the label and the part stand in a line.
+
+    labels: one column, or one of 0 and 1 for each class, or one for each number of an image. numbers: what the labels
+    are called, but for classes with a column each. grouped: what the column of the group is called.
+    """
 
     path: int
     labels: dict[int, str]
     part: int | None
-    name: str = ""  # of the labels
+    numbers: tuple[str, ...] = ()
     group: int | None = None
-    grouped: str = ""  # what that column is called
+    grouped: str = ""
 
     def row(self, where: str, number: int, cells: list[str]) -> _Row:
         """The row that a line says; UnusableInput where it says none."""
         if len(cells) <= max(self.path, *self.labels, self.part or 0, self.group or 0):
             raise UnusableInput(where, f"line {number} has too few cells", "a cell for each column", "complete it")
-        label = cells[min(self.labels)].strip()
-        if len(self.labels) > 1:
+        said = [cells[column].strip() for column in self.labels]
+        label = "" if any(each in MISSING for each in said) else JOINT.join(said)
+        if len(self.labels) > 1 and not self.numbers:
             of = [name for column, name in self.labels.items() if cells[column].strip() in ONE]
             if len(of) > 1:
                 what = f"line {number} is of several classes: {', '.join(map(shown, of))}"
@@ -274,31 +279,49 @@ def _named(where: str, head: list[str], first: list[list[str]], index: _Index, r
     path, label, part, group = (by_name[kind] for kind in known)
     if path is None:
         path = next((place for place, cell in enumerate(cells) if index.find(_Row(2, cell.strip(), ""))), None)
-    if column and _asked(where, head, names, column) == group:
+    asked = asked_of(where, head, column, reading) if column else []
+    if group in asked:
         group = None
     rest = [place for place in range(len(head)) if place not in (path, part, group)]
     grouped = "" if group is None else shown(head[group].strip())
     if path is not None and not reading.labelled:
         return _Columns(path, {path: ""}, part)
-    if column:
-        label = _asked(where, head, names, column)
+    if asked:
+        label = asked[0]
     elif reading.target == "number":
         label = _numeric(where, head, cells, rest, label)
     elif label is None and len(rest) == 1:
         label = rest[0]
-    if path is not None and label is not None and path != label:
-        return _Columns(path, {label: ""}, part, shown(head[label].strip()), group, grouped)
+    if path is not None and label is not None and path not in (labels := asked or [label]):
+        called = tuple(shown(head[place].strip()) for place in labels)
+        return _Columns(path, dict.fromkeys(labels, ""), part, called, group, grouped)
     if path is not None and len(rest) > 1 and cells and all(cells[place].strip() in (*ONE, *ZERO) for place in rest):
-        return _Columns(path, {place: head[place].strip() for place in rest}, part, "", group, grouped)
+        return _Columns(path, {place: head[place].strip() for place in rest}, part, (), group, grouped)
     raise UnusableInput(where, f"has the columns {', '.join(map(shown, head))}", COLUMNS, "rename them")
 
 
-def _asked(where: str, head: list[str], names: list[str], column: str) -> int:
-    """The column of this name."""
-    if column.lower() not in names:
-        what = f"has no column {column!r}, but {', '.join(map(shown, head))}"
-        raise UnusableInput(where, what, "one of its columns", f"{BY_CSV}:FILE:{shown(head[-1].strip())}")
-    return names.index(column.lower())
+def asked_of(where: str, head: Sequence[str], column: str, reading: Reading) -> list[int]:
+    """The column of this name; or, where numbers are learnt, those of several names with commas between them."""
+    names = [cell.strip().lower() for cell in head]
+    whole = column.strip().lower() in names or reading.target != "number"
+    wanted = [column] if whole else column.split(",")
+    for each in wanted:
+        if each.strip().lower() not in names:
+            what = f"has no column {each.strip()!r}, but {', '.join(map(shown, head))}"
+            raise UnusableInput(where, what, "one of its columns", f"{BY_CSV}:FILE:{shown(head[-1].strip())}")
+    found = [names.index(each.strip().lower()) for each in wanted]
+    if len(set(found)) < len(found):
+        what = f"names the column {next(head[place] for place in found if found.count(place) > 1)!r} twice"
+        raise UnusableInput("--classes-from", what, "each column once", "leave one out")
+    return found
+
+
+def one_or_all(where: str, table: str, numeric: Sequence[str]) -> UnusableInput:
+    """What is said of several columns of numbers, of which none was named."""
+    what = f"has {len(numeric)} columns of numbers: {', '.join(map(shown, numeric))}"
+    one, several = shown(numeric[0]), ",".join(map(shown, numeric))
+    fix = f"name one: {BY_CSV}:{table}:{one}, or several: {BY_CSV}:{table}:{several}"
+    return UnusableInput(where, what, "one to be learnt, or several", fix)
 
 
 def _numeric(where: str, head: list[str], cells: list[str], rest: list[int], label: int | None) -> int | None:
@@ -307,9 +330,8 @@ def _numeric(where: str, head: list[str], cells: list[str], rest: list[int], lab
     if label in numeric:
         return label
     if len(numeric) > 1:
-        what = f"has {len(numeric)} columns of numbers: {', '.join(shown(head[place].strip()) for place in numeric)}"
-        fix = f"name it: {BY_CSV}:{PurePosixPath(where).name.rpartition(', ')[2]}:{shown(head[numeric[0]].strip())}"
-        raise UnusableInput(where, what, "one to be learnt", fix)
+        table = PurePosixPath(where).name.rpartition(", ")[2]
+        raise one_or_all(where, table, [head[place].strip() for place in numeric])
     return numeric[0] if numeric else label
 
 

@@ -56,7 +56,7 @@ class Arranged:
     empty: dict[str, str] = field(default_factory=dict)
     roles: dict[PartName, str] = field(default_factory=dict)
     homeless: list[PurePosixPath] = field(default_factory=list)  # beside the class folders
-    number: str = ""
+    numbers: tuple[str, ...] = ()
     grouped: str = ""
 
 

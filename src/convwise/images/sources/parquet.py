@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,8 +16,27 @@ from convwise.core.problems import Problem, UnusableInput
 from convwise.images import kinds, limits
 from convwise.images.sources.columns import encoded, opened, reading
 from convwise.images.sources.folder import name_of
-from convwise.images.sources.found import AS_USUAL, PART_NAMES, Found, Item, PartName, Reading, counted, label_of, shown
-from convwise.images.sources.labels import GROUP_COLUMNS, LABEL_COLUMNS, MISSING, PATH_COLUMNS, column_in
+from convwise.images.sources.found import (
+    AS_USUAL,
+    JOINT,
+    PART_NAMES,
+    Found,
+    Item,
+    PartName,
+    Reading,
+    counted,
+    label_of,
+    shown,
+)
+from convwise.images.sources.labels import (
+    GROUP_COLUMNS,
+    LABEL_COLUMNS,
+    MISSING,
+    PATH_COLUMNS,
+    asked_of,
+    column_in,
+    one_or_all,
+)
 from convwise.images.sources.layout import BY_CSV
 
 SUFFIXES = (".parquet", ".arrow")
@@ -46,7 +65,8 @@ def pictures(source: Any, how: Reading = AS_USUAL) -> Found:
 
 def _found(root: Path, how: Reading) -> Found:
     where, labelled = name_of(root), how.labelled
-    number = grouped = ""
+    numbers: tuple[str, ...] = ()
+    grouped = ""
     items: list[Item] = []
     roles: dict[PartName, str] = {}
     total = missing = 0
@@ -63,15 +83,14 @@ def _found(root: Path, how: Reading) -> Found:
                 missing += 1
                 continue
             name = row.name or f"{file.name}/{place}"
-            number, grouped = row.columns.label, row.columns.group
+            numbers, grouped = row.columns.labels, row.columns.group
             items.append(Item(part, label_of(row.label), shown(name), partial(BytesIO, row.encoded), group=row.group))
     if not items:
         raise UnusableInput(where, "holds no picture with a label" if labelled else "holds no picture", COLUMNS)
     what = f"{counted(missing, 'picture')} without a label left out"
     problems = (Problem(where, what, "a label for each", severity="warning", count=missing),) if missing else ()
-    return Found(
-        where, items=tuple(items), problems=problems, roles=roles, number=shown(number), grouped=shown(grouped)
-    )
+    called = tuple(map(shown, numbers))
+    return Found(where, items=tuple(items), problems=problems, roles=roles, numbers=called, grouped=shown(grouped))
 
 
 def _files(root: Path) -> list[Path]:
@@ -101,10 +120,10 @@ def _part(file: Path, root: Path) -> PartName | None:
 
 @dataclass(frozen=True)
 class _Columns:
-    """The names of the columns; '' where there is none, or none is wanted."""
+    """The names of the columns: '' where there is none, or none is wanted. labels: several are numbers."""
 
     picture: str
-    label: str
+    labels: tuple[str, ...]
     group: str
 
 
@@ -122,42 +141,49 @@ def _rows(file: Path, how: Reading) -> Iterator[_Row]:
     with reading(where):
         schema, batches = opened(file, where)
         columns = _columns(where, schema, how)
-        names = _class_names(schema.metadata or {}, columns.label)
+        names = _class_names(schema.metadata or {}, columns.labels[0]) if len(columns.labels) == 1 else []
         for batch in batches:
             cells = batch.column(columns.picture).to_pylist()
-            labels, groups = (
+            *labels, groups = (
                 batch.column(name).to_pylist() if name else [None] * len(cells)
-                for name in (columns.label, columns.group)
+                for name in (*columns.labels, columns.group)
             )
-            for cell, label, group in zip(cells, labels, groups, strict=True):
+            said = [_label(values, names) for values in zip(*labels, strict=True)] if labels else [""] * len(cells)
+            for cell, label, group in zip(cells, said, groups, strict=True):
                 data = cell.get("bytes") if isinstance(cell, Mapping) else cell
                 name = str(cell.get("path") or "") if isinstance(cell, Mapping) else ""
                 if data is not None:
-                    yield _Row(bytes(data), _label(label, names), name, _label(group, []), columns)
+                    yield _Row(bytes(data), label, name, _label((group,), []), columns)
 
 
 def _columns(where: str, schema: Any, how: Reading) -> _Columns:
-    """The column of pictures, that of labels, and that of groups."""
-    from pyarrow import types
-
+    """The column of pictures, that of labels or those of numbers, and that of groups."""
     there = {field.name: field.type for field in schema}
     held = [name for name, kind in there.items() if encoded(kind)]
     rest = [name for name in there if name not in held]
     picture = _first(held, PICTURE_COLUMNS) or (held[0] if len(held) == 1 else "")
     label, group = _first(rest, LABELS), _first(rest, GROUP_COLUMNS)
-    if asked := column_in(how.classes_from):
-        label = _first(rest, [asked.lower()])
-        group = group if group != label else ""
+    labels: tuple[str, ...] = (label,) if label else ()
+    if how.labelled and (asked := column_in(how.classes_from)):
+        labels = tuple(rest[place] for place in asked_of(where, rest, asked, how))
+        group = "" if group in labels else group
     elif how.target == "number":
-        numeric = [name for name in rest if types.is_floating(there[name]) or types.is_integer(there[name])]
-        numeric = [name for name in numeric if name != group]
-        label = _first(numeric, LABELS) or (numeric[0] if len(numeric) == 1 else "")
-        if len(numeric) > 1 and not label:
-            what = f"has {len(numeric)} columns of numbers: {', '.join(map(shown, numeric))}"
-            raise UnusableInput(where, what, "one to be learnt", f"name it: {BY_CSV}:{where}:{shown(numeric[0])}")
-    if not picture or (how.labelled and not label):
+        numeric = [name for name in rest if name != group and _is_numeric(there[name])]
+        labels = tuple(filter(None, [_first(numeric, LABELS)])) or tuple(numeric)
+        if len(labels) > 1:
+            raise one_or_all(where, where, labels)
+    if not picture or (how.labelled and not labels):
         raise UnusableInput(where, f"has the columns {', '.join(map(shown, there)) or 'none'}", COLUMNS, "rename them")
-    return _Columns(picture, label, group)
+    return _Columns(picture, labels, group)
+
+
+def _is_numeric(kind: Any) -> bool:
+    """Whether a column has a number in each row, or a list of them."""
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return bool(types.is_floating(kind) or types.is_integer(kind))
 
 
 def _first(names: Iterable[str], wanted: Iterable[str]) -> str:
@@ -175,9 +201,9 @@ def _class_names(metadata: Mapping[bytes, bytes], label: str) -> list[str]:
         return []
 
 
-def _label(value: Any, names: list[str]) -> str:
-    """A label as text, '' where it is missing: -1 stands for none beside names."""
-    if isinstance(value, int) and names:
-        return names[value] if 0 <= value < len(names) else ""
-    text = "" if value is None else str(value)
-    return "" if text in MISSING else text
+def _label(values: Sequence[Any], names: list[str]) -> str:
+    """A label as text, '' where it, or one of several numbers, is missing: -1 stands for none beside names."""
+    if names and isinstance(values[0], int):
+        return names[values[0]] if 0 <= values[0] < len(names) else ""
+    texts = [str(each) for value in values for each in (value if isinstance(value, list) else [value])]
+    return "" if not texts or any(text in MISSING for text in texts) else JOINT.join(texts)

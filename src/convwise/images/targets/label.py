@@ -26,6 +26,7 @@ Labels = NDArray[np.int64]
 
 def check_found(found: Found, reading: Reading) -> None:
     """Refuse numbers that are no classes, a class without any file, and a single class, before anything is decoded."""
+    _refuse_several(found)
     if any(block.labels.dtype.kind == "f" for block in found.blocks):
         raise _no_classes(found.name, "labels that are fractions or infinite")
     names = {item.label for item in found.items if item.part in ("train", None)}
@@ -41,6 +42,14 @@ def check_found(found: Found, reading: Reading) -> None:
 def is_number(name: str) -> bool:
     """Whether a class is called by a number."""
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", name, re.IGNORECASE) is not None
+
+
+def _refuse_several(found: Found) -> None:
+    for block in found.blocks:
+        if block.labels.ndim != 1:
+            what = f"labels of shape {block.labels.shape}, not one class per image"
+            fix = "--task regress, if several numbers are to be learnt from each image"
+            raise UnusableInput(found.name, what, "labels (n,), (n, 1) or one-hot (n, classes)", fix)
 
 
 def _no_classes(where: str, what: str) -> UnusableInput:
@@ -78,7 +87,7 @@ def learnt(all_: Stack, found: Found) -> Learnt:
     """The classes of the train part, and the code of each image: -1 where train lacks its class."""
     classes = tuple(sorted(np.unique(all_.labels[all_.parts == TRAIN]).tolist(), key=_order))
     codes = _codes(all_.labels, classes)
-    return Learnt(codes, codes, codes >= 0, classes, "", found.grouped)
+    return Learnt(codes, codes, codes >= 0, classes, (), found.grouped)
 
 
 def strata(labels: NDArray[Any]) -> Labels:

@@ -15,15 +15,16 @@ SIDES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 @dataclass(frozen=True)
 class Learnt:
-    """labels: what a Part keeps of each image, (n,); codes: int64 (n,), the same where two images have the same label;
+    """labels: what a Part keeps of each image, (n,), or of several numbers (n, k); codes: int64 (n,), the same where
 
-    known: whether an image has a label that can be learnt; classes: the names of the labels, none where they are
-    numbers; number: what these are called; grouped: what the groups of the images are called, '' where there are none.
+    two images have the same label; known: whether an image has a label that can be learnt; classes: the names of the
+    labels, none where they are numbers; numbers: what these are called; grouped: what the groups of the images are
+    called, '' where there are none.
     """
 
     labels: NDArray[Any]
     codes: NDArray[np.int64]
     known: NDArray[np.bool_]
     classes: tuple[str, ...]
-    number: str
+    numbers: tuple[str, ...]
     grouped: str = ""

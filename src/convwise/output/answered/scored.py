@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convwise.core.net import Net
 from convwise.output import plots
 
 THUMBNAIL_PX = 112
@@ -13,9 +14,9 @@ THUMBNAIL_PX = 112
 
 @dataclass(frozen=True)
 class Scored:
-    """pixels: uint8 (n, h, w, c); labels: (n,); answers: probabilities (n, classes), or numbers (n, 1); names: files;
+    """pixels: uint8 (n, h, w, c); labels: (n,), or (n, k) of several numbers; answers: probabilities (n, classes), or
 
-    outputs: what the outputs are called: the classes, or the number.
+    numbers (n, k); names: files; outputs: what the outputs are called: the classes, or the numbers; net: what answers.
     """
 
     pixels: np.ndarray
@@ -23,6 +24,7 @@ class Scored:
     answers: np.ndarray
     names: tuple[str, ...]
     outputs: tuple[str, ...]
+    net: Net
 
     def picture(self, i: int) -> dict[str, str]:
         """One image and its file, for a page."""

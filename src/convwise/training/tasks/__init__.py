@@ -16,17 +16,17 @@ from convwise.training.tasks import classify, regress
 
 @dataclass(frozen=True)
 class Task:
-    """One task. Labels are what the images say, (n,); outcomes are one number for each example.
+    """One task. Labels are what the images say, (n,), or of several numbers (n, k); outcomes, one for each example.
 
     learnt(labels, net) -> labels as the loss takes them; loss(outputs, learnt, recipe) -> a number, of what the net
     gives without its softmax, or unit; taught(labels, answers, recipe) -> labels of which a teacher's answers are a
     part. outcomes(outputs, learnt, net) -> one for each example; weighed(outputs, learnt, score) -> what each adds to
     the score of this name, where its outcome does not say it; kept(outcomes, of both views) -> what a Result keeps
-    of them; answered(answers, labels) -> the same outcomes, of what the whole net answers.
-    baseline(labels, score) -> what is told of knowing nothing of the images; better(outcomes, labels) -> whether
-    answers are surely better than that; surely(answers, labels, score) -> whether they surely score better than that;
-    learns(outcomes of several trainings, labels) -> the same of the net that was trained.
-    estimate(answers, labels) -> what is told, with its interval: `test` in choice.json.
+    of them; answered(answers, labels, net) -> the same outcomes, of what the whole net answers.
+    baseline(labels, score, net) -> what is told of knowing nothing of the images; better(outcomes, labels, net) ->
+    whether answers are surely better than that; surely(answers, labels, score, net) -> whether they surely score better
+    than that; learns(outcomes of several trainings, labels, net) -> the same of the net that was trained.
+    estimate(answers, labels, net) -> what is told, with its interval: `test` in choice.json.
     What is read, and what it is called, is in core/task.py; what is written of answers, in output/answered.
     """
 
@@ -36,12 +36,12 @@ class Task:
     outcomes: Callable[[torch.Tensor, torch.Tensor, Net], torch.Tensor]
     weighed: Callable[[torch.Tensor, torch.Tensor, str], np.ndarray]
     kept: Callable[[np.ndarray, np.ndarray], dict[str, Any]]
-    answered: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    baseline: Callable[..., float]
-    better: Callable[[np.ndarray, np.ndarray], bool]
-    surely: Callable[[np.ndarray, np.ndarray, str], bool]
-    learns: Callable[[Sequence[np.ndarray], np.ndarray], bool]
-    estimate: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    answered: Callable[[np.ndarray, np.ndarray, Net], np.ndarray]
+    baseline: Callable[[np.ndarray, str, Net], float]
+    better: Callable[[np.ndarray, np.ndarray, Net], bool]
+    surely: Callable[[np.ndarray, np.ndarray, str, Net], bool]
+    learns: Callable[[Sequence[np.ndarray], np.ndarray, Net], bool]
+    estimate: Callable[[np.ndarray, np.ndarray, Net], dict[str, Any]]
 
 
 TASKS: dict[str, Task] = {

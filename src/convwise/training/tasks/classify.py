@@ -60,25 +60,25 @@ def kept(right: np.ndarray, mirrored: np.ndarray) -> dict[str, Any]:
     return {"correct": _text(right), "mirrored": _text(mirrored)}
 
 
-def answered(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def answered(answers: np.ndarray, labels: np.ndarray, net: Net) -> np.ndarray:
     """Whether each of the answers, probabilities (n, classes), is right: bool (n,)."""
     right: np.ndarray = _likeliest(answers, labels) == labels
     return right
 
 
-def baseline(labels: np.ndarray, score: str = "accuracy") -> float:
+def baseline(labels: np.ndarray, score: str, net: Net) -> float:
     """What always answering with the largest class would score: an accuracy of its share; 0 without labels."""
     return scores.baseline(labels, score)
 
 
-def surely(answers: np.ndarray, labels: np.ndarray, score: str) -> bool:
+def surely(answers: np.ndarray, labels: np.ndarray, score: str, net: Net) -> bool:
     """Whether answers, probabilities (n, classes), surely score higher than always the largest class."""
     if score == "accuracy":
-        return better(answered(answers, labels), labels)
+        return better(answered(answers, labels, net), labels, net)
     return scores.surely_higher(_likeliest(answers, labels), labels, score)
 
 
-def better(right: np.ndarray, labels: np.ndarray) -> bool:
+def better(right: np.ndarray, labels: np.ndarray, net: Net) -> bool:
     """Whether answers that are `right`, bool (n,), are surely better than always the largest class.
 
     McNemar's exact test of both on the same images, one-sided, at 5 %: it holds for classes of very
@@ -89,13 +89,13 @@ def better(right: np.ndarray, labels: np.ndarray) -> bool:
     return bool(special.bdtrc(won - 1, won + lost, 0.5) < 0.05) if won > lost else False
 
 
-def learns(runs: Sequence[np.ndarray], labels: np.ndarray) -> bool:
+def learns(runs: Sequence[np.ndarray], labels: np.ndarray, net: Net) -> bool:
     """Whether several trainings of one net, each with its right answers, 1 or 0 (n,), surely beat the largest class."""
     right = round(float(np.sum(runs)) / len(runs))
-    return wilson(right, len(runs[0]))[0] > baseline(labels)
+    return wilson(right, len(runs[0]))[0] > baseline(labels, "accuracy", net)
 
 
-def estimate(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def estimate(answers: np.ndarray, labels: np.ndarray, net: Net) -> dict[str, Any]:
     """The accuracy with its 95 % interval, and the scores that count every class alike."""
     said = _likeliest(answers, labels)
     low, high = scores.interval(said, labels, "accuracy")
