@@ -62,8 +62,8 @@ GOAL_HELP = (
     "'cheapest' is short for 'macs where accuracy>=best-0.3%'. In place of accuracy: balanced_accuracy or macro_f1, "
     "which give every class the same weight, however few images it has. With --task regress: 'macs where error<=3.5', "
     "in the unit of the target (of several numbers, in standard deviations), or 'macs where error<=best+3%', which is "
-    "what 'cheapest' means there. Limits: latency (us, ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k, M), activation_bytes (kB, MB, "
-    "KiB, MiB)."
+    "what 'cheapest' means there. Limits: latency (us, ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, "
+    "G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
 )
 GoalOption = Annotated[str | None, typer.Option(help=GOAL_HELP)]
 TestOption = Annotated[
