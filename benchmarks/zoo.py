@@ -1,6 +1,6 @@
-"""What `convwise check` reads in the networks of torchvision, timm and segmentation_models_pytorch, beside PyTorch.
+"""What `convwise check` reads in networks of torchvision, timm, segmentation_models_pytorch and ultralytics.
 
-    pip install timm torchvision segmentation_models_pytorch onnxscript
+    pip install timm torchvision segmentation_models_pytorch ultralytics onnxscript
     python benchmarks/zoo.py                         # all of NETWORKS, into docs/zoo.md
     python benchmarks/zoo.py timm:resnet26t          # some of them, to the terminal alone
     python benchmarks/zoo.py --seconds 600           # as many as that allows; networks with rows already are left
@@ -36,15 +36,15 @@ from convwise.inspect.checking import checked, load
 from seen import differs
 
 PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
-HEAD = """# The networks of torchvision, timm and segmentation_models_pytorch
+HEAD = """# The networks of torchvision, timm, segmentation_models_pytorch and ultralytics
 
 What `convwise check` reads in them as PyTorch callables, .pt2 files and ONNX files (as torch.onnx.export writes them
 by default), written by `benchmarks/zoo.py`, which says how to run it. *Exact*: params equal those of the module's
-`parameters()` that its forward reads (in ONNX the numbers of the file's initializers), macs equal PyTorch's own count
-(`torch.utils.flop_counter`, halved), and the receptive field is known. Otherwise it is said what is not. *Seen*: `yes`
-where the first and the last unit of the last map see exactly the px from which a NaN in the image reaches them; `-`
-where the field is unknown, no map is left, or an earlier run did not look. Seconds: of one reading, beside whatever
-else the machine did. A network without a row in a format was not tried in it.
+`parameters()` that its forward reads (in ONNX the numbers of the file's initializers that may be weights), macs equal
+PyTorch's own count (`torch.utils.flop_counter`, halved), and the receptive field is known. Otherwise it is said what is
+not. *Seen*: `yes` where the first and the last unit of the last map see exactly the px from which a NaN in the image
+reaches them; `-` where the field is unknown, no map is left, or an earlier run did not look. Seconds: of one reading,
+beside whatever else the machine did. A network without a row in a format was not tried in it.
 
 | network | format | exact, or what is unknown | params | macs, M | field, px | seen | seconds |
 |---|---|---|---:|---:|---:|---|---:|
@@ -65,10 +65,19 @@ resnet26t resnetaa50 resnetblur18 resnetv2_18 resnetv2_50x1_bit rexnet_100 selec
 spnasnet_100 starnet_s1 tinynet_e tresnet_m vovnet39a xception41 tf_efficientnet_cc_b0_4e botnet26t_256
 coatnet_0_rw_224 edgenext_xx_small levit_128s maxvit_tiny_rw_224 mixer_s32_224 mobilevit_xxs pvt_v2_b0
 swin_tiny_patch4_window7_224 vit_tiny_patch16_224
+test_byobnet test_convnext test_convnext2 test_efficientnet test_efficientnet_gn test_efficientnet_ln test_mambaout
+test_nfnet test_resnet bat_resnext26ts convformer_s18 cs3sedarknet_l dla60_res2net eca_vovnet39b efficientnetv2_rw_t
+efficientformer_l1 efficientvit_b0 gcresnext26ts lambda_resnet26t legacy_seresnet18 mambaout_femto
+mobilenet_edgetpu_v2_xs poolformerv2_s12 rdnet_tiny resnet33ts resnetrs50 rexnetr_100 semnasnet_075
+seresnext26d_32x4d shvit_s1 starnet_s050 swiftformer_xs tf_mixnet_s visformer_tiny
 smp: Unet-resnet18 UnetPlusPlus-resnet18 FPN-resnet18 Linknet-resnet18 PSPNet-resnet18 PAN-resnet18 MAnet-resnet18
 DeepLabV3-resnet18 DeepLabV3Plus-resnet18 UPerNet-resnet18 Unet-mobilenet_v2 Unet-timm-efficientnet-lite0
 Segformer-mit_b0
+ultralytics: yolov8n yolov8n-seg yolo11n yolo11n-seg
 """
+
+
+LIBRARIES = "| timm:", "| torchvision:", "| smp:", "| ultralytics:"  # as rows of the page begin
 
 
 def networks() -> Iterator[str]:
@@ -85,7 +94,8 @@ def made(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
     torch.manual_seed(0)
     module, shape = created(name)
     for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.ndim == 1 and tensor.is_floating_point():  # as if trained: exporters leave zeros and ones out
+        alike = tensor.ndim == 1 or tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all())
+        if alike and tensor.is_floating_point():  # as if trained: exporters leave zeros and ones out
             tensor.data.uniform_(0.5, 1.5)
     return module.eval(), shape
 
@@ -100,6 +110,8 @@ def created(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
         decoder, _, encoder = model.partition("-")
         create = import_module("segmentation_models_pytorch").create_model
         return create(decoder, encoder, encoder_weights=None), (224, 224, 3)
+    if library == "ultralytics":
+        return import_module("ultralytics").YOLO(f"{model}.yaml", verbose=False).model, (640, 640, 3)
     backbone = {"weights_backbone": None} if model.startswith(("deeplabv3", "fcn", "lraspp")) else {}
     side = 299 if model.startswith("inception") else 224
     get_model = import_module("torchvision").models.get_model
@@ -108,9 +120,17 @@ def created(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
 
 
 def macs_of(module: nn.Module, shape: Sequence[int]) -> int:
+    """PyTorch's own count, by shapes alone where the module's forward needs no numbers."""
+    try:
+        return _counted(copy.deepcopy(module).to("meta"), shape, "meta")
+    except RuntimeError:  # it reads the numbers of a buffer
+        return _counted(copy.deepcopy(module), shape, "cpu")
+
+
+def _counted(module: nn.Module, shape: Sequence[int], device: str) -> int:
     height, width, channels = shape
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        copy.deepcopy(module).to("meta")(torch.empty(1, channels, height, width, device="meta"))
+        module(torch.zeros(1, channels, height, width, device=device))
     return int(counter.get_total_flops()) // 2
 
 
@@ -131,7 +151,7 @@ def row(name: str, form: str, lifted: Lifted, module: nn.Module, counts: tuple[i
         said.append(f"PyTorch counts {counts[1] / 1e6:,.2f}M macs")
     if not total.field.known:
         far = {layer.operator for layer in lifted.net.layers if isinstance(layer, Opaque) and layer.moves == "unknown"}
-        said.append(f"the field is unknown behind {', '.join(sorted(far))}")
+        said.append("the field is unknown" + f" behind {', '.join(sorted(far))}" * bool(far))
     note = f" ({left:,} params are not read)" if left else ""
     field = "x".join(map(str, total.field.size)) if total.field.known else "-"
     sees = differs(module, lifted.net.input_shape, analysis) or "yes" if total.field.known else "-"
@@ -176,17 +196,23 @@ def models(module: nn.Module, shape: Sequence[int], forms: Sequence[str], folder
 
 
 def held(path: str) -> int:
-    """How many float numbers the initializers of an ONNX file hold, but scales and arrays of one number, no weights."""
+    """How many float numbers the initializers of an ONNX file hold that may be weights.
+
+    Kernels and biases are; others are none where they scale a Resize, are one number or all alike, as fills are, or
+    are whole and half numbers, as the sizes of windows, masks and the anchors of detectors are.
+    """
     import onnx
 
     graph = onnx.load(path).graph
+    layers = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm")]
+    kernels = {name for node in layers for name in node.input[1:]}
     scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
-    weights = [each for each in graph.initializer if each.data_type in (1, 10, 11) and each.name not in scales]
+    floats = [each for each in graph.initializer if each.data_type in (1, 10, 11) and each.name not in scales]
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in floats if each.dims}
     return sum(
-        array.size
-        for array in map(onnx.numpy_helper.to_array, weights)
-        if array.ndim and np.ptp(array) + (array.size < 2)
-    )
+        array.size for name, array in arrays.items()
+        if name in kernels or (np.any(array * 2 % 1) and np.ptp(array))
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -198,10 +224,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     os.environ.setdefault("TORCH_LOGS", "-all")
     lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() and not given.names else []
-    known = {
-        tuple(line.split(" | ")[:2]): line for line in lines if line.startswith(("| timm:", "| torchvision:", "| smp:"))
-    }
-    for name in given.names or [name for name in networks() if not any(name in key[0] for key in known)]:
+    known = {tuple(line.split(" | ")[:2]): line for line in lines if line.startswith(LIBRARIES)}
+    for name in given.names or [name for name in networks() if not any(key[0] == f"| {name}" for key in known)]:
         if time.process_time() > given.seconds:
             break
         for line in rows(name, given.forms.split(",")):

@@ -51,7 +51,7 @@ def everything(images: Images) -> np.ndarray:
 
 def test_columns_of_a_table_in_the_order_in_which_they_are_named(table):
     images = read(table, classes_from="csv:places.csv:Top, left", task="regress")
-    assert (images.numbers, images.classes, images.target) == (("top", "left"), (), "number")
+    assert (images.numbers, images.classes, images.task) == (("top", "left"), (), "regress")
     for part in (images.train, images.valid, images.test.open()):
         rows = [int(Path(name).stem) for name in part.names]
         assert part.labels.tolist() == PLACES[rows][:, ::-1].tolist()
