@@ -152,7 +152,9 @@ def test_it_is_told_as_a_whole_and_of_each_number(choice):
     for said in ("Error in standard deviations, sealed test", "Each of the 2 numbers in its own unit",
                  "each in its own standard deviations", "Predicted against true", "The largest errors"):  # fmt: skip
         assert said in plain
-    for name in NAMES:
+    assert "Error and cost" in plain
+    for name, row in choice.record["test"]["numbers"].items():
+        assert f'data-of="R²">{row["r2"]:.3f}<' in plain
         assert f"predicted {name}" in text
         assert f'<td class="name">{name}</td>' in plain
     for said in ("Accuracy", "validation accuracy", "most probable class", "largest class", "Residuals"):

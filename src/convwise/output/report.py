@@ -207,7 +207,8 @@ def sections(evidence: Evidence) -> dict[str, Any]:
 def headline(evidence: Evidence) -> dict[str, Any]:
     """The accuracy or the error, its interval, and what knowing nothing of the images scores, as they are said."""
     score, told = evidence.score, words.asked(evidence.estimate)
-    said = {key: words.said(score, told.get(key)) for key in ("value", "low", "high")} | {"title": score.title}
+    said = {key: words.said(score, told.get(key)) for key in ("value", "low", "high")}
+    said |= {"title": score.title, "scored": words.capital(words.called(score.name))}
     nothing = words.said(score, told["baseline"]) if told.get("baseline") is not None else ""
     return {**said, "baseline": nothing, "nothing": score.nothing, "is_error": score.is_error, "numbers": score.numbers}
 
