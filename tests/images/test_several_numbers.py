@@ -56,7 +56,7 @@ def test_columns_of_a_table_in_the_order_in_which_they_are_named(table):
         rows = [int(Path(name).stem) for name in part.names]
         assert part.labels.tolist() == PLACES[rows][:, ::-1].tolist()
         assert 7 not in rows
-    assert "without a label, and left out: 1 image, pictures/7.png (line 9)" in " ".join(map(str, images.problems))
+    assert "left out for lack of a label: 1 image, pictures/7.png (line 9)" in " ".join(map(str, images.problems))
     kept = np.delete(PLACES, 7, axis=0)
     assert f"top from {kept[:, 1].min():.3g} to {kept[:, 1].max():.3g}, left from" in images.facts["read_as"]
 
