@@ -23,6 +23,7 @@ from convwise.cli import app as cli
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import of_the_machine
+from convwise.core.temporary import locked
 from convwise.output import deliver
 from convwise.output.whole import OUTPUTS
 from imagesets import write_folder
@@ -77,6 +78,19 @@ def test_export_on_a_full_disk_changes_nothing(chosen, tmp_path, said, form):
     assert [path for path in folder.iterdir() if path.is_dir()] == []
 
 
+def test_what_a_killed_export_leaves_goes_with_the_next_one(chosen, tmp_path):
+    shutil.copytree(chosen.folder, tmp_path / "copy")
+    left, used = (tmp_path / "copy" / f"{formats.DRAFT}{name}" for name in ("left", "used"))
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "net.json").write_text("half of i")
+    with locked(used):  # as an export holds it that runs beside this one
+        formats.export(tmp_path / "copy", "json")
+        assert [folder.exists() for folder in (left, used)] == [False, True]
+    formats.export(tmp_path / "copy", "json")
+    assert not list((tmp_path / "copy").glob(f"{formats.DRAFT}*"))
+
+
 def test_predict_on_a_full_disk_keeps_the_table_that_was_there(chosen, tmp_path, said):
     table = tmp_path / "table.csv"
     table.write_text("path,label\n")
@@ -109,6 +123,30 @@ def test_too_little_memory_is_told(chosen, said, monkeypatch, error):
     code, told = said("predict", chosen.folder, chosen.images)
     assert code == 2
     assert "convwise: memory: is not enough for this; expected more free memory. Fix: close other programs" in told
+
+
+def test_a_library_that_cannot_be_mapped_is_too_little_memory():
+    told = of_the_machine(ImportError("onnx.so: failed to map segment from shared object"), "the output")
+    assert told is not None
+    assert told.exit_code == 2
+    assert of_the_machine(ImportError("No module named 'onnx'"), "the output") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("look digits", 2), ("choose digits", 2), ("layer 8x8x1 --filters 2 --kernel-size 3", 0)]
+)
+def test_a_process_that_may_have_little_memory_is_told_before_libraries_end_it(words, code):
+    few = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (700 << 20,) * 2); "
+    few += "os.execv(sys.argv[1], sys.argv[1:])"
+    ended = subprocess.run(
+        [sys.executable, "-c", few, sys.executable, "-m", "convwise", *words.split()],
+        env={**ENVIRONMENT, "COLUMNS": "200"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    if code:
+        told = "convwise: memory: is limited to 700 MiB for this process; expected at least 1024 MiB"
+        assert ended.stderr.startswith(told)
+        assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_place_that_may_not_be_used_is_not_called_full():
@@ -188,3 +226,16 @@ def test_a_user_whom_the_system_does_not_know_is_served(chosen, said, monkeypatc
     given = words.replace("FOLDER", str(chosen.folder)).replace("IMAGES", str(chosen.images)).split()
     code, told = said(*given)
     assert (code, "Traceback" in told) == (0, False)
+
+
+def test_plots_are_drawn_for_a_user_without_a_home():
+    """The plot library asks for the home folder as it is loaded."""
+    program = "import os, pwd\n"
+    program += "def nobody(number): raise KeyError(number)\n"
+    program += "pwd.getpwuid = nobody; os.environ.pop('HOME', None)\n"
+    program += "from convwise.output import plots\n"
+    program += "print(plots.altair().__name__, 'HOME' in os.environ)"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert (ended.stdout.strip(), ended.returncode) == ("altair False", 0), ended.stderr

@@ -25,7 +25,7 @@ from convwise.cli.console import err, out, table, watching
 from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption, TaskOption
 from convwise.core.clock import STARTED
 from convwise.core.places import CACHE_SIZE
-from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine
+from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine, refuse_little_memory
 from convwise.core.text import number, times
 from convwise.formats import FORMATS
 from convwise.training.runners import RUNNERS
@@ -104,6 +104,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -114,6 +115,8 @@ def options(
     is better than guessing; 2 wrong usage or unusable input; 130 interrupted before there was
     anything to write.
     """
+    if context.invoked_subcommand != "layer":  # which loads none of the large libraries
+        refuse_little_memory()
 
 
 @app.command(short_help="Choose a network for IMAGES by experiment, and write it.")
@@ -399,7 +402,7 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()  # here a full disk can still be told
-    except (ConvwiseError, OSError, MemoryError, RuntimeError) as error:
+    except (ConvwiseError, OSError, MemoryError, RuntimeError, ImportError) as error:
         told = error if isinstance(error, ConvwiseError) else of_the_machine(error, "the output")
         if told is None:
             raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +21,25 @@ def cache_folder() -> Path | None:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convwise"
     except RuntimeError:  # a user that the system does not know
         return None
+
+
+@contextmanager
+def some_home() -> Iterator[None]:
+    """Inside, the user has a home folder: that of temporary files, where the system knows of none."""
+    from pathlib import Path
+
+    try:
+        Path.home()
+    except RuntimeError:
+        from tempfile import gettempdir
+
+        os.environ["HOME"] = gettempdir()
+        try:
+            yield
+        finally:
+            os.environ.pop("HOME", None)
+    else:
+        yield
 
 
 def gone(path: Path) -> Path:

@@ -78,7 +78,8 @@ class ExportMismatch(ConvwiseError):
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 FORBIDDEN = {errno.EACCES, errno.EPERM}
-NO_MEMORY = "can't allocate memory"  # in what PyTorch says
+NO_MEMORY = ("can't allocate memory", "failed to map segment")  # in what PyTorch says, and the loader of libraries
+LEAST_MEMORY = 2**30  # bytes of address space: what loading numpy, SciPy and PyTorch takes at least
 
 
 def of_the_machine(error: BaseException, where: str) -> UnusableInput | None:
@@ -92,7 +93,24 @@ def of_the_machine(error: BaseException, where: str) -> UnusableInput | None:
     if isinstance(error, OSError) and error.errno in FULL:
         what, fix = f"cannot be written ({error.strerror})", "make room there, and run the same command again"
         return UnusableInput(str(error.filename or where), what, "a disk that has room and can be written to", fix)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY in str(error)):
+    told = isinstance(error, (RuntimeError, ImportError)) and any(words in str(error) for words in NO_MEMORY)
+    if isinstance(error, MemoryError) or told:
         what, fix = "is not enough for this", "close other programs, raise the limit, or use smaller images"
         return UnusableInput("memory", what, "more free memory", fix)
     return None
+
+
+def refuse_little_memory() -> None:
+    """UnusableInput where this process may not have the memory that its libraries take to load.
+
+    To be asked before they are loaded: OpenBLAS ends the process then, with words of its own.
+    """
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows, where there is no such limit
+        return
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if allowed != resource.RLIM_INFINITY and allowed < LEAST_MEMORY:
+        what = f"is limited to {allowed // 2**20} MiB for this process"
+        expected = f"at least {LEAST_MEMORY // 2**20} MiB, which loading numpy, SciPy and PyTorch takes"
+        raise UnusableInput("memory", what, expected, "raise the limit (ulimit -v), or remove it")

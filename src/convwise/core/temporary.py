@@ -51,24 +51,30 @@ def temporaries_in(folder: Path) -> Iterator[None]:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder, for temporary files of every library too, that is gone afterwards; what killed runs left goes first."""
-    _remove_left()
+    with folder_inside(tempfile.gettempdir(), PREFIX) as folder, temporaries_in(folder):
+        yield folder
+
+
+@contextmanager
+def folder_inside(parent: str | Path, prefix: str) -> Iterator[Path]:
+    """A folder of this name that is gone afterwards; those that killed runs left in `parent` go first."""
+    _remove_left(Path(parent), prefix)
     with ExitStack() as until_the_end:
         while True:
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
             with suppress(BlockingIOError, FileNotFoundError):  # another run takes it for one that was left
                 until_the_end.enter_context(locked(folder))
                 if folder.exists():
                     break
         until_the_end.callback(shutil.rmtree, folder, ignore_errors=True)
-        until_the_end.enter_context(temporaries_in(folder))
         yield folder
 
 
-def _remove_left() -> None:
+def _remove_left(parent: Path, prefix: str) -> None:
     """Remove this user's folders that no process holds."""
     if not hasattr(os, "getuid"):  # Windows, where nothing can be locked
         return
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue

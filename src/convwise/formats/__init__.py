@@ -7,7 +7,6 @@ answers by that framework's own forward. No file appears before all of them agre
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +18,7 @@ from convwise.core.activations import ACTIVATIONS
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, ExportMismatch, Unsupported, UnusableInput
 from convwise.core.score import resolution
+from convwise.core.temporary import folder_inside
 from convwise.formats.written import Beside
 
 if TYPE_CHECKING:  # `layer` writes its source lines without them, and answers sooner
@@ -50,6 +50,7 @@ FORMATS: dict[str, Format] = {
     "json": Format("convwise.formats.json", ("net.json",)),
 }  # fmt: skip
 OURS = "torch"  # which is trained, and whose answers are those of the net
+DRAFT = ".writing-"  # the name of a folder in which files are written until all are there
 WRITTEN = tuple(file for row in FORMATS.values() for file in row.files)
 
 
@@ -71,11 +72,11 @@ def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str]
     target, content = Path(folder), (net, weights, classes, beside or Beside())
     target.mkdir(parents=True, exist_ok=True)
     expected = _ours(net, weights, pixels)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".writing-") as name:
-        differences = {form: _verified(form, Path(name), content, pixels, expected) for form in formats}
+    with folder_inside(target, DRAFT) as draft:
+        differences = {form: _verified(form, draft, content, pixels, expected) for form in formats}
         for form in formats:
             for file in FORMATS[form].files:
-                os.replace(Path(name) / file, target / file)
+                os.replace(draft / file, target / file)
     return differences
 
 

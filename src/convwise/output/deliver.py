@@ -369,7 +369,7 @@ def _sight(material: Material) -> EffectiveField | None:
 def warm_up() -> None:
     """Load what the report needs, beside the final training; what goes wrong here goes wrong again in `write`."""
     with suppress(Exception):
-        import_module("altair")
+        plots.altair()
         import_module("vl_convert")
 
 

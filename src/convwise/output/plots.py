@@ -13,11 +13,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from convwise.core.places import some_home
 from convwise.core.records import Effect, Result
 from convwise.core.score import ACCURACY, Score, score_of
 from convwise.output.words import called
@@ -99,10 +101,15 @@ def render(chart: Any) -> str:
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
-def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
-    import altair
+def altair() -> Any:
+    """The library, which asks for the user's home folder as it is loaded: of a user without one, any folder will do."""
+    with some_home():
+        return import_module("altair")
 
-    return altair.Chart(altair.Data(values=[dict(row) for row in rows]))
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
+    alt = altair()
+    return alt.Chart(alt.Data(values=[dict(row) for row in rows]))
 
 
 def scored(results: Sequence[Result]) -> list[Result]:
@@ -156,7 +163,7 @@ def cost_plot(results: Sequence[Result], front: Sequence[Result], marked: Mappin
     training when it is pointed at. What lies apart below the others is a triangle at the edge. '' where there are
     fewer than two to compare.
     """
-    import altair as alt
+    alt = altair()
 
     known = [r for r in scored(results) if r.cost.get("macs", 0) > 0]
     if len(known) < 2:
@@ -204,7 +211,7 @@ def _pointed_out(row: Mapping[str, Any], x: Any, y: Any, chosen: bool) -> Any:
 
 def forest_plot(effects: Sequence[Effect], labels: Sequence[str]) -> str:
     """Change of accuracy, in points, or of an error, with its 95 % interval: one row per effect, in the order given."""
-    import altair as alt
+    alt = altair()
 
     rows = [_effect_row(effect, label) for effect, label in zip(effects, labels, strict=True)]
     if not rows:
@@ -237,7 +244,7 @@ def _effect_row(effect: Effect, label: str) -> dict[str, Any]:
 
 def measure_plot(curve: Sequence[tuple[float, float]], across: str, up: str) -> str:
     """The points behind a measure, small; '' where there are fewer than two. Log axis from three decades on."""
-    import altair as alt
+    alt = altair()
 
     rows = [{"x": x, "y": y} for x, y in curve if math.isfinite(x) and math.isfinite(y)]
     if len(rows) < 2:
@@ -261,7 +268,7 @@ def learning_plot(results: Sequence[Result], marked: Mapping[str, str],
 
     told: what its last dot says of a training when it is pointed at.
     """
-    import altair as alt
+    alt = altair()
 
     runs = [(r, _accuracies(r)) for r in results]
     rows = [row for result, points in runs for row in _curve(result, points, marked, told(result))]
@@ -321,7 +328,7 @@ def _curve(result: Result, points: Sequence[tuple[float, float]], marked: Mappin
 
 def loss_plot(result: Result) -> str:
     """Mean loss of each epoch against seconds; '' where there are fewer than two."""
-    import altair as alt
+    alt = altair()
 
     rows = [{"seconds": e.seconds, "loss": e.loss} for e in result.history if math.isfinite(e.loss)]
     if len(rows) < 2:
@@ -334,7 +341,7 @@ def loss_plot(result: Result) -> str:
 
 def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> str:
     """Counts (true, predicted) as a heat map, shaded by the share of the true class. Right: blue, wrong: rust."""
-    import altair as alt
+    alt = altair()
 
     cell = int(np.clip((WIDTH - 20) // len(classes), 15, 50))
     rows = [_cell(matrix, classes, i, j) for i in range(len(classes)) for j in range(len(classes))]
@@ -359,7 +366,7 @@ def _cell(matrix: np.ndarray, classes: Sequence[str], true: int, predicted: int)
 
 def predicted_plot(true: np.ndarray, predicted: np.ndarray, name: str) -> str:
     """Answers against true numbers, a dot each, and the line on which they are right."""
-    import altair as alt
+    alt = altair()
 
     ends = [float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))]
     scale = alt.Scale(domain=ends, nice=True, zero=False)
@@ -371,7 +378,7 @@ def predicted_plot(true: np.ndarray, predicted: np.ndarray, name: str) -> str:
 
 def residual_plot(true: np.ndarray, residuals: np.ndarray, name: str) -> str:
     """Answers less the true numbers, against these."""
-    import altair as alt
+    alt = altair()
 
     x = alt.X("true:Q", title=f"true {name}", scale=alt.Scale(zero=False)).axis(tickCount=6, grid=False)
     y = alt.Y("answer:Q", title="answer minus true number").axis(tickCount=6)

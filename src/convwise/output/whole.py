@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from convwise.formats import WRITTEN
+from convwise.core.temporary import folder_inside
+from convwise.formats import DRAFT, WRITTEN
 
 # What a study writes: a folder that holds one of these without a ledger holds somebody else's.
 OUTPUTS = ("choice.json", "report.html", "suspects.csv", *WRITTEN)
 FIRST = "choice.json"  # says that the folder is whole: it goes first, and comes last
-DRAFT, READY, MOVING = ".writing-", ".written", ".moving"  # folders inside, from one step to the next
+READY, MOVING = ".written", ".moving"  # folders inside, after DRAFT, from one step to the next
 
 
 @contextmanager
@@ -23,12 +23,9 @@ def together(folder: Path) -> Iterator[Path]:
 
     An error, or a kill, inside leaves `folder` as it was; what a kill afterwards leaves undone, `finish` does.
     """
-    draft = Path(tempfile.mkdtemp(dir=folder, prefix=DRAFT))
-    try:
+    with folder_inside(folder, DRAFT) as draft:
         yield draft
         os.replace(draft, folder / READY)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     finish(folder)
 
 

@@ -266,7 +266,8 @@ def _parts_in_classes(where: str, level: Tree, arranged: Arranged) -> None:
 def _take_classes(level: Tree, part: PartName | None, arranged: Arranged) -> None:
     arranged.homeless += level.images
     for name, tree in level.full.items():
-        arranged.places += [Place(path, part, label_of(name)) for path in tree.everything()]
+        label = label_of(name)
+        arranged.places += [Place(path, part, label) for path in tree.everything()]
     _note_empty(level, arranged)
 
 
