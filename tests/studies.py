@@ -27,6 +27,7 @@ from convwise.core.space import Hyperparameter, LatencyModel, Space
 from convwise.search import race
 
 TARGET = Target((Column("angle", low=-90.0, high=90.0, mean=3.0, deviation=50.0, median=2.0, error=45.0),))
+PLACE = Target((*TARGET.columns, Column("top", low=0.0, high=31.0, mean=15.0, deviation=9.0, median=15.0, error=8.0)))
 PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 WIDE: dict[str, tuple[Any, ...]] = {
     "input.size": ("8x8", "9x16", "17x11", "24x24", "32x20", "64x48"),

@@ -21,7 +21,7 @@ from convwise.core.layers import parameters
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Effect, Reason, Recipe, from_json, to_json
 from convwise.core.space import LatencyModel
-from studies import PACE, TARGET, advice, differing, facts, wide_space
+from studies import PACE, PLACE, TARGET, advice, differing, facts, wide_space
 
 MEASURED = {
     "f95": st.floats(0.01, 0.5), "discriminative_scale": st.sampled_from((3, 5, 7, 9, 13)),
@@ -167,7 +167,7 @@ def test_every_standing_reason_is_that_of_some_layer():
     for block, stem, padding, normalization, downsampling, head, size, widening, target in itertools.product(
         ("plain", "residual", "separable", "pooled"), ("learned", "whitening"), ("same", "valid"),
         ("none", "BatchNormalization"), ("strides", "AveragePooling2D"), ("GlobalAveragePooling2D",),
-        ("6x6", "32x32"), (2, 4), (None, TARGET),
+        ("6x6", "32x32"), (2, 4), (None, TARGET, PLACE),
     ):  # fmt: skip
         values = {"block": block, "padding": padding, "normalization": normalization, "downsampling": downsampling,
                   "stem": stem, "stage.widening": widening}  # fmt: skip

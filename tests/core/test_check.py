@@ -512,7 +512,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_the_largest_numbers_are_answered_in_seconds(name):
-    assert _seconds(LARGE[name]()) < 10
+    assert _seconds(LARGE[name]()) < 20  # twice that of a machine with much else to do
 
 
 @pytest.mark.parametrize("size", [MOST_SIZE + 1, 10**6, 10**9])

@@ -19,6 +19,7 @@ from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
 from convwise.core.records import Engine, Recipe, Result, Trial, Verdict
+from convwise.formats import Handed
 from convwise.formats.weights import layout
 from convwise.output import deliver
 from convwise.output.deliver import Material
@@ -382,7 +383,7 @@ def test_an_accuracy_that_is_not_reached_is_told(go):
     material = go("macs where accuracy>=90%", trials=1)
     for shown in (material, replace(material, answers=np.roll(material.answers, 1, axis=1))):
         score = deliver.estimate(shown)
-        goal = deliver._choice(shown, {}, {}, score)["goal"]
+        goal = deliver._choice(shown, {}, Handed({}, {}), score)["goal"]
         assert goal == {"text": "macs where accuracy>=90%", "kept": score["accuracy"] >= 0.9}
     assert not goal["kept"]
 

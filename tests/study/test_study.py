@@ -28,7 +28,7 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, Unsupported, UnusableInput
 from convwise.core.records import Engine
 from convwise.evidence.experiment import Memory
-from convwise.formats import FORMATS, format_module
+from convwise.formats import FORMATS, Handed, format_module
 from convwise.images import sampling
 from convwise.images.loading import read
 from convwise.interrupts import REPEATED_SECONDS
@@ -350,7 +350,7 @@ def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_p
         == 5
         != material.advice.configuration["stage.kernel_size"]
     )
-    choice = deliver._choice(material, {}, {}, {})
+    choice = deliver._choice(material, {}, Handed({}, {}), {})
     told = {reason["parameter"]: reason["value"] for reason in choice["reasons"]["choices"]}
     assert {name: told[name] for name in choice["sample"]} == choice["sample"]
 
