@@ -27,7 +27,7 @@ import matrix
 from convwise.advice.advising import advise
 from convwise.advice.fingerprint import look
 from convwise.core.goal import Goal
-from convwise.core.records import Engine, Trial
+from convwise.core.records import Trial
 from convwise.formats import json as net_json
 from convwise.images.loading import read
 from convwise.training import batches, train
@@ -73,7 +73,7 @@ def compared(size: int, filters: int, dtype: str, seconds: float, rounds: int) -
         folder = Path(passing)
         batches.Store(folder, images).ensure(configuration.net)
         (folder / "net.json").write_text(net_json.render(configuration.net))
-        engine = Engine("cpu", dtype)  # type: ignore[arg-type]
+        engine = replace(host.engine, dtype=dtype)  # type: ignore[arg-type]
         runner = RUNNERS["local"](partial(train.run, folder, engine, "classify"), host, host.cores)
         try:
             for number in range(rounds + 1):

@@ -537,3 +537,11 @@ def _seconds(subject: Net) -> float:
     analyse(subject)
     findings(subject)
     return time.process_time() - started
+
+
+def test_a_map_that_sees_no_row_of_the_image_is_answered():
+    """It reads only the zeros that a transposed convolution puts between its rows."""
+    last = (L.Conv2DTranspose(1, 1, 3), L.Cropping2D((1, 0, 0, 0)), L.Conv2D(1, 1, strides=(3, 1)))
+    blind = Net((12, 12, 1), (L.Conv2D(2, 3), *last))
+    assert analyse(blind).total.field.size == (0, 3)
+    assert any("field" in str(problem) for problem in findings(blind))

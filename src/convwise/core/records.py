@@ -146,10 +146,14 @@ INTERRUPTED = "interrupted"  # the reason of a Result whose training was brought
 
 @dataclass(frozen=True)
 class Engine:
-    """Where and how training computes: a torch device, and the dtype of its convolutions."""
+    """Where and how training computes: a torch device, and the dtype of its convolutions.
+
+    beside: whether gradients on narrow maps are computed with several images side by side, see training/narrow.py.
+    """
 
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    beside: bool = False
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,13 @@ def engine() -> Engine:
     """The engine for training: CUDA where there is one, bf16 where the self-test allows and it is faster."""
     import torch
 
+    from convwise.training import narrow
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = _remembered(f"dtype-{device}", lambda: _dtype(device))
-    return Engine(device, cast(Dtype, dtype))
+    # Kept, so that every process sums in the same order, and the same trials give the same network again.
+    beside = (device, dtype) == ("cpu", "bfloat16") and bool(_remembered("beside", narrow.pays))
+    return Engine(device, cast(Dtype, dtype), beside)
 
 
 def pace(engine: Engine) -> Pace:

@@ -178,7 +178,7 @@ def _model(trial: Trial, engine: Engine, initial: Weights | None, examples: Exam
     else:
         torch_format.load(model, net, initial)
     freeze(model, trial.recipe)
-    if engine == Engine("cpu", "bfloat16"):
+    if engine.beside:
         quicken(model)
     return model.to(engine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -237,7 +237,7 @@ def small_field(context: Context) -> Iterator[Case]:
     wanted = [context.scale_px or SMALL_SHARE * n for n in context.net.input_shape[:2]]
     if all(size >= side for size, side in zip(seen.size, wanted, strict=True)):
         return
-    halvings = max(1, ceil(log2(max(side / size for size, side in zip(seen.size, wanted, strict=True)))))
+    halvings = max(1, ceil(log2(max(side / max(size, 1) for size, side in zip(seen.size, wanted, strict=True)))))
     fix = (
         f"halve the map {halvings} time{'s' * (halvings > 1)} more (strides=2, or MaxPooling2D(2)) early, or add layers"
     )
