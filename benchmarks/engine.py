@@ -23,6 +23,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 import matrix
 from convwise.advice.advising import advise
 from convwise.advice.fingerprint import look
@@ -60,8 +62,6 @@ def main() -> None:
 
 def compared(size: int, filters: int, dtype: str, seconds: float, rounds: int) -> dict[str, object]:
     """Images a second of both, round after round."""
-    import numpy as np
-
     rng, host = np.random.default_rng(0), ThisMachine()
     pixels = rng.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
     images = read((pixels, rng.integers(0, CLASSES, IMAGES)), test="none")
