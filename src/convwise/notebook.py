@@ -39,7 +39,7 @@ class Notebook:
 
 def html(progress: Progress, notes: list[str]) -> str:
     """The stage with its bar, the best so far beside the baseline, the time left, and the newest notes."""
-    said = [f"<strong>{escape(progress.phase)}</strong>"]
+    said = [f"<strong>{escape(progress.doing)}</strong>"]
     if progress.planned:
         done, planned = progress.done, progress.planned
         said.append(f"<progress max='{planned}' value='{done}'></progress> {done} of {planned}")

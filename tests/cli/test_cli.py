@@ -284,13 +284,17 @@ def test_a_network_no_better_than_guessing_exits_1_and_is_not_called_chosen(
 
 def test_the_summary_says_what_was_not_resolved_and_reads_a_folder_of_the_first_version(chosen):
     choice = json.loads((chosen.folder / "choice.json").read_text())
-    words = {"activation": "matters", "padding": "no difference", "stage.filters": "not resolved"}
-    choice["effects"] = [{"parameter": name, "verdict": word, "seconds": 10.0} for name, word in words.items()]
+    tried = [("activation", "relu", "gelu", "matters"), ("padding", "same", "valid", "no difference"),
+             ("stage.filters", 64, 96, "not resolved"), ("stage.filters", 64, 48, "no difference"),
+             ("stage.filters", 64, 32, "no difference")]  # fmt: skip
+    changed = [dict(zip(("parameter", "before", "after", "verdict"), each, strict=True)) for each in tried]
+    choice["effects"] = [{**effect, "seconds": 10.0} for effect in changed]
     (line,) = (line for line in choice_of.summary(choice, chosen.folder) if line.startswith("Measured"))
-    told = "matters: activation; makes no difference: padding; not resolved: stage.filters"
+    same = "padding same to valid, stage.filters 64 to 48 or 32"
+    told = f"matters: activation relu to gelu; makes no difference: {same}; not resolved: stage.filters 64 to 96"
     assert line == f"Measured after 10 s of training or less: {told}"
     del choice["sample"]["stem"]
-    choice["effects"] = [{"parameter": name, "verdict": word} for name, word in words.items()]
+    choice["effects"] = changed
     assert f"Measured: {told}" in choice_of.summary(choice, chosen.folder)
 
 

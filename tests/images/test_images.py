@@ -370,7 +370,7 @@ def test_gray_content_in_colour_files_is_one_channel(tmp_path):
         picture(pixels).convert("RGB").save(tmp_path / "ab"[label] / f"{index}.png")
     images = read(tmp_path)
     assert images.base_shape == (16, 16, 1)
-    assert "hold only gray" in said(images)
+    assert "hold only grey" in said(images)
 
 
 def test_mixed_gray_and_colour_is_reported(tmp_path):
@@ -383,7 +383,7 @@ def test_mixed_gray_and_colour_is_reported(tmp_path):
     (tmp_path / "gray").rmdir()
     images = read(tmp_path)
     assert images.base_shape[2] == 3
-    assert "8 gray images among 16" in said(images)
+    assert "8 grey images among 16" in said(images)
 
 
 def test_dark_sixteen_bit_images_are_reported(tmp_path):

@@ -20,10 +20,11 @@ import pytest
 from convwise.cli import console
 from convwise.cli.console import Screen, bar, clock, sparkline
 from convwise.core.clock import Clock
-from convwise.core.progress import Live, Progress
+from convwise.core.progress import DOING, Live, Progress
 from convwise.interrupts import ANSWER_SECONDS, REPEATED_SECONDS, Interrupts
 from convwise.output import deliver, plots
 from convwise.plan import LEAST_TRAINED, WRITE_SECONDS, Plan
+from convwise.search import phases
 from convwise.training import machine
 from imagesets import write_folder
 from labs import MadeHost, Serial, ask
@@ -160,6 +161,14 @@ def test_the_clock_ticks_between_two_words(monkeypatch):
     assert screen.__rich__().endswith("0:00 left")  # it does not run below nothing
     screen.tell(progress(seconds_left=None))
     assert screen.__rich__().endswith("2:30")  # counted trials: the time spent
+
+
+def test_each_phase_is_told_in_words():
+    named = [phase.name for phase in vars(phases).values() if isinstance(phase, phases.Phase)]
+    assert set(named) <= set(DOING)
+    screen = Screen()
+    screen.tell(progress(phase="teacher"))
+    assert screen.__rich__().startswith("training the network that the others learn from  0/2")
 
 
 def test_what_trains_shows_its_accuracy_and_its_curve():

@@ -145,7 +145,7 @@ def clock(seconds: float) -> str:
 
 
 def _line(progress: Any, clocked: bool = True) -> str:
-    parts = [progress.note or progress.phase]
+    parts = [progress.note or progress.doing]
     if progress.planned:
         parts.append(f"{progress.done}/{progress.planned}")
     if progress.best:

@@ -7,6 +7,22 @@ from dataclasses import dataclass, field
 
 from convwise.core.records import Result
 
+# What is done in each phase, in words; a phase without words stands for itself.
+DOING = {
+    "read": "reading the images",
+    "look": "looking at the images",
+    "continue": "continuing an unfinished study",
+    "race": "comparing networks",
+    "teacher": "training the network that the others learn from",
+    "ladder": "trying cheaper networks",
+    "beside": "training other networks for comparison",
+    "final": "training the chosen network to its end",
+    "measure": "measuring what changes are worth",
+    "apply": "testing what was proposed",
+    "stopping": "taking the best so far",
+    "writing": "writing code, weights and the report",
+}
+
 
 @dataclass(frozen=True)
 class Live:
@@ -40,6 +56,11 @@ class Progress:
     note: str = ""
     baseline: float | None = None
     live: tuple[Live, ...] = ()
+
+    @property
+    def doing(self) -> str:
+        """The phase in words."""
+        return DOING.get(self.phase, self.phase)
 
 
 Watcher = Callable[[Progress], None]

@@ -385,9 +385,9 @@ class _Run:
                 wave, left = self.work(jobs, plan.seconds, wave)
                 if left:
                     self.notes.append(f"the trainings took longer than planned: {left} of {len(jobs)} were left out")
-                plan = self.further(plan)
-                if left or self.waves_of(plan) * wave > (1 - SPARE) * self.clock.left:
+                if left or (more := self.further(plan, wave)) is None:
                     break
+                plan = more
         except KeyboardInterrupt:
             self.interrupted = True
             self.notes.append("interrupted: this is what had been measured by then")
@@ -405,12 +405,18 @@ class _Run:
             wave = max(wave, self.clock.now() - began)
         return wave, len(jobs) - done
 
-    def further(self, plan: _Plan) -> _Plan:
-        """Where there is time left: the next edit, or one more seed for all of them."""
-        if plan.edits < len(self.edits):
-            return replace(plan, edits=plan.edits + 1, first=plan.edits + 1)
-        seeds = max((seed + 1 for _, seed in self.results), default=0)
-        return _Plan(plan.edits, int(seeds < self.terms.most_seeds), plan.seconds)
+    def further(self, plan: _Plan, wave: float) -> _Plan | None:
+        """As many of the next edits as there is time for, or of all from the first, with one more seed.
+
+        Which ones does not depend on what was found: the verdict of a change that is tried until it is resolved
+        would be wrong more often.
+        """
+        first, seeds = plan.edits + 1, plan.seeds
+        if plan.edits == len(self.edits):
+            tried = max((seed + 1 for _, seed in self.results), default=0)
+            first, seeds = 1, int(tried < self.terms.most_seeds)
+        plans = (_Plan(edits, seeds, plan.seconds, first) for edits in range(len(self.edits), first - 1, -1))
+        return next((each for each in plans if self.waves_of(each) * wave <= (1 - SPARE) * self.clock.left), None)
 
     def train(self, jobs: Sequence[Job], seconds: float) -> Iterator[tuple[Job, Result]]:
         """The results of one wave."""

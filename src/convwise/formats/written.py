@@ -140,7 +140,7 @@ def about(net: Net, classes: Sequence[str], beside: Beside = NOTHING) -> dict[st
 def preparation(net: Net) -> str:
     """From a picture to the net's input, in words."""
     height, width, channels = net.input_shape
-    kind = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
+    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     return (
         f"upright by its EXIF tag, transparency over white, {kind}, one bilinear antialiased resize (Pillow) to "
         f"{height} rows and {width} columns, values 0 to 255"

@@ -401,9 +401,9 @@ def _file_problems(where: str, files: Sequence[File], channels: int) -> Iterator
         yield from note(deep, "of 16 bits per channel reduced to 8")
     if channels == 1:
         colour = [file for file in files if file.header.mode not in decode.GRAY_MODES]
-        yield from note(colour, "stored in colour hold only gray, like all the others, so one channel is used")
+        yield from note(colour, "stored in colour hold only grey, like all the others, so one channel is used")
     gray = sum(file.gray for file in files)
     if channels == 3 and gray:
-        what = f"{counted(gray, 'gray image')} among {len(files)}"
-        fix = "gray was repeated in three channels; check that colour does not give the class away"
-        yield Problem(where, what, "all gray or all colour", fix, severity="warning", count=gray)
+        what = f"{counted(gray, 'grey image')} among {len(files)}"
+        fix = "grey was repeated in three channels; check that colour does not give the class away"
+        yield Problem(where, what, "all grey or all colour", fix, severity="warning", count=gray)

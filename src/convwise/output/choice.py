@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect, Reason, described, from_json
 from convwise.core.score import Score, score_of
-from convwise.core.shown import Bar, Screen, Shown
+from convwise.core.shown import Bar, Screen, Shown, plain
 from convwise.core.text import number, short
 from convwise.output import answers, deliver
 from convwise.output.words import asked, beside, called, capital, compared_bars, spent
@@ -249,12 +249,18 @@ def _number_lines(test: Mapping[str, Any]) -> Iterator[str]:
         yield f"{len(rows) - MOST_NUMBERS} more numbers are in choice.json and in the report"
 
 
+def _changes(changed: Sequence[tuple[str, str, str]]) -> str:
+    """(parameter, before, after) in a sentence: 'stage.filters 64 to 96 or 48, padding same to valid'."""
+    values: dict[str, list[str]] = {}
+    for parameter, before, after in changed:
+        values.setdefault(f"{parameter} {before} to", []).append(after)
+    return ", ".join(f"{named} {' or '.join(after)}" for named, after in values.items()) or "nothing"
+
+
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
     test, cost, score = record["test"], record["cost"], score_of(Net.from_json(record["net"]))
     kind = "sealed test" if test["kind"] == "test" else "validation (slightly optimistic, as nothing was sealed)"
-    told = {word: dict.fromkeys(e["parameter"] for e in record["effects"] if e["verdict"] == word)
-            for word in ("matters", "no difference", "not resolved")}  # fmt: skip
     guessing = f"; {score.nothing}: {score.said(test['baseline'])}" if "baseline" in test else ""
     guessing += f"; R2 {test['r2']:.3f}" if "r2" in test else ""
     net = described(record["sample"], record["net"]["input_shape"])
@@ -274,7 +280,9 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     if record["effects"]:
         seconds = max(e.get("seconds", 0) for e in record["effects"])  # a folder of version 0.1.0 has none
         length = f" after {seconds:.0f} s of training or less" if seconds else ""
-        matters, same, unknown = (", ".join(names) or "nothing" for names in told.values())
+        last = {(e["parameter"], plain(e["before"]), plain(e["after"])): e["verdict"] for e in record["effects"]}
+        words = ("matters", "no difference", "not resolved")
+        matters, same, unknown = (_changes([key for key in last if last[key] == word]) for word in words)
         lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
     if not record.get("goal", {}).get("kept", True):
         lines.append(f"The goal was not reached: {record['goal']['text']}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible
+from convwise.core.progress import DOING
 from convwise.core.records import Advice, Effect, Result, from_json
 from convwise.core.score import ACCURACY, Score, score_of
 from convwise.feed import News, news, stored
@@ -154,6 +155,7 @@ def state(known: Known) -> dict[str, Any]:
         "command": about.get("command") or (known.choice or {}).get("provenance", {}).get("command", ""),
         "stoppable": bool(known.news.running and about.get("stoppable")),
         "stage": last.get("stage", ""),
+        "doing": DOING.get(last.get("stage", ""), ""),
         "done": begun[-1]["done"] if begun and begun[-1]["stage"] == last.get("stage") else 0,
         "planned": begun[-1]["planned"] if begun and begun[-1]["stage"] == last.get("stage") else 0,
         "notes": list(dict.fromkeys(told))[-NOTES:],

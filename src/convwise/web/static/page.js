@@ -11,11 +11,6 @@ const PHASES = {
   waiting: "waiting for a study", running: "running", stopping: "stopping", writing: "writing the folder",
   finished: "finished", interrupted: "interrupted", stopped: "not running",
 };
-const STAGES = {
-  look: "Looking at the images", race: "Comparing networks", teacher: "Training the network that the others learn from",
-  ladder: "Trying cheaper networks", beside: "Training other networks for comparison", final: "Training the chosen network to its end", writing: "Writing code, weights and the report",
-  stopping: "Taking the best so far", continue: "Continuing an unfinished study",
-};
 
 function render(state) {
   const before = study.state;
@@ -79,7 +74,7 @@ function renderNumbers(state) {
 }
 
 function renderDoing(state, alive) {
-  const stage = STAGES[state.stage] || "";
+  const doing = (state.doing || "reading the images").replace(/^./, (first) => first.toUpperCase());
   const count = state.planned > 1 ? `: ${state.done} of ${state.planned}` : "";
   const said = {
     waiting: "No study has begun in this folder. This page shows it as soon as one does.",
@@ -87,7 +82,7 @@ function renderDoing(state, alive) {
     stopped: "It ended before there was anything to write. The same command continues from here.",
     finished: state.goal ? `Goal: ${state.goal}` : "",
   };
-  text("doing", alive ? (stage ? `${stage}${count}` : "Reading the images") : said[state.phase]);
+  text("doing", alive ? `${doing}${count}` : said[state.phase]);
   text("live", (alive ? state.live : []).map(training).join(" · "));
   show("stop", alive);
   $("stop").disabled = !state.stoppable || state.phase !== "running";
