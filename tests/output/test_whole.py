@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from convwise.core.temporary import folder_inside
+from convwise.formats import DRAFT
 from convwise.output import whole
 from convwise.output.whole import OUTPUTS
 
@@ -91,3 +93,13 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*OUTPUTS, ".choice.json.writing"}
     whole.finish(tmp_path)
     assert held(tmp_path) == dict.fromkeys(OUTPUTS, "old")
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    fill(tmp_path, "old")
+    (tmp_path / f"{DRAFT}left").mkdir()
+    with folder_inside(tmp_path, DRAFT) as theirs:
+        (theirs / "model.onnx").write_text("half")
+        whole.finish(tmp_path)
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [theirs.name]
+        assert (theirs / "model.onnx").read_text() == "half"

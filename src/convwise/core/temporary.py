@@ -58,7 +58,7 @@ def temporary_folder() -> Iterator[Path]:
 @contextmanager
 def folder_inside(parent: str | Path, prefix: str) -> Iterator[Path]:
     """A folder of this name that is gone afterwards; those that killed runs left in `parent` go first."""
-    _remove_left(Path(parent), prefix)
+    remove_left(Path(parent), prefix)
     with ExitStack() as until_the_end:
         while True:
             folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
@@ -70,8 +70,8 @@ def folder_inside(parent: str | Path, prefix: str) -> Iterator[Path]:
         yield folder
 
 
-def _remove_left(parent: Path, prefix: str) -> None:
-    """Remove this user's folders that no process holds."""
+def remove_left(parent: Path, prefix: str) -> None:
+    """Remove this user's folders of this name that no process holds."""
     if not hasattr(os, "getuid"):  # Windows, where nothing can be locked
         return
     for folder in parent.glob(f"{prefix}*"):

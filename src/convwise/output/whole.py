@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from convwise.core.temporary import folder_inside
+from convwise.core.temporary import folder_inside, remove_left
 from convwise.formats import DRAFT, WRITTEN
 
 # What a study writes: a folder that holds one of these without a ledger holds somebody else's.
@@ -31,8 +30,7 @@ def together(folder: Path) -> Iterator[Path]:
 
 def finish(folder: Path) -> None:
     """Move in what was written whole before a kill, and remove what was not."""
-    for left in folder.glob(f"{DRAFT}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    remove_left(folder, DRAFT)  # one that an export is filling at this moment stays
     for left in folder.glob(".*.writing"):
         left.unlink(missing_ok=True)
     ready, moving = folder / READY, folder / MOVING
