@@ -68,7 +68,7 @@ class Unsupported(ConvwiseError):
     """A layer that a format cannot express, or a format whose library is not there: then there is no layer to name."""
 
     def __init__(self, format: str, layer: str, what: str, instead: str = "") -> None:
-        self.format = format
+        self.format, self.layer = format, layer
         super().__init__(f"{format} export" + (f", layer {layer}" if layer else ""), what, fix=instead)
 
 

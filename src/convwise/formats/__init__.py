@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -102,7 +102,9 @@ def hand_over(folder: str | Path, net: Net, weights: Weights, classes: Sequence[
         except Unsupported as error:
             if error.format not in able or error.format == OURS:
                 raise
-            left_out[error.format] = str(error)
+            # The network is chosen already: a fix that asks for another layer would come too late.
+            told = replace(error.problem, fix="") if error.layer else error.problem
+            left_out[error.format] = str(told)
 
 
 def export(folder: str | Path, to: str, out: str | Path | None = None) -> list[Path]:
