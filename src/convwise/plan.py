@@ -16,7 +16,7 @@ from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Fingerprint, Pace, Result
 from convwise.core.space import LatencyModel
 from convwise.search import ladder, race
-from convwise.search.phases import BESIDE, FINAL, LADDER, RACE, TEACHER, Allowed
+from convwise.search.phases import BESIDE, FINAL, KNOWN_UNTIL, LADDER, RACE, TEACHER, Allowed
 from convwise.settings import ANSWER_SHARE, Settings
 from convwise.training import train
 from convwise.training.host import Host
@@ -100,7 +100,7 @@ class Plan:
         return seconds / self.leader_seconds(allowed.waves, seconds)
 
     def teacher_seconds(self) -> float:
-        return max(self.clock.until(TEACHER.until) - self.overhead_seconds, MINIMUM_TRIAL_SECONDS)
+        return max(self.clock.until(self.goes_until) - self.overhead_seconds, MINIMUM_TRIAL_SECONDS)
 
     def teaches(self, teacher: Result) -> bool:
         return ladder.answering_seconds(teacher, sum(self.sizes)) <= ladder.TEACHING_SHARE * self.clock.budget
@@ -247,7 +247,8 @@ def planned(advice: Advice, sizes: tuple[int, int], clock: Clock, host: Host, wo
     """How a study on this host shares out its time; sizes and evidence as a Plan has them, rivals as nets."""
     totals, slow = [analyse(net).total for net in (advice.net, *rivals)], host.slowness()
     image_seconds, *others = (slow * host.pace.seconds(total.macs, total.activation_bytes) for total in totals)
-    until = TEACHER.until if advice.space.goal.cheapest else FINAL.until
+    cheapest = advice.space.goal.cheapest
+    until = FINAL.until if cheapest is None else KNOWN_UNTIL if cheapest.given else TEACHER.until
     return Plan(clock, workers or host.workers, image_seconds, sizes, evidence, until, host.cores,
                 tuple(others), host.slowness)  # fmt: skip
 

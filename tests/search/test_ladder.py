@@ -178,6 +178,18 @@ def test_where_none_keeps_it_the_nearest_is_taken_and_the_note_says_by_how_much(
     assert "95.0 %" in note
 
 
+def test_where_none_keeps_it_a_cheaper_one_that_is_as_near_is_taken():
+    """Nets that err on different images: 0.1 +- 0.3 points apart. Errors in common: 1.1 +- 0.3 points behind."""
+    given_ = advice(goal="macs where accuracy>=97%", shape=(28, 28, 1))
+    below = made(given_.space.goal.text, given_)
+    found = ladder({1: 0.951, 3: 0.95, 4: 0.94}, given_, top=0.95)
+    tried = [replace(each, correct=each.correct[::-1]) if each.score == 0.95 else each for each in found.tried]
+    verdict = replace(found, results=tried).verdict(JUDGED)
+    assert verdict.chosen.trial.configuration == below[3]
+    assert "the cheapest that the validation images do not tell from the nearest, 95.1 %" in verdict.reasons[0].because
+    assert "1.9 points" in verdict.notes[0]
+
+
 def test_a_net_over_a_measured_limit_is_not_taken():
     given_ = advice(goal="latency where accuracy>=90%", shape=(28, 28, 1))
     below = made(given_.space.goal.text, given_)

@@ -57,6 +57,11 @@ class Cheapest:
         """Whether an error is to be kept."""
         return self.score == "error"
 
+    @property
+    def given(self) -> bool:
+        """Whether what is to be kept is a number, whatever the best network found has."""
+        return (self.error if self.of_error else self.accuracy) is not None
+
     def floor(self, best: float, score: Score = ACCURACY) -> float:
         """The score to keep, where the best network found has `best`; score: how scores are told."""
         if self.of_error:

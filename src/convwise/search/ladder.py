@@ -18,7 +18,8 @@ from convwise.core.records import Reason, Result, Trial, Verdict
 from convwise.core.score import Score, score_of
 from convwise.core.space import WIDTHS, Space
 from convwise.core.text import short
-from convwise.evidence.paired import standard_error
+from convwise.evidence.effects import INDIFFERENT
+from convwise.evidence.paired import paired_difference, standard_error
 from convwise.search import race
 from convwise.search.judge import judge
 from convwise.search.phases import LADDER, TEACHER, Search, Wave, last_number
@@ -147,17 +148,22 @@ class Ladder:
         return [question[(i + 1) * (len(question) + 1) // (count + 1) - 1] for i in range(count)]
 
     def verdict(self, judged: Verdict) -> Verdict:
-        """The cheapest net that keeps the accuracy; where none does, the one that comes nearest."""
+        """The cheapest net that keeps the accuracy; where none does, the cheapest of those that come nearest.
+
+        As near is what the validation images do not tell from the nearest by one standard error, nor by a point.
+        """
         candidates = [r for r in (self.teacher, *self.tried) if not self.goal.excess(r.cost)] or [self.teacher]
         good = [r for r in candidates if self.keeps(r)]
         nearest = max(candidates, key=lambda r: (r.score or 0.0, -r.cost[self.metric]))
-        chosen = min(good, key=lambda r: r.cost[self.metric]) if good else nearest
-        reason = Reason("net", chosen.trial.net.id, self._why(chosen, bool(good)), "trials", "Hinton et al. 2015")
-        notes = () if good else (self._miss(chosen),)
+        as_near = [r for r in candidates if _short(nearest, r) <= min(paired_difference(nearest, r)[1], INDIFFERENT)]
+        chosen = min(good or as_near, key=lambda r: r.cost[self.metric])
+        why = self._why(chosen, None if good else nearest)
+        reason = Reason("net", chosen.trial.net.id, why, "trials", "Hinton et al. 2015")
+        notes = () if good else (self._miss(nearest),)
         return replace(judged, chosen=chosen, alternatives=front(candidates, self.metric), reasons=(reason,),
                        standard_error=standard_error(chosen), notes=(*judged.notes, *notes))  # fmt: skip
 
-    def _why(self, chosen: Result, good: bool) -> str:
+    def _why(self, chosen: Result, nearest: Result | None) -> str:
         top = f"the teacher reached {self.teacher.told} at {amount(self.metric, self.teacher)}"
         wanted = f"the {self.score.told(self.floor)} that must be kept"
         if chosen is self.teacher:
@@ -165,8 +171,11 @@ class Ladder:
             others = f"none of the {tried} cheaper networks tried keeps" if tried else "no cheaper one was tried for"
             return f"{top}; {others} {wanted}, so the teacher itself is handed over"
         why = f"{top}; this network keeps {chosen.told} at {amount(self.metric, chosen)}"
-        if not good:
+        if nearest is chosen:
             return f"{why}: of the {len(self.tried)} tried, it comes nearest to {wanted}"
+        if nearest:
+            level = f"it is the cheapest that the validation images do not tell from the nearest, {nearest.told}"
+            return f"{why}: none of the {len(self.tried)} tried keeps {wanted}, and {level}"
         later = "" if (chosen.score or 0.0) >= self.floor else " when it is trained for longer"
         return f"{why}, the cheapest of {len(self.tried)} tried that reaches {wanted}{later}"
 
@@ -194,6 +203,11 @@ def planned(rungs: int, workers: int, seconds: float, overhead: float) -> tuple[
 def needed(rungs: int, workers: int) -> int:
     """Waves in which the last good one of so many rungs is found."""
     return ceil(log(rungs + 1) / log(min(workers, rungs) + 1) - 1e-9) if rungs else 0
+
+
+def _short(nearest: Result, other: Result) -> float:
+    """How much lower the other's score is."""
+    return (nearest.score or 0.0) - (other.score or 0.0)
 
 
 def _metric(space: Space) -> str:
