@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from convwise.cli import app as cli
+from convwise.core.records import Effect
 from convwise.output import choice as choice_of
+from convwise.output.deliver import effect_row
 from imagesets import write_folder
 from studies import command, events, own, started
 
@@ -282,19 +284,31 @@ def test_a_network_no_better_than_guessing_exits_1_and_is_not_called_chosen(
     assert "Chosen:" not in out
 
 
+def test_the_summary_says_how_to_get_a_smaller_network(chosen):
+    choice = json.loads((chosen.folder / "choice.json").read_text())
+    choice["goal"] = {"text": "accuracy", "kept": True}
+    choice["cost"]["macs"] = 82_000_000
+    choice["test"]["better_than_guessing"] = True
+    hint = "Smaller: choose --goal cheapest looks for the fewest macs with accuracy>=best-0.3%"
+    assert hint in choice_of.summary(choice, chosen.folder)
+    for other in ({"cost": {**choice["cost"], "macs": 400_000}}, {"goal": {"text": "cheapest", "kept": True}}):
+        assert hint not in choice_of.summary({**choice, **other}, chosen.folder)
+
+
 def test_the_summary_says_what_was_not_resolved_and_reads_a_folder_of_the_first_version(chosen):
     choice = json.loads((chosen.folder / "choice.json").read_text())
     tried = [("activation", "relu", "gelu", "matters"), ("padding", "same", "valid", "no difference"),
              ("stage.filters", 64, 96, "not resolved"), ("stage.filters", 64, 48, "no difference"),
              ("stage.filters", 64, 32, "no difference")]  # fmt: skip
-    changed = [dict(zip(("parameter", "before", "after", "verdict"), each, strict=True)) for each in tried]
-    choice["effects"] = [{**effect, "seconds": 10.0} for effect in changed]
+    made = [Effect(*named, 0.0, -0.01, 0.01, 1.0, verdict, seconds=10.0) for *named, verdict in tried]
+    choice["effects"] = [effect_row(effect) for effect in made]
     (line,) = (line for line in choice_of.summary(choice, chosen.folder) if line.startswith("Measured"))
     same = "padding same to valid, stage.filters 64 to 48 or 32"
     told = f"matters: activation relu to gelu; makes no difference: {same}; not resolved: stage.filters 64 to 96"
     assert line == f"Measured after 10 s of training or less: {told}"
     del choice["sample"]["stem"]
-    choice["effects"] = changed
+    for effect in choice["effects"]:
+        del effect["seconds"]
     assert f"Measured: {told}" in choice_of.summary(choice, chosen.folder)
 
 

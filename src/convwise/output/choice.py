@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise import formats
-from convwise.core.goal import UNEVEN
+from convwise.core.goal import UNEVEN, USUAL
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect, Reason, described, from_json
@@ -23,6 +23,7 @@ from convwise.output.words import asked, beside, called, capital, compared_bars,
 
 MOST_CLASSES = 12  # in one line
 MOST_NUMBERS = 6  # a line each
+SMALL = 1e6  # macs: who has fewer hardly asks for a smaller network
 
 
 @dataclass(frozen=True, repr=False)
@@ -280,10 +281,13 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     if record["effects"]:
         seconds = max(e.get("seconds", 0) for e in record["effects"])  # a folder of version 0.1.0 has none
         length = f" after {seconds:.0f} s of training or less" if seconds else ""
-        last = {(e["parameter"], plain(e["before"]), plain(e["after"])): e["verdict"] for e in record["effects"]}
+        last = {(e["parameter"], plain(e["from"]), plain(e["to"])): e["verdict"] for e in record["effects"]}
         words = ("matters", "no difference", "not resolved")
         matters, same, unknown = (_changes([key for key in last if last[key] == word]) for word in words)
         lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
+    usual = USUAL.get(record.get("goal", {}).get("text", ""))
+    if usual and is_chosen(record) and cost["macs"] > SMALL:
+        lines.append(f"Smaller: choose --goal cheapest looks for the fewest macs with {usual}")
     if not record.get("goal", {}).get("kept", True):
         lines.append(f"The goal was not reached: {record['goal']['text']}")
     lines += [f"Left out: {why}" for why in record.get("left_out", {}).values()]
