@@ -77,6 +77,14 @@ def test_processes_that_die_cost_nothing_but_time(code, folder, monkeypatch, dec
     assert sum(decoded_here) == 79
 
 
+def test_where_no_process_can_be_started_all_is_read_as_ever(folder, monkeypatch, decoded_here):
+    plain = told(read(folder))
+    decoded_here.clear()
+    monkeypatch.setattr(ahead.sys, "executable", "/no/such/python")
+    assert told(read(folder, within=KEEPING)) == plain
+    assert sum(decoded_here) == 79
+
+
 def test_a_process_ends_with_the_one_that_asks():
     with ahead._started() as process:
         assert process.stdin

@@ -37,7 +37,8 @@ def decoded(work: Work, shelves: Shelves, size: tuple[int, int], items: Sequence
     work: a function of a module, which puts what it finds on the shelves. Nothing is done where there are few items,
     where nothing can be kept, and where all is kept already.
     """
-    if THREADS < 2 or len(items) < ENOUGH or shelves.store.folder is None or _kept(shelves, size, items):
+    possible = THREADS > 1 and shelves.store.folder is not None and sys.executable
+    if len(items) < ENOUGH or not possible or _kept(shelves, size, items):
         return
     try:
         begin = pickle.dumps((work, shelves.store.folder, shelves.store.most, shelves.place, size))
@@ -63,7 +64,7 @@ def decoded(work: Work, shelves: Shelves, size: tuple[int, int], items: Sequence
             process.stdin.close()
             process.wait()
 
-    with ExitStack() as until_the_end:
+    with suppress(OSError), ExitStack() as until_the_end:  # no process can be started
         processes = [until_the_end.enter_context(_started()) for _ in range(THREADS)]
         with ThreadPoolExecutor(THREADS) as pool:
             try:
