@@ -198,17 +198,20 @@ def models(module: nn.Module, shape: Sequence[int], forms: Sequence[str], folder
 def held(path: str) -> int:
     """How many float numbers the initializers of an ONNX file hold that may be weights.
 
-    Kernels and biases are; others are none where they scale a Resize, are one number or all alike, as fills are, or
-    are whole and half numbers, as the sizes of windows, masks and the anchors of detectors are.
+    Kernels and biases are, and what the exporter calls a parameter; others are none where they scale a Resize, are
+    one number or all alike, as fills are, or are whole and half numbers, as the sizes of windows, masks and the anchors
+    of detectors are.
     """
     import onnx
 
     graph = onnx.load(path).graph
     layers = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm")]
     kernels = {name for node in layers for name in node.input[1:]}
+    told = [(value.name, about) for value in graph.value_info for about in value.metadata_props]
+    kernels |= {name for name, about in told if about.key.endswith("InputSpec.kind") and about.value == "PARAMETER"}
     scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
     floats = [each for each in graph.initializer if each.data_type in (1, 10, 11) and each.name not in scales]
-    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in floats if each.dims}
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in floats if each.dims or each.name in kernels}
     return sum(
         array.size for name, array in arrays.items()
         if name in kernels or (np.any(array * 2 % 1) and np.ptp(array))

@@ -22,6 +22,7 @@ from onnx.reference import ReferenceEvaluator
 
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
 from convwise.formats.onnx.external import SMALL, fill, is_unread, unread
+from convwise.formats.onnx.learnt import Told, told_by
 
 Tensor = NDArray[Any]
 Shape = tuple[int, ...]
@@ -56,7 +57,7 @@ class Graph:
     outputs: what the model answers, the first first. order: which of our axes the axes of the image are. hidden:
     constants whose numbers are not known. made: constants that come from shapes and single numbers alone, as masks do.
     roots: for a constant that is another, turned or of another type, which one the file holds; parts: for one that is
-    worked out, all of which it is made.
+    worked out, all of which it is made. told: which initializers the file says are learnt.
     """
 
     image: str
@@ -70,6 +71,7 @@ class Graph:
     made: frozenset[str]
     roots: Mapping[str, str]
     parts: Mapping[str, frozenset[str]]
+    told: Told
 
     @property
     def batch(self) -> int:
@@ -120,7 +122,7 @@ def load(path: str | Path) -> onnx.ModelProto:
 
 def graph_of(model: onnx.ModelProto, input_shape: Sequence[int] | None = None) -> Graph:
     """The model's graph for images of (height, width, channels). UnusableInput where it cannot be followed."""
-    model = _plain(model)
+    told, model = told_by(model), _plain(model)
     proto = model.graph
     constants = {tensor.name: _array(tensor) for tensor in proto.initializer}
     image = _image(proto, constants)
@@ -134,7 +136,7 @@ def graph_of(model: onnx.ModelProto, input_shape: Sequence[int] | None = None) -
         what = f"gives {outputs[0]!r}, which does not come from its image"
         raise UnusableInput("model", what, "one that reads images")
     return Graph(image.name, tuple(seen), order, _opset(model), tuple(kept), constants, known.shapes,
-                 frozenset(known.hidden), frozenset(known.made), known.roots, known.parts)  # fmt: skip
+                 frozenset(known.hidden), frozenset(known.made), known.roots, known.parts, told)  # fmt: skip
 
 
 # --- the file -------------------------------------------------------------------------------
@@ -271,8 +273,8 @@ _COMPUTED = {
     "DequantizeLinear", "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual",
     "Identity", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad",
     "Pow", "QuantizeLinear", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSum", "Reshape", "Round", "Sign", "Sin", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile",
-    "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+    "ReduceSum", "Relu", "Reshape", "Round", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softplus", "Split", "Sqrt",
+    "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
 }  # fmt: skip
 # What gives the numbers that it reads, elsewhere or in another type.
 _SAME_NUMBERS = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from convwise.core import layers as L
 from convwise.core.activations import ACTIVATIONS, activation
 from convwise.core.calculus import analyse
 from convwise.core.geometry import GEOMETRY, layer_weights
-from convwise.core.net import Net
+from convwise.core.net import INPUT, Net
 from convwise.core.problems import ConvwiseError, Problem, ShapeError, UnusableInput
 from convwise.formats.lifted import Draft, Lifted
 from convwise.formats.lowering.calls import shapes_of
@@ -31,6 +31,7 @@ from convwise.formats.onnx.context import MAPS, Context, Read, Value, numbers, s
 from convwise.formats.onnx.costs import cost
 from convwise.formats.onnx.external import is_unread
 from convwise.formats.onnx.graph import FIRST, LAST, Graph, Node, Shape, Tensor, first_line, graph_of, load
+from convwise.formats.onnx.learnt import FEW, JOINING, is_plain
 from convwise.formats.onnx.patterns import composed
 from convwise.formats.onnx.rules import QUANTISED, RULES, held_by, is_learnt, weights_of
 from convwise.formats.weights import Array, Weights, channels_last, is_kernel
@@ -115,6 +116,8 @@ class _Reader:
         self.sources: dict[str, tuple[str, ...]] = {}  # for each layer, the constants that its weights are
         self.tied: Counter[str] = Counter()  # for each layer, how many of its weights an earlier one holds
         self.learnt: dict[str, int] = {}  # for each layer, numbers that are no weights of its type
+        self.by_name: set[str] = set()  # few numbers that are counted since they are called as a module's are
+        self.open: set[str] = set()  # few numbers that may be learnt, and are not counted
         self.places: dict[str, int] = {}  # of the draft's layers, by name
         self.bare = any(map(is_unread, graph.constants.values()))
 
@@ -131,6 +134,7 @@ class _Reader:
         for kind, count in self.unread.items():
             what = "is none of convwise's layers; what it costs is unknown"
             self.draft.problems.append(Problem(f"operator {kind}", what, severity="note", count=count))
+        self._say_what_is_open()
         lifted = self.draft.lifted(classes, self.graph.outputs)
         return replace(lifted, params=self._own(lifted.net)) if self.tied or self.learnt else lifted
 
@@ -158,6 +162,8 @@ class _Reader:
             self.counted.update(map(self._root, node.inputs))
         else:
             self._opaque(node)
+        if node.kind in JOINING:
+            self._few(node)
 
     def _shape(self, name: str) -> Shape | str:
         constant = self.graph.constants.get(name)
@@ -165,6 +171,10 @@ class _Reader:
 
     def _root(self, name: str) -> str:
         return self.graph.roots.get(name, name)
+
+    def _parts(self, name: str) -> Iterable[str]:
+        """What a constant is made of; itself, where the file holds it."""
+        return self.graph.parts.get(name, (name,))
 
     def _hold(self, layer: str, names: Sequence[str]) -> None:
         """A layer has these constants as weights; they are its own where no earlier one has them."""
@@ -282,6 +292,57 @@ class _Reader:
             return Value(FIRST)
         return Value(order if len(order) == len(shape) else tuple(range(len(shape))))
 
+    # --- single numbers ---------------------------------------------------------------------
+
+    def _few(self, node: Node) -> None:
+        """Single numbers that meet a map here, and few numbers per channel, where they are learnt or may be."""
+        layer = self.draft.source(next(name for name in node.outputs if self.draft.knows(name)))
+        for name in node.inputs:
+            array = self.graph.constants.get(name)
+            if array is None or array.size > FEW or array.dtype.kind in "iubOSU" or self._root(name) in self.held:
+                continue
+            for part in self._parts(name):
+                if self.graph.constants[part].size <= FEW:
+                    self._learnt(layer, part, self._prepares(layer))
+
+    def _learnt(self, layer: str, part: str, prepares: bool) -> None:
+        """What a layer learns by one of the file's few numbers; prepares: whether it only scales and shifts images."""
+        told, array = self.graph.told, self.graph.constants[part]
+        if told.whole:
+            for name in told.parameters.get(part, frozenset()) - self.held:
+                size = self.graph.constants.get(name, array).size
+                self.learnt[layer] = self.learnt.get(layer, 0) + size
+                self.held.add(name)
+        elif part in told.stored and part not in self.held and not (prepares and array.size > 1):
+            if part in told.named and not prepares:
+                self.learnt[layer] = self.learnt.get(layer, 0) + array.size
+                self.held.add(part)
+                self.by_name.add(part)
+            elif part in told.named or not is_plain(array):
+                self.open.add(part)
+
+    def _prepares(self, name: str) -> bool:
+        """Whether a layer and all before it scale and shift the image."""
+        while isinstance(layer := self.draft.layers[self.places[name]], L.Rescaling):
+            if layer.inputs == (INPUT,):
+                return True
+            (name,) = layer.inputs
+        return False
+
+    def _say_what_is_open(self) -> None:
+        """That the file leaves it open whether some single numbers are learnt."""
+        for names in filter(None, (self.by_name, self.open)):
+            count = sum(self.graph.constants[name].size for name in names)
+            told = f"{count} single number{'s' * (count > 1)}"
+            named = ", ".join(sorted(names)[:3]) + ", ..." * (len(names) > 3)
+            what = (
+                f"counts {told} among the parameters by name ({named}); the file does not tell parameters from buffers"
+            )
+            if names is self.open:
+                what = f"does not count {told} ({named}): the file does not tell what is learnt from the constants of "
+                what += "formulas, so the number of parameters is a lower bound"
+            self.draft.problems.append(Problem("model", what, severity="note", count=count))
+
     # --- several operators that are one layer ------------------------------------------------
 
     def _same(self, value: str, other: str) -> None:
@@ -330,14 +391,17 @@ class _Reader:
         before = self._source(x) if self._alone(x) else None
         if before is None or self.graph.shapes[x] != self.graph.shapes[node.outputs[0]]:
             return False
-        array = np.asarray(self.graph.constants[next(name for name in node.inputs if name != x)], np.float64)
+        constant = next(name for name in node.inputs if name != x)
+        array = np.asarray(self.graph.constants[constant], np.float64)
         changes = self._with(before[1], node.kind, array, x)
         if changes is None:
             return False
         weights: dict[str, Tensor] = {key: changes.pop(key) for key in ("bias", "gamma", "beta") if key in changes}
+        if weights and array.size == 1 and not any(map(self.graph.told.may_learn, self._parts(constant))):
+            return False
         self._change(before[0], node.outputs[0], x, weights, **changes)
         if weights:
-            self._hold(before[1].name, [name for name in node.inputs if name != x])
+            self._hold(before[1].name, [constant])
         self.context.values[node.outputs[0]] = self.context.values[x]
         return True
 
@@ -349,7 +413,7 @@ class _Reader:
                 if added is None or layer.use_bias or layer.activation != "linear":
                     return None
                 bias = spread_over(self.context, added, x, (len(self.context.ours(x)),))
-                return None if bias is None else {"use_bias": True, "bias": bias}
+                return None if bias is None or added.size < bias.size else {"use_bias": True, "bias": bias}
             case L.GroupNormalization() | L.LayerNormalization():
                 return self._normalised(layer, kind, array, x)
             case L.Rescaling():
@@ -362,7 +426,7 @@ class _Reader:
         rank = len(self.context.ours(x))
         axes = layer.axis if isinstance(layer, L.LayerNormalization) else (-1,)
         learnt = spread_over(self.context, array, x, tuple(axis if axis > 0 else rank + 1 + axis for axis in axes))
-        if learnt is None or layer.center:
+        if learnt is None or array.size < learnt.size or layer.center:
             return None
         if kind == "Mul" and not layer.scale:
             return {"scale": True, "gamma": learnt}

@@ -160,8 +160,9 @@ class _Finder:
         return found
 
     def number(self, value: str) -> float | None:
-        """The one number of a constant, as short as float32 allows."""
-        array = self.graph.constants.get(value)
+        """The one number of a constant that is not learnt, as short as float32 allows."""
+        parts = self.graph.parts.get(value, (value,))
+        array = None if any(map(self.graph.told.learnt, parts)) else self.graph.constants.get(value)
         return float(str(np.float32(array.reshape(-1)[0]))) if array is not None and array.size == 1 else None
 
     # --- normalisations ---------------------------------------------------------------------

@@ -22,6 +22,7 @@ from convwise.formats.onnx.context import (
     unflattened,
 )
 from convwise.formats.onnx.graph import FIRST, Node, Tensor
+from convwise.formats.onnx.learnt import FEW
 from convwise.formats.onnx.patterns import ACTIVATED, DEFAULTS, GROUP_NORM, LAYER_NORM
 from convwise.formats.onnx.patterns import GLU as GATED
 
@@ -170,7 +171,6 @@ def _layer_norm(context: Context, node: Node) -> Read | None:
 
 _JOINED: dict[str, type[L.Layer]] = {"Add": L.Add, "Sum": L.Add, "Sub": L.Subtract, "Mul": L.Multiply,
                                      "Mean": L.Average, "Max": L.Maximum, "Min": L.Minimum}  # fmt: skip
-_FEW = 4  # channels up to which numbers per channel are taken for preparation, not for weights
 
 
 def _joined(context: Context, node: Node) -> Read | None:
@@ -193,15 +193,15 @@ def _with_constant(context: Context, node: Node) -> Read | None:
         return None
     if array.dtype.kind in "iub" or (node.kind == "Div" and not np.all(given)):
         return None  # whole numbers are divided, and overflow, otherwise
-    steps = given.size > _FEW and is_grid(given)
+    steps = given.size > FEW and is_grid(given)
     read = _limited(node.kind, given) if node.kind in ("Max", "Min") else None
-    if read is None and given.size > _FEW and (node.kind == "Mul" or (node.kind == "Div" and node.inputs[0] == x)):
+    if read is None and given.size > FEW and (node.kind == "Mul" or (node.kind == "Div" and node.inputs[0] == x)):
         if steps:
             return None
         gamma = np.broadcast_to(given if node.kind == "Mul" else 1 / given, (given.size,))
         return Read(L.LayerScale(), context.values[x], (x,), {"gamma": gamma})
     layer = read or _affine(node, given, node.inputs[0] == x)
-    learnt = given.size if node.kind in ("Add", "Sub") and given.size > _FEW and not steps else 0
+    learnt = given.size if node.kind in ("Add", "Sub") and given.size > FEW and not steps else 0
     return None if layer is None else Read(layer, context.values[x], (x,), learnt=learnt)
 
 
