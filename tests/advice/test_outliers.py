@@ -84,9 +84,15 @@ def test_images_with_numbers_are_compared_too():
         assert {outlier.row: outlier.label for outlier in found}[17] == label
 
 
-def test_many_that_are_far_out_are_a_kind_of_their_own():
+def test_more_than_ten_alike_are_a_kind_of_their_own():
     noise = dict(enumerate(RNG.integers(0, 256, (200, *SHAPE), np.uint8)))
     assert rows_of(part(noise)) == set()
+
+
+def test_where_more_than_a_tenth_is_far_out_none_is_named():
+    for count, found in ((4, set(range(4))), (8, set())):
+        some = part({row: np.full(SHAPE, 30 * row, np.uint8) for row in range(count)})
+        assert rows_of(Part(some.pixels[:60], some.labels[:60], some.names[:60])) == found
 
 
 def test_few_images_are_not_judged():
