@@ -11,7 +11,7 @@ from convwise.advice.doubts import doubts, shown, told
 from convwise.advice.fingerprint import look
 from convwise.advice.probes import Probes
 from convwise.images.loading import Part, read
-from convwise.output.deliver import write_suspects
+from convwise.output.deliver import write_odd
 
 
 def planted(share: float, seed: int = 0) -> tuple[Part, np.ndarray]:
@@ -65,7 +65,7 @@ def test_they_are_told_and_written(found, tmp_path):
     assert line.startswith(f"{len(facts.suspects)} labels look doubtful, of {len(part):,} images checked: ")
     first = facts.suspects[0]
     assert f"{part.names[first.row]} ({first.label}, rather {first.suggested})" in line
-    write_suspects(tmp_path / "suspects.csv", shown(facts, part.names))
+    write_odd(tmp_path / "suspects.csv", shown(facts, part.names))
     rows = list(csv.DictReader((tmp_path / "suspects.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == [part.names[suspect.row] for suspect in facts.suspects]
     assert set(rows[0]) == {"path", "label", "suggested", "confidence"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convwise.cli import app as cli
 from convwise.core.records import Effect
@@ -225,6 +226,24 @@ def test_look_and_advise_speak_to_people(run, stripes):
     assert "keras.layers.Conv2D" in out or "layers.Conv2D" in out
     for choice in ("stem.kernel_size", "stage.filters", "padding", "activation"):
         assert choice in out
+
+
+def test_look_names_images_unlike_all_others(run, tmp_path):
+    """To people in one sentence, in JSON with how far they are; names cannot steer the terminal."""
+    folder = write_folder(tmp_path / "set", ("a", "b"), 60, 12, "L")
+    planted = ["dark\x1b[2J.png", "light.png", "middle.png"]
+    for name, level in zip(planted, (0, 255, 128), strict=True):
+        Image.new("L", (12, 12), level).save(folder / "a" / name)
+    code, out, _ = run("look", folder, "--test", "none")
+    assert code == 0
+    assert re.search(
+        r"- \d images? looks? unlike all others, of \d+ images checked: a/\S+\.png \(a\)", " ".join(out.split())
+    )
+    assert "\x1b" not in out
+    found = json.loads(run("look", folder, "--test", "none", "--json")[1])["outliers"]
+    assert found
+    assert {row["path"] for row in found} <= {"a/dark\\x1b[2J.png", "a/light.png", "a/middle.png"}
+    assert all(row["label"] == "a" and row["distance"] > 3 for row in found)
 
 
 def test_choose_prints_one_json_on_stdout_and_events_on_stderr(chosen):

@@ -1,12 +1,15 @@
-"""What is odd about the images stands in the report as pictures: near duplicates, and doubtful labels."""
+"""What is odd about the images stands in the report as pictures: near duplicates, doubtful labels, outliers."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from convwise.images.loading import Pair
+from convwise.core.records import Outlier, Suspect
+from convwise.images.loading import Pair, read
 from convwise.output import report
-from convwise.output.drawings import MOST_ODD, Odd
+from convwise.output.drawings import MOST_ODD, MOST_UNLIKE, Odd, odd_among
 from made_evidence import HOSTILE, evidence, pictures
 
 PIXELS = pictures(40, (64, 64, 3), 4)[0]
@@ -28,6 +31,37 @@ def test_pairs_and_suspects_are_shown_with_their_names(tmp_path):
     assert "1,151 images were checked by a probe that was fitted on the others; it would label 41 of them" in odd
     assert HOSTILE not in text
     assert 'src="http' not in text
+
+
+def test_images_unlike_all_others_are_shown_with_path_label_and_distance(tmp_path):
+    row = {"path": f"train/{HOSTILE}.png", "label": HOSTILE, "distance": 7.249}
+    text = page(tmp_path, Odd(outliers=((PIXELS[2], row),), unlike=1, looked_at=1321))
+    odd = text[text.index("Unlike all others") : text.index('<section id="code"')]
+    assert odd.count("<img ") == 1
+    assert "1,321 images were compared with each other; 1 of them is unusually far" in odd
+    assert ", 7.2<small>train/" in odd
+    assert HOSTILE not in text
+    assert "Unlike all others" not in page(tmp_path, Odd())
+
+
+def test_of_many_the_first_are_shown_beside_their_own_pictures(tmp_path):
+    images = read("digits")
+    names = images.train.names
+    rows = [5 * i for i in range(20)]
+    facts = replace(
+        evidence().fingerprint,
+        looked_at=len(names),
+        suspects=(Suspect(3, "3", "8", 0.9),),
+        outliers=tuple(Outlier(row, "0", 20.0 - row / 10) for row in rows),
+    )
+    odd = odd_among(images, facts)
+    assert (odd.unlike, odd.doubtful, odd.looked_at) == (20, 1, len(names))
+    assert [row["path"] for _, row in odd.outliers] == [names[row] for row in rows[:MOST_UNLIKE]]
+    for (pixels, _), row in zip(odd.outliers, rows, strict=False):
+        np.testing.assert_array_equal(pixels, images.train.pixels[row])
+    np.testing.assert_array_equal(odd.suspects[0][0], images.train.pixels[3])
+    text = page(tmp_path, odd)
+    assert text[text.index("Unlike all others") : text.index('<section id="code"')].count("<img ") == MOST_UNLIKE
 
 
 def test_without_any_nothing_is_said_of_them(tmp_path):

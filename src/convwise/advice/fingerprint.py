@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from convwise.advice.doubts import suspects
+from convwise.advice.outliers import outliers
 from convwise.advice.probes import (
     Flags,
     Interval,
@@ -94,7 +95,7 @@ def look(part: Labelled, classes: tuple[str, ...], *, seed: int = 0, budget: flo
     have numbers, where `part` holds only some of them. numbers: what the numbers are called that the images have
     instead of classes; a probe then tells apart equal parts of them (see target.py).
     """
-    with threadpool_limits(1, "blas"):  # its threads wait by spinning: several times slower on a busy machine
+    with threadpool_limits(1):  # threads of BLAS and OpenMP wait by spinning: several times slower on a busy machine
         return _look(part, classes, seed, budget, counts, numbers)
 
 
@@ -107,12 +108,10 @@ def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float, co
     labels = grades(np.asarray(part.labels)) if target else np.asarray(part.labels)
     chosen = stratified(labels, most, np.random.default_rng(seed))
     pixels = in_order_of_file(part.pixels, chosen)
-    if channels == 3 and not _coloured(pixels):
-        pixels = gray(pixels)
-    probes = Probes(pixels, labels[chosen], seed=seed)
+    without_colour = channels == 3 and not _coloured(pixels)
+    probes = Probes(gray(pixels) if without_colour else pixels, labels[chosen], seed=seed)
     counts = list(counts or ([len(labels)] if target else np.bincount(labels, minlength=len(classes)).tolist()))
     measures = _readings(probes)
-    found = () if target else suspects(probes, chosen, classes)
     input_shape, reason = _proposal(probes)
     mean, variance = _moments(probes.pixels[: probes.few])
     return Fingerprint(
@@ -125,7 +124,8 @@ def _look(part: Labelled, classes: tuple[str, ...], seed: int, budget: float, co
         input_shape=input_shape,
         input_reason=reason,
         seconds=perf_counter() - start,
-        suspects=found,
+        suspects=() if target else suspects(probes, chosen, classes),
+        outliers=outliers(probes, chosen, np.asarray(part.labels)[chosen], classes),
         looked_at=len(chosen),
         target=target,
     )

@@ -202,7 +202,7 @@ def look(
     measured, as in `choose`; from a large set of files, only that many are read.
     """
     # Not through study, which loads the training engine: that takes longer than looking.
-    from convwise.advice import doubts, fingerprint
+    from convwise.advice import doubts, fingerprint, outliers
     from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
     from convwise.images import loading as reading
@@ -215,14 +215,15 @@ def look(
     about: dict[str, Any] = {"counts": read.counts(), "numbers": read.numbers}
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, **about)
     if as_json:
-        told = {"suspects": doubts.shown(facts, read.train.names), "problems": to_json(read.problems)}
-        print(json.dumps({**to_json(facts), **told, "facts": to_json(read.facts)}))
+        odd = {"suspects": doubts.shown(facts, read.train.names), "outliers": outliers.shown(facts, read.train.names)}
+        told = {"problems": to_json(read.problems), "facts": to_json(read.facts)}
+        print(json.dumps({**to_json(facts), **odd, **told}))
         return
     out().print(f"{read.source}: read as: {read.facts['read_as']}", highlight=False)
     out().print(f"Proposed input {times(facts.input_shape)}: {facts.input_reason}", highlight=False)
     out().print(_measures(facts))
-    doubtful = doubts.told(facts, read.train.names)
-    for problem in (*read.problems, *filter(None, [doubtful])):
+    sentences = [each.told(facts, read.train.names) for each in (doubts, outliers)]
+    for problem in (*read.problems, *filter(None, sentences)):
         out().print(f"- {problem}", highlight=False)
 
 

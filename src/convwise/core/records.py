@@ -52,11 +52,22 @@ class Suspect:
     confidence: float
 
 
+@dataclass(frozen=True)
+class Outlier:
+    """An image to learn from that looks like none of the others. row: its place among them; distance: how far it is
+    from its nearest ones, in interquartile ranges above the upper quartile of all images (see advice/outliers.py)."""
+
+    row: int
+    label: str
+    distance: float
+
+
 @dataclass(frozen=True, repr=False)
 class Fingerprint(Shown):
     """What a set of images is like: facts about the files, and measures of the pixels.
 
     suspects: the images whose labels the others speak against, the most doubtful first, of `looked_at`;
+    outliers: those of them that look like none of the others, the farthest first;
     shape: (height, width, channels) of the images as read; classes: name -> train images, none where the images
     have numbers; input_shape: the proposed network input; input_reason: why; target: the numbers.
     """
@@ -71,6 +82,7 @@ class Fingerprint(Shown):
     input_reason: str
     seconds: float = 0.0
     suspects: tuple[Suspect, ...] = ()
+    outliers: tuple[Outlier, ...] = ()
     looked_at: int = 0
     target: Target | None = None
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from convwise import formats
-from convwise.advice import doubts
+from convwise.advice import doubts, outliers
 from convwise.advice.advising import as_chosen, layer_reasons, said_by
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
@@ -44,7 +44,7 @@ from convwise.inspect.sight import EffectiveField, effective_field
 from convwise.output import plots, report, stored
 from convwise.output.answered import ANSWERED, answered_by
 from convwise.output.answers import second_thoughts
-from convwise.output.drawings import MOST_ODD, Odd
+from convwise.output.drawings import odd_among
 from convwise.output.words import asked
 from convwise.training.host import Host
 from convwise.training.machine import ThisMachine
@@ -127,8 +127,9 @@ def write(material: Material, export: Callable[..., formats.Handed] = formats.ha
     material.tell("writing", 2, STEPS)
     cost = {**analyse(net).total.cost, "latency_ms": round(material.host.latency_ms(net), 4)}
     score, slow = estimate(material), material.host.slowness()
-    if doubtful := doubts.shown(material.facts, material.images.train.names):
-        write_suspects(folder / "suspects.csv", doubtful)
+    for name, odd in (("suspects.csv", doubts), ("outliers.csv", outliers)):
+        if rows := odd.shown(material.facts, material.images.train.names):
+            write_odd(folder / name, rows)
     sight = _sight(material) if material.left() > slow * (SIGHT_SECONDS + REPORT_SECONDS) else None
     pictured = material.left() > slow * REPORT_SECONDS
     material.tell("writing", 3, STEPS)
@@ -346,16 +347,8 @@ def _evidence(material: Material, cost: Mapping[str, float], handed: formats.Han
         advised=material.advice.configuration,
         task=material.task,
         against=tuple(comparison_row(each) for each in material.against),
-        odd=_odd(material),
+        odd=odd_among(material.images, material.facts),
     )  # fmt: skip
-
-
-def _odd(material: Material) -> Odd:
-    """What is odd about the images, as pictures."""
-    train, rows = material.images.train, doubts.shown(material.facts, material.images.train.names)
-    suspects = list(zip(rows, material.facts.suspects, strict=True))[:MOST_ODD]
-    pictures = tuple((np.asarray(train.pixels[suspect.row]), row) for row, suspect in suspects)
-    return Odd(material.images.near, pictures, len(rows), material.facts.looked_at)
 
 
 def _sight(material: Material) -> EffectiveField | None:
@@ -484,13 +477,11 @@ def write_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str], file: Any
         writer.writerow([_cell(row["path"]), *map(_cell, answered.cells(row, names))])
 
 
-def write_suspects(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows of doubts.shown as CSV: path, label, suggested, confidence."""
+def write_odd(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows, at least one, of doubts.shown or outliers.shown as CSV, with their keys as its head."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "suggested", "confidence"])
-        for row in rows:
-            writer.writerow([*(_cell(row[name]) for name in ("path", "label", "suggested")), row["confidence"]])
+        writer.writerows([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
 
 
 def _cell(text: Any) -> Any:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from convwise.advice import doubts, outliers
 from convwise.core.calculus import Analysis, LayerCost, analyse
 from convwise.core.layers import Layer, parameters
 from convwise.core.net import INPUT, Net
-from convwise.images.loading import Pair
+from convwise.core.records import Fingerprint, Outlier, Suspect
+from convwise.images.loading import Images, Pair
 from convwise.inspect.sight import EffectiveField
 from convwise.output import plots
 from convwise.output.words import plain
@@ -21,19 +23,40 @@ MOST_FIELDS = 5
 # Parameters that are shown even at their default: what people ask about.
 ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
 PICTURE_PX = 224
-ODD_PX, MOST_ODD = 112, 24  # of pictures that are odd, and how many are shown
+ODD_PX, MOST_ODD, MOST_UNLIKE = 112, 24, 12  # of pictures that are odd, and how many are shown
+Pictures = tuple[tuple[np.ndarray, Mapping[str, Any]], ...]  # uint8 (h, w, c), and what is said of each
 
 
 @dataclass(frozen=True)
 class Odd:
-    """What is odd about the images. near: pairs of near duplicates; suspects: pictures uint8 (h, w, c) of images to
-    learn from whose labels are doubtful, each with its path, label and suggested label, some of `doubtful` of so many
-    `looked_at`."""
+    """What is odd about the images. near: pairs of near duplicates; suspects: images to learn from whose labels are
+    doubtful, each with its path, label and suggested label, some of `doubtful` of so many `looked_at`; outliers: images
+    unlike all others, each with its path, label and distance, some of `unlike`."""
 
     near: tuple[Pair, ...] = ()
-    suspects: tuple[tuple[np.ndarray, Mapping[str, Any]], ...] = ()
+    suspects: Pictures = ()
     doubtful: int = 0
     looked_at: int = 0
+    outliers: Pictures = ()
+    unlike: int = 0
+
+
+def odd_among(images: Images, facts: Fingerprint) -> Odd:
+    """What is odd about the images, as pictures."""
+
+    def pictures(rows: Sequence[Mapping[str, Any]], found: Sequence[Suspect | Outlier], most: int) -> Pictures:
+        shown = list(zip(rows, found, strict=True))[:most]
+        return tuple((np.asarray(images.train.pixels[each.row]), row) for row, each in shown)
+
+    names = images.train.names
+    return Odd(
+        near=images.near,
+        suspects=pictures(doubts.shown(facts, names), facts.suspects, MOST_ODD),
+        doubtful=len(facts.suspects),
+        looked_at=facts.looked_at,
+        outliers=pictures(outliers.shown(facts, names), facts.outliers, MOST_UNLIKE),
+        unlike=len(facts.outliers),
+    )
 
 
 def by(pair: Sequence[int]) -> str:
@@ -168,7 +191,7 @@ def _wires(net: Net) -> tuple[list[list[str]], int]:
 
 
 def odd(found: Odd) -> dict[str, Any]:
-    """Near duplicates side by side, and the images whose labels are doubtful, as pictures."""
+    """Near duplicates side by side, the images whose labels are doubtful, and those unlike all others, as pictures."""
     return {
         "near": [
             {"images": [plots.png(each, ODD_PX) for each in pair.pictures],
@@ -178,4 +201,6 @@ def odd(found: Odd) -> dict[str, Any]:
         "suspects": [{"image": plots.png(pixels, ODD_PX), **row} for pixels, row in found.suspects],
         "doubtful": found.doubtful,
         "looked_at": found.looked_at,
+        "outliers": [{"image": plots.png(pixels, ODD_PX), **row} for pixels, row in found.outliers],
+        "unlike": found.unlike,
     }  # fmt: skip

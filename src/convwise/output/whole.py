@@ -11,7 +11,7 @@ from convwise.core.temporary import folder_inside, remove_left
 from convwise.formats import DRAFT, WRITTEN
 
 # What a study writes: a folder that holds one of these without a ledger holds somebody else's.
-OUTPUTS = ("choice.json", "report.html", "suspects.csv", *WRITTEN)
+OUTPUTS = ("choice.json", "report.html", "suspects.csv", "outliers.csv", *WRITTEN)
 FIRST = "choice.json"  # says that the folder is whole: it goes first, and comes last
 READY, MOVING = ".written", ".moving"  # folders inside, after DRAFT, from one step to the next
 
