@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.problems import Problem, Severity, UnusableInput
-from convwise.images import ahead, decode, limits, plain_jpeg, stack, value_range
+from convwise.images import decode, limits, plain_jpeg, stack, value_range
 from convwise.images.decode import Pixels
 from convwise.images.shelves import HEAD, File, Shelves, with_header
 from convwise.images.sources import Found, Item
@@ -27,7 +27,6 @@ from convwise.images.value_range import ValueRange, Values
 
 DARK = 16  # 8 bits of pictures of 16 that use 12 of them or fewer
 READ = 1 << 16  # bytes of a file, at first
-AHEAD_SHARE = 0.8  # of the time for reading: the rest is for what was decoded ahead to be found again
 MANY, A_FEW = 64, 16  # files; those that are asked for the size of all
 A = TypeVar("A")
 B = TypeVar("B")
@@ -189,8 +188,6 @@ def stacked(found: Found, limit_px: int, store: Store, pace: Pace | None = None)
 def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tuple[Stack, int]:
     size = _one_size(found.items, limit_px)
     items = [found.items[row] for row in pace.order]
-    if size:
-        ahead.decoded(_opened, shelves, size, items, lambda: pace.late(AHEAD_SHARE))
     opened = pace.each(lambda some: _opened(shelves, size, some), items, 1.0 if size else 0.5)
     broken = {row: end for row, end in zip(pace.order, opened, strict=False) if isinstance(end, str)}
     rows = [row for row, end in zip(pace.order, opened, strict=False) if isinstance(end, File)]

@@ -73,11 +73,6 @@ class Store:
         for shelf in tuple(self._shelves.values()):
             shelf.flush()
 
-    def look_again(self) -> None:
-        """Find what others have written since."""
-        for shelf in tuple(self._shelves.values()):
-            shelf.look_again()
-
     def release(self) -> None:
         """Give back the memory of what could not be written."""
         for shelf in tuple(self._shelves.values()):
@@ -113,11 +108,12 @@ class Shelf:
         self._store, self._folder = store, folder
         self._lock = threading.RLock()
         self._files: list[int] = []  # descriptors of the segments
-        self._found: set[Path] = set()
         self._table = np.empty(0, np.uint64), np.empty(0, ENTRY)  # keys, sorted, and their entries
         self._waiting: dict[bytes, bytes] = {}
         self._bytes = 0  # that wait
-        self.look_again()
+        if folder and folder.is_dir():
+            for path in sorted(folder.glob(f"*{SUFFIX}")):
+                self._add(path)
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or None where it is missing."""
@@ -146,13 +142,6 @@ class Shelf:
             self._bytes += len(value)
             if self._folder and self._bytes >= SEGMENT:
                 self._publish()
-
-    def look_again(self) -> None:
-        """Find the segments that others have written."""
-        with self._lock:
-            paths = self._folder.glob(f"*{SUFFIX}") if self._folder else ()
-            for path in sorted(set(paths) - self._found):
-                self._add(path)
 
     def flush(self) -> None:
         """Write what waits, for others to find."""
@@ -203,7 +192,6 @@ class Shelf:
     def _add(self, path: Path) -> bool:
         """Read which keys a segment holds; False where it cannot be read."""
         self._store.used.add(path)
-        self._found.add(path)
         with suppress(OSError):
             os.utime(path)
         try:
