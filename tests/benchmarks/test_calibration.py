@@ -47,6 +47,7 @@ def cells(lines: list[str]) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| set ")][1:]
 
 
+@pytest.mark.slow
 def test_the_report_tells_false_alarms_and_rows_for_the_table(tmp_path):
     lines = "\n".join(calibration.report(calibration.banked(bank(tmp_path / "aa.jsonl", 0.004)))).splitlines()
     rows = cells(lines)
@@ -59,6 +60,7 @@ def test_the_report_tells_false_alarms_and_rows_for_the_table(tmp_path):
     assert float(deviation) == pytest.approx(0.004, rel=0.25)
 
 
+@pytest.mark.slow
 def test_planted_losses_are_found(tmp_path):
     """With runs as they are expected, four points always and one point seldom; the sign never turns."""
     deviation = 0.5 * known_run_variance(0.1)[0] ** 0.5

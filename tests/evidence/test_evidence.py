@@ -115,7 +115,9 @@ def test_the_interval_covers_a_planted_change():
         assert np.mean([e.accuracy_change for e in effects]) == pytest.approx(change, abs=0.002)
 
 
-@pytest.mark.parametrize(("n", "error", "seeds"), [(2000, 0.1, 3), (3000, 0.05, 2), (5000, 0.3, 3)])
+@pytest.mark.parametrize(
+    ("n", "error", "seeds"), [(2000, 0.1, 3), (3000, 0.05, 2), pytest.param(5000, 0.3, 3, marks=pytest.mark.slow)]
+)
 def test_a_whole_point_is_seldom_called_no_difference(n, error, seeds):
     world = World(n, error, seeds, 0.003)
     for change in (-INDIFFERENT, INDIFFERENT):

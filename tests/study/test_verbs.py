@@ -121,7 +121,8 @@ def test_the_stream_of_events_is_shown_in_one_place():
         watcher(event)
     (pages,) = display.places
     first, second, third, last = (Reader(page) for page in pages)
-    assert (first.said, second.said) == ("look · 1:59 left", "race ·  0 of 4 · 1:50 left2m would test 5 <changes>")
+    assert first.said == "looking at the images · 1:59 left"
+    assert second.said == "comparing networks ·  0 of 4 · 1:50 left2m would test 5 <changes>"
     assert "value='2'" in pages[2]
     assert "best so far 81.2 % in validation · always the largest class 10.4 % · 1:05 left" in third.said
     assert "<changes>" in last.said  # a note stays, and is text
