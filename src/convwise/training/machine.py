@@ -109,7 +109,7 @@ def engine() -> Engine:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = _remembered(f"dtype-{device}", lambda: _dtype(device))
     # Kept, so that every process sums in the same order, and the same trials give the same network again.
-    beside = (device, dtype) == ("cpu", "bfloat16") and bool(_remembered("beside", narrow.pays))
+    beside = (device, dtype) == ("cpu", "bfloat16") and bool(_remembered("side-by-side", narrow.pays))
     return Engine(device, cast(Dtype, dtype), beside)
 
 
