@@ -18,7 +18,7 @@ from convwise import verbs
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
 from convwise.core.goal import parse_goal
-from convwise.core.records import Engine, Recipe, Result, Trial, Verdict
+from convwise.core.records import Engine, Point, Recipe, Result, Trial, Verdict
 from convwise.formats import Handed
 from convwise.formats.weights import layout
 from convwise.output import deliver
@@ -153,6 +153,14 @@ def test_a_rung_may_lack_what_longer_training_will_bring():
     assert verdict.chosen.score == nearly
     assert "trained for longer" in verdict.reasons[0].because
     assert ladder({3: 1 - (1 - floor) * 1.2}).verdict(JUDGED).chosen.trial.phase == TEACHER
+
+
+def test_a_rung_that_has_seen_enough_lacks_what_it_lacks():
+    nearly = 1 - (1 - ladder().floor) * 1.1
+    found = ladder({3: nearly})
+    for images, phase in ((100_000, STAGE), (200_000, TEACHER)):
+        seen = [replace(each, history=(Point(60.0, images, 0.1, None),)) for each in found.tried]
+        assert replace(found, results=seen).verdict(JUDGED).chosen.trial.phase == phase
 
 
 def test_the_best_found_may_be_a_rung():

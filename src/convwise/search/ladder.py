@@ -39,7 +39,9 @@ SHAPES: tuple[Draft, ...] = (
     {"stem.strides": 2},
     {"block": "separable", "stem": "learned", "stem.strides": 2},
 )
-LEARNT_LATER = 0.1  # share of a rung's mistakes that the final training, several times as long, takes away at least
+# Share of a rung's mistakes that the final training takes away at least, being several times as long; none of a rung
+# that has seen so many images already (docs/findings.md, 'a narrow net has soon seen enough').
+LEARNT_LATER, SEEN_ENOUGH = 0.1, 160_000
 LEAST_SECONDS = 3.0  # of a rung's training
 SHORT = {"macs": "macs", "params": "parameters", "activation_bytes": "activation bytes", "latency_ms": "ms"}
 
@@ -134,7 +136,8 @@ class Ladder:
 
     def keeps(self, result: Result) -> bool:
         """Whether a net will have the accuracy to keep when it has been trained for long, inside all limits."""
-        mistakes = (1 - (result.score or 0.0)) * (1 - LEARNT_LATER)
+        seen = result.history[-1].images if result.history else 0
+        mistakes = (1 - (result.score or 0.0)) * (1 - (LEARNT_LATER if seen < SEEN_ENOUGH else 0.0))
         return 1 - mistakes >= self.floor and not self.goal.excess(result.cost)
 
     def wave(self, rungs: Sequence[Configuration], workers: int) -> list[Configuration]:
