@@ -108,6 +108,7 @@ def assert_no_worker_was_ended(folder: Path) -> None:
     assert [r.reason for r in Ledger(folder / "study.db").results if r.status == "failed"] == []
 
 
+@pytest.mark.slow
 def test_no_command_talks_to_the_network(ran):
     known = {info.name or info.callback.__name__ for info in cli.app.registered_commands}
     assert {*COMMANDS, *SLOW, "serve"} == known
@@ -121,12 +122,14 @@ def test_nor_does_one_that_takes_its_budget(ran, home, name):
     assert_no_worker_was_ended(ran / ("other" if name == "choose" else "choice"))
 
 
+@pytest.mark.slow
 def test_what_is_kept_in_the_home_is_our_own(ran, home):
     """Telemetry would begin by a name for this machine."""
     found = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
     assert {name for name in found if not name.startswith(".cache/convwise/")} <= {".keras/keras.json"}
 
 
+@pytest.mark.slow
 def test_the_page_only_answers(ran, home):
     serving = sealed("-m", "convwise", "serve", ran / "choice", home=home)
     address = serving.stdout.readline().rsplit(" ", 1)[-1].strip()
