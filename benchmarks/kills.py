@@ -166,7 +166,7 @@ def _amiss(folder: Path, kept: tuple[Any, ...]) -> Iterator[str]:
     from convwise.session import OPENED
 
     names = {path.name for path in folder.iterdir()}
-    yield from (f"missing: {name}" for name in {*OUTPUTS, "study.db"} - names - {"suspects.csv"})
+    yield from (f"missing: {name}" for name in {*OUTPUTS, "study.db"} - names - {"suspects.csv", "outliers.csv"})
     yield from (f"left: {name}" for name in names - {*OUTPUTS, "study.db"})
     ledger = Ledger(folder / "study.db")
     if ledger.results[: len(kept)] != kept:
