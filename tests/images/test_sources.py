@@ -638,3 +638,12 @@ def test_a_set_on_the_internet_is_refused_with_a_line_that_fetches_it(tmp_path, 
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert read(tmp_path / "mnist_784.npz").classes == ("class 0", "class 1", "class 2")
+
+
+def test_the_folder_that_a_study_has_just_made_is_not_proposed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("convwise-nowhere").mkdir()
+    Path("nowhere2").mkdir()
+    with pytest.raises(UnusableInput) as caught:
+        sources.find("nowhere")
+    assert str(caught.value).endswith("Fix: nowhere2")

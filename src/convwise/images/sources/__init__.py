@@ -115,7 +115,8 @@ def _row(source: Any) -> Source:
         what = "a single image, not a set of them" if kinds.is_picture(str(source)) else "a file of unknown kind"
         raise UnusableInput(shown_source(source), what, "a set of images", instead)
     what = f"there is no file or folder {folder.name_of(places.gone(path))}, and no data set of this name"
-    alike = [folder.name_of(each) for each in places.near(path)] + get_close_matches(str(source), named.NAMED, 1)
+    near = [each for each in places.near(path) if not each.name.startswith("convwise-")]  # the study's own folder
+    alike = [folder.name_of(each) for each in near] + get_close_matches(str(source), named.NAMED, 1)
     raise UnusableInput(shown_source(source), what, "a set of images", " or ".join(alike) or instead)
 
 
