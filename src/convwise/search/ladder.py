@@ -151,14 +151,11 @@ class Ladder:
         return [question[(i + 1) * (len(question) + 1) // (count + 1) - 1] for i in range(count)]
 
     def verdict(self, judged: Verdict) -> Verdict:
-        """The cheapest net that keeps the accuracy; where none does, the cheapest of those that come nearest.
-
-        As near is what the validation images do not tell from the nearest by one standard error, nor by a point.
-        """
+        """The cheapest net that keeps the accuracy; where none does, the cheapest of those that come nearest."""
         candidates = [r for r in (self.teacher, *self.tried) if not self.goal.excess(r.cost)] or [self.teacher]
         good = [r for r in candidates if self.keeps(r)]
         nearest = max(candidates, key=lambda r: (r.score or 0.0, -r.cost[self.metric]))
-        as_near = [r for r in candidates if _short(nearest, r) <= min(paired_difference(nearest, r)[1], INDIFFERENT)]
+        as_near = [r for r in candidates if _is_as_near(nearest, r)]
         chosen = min(good or as_near, key=lambda r: r.cost[self.metric])
         why = self._why(chosen, None if good else nearest)
         reason = Reason("net", chosen.trial.net.id, why, "trials", "Hinton et al. 2015")
@@ -208,9 +205,10 @@ def needed(rungs: int, workers: int) -> int:
     return ceil(log(rungs + 1) / log(min(workers, rungs) + 1) - 1e-9) if rungs else 0
 
 
-def _short(nearest: Result, other: Result) -> float:
-    """How much lower the other's score is."""
-    return (nearest.score or 0.0) - (other.score or 0.0)
+def _is_as_near(nearest: Result, other: Result) -> bool:
+    """Whether the validation images do not tell it from the nearest, by one standard error, nor by a point."""
+    behind, error = paired_difference(nearest, other)
+    return behind <= min(error, INDIFFERENT)
 
 
 def _metric(space: Space) -> str:
