@@ -17,7 +17,7 @@ from convwise.core.layers import (
 )
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
-from convwise.evidence.edits import FIVE, Subject, named, questions
+from convwise.evidence.edits import BESIDE, FIVE, Subject, named, questions
 from studies import advice
 
 NET = Net(
@@ -215,7 +215,12 @@ def test_on_a_choice_the_names_are_of_the_space_and_the_doubtful_come_first(chos
     first = questions(chosen)
     general = [edit.parameter for edit in first if edit.parameter in chosen.hyperparameters]
     assert general == [edit.parameter for edit in first][: len(general)]
-    assert {name.rpartition(".")[2] for name in general} == set(FIVE)
+    asked = [name for name in general if name.rpartition(".")[2] in FIVE]
+    once = list(dict.fromkeys(asked))
+    assert {name.rpartition(".")[2] for name in once} == set(FIVE)
+    besides = list(dict.fromkeys(name for name in general if name not in asked))
+    assert general[: len(once) + len(besides)] == [*once, *besides]  # one value of each before a second of any
+    assert besides == [name for name in BESIDE if name in besides]
     one, two = first[0], first[1]
     told = [
         {"parameter": one.parameter, "from": one.before, "to": one.after, "verdict": "no difference"},

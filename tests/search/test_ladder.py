@@ -46,11 +46,12 @@ def result(given_, configuration, score: float | None, phase: str = STAGE, **tri
     return Result(run, "done", score, answers(score, 1000), fitted.cost, images_per_second=1e4)
 
 
-def ladder(scores=(), given_=GIVEN, top: float = 0.99) -> Ladder:
-    """Below a made-up teacher; scores: {rung: accuracy, or None where it failed}."""
+def ladder(scores=(), given_=GIVEN, top: float | None = 0.99) -> Ladder:
+    """Below a made-up teacher, or below none; scores: {rung: accuracy, or None where it failed}."""
     below = made(given_.space.goal.text, given_)
     tried = [result(given_, below[i], score) for i, score in dict(scores).items()]
-    return Ladder(given_.space, result(given_, given_.configuration, top, TEACHER), tried)
+    above = [result(given_, given_.configuration, top, TEACHER)] if top else []
+    return Ladder(given_.space, [*above, *tried])
 
 
 MADE: dict[str, list] = {}
@@ -159,7 +160,7 @@ def test_a_rung_that_has_seen_enough_lacks_what_it_lacks():
     nearly = 1 - (1 - ladder().floor) * 1.1
     found = ladder({3: nearly})
     for images, phase in ((100_000, STAGE), (200_000, TEACHER)):
-        seen = [replace(each, history=(Point(60.0, images, 0.1, None),)) for each in found.tried]
+        seen = [replace(each, history=(Point(60.0, images, 0.1, None),)) for each in found.results]
         assert replace(found, results=seen).verdict(JUDGED).chosen.trial.phase == phase
 
 
@@ -178,19 +179,21 @@ def test_where_no_cheaper_one_keeps_it_the_teacher_is_handed_over():
 
 def test_where_none_keeps_it_the_nearest_is_taken_and_the_note_says_by_how_much():
     given_ = advice(goal="macs where accuracy>=97%", shape=(28, 28, 1))
-    verdict = ladder({1: 0.951, 3: 0.94}, given_, top=0.95).verdict(JUDGED)
+    verdict = ladder({1: 0.951, 3: 0.94}, given_, top=None).verdict(JUDGED)
     assert verdict.chosen.score == 0.951
-    (note,) = verdict.notes
-    assert "97.0 %" in note
-    assert "1.9 points" in note
-    assert "95.0 %" in note
+    assert verdict.notes == (
+        "No network tried keeps 97.0 %: the nearest gets 95.1 % of the validation images right, 1.9 points less.",
+    )
+    (reason,) = verdict.reasons
+    assert "teacher" not in reason.because
+    assert "of the 2 tried, it comes nearest to the 97.0 % that must be kept" in reason.because
 
 
 def test_where_none_keeps_it_a_cheaper_one_that_is_as_near_is_taken():
     """Nets that err on different images: 0.1 +- 0.3 points apart. Errors in common: 1.1 +- 0.3 points behind."""
     given_ = advice(goal="macs where accuracy>=97%", shape=(28, 28, 1))
     below = made(given_.space.goal.text, given_)
-    found = ladder({1: 0.951, 3: 0.95, 4: 0.94}, given_, top=0.95)
+    found = ladder({1: 0.951, 3: 0.95, 4: 0.94}, given_, top=None)
     tried = [replace(each, correct=each.correct[::-1]) if each.score == 0.95 else each for each in found.tried]
     verdict = replace(found, results=tried).verdict(JUDGED)
     assert verdict.chosen.trial.configuration == below[3]
@@ -204,10 +207,11 @@ def test_a_net_over_a_measured_limit_is_not_taken():
     slow, quick = (replace(result(given_, s, 0.95), cost={"macs": 1.0, "latency_ms": ms})
                    for s, ms in ((below[3], 3.0), (below[1], 1.0)))  # fmt: skip
     teacher = replace(result(given_, given_.configuration, 0.97, TEACHER), cost={"macs": 9.0, "latency_ms": 5.0})
-    assert Ladder(given_.space, teacher, [slow, quick]).verdict(JUDGED).chosen.cost["latency_ms"] == 1.0
+    assert Ladder(given_.space, [teacher, slow, quick]).verdict(JUDGED).chosen.cost["latency_ms"] == 1.0
     limited = replace(given_.space, goal=parse_goal("macs where accuracy>=90% and latency<2ms"))
     quick = replace(quick, cost={"macs": 2.0, "latency_ms": 1.0})
-    assert Ladder(limited, teacher, [slow, quick]).verdict(JUDGED).chosen.cost["latency_ms"] == 1.0
+    assert Ladder(limited, [teacher, slow, quick]).verdict(JUDGED).chosen.cost["latency_ms"] == 1.0
+    assert Ladder(limited, [teacher, slow]).verdict(JUDGED) is JUDGED  # what the race says
 
 
 @pytest.mark.parametrize(
@@ -317,6 +321,31 @@ def test_a_study_goes_down_the_ladder(go):
     assert final.span == (pytest.approx(8 / 24), 1.0)
     assert 3 * material.verdict.chosen.cost["macs"] <= results[2].cost["macs"]
     assert material.images.test.opened == 1
+
+
+def test_a_number_to_keep_needs_no_teacher(go):
+    material = go("macs where accuracy>=99.9%", trials=6)
+    assert [r.trial.phase for r in material.results] == ["race"] * 3 + [STAGE] * 3 + ["final"]
+    tried = [r.trial for r in material.results if r.trial.phase == STAGE]
+    assert {t.teacher for t in tried} == {""}
+    assert {t.span for t in tried} == {(0.0, 1.0)}
+    final = material.final.trial
+    assert (final.resumes, final.teacher) == (material.verdict.chosen.trial.id, "")
+
+
+def test_the_races_own_network_is_the_first_rung_where_there_is_no_teacher(stripes, tmp_path):
+    """No cheaper one keeps the accuracy, so it is trained as long as the others there, and taken."""
+    written, shapes = [], []
+
+    def score(configuration) -> float:
+        shapes.append({name: value for name, value in configuration.items() if name != "training.flip"})
+        return 0.95 if shapes[-1] == shapes[0] else 0.5
+
+    ask(stripes, tmp_path / "out", Serial(score=score), written, trials=12, goal="macs where accuracy>=90%").run()
+    chosen = written[0].verdict.chosen
+    assert (chosen.trial.phase, chosen.score) == (STAGE, 0.95)
+    assert chosen.trial.net == written[0].results[0].trial.net
+    assert not any("No network tried" in note for note in written[0].verdict.notes)
 
 
 def test_counted_studies_repeat_themselves(go):

@@ -24,6 +24,8 @@ from convwise.core.space import Hyperparameter, Space
 from convwise.evidence.experiment import Edit
 
 FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
+# What a report says of a network beside them, in its order, by the names of the space.
+BESIDE = ("stage.count", "stage.convs", "downsampling", "normalization", "head")
 FLAG = "--parameter"
 AND = "&"
 ALTERNATIVES = 2  # values of one hyperparameter that are tried unasked
@@ -83,17 +85,20 @@ def _parted(subject: Subject, text: str) -> tuple[str, str]:
 
 
 def questions(subject: Subject, evidence: Sequence[Mapping[str, Any]] = ()) -> list[Edit]:
-    """What is worth asking: the five parameters of the question, then each layer; the most doubtful first.
+    """What is worth asking, in this order: the five parameters of the question, what else a report says of a
+    network, further values of both, then each layer; in each of these the most doubtful first.
 
     evidence: effects told before, as choice.json has them (parameter, to, verdict). What they resolved
     comes last. Edits that cannot be are left out.
     """
-    general = _turns([list(_general(subject, parameter)) for parameter in FIVE])
-    usual = {edit.net.id for edit in general if edit.recipe in (None, subject.recipe)}
+    five = [row for parameter in FIVE for row in _general(subject, parameter)]
+    beside = [list(_possible(subject, _nearest(subject, name))) for name in BESIDE if name in subject.hyperparameters]
+    first, besides = ([row[0] for row in rows if row] for rows in (five, beside))
+    further = _turns([row[1:] for row in (*five, *beside)])
+    usual = {edit.net.id for edit in (*first, *besides, *further) if edit.recipe in (None, subject.recipe)}
     single = [edit for edit in _each_layer(subject) if edit.net.id not in usual]
-    ranked = [
-        (_doubt(edit, evidence), section, edit) for section, edits in enumerate((general, single)) for edit in edits
-    ]
+    sections = enumerate((first, besides, further, single))
+    ranked = [(_doubt(edit, evidence), section, edit) for section, edits in sections for edit in edits]
     return [edit for *_, edit in sorted(ranked, key=lambda row: (row[0] == RESOLVED, row[1], row[0]))]
 
 
@@ -262,23 +267,15 @@ def _example(subject: Subject) -> str:
 # What is asked unasked ----------------------------------------------------------------------------
 
 
-def _general(subject: Subject, parameter: str) -> Iterator[Edit]:
-    """A parameter of the question at other values: of the space, else of all convolutions at once."""
-    hyperparameters = [
-        hyperparameter
-        for name, hyperparameter in subject.hyperparameters.items()
-        if name.rpartition(".")[2] == parameter
-    ]
-    texts = [
-        f"{hyperparameter.name}={value}"
-        for hyperparameter in hyperparameters
-        for value in _nearest(hyperparameter, subject.configuration or {})
-    ]
-    if not hyperparameters:
-        layer = next((layer for layer in subject.net.layers if _bears_on(parameter, layer)), None)
-        where = f"{layer.name}." if layer and parameter == "strides" else ""  # of every layer it would be nonsense
-        texts = [f"{where}{parameter}={value}" for value in _next(parameter, layer)] if layer else []
-    yield from _possible(subject, texts)
+def _general(subject: Subject, parameter: str) -> Iterator[list[Edit]]:
+    """A parameter of the question at other values: a row for each such hyperparameter of the space, else of all
+    convolutions at once."""
+    names = [name for name in subject.hyperparameters if name.rpartition(".")[2] == parameter]
+    if names:
+        yield from (list(_possible(subject, _nearest(subject, name))) for name in names)
+    elif layer := next((layer for layer in subject.net.layers if _bears_on(parameter, layer)), None):
+        where = f"{layer.name}." if parameter == "strides" else ""  # of every layer it would be nonsense
+        yield list(_possible(subject, [f"{where}{parameter}={value}" for value in _next(parameter, layer)]))
 
 
 def _each_layer(subject: Subject) -> Iterator[Edit]:
@@ -296,15 +293,16 @@ def _possible(subject: Subject, texts: Sequence[str]) -> Iterator[Edit]:
             continue
 
 
-def _nearest(hyperparameter: Hyperparameter, configuration: Draft) -> list[Any]:
-    """A few other values: of numbers the nearest ones, one on each side first."""
-    now = configuration.get(hyperparameter.name, hyperparameter.values[0])
+def _nearest(subject: Subject, name: str) -> list[str]:
+    """A few other values of a hyperparameter, as they are typed: of numbers the nearest ones, one on each side first."""
+    hyperparameter = subject.hyperparameters[name]
+    now = (subject.configuration or {}).get(name, hyperparameter.values[0])
     others = [value for value in hyperparameter.values if value != now]
     if isinstance(now, (int, float)) and not isinstance(now, bool):
         above = sorted(value for value in others if value > now)  # type: ignore[operator]
         below = sorted((value for value in others if value < now), reverse=True)  # type: ignore[operator]
         others = [*above[:1], *below[:1], *above[1:], *below[1:]]
-    return others[:ALTERNATIVES]
+    return [f"{name}={value}" for value in others[:ALTERNATIVES]]
 
 
 def _next(parameter: str, layer: Layer) -> list[str]:

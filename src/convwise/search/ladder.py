@@ -1,9 +1,12 @@
-"""The ladder: nets of falling cost that learn from the best one found; which is the cheapest that is good enough?
+"""The ladder: nets of falling cost; which is the cheapest that is good enough?
 
-For goals such as 'macs where accuracy>=0.97'. The net that the race has judged is trained to its end: the
-teacher. Each rung of the ladder is a cheaper net that learns from its answers as well as from the labels (Hinton et
-al. 2015), for as long as every other rung and to the end of its schedule. They are tried from the middle of the
-ladder outwards.
+Each rung of the ladder is trained for as long as every other one and to the end of its schedule. They are tried from
+the middle of the ladder outwards.
+
+For goals such as 'macs where accuracy>=best-0.3%' the net that the race has judged is trained to its end first: the
+teacher, which shows what the best is. Cheaper nets learn from its answers as well as from the labels (Hinton et al.
+2015). Where the accuracy to keep is a number, as in 'macs where accuracy>=0.97', there is no teacher, and the race's
+net is the first rung (docs/findings.md, 'a weak teacher').
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from convwise.evidence.effects import INDIFFERENT
 from convwise.evidence.paired import paired_difference, standard_error
 from convwise.search import race
 from convwise.search.judge import judge
-from convwise.search.phases import LADDER, TEACHER, Search, Wave, last_number
+from convwise.search.phases import LADDER, RACE, TEACHER, Search, Wave, last_number
 from convwise.search.ranking import front
 
 # Of the budget that the teacher's answers may take: where images are so many, each is seen seldom, and rungs learn from
@@ -47,29 +50,34 @@ SHORT = {"macs": "macs", "params": "parameters", "activation_bytes": "activation
 
 
 def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
-    """What the race has judged trains to its end; then cheaper nets learn from it, wave after wave.
+    """Cheaper nets, wave after wave; where the best is to be found out, the race's net is trained to its end before.
 
     teach: stores the answers that the cheaper nets learn from.
     """
     budget, space = search.budget, search.advice.space
-    if not search.tried(TEACHER):
-        chosen = judge(search.advice, search.record.results).chosen
-        yield Wave(TEACHER, (race.to_the_end(search, chosen, TEACHER, budget.teacher_seconds()),))
-    if (top := teacher(search.record.results)) is None:
-        return  # it failed: the race's own choice is trained to its end
-    if taught := budget.teaches(top):
-        teach(top.trial)
-    steps, ran = rungs(space.fit(top.trial.configuration), _metric(space)), search.tried(LADDER)
+    chosen, ran = judge(search.advice, search.record.results).chosen, search.tried(LADDER)
+    top, taught = race.onwards(search.advice, search.tried(RACE), chosen), ""
+    if (wanted := space.goal.cheapest) and wanted.given:
+        steps = [top, *rungs(top, _metric(space))]
+    else:
+        if not search.tried(TEACHER):
+            yield Wave(TEACHER, (race.to_the_end(search, chosen, TEACHER, budget.teacher_seconds()),))
+        if (trained := teacher(search.record.results)) is None:
+            return  # it failed: the race's own choice is trained to its end
+        if budget.teaches(trained):
+            teach(trained.trial)
+            taught = trained.trial.id
+        steps = rungs(space.fit(trained.trial.configuration), _metric(space))
     allowed = budget.ladder(len(steps), len(ran))
     before = last_number(ran)
     number = done = 0
     while most := allowed.room(budget.workers, number, done):
-        taken = Ladder(space, top, search.record.results).wave(steps, budget.workers)[:most]
+        taken = Ladder(space, search.record.results).wave(steps, budget.workers)[:most]
         if not taken:
             return
         trials = [search.trial(f"ladder-{before + done + slot}", LADDER, rung, allowed.seconds)
                   for slot, rung in enumerate(taken, 1)]  # fmt: skip
-        trials = [replace(trial, teacher=top.trial.id if taught else "") for trial in trials]
+        trials = [replace(trial, teacher=taught) for trial in trials]
         yield Wave(LADDER, tuple(trials), number, allowed.waves)
         number, done = number + 1, done + len(taken)
 
@@ -104,11 +112,14 @@ def rungs(top: Configuration, metric: str) -> list[Configuration]:
 
 @dataclass(frozen=True)
 class Ladder:
-    """A teacher, and what became of the rungs below it that were tried."""
+    """What became of the rungs that were tried, and of the teacher where there is one."""
 
     space: Space
-    teacher: Result
     results: Sequence[Result]
+
+    @property
+    def teacher(self) -> Result | None:
+        return teacher(self.results)
 
     @property
     def goal(self) -> Goal:
@@ -121,18 +132,23 @@ class Ladder:
     @property
     def score(self) -> Score:
         """How scores are told."""
-        return score_of(self.teacher.trial.net, self.teacher.trial.score)
+        return score_of(self.ended[0].trial.net, self.goal.score)
 
     @property
     def floor(self) -> float:
         """The score to keep; the best found may be that of a rung, where the teacher had time for few images."""
         assert self.goal.cheapest is not None
-        return self.goal.cheapest.floor(max(r.score or 0.0 for r in (self.teacher, *self.tried)), self.score)
+        return self.goal.cheapest.floor(max(r.score or 0.0 for r in self.ended), self.score)
 
     @property
     def tried(self) -> list[Result]:
         """The trainings of rungs that ended well."""
         return [r for r in self.results if r.trial.phase == LADDER.name and r.status == "done" and r.score is not None]
+
+    @property
+    def ended(self) -> list[Result]:
+        """The trainings that one can be chosen of."""
+        return [*filter(None, [self.teacher]), *self.tried]
 
     def keeps(self, result: Result) -> bool:
         """Whether a net will have the accuracy to keep when it has been trained for long, inside all limits."""
@@ -151,26 +167,33 @@ class Ladder:
         return [question[(i + 1) * (len(question) + 1) // (count + 1) - 1] for i in range(count)]
 
     def verdict(self, judged: Verdict) -> Verdict:
-        """The cheapest net that keeps the accuracy; where none does, the cheapest of those that come nearest."""
-        candidates = [r for r in (self.teacher, *self.tried) if not self.goal.excess(r.cost)] or [self.teacher]
+        """The cheapest net that keeps the accuracy; where none does, the cheapest of those that come nearest.
+
+        judged: what the race says, where none ended that is inside the limits.
+        """
+        candidates = [r for r in self.ended if not self.goal.excess(r.cost)]
+        if not candidates:
+            return judged
         good = [r for r in candidates if self.keeps(r)]
         nearest = max(candidates, key=lambda r: (r.score or 0.0, -r.cost[self.metric]))
         as_near = [r for r in candidates if _is_as_near(nearest, r)]
         chosen = min(good or as_near, key=lambda r: r.cost[self.metric])
         why = self._why(chosen, None if good else nearest)
-        reason = Reason("net", chosen.trial.net.id, why, "trials", "Hinton et al. 2015")
+        source = "Hinton et al. 2015" if chosen.trial.teacher else "ours: docs/findings.md, 'which way down'"
+        reason = Reason("net", chosen.trial.net.id, why, "trials", source)
         notes = () if good else (self._miss(nearest),)
         return replace(judged, chosen=chosen, alternatives=front(candidates, self.metric), reasons=(reason,),
                        standard_error=standard_error(chosen), notes=(*judged.notes, *notes))  # fmt: skip
 
     def _why(self, chosen: Result, nearest: Result | None) -> str:
-        top = f"the teacher reached {self.teacher.told} at {amount(self.metric, self.teacher)}"
-        wanted = f"the {self.score.told(self.floor)} that must be kept"
+        wanted, top = f"the {self.score.told(self.floor)} that must be kept", ""
+        if self.teacher:
+            top = f"the teacher reached {self.teacher.told} at {amount(self.metric, self.teacher)}; "
         if chosen is self.teacher:
             tried = len(self.tried)
             others = f"none of the {tried} cheaper networks tried keeps" if tried else "no cheaper one was tried for"
-            return f"{top}; {others} {wanted}, so the teacher itself is handed over"
-        why = f"{top}; this network keeps {chosen.told} at {amount(self.metric, chosen)}"
+            return f"{top}{others} {wanted}, so the teacher itself is handed over"
+        why = f"{top}this network keeps {chosen.told} at {amount(self.metric, chosen)}"
         if nearest is chosen:
             return f"{why}: of the {len(self.tried)} tried, it comes nearest to {wanted}"
         if nearest:
@@ -182,13 +205,13 @@ class Ladder:
     def _miss(self, nearest: Result) -> str:
         wanted = self.score.told(self.floor)
         missing = self.score.moved(self.floor - (nearest.score or 0.0), signed=False) + self.score.unit
-        longest = f"the teacher, which was trained the longest, {self.teacher.told}."
+        longest = f"; the teacher, which was trained the longest, {self.teacher.told}" if self.teacher else ""
         if self.score.is_error:
             what = f"No network tried keeps an error of {wanted}: the nearest has {nearest.told} on the validation"
-            return f"{what} images, {missing} more; {longest}"
+            return f"{what} images, {missing} more{longest}."
         right = self.score.name == "accuracy"
         there = "of the validation images right" if right else f"{self.score.words} in validation"
-        return f"No network tried keeps {wanted}: the nearest gets {nearest.told} {there}, {missing} less; {longest}"
+        return f"No network tried keeps {wanted}: the nearest gets {nearest.told} {there}, {missing} less{longest}."
 
 
 def planned(rungs: int, workers: int, seconds: float, overhead: float) -> tuple[int, float]:

@@ -11,7 +11,7 @@ from convwise.search.phases import FINAL, TEACHER, Search, Wave
 
 
 def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
-    """The race; then, for a goal of cost, the teacher and the ladder below it.
+    """The race; then, for a goal of cost, the ladder, below a teacher or without one.
 
     teach: stores a teacher's answers. Each wave is proposed when the results of the one before are recorded.
     What has been trained to its end is judged already: nothing is tried after that.
@@ -25,7 +25,6 @@ def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
 
 
 def verdict(advice: Advice, results: Sequence[Result]) -> Verdict:
-    """What the race says or, below a teacher, the ladder. Infeasible where no trial gave a network to use."""
+    """What the race says or, where it was tried, the ladder. Infeasible where no trial gave a network to use."""
     judged = judge(advice, results)
-    teacher = ladder.teacher(results)
-    return ladder.Ladder(advice.space, teacher, results).verdict(judged) if teacher else judged
+    return ladder.Ladder(advice.space, results).verdict(judged) if advice.space.goal.cheapest else judged
