@@ -222,9 +222,11 @@ def section(machine: str, budget: float, cells: list[Cell], earlier: list[str]) 
         *cheapest(cells),
         *earlier,
         f"![error against macs](results/{path.name}.svg)\n",
-        "Spread: smallest to largest accuracy over the seeds. Load: mean 1-minute average at the end.\n",
-        "| set | method | accuracy % | spread | seeds | n | macs | params | latency ms | epochs | wall s | load |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "Spread: smallest to largest accuracy over the seeds. Resolved: of kernel size, filters, strides, padding and "
+        "activation, how many have a verdict (mean over the seeds). Load: mean 1-minute average at the end.\n",
+        "| set | method | accuracy % | spread | seeds | n | macs | params | latency ms | epochs | resolved | wall s "
+        "| load |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(line(cell) for cell in sorted(cells, key=lambda cell: (cell.set, cell.error))),
         "",
     ])  # fmt: skip
@@ -312,9 +314,11 @@ def line(cell: Cell) -> str:
     """One row of the table."""
     accuracies = sorted(100 * row["accuracy"] for row in cell.rows)
     seeds = ", ".join(str(row["seed"]) for row in cell.rows)
+    resolved = [len(row["resolved"]) for row in cell.rows if "resolved" in row]
     cells = [cell.set, cell.method, f"{fmean(accuracies):.2f}", f"{accuracies[0]:.2f} to {accuracies[-1]:.2f}", seeds,
              cell.rows[0]["n"], shown(cell.mean("macs"), "{:.1f}M", 1e6), shown(cell.mean("params"), "{:.0f}k", 1e3),
              shown(cell.mean("latency_ms"), "{:.2f}"), shown(cell.mean("epochs"), "{:.0f}"),
+             f"{fmean(resolved):g}" if resolved else "",
              shown(cell.mean("wall_seconds"), "{:.0f}"), shown(cell.mean("load"), "{:.1f}")]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 

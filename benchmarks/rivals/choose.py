@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from convwise.core.parameters import FIVE
 from rivals.job import Job, Told
 
 
@@ -30,5 +31,8 @@ def run(job: Job) -> Told:
         choice = json.loads((folder / "choice.json").read_text())
     told = ("accuracy", "n") if job.task == "classify" else ("error", "low", "high", "baseline", "r2", "n")
     scored = {name: choice["test"][name] for name in told}
-    known = {**choice["cost"], "sample": choice["sample"], "input_size": choice["net"]["input_shape"][:2]}
+    clear = [effect["parameter"] for effect in choice["effects"] if effect["verdict"] != "not resolved"]
+    resolved = sorted({name.rpartition(".")[2] for name in clear} & set(FIVE))
+    known = {**choice["cost"], "sample": choice["sample"], "input_size": choice["net"]["input_shape"][:2],
+             "resolved": resolved}  # fmt: skip
     return Told(scored, known)

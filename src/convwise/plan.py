@@ -12,6 +12,7 @@ from convwise.core.calculus import analyse
 from convwise.core.clock import Clock, duration
 from convwise.core.goal import Goal
 from convwise.core.net import Net
+from convwise.core.parameters import FIVE
 from convwise.core.problems import Infeasible
 from convwise.core.records import Advice, Fingerprint, Pace, Result
 from convwise.core.space import LatencyModel
@@ -21,7 +22,7 @@ from convwise.settings import ANSWER_SHARE, Settings
 from convwise.training import train
 from convwise.training.host import Host
 
-QUESTION = 5  # parameters that people ask about: kernel size, filters, strides, padding, activation
+QUESTION = len(FIVE)
 WAVES = race.FLIP_SEGMENTS + QUESTION  # of the race, at most: for mirroring, and for the question
 LEAST_SECONDS = 3.0  # of a part of the race
 ONLY_SHARE = 0.1  # of the budget at most: a wave that is the only one, so that it can be asked about mirrored images
@@ -60,6 +61,11 @@ class Plan:
         return train.OVERHEAD_SECONDS + self.sizes[1] * self.image_seconds / 3
 
     @property
+    def part_overhead_seconds(self) -> float:
+        """The same of a part of a training, as the race has them."""
+        return train.OVERHEAD_SECONDS + min(self.sizes[1], train.PART_IMAGES) * self.image_seconds / 3
+
+    @property
     def team_speed(self) -> float:
         """Images a second of the final training over those of one worker."""
         return 1 + TEAM_GAIN * (self.workers - 1)
@@ -67,7 +73,7 @@ class Plan:
     @property
     def least_seconds(self) -> float:
         """Of one wave: its parts see images enough to be compared."""
-        return max(LEAST_SECONDS, race.LEAST_IMAGES * self.image_seconds) + self.overhead_seconds
+        return max(LEAST_SECONDS, race.LEAST_IMAGES * self.image_seconds) + self.part_overhead_seconds
 
     @property
     def race_until(self) -> float:
@@ -84,9 +90,9 @@ class Plan:
         left = self.clock.until(self.race_until)
         waves = min(int(left / self.least_seconds), WAVES)
         if waves > race.FLIP_SEGMENTS and self.evidence:
-            return waves, max(left / waves - self.overhead_seconds, MINIMUM_TRIAL_SECONDS)
+            return waves, max(left / waves - self.part_overhead_seconds, MINIMUM_TRIAL_SECONDS)
         told = min(1.2 * race.LEAST_IMAGES * self.image_seconds, ONLY_SHARE * self.clock.budget)
-        first = min(left, self.clock.until(ANSWER_SHARE)) - self.overhead_seconds
+        first = min(left, self.clock.until(ANSWER_SHARE)) - self.part_overhead_seconds
         return 1, max(first, told, MINIMUM_TRIAL_SECONDS)
 
     # What the phases of a search ask: see search/stages.py.
@@ -169,7 +175,7 @@ class Plan:
         """Of one worker, for the leader's whole training: its parts of the race, and the rest by all together."""
         ours = (waves if self.workers > 1 else min(waves, race.FLIP_SEGMENTS)) * seconds
         ended = WRITE_SECONDS + self.set_aside
-        rest = self.clock.until(self.goes_until) - ended - waves * (seconds + self.overhead_seconds)
+        rest = self.clock.until(self.goes_until) - ended - waves * (seconds + self.part_overhead_seconds)
         return ours + max(rest, 1.0) * self.team_speed
 
     def changes(self) -> int:

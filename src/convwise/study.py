@@ -10,6 +10,7 @@ from pathlib import Path
 
 from convwise import against, mirrored
 from convwise.advice.fingerprint import look as look_at
+from convwise.advice.rules import wanted_epochs
 from convwise.core.records import Advice, Fingerprint, Pace, Verdict, Views
 from convwise.crew import Crew
 from convwise.handover import material
@@ -63,7 +64,7 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
         try:
             for wave in waves(search, crew.teach):
                 crew.run(wave)
-            judged = verdict(advice, session.results)
+            judged = verdict(search)
             for wave in rivals.waves(search, others, judged.chosen):
                 crew.run(wave)
             mirrors = race.onwards(advice, search.tried(RACE), judged.chosen).training_flip
@@ -116,7 +117,7 @@ def _search(session: Session, advice: Advice, others: Sequence[rivals.Rival]) ->
         if settings.trials is None
         else Counted(settings.trials, session.workers, settings.goal.cheapest is not None)
     )  # fmt: skip
-    return Search(advice, session, budget, settings.seed)
+    return Search(advice, session, budget, settings.seed, wanted_epochs(sizes[0]) * sizes[0])
 
 
 def _refit(search: Search, crew: Crew, judged: Verdict, views: Views) -> None:
@@ -141,4 +142,4 @@ def _best_so_far(search: Search, crew: Crew) -> Verdict:
         crew.cut()
     if not any(result.status == "done" for result in crew.session.results):
         raise KeyboardInterrupt(TOO_EARLY)
-    return verdict(search.advice, crew.session.results)
+    return verdict(search)

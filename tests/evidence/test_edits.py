@@ -16,8 +16,9 @@ from convwise.core.layers import (
     MaxPooling2D,
 )
 from convwise.core.net import Net
+from convwise.core.parameters import FIVE
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
-from convwise.evidence.edits import BESIDE, FIVE, Subject, named, questions
+from convwise.evidence.edits import BESIDE, Subject, named, questions
 from studies import advice
 
 NET = Net(

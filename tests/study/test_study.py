@@ -384,7 +384,7 @@ def test_a_timed_race_gives_most_of_the_time_to_one_training(stripes, workers):
     search = raced(stripes, workers=workers, clock=Clock(600.0, 0.0, lambda: now[0]), after=after)
     ran = search.tried(RACE)
     beside = [r for r in ran if r.trial.configuration != search.advice.configuration]
-    assert len(verdict(search.advice, ran).effects) >= (2 if workers == 1 else 5)
+    assert len(verdict(search).effects) >= (2 if workers == 1 else 5)
     spent = sum(r.trial.seconds for r in beside)
     assert spent <= (0.1 + 0.1 * (workers == 1) + (workers - 1) * 0.1 / workers) * 600 * workers
     assert now[0] <= 0.5 * 600  # most of it is left for the final training
@@ -396,7 +396,7 @@ def test_where_there_is_no_time_or_no_wish_one_net_is_trained_well(stripes, budg
     search = raced(stripes, workers=2, clock=Clock(budget, time.monotonic()), **fields)
     (only,) = search.tried(RACE)
     assert only.trial.configuration == search.advice.configuration
-    assert "nothing was tested" in verdict(search.advice, [only]).reasons[0].because
+    assert "nothing was tested" in verdict(search).reasons[0].because
     assert only.trial.seconds <= 0.1 * budget
 
 

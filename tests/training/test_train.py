@@ -408,6 +408,18 @@ def test_a_part_of_a_run_is_one_point_of_its_curve(folder):
     assert part.history[0].accuracy == part.score
 
 
+def test_a_part_of_a_run_is_judged_by_some_images_the_whole_run_by_all(folder, monkeypatch):
+    """Every third of 80: both classes stand one after the other."""
+    monkeypatch.setattr(train, "PART_IMAGES", 30)
+    part, weights = train.train(trial(span=(0.0, 0.5), epochs=4), folder, FP32)
+    whole, _ = train.train(trial(epochs=4), folder, FP32)
+    assert (len(part.correct), len(whole.correct)) == (27, 80)
+    pixels, labels = (each[::3] for each in striped(2, 40, SIZE, seed=2))
+    right = train.answers(NET, weights, pixels).argmax(1) == labels
+    assert part.correct == "".join("01"[int(each)] for each in right)
+    assert part.score == pytest.approx(right.mean())
+
+
 def test_answers_to_mirrored_images_are_kept_where_none_were_trained_on(folder):
     """A lying bar mirrored is a lying bar: as many right as of the images themselves, about."""
     plain, weights = train.train(trial(epochs=10), folder, FP32)

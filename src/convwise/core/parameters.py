@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 from convwise.core.activations import ACTIVATIONS, activation
 from convwise.core.problems import UnusableInput
 
+FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
 Got = TypeVar("Got")

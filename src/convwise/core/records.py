@@ -12,6 +12,7 @@ from convwise.core.configuration import Configuration, Draft
 from convwise.core.goal import Goal as Goal
 from convwise.core.goal import Limit as Limit
 from convwise.core.net import Net
+from convwise.core.parameters import FIVE
 from convwise.core.reasons import Reason as Reason
 from convwise.core.reasons import TrialsWord as TrialsWord
 from convwise.core.recipe import Recipe as Recipe
@@ -242,9 +243,6 @@ class Result:
         return tuple(float(each == "1") for each in correct) or tuple(map(score.score, errors))
 
 
-ASKED = ("kernel_size", "filters", "strides", "padding", "activation")  # parameters that people ask about
-
-
 @dataclass(frozen=True, repr=False)
 class Advice(Shown):
     """What to start with: the space worth testing, the first configuration of it, a reason for each value."""
@@ -277,7 +275,7 @@ class Advice(Shown):
     def screen(self) -> Screen:
         """The network in a line, its cost, and a reason for each parameter, those first that people ask about."""
         cost = self.configuration.cost
-        order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in ASKED)
+        order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in FIVE)
         told = f"{short(cost['params'])} parameters, {short(cost['macs'])} multiply-accumulates"
         told += f", {cost['latency_ms']:.3g} ms per image (predicted)" if "latency_ms" in cost else ""
         return Screen(

@@ -15,17 +15,17 @@ from difflib import get_close_matches
 from typing import Any
 
 from convwise.core.calculus import analyse
-from convwise.core.configuration import Configuration, Draft
+from convwise.core.configuration import Configuration
 from convwise.core.layers import Activation, Conv2D, DepthwiseConv2D, Layer, SeparableConv2D, parameters
 from convwise.core.net import Net
+from convwise.core.parameters import FIVE
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
 from convwise.core.records import Recipe
 from convwise.core.space import Hyperparameter, Space
 from convwise.evidence.experiment import Edit
 
-FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
-# What a report says of a network beside them, in its order, by the names of the space.
-BESIDE = ("stage.count", "stage.convs", "downsampling", "normalization", "head")
+# What a report says of a network beside them, by the names of the space; what decides most comes first.
+BESIDE = ("normalization", "stage.convs", "stage.count", "downsampling", "head")
 FLAG = "--parameter"
 AND = "&"
 ALTERNATIVES = 2  # values of one hyperparameter that are tried unasked
@@ -271,8 +271,9 @@ def _general(subject: Subject, parameter: str) -> Iterator[list[Edit]]:
     """A parameter of the question at other values: a row for each such hyperparameter of the space, else of all
     convolutions at once."""
     names = [name for name in subject.hyperparameters if name.rpartition(".")[2] == parameter]
-    if names:
-        yield from (list(_possible(subject, _nearest(subject, name))) for name in names)
+    rows = [list(_possible(subject, _nearest(subject, name))) for name in names]
+    if any(rows):
+        yield from rows
     elif layer := next((layer for layer in subject.net.layers if _bears_on(parameter, layer)), None):
         where = f"{layer.name}." if parameter == "strides" else ""  # of every layer it would be nonsense
         yield list(_possible(subject, [f"{where}{parameter}={value}" for value in _next(parameter, layer)]))
@@ -294,7 +295,7 @@ def _possible(subject: Subject, texts: Sequence[str]) -> Iterator[Edit]:
 
 
 def _nearest(subject: Subject, name: str) -> list[str]:
-    """A few other values of a hyperparameter, as they are typed: of numbers the nearest ones, one on each side first."""
+    """A few other values of a hyperparameter, as they are typed: of numbers the nearest, one on each side first."""
     hyperparameter = subject.hyperparameters[name]
     now = (subject.configuration or {}).get(name, hyperparameter.values[0])
     others = [value for value in hyperparameter.values if value != now]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log
+from math import ceil, inf, log
 
 from convwise.core.configuration import Configuration, Draft
 from convwise.core.goal import Goal
@@ -43,8 +43,8 @@ SHAPES: tuple[Draft, ...] = (
     {"block": "separable", "stem": "learned", "stem.strides": 2},
 )
 # Share of a rung's mistakes that the final training takes away at least, being several times as long; none of a rung
-# that has seen so many images already (docs/findings.md, 'a narrow net has soon seen enough').
-LEARNT_LATER, SEEN_ENOUGH = 0.1, 160_000
+# that has seen enough already (docs/findings.md, 'a narrow net has soon seen enough').
+LEARNT_LATER = 0.1
 LEAST_SECONDS = 3.0  # of a rung's training
 SHORT = {"macs": "macs", "params": "parameters", "activation_bytes": "activation bytes", "latency_ms": "ms"}
 
@@ -72,7 +72,7 @@ def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
     before = last_number(ran)
     number = done = 0
     while most := allowed.room(budget.workers, number, done):
-        taken = Ladder(space, search.record.results).wave(steps, budget.workers)[:most]
+        taken = of(search).wave(steps, budget.workers)[:most]
         if not taken:
             return
         trials = [search.trial(f"ladder-{before + done + slot}", LADDER, rung, allowed.seconds)
@@ -112,10 +112,11 @@ def rungs(top: Configuration, metric: str) -> list[Configuration]:
 
 @dataclass(frozen=True)
 class Ladder:
-    """What became of the rungs that were tried, and of the teacher where there is one."""
+    """What became of the rungs that were tried, and of the teacher where there is one. enough: as a Search has it."""
 
     space: Space
     results: Sequence[Result]
+    enough: float = inf
 
     @property
     def teacher(self) -> Result | None:
@@ -153,7 +154,7 @@ class Ladder:
     def keeps(self, result: Result) -> bool:
         """Whether a net will have the accuracy to keep when it has been trained for long, inside all limits."""
         seen = result.history[-1].images if result.history else 0
-        mistakes = (1 - (result.score or 0.0)) * (1 - (LEARNT_LATER if seen < SEEN_ENOUGH else 0.0))
+        mistakes = (1 - (result.score or 0.0)) * (1 - (LEARNT_LATER if seen < self.enough else 0.0))
         return 1 - mistakes >= self.floor and not self.goal.excess(result.cost)
 
     def wave(self, rungs: Sequence[Configuration], workers: int) -> list[Configuration]:
@@ -212,6 +213,11 @@ class Ladder:
         right = self.score.name == "accuracy"
         there = "of the validation images right" if right else f"{self.score.words} in validation"
         return f"No network tried keeps {wanted}: the nearest gets {nearest.told} {there}, {missing} less{longest}."
+
+
+def of(search: Search) -> Ladder:
+    """The ladder of a search, as far as it has come."""
+    return Ladder(search.advice.space, search.record.results, search.enough)
 
 
 def planned(rungs: int, workers: int, seconds: float, overhead: float) -> tuple[int, float]:

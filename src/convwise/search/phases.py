@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from convwise.core.configuration import Configuration
@@ -112,12 +113,16 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Search:
-    """What the phases share. What they propose follows from it alone: they see neither storage nor runner."""
+    """What the phases share. What they propose follows from it alone: they see neither storage nor runner.
+
+    enough: images, each counted as often as it is seen, from which a training on these images learns little more.
+    """
 
     advice: Advice
     record: Record
     budget: Budget
     seed: int = 0
+    enough: float = inf
 
     def trial(self, id: str, phase: Phase, given: Configuration, seconds: float | None) -> Trial:
         """Its training, of so many seconds, or of the stage's epochs."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from convwise.core.records import Advice, Result, Trial, Verdict
+from convwise.core.records import Trial, Verdict
 from convwise.search import ladder, race
 from convwise.search.judge import judge
 from convwise.search.phases import FINAL, TEACHER, Search, Wave
@@ -24,7 +24,7 @@ def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
         yield from ladder.waves(search, teach)
 
 
-def verdict(advice: Advice, results: Sequence[Result]) -> Verdict:
+def verdict(search: Search) -> Verdict:
     """What the race says or, where it was tried, the ladder. Infeasible where no trial gave a network to use."""
-    judged = judge(advice, results)
-    return ladder.Ladder(advice.space, results).verdict(judged) if advice.space.goal.cheapest else judged
+    judged = judge(search.advice, search.record.results)
+    return ladder.of(search).verdict(judged) if search.advice.space.goal.cheapest else judged

@@ -35,6 +35,7 @@ BOXED_UNTIL = 0.85  # share of the schedule after which images are whole again
 SETTLING_BATCHES = 10  # that the statistics of averaged weights are measured on
 CURVE_POINTS = 8  # validation points of a learning curve, beside the last
 CURVE_IMAGES = 500  # validation images at most that a point is measured on
+PART_IMAGES = 5000  # validation images at most that a part of a training is judged by
 TELLING_SECONDS = 1.0  # from one word on how far it is to the next
 COOLING_SECONDS = 1.0  # in which a training comes to an early end
 MIRRORED_IMAGES = 1000  # validation images at most that are asked mirrored as well
@@ -135,6 +136,7 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
         trial = replace(trial, span=(trial.span[0], 1.0))
     asked, outcomes, weighed, score = _Asked(trial, engine, TASKS[task]), np.zeros(0), np.zeros(0), None
     if held_out:
+        held_out = held_out if trial.span[1] == 1 else _some(held_out, PART_IMAGES)
         outcomes, weighed = asked.outcomes(model, held_out)
         score = asked.score(outcomes, weighed)
     line.tell(Live(trial.id, 1.0, run.images / len(examples), None, run.images / seconds))

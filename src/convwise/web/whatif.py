@@ -11,10 +11,9 @@ from convwise.core.activations import ACTIVATIONS
 from convwise.core.calculus import Analysis, LayerCost, analyse
 from convwise.core.check import findings
 from convwise.core.net import INPUT, Net
-from convwise.core.parameters import Count, Extra, Flag, Named, Number, Padding, Parameter, Size, Word
+from convwise.core.parameters import FIVE, Count, Extra, Flag, Named, Number, Padding, Parameter, Size, Word
 from convwise.core.problems import ConvwiseError, UnusableInput
 
-FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about come first
 BETWEEN = (
     L.BatchNormalization,
     L.GroupNormalization,
