@@ -296,9 +296,9 @@ def _possible(subject: Subject, texts: Sequence[str]) -> Iterator[Edit]:
 
 def _nearest(subject: Subject, name: str) -> list[str]:
     """A few other values of a hyperparameter, as they are typed: of numbers the nearest, one on each side first."""
-    hyperparameter = subject.hyperparameters[name]
-    now = (subject.configuration or {}).get(name, hyperparameter.values[0])
-    others = [value for value in hyperparameter.values if value != now]
+    assert subject.configuration
+    now = subject.configuration[name]
+    others = [value for value in subject.hyperparameters[name].values if value != now]
     if isinstance(now, (int, float)) and not isinstance(now, bool):
         above = sorted(value for value in others if value > now)  # type: ignore[operator]
         below = sorted((value for value in others if value < now), reverse=True)  # type: ignore[operator]
