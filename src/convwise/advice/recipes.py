@@ -133,7 +133,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         lambda s: views(s) >= BOXED_FROM,
         lambda s: 0.5,
         lambda s: (
-            f"each image is seen about {views(s):,.0f} times, so in half of the batches a box cut from another image "
+            f"each image is seen more than {BOXED_FROM} times, so in half of the batches a box cut from another image "
             "is pasted into it: the network cannot rely on a single part of it"
         ),
         "Yun et al. 2019, CutMix; ours: docs/findings.md, 'boxes of other images'",

@@ -148,15 +148,15 @@ def width_for(s: Situation) -> int:
 
 def why_width(s: Situation) -> str:
     """What holds of the chosen width: it is too much already, or as much as there is time for, or the widest start."""
-    width, needs = s.chosen["stage.filters"], f"a wide network needs {fewest_epochs(s.images):.0f}"
+    width, fewest = s.chosen["stage.filters"], fewest_epochs(s.images)
     epochs = s.epochs(width)
-    seen = f"with {width} filters the final training sees each of the {s.images:,} images about {epochs:,.0f} times"
-    seen += " if nothing else runs"
-    if epochs < fewest_epochs(s.images):
-        return f"{seen}, although {needs}; {NARROWEST} is the narrowest width that a study starts with"
-    if width == WIDEST:
-        return f"{seen}, and {needs}; even wider networks are left to the trials"
-    return f"{seen}; {needs}, which {WIDTHS[WIDTHS.index(width) + 1]} filters would not allow"
+    seen, needs = f"with {width} filters the final training sees each of the {s.images:,} images", f"needs {fewest:.0f}"
+    if width == WIDEST and epochs >= fewest:  # how often is not known well of a net whose steps are short
+        return f"{seen} more than the {fewest:.0f} times that a wide one needs; even wider ones are left to the trials"
+    seen += f" about {epochs:,.0f} times if nothing else runs"
+    if epochs < fewest:
+        return f"{seen}, although a wide network {needs}; {NARROWEST} is the narrowest width that a study starts with"
+    return f"{seen}; a wide network {needs}, which {WIDTHS[WIDTHS.index(width) + 1]} filters would not allow"
 
 
 def near_widths(s: Situation) -> tuple[int, ...]:
