@@ -87,7 +87,7 @@ def test_groups_in_two_parts_of_the_source_are_told(root):
     table.write_text(table.read_text().replace(",p3,test", ",p0,test", 1))  # patient 0 is in train
     images = read(table)
     assert "1 group in the column patient_id with images in two parts of the source" in said(images)
-    assert "the accuracy told is too high" in said(images)
+    assert "the accuracy reported is too high" in said(images)
 
 
 def test_too_few_groups_are_named(root):

@@ -127,3 +127,4 @@ def test_those_in_two_parts_of_the_source_are_told_and_kept(tmp_path):
     told = [str(problem) for problem in images.problems if "nearly the same" in str(problem)]
     assert any("in train and test" in line or "in valid and test" in line for line in told)
     assert any("in two classes" in line and "leak" in line for line in told)
+    assert any("remove one of each, or the accuracy reported is too high;" in line for line in told)

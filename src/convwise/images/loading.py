@@ -398,7 +398,7 @@ def _grouped(where: str, families: Ints, sides: Ints, learnt: Learnt) -> Iterato
     across = np.flatnonzero(np.bincount(np.concatenate(of), minlength=count) > 1)
     if len(across):
         what = f"{counted(len(across), 'group')} in the column {name} with images in two parts of the source"
-        told = "accuracy told is too high" if learnt.classes else "error told is too low"
+        told = "accuracy reported is too high" if learnt.classes else "error reported is too low"
         fix = f"move each into one part, or the {told}"
         yield Problem(where, what, "each group in one part", fix, "warning", len(across))
 
@@ -429,7 +429,7 @@ def _nearly(where: str, pairs: Sequence[Pair], classes: bool) -> Iterator[Proble
         if not across:
             continue
         what = f"{counted(len(across), 'pair')} of nearly the same picture in {' and '.join(parts)}, both kept: "
-        told = "the accuracy reported is too high" if classes else "the error reported is too low"
+        told = "accuracy reported is too high" if classes else "error reported is too low"
         fix = f"remove one of each, or the {told}; the report of choose shows them"
         yield Problem(where, what + near.shown(across, 3), "each picture in one part", fix, "warning", len(across))
     odd = [pair for pair in pairs if classes and len(set(pair.labels)) > 1]
