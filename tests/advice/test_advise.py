@@ -97,7 +97,8 @@ def told(after: int, change: float, verdict: str, before: int = 3) -> Effect:
         ((told(5, -0.02, "matters"),), "confirmed"),
         ((told(5, 0.0, "no difference"), told(1, -0.02, "matters")), "confirmed"),
         ((told(5, 0.02, "not resolved"), told(1, -0.02, "matters")), "not resolved"),
-        ((told(5, 0.02, "not resolved"), told(5, 0.0, "no difference")), "confirmed"),
+        ((told(5, 0.02, "not resolved"), told(5, 0.0, "no difference")), "no difference"),
+        ((told(5, 0.0, "no difference"), told(1, 0.0, "no difference")), "no difference"),
     ],
 )
 def test_a_reason_carries_what_trials_said_of_its_value(effects, said):

@@ -78,17 +78,17 @@ def as_chosen(reasons: tuple[Reason, ...], configuration: Draft, effects: Sequen
 
 
 def said_by(effects: Sequence[Effect], parameter: str, value: Any) -> TrialsWord | None:
-    """What effects say of a value: refuted by a better one, confirmed where all others are worse or no better.
+    """What effects say of a value: refuted by a better one, confirmed where another is worse and none better.
 
     Of several effects of one change the last counts: it was asked for, to learn more.
     """
     tried = {e.after: e for e in effects if (e.parameter, e.before) == (parameter, value)}.values()
-    better = [e for e in tried if e.verdict == "matters" and e.accuracy_change > 0]
-    if not tried:
-        return None
-    if better:
+    words = {e.verdict for e in tried}
+    if any(e.verdict == "matters" and e.accuracy_change > 0 for e in tried):
         return "refuted"
-    return "not resolved" if any(e.verdict == "not resolved" for e in tried) else "confirmed"
+    if not words or "not resolved" in words:
+        return "not resolved" if words else None
+    return "confirmed" if "matters" in words else "no difference"
 
 
 # Why a value is taken that need not have been ahead when it was measured: search/race.py, `leader`.

@@ -403,8 +403,8 @@ RULES: tuple[Rule, ...] = (
         aligned,
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
-            f"the mean over positions needs far fewer weights than a Flatten head; but position does carry information "
-            f"here (alignment {s.facts['alignment']:.2f}), so Flatten is tested against it"
+            f"the mean over positions needs far fewer weights than a Flatten head, although position does carry "
+            f"information here (alignment {s.facts['alignment']:.2f})"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",

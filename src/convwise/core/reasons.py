@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-TrialsWord = Literal["confirmed", "refuted", "not resolved"]
+TrialsWord = Literal["confirmed", "no difference", "refuted", "not resolved"]
 
 
 @dataclass(frozen=True)
