@@ -95,7 +95,7 @@ class Plan:
         first = min(left, self.clock.until(ANSWER_SHARE)) - self.part_overhead_seconds
         return 1, max(first, told, MINIMUM_TRIAL_SECONDS)
 
-    # What the phases of a search ask: see search/stages.py.
+    # What the phases of a search ask: see search/phases.py.
 
     def race(self, kept: int) -> Allowed:
         waves, seconds = self.waves()

@@ -83,11 +83,13 @@ def said_by(effects: Sequence[Effect], parameter: str, value: Any) -> TrialsWord
     Of several effects of one change the last counts: it was asked for, to learn more.
     """
     tried = {e.after: e for e in effects if (e.parameter, e.before) == (parameter, value)}.values()
+    if not tried:
+        return None
     words = {e.verdict for e in tried}
     if any(e.verdict == "matters" and e.accuracy_change > 0 for e in tried):
         return "refuted"
-    if not words or "not resolved" in words:
-        return "not resolved" if words else None
+    if "not resolved" in words:
+        return "not resolved"
     return "confirmed" if "matters" in words else "no difference"
 
 

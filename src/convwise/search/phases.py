@@ -28,7 +28,7 @@ class Phase:
 RACE = Phase("race", 0.6, 4)  # the leader trains on, others take its first steps; with less evidence it ends earlier
 TEACHER = Phase("teacher", 0.45, 8, alone=True)  # for a goal of cost: the leader is trained to its end
 KNOWN_UNTIL = 0.25  # instead, where the accuracy to keep is a number: the best net is not needed
-LADDER = Phase("ladder", 0.68, 8)  # cheaper nets learn from it
+LADDER = Phase("ladder", 0.68, 8)  # nets of falling cost
 BESIDE = Phase("beside", 0.85, 8)  # the chosen net and others that were named, from the beginning, to be compared
 FINAL = Phase("final", 1.0, 16, alone=True)  # the rest of the chosen net's training, on everything not sealed
 
