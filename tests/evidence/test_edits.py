@@ -233,6 +233,15 @@ def test_on_a_choice_the_names_are_of_the_space_and_the_doubtful_come_first(chos
     assert len(again) == len(first)
 
 
+def test_where_the_space_has_one_stride_the_first_convolution_is_asked(chosen):
+    names = {each.name: each for each in chosen.space.hyperparameters}
+    one = replace(names["stem.strides"], values=(chosen.configuration["stem.strides"],))
+    space = replace(chosen.space, hyperparameters=tuple({**names, "stem.strides": one}.values()))
+    found = [edit.parameter for edit in questions(replace(chosen, configuration=space.fit(chosen.configuration)))]
+    assert {name.rpartition(".")[2] for name in found[:6]} == set(FIVE)
+    assert "stem.strides" in found[:6]
+
+
 def test_a_network_without_convolutions_has_no_questions():
     dense = Subject(Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, name="out"))))
     assert questions(dense) == []
