@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -254,6 +255,28 @@ def test_a_reload_and_a_restart_lose_nothing(browser: Any, chosen: SimpleNamespa
         page.close()
 
 
+def test_a_training_that_runs_is_told_live(browser: Any, chosen: SimpleNamespace, tmp_path: Path) -> None:
+    """And the network to change comes although nobody answered the first question for it."""
+    shutil.copytree(chosen.folder, tmp_path / "study")
+    work = tmp_path / "study" / ".study"
+    work.mkdir()
+    training = {"trial": "race-1-1", "done": 0.4, "epochs": 3.2, "accuracy": 0.91, "images_per_second": 800.0}
+    events = [{"about": {}}, {"stage": "race", "done": 0, "planned": 2, "live": [training]}]
+    (work / "events.jsonl").write_text("".join(json.dumps({**each, "time": time.time()}) + "\n" for each in events))
+    os.utime(work / "events.jsonl", (time.time() + 300,) * 2)  # as if it were touched until then
+    with Server(tmp_path / "study", "--port", free_port()) as server:
+        page = browser.new_page()
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.route("**/api/layers", lambda route: route.abort(), times=2)
+        page.goto(server.address)
+        says(page, "#live", "race-1-1: epoch 3.2, 91.0\u202f% of the training images right")
+        page.wait_for_selector("#bench", timeout=PATIENCE)
+        page.wait_for_selector("#lost", state="hidden")
+        assert page.complaints == []
+        page.close()
+
+
 def test_names_are_never_markup(browser: Any, chosen: SimpleNamespace, tmp_path: Path) -> None:
     shutil.copytree(chosen.folder, tmp_path / "study")
     hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -334,7 +357,7 @@ def test_a_study_is_followed_from_start_to_end(browser: Any, tmp_path: Path) -> 
     with Server(tmp_path, "--port", free_port()) as server:
         page = opened(browser, server, ready="#phase")
         says(page, "#phase", "waiting for a study")
-        words = ("choose", "digits", "--budget", "40s", "--out", tmp_path)
+        words = ("choose", "digits", "--budget", "60s", "--out", tmp_path)
         study = started(*words)
         says(page, "#phase", "running")
         clock = ticking(page)

@@ -48,12 +48,22 @@ export function minutes(seconds) {
 }
 export const plain = (value) => (Array.isArray(value) ? value.join(value.length === 2 ? "×" : ", ") : value === true ? "yes" : value === false ? "no" : String(value));
 
+/** Nobody answered, or the answer was an error, whose words these are. */
+export class Unanswered extends Error {}
+
 export async function ask(name, body) {
-  const answer = await fetch(`/api/${name}`, body === undefined ? { signal: AbortSignal.timeout(30000) } : {
+  const request = body === undefined ? { signal: AbortSignal.timeout(30000) } : {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-  });
-  if (answer.status === 403) throw new Error(await answer.text()); // the token is another one by now
-  const told = answer.status === 204 ? null : await answer.json();
-  if (!answer.ok) throw new Error(told.error);
+  };
+  let answer, said;
+  try {
+    answer = await fetch(`/api/${name}`, request);
+    said = await answer.text();
+  } catch (error) {
+    throw new Unanswered(error.message);
+  }
+  if (answer.status === 403) throw new Unanswered(said); // the token is another one by now
+  const told = said ? JSON.parse(said) : null;
+  if (!answer.ok) throw new Unanswered(told.error);
   return told;
 }

@@ -1,6 +1,6 @@
 // The page of one study: asks its server for what is new, and shows it.
 
-import { $, ask, drawn, el, isError, minutes, put, say, short, show, span, study, text, THIN, told, whole, worth } from "./common.js";
+import { $, ask, drawn, el, isError, minutes, percent, put, say, short, show, span, study, text, THIN, told, Unanswered, whole, worth } from "./common.js";
 import { base, renderTests } from "./whatif.js";
 
 let offset = 0; // the server's clock minus ours, in seconds
@@ -194,22 +194,25 @@ function renderFiles(state) {
 
 // Asking, for as long as the page is open ---------------------------------------------------------------
 
+let based = ""; // of which phase, network and images the network to change was last asked for
+
 async function follow() {
   try {
     const state = await ask(`state?since=${encodeURIComponent(study.state ? study.state.version : "")}`);
     if (!$("lost").hidden) say("Connected again.");
     show("lost", false);
-    if (state) {
-      const shown = study.state;
-      const fresh = !shown || shown.phase !== state.phase || shown.net !== state.net || shown.source !== state.source;
-      render(state);
-      if (fresh) await base();
-    }
+    if (state) render(state);
+    const { phase, net, source } = study.state;
+    const now = JSON.stringify([phase, net, source]);
+    if (now !== based) await base();
+    based = now;
   } catch (error) {
+    if (!(error instanceof Unanswered)) throw error; // a fault of this page, which the browser tells
     text("lost", error.message.startsWith("This page belongs") ? error.message : "No answer from convwise. Trying again…");
     show("lost", true);
+  } finally {
+    setTimeout(follow, document.hidden ? 4000 : 1000);
   }
-  setTimeout(follow, document.hidden ? 4000 : 1000);
 }
 
 if (location.search) history.replaceState(null, "", location.pathname + location.hash); // the token is in the cookie now
