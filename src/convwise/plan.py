@@ -28,7 +28,7 @@ LEAST_SECONDS = 3.0  # of a part of the race
 ONLY_SHARE = 0.1  # of the budget at most: a wave that is the only one, so that it can be asked about mirrored images
 MINIMUM_TRIAL_SECONDS = 1.5
 MINIMUM_FINAL_SECONDS = 2.0
-TEAM_GAIN = 0.9  # of a further worker, where several train one net
+MEETING_SECONDS = 0.012  # of a step of several workers that train one net: they wait for each other
 WRITE_SECONDS = 6.0  # kept for checking and writing what comes out, beside scoring, on an idle machine
 BESIDE_SHARE, MOST_BESIDE = 0.15, 0.3  # of the budget, for trainings side by side with other networks, and for all
 LEAST_TRAINED = 0.5  # of the time that is left, however slow writing is: it leaves out what it can do without
@@ -39,10 +39,11 @@ class Plan:
     """How the time of a study by the clock is shared out.
 
     image_seconds: predicted, of one training image of the advised net on one worker; sizes: images to
-    train on, and to validate; evidence: share of the core time for comparisons; goes_until: the share
-    of the budget by which the training of the race's leader has come to its end; threads: of a training
-    that has the machine to itself; rivals: the image_seconds of each network to be compared with.
-    slowness: how many seconds one second of work takes at this moment.
+    train on, and to validate; evidence: share of the core time for comparisons; team_speed: images a second
+    of the final training, by all workers, over those of one; goes_until: the share of the budget by which
+    the training of the race's leader has come to its end; threads: of a training that has the machine to
+    itself; rivals: the image_seconds of each network to be compared with. slowness: how many seconds one
+    second of work takes at this moment.
     """
 
     clock: Clock
@@ -50,6 +51,7 @@ class Plan:
     image_seconds: float
     sizes: tuple[int, int]
     evidence: float
+    team_speed: float = 1.0
     goes_until: float = 1.0
     threads: int = 1
     rivals: tuple[float, ...] = ()
@@ -64,11 +66,6 @@ class Plan:
     def part_overhead_seconds(self) -> float:
         """The same of a part of a training, as the race has them."""
         return train.OVERHEAD_SECONDS + min(self.sizes[1], train.PART_IMAGES) * self.image_seconds / 3
-
-    @property
-    def team_speed(self) -> float:
-        """Images a second of the final training over those of one worker."""
-        return 1 + TEAM_GAIN * (self.workers - 1)
 
     @property
     def least_seconds(self) -> float:
@@ -125,7 +122,7 @@ class Plan:
         """What is left beside writing, which takes as much longer as the machine is busy, and scoring."""
         left = self.clock.until(FINAL.until)
         ending = self.slowness() * (WRITE_SECONDS + train.OVERHEAD_SECONDS)
-        ending += scored / max(chosen.images_per_second, 1.0)
+        ending += scored / max(3 * chosen.images_per_second, 1.0)  # a third of a training step
         return max(left - ending, LEAST_TRAINED * left, MINIMUM_FINAL_SECONDS)
 
     def trained_share(self, chosen: Result, segments: Sequence[Result], seconds: float | None) -> float:
@@ -174,7 +171,7 @@ class Plan:
     def leader_seconds(self, waves: int, seconds: float) -> float:
         """Of one worker, for the leader's whole training: its parts of the race, and the rest by all together."""
         ours = (waves if self.workers > 1 else min(waves, race.FLIP_SEGMENTS)) * seconds
-        ended = WRITE_SECONDS + self.set_aside
+        ended = WRITE_SECONDS + self.set_aside if self.goes_until == FINAL.until else 0.0
         rest = self.clock.until(self.goes_until) - ended - waves * (seconds + self.part_overhead_seconds)
         return ours + max(rest, 1.0) * self.team_speed
 
@@ -200,10 +197,12 @@ class Plan:
         changes = self.changes()
         budget, epochs = duration(self.clock.budget), round(max(self.epochs(), 1))
         said = f"in {budget} this machine can train one network for about {epochs:,} epoch{'s' if epochs > 1 else ''}"
-        if not self.evidence:
-            return said + self.said_beside()
-        said += f" and test {f'about {changes}' if changes else 'no'} change{'s' if changes != 1 else ''} to it"
-        said += "" if changes >= QUESTION else f"; {duration(self.enough())} would test {QUESTION}"
+        if self.evidence:
+            said += f" and test {f'about {changes}' if changes else 'no'} change{'s' if changes != 1 else ''} to it"
+            said += "" if changes >= QUESTION else f"; {duration(self.enough())} would test {QUESTION}"
+        if self.goes_until < FINAL.until:
+            rest = duration((1 - self.goes_until) * self.clock.budget)
+            said += f"; after that, it tries smaller networks for about {rest}"
         return said + self.said_beside()
 
 
@@ -248,15 +247,27 @@ class Counted:
         return behind / (behind + FINAL.epochs)
 
 
-def planned(advice: Advice, sizes: tuple[int, int], clock: Clock, host: Host, workers: int | None = None,
+def planned(advice: Advice, sizes: tuple[int, int], clock: Clock, host: Host, slow: float, workers: int | None = None,
             evidence: float = Settings.evidence, rivals: Sequence[Net] = ()) -> Plan:  # fmt: skip
-    """How a study on this host shares out its time; sizes and evidence as a Plan has them, rivals as nets."""
-    totals, slow = [analyse(net).total for net in (advice.net, *rivals)], host.slowness()
-    image_seconds, *others = (slow * host.pace.seconds(total.macs, total.activation_bytes) for total in totals)
+    """How a study on this host shares out its time; sizes and evidence as a Plan has them, rivals as nets.
+
+    slow: what host.slowness() is beside whatever else computes than the study itself.
+    """
+    workers, batch = workers or host.workers, min(advice.recipe.batch_size, sizes[0])
+    alone, *others = (slow * image_seconds(net, host.pace, batch) for net in (advice.net, *rivals))
+    together = slow * image_seconds(advice.net, host.pace, batch, workers)
     cheapest = advice.space.goal.cheapest
     until = FINAL.until if cheapest is None else KNOWN_UNTIL if cheapest.given else TEACHER.until
-    return Plan(clock, workers or host.workers, image_seconds, sizes, evidence, until, host.cores,
+    return Plan(clock, workers, alone, sizes, evidence, alone / together, until, host.cores,
                 tuple(others), host.slowness)  # fmt: skip
+
+
+def image_seconds(net: Net, pace: Pace, batch: int, members: int = 1) -> float:
+    """Predicted, of one training image, where so many workers share each batch."""
+    total = analyse(net).total
+    step = pace.of_step(total.params) + (MEETING_SECONDS if members > 1 else 0.0)
+    own = pace.seconds(total.macs, total.activation_bytes) + step / train.members_batch(batch, members)
+    return own / members
 
 
 def needed(views: float, images: int, seconds: float, short: str = "The budget was too short") -> str:

@@ -45,7 +45,7 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
     """
     with Interrupts() as interrupts, ExitStack() as working:
         against.check(settings.against)
-        workers = settings.workers or lab.host.workers
+        workers, slow = settings.workers or lab.host.workers, lab.host.slowness()  # before our own processes compute
         runner = working.enter_context(closing(lab.start(settings.work, settings.task, workers)))  # they load meanwhile
         how = {"test": settings.test, "seed": settings.seed, "cache": settings.work / "images"}
         images = read(settings.source, **how, within=settings.within(lab.clock), **settings.reading)
@@ -59,7 +59,7 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
         facts = session.kept(FACTS, Fingerprint, lambda: _look(session, look))
         advice = session.kept(ADVICE, Advice, lambda: _advise(session, facts))
         others = against.rivals(settings.against, images, advice)
-        search = _search(session, advice, others)
+        search = _search(session, advice, others, slow)
         interrupts.tell = lambda: session.tell("stopping", note=STOPPING)
         try:
             for wave in waves(search, crew.teach):
@@ -108,11 +108,12 @@ def _advise(session: Session, facts: Fingerprint) -> Advice:
 # Race, judge, refit -------------------------------------------------------------------------------
 
 
-def _search(session: Session, advice: Advice, others: Sequence[rivals.Rival]) -> Search:
+def _search(session: Session, advice: Advice, others: Sequence[rivals.Rival], slow: float) -> Search:
+    """slow: how many seconds one second of work took before this study's own processes computed."""
     settings, sizes = session.settings, (len(session.images.train), len(session.images.valid))
     session.ledger.know(advice.space)
     budget: Budget = (
-        planned(advice, sizes, session.lab.clock, session.lab.host, session.workers, settings.evidence,
+        planned(advice, sizes, session.lab.clock, session.lab.host, slow, session.workers, settings.evidence,
                 [rival.net for rival in others])
         if settings.trials is None
         else Counted(settings.trials, session.workers, settings.goal.cheapest is not None)

@@ -8,12 +8,16 @@ from dataclasses import replace
 
 import pytest
 
+from convwise.core.calculus import analyse
 from convwise.core.clock import Clock, parse_duration
-from convwise.plan import BESIDE_SHARE, MOST_BESIDE, QUESTION, Plan, needed
+from convwise.plan import BESIDE_SHARE, MOST_BESIDE, QUESTION, Plan, needed, planned
+from labs import MadeHost
+from studies import advice
 
 
 def plan(budget: float, image_seconds: float, workers: int = 2, images: int = 4000, evidence: float = 0.1) -> Plan:
-    return Plan(Clock(budget, time.monotonic()), workers, image_seconds, (images, images // 5), evidence)
+    sizes, clock = (images, images // 5), Clock(budget, time.monotonic())
+    return Plan(clock, workers, image_seconds, sizes, evidence, team_speed=1 + 0.9 * (workers - 1))
 
 
 def test_a_short_budget_trains_one_network_and_says_so():
@@ -25,6 +29,30 @@ def test_a_short_budget_trains_one_network_and_says_so():
     assert str(short).startswith(
         f"in 2m this machine can train one network for about {short.epochs():.0f} epochs and test no"
     )
+
+
+@pytest.mark.parametrize(("workers", "images"), [(1, 8000), (2, 8000), (4, 8000), (2, 300)])
+def test_the_epochs_that_are_told_hold_the_steps_own_time(workers, images):
+    """Against a walk through the steps of one epoch, of the final training alone, on a machine with this pace."""
+    host, clock = MadeHost(workers=workers, cores=workers), Clock(600, time.monotonic())
+    told = planned(advice(), (images, images // 5), clock, host, 1.0, evidence=0.0)
+    net, batch = advice().net, min(advice().recipe.batch_size, images)
+    total, each = analyse(net).total, max(batch // workers, 32)
+    seconds, seen = 0.0, 0
+    while seen < images:
+        seconds += 0.005 + 16 * total.params * 1e-9 + (0.012 if workers > 1 else 0)
+        seconds += each * (1e-5 + 2e-11 * total.macs + 1e-9 * total.activation_bytes)
+        seen += each * workers
+    per_image = seconds / seen
+    assert told.image_seconds / told.team_speed == pytest.approx(per_image, rel=0.01)
+    assert told.epochs() * images * per_image == pytest.approx(600, rel=0.2)
+
+
+def test_where_the_cheapest_is_asked_for_smaller_networks_get_the_rest():
+    whole, quarter = plan(300, 1e-3), replace(plan(300, 1e-3), goes_until=0.25)
+    assert 0.2 < quarter.epochs() / whole.epochs() < 0.3
+    assert str(quarter).endswith("; after that, it tries smaller networks for about 4m")
+    assert "smaller" not in str(whole)
 
 
 def test_what_was_spent_and_writing_train_nothing():

@@ -269,7 +269,8 @@ def advise(
     advice = verbs.advise(read, goal=goal, budget=seconds, seed=seed)
     train, clock = sum(read.counts()), Clock(seconds, time.monotonic())
     sizes = (train, round(train * len(read.valid) / len(read.train)))
-    planned = str(plan.planned(advice, sizes, clock, ThisMachine()))
+    host = ThisMachine()
+    planned = str(plan.planned(advice, sizes, clock, host, host.slowness()))
     if as_json:
         layers = layer_reasons(advice.configuration.grown, advice.reasons)
         print(json.dumps({**to_json(advice), "cost": advice.configuration.cost, "layers": layers, "plan": planned}))

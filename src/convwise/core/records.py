@@ -169,9 +169,13 @@ class Engine:
     beside: bool = False
 
 
+STEP_SECONDS = 0.005  # of a training step, however few its images are
+WEIGHT_BYTES = 16  # that a step moves for each weight: its gradient, momentum, orthogonalisation and average
+
+
 @dataclass(frozen=True)
 class Pace:
-    """Predicted training seconds of one image on one thread: a sum over macs and activation bytes."""
+    """Predicted training seconds on one thread: of an image a sum over macs and activation bytes; of a step its own."""
 
     per_mac: float
     per_byte: float
@@ -179,6 +183,10 @@ class Pace:
 
     def seconds(self, macs: float, activation_bytes: float) -> float:
         return self.per_image + self.per_mac * macs + self.per_byte * activation_bytes
+
+    def of_step(self, params: float) -> float:
+        """Seconds of a step beside those of its images (docs/findings.md, 'a step takes time of its own')."""
+        return STEP_SECONDS + self.per_byte * WEIGHT_BYTES * params
 
 
 @dataclass(frozen=True)

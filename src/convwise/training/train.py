@@ -36,6 +36,7 @@ SETTLING_BATCHES = 10  # that the statistics of averaged weights are measured on
 CURVE_POINTS = 8  # validation points of a learning curve, beside the last
 CURVE_IMAGES = 500  # validation images at most that a point is measured on
 PART_IMAGES = 5000  # validation images at most that a part of a training is judged by
+LEAST_OWN = 32  # images of a batch that each member of a team takes
 TELLING_SECONDS = 1.0  # from one word on how far it is to the next
 COOLING_SECONDS = 1.0  # in which a training comes to an early end
 MIRRORED_IMAGES = 1000  # validation images at most that are asked mirrored as well
@@ -244,10 +245,15 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
 
 
 def _shared_out(recipe: Recipe, team: Team | None) -> tuple[Recipe, int, int]:
-    """(what one member does, its rank, the number of members): a team shares one batch, 32 images a member or more."""
+    """(what one member does, its rank, the number of members): a team shares one batch."""
     if team is None:
         return recipe, 0, 1
-    return replace(recipe, batch_size=max(recipe.batch_size // team.size, 32)), team.rank, team.size
+    return replace(recipe, batch_size=members_batch(recipe.batch_size, team.size)), team.rank, team.size
+
+
+def members_batch(batch: int, members: int) -> int:
+    """Images that one of a team takes of a batch."""
+    return batch if members == 1 else max(batch // members, LEAST_OWN)
 
 
 def _agree(team: Team, model: nn.Module, mine: tuple[float, ...]) -> tuple[float, ...]:
