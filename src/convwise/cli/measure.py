@@ -24,8 +24,8 @@ PARAMETER_HELP = (
     "What to change: a parameter of a choice folder (stage.kernel_size=5), of one layer (stage2_conv1.kernel_size=5; "
     "3,5 means 3 rows x 5 columns), or of all convolutions (activation=gelu, filters=x2). Repeat it for several "
     "changes, each tried alone; join layers that change together with & ('stem.filters=32 & "
-    "stage1_conv2.filters=32'). Default: kernel size, filters, strides, padding, activation, then layer by layer, the "
-    "least certain first."
+    "stage1_conv2.filters=32'). Default: kernel size, filters, strides, padding, activation; then normalization, "
+    "depth, pooling and head; then further values; then layer by layer; of each of these the least certain first."
 )
 
 MOST_HELP = "Test only the first N changes, each with more pairs of trainings."
