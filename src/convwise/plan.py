@@ -195,7 +195,8 @@ class Plan:
     def __str__(self) -> str:
         """What the budget is enough for, in a sentence."""
         changes = self.changes()
-        budget, epochs = duration(self.clock.budget), round(max(self.epochs(), 1))
+        given, epochs = self.clock.budget, round(max(self.epochs(), 1))
+        budget = f"{given:.0f}s" if given % 60 else duration(given)  # not rounded up
         said = f"in {budget} this machine can train one network for about {epochs:,} epoch{'s' if epochs > 1 else ''}"
         if self.evidence:
             said += f" and test {f'about {changes}' if changes else 'no'} change{'s' if changes != 1 else ''} to it"

@@ -55,6 +55,11 @@ def test_where_the_cheapest_is_asked_for_smaller_networks_get_the_rest():
     assert "smaller" not in str(whole)
 
 
+@pytest.mark.parametrize("budget", ["20s", "45s", "60s", "90s", "2m", "150s", "1h5m"])
+def test_the_budget_is_told_as_it_was_given(budget):
+    assert str(plan(parse_duration(budget), 1e-3)).startswith(f"in {budget} this machine")
+
+
 def test_what_was_spent_and_writing_train_nothing():
     half = replace(plan(40, 1e-3), clock=Clock(40, time.monotonic() - 20))
     assert half.epochs() < 0.5 * plan(40, 1e-3).epochs()
