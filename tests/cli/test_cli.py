@@ -224,8 +224,23 @@ def test_look_and_advise_speak_to_people(run, stripes):
     code, out, _ = run("advise", stripes)
     assert code == 0
     assert "keras.layers.Conv2D" in out or "layers.Conv2D" in out
+    assert f"CLASSES = {json.dumps(sorted(path.name for path in stripes.iterdir()))}" in out
     for choice in ("stem.kernel_size", "stage.filters", "padding", "activation"):
         assert choice in out
+
+
+def test_the_code_that_advise_prints_runs_as_it_is_copied(run, tmp_path, monkeypatch):
+    """However narrow the terminal, no line of it is broken: here its list of classes is longer than any."""
+    monkeypatch.setenv("COLUMNS", "60")
+    classes = tuple(f"a rather long name of a class, number {number}" for number in range(10, 22))
+    code, out, _ = run("advise", write_folder(tmp_path / "many", classes, 12, 12, "L"))
+    assert code == 0
+    lines = out.splitlines()
+    end = next(n for n, line in enumerate(lines) if line.startswith("parameter"))
+    names: dict = {}
+    exec("\n".join(lines[:end]), names)
+    assert tuple(names["CLASSES"]) == classes
+    assert names["build_model"]().input_shape == (None, *names["INPUT_SHAPE"])
 
 
 def test_look_names_images_unlike_all_others(run, tmp_path):

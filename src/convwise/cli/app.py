@@ -278,7 +278,7 @@ def advise(
     from convwise.core.text import short
     from convwise.formats import keras
 
-    out().print(keras.render(advice.net), highlight=False)
+    out().print(keras.render(advice.net, read.classes or read.numbers), highlight=False, soft_wrap=True)
     rows = table("parameter", "value", "because", "source")
     for reason in advice.reasons:
         rows.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
