@@ -115,17 +115,15 @@ class Screen:
         if self.progress is None:
             return f"starting  {clock(time.monotonic() - self.begun)}"
         parts, now = [_line(self.progress, clocked=False)], time.monotonic()
-        parts += [self._trains(live) for live in self.progress.live[:1]]
+        for live in self.progress.live[:1]:
+            right = f" {100 * live.accuracy:.1f} % of its training images" if live.accuracy is not None else ""
+            parts.append(f"epoch {live.epochs:.1f} {sparkline(self.curves.get(live.trial, []))}{right}")
         if (left := self.progress.seconds_left) is not None:
             spent, left = now - self.begun, max(left - (now - self.told), 0.0)
             parts.append(f"{bar(spent / max(spent + left, 1e-9))} {clock(left)} left")
         else:
             parts.append(clock(now - self.begun))
         return "  ".join(parts)
-
-    def _trains(self, live: Any) -> str:
-        now = f" {100 * live.accuracy:.1f} % of its training images" if live.accuracy is not None else ""
-        return f"epoch {live.epochs:.1f} {sparkline(self.curves.get(live.trial, []))}{now}"
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:

@@ -304,10 +304,6 @@ def _separable_weights(layer: L.SeparableConv2D, shape: Shape) -> dict[str, Shap
     return {"depthwise_kernel": depthwise, "pointwise_kernel": pointwise, **_bias(layer, layer.filters)}
 
 
-def _dense_weights(layer: L.Dense, shape: Shape) -> dict[str, Shape]:
-    return {"kernel": (shape[-1], layer.units), **_bias(layer, layer.units)}
-
-
 def _bias(layer: Any, outputs: int) -> dict[str, Shape]:
     return {"bias": (outputs,)} if layer.use_bias else {}
 
@@ -316,10 +312,6 @@ def _learnt(
     layer: L.BatchNormalization | L.GroupNormalization | L.LayerNormalization, shape: Shape
 ) -> dict[str, Shape]:
     return {key: shape for key, present in (("gamma", layer.scale), ("beta", layer.center)) if present}
-
-
-def _batch_weights(layer: L.BatchNormalization, shape: Shape) -> dict[str, Shape]:
-    return {**_learnt(layer, shape[-1:]), **dict.fromkeys(FIXED, shape[-1:])}
 
 
 def prelu_shape(layer: L.PReLU, shape: Shape) -> Shape:
@@ -401,7 +393,11 @@ GEOMETRY: dict[type[L.Layer], Geometry] = {
     L.AdaptiveMaxPooling2D: Geometry(
         lambda layer, shapes: (*layer.output_size, shapes[0][2]), moves=_adaptive_moves, elementwise=_read
     ),
-    L.BatchNormalization: Geometry(_unchanged, weights=_batch_weights, elementwise=_each(2)),
+    L.BatchNormalization: Geometry(
+        _unchanged,
+        weights=lambda layer, shape: {**_learnt(layer, shape[-1:]), **dict.fromkeys(FIXED, shape[-1:])},
+        elementwise=_each(2),
+    ),
     L.GroupNormalization: Geometry(
         _group_normalized, weights=lambda layer, shape: _learnt(layer, shape[-1:]), elementwise=_each(5)
     ),
@@ -428,7 +424,7 @@ GEOMETRY: dict[type[L.Layer], Geometry] = {
     L.Reshape: Geometry(_reshaped, moves=_reshape_moves, view=True),
     L.Dense: Geometry(
         lambda layer, shapes: (*shapes[0][:-1], layer.units),
-        weights=_dense_weights,
+        weights=lambda layer, shape: {"kernel": (shape[-1], layer.units), **_bias(layer, layer.units)},
         macs=lambda layer, given, out: prod(out) * given[-1],
         elementwise=_after,
     ),

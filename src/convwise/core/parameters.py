@@ -149,10 +149,6 @@ def _numbers(v: Any) -> tuple[float, ...] | None:
     return tuple(float(n) for n in many) if many and all(isinstance(n, (int, float)) for n in many) else None
 
 
-def _flag(v: Any) -> bool | None:
-    return v if isinstance(v, bool) else None
-
-
 class Count(Parameter[int, int]):
     """A whole number of at least 1."""
 
@@ -191,7 +187,7 @@ class Flag(Parameter[bool, bool]):
     """True or False."""
 
     def __init__(self, default: bool, meaning: str = "", concern: Concern = "shape") -> None:
-        super().__init__(_flag, "True or False", default, meaning, concern)
+        super().__init__(lambda v: v if isinstance(v, bool) else None, "True or False", default, meaning, concern)
 
 
 class Named(Parameter[str, str | None]):

@@ -219,7 +219,8 @@ def of_arrays(found: Found, limit_px: int) -> Stack:
         raise UnusableInput(found.name, "the arrays hold no image", "at least two classes of images")
     chosen, problems = _value_range(found.name, blocks)
     arrays = [_eight_bits(block.pixels, chosen) for block in blocks]
-    arrays = _same_channels(arrays)
+    gray = all(array.shape[3] == 1 or decode.is_gray(array) for array in arrays)
+    arrays = [array[..., :1] if gray else decode.with_channels(array, 3) for array in arrays]
     sizes = Counter({array.shape[1:3]: 0 for array in arrays})
     for array in arrays:
         sizes[array.shape[1:3]] += len(array)
@@ -316,11 +317,6 @@ def _eight_bits(array: NDArray[Any], value_range: ValueRange) -> Pixels:
             out[rows] = value_range.eight_bits(array[rows])
         array = out
     return decode.without_alpha(array)
-
-
-def _same_channels(arrays: Sequence[Pixels]) -> list[Pixels]:
-    gray = all(array.shape[3] == 1 or decode.is_gray(array) for array in arrays)
-    return [array[..., :1] if gray else decode.with_channels(array, 3) for array in arrays]
 
 
 def _mode(array: NDArray[Any]) -> str:

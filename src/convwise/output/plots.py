@@ -254,12 +254,9 @@ def measure_plot(curve: Sequence[tuple[float, float]], across: str, up: str) -> 
     low, high = min(row["y"] for row in rows), max(row["y"] for row in rows)
     scale = alt.Scale(type="log", nice=False) if low > 0 and high > 1000 * low else alt.Scale(zero=False)
     y = alt.Y("y:Q", title=up or None, scale=scale).axis(tickCount=3, format="~s" if high >= 10_000 else "")
-    line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=1.8, point=_dots(rows)).encode(x, y)
+    dots = {"color": COLOURS["accent"], "size": 26} if len(rows) <= 16 else False
+    line = _data(rows).mark_line(color=COLOURS["accent"], strokeWidth=1.8, point=dots).encode(x, y)
     return render(line.properties(width=185, height=105))
-
-
-def _dots(rows: Sequence[Any]) -> Any:
-    return {"color": COLOURS["accent"], "size": 26} if len(rows) <= 16 else False
 
 
 def learning_plot(results: Sequence[Result], marked: Mapping[str, str],

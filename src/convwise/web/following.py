@@ -146,6 +146,7 @@ def state(known: Known) -> dict[str, Any]:
     last = events[-1] if events else {}
     begun = [each for each in events if each.get("planned")]
     told = [each["note"] for each in events if each.get("note")]
+    best = [{**each["best"], "baseline": each.get("baseline")} for each in events if each.get("best")]
     return {
         "version": known.version,
         "phase": known.phase,
@@ -162,7 +163,7 @@ def state(known: Known) -> dict[str, Any]:
         "budget": about.get("budget_seconds") if about.get("trials") is None else None,
         "ends": _ends(last, about) if known.news.running else None,
         "scored": {"name": known.score.name, "words": called(known.score.name), "nothing": known.score.nothing},
-        "best": _best(events),
+        "best": best[-1] if best else None,
         "net": known.net.id if known.net else None,
         "trainings": trainings(known),
         "effects": [_effect(effect) for effect in known.effects],
@@ -177,11 +178,6 @@ def _ends(last: Mapping[str, Any], about: Mapping[str, Any]) -> float | None:
         return None
     left = last.get("seconds_left")
     return last["time"] + left if left else about.get("ends")  # an event without time left is of an overrun
-
-
-def _best(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    told = [{**each["best"], "baseline": each.get("baseline")} for each in events if each.get("best")]
-    return told[-1] if told else None
 
 
 def _chosen(choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,18 +54,14 @@ class Page:
         """What is to be shown; None where the page knows it."""
         known = self.following.look()
         live = self.following.live
-        version = f"{known.version}.{self._tested}.{zlib.crc32(repr(live).encode()):x}"
+        # The version changes with every word of an experiment.
+        words = (f"{test.running:d}{len(test.notes)}-{test.progress.get('done')}" for test in self.experiments.tests)
+        version = f"{known.version}.{'.'.join(words)}.{zlib.crc32(repr(live).encode()):x}"
         if since == version:
             return None
         tests = [test.to_json() for test in self.experiments.tests]
         return {**state(known), "version": version, "tests": tests, "files": self._files(known),
                 "live": list(live)}  # fmt: skip
-
-    @property
-    def _tested(self) -> str:
-        """Changes with every word of an experiment."""
-        return ".".join(f"{test.running:d}{len(test.notes)}-{test.progress.get('done')}" for test in
-                        self.experiments.tests)  # fmt: skip
 
     def _files(self, known: Known) -> list[str]:
         return [name for name in GIVEN if known.choice and (self.folder / name).is_file()]

@@ -128,7 +128,10 @@ def missing_norm(context: Context) -> Iterator[Case]:
         chain = None if _steadies(layer) else _grown(before, layer) if is_conv else before
         chains[layer.name] = chain
         if is_conv and chain and chain.length >= PLAIN_CONVS and layer.name not in going_on:
-            yield _plain_case(context, chain.names())
+            names = chain.names()
+            what = f"{len(names)} convolutions follow each other without normalisation or a residual connection"
+            edits = tuple(Edit(name, instead=_normalized(context.layers[name])) for name in names)
+            yield Case(names, what, f"normalisation within {PLAIN_CONVS} convolutions", _NORM_FIX, edits)
 
 
 class Chain(NamedTuple):
@@ -163,12 +166,6 @@ def _going_on(context: Context) -> set[str]:
 def _steadies(layer: L.Layer) -> bool:
     """Whether a layer ends a plain chain: it normalises, joins, or cannot be read; or selu does it."""
     return isinstance(layer, (*NORMS, *JOINS)) or is_unknown(layer) or activation_of(layer) == "selu"
-
-
-def _plain_case(context: Context, chain: tuple[str, ...]) -> Case:
-    what = f"{len(chain)} convolutions follow each other without normalisation or a residual connection"
-    edits = tuple(Edit(name, instead=_normalized(context.layers[name])) for name in chain)
-    return Case(chain, what, f"normalisation within {PLAIN_CONVS} convolutions", _NORM_FIX, edits)
 
 
 _NORM_FIX = "BatchNormalization() between each convolution and its activation, and use_bias=False"

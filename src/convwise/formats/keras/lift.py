@@ -251,7 +251,9 @@ class _Reader:
         inner = getattr(node.operation, "_functional", node.operation)
         if isinstance(inner, Functional) and type(inner).call is Functional.call:
             return self.walk(inner, reads)
-        _check_order(node.operation)
+        if getattr(node.operation, "data_format", None) == "channels_first":
+            fix = "build the model with image_data_format 'channels_last'"
+            raise UnusableInput(f"layer {node.operation.name}", "reads channels first", "channels last", fix)
         try:
             return [self._pieces(node, reads)]
         except ShapeError as error:
@@ -335,12 +337,6 @@ def _nodes(graph: Functional) -> Iterator[Any]:
     """The uses of layers and operations, in the order in which Keras runs them."""
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
-
-
-def _check_order(op: Any) -> None:
-    if getattr(op, "data_format", None) == "channels_first":
-        fix = "build the model with image_data_format 'channels_last'"
-        raise UnusableInput(f"layer {op.name}", "reads channels first", "channels last", fix)
 
 
 Resolved = tuple[Piece, list[Shape], Shape]  # a piece, the shapes that it reads, and its output's

@@ -359,14 +359,6 @@ def _squeezed(use: Use) -> list[Layer]:
     return [L.Reshape(tuple(shape[1:]))]
 
 
-def _permute(use: Use) -> list[Layer]:
-    return _nothing_if(tuple(use.op.dims) == tuple(range(1, len(use.shape) + 1)))
-
-
-def _resizing(use: Use) -> list[Layer]:
-    return _nothing_if((use.op.height, use.op.width) == use.shape[:2])
-
-
 def _nothing_if(unchanged: bool) -> list[Layer]:
     if not unchanged:
         raise Unreadable
@@ -378,11 +370,6 @@ def _center_crop(use: Use) -> list[Layer]:
     if min(rows, columns) < 0:
         raise Unreadable
     return [L.Cropping2D((rows // 2, rows - rows // 2, columns // 2, columns - columns // 2))]
-
-
-def _custom_scale(use: Use) -> list[Piece]:
-    """InceptionResNetV2's: the first input plus the second, scaled."""
-    return [Piece(L.Rescaling(float(use.op.scale)), (1,)), Piece(L.Add(), (0, -1))]
 
 
 def _nothing(use: Use) -> list[Layer]:
@@ -414,7 +401,8 @@ _LAYERS: dict[str, Rule] = {
     "EinsumDense": _einsum,
     "LayerScale": lambda use: [L.LayerScale()],  # of keras.applications, as the two below
     "StochasticDepth": lambda use: [L.StochasticDepth(use.op.drop_path_rate)],
-    "CustomScaleLayer": _custom_scale,
+    # InceptionResNetV2's: the first input plus the second, scaled.
+    "CustomScaleLayer": lambda use: [Piece(L.Rescaling(float(use.op.scale)), (1,)), Piece(L.Add(), (0, -1))],
     "Dropout": _dropout,
     "SpatialDropout2D": _same(L.SpatialDropout2D),
     "AlphaDropout": _same(L.AlphaDropout),
@@ -435,8 +423,8 @@ _LAYERS: dict[str, Rule] = {
     "UpSampling2D": _same(L.UpSampling2D),
     "Rescaling": _rescaling,
     "Normalization": _normalization,
-    "Permute": _permute,
-    "Resizing": _resizing,
+    "Permute": lambda use: _nothing_if(tuple(use.op.dims) == tuple(range(1, len(use.shape) + 1))),
+    "Resizing": lambda use: _nothing_if((use.op.height, use.op.width) == use.shape[:2]),
     "CenterCrop": _center_crop,
     "Identity": _nothing,
     "ActivityRegularization": _nothing,

@@ -13,7 +13,7 @@ from typing import Any
 from convwise.core import layers as L
 from convwise.core.activations import activation
 from convwise.core.geometry import GEOMETRY, normalized_sides, prelu_shape, transposed_crops, window_of
-from convwise.core.parameters import Pads, Pair
+from convwise.core.parameters import Pads
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, pads_of, symmetric
 from convwise.formats.lowering.calls import Call, consumed, one, short
@@ -226,7 +226,8 @@ def _less(pads: Pads, without: Pads) -> Pads:
 def _native_pool(layer: Pool, shape: Shape, kind: str) -> Call | None:
     """PyTorch's own pooling, where its rounding gives our windows: what lies outside the map never counts."""
     window = window_of(layer, shape)
-    if any(pad >= size for pad, size in zip(window.pads, _by_side(window.kernel), strict=True)):
+    rows, columns = window.kernel
+    if any(pad >= size for pad, size in zip(window.pads, (rows, rows, columns, columns), strict=True)):
         what = f"padding {window.pads} makes windows of {window.kernel} that hold nothing"
         raise Unsupported("torch", layer.name, what, "padding smaller than the pool")
     for ceil in (False, True):
@@ -235,10 +236,6 @@ def _native_pool(layer: Pool, shape: Shape, kind: str) -> Call | None:
             inside = {"count_include_pad": False} if kind == "AvgPool2d" and any(native) else {}
             return _pool(kind, layer, padding=one(native), ceil_mode=ceil, **inside)
     return None
-
-
-def _by_side(pair: Pair) -> Pads:
-    return pair[0], pair[0], pair[1], pair[1]
 
 
 def _pool(kind: str, layer: Pool, **more: Any) -> Call:

@@ -146,9 +146,6 @@ def _parsed(stream: BinaryIO, most: int) -> NDArray[Any]:
         raise ValueError(f"unpacks to {limits.size(need)}, over the limit for a file of its size")
     data = stream.read(min(need, most))  # memory for no more than there can be
     if len(data) != need or stream.read(1):
-        raise ValueError(f"the header says {' x '.join(map(str, shape))} values, the file holds {_more(need, data)}")
+        held = f"only {len(data)} of {need} bytes" if len(data) < need else "more"
+        raise ValueError(f"the header says {' x '.join(map(str, shape))} values, the file holds {held}")
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
-
-
-def _more(need: int, data: bytes) -> str:
-    return f"only {len(data)} of {need} bytes" if len(data) < need else "more"

@@ -71,7 +71,8 @@ def _by_name(where: str, listing: Listing, pattern: str) -> Arranged:
     what = f"classes from the names of the files, as {first.label} from {shown(first.path.name)}: {some}{more}"
     nameless = [path for path, label in labels.items() if not label]
     problems = [Problem(where, what, severity="note"), *_nameless(where, nameless)]
-    return Arranged(places, problems, roles=_roles(places))
+    roles = {place.part: next(name for name in place.path.parts if role(name)) for place in places if place.part}
+    return Arranged(places, problems, roles=dict(sorted(roles.items())))
 
 
 def _nameless(where: str, paths: Sequence[PurePosixPath]) -> Iterator[Problem]:
@@ -99,11 +100,6 @@ def _class_in(stem: str, pattern: re.Pattern[str] | None) -> str | None:
 
 def _part_of(path: PurePosixPath) -> PartName | None:
     return next((part for name in path.parts[:-1] if (part := role(name))), None)
-
-
-def _roles(places: Sequence[Place]) -> dict[PartName, str]:
-    found = {place.part: next(name for name in place.path.parts if role(name)) for place in places if place.part}
-    return dict(sorted(found.items()))
 
 
 # --- a table -------------------------------------------------------------------------------------
