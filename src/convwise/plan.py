@@ -21,6 +21,7 @@ from convwise.search.phases import BESIDE, FINAL, KNOWN_UNTIL, LADDER, RACE, TEA
 from convwise.settings import ANSWER_SHARE, Settings
 from convwise.training import train
 from convwise.training.host import Host
+from convwise.training.lab import Lab
 
 QUESTION = len(FIVE)
 WAVES = race.FLIP_SEGMENTS + QUESTION  # of the race, at most: for mirroring, and for the question
@@ -248,18 +249,19 @@ class Counted:
         return behind / (behind + FINAL.epochs)
 
 
-def planned(advice: Advice, sizes: tuple[int, int], clock: Clock, host: Host, slow: float, workers: int | None = None,
+def planned(advice: Advice, sizes: tuple[int, int], lab: Lab, slow: float, workers: int | None = None,
             evidence: float = Settings.evidence, rivals: Sequence[Net] = ()) -> Plan:  # fmt: skip
-    """How a study on this host shares out its time; sizes and evidence as a Plan has them, rivals as nets.
+    """How a study in this lab shares out its time; sizes and evidence as a Plan has them, rivals as nets.
 
     slow: what host.slowness() is beside whatever else computes than the study itself.
     """
-    workers, batch = workers or host.workers, min(advice.recipe.batch_size, sizes[0])
+    host, batch = lab.host, min(advice.recipe.batch_size, sizes[0])
+    workers = workers or host.workers
     alone, *others = (slow * image_seconds(net, host.pace, batch) for net in (advice.net, *rivals))
     together = slow * image_seconds(advice.net, host.pace, batch, workers)
     cheapest = advice.space.goal.cheapest
     until = FINAL.until if cheapest is None else KNOWN_UNTIL if cheapest.given else TEACHER.until
-    return Plan(clock, workers, alone, sizes, evidence, alone / together, until, host.cores,
+    return Plan(lab.clock, workers, alone, sizes, evidence, alone / together, until, host.cores,
                 tuple(others), host.slowness)  # fmt: skip
 
 

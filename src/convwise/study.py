@@ -45,7 +45,8 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
     """
     with Interrupts() as interrupts, ExitStack() as working:
         against.check(settings.against)
-        workers, slow = settings.workers or lab.host.workers, lab.host.slowness()  # before our own processes compute
+        workers = settings.workers or lab.host.workers
+        slow = lab.host.slowness() if settings.trials is None else 1.0  # asked before our own processes compute
         runner = working.enter_context(closing(lab.start(settings.work, settings.task, workers)))  # they load meanwhile
         how = {"test": settings.test, "seed": settings.seed, "cache": settings.work / "images"}
         images = read(settings.source, **how, within=settings.within(lab.clock), **settings.reading)
@@ -113,8 +114,7 @@ def _search(session: Session, advice: Advice, others: Sequence[rivals.Rival], sl
     settings, sizes = session.settings, (len(session.images.train), len(session.images.valid))
     session.ledger.know(advice.space)
     budget: Budget = (
-        planned(advice, sizes, session.lab.clock, session.lab.host, slow, session.workers, settings.evidence,
-                [rival.net for rival in others])
+        planned(advice, sizes, session.lab, slow, session.workers, settings.evidence, [rival.net for rival in others])
         if settings.trials is None
         else Counted(settings.trials, session.workers, settings.goal.cheapest is not None)
     )  # fmt: skip

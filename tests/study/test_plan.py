@@ -11,6 +11,7 @@ import pytest
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock, parse_duration
 from convwise.plan import BESIDE_SHARE, MOST_BESIDE, QUESTION, Plan, needed, planned
+from convwise.training.lab import Lab
 from labs import MadeHost
 from studies import advice
 
@@ -35,7 +36,7 @@ def test_a_short_budget_trains_one_network_and_says_so():
 def test_the_epochs_that_are_told_hold_the_steps_own_time(workers, images):
     """Against a walk through the steps of one epoch, of the final training alone, on a machine with this pace."""
     host, clock = MadeHost(workers=workers, cores=workers), Clock(600, time.monotonic())
-    told = planned(advice(), (images, images // 5), clock, host, 1.0, evidence=0.0)
+    told = planned(advice(), (images, images // 5), Lab(host, clock), 1.0, evidence=0.0)
     net, batch = advice().net, min(advice().recipe.batch_size, images)
     total, each = analyse(net).total, max(batch // workers, 32)
     seconds, seen = 0.0, 0

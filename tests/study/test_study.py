@@ -41,6 +41,7 @@ from convwise.search.phases import RACE, Search
 from convwise.search.searching import verdict
 from convwise.session import OPENED
 from convwise.training import train
+from convwise.training.lab import Lab
 from imagesets import striped, write_folder, write_parts
 from labs import Asked, MadeHost, Serial, ask, looked, made_up
 from studies import PACE
@@ -327,7 +328,7 @@ def raced(source, score=likes_five, workers: int = 1, clock: Clock | None = None
     facts = looked(images.train, images.classes, seed=0, budget=600.0)
     clock = clock or Clock(600.0, time.monotonic())
     advice = advise(facts, parse_goal(SMALL), host.pace, 0.8 * clock.budget, workers)
-    budget = planned(advice, (len(images.train), len(images.valid)), clock, host, 1.0, **fields)
+    budget = planned(advice, (len(images.train), len(images.valid)), Lab(host, clock), 1.0, **fields)
     search = Search(advice, Memory(), budget)
     for wave in race.waves(search):
         for trial in wave.trials:

@@ -26,6 +26,7 @@ from convwise.output import deliver, plots
 from convwise.plan import LEAST_TRAINED, WRITE_SECONDS, Plan
 from convwise.search import phases
 from convwise.training import machine
+from convwise.training.lab import Lab
 from imagesets import write_folder
 from labs import MadeHost, Serial, ask
 from studies import command, started
@@ -95,7 +96,7 @@ def test_a_busy_machine_is_promised_less():
     from convwise.plan import planned
     from studies import advice
 
-    told = [planned(advice(), (800, 200), Clock(60, time.monotonic()), MadeHost(), slow, 2) for slow in (1.0, 3.0)]
+    told = [planned(advice(), (800, 200), Lab(MadeHost(), Clock(60, time.monotonic())), slow, 2) for slow in (1.0, 3.0)]
     assert told[1].epochs() < 0.6 * told[0].epochs()
 
 

@@ -259,6 +259,7 @@ def advise(
     from convwise.core.clock import Clock, parse_duration
     from convwise.core.records import to_json
     from convwise.images import loading as reading
+    from convwise.training.lab import Lab
     from convwise.training.machine import ThisMachine
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
@@ -270,7 +271,7 @@ def advise(
     train, clock = sum(read.counts()), Clock(seconds, time.monotonic())
     sizes = (train, round(train * len(read.valid) / len(read.train)))
     host = ThisMachine()
-    planned = str(plan.planned(advice, sizes, clock, host, host.slowness()))
+    planned = str(plan.planned(advice, sizes, Lab(host, clock), host.slowness()))
     if as_json:
         layers = layer_reasons(advice.configuration.grown, advice.reasons)
         print(json.dumps({**to_json(advice), "cost": advice.configuration.cost, "layers": layers, "plan": planned}))
