@@ -84,6 +84,14 @@ def position_attended(self, x):
     return self.d(x + seen.transpose(1, 2).reshape(x.shape))
 
 
+def in_context(self, x):
+    """As GCNet's block does it: a mean over all places, each with a weight of its own."""
+    x = self.a(x)
+    weights = self.o(x).reshape(len(x), 1, -1).softmax(-1).unsqueeze(3)
+    seen = (x.flatten(2).unsqueeze(1) @ weights).view(len(x), 8, 1, 1)
+    return self.d(x + self.d(seen))
+
+
 def heads_attended(self, x):
     x = self.a(x)
     heads = x.view(len(x), 2, 4, -1).transpose(2, 3)
@@ -174,6 +182,7 @@ MOVED = {
     "a grid of its size": (lambda s, x: s.a(x) * (torch.arange(SIDE).type_as(x) + x.new_ones(SIDE)), "a"),
     "channels last": (parted_last, "ab"),
     "places attend": (position_attended, "ad"),
+    "global context": (in_context, "ado"),
     "heads attend": (heads_attended, "ad"),
     "a learnt scale": (lambda s, x: s.a(x) * s.g + s.w, "agw"),
     "squares": (lambda s, x: s.a(x).square() + s.a(x).abs().sqrt().pow(3), "a"),
@@ -223,7 +232,8 @@ def test_what_a_unit_sees_is_where_its_gradient_is(name):
 
 
 def test_files_say_the_same(tmp_path):
-    for name in ("lower precision", "cascade", "selective kernels", "attention over places", "responses", "any size"):
+    for name in ("lower precision", "cascade", "selective kernels", "attention over places", "responses", "any size",
+                 "global context"):  # fmt: skip
         module = module_of(*MOVED[name])
         back = read(exported(module, SHAPE, tmp_path / "net.pt2"))
         assert back.net == lift(module, SHAPE).net
@@ -251,6 +261,15 @@ def test_a_kernel_of_each_images_own_moves_as_any_other(tmp_path):
     )
     assert found.total.field.windows == total(lift(still, SHAPE)).total.field.windows == (7, 7)
     assert total(read(exported(module, SHAPE, tmp_path / "net.pt2"))).total.field == found.total.field
+
+
+def test_a_context_of_all_places_stands_beside_what_convolutions_see():
+    """As squeeze and excitation does; a softmax over parts of the map is no such context."""
+    field = total(lift(module_of(in_context, "ado"), SHAPE)).total.field
+    assert (field.windows, min(field.size) >= SIDE) == ((5, 5), True)
+    for parts in ((SIDE, SIDE), (4, -1)):
+        module = module_of(lambda s, x, parts=parts: s.a(x).mean(1).view(len(x), *parts).softmax(-1), "a")
+        assert not total(lift(module, SHAPE)).total.field.known
 
 
 def alike(tokens):

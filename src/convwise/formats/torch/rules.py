@@ -300,6 +300,14 @@ def _whole(seen: Seen, axes: tuple[int, ...]) -> bool:
     return bool(np.all(first // depth == 0) and np.all(last // depth == prod(seen.shape[:-1]) - 1))
 
 
+def _softmax(walk: Walk, node: Node) -> Found:
+    """Over channels a layer of ours; over the places of a map each number comes to see all of them."""
+    seen, own = walk.first(node), POINTWISE["softmax"](walk, node)
+    if own or seen is None or len(seen.shape) != 2 or seen.order is None or node.arguments["dim"] % 3 == 0:
+        return own
+    return like(walk.add(node, L.Opaque(node.operator, seen.shape, 0, 0, prod(seen.shape), "whole"), seen), seen)
+
+
 def _softened(walk: Walk, node: Node) -> bool:
     """Whether all that a product gives passes a softmax first."""
     name = node.name
@@ -396,6 +404,7 @@ _RULES: dict[str, Rule] = {
     "instance_norm": _group_norm,
     "layer_norm": _layer_norm,
     **POINTWISE,
+    **dict.fromkeys(("softmax", "_softmax"), _softmax),
     **MOVES,
 }
 RULES: dict[str, Rule] = {

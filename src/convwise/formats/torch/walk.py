@@ -28,6 +28,7 @@ from convwise.formats.torch.memory import Memory
 from convwise.formats.torch.modules import OWN
 from convwise.formats.torch.places import (
     UNKNOWN,
+    Order,
     Places,
     Seen,
     Sight,
@@ -319,13 +320,21 @@ class Walk:
             return Seen(seen.value, seen.shape, None if same else places)
         # Parts of a map, which is seen so for a while, unless a module of ours makes another map of it.
         parts = places.ndim > 3 or places.ndim == len(seen.shape) == 3 and not is_of(node, "Reshape")
-        for order, shape in orders(places) if not parts else ():
+        sides = [[n for n in each if n > 1] for each in (seen.torch_shape, places.shape)]
+        apart = len(seen.shape) == 2 < places.ndim and sides[0] == sides[1]  # the same rows, with sides of 1 between
+        for order, shape in _ways(node, seen.shape, places) if not (parts or apart) else ():
             made = seen if shape == seen.shape else self._shaped(name_of(node), seen, shape)
             return Seen(made.value, shape, None if order == standard else placed(shape, order))
         if places.ndim == 1:
             made = seen if len(seen.shape) == 1 else self._shaped(name_of(node), seen, (places.size,))
             return Seen(made.value, made.shape, places)
         return Seen(seen.value, seen.shape, places)
+
+
+def _ways(node: Node, before: Shape, places: Places) -> Sequence[tuple[Order, Shape]]:
+    """As `orders`; the places of a map of one channel are a row of places first, and not one row of numbers."""
+    tokens = prod(before[:2]), before[-1]
+    return sorted(orders(places), key=lambda way: way[1] != tokens or is_of(node, "Reshape"))
 
 
 def _moving(operator: str, sides: Shape, elementwise: int, way: Sight) -> Opaque:
