@@ -272,7 +272,8 @@ def _product(walk: Walk, node: Node) -> Seen | None:
         return _linear(walk, node) if node.operator == "matmul" else None
     summed = _whole(left, (-1,)) or _whole(right, (-2,))  # over the places
     compared = _whole(left, (-2, -1)) and _whole(right, (-2, -1)) and _softened(walk, node)  # each with all
-    return _all_seen(walk, node) if summed or compared else None
+    looked = any(isinstance(made := _layer(walk, each), L.Opaque) and made.moves == "whole" for each in (left, right))
+    return _all_seen(walk, node) if summed or compared or looked else None
 
 
 def _attention(walk: Walk, node: Node) -> Seen | None:

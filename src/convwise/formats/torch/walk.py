@@ -287,6 +287,17 @@ class Walk:
         made = self.add(node, _moving(node.operator, first.shape, elementwise, way), *reads)
         return Seen(made.value, made.shape, made.index.reshape(sides) if len(sides) > 3 else None)
 
+    def kept(self, node: Node, seen: Seen, places: Places) -> Seen | None:
+        """Numbers of parts of a map, as many of each of its places: a map of them, whose parts the tensor has."""
+        if seen.order is not None or len(seen.shape) < 2 or not places.size:
+            return None
+        own, whole = (places // seen.shape[-1]).reshape(-1), prod(seen.shape[:-1])
+        turn, each = np.argsort(own, kind="stable"), own.size // whole
+        if own.size % whole or not np.array_equal(own[turn], np.arange(whole).repeat(each)):
+            return None
+        made = self.add(node, Opaque(node.operator, (*seen.shape[:-1], each), 0, 0, 0, "same"), seen)
+        return Seen(made.value, made.shape, np.argsort(turn).reshape(places.shape))
+
     def standard(self, seen: Seen, name: str = "permute") -> Seen:
         """The tensor with its numbers where the next layer expects them; Opaque where that moves them."""
         if seen.places is None:
