@@ -42,9 +42,12 @@ What `convwise check` reads in them as PyTorch callables, .pt2 files and ONNX fi
 by default), written by `benchmarks/zoo.py`, which says how to run it. *Exact*: params equal those of the module's
 `parameters()` that its forward reads (in ONNX the numbers of the file's initializers that may be weights), macs equal
 PyTorch's own count (`torch.utils.flop_counter`, halved), and the receptive field is known. Otherwise it is said what is
-not. *Seen*: `yes` where the first and the last unit of the last map see exactly the px from which a NaN in the image
-reaches them; `-` where the field is unknown, no map is left, or an earlier run did not look. Seconds: of one reading,
-beside whatever else the machine did. A network without a row in a format was not tried in it.
+not. An ONNX file holds other params than its module: a BatchNorm behind a convolution is folded into it, its two
+numbers per channel into one bias (so hgnetv2_b0's file holds 6,136 fewer, a number for each of its channels that are
+normalised); one that stays holds its mean and variance as well. *Seen*: `yes` where the first and the last unit of the
+last map see exactly the px from which a NaN in the image reaches them; `-` where the field is unknown, no map is left,
+or an earlier run did not look. Seconds: of one reading, beside whatever else the machine did. A network without a row
+in a format was not tried in it.
 
 | network | format | exact, or what is unknown | params | macs, M | field, px | seen | seconds |
 |---|---|---|---:|---:|---:|---|---:|

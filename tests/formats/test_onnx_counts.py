@@ -7,6 +7,8 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from test_onnx_learnt import EXPORTERS
+from torch import nn
 
 from convwise.core.calculus import analyse
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
@@ -225,6 +227,54 @@ def test_where_all_places_attend_to_all_the_field_is_the_whole_image(name):
     total = checked(lift(model)).analysis.total
     assert (total.unknown, total.field.known) == ((), whole)
     assert not whole or (total.field.size[0] >= 8 and total.field.windows == (3, 3))
+
+
+class Context(nn.Module):
+    """As GCNet's block: the mean of all places, each with a weight of its own, goes to all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.score, self.gate, self.last = (
+            nn.Conv2d(*sides) for sides in ((3, 8, 3, 1, 1), (8, 1, 1), (8, 8, 1), (8, 4, 3, 1, 1))
+        )
+        self.passed_on = lambda context: context
+
+    def forward(self, x):
+        x = self.stem(x)
+        weights = self.score(x).flatten(2).softmax(-1).unsqueeze(3)
+        context = (x.flatten(2).unsqueeze(1) @ weights).view(len(x), 8, 1, 1)
+        return self.last(x * self.gate(self.passed_on(context)).sigmoid())
+
+
+def seen_by_the_middle(module, side=12):
+    """The rows and columns between the first and last px with a gradient at the middle unit."""
+    images = torch.rand(16, 3, side, side, requires_grad=True)
+    module(images)[:, :, side // 2, side // 2].sum().backward()
+    seen = images.grad.abs().sum((0, 1)) > 0
+    return tuple(int(axis.nonzero()[-1] - axis.nonzero()[0] + 1) for axis in (seen.any(1), seen.any(0)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", EXPORTERS)
+def test_a_mean_with_a_weight_for_each_place_sees_the_whole_image(tmp_path, dynamo):
+    for opset in (18,) if dynamo else (11, 13, 18):
+        torch.manual_seed(0)
+        module, path = Context().eval(), tmp_path / "net.onnx"
+        images = torch.zeros(2, 3, 12, 12)
+        torch.onnx.export(module, (images,), path, opset_version=opset, dynamo=dynamo, verbose=False)
+        total = checked(read(path)).analysis.total
+        assert (total.unknown, total.field.known) == ((), True)
+        assert total.params == sum(each.numel() for each in module.parameters())
+        assert tuple(min(n, 12) for n in total.field.size) == seen_by_the_middle(module) == (12, 12)
+        module.passed_on = torch.Tensor.detach
+        assert total.field.windows == seen_by_the_middle(module) == (5, 5)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_softmax_over_parts_of_a_map_leaves_the_field_open(axis):
+    nodes = [node("ReduceMean", "x", "m", axes=[1]), node("Reshape", "m,cut", "r"), node("Softmax", "r", axis=axis)]
+    model = model_of(nodes, {"cut": np.array([1, 4, 16])}, (1, 3, 8, 8))
+    assert not checked(lift(model)).analysis.total.field.known
 
 
 def test_a_map_that_is_cut_by_reshapes_has_no_known_field():

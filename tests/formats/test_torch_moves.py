@@ -84,11 +84,40 @@ def position_attended(self, x):
     return self.d(x + seen.transpose(1, 2).reshape(x.shape))
 
 
+def in_context(self, x):
+    """As GCNet's block does it: a mean over all places, each with a weight of its own."""
+    x = self.a(x)
+    weights = self.o(x).reshape(len(x), 1, -1).softmax(-1).unsqueeze(3)
+    seen = (x.flatten(2).unsqueeze(1) @ weights).view(len(x), 8, 1, 1)
+    return self.d(x + self.d(seen))
+
+
 def heads_attended(self, x):
     x = self.a(x)
     heads = x.view(len(x), 2, 4, -1).transpose(2, 3)
     seen = F.scaled_dot_product_attention(heads, heads, heads)
     return self.d(x + seen.transpose(2, 3).reshape(x.shape))
+
+
+def heads_parted(self, x):
+    """Queries, keys and values of each head from one convolution, as CoAtNet has them."""
+    x = self.a(x)
+    parts = [each.transpose(-1, -2) for each in self.h(x).view(len(x), 2, 12, -1).chunk(3, 2)]
+    return self.d(x + F.scaled_dot_product_attention(*parts).transpose(-1, -2).reshape(x.shape))
+
+
+def linearly_attended(self, x):
+    """As EfficientViT does it: queries meet what keys and values of all places sum up to, by which they are divided."""
+    x = self.a(x)
+    q, k, v = self.h(x).reshape(len(x), 2, 12, -1).transpose(-1, -2).chunk(3, -1)
+    seen = q.relu() @ (k.relu().transpose(-1, -2) @ F.pad(v, (0, 1), value=1.0))
+    seen = seen[..., :-1] / (seen[..., -1:] + 1e-5)
+    return self.d(x + seen.transpose(-1, -2).reshape(x.shape))
+
+
+def beside_parts(self, x):
+    halves = F.pad(self.a(x).view(len(x), 2, 4, -1), (0, 0, 1, 1))
+    return self.c(halves.reshape(len(x), 12, *x.shape[2:]))
 
 
 def sobel(self, x):
@@ -139,7 +168,8 @@ PARTS = {"r": lambda: nn.Linear(3, 2), "k": lambda: weight(2, 8 * 27),
          "a": lambda: conv(3, 8, padding=1), "b": lambda: conv(4, 4, 5, padding=2), "c": lambda: conv(12, 4),
          "t": lambda: conv(3, 1, 7, padding=3), "g": lambda: weight(1), "f": lambda: torch.rand(1, 1, 3, 3),
          "d": lambda: conv(8, 8, 3, stride=2, padding=1), "w": lambda: weight(8, 1, 1),
-         "e": lambda: conv(3, 8, 3, stride=2, padding=1), "o": lambda: conv(8, 1, 7, padding=3),
+         "e": lambda: conv(3, 8, 3, stride=2, padding=1), "h": lambda: conv(8, 24, 1),
+         "o": lambda: conv(8, 1, 7, padding=3),
          "p": lambda: torch.linspace(0, 1, SIDE).expand(1, 1, SIDE, SIDE)}  # fmt: skip
 
 
@@ -174,7 +204,11 @@ MOVED = {
     "a grid of its size": (lambda s, x: s.a(x) * (torch.arange(SIDE).type_as(x) + x.new_ones(SIDE)), "a"),
     "channels last": (parted_last, "ab"),
     "places attend": (position_attended, "ad"),
+    "global context": (in_context, "ado"),
     "heads attend": (heads_attended, "ad"),
+    "heads in parts": (heads_parted, "ahd"),
+    "linear attention": (linearly_attended, "ahd"),
+    "numbers beside parts": (beside_parts, "ac"),
     "a learnt scale": (lambda s, x: s.a(x) * s.g + s.w, "agw"),
     "squares": (lambda s, x: s.a(x).square() + s.a(x).abs().sqrt().pow(3), "a"),
     "fixed filter": (sobel, "af"),
@@ -223,7 +257,8 @@ def test_what_a_unit_sees_is_where_its_gradient_is(name):
 
 
 def test_files_say_the_same(tmp_path):
-    for name in ("lower precision", "cascade", "selective kernels", "attention over places", "responses", "any size"):
+    for name in ("lower precision", "cascade", "selective kernels", "attention over places", "responses", "any size",
+                 "global context"):  # fmt: skip
         module = module_of(*MOVED[name])
         back = read(exported(module, SHAPE, tmp_path / "net.pt2"))
         assert back.net == lift(module, SHAPE).net
@@ -251,6 +286,26 @@ def test_a_kernel_of_each_images_own_moves_as_any_other(tmp_path):
     )
     assert found.total.field.windows == total(lift(still, SHAPE)).total.field.windows == (7, 7)
     assert total(read(exported(module, SHAPE, tmp_path / "net.pt2"))).total.field == found.total.field
+
+
+def test_a_context_of_all_places_stands_beside_what_convolutions_see():
+    """As squeeze and excitation does; a softmax over parts of the map is no such context."""
+    field = total(lift(module_of(in_context, "ado"), SHAPE)).total.field
+    assert (field.windows, min(field.size) >= SIDE) == ((5, 5), True)
+    for parts in ((SIDE, SIDE), (4, -1)):
+        module = module_of(lambda s, x, parts=parts: s.a(x).mean(1).view(len(x), *parts).softmax(-1), "a")
+        assert not total(lift(module, SHAPE)).total.field.known
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda s, x: s.d(s.a(x).view(len(x), 8, 2, -1)[:, :, :1].reshape(len(x), 8, SIDE // 2, SIDE)),
+     lambda s, x: s.d(F.pad(s.a(x).view(len(x), 8, 2, -1), (0, SIDE, 1, 0)).reshape(len(x), 8, -1, SIDE)),
+     lambda s, x: s.a(x).view(len(x), 2, 4, -1)[..., :4].transpose(-1, -2) @ s.a(x).view(len(x), 2, 4, -1)],
+    ids=["half of the rows", "more rows", "some places"],
+)  # fmt: skip
+def test_parts_that_do_not_have_all_places_have_no_known_field(function):
+    assert not total(lift(module_of(function, "ad"), SHAPE)).total.field.known
 
 
 def alike(tokens):

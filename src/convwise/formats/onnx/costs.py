@@ -11,6 +11,7 @@ from convwise.core.parameters import Pads
 from convwise.formats.onnx.context import Context
 from convwise.formats.onnx.graph import Node, Shape
 from convwise.formats.onnx.patterns import GROUP_SUM, SHUFFLE
+from convwise.formats.onnx.pointwise import is_over
 
 # Operators with a kernel: which input it is. Each output of a convolution reads the kernel of its filter.
 _CONVS = {"Conv": 1, "com.microsoft.FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3, "DeformConv": 1}
@@ -124,6 +125,8 @@ def _moves(context: Context, node: Node, value: str) -> str:
     if node.kind == "MatMul" and _attends(context, node):
         return "whole"
     given, out = context.values[context.maps(node)[0]], context.values[value]
+    if node.kind == "Softmax" and len(given.order) == 3 and is_over(context, node, 1, node.attributes.get("axis")):
+        return "whole"
     if node.kind in (SHUFFLE, GROUP_SUM):
         return "same" if context.first(node.inputs[0]) else "unknown"
     if node.kind == "LRN" or node.kind in _NORMS:
@@ -140,11 +143,19 @@ def _moves(context: Context, node: Node, value: str) -> str:
 
 def _attends(context: Context, node: Node) -> bool:
     """Whether each number of a product of rows (places, channels) comes to read all of the places."""
-    if len(context.maps(node)) != 2 or any(len(context.values[name].order) != 3 for name in node.inputs):
+    if len(context.maps(node)) != 2 or not all(_is_read(context, node, name) for name in node.inputs):
         return False
     left, right = (context.values[name].order for name in node.inputs)
-    summed = left[-1] == 1 or right[-2] == 1  # over the places
-    return summed or (left[-2] == right[-1] == 1 and _softened(context, node.outputs[0]))
+    summed = len(left) == 3 and left[-1] == 1 or len(right) == 3 and right[-2] == 1  # over the places
+    rows = len(left) == len(right) == 3
+    return summed or (rows and left[-2] == right[-1] == 1 and _softened(context, node.outputs[0]))
+
+
+def _is_read(context: Context, node: Node, name: str) -> bool:
+    """Whether a factor of a product is rows (places, channels), or one row that is read by every number given."""
+    order, shape = context.values[name].order, context.graph.shapes[name]
+    one_row = prod(shape) == context.graph.batch * context.graph.shapes[node.inputs[0]][-1]
+    return len(order) == 3 or bool(order) and one_row
 
 
 def _softened(context: Context, value: str) -> bool:

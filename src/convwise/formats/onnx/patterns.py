@@ -92,7 +92,7 @@ class _Finder:
 
     def replaced(self, node: Node) -> Node:
         ways = (self._activation, self._group_norm, self._layer_norm, self._glu, self._shuffle, self._stacked,
-                self._blocks, self._summed, self._pooled, self._picked)  # fmt: skip
+                self._blocks, self._summed, self._pooled, self._picked, self._plain)  # fmt: skip
         return next(filter(None, (way(node) for way in ways)), node)
 
     def _activation(self, node: Node) -> Node | None:
@@ -304,6 +304,21 @@ class _Finder:
             return None
         whole = len(self.graph.shapes[node.inputs[0]]) == 1 and np.array_equal(picked.reshape(-1), range(picked.size))
         return replace(node, kind="Identity", inputs=row.inputs[:1], attributes={}) if whole else None
+
+    def _plain(self, node: Node) -> Node | None:
+        """A product of rows (n, 1, ..., ...): of the rows themselves, where they got their side of 1 for it."""
+        sides = [self.graph.shapes.get(name, ()) for name in node.inputs]
+        if node.kind != "MatMul" or any(len(each) != 4 or each[1] != 1 for each in sides):
+            return None
+        inputs = tuple(map(self._narrower, node.inputs))
+        return replace(node, inputs=inputs) if inputs != node.inputs else None
+
+    def _narrower(self, value: str) -> str:
+        """Of rows behind a side of 1, the rows."""
+        widened, shapes = self._made(value, "Unsqueeze") or self._made(value, "Reshape"), self.graph.shapes
+        given = shapes.get(widened.inputs[0], ()) if widened else ()
+        same = len(given) == 3 and (given[0], 1, *given[1:]) == shapes[value]
+        return widened.inputs[0] if widened and same else value
 
     # --- gates ------------------------------------------------------------------------------
 

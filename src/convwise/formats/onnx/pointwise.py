@@ -75,14 +75,18 @@ def _bounded(low: float, high: float) -> str:
     return spelled("hard_tanh", min_val=low, max_val=high)
 
 
-def _over_channels(context: Context, node: Node, axis: int | None) -> bool:
-    """Whether a softmax is over the channels of each position; before opset 13 it is over all axes from one on."""
+def is_over(context: Context, node: Node, ours: int, axis: int | None) -> bool:
+    """Whether a softmax is over one of our axes alone; before opset 13 it is over all axes from `axis` on."""
     value, shape = context.values[node.inputs[0]], context.graph.shapes[node.inputs[0]]
     start = (-1 if context.graph.opset >= 13 else 1) if axis is None else axis
     first = start % len(shape)
     axes = {first} if context.graph.opset >= 13 else set(range(first, len(shape)))
-    channels = value.order.index(len(shape) - 1)
-    return {axis for axis in axes if shape[axis] > 1 or axis == channels} == {channels}
+    wanted = value.order.index(ours)
+    return {axis for axis in axes if shape[axis] > 1 or axis == wanted} == {wanted}
+
+
+def _over_channels(context: Context, node: Node, axis: int | None) -> bool:
+    return is_over(context, node, len(context.graph.shapes[node.inputs[0]]) - 1, axis)
 
 
 def _softmax(context: Context, node: Node) -> Read | None:

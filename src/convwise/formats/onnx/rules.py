@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import ceil, floor
+from math import ceil, floor, prod
 from typing import Any
 
 import numpy as np
@@ -230,6 +230,8 @@ def _reshaped(context: Context, node: Node) -> Read | None:
         return Read(L.Reshape((1, 1, *given)), Value(FIRST), (x,))
     wanted = node.outputs[0] in context.wanted
     if _natural(given, value) and not wanted:
+        if given[2:] == (1,) and out[1:] == (1, prod(given)):  # places in a row, each with the number of its channel
+            return Read(L.Reshape((prod(given), 1)), Value((0, 2, 1)), (x,))
         return Read(L.Reshape(out[1:]), Value(tuple(range(len(out)))), (x,))
     if _natural(given, value) and out[1:] == (1, *given):  # one channel, ahead of the places
         return Read(L.Reshape((*given, 1)), Value(FIRST), (x,))

@@ -71,6 +71,8 @@ def _padded(walk: Walk, node: Node) -> Seen | None:
     zeros = mode == "constant" and node.operator in ("pad", "constant_pad_nd")
     if zeros and value == -inf and min(pads) >= 0 and (seen := _pooled_next(walk, node)):
         return seen
+    if parts := _padded_parts(walk, node, pads):
+        return parts
     seen = image(walk, node)
     if seen is None or any(sides[6:]):
         return None
@@ -84,6 +86,15 @@ def _padded(walk: Walk, node: Node) -> Seen | None:
     depth, *size = walk.program.shapes[node.name][1:]
     layer = L.Opaque(node.operator, (*size, depth), 0, 0, 0, "window", padding=around)
     return walk.add(node, layer, seen)
+
+
+def _padded_parts(walk: Walk, node: Node, pads: list[int]) -> Seen | None:
+    """Parts of a map with numbers beside those of each place, which see what those see."""
+    seen, most = walk.first(node), prod(walk.program.shapes[node.name])
+    if seen is None or seen.order is not None or min(pads) < 0 or most > MOST_MOVED:
+        return None
+    around = [(0, 0)] * (seen.index.ndim - len(pads) // 2) + list(zip(pads[::2], pads[1::2], strict=True))[::-1]
+    return walk.kept(node, seen, np.pad(seen.index, around, "edge")) if len(around) == seen.index.ndim else None
 
 
 def _pooled_next(walk: Walk, node: Node) -> Seen | None:
@@ -124,7 +135,8 @@ def _cut(walk: Walk, node: Node, seen: Seen, dim: int, before: int, count: int, 
         return None
     kept = [slice(None)] * len(seen.torch_shape)
     kept[dim - 1] = slice(before, before + (count - 1) * step + 1, step)
-    return walk.told(node, [seen], seen.index[tuple(kept)])
+    places = seen.index[tuple(kept)]
+    return walk.kept(node, seen, places) or walk.told(node, [seen], places)
 
 
 def _chunks(walk: Walk, node: Node) -> dict[str, Seen] | None:

@@ -272,7 +272,8 @@ def _product(walk: Walk, node: Node) -> Seen | None:
         return _linear(walk, node) if node.operator == "matmul" else None
     summed = _whole(left, (-1,)) or _whole(right, (-2,))  # over the places
     compared = _whole(left, (-2, -1)) and _whole(right, (-2, -1)) and _softened(walk, node)  # each with all
-    return _all_seen(walk, node) if summed or compared else None
+    looked = any(isinstance(made := _layer(walk, each), L.Opaque) and made.moves == "whole" for each in (left, right))
+    return _all_seen(walk, node) if summed or compared or looked else None
 
 
 def _attention(walk: Walk, node: Node) -> Seen | None:
@@ -298,6 +299,14 @@ def _whole(seen: Seen, axes: tuple[int, ...]) -> bool:
     first, last = _ends(seen, tuple(axis % rank for axis in axes))
     depth = seen.shape[-1]
     return bool(np.all(first // depth == 0) and np.all(last // depth == prod(seen.shape[:-1]) - 1))
+
+
+def _softmax(walk: Walk, node: Node) -> Found:
+    """Over channels a layer of ours; over the places of a map each number comes to see all of them."""
+    seen, own = walk.first(node), POINTWISE["softmax"](walk, node)
+    if own or seen is None or len(seen.shape) != 2 or seen.order is None or node.arguments["dim"] % 3 == 0:
+        return own
+    return like(walk.add(node, L.Opaque(node.operator, seen.shape, 0, 0, prod(seen.shape), "whole"), seen), seen)
 
 
 def _softened(walk: Walk, node: Node) -> bool:
@@ -396,6 +405,7 @@ _RULES: dict[str, Rule] = {
     "instance_norm": _group_norm,
     "layer_norm": _layer_norm,
     **POINTWISE,
+    **dict.fromkeys(("softmax", "_softmax"), _softmax),
     **MOVES,
 }
 RULES: dict[str, Rule] = {

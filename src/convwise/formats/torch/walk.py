@@ -28,6 +28,7 @@ from convwise.formats.torch.memory import Memory
 from convwise.formats.torch.modules import OWN
 from convwise.formats.torch.places import (
     UNKNOWN,
+    Order,
     Places,
     Seen,
     Sight,
@@ -286,6 +287,17 @@ class Walk:
         made = self.add(node, _moving(node.operator, first.shape, elementwise, way), *reads)
         return Seen(made.value, made.shape, made.index.reshape(sides) if len(sides) > 3 else None)
 
+    def kept(self, node: Node, seen: Seen, places: Places) -> Seen | None:
+        """Numbers of parts of a map, as many of each of its places: a map of them, whose parts the tensor has."""
+        if seen.order is not None or len(seen.shape) < 2 or not places.size:
+            return None
+        own, whole = (places // seen.shape[-1]).reshape(-1), prod(seen.shape[:-1])
+        turn, each = np.argsort(own, kind="stable"), own.size // whole
+        if own.size % whole or not np.array_equal(own[turn], np.arange(whole).repeat(each)):
+            return None
+        made = self.add(node, Opaque(node.operator, (*seen.shape[:-1], each), 0, 0, 0, "same"), seen)
+        return Seen(made.value, made.shape, np.argsort(turn).reshape(places.shape))
+
     def standard(self, seen: Seen, name: str = "permute") -> Seen:
         """The tensor with its numbers where the next layer expects them; Opaque where that moves them."""
         if seen.places is None:
@@ -319,13 +331,21 @@ class Walk:
             return Seen(seen.value, seen.shape, None if same else places)
         # Parts of a map, which is seen so for a while, unless a module of ours makes another map of it.
         parts = places.ndim > 3 or places.ndim == len(seen.shape) == 3 and not is_of(node, "Reshape")
-        for order, shape in orders(places) if not parts else ():
+        sides = [[n for n in each if n > 1] for each in (seen.torch_shape, places.shape)]
+        apart = len(seen.shape) == 2 < places.ndim and sides[0] == sides[1]  # the same rows, with sides of 1 between
+        for order, shape in _ways(node, seen.shape, places) if not (parts or apart) else ():
             made = seen if shape == seen.shape else self._shaped(name_of(node), seen, shape)
             return Seen(made.value, shape, None if order == standard else placed(shape, order))
         if places.ndim == 1:
             made = seen if len(seen.shape) == 1 else self._shaped(name_of(node), seen, (places.size,))
             return Seen(made.value, made.shape, places)
         return Seen(seen.value, seen.shape, places)
+
+
+def _ways(node: Node, before: Shape, places: Places) -> Sequence[tuple[Order, Shape]]:
+    """As `orders`; the places of a map of one channel are a row of places first, and not one row of numbers."""
+    tokens = prod(before[:2]), before[-1]
+    return sorted(orders(places), key=lambda way: way[1] != tokens or is_of(node, "Reshape"))
 
 
 def _moving(operator: str, sides: Shape, elementwise: int, way: Sight) -> Opaque:
