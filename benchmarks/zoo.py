@@ -137,25 +137,31 @@ def _counted(module: nn.Module, shape: Sequence[int], device: str) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def told(lifted: Lifted, pattern: str) -> int:
+    """The number in what is said of the whole network."""
+    found = [re.match(pattern, each.what) for each in lifted.problems]
+    return sum(int(each[1].replace(",", "")) for each in found if each)
+
+
 def row(name: str, form: str, lifted: Lifted, module: nn.Module, counts: tuple[int, int], seconds: float) -> str:
     """A line of the table; counts: the params and macs that it should have."""
     analysis = checked(lifted).analysis
     total = analysis.total
-    unread = [re.match(r"has ([\d,]+) parameters that its forward never reads", each.what) for each in lifted.problems]
-    left = sum(int(found[1].replace(",", "")) for found in unread if found)
-    said = []
+    left = told(lifted, r"has ([\d,]+) parameters that its forward never reads")
+    besides, said = told(lifted, r"spends ([\d,]+) macs on what does not depend on the image"), []
     if total.uncounted:
         said.append(f"the params of {len(total.uncounted)} layers are unknown")
     elif total.params + left != counts[0]:
         said.append(f"params are {counts[0]:,}")
     if total.unknown:
         said.append(f"the cost of {len(total.unknown)} layers is unknown")
-    elif total.macs != counts[1]:
+    elif total.macs + besides != counts[1]:
         said.append(f"PyTorch counts {counts[1] / 1e6:,.2f}M macs")
     if not total.field.known:
         far = {layer.operator for layer in lifted.net.layers if isinstance(layer, Opaque) and layer.moves == "unknown"}
         said.append("the field is unknown" + f" behind {', '.join(sorted(far))}" * bool(far))
     note = f" ({left:,} params are not read)" if left else ""
+    note += f" ({besides / 1e6:,.2f}M macs more do not depend on the image)" if besides else ""
     field = "x".join(map(str, total.field.size)) if total.field.known else "-"
     sees = differs(module, lifted.net.input_shape, analysis) or "yes" if total.field.known else "-"
     cells = name, form, ("; ".join(said) or "exact") + note, f"{total.params:,}", f"{total.macs / 1e6:,.2f}", field

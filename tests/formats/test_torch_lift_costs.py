@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,19 @@ def test_parameters_that_nothing_reads_are_told(tmp_path):
         assert (problem.severity, problem.count) == ("note", 2)
         assert "584 parameters that its forward never reads (b_bias, b_weight)" in problem.what
     assert not lift(conv(), SHAPE).problems
+
+
+def test_work_that_does_not_depend_on_the_image_is_told(tmp_path):
+    """As EdgeNeXt embeds its places: PyTorch's own count of the whole forward is what both numbers sum up to."""
+    parts = {"a": conv(3, 8, padding=1), "b": conv(8, 8, padding=1), "places": weight(1, 8, *SHAPE[:2])}
+    module = Of(lambda self, x: self.a(x) + self.b(self.places), **parts)
+    with FlopCounterMode(display=False) as counted:
+        module(torch.zeros(1, SHAPE[2], *SHAPE[:2]))
+    for lifted in (lift(module, SHAPE), read(exported(module, SHAPE, tmp_path / "net.pt2"))):
+        (problem,) = lifted.problems
+        besides = int(re.search(r"spends ([\d,]+) macs", problem.what).group(1).replace(",", ""))
+        assert total(lifted).total.macs + besides == counted.get_total_flops() / 2
+        assert besides == 9 * 8 * 8 * SHAPE[0] * SHAPE[1]
 
 
 def test_what_is_held_twice_counts_once_and_is_read(tmp_path):

@@ -63,6 +63,7 @@ class Walk:
         self.origins = {name: frozenset([name]) for name in program.stored}
         self.held: dict[str, frozenset[str]] = {}
         self.whole = True  # whether the numbers of all weights are known
+        self.besides = 0  # macs of what is made of constants alone
         self.memory = Memory(program.nodes, program.outputs)
         self.outputs: list[int] = []
         self.following = 0  # numbers whose places are kept
@@ -100,6 +101,8 @@ class Walk:
         if shape is None:
             return
         if not reads:
+            batch = self.program.batch if shape[:1] == (self.program.batch,) else 1
+            self.besides += max(cost(node, self.program.shapes, batch)[0], 0)
             self.folded[node.name] = _worked_out(self, node, constants)
             self.origins |= dict.fromkeys(node.outputs, self.origin(node))
             self._written(node)
@@ -160,7 +163,7 @@ class Walk:
     def _counted(self) -> None:
         """What each layer holds that none before it does: parameters, those that learn, other numbers.
 
-        A note names the parameters that nothing reads.
+        Notes name the parameters that nothing reads, and the work that no layer does.
         """
         counted: frozenset[str] = frozenset()
         for i, layer in enumerate(self.draft.layers):
@@ -179,6 +182,9 @@ class Walk:
             named = ", ".join(name.removeprefix("p_") for name in sorted(unread)[:3]) + ", ..." * (len(unread) > 3)
             what = f"has {self._size(unread):,} parameters that its forward never reads ({named}); they are not counted"
             self.draft.problems.append(Problem("model", what, severity="note", count=len(unread)))
+        if self.besides:
+            what = f"spends {self.besides:,} macs on what does not depend on the image; they are not counted"
+            self.draft.problems.append(Problem("model", what, severity="note"))
 
     def hold(self, name: str, origin: frozenset[str]) -> None:
         """A layer holds these parameters and buffers, besides those that it held."""
