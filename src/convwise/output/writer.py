@@ -49,13 +49,14 @@ class Writer:
 
 def _serve(pipe: Connection, temporary: str | None) -> None:
     """temporary: where the study keeps temporary files, so that the next run finds what a kill leaves."""
-    import torch
-
     tempfile.tempdir = temporary
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     _warm_up()
+
+    import torch  # only now: it takes seconds, in which an interrupt is to be ignored and the study's end noticed
+
     torch.set_num_threads(1)  # what is checked is little work, and threads wait for each other where others compute
     with suppress(OSError, EOFError):
         while True:
