@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DOCS := .venv-docs
 PIP := $(BIN)/pip install --disable-pip-version-check
 # Each file in one process, so that what its tests share is made once; with more processes they would need much memory.
-PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup setup-test demo docs lint test test-slow test-all
 .DEFAULT_GOAL := help

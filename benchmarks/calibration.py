@@ -1,4 +1,5 @@
-"""How often the words 'matters' and 'no difference' are wrong: a bank of equal nets, compared with each other.
+"""How often the words 'matters' and 'no difference' are wrong: a bank of equal nets, compared with
+each other.
 
     python benchmarks/calibration.py aa SET [SET ...] [--seconds 8 30 120] [--of 240] [--runs 46]
     python benchmarks/calibration.py report [--change 0.01 0.02 0.04]
@@ -6,8 +7,8 @@
 aa: trains the advised net of each set so often, for each length, under different seeds, one thread
 each, as many side by side as there are cores; each training appends a row with its answers to
 benchmarks/results/aa.jsonl, and the same command again goes on where it stopped. report: false
-alarms of the bank's pairs and triples, the variance of a whole run, which evidence/paired.py takes for
-known, and how often losses are found that were made by turning right answers wrong: in
+alarms of the bank's pairs and triples, the variance of a whole run, which evidence/paired.py takes
+for known, and how often losses are found that were made by turning right answers wrong: in
 benchmarks/calibration.md. It replays experiments out of the bank and trains nothing.
 """
 
@@ -44,7 +45,8 @@ RESULTS, PAGE = HERE / "results" / "aa.jsonl", HERE / "calibration.md"
 ANY = Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(2)))  # replays compare answers, not nets
 NUMBER = (GlobalAveragePooling2D(), Dense(1))  # the same of a number, before its unit
 REPLAYS = 1000  # experiments of several seeds, drawn from one bank
-Length = tuple[float, float]  # seconds of a training, and of the whole that it is the first part of, or its own
+# Seconds of a training, and of the whole that it is the first part of, or its own
+Length = tuple[float, float]
 Bank = dict[tuple[str, Length], list[Result]]  # set and length -> runs of equal nets
 Pairs = Sequence[tuple[Result, Result]]
 
@@ -57,26 +59,36 @@ def main() -> None:
                 fill(name, seconds, arguments)
     else:
         bank = banked(arguments.bank)
-        PAGE.write_text("\n".join([*PREFACE, *report(bank), "", *planted(bank, arguments.change)]) + "\n")
+        PAGE.write_text(
+            "\n".join([*PREFACE, *report(bank), "", *planted(bank, arguments.change)]) + "\n"
+        )
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--bank", type=Path, default=RESULTS)
     modes = parser.add_subparsers(dest="mode", required=True)
     aa = modes.add_parser("aa")
     aa.add_argument("set", nargs="+", choices=SETS)
     aa.add_argument("--seconds", type=float, nargs="+", default=[8.0, 30.0, 120.0])
-    aa.add_argument("--of", type=float, help="of a training of so many seconds they are the first part, as in the race")
+    aa.add_argument(
+        "--of",
+        type=float,
+        help="of a training of so many seconds they are the first part, as in the race",
+    )
     aa.add_argument("--runs", type=int, default=46)
     aa.add_argument("--goal", help="as of `choose`: the best net inside its limits is advised")
     aa.add_argument(
-        "--pace", type=paces.pace, help="another machine's seconds per mac and per byte: benchmarks/paces.py"
+        "--pace",
+        type=paces.pace,
+        help="another machine's seconds per mac and per byte: benchmarks/paces.py",
     )
     aa.add_argument("--workers", type=int, help="trainings side by side, by default one a core")
     aa.add_argument("--examples", type=int, default=3000, help="validation images at most")
     aa.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
-    modes.add_parser("report").add_argument("--change", type=float, nargs="+", default=[0.01, 0.02, 0.04])
+    modes.add_parser("report").add_argument(
+        "--change", type=float, nargs="+", default=[0.01, 0.02, 0.04]
+    )
     return parser.parse_args()
 
 
@@ -84,14 +96,18 @@ def _arguments() -> argparse.Namespace:
 
 
 def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
-    """Train what is missing of one set and length; the net and recipe are those of the bank's first row."""
+    """Train what is missing of one set and length; the net and recipe are those of the bank's first
+    row.
+    """
     from convwise.images.loading import read
     from convwise.training import batches, train
     from convwise.training.machine import ThisMachine
     from convwise.training.runners import RUNNERS
 
     asked = (name, seconds, arguments.of)
-    rows = [row for row in _rows(arguments.bank) if (row["set"], row["seconds"], row.get("of")) == asked]
+    rows = [
+        row for row in _rows(arguments.bank) if (row["set"], row["seconds"], row.get("of")) == asked
+    ]
     seeds = sorted(set(range(arguments.runs)) - {row["seed"] for row in rows})
     if not seeds:
         return
@@ -100,17 +116,23 @@ def fill(name: str, seconds: float, arguments: argparse.Namespace) -> None:
     workers = arguments.workers or host.cores
     goal = parse_goal(arguments.goal, kind_of(task).scored)
     length = arguments.of or seconds
-    net, recipe = _kept(rows) if rows else _advised(images, goal, arguments.pace or host.pace, length)
+    net, recipe = (
+        _kept(rows) if rows else _advised(images, goal, arguments.pace or host.pace, length)
+    )
     span = (0.0, seconds / arguments.of if arguments.of else 1.0)
-    trials = [Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed, span=span) for seed in seeds]
+    trials = [
+        Trial(f"aa-{seed:03d}", "aa", {}, net, recipe, seconds=seconds, seed=seed, span=span)
+        for seed in seeds
+    ]
     trials = [paces.counted(trial, arguments.pace, len(images.train)) for trial in trials]
     with tempfile.TemporaryDirectory(prefix="convwise-") as passing:
         folder = Path(passing)
-        batches.Store(folder, images).ensure(net)
+        batches.Prepared(folder, images).ensure(net)
         runner = RUNNERS["local"](partial(train.run, folder, host.engine, task), host, workers)
         warm = [Trial(f"warm{n}", "warm", {}, net, recipe, epochs=1) for n in range(workers)]
         try:
-            list(runner.run(warm))  # counted epochs are never ended for taking long: then all workers have started
+            # Counted epochs are never ended for taking long: then all workers have started
+            list(runner.run(warm))
             for result in runner.run(trials):
                 if result.status == "failed":
                     print(f"{name}, seed {result.trial.seed}: {result.reason}", file=sys.stderr)
@@ -136,11 +158,16 @@ def _kept(rows: Sequence[dict[str, Any]]) -> tuple[Net, Recipe]:
     return Net.from_json(first["net"]), from_json(Recipe, first["recipe"])
 
 
-def _append(arguments: argparse.Namespace, name: str, seconds: float, result: Result, first: bool) -> dict[str, Any]:
-    """The row written; the first of a set and length holds the net, the recipe and the machine as well."""
+def _append(
+    arguments: argparse.Namespace, name: str, seconds: float, result: Result, first: bool
+) -> dict[str, Any]:
+    """The row written; the first of a set and length holds the net, the recipe and the machine as
+    well.
+    """
     from convwise.training.machine import ThisMachine
 
-    every = -(-len(result.outcomes) // arguments.examples)  # the images may be in the order of their classes
+    # The images may be in the order of their classes
+    every = -(-len(result.outcomes) // arguments.examples)
     row: dict[str, Any] = {
         "set": name,
         "seconds": seconds,
@@ -177,7 +204,8 @@ def banked(bank: Path) -> Bank:
     for row in _rows(bank):
         net = Net((4, 4, 1), (*NUMBER, Rescaling(row["deviation"]))) if "deviation" in row else ANY
         trial = Trial(str(row["seed"]), "aa", {}, net, seconds=row["seconds"], seed=row["seed"])
-        result = Result(trial, "done", row["score"], row.get("correct", ""), errors=tuple(row.get("errors", ())),
+        result = Result(trial, "done", row["score"], row.get("correct", ""),
+                        errors=tuple(row.get("errors", ())),
                         images_per_second=row["images_per_second"])  # fmt: skip
         length = row["seconds"], row.get("of") or row["seconds"]
         found.setdefault((row["set"], length), []).append(result)
@@ -188,7 +216,9 @@ def banked(bank: Path) -> Bank:
 
 
 def experiments(runs: Sequence[Result], seeds: int, rng: np.random.Generator) -> Iterator[Pairs]:
-    """Experiments of so many pairs out of one bank: every pair there is, or REPLAYS draws of several."""
+    """Experiments of so many pairs out of one bank: every pair there is, or REPLAYS draws of
+    several.
+    """
     if seeds == 1:
         yield from ([pair] for pair in combinations(runs, 2))
     elif len(runs) >= 2 * seeds:
@@ -199,11 +229,15 @@ def experiments(runs: Sequence[Result], seeds: int, rng: np.random.Generator) ->
 
 def told(pairs: Pairs, before: RunVariance) -> Effect:
     """As a study tells it: what was known before, updated by its repeats of the net as it is."""
-    return effect_of("edit", ("as it is", "edited"), pairs, before.updated([first for first, _ in pairs]))
+    return effect_of(
+        "edit", ("as it is", "edited"), pairs, before.updated([first for first, _ in pairs])
+    )
 
 
 def others(bank: Bank, name: str, length: Length) -> RunVariance:
-    """What the other sets teach of runs of that length; without any, what evidence/paired.py says."""
+    """What the other sets teach of runs of that length; without any, what evidence/paired.py
+    says.
+    """
     rest = [runs for (other, its), runs in bank.items() if its == length and other != name]
     return taught(rest) if rest else RunVariance.known(bank[name, length])
 
@@ -215,7 +249,8 @@ def named(length: Length) -> str:
 
 
 def taught(sets: Sequence[Sequence[Result]]) -> RunVariance:
-    """The mean of the sets' run variances, and the degrees of freedom by which they scatter (2 mean^2 / variance).
+    """The mean of the sets' run variances, and the degrees of freedom by which they scatter (2
+    mean^2 / variance).
 
     The scatter that the estimates themselves have is taken off; with fewer than three sets the
     freedom stays that of evidence/paired.py.
@@ -232,19 +267,23 @@ def taught(sets: Sequence[Sequence[Result]]) -> RunVariance:
 
 PREFACE = """# How often the words are wrong
 
-Written by `benchmarks/calibration.py report` from the rows in `benchmarks/results/aa.jsonl`: the advised net of each
-set, trained under different seeds, one thread each, two side by side on a 2-core AMD EPYC with AVX-512 bf16. '20 of
-480' is the first 20 s of a training of 480, as the race compares networks; other lengths are whole trainings.
+Written by `benchmarks/calibration.py report` from the rows in `benchmarks/results/aa.jsonl`: the
+advised net of each set, trained under different seeds, one thread each, two side by side on a
+2-core AMD EPYC with AVX-512 bf16. '20 of 480' is the first 20 s of a training of 480, as the race
+compares networks; other lengths are whole trainings.
 
 """.splitlines()
-HEAD = """Equal nets compared: how often a difference 'matters' at nominal 5 %, the run variance as evidence/paired.py
-has it and, in brackets, from the other sets; how often they are said to make 'no difference', which is true.
+HEAD = """
+Equal nets compared: how often a difference 'matters' at nominal 5 %, the run variance as
+evidence/paired.py has it and, in brackets, from the other sets; how often they are said to make 'no
+difference', which is true.
 
-| set | s | runs | n | accuracy % | images/s, sd % | flips | whole run | alarms %: 1 pair | 2 | 3 | same %: 1, 2, 3 |
+| set | s | runs | n | accuracy % | images/s, sd % | flips | whole run \
+| alarms %: 1 pair | 2 | 3 | same %: 1, 2, 3 |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
 FOOT = """
-Flips and whole run: standard deviations of one run's accuracy, in points, by single answers and beyond them
-(negative: runs differ by less than the flips alone would make).
+Flips and whole run: standard deviations of one run's accuracy, in points, by single answers and
+beyond them (negative: runs differ by less than the flips alone would make).
 
 Over the sets, by length:
 
@@ -253,15 +292,21 @@ Over the sets, by length:
 
 
 def report(bank: Bank) -> Iterator[str]:
-    """False alarms and the variance of a run for each set and length, then what the table should hold."""
+    """False alarms and the variance of a run for each set and length, then what the table should
+    hold.
+    """
     yield HEAD
     for (name, length), runs in bank.items():
-        yield _line([name, named(length), *_spread(runs), *_alarms(runs, others(bank, name, length))])
+        yield _line(
+            [name, named(length), *_spread(runs), *_alarms(runs, others(bank, name, length))]
+        )
     yield FOOT
     for length in sorted({length for _, length in bank}):
         sets = [runs for (_, its), runs in bank.items() if its == length]
         found = taught(sets)
-        yield _line([named(length), len(sets), f"{found.variance**0.5:.4f}", f"{found.freedom:.1f}"])
+        yield _line(
+            [named(length), len(sets), f"{found.variance**0.5:.4f}", f"{found.freedom:.1f}"]
+        )
 
 
 def _spread(runs: Sequence[Result]) -> Iterator[Any]:
@@ -269,18 +314,26 @@ def _spread(runs: Sequence[Result]) -> Iterator[Any]:
     between, flips, _ = between_runs(runs)
     speed = np.array([run.images_per_second for run in runs])
     beyond = between - flips
-    yield from (len(runs), len(runs[0].outcomes), f"{100 * np.mean([run.outcomes for run in runs]):.1f}")
+    yield from (
+        len(runs),
+        len(runs[0].outcomes),
+        f"{100 * np.mean([run.outcomes for run in runs]):.1f}",
+    )
     yield f"{100 * speed.std(ddof=1) / speed.mean():.1f}"
     yield f"{100 * flips**0.5:.2f}"
     yield f"{100 * float(np.sign(beyond)) * abs(beyond) ** 0.5:.2f}"
 
 
 def _alarms(runs: Sequence[Result], rest: RunVariance) -> list[str]:
-    """The share of 'matters' by the table (and by the other sets), for 1, 2, 3 pairs; of 'no difference'."""
+    """The share of 'matters' by the table (and by the other sets), for 1, 2, 3 pairs; of 'no
+    difference'.
+    """
     rng, alarms, same = np.random.default_rng(0), [], []
     for seeds in (1, 2, 3):
         tried = list(experiments(runs, seeds, rng))
-        by_table, by_rest = ([told(p, prior).verdict for p in tried] for prior in (RunVariance.known(runs), rest))
+        by_table, by_rest = (
+            [told(p, prior).verdict for p in tried] for prior in (RunVariance.known(runs), rest)
+        )
         alarms.append(f"{_percent(by_table, 'matters')} ({_percent(by_rest, 'matters')})")
         same.append(_percent(by_table, "no difference"))
     return [*alarms, ", ".join(same)]
@@ -289,29 +342,41 @@ def _alarms(runs: Sequence[Result], rest: RunVariance) -> list[str]:
 def planted(bank: Bank, changes: Sequence[float]) -> Iterator[str]:
     """How often a planted loss is found, called nothing, or turned round."""
     rng = np.random.default_rng(0)
-    yield "A loss planted among equal nets: right answers made wrong at random, errors made larger.\n"
-    yield "| set | s | pairs | loss, points | matters % | no difference % | wrong sign % | interval holds it % |"
+    yield (
+        "A loss planted among equal nets: right answers made wrong at random, errors made larger.\n"
+    )
+    yield (
+        "| set | s | pairs | loss, points | matters % | no difference % | wrong sign % | interval"
+        " holds it % |"
+    )
     yield "|---|---|---|---|---|---|---|---|"
     for (name, length), runs in bank.items():
         for seeds in (1, 2, 3):
             tried = list(experiments(runs, seeds, rng))
             for change in changes if tried else ():
-                effects = [told(_lost(pairs, change, rng), RunVariance.known(runs)) for pairs in tried]
+                effects = [
+                    told(_lost(pairs, change, rng), RunVariance.known(runs)) for pairs in tried
+                ]
                 words = [effect.verdict for effect in effects]
                 turned = np.mean([effect.low > 0 for effect in effects])
                 held = np.mean([effect.low <= -change <= effect.high for effect in effects])
-                yield _line([name, named(length), seeds, f"{100 * change:g}", _percent(words, "matters"),
-                             _percent(words, "no difference"), f"{100 * turned:.1f}", f"{100 * held:.1f}"])  # fmt: skip
+                yield _line([name, named(length), seeds, f"{100 * change:g}", _percent(words,
+                             "matters"), _percent(words, "no difference"), f"{100 * turned:.1f}",
+                             f"{100 * held:.1f}"])  # fmt: skip
 
 
 def _lost(pairs: Pairs, change: float, rng: np.random.Generator) -> Pairs:
-    """The second of each pair with that share of its answers lost, on the same examples under every seed."""
+    """The second of each pair with that share of its answers lost, on the same examples under every
+    seed.
+    """
     n = len(pairs[0][0].outcomes)
     hit, found = rng.random(n), []
     for before, after in pairs:
         if after.errors:  # half of the images are off by twice as much more
             more = 2 * change * score_of(after.trial.net).deviation * (hit < 0.5)
-            found.append((before, replace(after, errors=tuple((np.array(after.errors) + more).tolist()))))
+            found.append(
+                (before, replace(after, errors=tuple((np.array(after.errors) + more).tolist())))
+            )
             continue
         right = np.array([c == "1" for c in after.correct])
         kept = right & (hit >= change / max(right.mean(), change))

@@ -2,11 +2,11 @@
 
     python benchmarks/engine.py --seconds 8 --rounds 3
 
-ours: a training as `choose` ends it, by all cores together, with its augmentation, Muon, averages and statistics.
-plain: what people write: one process with a thread for each core, eager PyTorch, channels_last, SGD with Nesterov
-momentum, images that are in memory as float32 and are not augmented. The rounds take turns, and each network is the
-advised one, of so many filters. One JSON row for each network is printed, and appended to
-benchmarks/results/engine.jsonl.
+ours: a training as `choose` ends it, by all cores together, with its augmentation, Muon, averages
+and statistics. plain: what people write: one process with a thread for each core, eager PyTorch,
+channels_last, SGD with Nesterov momentum, images that are in memory as float32 and are not
+augmented. The rounds take turns, and each network is the advised one, of so many filters. One JSON
+row for each network is printed, and appended to benchmarks/results/engine.jsonl.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IMAGES, CLASSES, BATCH = 4000, 10, 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=8.0, help="of each training")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[28, 64], help="px")
@@ -71,26 +71,31 @@ def compared(size: int, filters: int, dtype: str, seconds: float, rounds: int) -
     told: dict[str, list[float]] = {"ours": [], "plain": []}
     with tempfile.TemporaryDirectory() as passing:
         folder = Path(passing)
-        batches.Store(folder, images).ensure(configuration.net)
+        batches.Prepared(folder, images).ensure(configuration.net)
         (folder / "net.json").write_text(net_json.render(configuration.net))
         engine = replace(host.engine, dtype=dtype)  # type: ignore[arg-type]
         runner = RUNNERS["local"](partial(train.run, folder, engine, "classify"), host, host.cores)
         try:
             for number in range(rounds + 1):
-                trial = Trial(f"{number}", "engine", dict(configuration), configuration.net, recipe, seconds,
-                              threads=host.cores, part="all")  # fmt: skip
+                trial = Trial(f"{number}", "engine", dict(configuration), configuration.net, recipe,
+                              seconds, threads=host.cores, part="all")  # fmt: skip
                 (result,) = runner.run([trial])
                 other = [sys.executable, __file__, "--seconds", str(seconds), "--plain",
                          json.dumps([str(folder / "net.json"), dtype, host.cores])]  # fmt: skip
-                beside = float(subprocess.run(other, check=True, stdout=subprocess.PIPE, text=True).stdout)
+                beside = float(
+                    subprocess.run(other, check=True, stdout=subprocess.PIPE, text=True).stdout
+                )
                 if number:  # the first of each warms up
                     told["ours"].append(round(result.images_per_second))
                     told["plain"].append(round(beside))
         finally:
             runner.close()
-    return {"size": size, "filters": filters, "dtype": dtype, "macs": configuration.cost["macs"], **told,
-            "ratio": round(max(told["ours"]) / max(told["plain"]), 2), "load_1m": round(os.getloadavg()[0], 1),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine_kind": matrix.machine_kind(),
+    return {"size": size, "filters": filters, "dtype": dtype, "macs": configuration.cost["macs"],
+            **told,
+            "ratio": round(max(told["ours"]) / max(told["plain"]), 2),
+            "load_1m": round(os.getloadavg()[0], 1),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine_kind": matrix.machine_kind(),
             "source": matrix.source_sum(), "versions": matrix.versions()}  # fmt: skip
 
 

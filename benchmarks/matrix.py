@@ -60,11 +60,16 @@ def main(words: Sequence[str] | None = None) -> None:
     here = Here(machine_kind(), source_sum())
     wanted = [Run(s, m, b, seed) for s in given.sets for m in given.methods
               for b in given.budgets for seed in given.seeds]  # fmt: skip
-    missing = in_order(lacking(wanted, rows_of(given.results), here, given.keep_ours, given.retry), given.order)
+    missing = in_order(
+        lacking(wanted, rows_of(given.results), here, given.keep_ours, given.retry), given.order
+    )
     said = duration(sum(run.budget for run in missing))
     print(f"{here.kind}: {len(wanted) - len(missing)} stand, {len(missing)} to run, about {said}")
     for number, run in enumerate(missing, 1):
-        print(f"{number}/{len(missing)} {run.set} {run.method} {run.budget:g} s seed {run.seed}", flush=True)
+        print(
+            f"{number}/{len(missing)} {run.set} {run.method} {run.budget:g} s seed {run.seed}",
+            flush=True,
+        )
         if not given.dry:
             row = ran(run, given.data, given.cache, here)
             append(given.results, row)
@@ -72,13 +77,21 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="run what is missing of rivals x sets x budgets x seeds")
-    parser.add_argument("--methods", type=names_of(RIVALS), default=list(RIVALS), help="a,b,... of RIVALS")
-    parser.add_argument("--sets", type=names_of(sets.SETS), default=list(sets.BASES), help="a,b,... of SETS")
+    parser = argparse.ArgumentParser(
+        description="run what is missing of rivals x sets x budgets x seeds"
+    )
+    parser.add_argument(
+        "--methods", type=names_of(RIVALS), default=list(RIVALS), help="a,b,... of RIVALS"
+    )
+    parser.add_argument(
+        "--sets", type=names_of(sets.SETS), default=list(sets.BASES), help="a,b,... of SETS"
+    )
     parser.add_argument("--budgets", type=numbers, default=[300.0], help="seconds: 300 or 120,300")
     parser.add_argument("--seeds", type=whole_numbers, default=[0], help="0-3 or 0,2")
     parser.add_argument("--order", type=int, default=0, help="seed of the random order")
-    parser.add_argument("--keep-ours", action="store_true", help="rows of an older source stand too")
+    parser.add_argument(
+        "--keep-ours", action="store_true", help="rows of an older source stand too"
+    )
     parser.add_argument("--retry", action="store_true", help="run again what failed")
     parser.add_argument("--dry", action="store_true", help="only say what would be run")
     parser.add_argument("--data", type=Path, default=sets.DATA, help="folder of the base sets")
@@ -93,7 +106,9 @@ def names_of(table: Iterable[str]) -> Any:
     def names(text: str) -> list[str]:
         found = [name for name in text.split(",") if name]
         if unknown := [name for name in found if name not in table]:
-            raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; there are {', '.join(table)}")
+            raise argparse.ArgumentTypeError(
+                f"no {', '.join(unknown)}; there are {', '.join(table)}"
+            )
         return found
 
     return names
@@ -119,14 +134,20 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def lacking(
-    wanted: Iterable[Run], rows: Iterable[dict[str, Any]], here: Here, keep_ours: bool = False, retry: bool = False
+    wanted: Iterable[Run],
+    rows: Iterable[dict[str, Any]],
+    here: Here,
+    keep_ours: bool = False,
+    retry: bool = False,
 ) -> list[Run]:
     """The runs for which no row stands; retry: a failed row does not stand."""
     standing = set()
     for row in rows:
         run = Run(row["set"], row["method"], row["budget"], row["seed"])
         ours = run.method in RIVALS and RIVALS[run.method].ours
-        fits = row["machine_kind"] == here.kind and (keep_ours or not ours or row["source"] == here.source)
+        fits = row["machine_kind"] == here.kind and (
+            keep_ours or not ours or row["source"] == here.source
+        )
         if fits and (row["status"] == "done" or not retry):
             standing.add(run)
     return [run for run in wanted if run not in standing]
@@ -149,9 +170,10 @@ def in_order(runs: Iterable[Run], seed: int) -> list[Run]:
 
 def ran(run: Run, data: Path, cache: Path, here: Here) -> dict[str, Any]:
     """The row of a run, done or failed."""
-    sets.source(run.set, data, cache)  # made beforehand, outside of the budget
-    command = [sys.executable, str(HERE / "once.py"), run.set, run.method, "--budget", str(run.budget),
-               "--seed", str(run.seed), "--data", str(data), "--cache", str(cache)]  # fmt: skip
+    sets.source(run.set, data, cache)
+    command = [sys.executable, str(HERE / "once.py"), run.set, run.method, "--budget",
+               str(run.budget), "--seed", str(run.seed), "--data", str(data), "--cache",
+               str(cache)]  # fmt: skip
     load_before = os.getloadavg()[0]
     found = answer(command, SLACK * run.budget + GRACE_SECONDS)
     return {"set": run.set, "method": run.method, "budget": run.budget, "seed": run.seed, **found,
@@ -226,7 +248,9 @@ def versions() -> dict[str, str]:
     """Of the packages that matter, and of Python."""
     from convwise.training.machine import ThisMachine
 
-    return {k: v for k, v in ThisMachine().describe().items() if k not in ("cpu", "cores", "system")}
+    return {
+        k: v for k, v in ThisMachine().describe().items() if k not in ("cpu", "cores", "system")
+    }
 
 
 def duration(seconds: float) -> str:
@@ -240,7 +264,8 @@ def told(row: dict[str, Any]) -> str:
     if row["status"] == "failed":
         return f"failed: {row['error']}"
     macs = f"{row['macs'] / 1e6:.1f}M macs"
-    return f"{100 * row['accuracy']:.2f} % of {row['n']}, {macs}, {row['wall_seconds']:.0f} s"
+    score = f"{100 * row['accuracy']:.2f} %" if "accuracy" in row else f"off by {row['error']:.3g}"
+    return f"{score} of {row['n']}, {macs}, {row['wall_seconds']:.0f} s"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Trainings as long as another machine makes them, counted in images: a fast machine fills the bank of a slow one."""
+"""Trainings as long as another machine makes them, counted in images: a fast machine fills the bank
+of a slow one.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,21 @@ from convwise.core.records import Pace, Result, Trial
 
 
 def pace(text: str) -> Pace:
-    """'2.8e-11,6.2e-10': seconds of one thread per mac and per byte of activations, as convwise keeps them."""
+    """'2.8e-11,6.2e-10': seconds of one thread per mac and per byte of activations, as convwise
+    keeps them.
+    """
     return Pace(*(float(part) for part in text.split(",")))
 
 
 def counted(trial: Trial, pace: Pace | None, images: int) -> Trial:
-    """The same training, as long as a machine of that pace makes it on so many images; without one, by the clock."""
+    """The same training, as long as a machine of that pace makes it on so many images; without one,
+    by the clock.
+    """
     if pace is None or trial.seconds is None:
         return trial
-    return replace(trial, seconds=None, epochs=trial.seconds * _images_per_second(trial, pace) / images)
+    return replace(
+        trial, seconds=None, epochs=trial.seconds * _images_per_second(trial, pace) / images
+    )
 
 
 def speed(result: Result, pace: Pace | None) -> float:

@@ -13,7 +13,8 @@ from rivals import KINDS, RIVALS
 if TYPE_CHECKING:
     from table import Cell
 
-COLOURS = ("#d62728", "#7f7f7f", "#bcbd22", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e")  # of KINDS, in their order
+# Of KINDS, in their order
+COLOURS = ("#d62728", "#7f7f7f", "#bcbd22", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e")
 PANEL_PX, COLUMNS = 230, 3
 
 
@@ -50,7 +51,11 @@ def panels(rows: list[dict[str, object]]) -> alt.FacetChart:
     base = alt.Chart().encode(x=macs, color=alt.Color("kind:N", scale=scale, title=""))
     spread = base.mark_rule(opacity=0.6).encode(y=alt.Y("least:Q", **error), y2="most:Q")
     points = base.mark_point(filled=True, size=45, opacity=1).encode(y=alt.Y("error:Q", **error))
-    names = base.mark_text(align="left", dx=6, fontSize=8).encode(y=alt.Y("error:Q", **error), text="method:N")
+    names = base.mark_text(align="left", dx=6, fontSize=8).encode(
+        y=alt.Y("error:Q", **error), text="method:N"
+    )
     layers = alt.layer(spread, points, names, data=alt.Data(values=rows))
     panel = layers.properties(width=PANEL_PX, height=PANEL_PX)
-    return panel.facet(alt.Facet("set:N", title=None), columns=COLUMNS).resolve_scale(x="independent", y="independent")
+    return panel.facet(alt.Facet("set:N", title=None), columns=COLUMNS).resolve_scale(
+        x="independent", y="independent"
+    )

@@ -1,8 +1,10 @@
-"""Whether the units of a module's last map see the px that a field says, by the NaNs that reach them.
+"""Whether the units of a module's last map see the px that a field says, by the NaNs that reach
+them.
 
-A NaN in the image spreads through convolutions, pools, activations and joins to every number that is made of it, and
-to no other, also where a weight is 0. Left out is what core/field.py leaves out as well, or says of all units alike:
-global pooling, the statistics of group normalisations, and what places see that attend to all others.
+A NaN in the image spreads through convolutions, pools, activations and joins to every number that
+is made of it, and to no other, also where a weight is 0. Left out is what core/field.py leaves out
+as well, or says of all units alike: global pooling, the statistics of group normalisations, and
+what places see that attend to all others.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ PRODUCTS = ("bmm", "_scaled_dot_product_flash_attention_for_cpu")  # of places w
 
 
 class _Spreading(TorchDispatchMode):
-    """Runs a module so that NaNs spread through windows alone, and keeps the last map of some sides."""
+    """Runs a module so that NaNs spread through windows alone, and keeps the last map of some
+    sides.
+    """
 
     def __init__(self, sides: Sequence[int]) -> None:
         super().__init__()
@@ -33,17 +37,31 @@ class _Spreading(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = args[0] if args and isinstance(args[0], Tensor) else None
-        lost = given if given is not None and given.ndim == 4 and bool(given.isnan().any()) else None
-        made = func(*args, **(kwargs or {})) if lost is None else _spread_on(func, lost, args[1:], kwargs or {})
+        lost = (
+            given if given is not None and given.ndim == 4 and bool(given.isnan().any()) else None
+        )
+        made = (
+            func(*args, **(kwargs or {}))
+            if lost is None
+            else _spread_on(func, lost, args[1:], kwargs or {})
+        )
         if func.overloadpacket.__name__ in PRODUCTS:
-            made = made.nan_to_num() if isinstance(made, Tensor) else (made[0].nan_to_num(), *made[1:])
-        if isinstance(made, Tensor) and made.is_floating_point() and tuple(made.shape[1:]) in self.maps:
+            made = (
+                made.nan_to_num() if isinstance(made, Tensor) else (made[0].nan_to_num(), *made[1:])
+            )
+        if (
+            isinstance(made, Tensor)
+            and made.is_floating_point()
+            and tuple(made.shape[1:]) in self.maps
+        ):
             self.last = made, self.maps[tuple(made.shape[1:])]
         return made
 
 
 def _spread_on(func: Any, given: Tensor, more: Sequence[Any], kwargs: Any) -> Any:
-    """What an operator gives for a map with NaNs, where they reach what reads them and nothing else."""
+    """What an operator gives for a map with NaNs, where they reach what reads them and nothing
+    else.
+    """
     name = func.overloadpacket.__name__
     if name in PRODUCTS:
         return func(given, *more, **kwargs)
@@ -68,7 +86,8 @@ def _pooled(given: Tensor, made: Tensor) -> bool:
 
 
 def differs(module: nn.Module, shape: Sequence[int], analysis: Analysis) -> str:
-    """What of the px that the first and the last unit see is not so; '' where all is, '-' where there is no such map.
+    """What of the px that the first and the last unit see is not so; '' where all is, '-' where
+    there is no such map.
 
     shape: (height, width, channels) of the image.
     """
@@ -92,13 +111,17 @@ def differs(module: nn.Module, shape: Sequence[int], analysis: Analysis) -> str:
         return "-"
     ends = (spread[:, 0, 0], spread[:, -1, -1])
     found = [not ends[0][0], not ends[1][1], ends[0][2], ends[0][3], ends[1][4], ends[1][5]]
-    names = ("the first unit sees more", "the last unit sees more", f"the first does not see row {first[0][1]}",
-             f"the first does not see column {first[1][1]}", f"the last does not see row {last[0][0]}",
+    names = ("the first unit sees more", "the last unit sees more",
+             f"the first does not see row {first[0][1]}",
+             f"the first does not see column {first[1][1]}",
+             f"the last does not see row {last[0][0]}",
              f"the last does not see column {last[1][0]}")  # fmt: skip
     return ", ".join(name for name, right in zip(names, found, strict=True) if not right)
 
 
-def _seen(row: LayerCost, unit: tuple[int, int], sides: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+def _seen(
+    row: LayerCost, unit: tuple[int, int], sides: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
     def along(axis: Axis, at: int, size: int) -> tuple[int, int]:
         first, last = axis.moving(at) or (0, 0)
         return min(max(first, 0), size - 1), min(max(last, 0), size - 1)
@@ -108,7 +131,8 @@ def _seen(row: LayerCost, unit: tuple[int, int], sides: tuple[int, int]) -> tupl
 
 def _spread(module: nn.Module, image: Tensor, row: LayerCost) -> Tensor | None:
     """For each image, row and column of the last map, whether any of its channels is NaN."""
-    before, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False  # no Winograd: it spreads further
+    # No Winograd: it spreads further
+    before, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
     try:
         with torch.no_grad(), _Spreading(row.output_shape) as spreading:
             module(image)

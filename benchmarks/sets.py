@@ -98,31 +98,43 @@ SETS: dict[str, Set] = {
     "cells-gray": Set("bccd-cells", mirror=True, channels=1),
     "fashion-2000-rgb": Set("fashion-mnist", mirror=True, images=2000, channels=3),
     "infrared-rgb": Set("infrared-solar-12", mirror=True, channels=3),
-    # Numbers instead of classes: the angle that a digit was turned by, the share of a blood smear that is stained.
+    # Numbers instead of classes: the angle that a digit was turned by, the share of a blood smear
+    # that is stained.
     "digits-angle": Set("digits", px=20, number="angle"),
     "cells-foreground": Set("bccd-cells", mirror=True, px=64, number="foreground"),
 }
 
 
 def angle(pixels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The images (n, rows, columns, channels), each turned by up to 60 degrees, and by how many, counter-clockwise."""
+    """The images (n, rows, columns, channels), each turned by up to 60 degrees, and by how many,
+    counter-clockwise.
+    """
     degrees = rng.uniform(-60, 60, len(pixels))
     turned = [
-        np.asarray(Image.fromarray(image.squeeze()).rotate(by, Image.Resampling.BILINEAR)).reshape(image.shape)
+        np.asarray(Image.fromarray(image.squeeze()).rotate(by, Image.Resampling.BILINEAR)).reshape(
+            image.shape
+        )
         for image, by in zip(pixels, degrees, strict=True)
     ]
     return np.stack(turned), degrees
 
 
 def foreground(pixels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The images as they are, and the percentage of each that is darker than its own threshold by Otsu (1979)."""
-    return pixels, np.array([100 * float((gray < otsu(gray)).mean()) for gray in pixels.mean(axis=-1)])
+    """The images as they are, and the percentage of each that is darker than its own threshold by
+    Otsu (1979).
+    """
+    return pixels, np.array(
+        [100 * float((gray < otsu(gray)).mean()) for gray in pixels.mean(axis=-1)]
+    )
 
 
 def otsu(gray: np.ndarray) -> float:
     """The level that parts the pixels into two classes with the most variance between them."""
     counts = np.bincount(gray.astype(int).ravel(), minlength=256)
-    below, mass = np.cumsum(counts) / counts.sum(), np.cumsum(counts * np.arange(256)) / counts.sum()
+    below, mass = (
+        np.cumsum(counts) / counts.sum(),
+        np.cumsum(counts * np.arange(256)) / counts.sum(),
+    )
     between = (mass[-1] * below - mass) ** 2 / np.maximum(below * (1 - below), 1e-12)
     return float(between.argmax() + 1)
 
@@ -161,7 +173,9 @@ def arrays(row: Set, base: str) -> dict[str, Any]:
         some = some.at(row.px, row.px) if row.px else some
         if row.number:
             rng = np.random.default_rng(len(some))
-            found[f"x_{name}"], found[f"y_{name}"] = NUMBERS[row.number](np.asarray(some.pixels), rng)
+            found[f"x_{name}"], found[f"y_{name}"] = NUMBERS[row.number](
+                np.asarray(some.pixels), rng
+            )
             continue
         found[f"x_{name}"] = some.pixels
         found[f"y_{name}"] = np.array(images.classes)[some.labels]

@@ -1,4 +1,5 @@
-"""Images a second that a plan predicts, beside those that the trainings of finished studies on this machine had.
+"""Images a second that a plan predicts, beside those that the trainings of finished studies on this
+machine had.
 
     python benchmarks/speeds.py DIR...
 
@@ -12,6 +13,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 from convwise.core.calculus import analyse
@@ -29,14 +31,22 @@ def main() -> None:
     with RESULTS.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     for row in rows:
-        print(f"{row['source']}: {row['macs'] / 1e6:.1f}M macs, batch {row['batch']}, workers {row['workers']}: "
-              f"predicted {row['predicted']:.0f}, measured {row['measured']:.0f} ({row['trainings']})")  # fmt: skip
+        print(
+            f"{row['source']}: {row['macs'] / 1e6:.1f}M macs, batch {row['batch']}, workers"
+            f" {row['workers']}: predicted {row['predicted']:.0f}, measured {row['measured']:.0f}"
+            f" ({row['trainings']})"
+        )
     for alone in (True, False):
-        ratios = [row["predicted"] / row["measured"] for row in rows if (row["workers"] == 1) == alone]
+        ratios = [
+            row["predicted"] / row["measured"] for row in rows if (row["workers"] == 1) == alone
+        ]
         if ratios:
             middle, least, most = statistics.median(ratios), min(ratios), max(ratios)
             who = "one worker" if alone else "all together"
-            print(f"{who}: predicted over measured {middle:.2f}, {least:.2f} to {most:.2f} ({len(ratios)})")
+            print(
+                f"{who}: predicted over measured {middle:.2f}, {least:.2f} to {most:.2f}"
+                f" ({len(ratios)})"
+            )
 
 
 def measured(folder: Path) -> list[dict[str, object]]:
@@ -48,13 +58,15 @@ def measured(folder: Path) -> list[dict[str, object]]:
         trial: Trial = result.trial
         members = choice["provenance"]["workers"] if trial.threads > 1 else 1
         if result.images_per_second:
-            alike[trial.net.shrunk, trial.recipe.batch_size, members].append(result.images_per_second)
+            alike[trial.net.shrunk, trial.recipe.batch_size, members].append(
+                result.images_per_second
+            )
+    source, pace = Path(choice["data"]["source"]).name, host.pace
     return [
-        {"source": Path(choice["data"]["source"]).name, "macs": analyse(net).total.macs,
-         "params": analyse(net).total.params, "batch": batch, "workers": workers,
-         "predicted": 1 / image_seconds(net, host.pace, batch, workers), "measured": statistics.median(found),
-         "trainings": len(found), "machine": host.name}
-        for (net, batch, workers), found in alike.items()
+        {"source": source, **cost, "batch": batch, "workers": workers, "pace": asdict(pace),
+         "predicted": 1 / image_seconds(cost, pace, batch, workers),
+         "measured": statistics.median(found), "trainings": len(found), "machine": host.name}
+        for (net, batch, workers), found in alike.items() for cost in [analyse(net).total.cost]
     ]  # fmt: skip
 
 

@@ -1,6 +1,8 @@
-"""Writes docs/applications.md: every network of keras.applications, read by convwise at its default input.
+"""Writes docs/applications.md: every network of keras.applications, read by convwise at its default
+input.
 
-Run from the repository's root, some minutes on two cores (NASNet is not there on Keras's PyTorch backend):
+Run from the repository's root, some minutes on two cores (NASNet is not there on Keras's PyTorch
+backend):
 
     KERAS_BACKEND=tensorflow PYTHONPATH=src python docs/applications.py
 """
@@ -17,20 +19,23 @@ from convwise.core.calculus import Analysis, analyse
 from convwise.core.field import Axis
 from convwise.formats.keras.lift import lift
 
-DEFAULT = (224, 224, 3)  # of the networks that leave their size open: the weights were trained on it
+# Of the networks that leave their size open: the weights were trained on it
+DEFAULT = (224, 224, 3)
 TABLE = Path(__file__).with_name("applications.md")
 HEAD = """# The networks of keras.applications
 
-What convwise reads in them, with Keras {version}; written by docs/applications.py, which says how to
-run it. Every parameter is accounted for: params equal Keras's `count_params()`, and no layer is Opaque.
+What convwise reads in them, with Keras {version}; written by docs/applications.py, which says how
+to run it. Every parameter is accounted for: params equal Keras's `count_params()`, and no layer is
+Opaque.
 
 Columns: input (height x width); params; macs in millions (multiply-accumulates of convolutions and
-dense layers, bias excluded); the receptive field at the last layer that still has places, in px along
-a row: its size and effective padding along the longest path, the size along the shortest, and the
-stride (px between neighbouring units); border: the first convolution whose input field along the
-shortest path covers the image already (Richter et al., arXiv 2106.12307), - where there is none;
-peak: the most activation memory in float32 that one image needs, in MB. Squeeze-and-excitation looks
-at the whole map: then the field is `all`, and what follows in brackets is without it.
+dense layers, bias excluded); the receptive field at the last layer that still has places, in px
+along a row: its size and effective padding along the longest path, the size along the shortest, and
+the stride (px between neighbouring units); border: the first convolution whose input field along
+the shortest path covers the image already (Richter et al., arXiv 2106.12307), - where there is
+none; peak: the most activation memory in float32 that one image needs, in MB.
+Squeeze-and-excitation looks at the whole map: then the field is `all`, and what follows in brackets
+is without it.
 
 | network | input | params | macs, M | field | padding | shortest | stride | border | peak, MB |
 |---|---|---:|---:|---:|---:|---:|---:|---|---:|
@@ -83,7 +88,9 @@ def main() -> None:
         print(rows[-1], flush=True)
         keras.utils.clear_session()
         gc.collect()
-    TABLE.write_text(HEAD.format(version=keras.__version__) + "\n".join(rows) + "\n", encoding="utf-8")
+    TABLE.write_text(
+        HEAD.format(version=keras.__version__) + "\n".join(rows) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

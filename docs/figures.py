@@ -1,4 +1,5 @@
-"""Writes docs/parameters/*.svg: what each change was worth at the end of a whole training, a point for each set.
+"""Writes docs/parameters/*.svg: what each change was worth at the end of a whole training, a point
+for each set.
 
 Run from the repository's root, after `benchmarks/effects.py report`; it takes some seconds:
 
@@ -17,7 +18,8 @@ import matrix
 
 FOLDER = Path(__file__).with_name("parameters")
 INSIDE = 1.0  # points: what 'no difference' promises
-AXIS = [-11.0, 5.0]  # points: one for all pictures, so that they can be compared; larger effects have their own
+# points: one for all pictures, so that they can be compared; larger effects have their own
+AXIS = [-11.0, 5.0]
 
 
 def rows(found: Iterable[effects.Compared]) -> list[dict[str, object]]:
@@ -25,7 +27,8 @@ def rows(found: Iterable[effects.Compared]) -> list[dict[str, object]]:
     told = [(c.set, c.late) for c in found]
     return [
         {"parameter": e.parameter, "change": f"{e.before} to {e.after}", "set": name,
-         "points": points(e.accuracy_change), "low": points(e.low), "high": points(e.high)} for name, e in told
+         "points": points(e.accuracy_change), "low": points(e.low),
+         "high": points(e.high)} for name, e in told
     ]  # fmt: skip
 
 
@@ -42,17 +45,30 @@ def figure(shown: list[dict[str, object]]) -> alt.LayerChart:
     wide = any(not AXIS[0] < float(str(row["points"])) < AXIS[1] for row in shown)
     scale = alt.Scale() if wide else alt.Scale(domain=AXIS, clamp=True)
     ticks = alt.Axis(format="+.0f", tickCount=6, titleFontWeight="normal")
-    x = alt.X("points:Q", scale=scale, title="points of accuracy at the end, and 95 % interval", axis=ticks)
-    y = alt.Y("row:N", title=None, sort=None, axis=alt.Axis(labelLimit=400, labelPadding=8, ticks=False))
+    x = alt.X(
+        "points:Q",
+        scale=scale,
+        title="points of accuracy at the end, and 95 % interval",
+        axis=ticks,
+    )
+    y = alt.Y(
+        "row:N", title=None, sort=None, axis=alt.Axis(labelLimit=400, labelPadding=8, ticks=False)
+    )
     base = alt.Chart(alt.Data(values=shown)).encode(y=y, color=alt.value("#1f5fa8"))
     dots = base.mark_point(filled=True, size=55, opacity=1).encode(x=x)
     spread = base.mark_rule(clip=True).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
     grey = alt.Chart(alt.Data(values=[{"low": -INSIDE, "high": INSIDE}])).mark_rect(color="#e6e6e6")
     grey = grey.encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
-    title = f"{shown[0]['parameter']}, {changes[0]}" if len(changes) == 1 else str(shown[0]["parameter"])
+    title = (
+        f"{shown[0]['parameter']}, {changes[0]}"
+        if len(changes) == 1
+        else str(shown[0]["parameter"])
+    )
     chart = alt.layer(grey, spread, dots).properties(width=340, height={"step": 20}, title=title)
     padded = chart.properties(padding={"left": 45, "top": 5, "right": 15, "bottom": 5})
-    return padded.configure_axis(labelFontSize=13, titleFontSize=13).configure_title(fontSize=14, anchor="start")
+    return padded.configure_axis(labelFontSize=13, titleFontSize=13).configure_title(
+        fontSize=14, anchor="start"
+    )
 
 
 def main() -> None:

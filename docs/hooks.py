@@ -1,7 +1,8 @@
-"""What mkdocs does beside its own work: puts in what is written from the code, and brings other pages along.
+"""What mkdocs does beside its own work: puts in what is written from the code, and brings other
+pages along.
 
-The pages link to CONTRIBUTING.md and to the benchmarks as they lie in the repository; in the site those are pages
-under repository/, and the links lead there.
+The pages link to CONTRIBUTING.md and to the benchmarks as they lie in the repository; in the site
+those are pages under repository/, and the links lead there.
 """
 
 from __future__ import annotations
@@ -38,14 +39,21 @@ def written(text: str) -> str:
 
 
 def effects(parameter: str) -> str:
-    """The rows of benchmarks/effects.md on one parameter, without its name; of ALL, each with its extremes."""
+    """The rows of benchmarks/effects.md on one parameter, without its name; of ALL, each with its
+    extremes.
+    """
     lines = (ROOT / "benchmarks" / "effects.md").read_text().splitlines()
     head = next(line for line in lines if line.startswith("| parameter | change |"))
-    table = takewhile(lambda line: line.startswith("|"), lines[lines.index(head) :])  # others come after it
+    # Other tables come after it
+    table = takewhile(lambda line: line.startswith("|"), lines[lines.index(head) :])
     names, *rows = (_cells(line) for line in table if line.startswith("| "))
     if parameter == ALL:
-        return reference.table(("parameter", "change", "median", "worst", "best", "sets"), map(_summary, rows))
-    return reference.table(tuple(names[1:]), [tuple(row[1:]) for row in rows if row[0] == parameter])
+        return reference.table(
+            ("parameter", "change", "median", "worst", "best", "sets"), map(_summary, rows)
+        )
+    return reference.table(
+        tuple(names[1:]), [tuple(row[1:]) for row in rows if row[0] == parameter]
+    )
 
 
 def _cells(line: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""The reference, written from the code: commands, Python verbs, layers, activations, checks, rules of advice.
+"""The reference, written from the code: commands, Python verbs, layers, activations, checks, rules
+of advice.
 
-A page holds `<!-- generated: NAME -->`, and `docs/hooks.py` puts GENERATED[NAME]() in its place. Importing the
-command line and core is enough for all but the verbs, which load the whole package.
+A page holds `<!-- generated: NAME -->`, and `docs/hooks.py` puts GENERATED[NAME]() in its place.
+Importing the command line and core is enough for all but the verbs, which load the whole package.
 """
 
 from __future__ import annotations
@@ -34,14 +35,18 @@ def commands() -> str:
 def _command(name: str, command: Any) -> str:
     context = command.context_class(command, info_name=f"convwise {name}")
     usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
-    records = [parameter.get_help_record(context) for parameter in command.params]  # as --help prints them
+    # Parameters as --help prints them
+    records = [parameter.get_help_record(context) for parameter in command.params]
     rows = [(code(typed), meaning) for typed, meaning in filter(None, records)]
     said = inspect.cleandoc(command.help or "")
-    return f"## convwise {name}\n\n```text\n{usage}\n```\n\n{said}\n\n{table(('option', 'meaning'), rows)}"
+    options = table(("option", "meaning"), rows)
+    return f"## convwise {name}\n\n```text\n{usage}\n```\n\n{said}\n\n{options}"
 
 
 def verbs() -> str:
-    """Each public name, and below it what it returns where that is a record of ours, for mkdocstrings to draw."""
+    """Each public name, and below it what it returns where that is a record of ours, for
+    mkdocstrings to draw.
+    """
     returned: dict[str, Any] = {}
     shown = [getattr(convwise, name) for name in convwise.__all__]
     for each in shown:
@@ -80,7 +85,8 @@ def _legal(parameter: Parameter[Any, Any]) -> str:
 
 def activations() -> str:
     """Every activation: its arguments, what it computes."""
-    rows = [(code(name), ", ".join(f"{key}={value:g}" for key, value in row.arguments.items()), code(row.meaning))
+    rows = [(code(name), ", ".join(f"{key}={value:g}" for key, value in row.arguments.items()),
+            code(row.meaning))
             for name, row in ACTIVATIONS.items()]  # fmt: skip
     return table(("activation", "arguments", "of x"), rows)
 
@@ -92,11 +98,14 @@ def checks() -> str:
 
 
 def _first(function: Callable[..., Any]) -> str:
-    return (inspect.getdoc(function) or "").split("\n")[0]
+    """The first paragraph of what a function says of itself, as one line."""
+    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
 
 
 def rules() -> str:
-    """Every parameter that convwise advises, and where its rules come from, in the order in which they decide."""
+    """Every parameter that convwise advises, and where its rules come from, in the order in which
+    they decide.
+    """
     found: dict[str, list[str]] = {}
     for rule in RULES:
         found.setdefault(rule.parameter, []).append(rule.source)

@@ -1,4 +1,6 @@
-"""Three networks that people copy from textbooks, as Nets, layer for layer, with no preprocessing."""
+"""Three networks that people copy from textbooks, as Nets, layer for layer, with no
+preprocessing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the tests of several rooms share: the same numbers each time, the command line, one real study to read."""
+"""What the tests of several rooms share: the same numbers each time, the command line, one real
+study to read.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,24 @@ from filelock import FileLock
 from hypothesis import settings
 
 from convwise.cli import app as cli
+from convwise.cli.console import out
 from imagesets import write_folder
 from studies import command
 
-# A landing is decided by the change, not by luck; `pytest --hypothesis-profile default` draws other cases each time.
+# A landing is decided by the change, not by luck; `pytest --hypothesis-profile default` draws other
+# cases each time.
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
+
+
+# Rooms whose tests train, wait, or are few and long: they begin first, so that none of their files
+# is left for one worker alone at the end.
+FIRST = ("fuzz", "benchmarks", "web", "study", "cli", "training", "search", "evidence")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the order of their files, but for that."""
+    items.sort(key=lambda item: item.path.parent.name not in FIRST)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -37,7 +51,9 @@ def run(monkeypatch, capsys, tmp_path):
     """`convwise WORDS` in this process and an empty folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):  # main() shall not set them for other tests
+    out.cache_clear()  # it keeps the width that it had first
+    # main() shall not set them for other tests
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
 
     def call(*words: object) -> tuple[int, str, str]:
@@ -52,7 +68,8 @@ def run(monkeypatch, capsys, tmp_path):
             signal.signal(signal.SIGTERM, handler)
         return code, *capsys.readouterr()
 
-    return call
+    yield call
+    out.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +85,12 @@ def chosen(tmp_path_factory) -> SimpleNamespace:
         images, said = made / "stripes", made / "said.json"
         if not said.exists():
             write_folder(images, ("down", "up, or so", "4"), 40, 12, "L")
-            ended = command("choose", images, "--trials", 4, "--workers", 1, "--goal", "accuracy where macs<100k",
+            ended = command("choose", images, "--trials", 4, "--workers", 1, "--goal",
+                            "accuracy where macs<100k",
                             "--out", made / "chosen", "--json")  # fmt: skip
             said.write_text(json.dumps([ended.returncode, ended.stdout, ended.stderr]))
     shutil.copytree(made / "chosen", own)
     code, out, err = json.loads(said.read_text())
-    return SimpleNamespace(images=images, folder=own, ended=SimpleNamespace(returncode=code, stdout=out, stderr=err))
+    return SimpleNamespace(
+        images=images, folder=own, ended=SimpleNamespace(returncode=code, stdout=out, stderr=err)
+    )

@@ -1,7 +1,8 @@
-"""Source lines of one layer, run: with weights in PyTorch's layouts, on one map (height, width, channels).
+"""Source lines of one layer, run: with weights in PyTorch's layouts, on one map (height, width,
+channels).
 
-Run as a script it is a process where Keras is on TensorFlow: JSON cases in, outputs out. It shares no code
-with convwise.
+Run as a script it is a process where Keras is on TensorFlow: JSON cases in, outputs out. It shares
+no code with convwise.
 """
 
 from __future__ import annotations
@@ -56,10 +57,18 @@ def as_keras(kind: str, weights: list[Array], channels: int) -> Any:
 
 def on_tensorflow(cases: list[Case]) -> list[Array]:
     """The outputs of Keras on TensorFlow, in one process of its own."""
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    plain = [(list(lines), kind, x.tolist(), [w.tolist() for w in weights]) for lines, kind, x, weights in cases]
-    done = subprocess.run([sys.executable, __file__], input=json.dumps(plain), env=environment, text=True,
-                          capture_output=True, check=False)  # fmt: skip
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    plain = [
+        (list(lines), kind, x.tolist(), [w.tolist() for w in weights])
+        for lines, kind, x, weights in cases
+    ]
+    done = subprocess.run([sys.executable, __file__], input=json.dumps(plain), env=environment,
+                          text=True, capture_output=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return [np.array(output, np.float32) for output in json.loads(done.stdout.splitlines()[-1])]
 

@@ -1,4 +1,6 @@
-"""Small image sets for tests: patterns that a tiny CNN learns in seconds, in every kind of source."""
+"""Small image sets for tests: patterns that a tiny CNN learns in seconds, in every kind of
+source.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 
 
-def striped(classes: int, per_class: int, size: int = 16, channels: int = 1, seed: int = 0) -> tuple[Pixels, NDArray]:
-    """Stripes of a class's own direction, random phase, light noise: x (n, size, size, channels), y (n,).
+def striped(
+    classes: int, per_class: int, size: int = 16, channels: int = 1, seed: int = 0
+) -> tuple[Pixels, NDArray]:
+    """Stripes of a class's own direction, random phase, light noise: x (n, size, size, channels), y
+    (n,).
 
     Needs a filter, not a pixel: at any one place all classes look alike on average.
     """
@@ -29,8 +34,12 @@ def striped(classes: int, per_class: int, size: int = 16, channels: int = 1, see
     return _noisy(wave, channels, rng), labels
 
 
-def blobs(classes: int, per_class: int, size: int = 16, channels: int = 1, seed: int = 0) -> tuple[Pixels, NDArray]:
-    """One round blob at a random place; its radius is the class: x (n, size, size, channels), y (n,)."""
+def blobs(
+    classes: int, per_class: int, size: int = 16, channels: int = 1, seed: int = 0
+) -> tuple[Pixels, NDArray]:
+    """One round blob at a random place; its radius is the class: x (n, size, size, channels), y
+    (n,).
+    """
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), per_class)
     rows, columns = np.mgrid[:size, :size]
@@ -41,7 +50,11 @@ def blobs(classes: int, per_class: int, size: int = 16, channels: int = 1, seed:
 
 
 def _noisy(wave: NDArray, channels: int, rng: np.random.Generator) -> Pixels:
-    pixels = 128 + 80 * wave[..., None] * np.linspace(1, 0.6, channels) + rng.normal(0, 8, (*wave.shape, channels))
+    pixels = (
+        128
+        + 80 * wave[..., None] * np.linspace(1, 0.6, channels)
+        + rng.normal(0, 8, (*wave.shape, channels))
+    )
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
@@ -54,9 +67,13 @@ def write_folder(
     seed: int = 0,
     suffix: str = ".png",
 ) -> Path:
-    """Class folders of striped images; size in px (or (height, width)); mode: Pillow's; returns the path."""
+    """Class folders of striped images; size in px (or (height, width)); mode: Pillow's; returns the
+    path.
+    """
     height, width = (size, size) if isinstance(size, int) else size
-    pixels, labels = striped(len(classes), per_class, max(height, width), 3 if mode != "L" else 1, seed)
+    pixels, labels = striped(
+        len(classes), per_class, max(height, width), 3 if mode != "L" else 1, seed
+    )
     for index, (image, label) in enumerate(zip(pixels[:, :height, :width], labels, strict=True)):
         folder = path / classes[label]
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +81,9 @@ def write_folder(
     return path
 
 
-def write_parts(path: Path, parts: Sequence[str] = ("train", "val", "test"), seed: int = 0, **how) -> Path:
+def write_parts(
+    path: Path, parts: Sequence[str] = ("train", "val", "test"), seed: int = 0, **how
+) -> Path:
     """The folders of write_folder below train/, val/, test/, all images different."""
     for offset, part in enumerate(parts):
         write_folder(path / part, seed=seed + 1000 * offset, **how)
@@ -88,8 +107,12 @@ def write_zip(path: Path, folder: Path, top: str = "") -> Path:
     return path
 
 
-def write_idx(folder: Path, part: str, pixels: Pixels, labels: NDArray, zipped: bool = True) -> Path:
-    """`part`-images-idx3-ubyte and its labels (part: train or t10k); pixels (n, h, w); returns the folder."""
+def write_idx(
+    folder: Path, part: str, pixels: Pixels, labels: NDArray, zipped: bool = True
+) -> Path:
+    """`part`-images-idx3-ubyte and its labels (part: train or t10k); pixels (n, h, w); returns the
+    folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for what, array in (("images-idx3", pixels), ("labels-idx1", labels)):
         sizes = struct.pack(f">{array.ndim}I", *array.shape)

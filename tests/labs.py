@@ -1,4 +1,6 @@
-"""Small real parts of studies and experiments: a host that needs no measuring, runners of this process."""
+"""Small real parts of studies and experiments: a host that needs no measuring, runners of this
+process.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +57,10 @@ class MadeHost:
 class Serial:
     """A runner in this process; its fields say how its trials go.
 
-    stops: (n, error) raises it instead of the trial after n; before: {stage: error} before a trial of that phase.
-    score: sample -> a made-up score, instead of training. fails: the ids of trials that fail. ended: the ids of
-    the trials since it was started last; closed: whether it was closed after that. cuts: whether the trial that
-    `stops` came before can be brought to an early end.
+    stops: (n, error) raises it instead of the trial after n; before: {stage: error} before a trial
+    of that phase. score: sample -> a made-up score, instead of training. fails: the ids of trials
+    that fail. ended: the ids of the trials since it was started last; closed: whether it was closed
+    after that. cuts: whether the trial that `stops` came before can be brought to an early end.
     """
 
     stops: tuple[int, BaseException] | None = None
@@ -141,7 +143,9 @@ class Asked:
 
 def ask(source: Any, out: Path, runner: Any, written: list[Material], watcher: Watcher = quiet,
         clock: Clock | None = None, **fields: Any) -> Asked:  # fmt: skip
-    """A study of `source` in `out`, looked at once for all that ask the same; fields as in Settings and Asked."""
+    """A study of `source` in `out`, looked at once for all that ask the same; fields as in Settings
+    and Asked.
+    """
     out.mkdir(exist_ok=True)
     ways = {name: fields.pop(name) for name in ("read", "look") if name in fields}
     host = fields.pop("host", MadeHost())

@@ -12,18 +12,31 @@ from hypothesis import strategies as st
 
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
-from convwise.core.geometry import GEOMETRY, prelu_shape, transposed_crops
+from convwise.core.geometry import GEOMETRY, prelu_shape
+from convwise.core.layer_windows import transposed_crops
 from convwise.core.net import INPUT, Net
 from convwise.core.problems import ShapeError
 from convwise.core.windows import pads_of
 from convwise.formats.weights import Weights, layout
 
 # Words that mean something in the generated sources, beside plain ones.
-AWKWARD = ("train", "class", "x", "image", "torch", "layers", "Add", "forward", "stem_pad", "a_relu")
+AWKWARD = (
+    "train",
+    "class",
+    "x",
+    "image",
+    "torch",
+    "layers",
+    "Add",
+    "forward",
+    "stem_pad",
+    "a_relu",
+)
 
 
 # Activations that every format has by name.
-EVERYWHERE = ("linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu", "mish", "relu6", "softplus",
+EVERYWHERE = ("linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu", "mish",
+              "relu6", "softplus",
               "tanh", "sigmoid", "softmax")  # fmt: skip
 
 
@@ -41,7 +54,9 @@ class Draft:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return analyse(self.net).layers[-1].output_shape if self.net.layers else self.net.input_shape
+        return (
+            analyse(self.net).layers[-1].output_shape if self.net.layers else self.net.input_shape
+        )
 
     def add(self, layer: L.Layer) -> bool:
         """Whether the layer fitted."""
@@ -55,7 +70,11 @@ class Draft:
 
     def name(self) -> str:
         """Mostly none; sometimes an awkward one."""
-        return self.names.pop(self.rng.randrange(len(self.names))) if self.names and self.rng.random() < 0.15 else ""
+        return (
+            self.names.pop(self.rng.randrange(len(self.names)))
+            if self.names and self.rng.random() < 0.15
+            else ""
+        )
 
     def pair(self, *values: int) -> tuple[int, int]:
         one = self.rng.choice(values)
@@ -65,7 +84,13 @@ class Draft:
         return self.rng.choice(EVERYWHERE) if self.rng.random() < 0.6 else "linear"
 
     def padding(self, most: int = 2) -> str | tuple[int, int, int, int]:
-        words: list[str | tuple[int, int, int, int]] = ["same", "valid", "same", "valid", (0, 0, 0, 0)]
+        words: list[str | tuple[int, int, int, int]] = [
+            "same",
+            "valid",
+            "same",
+            "valid",
+            (0, 0, 0, 0),
+        ]
         sides = tuple(self.rng.randint(0, most) for _ in range(4))
         return self.rng.choice([*words, (sides[0], sides[1], sides[2], sides[3])])
 
@@ -102,7 +127,13 @@ def _depthwise(draft: Draft) -> None:
     strides = (strides[0], strides[0])
     bias = rng.random() < 0.5
     layer = L.DepthwiseConv2D(
-        draft.pair(1, 2, 3), strides, draft.padding(), rng.randint(1, 2), dilation, bias, draft.activation()
+        draft.pair(1, 2, 3),
+        strides,
+        draft.padding(),
+        rng.randint(1, 2),
+        dilation,
+        bias,
+        draft.activation(),
     )
     draft.add(layer)
 
@@ -111,7 +142,9 @@ def _pool(draft: Draft) -> None:
     kind = draft.rng.choice((L.MaxPooling2D, L.AveragePooling2D))
     size = draft.pair(2, 2, 3, 4)
     strides = None if draft.rng.random() < 0.5 else draft.pair(1, 2, 3)
-    padding = draft.rng.choice(("same", "valid")) if draft.everywhere else draft.padding(min(size) - 1)
+    padding = (
+        draft.rng.choice(("same", "valid")) if draft.everywhere else draft.padding(min(size) - 1)
+    )
     layer = kind(size, strides, padding, name=draft.name())
     top, bottom, left, right = pads_of(layer.padding, draft.shape, layer.pool_size, layer.strides)
     uneven = kind is L.AveragePooling2D and (top, left) != (bottom, right)
@@ -144,7 +177,11 @@ def _scale(draft: Draft) -> None:
 
 def _residual(draft: Draft) -> None:
     start, channels = draft.last, draft.shape[2]
-    draft.add(L.Conv2D(channels, draft.rng.choice((1, 3)), padding="same", activation="relu", name=draft.name()))
+    draft.add(
+        L.Conv2D(
+            channels, draft.rng.choice((1, 3)), padding="same", activation="relu", name=draft.name()
+        )
+    )
     if draft.rng.random() < 0.5:
         draft.add(L.BatchNormalization())
     draft.add(L.Add(inputs=(start, draft.last), name=draft.name()))
@@ -156,7 +193,11 @@ def _branches(draft: Draft) -> None:
     start, ends = draft.last, []
     for kernel in draft.rng.sample((1, 2, 3, 5), draft.rng.randint(2, 3)):
         filters, strides = draft.rng.randint(1, 3), 1
-        draft.add(L.Conv2D(filters, kernel, strides, "same", activation=draft.activation(), inputs=(start,)))
+        draft.add(
+            L.Conv2D(
+                filters, kernel, strides, "same", activation=draft.activation(), inputs=(start,)
+            )
+        )
         ends.append(draft.last)
     draft.add(L.Concatenate(inputs=tuple(ends), name=draft.name()))
 
@@ -166,7 +207,8 @@ def _pointwise(draft: Draft) -> None:
 
 
 BODY: tuple[Callable[[Draft], None], ...] = (
-    _conv, _conv, _conv, _depthwise, _pool, _norm, _activation, _dropout, _zeros, _residual, _branches, _pointwise,
+    _conv, _conv, _conv, _depthwise, _pool, _norm, _activation, _dropout, _zeros, _residual,
+    _branches, _pointwise,
     _scale,
 )  # fmt: skip
 HEADS: tuple[L.Layer | None, ...] = (
@@ -174,7 +216,9 @@ HEADS: tuple[L.Layer | None, ...] = (
 )  # fmt: skip
 
 
-def random_net(rng: random.Random, *, blocks: int = 5, size: int = 12, everywhere: bool = True) -> Net:
+def random_net(
+    rng: random.Random, *, blocks: int = 5, size: int = 12, everywhere: bool = True
+) -> Net:
     """A valid net of up to so many blocks on a map of up to `size`.
 
     everywhere: only what every format can express (no pooling with explicit padding, no dilation
@@ -198,14 +242,19 @@ def nets(*, blocks: int = 5, size: int = 12, everywhere: bool = True) -> st.Sear
     """`random_net` as a hypothesis strategy."""
     # Seeds, not st.randoms: whole nets do not shrink well, and variety finds more.
     seeds = st.integers(0, 2**32 - 1)
-    return seeds.map(lambda seed: random_net(random.Random(seed), blocks=blocks, size=size, everywhere=everywhere))
+    return seeds.map(
+        lambda seed: random_net(
+            random.Random(seed), blocks=blocks, size=size, everywhere=everywhere
+        )
+    )
 
 
 Row = tuple[str, dict, tuple[int, ...], int]
 
 
 def canonical(net: Net) -> list[Row]:
-    """The net as rows (type, parameters, inputs, shares), the same for two nets that PyTorch cannot tell apart.
+    """The net as rows (type, parameters, inputs, shares), the same for two nets that PyTorch cannot
+    tell apart.
 
     Names and layers that do nothing while predicting are left out; padding is what windows reach;
     what is written as several modules (an activation behind a convolution) is several rows.
@@ -228,25 +277,46 @@ def canonical(net: Net) -> list[Row]:
 GONE = (L.GaussianDropout, L.GaussianNoise, L.StochasticDepth)
 
 
-def _parts(layer: L.Layer, given: tuple[int, ...], output: tuple[int, ...]) -> list[tuple[str, dict]]:
+def _parts(
+    layer: L.Layer, given: tuple[int, ...], output: tuple[int, ...]
+) -> list[tuple[str, dict]]:
     values = {p.name: _plain(getattr(layer, p.name)) for p in L.parameters(layer)}
     pads = _reached(layer, given, output)
-    after = [("Activation", {"activation": layer.activation})] if values.get("activation", "linear") != "linear" else []
+    after = (
+        [("Activation", {"activation": layer.activation})]
+        if values.get("activation", "linear") != "linear"
+        else []
+    )
     match layer:
         case L.Activation():
             return after
         case L.Conv2D() | L.DepthwiseConv2D() | L.SeparableConv2D():
             return [*_convolutions(values, layer, given, pads), *after]
         case L.Dense():
-            return [_pointwise(layer.units, values) if len(given) == 3 else ("Dense", _less(values)), *after]
+            return [
+                _pointwise(layer.units, values) if len(given) == 3 else ("Dense", _less(values)),
+                *after,
+            ]
         case L.Conv2DTranspose():
             parts = {**_less(values, "padding", "output_padding"), "crops": transposed_crops(layer)}
             return [("Conv2DTranspose", parts), *after]
         case L.MaxPooling2D():
             return [(layer.op, {"size": layer.pool_size, "strides": layer.strides, "pads": pads})]
         case L.AveragePooling2D():
-            counted = layer.count_include_pad and any(pads_of(layer.padding, given, layer.pool_size, layer.strides))
-            return [(layer.op, {"size": layer.pool_size, "strides": layer.strides, "pads": pads, "all": counted})]
+            counted = layer.count_include_pad and any(
+                pads_of(layer.padding, given, layer.pool_size, layer.strides)
+            )
+            return [
+                (
+                    layer.op,
+                    {
+                        "size": layer.pool_size,
+                        "strides": layer.strides,
+                        "pads": pads,
+                        "all": counted,
+                    },
+                )
+            ]
         case L.GlobalAveragePooling2D() | L.GlobalMaxPooling2D():
             return [(layer.op, {}), *([] if layer.keepdims else [("Reshape", {"shape": output})])]
         case L.AdaptiveAveragePooling2D() | L.AdaptiveMaxPooling2D() if layer.output_size == (1, 1):
@@ -264,7 +334,9 @@ def _parts(layer: L.Layer, given: tuple[int, ...], output: tuple[int, ...]) -> l
     return [] if isinstance(layer, GONE) else [(layer.op, values)]
 
 
-def _convolutions(values: dict, layer: L.Layer, given: tuple[int, ...], pads: tuple[int, ...]) -> list:
+def _convolutions(
+    values: dict, layer: L.Layer, given: tuple[int, ...], pads: tuple[int, ...]
+) -> list:
     common = {**_less(values, "padding", "depth_multiplier", "filters", "groups"), "pads": pads}
     if isinstance(layer, L.Conv2D):
         return [("Conv2D", {**common, "filters": layer.filters, "groups": layer.groups})]
@@ -276,7 +348,13 @@ def _convolutions(values: dict, layer: L.Layer, given: tuple[int, ...], pads: tu
 
 def _pointwise(filters: int, values: dict) -> tuple[str, dict]:
     ones = dict.fromkeys(("kernel_size", "strides", "dilation_rate"), (1, 1))
-    return "Conv2D", {**ones, "use_bias": values["use_bias"], "pads": (0, 0, 0, 0), "filters": filters, "groups": 1}
+    return "Conv2D", {
+        **ones,
+        "use_bias": values["use_bias"],
+        "pads": (0, 0, 0, 0),
+        "filters": filters,
+        "groups": 1,
+    }
 
 
 def _less(values: dict, *names: str) -> dict:
@@ -294,11 +372,16 @@ def _plain(value: object) -> object:
 
 
 def _reached(layer: L.Layer, given: tuple[int, ...], output: tuple[int, ...]) -> tuple[int, ...]:
-    """(top, bottom, left, right) of a window: bottom and right as far as the last window reaches."""
+    """(top, bottom, left, right) of a window: bottom and right as far as the last window
+    reaches.
+    """
     window = GEOMETRY[type(layer)].window(layer, given)
     if window is None:
         return ()
-    ends = [(output[i] - 1) * window.strides[i] + window.reach[i] - given[i] - window.pads[2 * i] for i in (0, 1)]
+    ends = [
+        (output[i] - 1) * window.strides[i] + window.reach[i] - given[i] - window.pads[2 * i]
+        for i in (0, 1)
+    ]
     return window.pads[0], ends[0], window.pads[2], ends[1]
 
 

@@ -1,4 +1,6 @@
-"""Hugging Face data sets on disk, written with pyarrow alone; tests that need them are skipped without it."""
+"""Hugging Face data sets on disk, written with pyarrow alone; tests that need them are skipped
+without it.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,12 @@ import pytest
 from imagesets import picture
 
 
-def table(pixels: np.ndarray, labels: Sequence[Any], classes: Sequence[str] = (), **columns: Any) -> Any:
-    """A pyarrow Table: image {bytes, path}, and label; `classes` are kept as the ClassLabel of datasets keeps them."""
+def table(
+    pixels: np.ndarray, labels: Sequence[Any], classes: Sequence[str] = (), **columns: Any
+) -> Any:
+    """A pyarrow Table: image {bytes, path}, and label; `classes` are kept as the ClassLabel of
+    datasets keeps them.
+    """
     arrow = pytest.importorskip("pyarrow")
     cells = []
     for number, pixel in enumerate(pixels):
@@ -23,7 +29,10 @@ def table(pixels: np.ndarray, labels: Sequence[Any], classes: Sequence[str] = ()
         picture(pixel, "L" if pixel.shape[2] == 1 else "RGB").save(file, "PNG")
         cells.append({"bytes": file.getvalue(), "path": f"{number}.png"})
     made = arrow.table({"image": cells, "label": list(labels), **columns})
-    features = {"image": {"_type": "Image"}, "label": {"names": list(classes), "_type": "ClassLabel"}}
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"names": list(classes), "_type": "ClassLabel"},
+    }
     about = {"huggingface": json.dumps({"info": {"features": features}})} if classes else None
     return made.replace_schema_metadata(about)
 

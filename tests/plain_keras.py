@@ -1,4 +1,5 @@
-"""Run as a script, in a process where Keras is on TensorFlow: JSON cases in, what Keras says of each out.
+"""Run as a script, in a process where Keras is on TensorFlow: JSON cases in, what Keras says of
+each out.
 
 A case has 'layer' and 'shapes', and with 'image' (rows of numbers) a real forward with all weights
 one; or 'net', a whole net. It shares no code with convwise.
@@ -12,16 +13,22 @@ import subprocess
 import sys
 from typing import Any
 
-# What our layers have and Keras's have not; a case that sets one of these to anything else is not Keras's.
+# What our layers have and Keras's have not; a case that sets one of these to anything else is not
+# Keras's.
 OURS = {"ceil_mode": False, "count_include_pad": False}
 WINDOWED = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D")
 
 
 def ask(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What Keras on TensorFlow answers to each case; all in one process of its own."""
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, __file__], input=json.dumps(cases), env=environment, text=True,
-                          capture_output=True, check=False)  # fmt: skip
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run([sys.executable, __file__], input=json.dumps(cases), env=environment,
+                          text=True, capture_output=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -36,7 +43,9 @@ def steps(row: dict[str, Any]) -> list[Any]:
         row["activation"] = row["activation"].partition("(")[0]
     if kind in ("ZeroPadding2D", "Cropping2D"):
         key = {"ZeroPadding2D": "padding", "Cropping2D": "cropping"}[kind]
-        top, bottom, left, right = row.get(key) or ((1,) * 4 if kind == "ZeroPadding2D" else (0,) * 4)
+        top, bottom, left, right = row.get(key) or (
+            (1,) * 4 if kind == "ZeroPadding2D" else (0,) * 4
+        )
         row = {key: ((top, bottom), (left, right))}
     if kind == "Normalization" and row.pop("adapted", False):  # its statistics are weights
         row = {"axis": -1}
@@ -47,8 +56,16 @@ def steps(row: dict[str, Any]) -> list[Any]:
         row = {"pool_size": (2, 2), **row}
     before = []
     if kind in WINDOWED and isinstance(padding, list):
-        before, row["padding"] = [keras.layers.ZeroPadding2D((tuple(padding[:2]), tuple(padding[2:])))], "valid"
-    return [*before, getattr(keras.layers, kind)(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})]
+        before, row["padding"] = (
+            [keras.layers.ZeroPadding2D((tuple(padding[:2]), tuple(padding[2:])))],
+            "valid",
+        )
+    return [
+        *before,
+        getattr(keras.layers, kind)(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        ),
+    ]
 
 
 def called(row: dict[str, Any], *inputs: Any) -> tuple[Any, Any]:
@@ -64,10 +81,16 @@ def single(case: dict[str, Any]) -> dict[str, Any]:
 
     layer, output = called(case["layer"], *(keras.Input(shape) for shape in case["shapes"]))
     trainable = sum(int(keras.ops.size(weight)) for weight in layer.trainable_weights)
-    answer = {"shape": list(output.shape[1:]), "params": layer.count_params(), "trainable": trainable}
+    answer = {
+        "shape": list(output.shape[1:]),
+        "params": layer.count_params(),
+        "trainable": trainable,
+    }
     if "image" in case:
         layer.set_weights([keras.ops.ones(weight.shape) for weight in layer.weights])
-        image = keras.ops.reshape(keras.ops.convert_to_tensor(case["image"], "float32"), (1, *case["shapes"][0]))
+        image = keras.ops.reshape(
+            keras.ops.convert_to_tensor(case["image"], "float32"), (1, *case["shapes"][0])
+        )
         for step in [*steps(case["layer"])[:-1], layer]:
             image = step(image)
         answer["values"] = keras.ops.convert_to_numpy(image)[0, :, :, 0].tolist()
@@ -92,7 +115,8 @@ def whole(net: dict[str, Any]) -> dict[str, Any]:
 def answered(case: dict[str, Any]) -> dict[str, Any]:
     try:
         return whole(case["net"]) if "net" in case else single(case)
-    except Exception as error:  # the answer is that it does not fit; the test says whether it should
+    except Exception as error:
+        # The answer is that it does not fit; the test says whether it should
         return {"error": f"{type(error).__name__}: {error}"}
 
 

@@ -1,4 +1,6 @@
-"""Layers in plain PyTorch, from their parameters alone: an oracle that shares no code with convwise.formats."""
+"""Layers in plain PyTorch, from their parameters alone: an oracle that shares no code with
+convwise.formats.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,15 @@ Sides = tuple[int, int, int, int]  # left, right, top, bottom: the order of torc
 
 
 def same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """(before, after) of 'same', by trying: the least that gives ceil(n / s) outputs, the smaller half first."""
+    """(before, after) of 'same', by trying: the least that gives ceil(n / s) outputs, the smaller
+    half first.
+    """
     wanted = len(range(0, size, stride))
-    least = next(pad for pad in count() if len(range(0, size + pad - (kernel - 1) * dilation, stride)) >= wanted)
+    least = next(
+        pad
+        for pad in count()
+        if len(range(0, size + pad - (kernel - 1) * dilation, stride)) >= wanted
+    )
     return least // 2, least - least // 2
 
 
@@ -27,20 +35,28 @@ def sides_of(layer: Any, kernel: tuple[int, int], image: Tensor) -> Sides:
         return 0, 0, 0, 0
     if layer.padding == "same":
         dilation = getattr(layer, "dilation_rate", (1, 1))
-        rows, columns = (same(*each) for each in zip(image.shape[2:], kernel, layer.strides, dilation, strict=True))
+        rows, columns = (
+            same(*each)
+            for each in zip(image.shape[2:], kernel, layer.strides, dilation, strict=True)
+        )
         return *columns, *rows
     top, bottom, left, right = layer.padding
     return left, right, top, bottom
 
 
-def windowed(layer: Any, kernel: tuple[int, int], image: Tensor, outside: float = 0.0) -> tuple[list[nn.Module], Any]:
-    """Padding as a layer of its own, where PyTorch's has not the same on opposite sides, and the argument that is left.
+def windowed(
+    layer: Any, kernel: tuple[int, int], image: Tensor, outside: float = 0.0
+) -> tuple[list[nn.Module], Any]:
+    """Padding as a layer of its own, where PyTorch's has not the same on opposite sides, and the
+    argument that is left.
 
     Pools take at most half a window themselves.
     """
     left, right, top, bottom = sides_of(layer, kernel, image)
     pool = hasattr(layer, "pool_size")
-    if (left, top) == (right, bottom) and not (pool and (2 * top > kernel[0] or 2 * left > kernel[1])):
+    if (left, top) == (right, bottom) and not (
+        pool and (2 * top > kernel[0] or 2 * left > kernel[1])
+    ):
         return [], (top, left)
     return [nn.ConstantPad2d((left, right, top, bottom), outside)], 0
 
@@ -49,26 +65,31 @@ def conv(layer: L.Conv2D, x: Tensor) -> nn.Module:
     pad, rest = windowed(layer, layer.kernel_size, x)
     if layer.padding == "same" and layer.strides == (1, 1):
         pad, rest = [], "same"
-    return nn.Sequential(*pad, nn.Conv2d(x.shape[1], layer.filters, layer.kernel_size, layer.strides, rest,
-                                         layer.dilation_rate, layer.groups, layer.use_bias))  # fmt: skip
+    return nn.Sequential(*pad, nn.Conv2d(x.shape[1], layer.filters, layer.kernel_size,
+                                         layer.strides, rest, layer.dilation_rate, layer.groups,
+                                         layer.use_bias))  # fmt: skip
 
 
 def depthwise(layer: Any, x: Tensor, use_bias: bool) -> nn.Module:
     pad, rest = windowed(layer, layer.kernel_size, x)
     channels = x.shape[1]
-    return nn.Sequential(*pad, nn.Conv2d(channels, channels * layer.depth_multiplier, layer.kernel_size, layer.strides,
-                                         rest, layer.dilation_rate, channels, use_bias))  # fmt: skip
+    return nn.Sequential(*pad, nn.Conv2d(channels, channels * layer.depth_multiplier,
+                                         layer.kernel_size, layer.strides, rest,
+                                         layer.dilation_rate, channels, use_bias))  # fmt: skip
 
 
 def separable(layer: L.SeparableConv2D, x: Tensor) -> nn.Module:
     channels = x.shape[1] * layer.depth_multiplier
-    return nn.Sequential(depthwise(layer, x, False), nn.Conv2d(channels, layer.filters, 1, bias=layer.use_bias))
+    return nn.Sequential(
+        depthwise(layer, x, False), nn.Conv2d(channels, layer.filters, 1, bias=layer.use_bias)
+    )
 
 
 def transposed(layer: L.Conv2DTranspose, x: Tensor) -> nn.Module:
     def made(padding: Any = 0, extra: Any = 0) -> nn.Module:
-        return nn.ConvTranspose2d(x.shape[1], layer.filters, layer.kernel_size, layer.strides, padding, extra,
-                                  layer.groups, layer.use_bias, layer.dilation_rate)  # fmt: skip
+        return nn.ConvTranspose2d(x.shape[1], layer.filters, layer.kernel_size, layer.strides,
+                                  padding, extra, layer.groups, layer.use_bias,
+                                  layer.dilation_rate)  # fmt: skip
 
     if not isinstance(layer.padding, str):
         top, bottom, left, right = layer.padding
@@ -76,15 +97,20 @@ def transposed(layer: L.Conv2DTranspose, x: Tensor) -> nn.Module:
         allowed = all(extra < max(two) for extra, *two in each)
         if (top, left) == (bottom, right) and allowed:
             return made((top, left), layer.output_padding)
-        return nn.Sequential(made(), nn.ZeroPad2d(_less((left, right, top, bottom), layer.output_padding)))
+        return nn.Sequential(
+            made(), nn.ZeroPad2d(_less((left, right, top, bottom), layer.output_padding))
+        )
     rows, columns = (
-        _cut(layer.padding, *each) for each in zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
+        _cut(layer.padding, *each)
+        for each in zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
     )
     return nn.Sequential(made(), nn.ZeroPad2d(_less((*columns, *rows), layer.output_padding)))
 
 
 def _cut(word: str, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Keras makes n s outputs of 'same' and n s + max(k_e - s, 0) of 'valid'; PyTorch (n - 1) s + k_e."""
+    """Keras makes n s outputs of 'same' and n s + max(k_e - s, 0) of 'valid'; PyTorch (n - 1) s +
+    k_e.
+    """
     reach = dilation * (kernel - 1) + 1
     cut = reach - stride - (max(reach - stride, 0) if word == "valid" else 0)
     return max(cut, 0) // 2, cut - max(cut, 0) // 2
@@ -97,13 +123,18 @@ def _less(cut: Sides, extra: tuple[int, int]) -> Sides:
 
 def max_pool(layer: L.MaxPooling2D, x: Tensor) -> nn.Module:
     pad, rest = windowed(layer, layer.pool_size, x, -torch.inf)
-    return nn.Sequential(*pad, nn.MaxPool2d(layer.pool_size, layer.strides, rest, ceil_mode=layer.ceil_mode))
+    return nn.Sequential(
+        *pad, nn.MaxPool2d(layer.pool_size, layer.strides, rest, ceil_mode=layer.ceil_mode)
+    )
 
 
 def average_pool(layer: L.AveragePooling2D, x: Tensor) -> nn.Module:
     pad, rest = windowed(layer, layer.pool_size, x)
     return nn.Sequential(
-        *pad, nn.AvgPool2d(layer.pool_size, layer.strides, rest, layer.ceil_mode, layer.count_include_pad)
+        *pad,
+        nn.AvgPool2d(
+            layer.pool_size, layer.strides, rest, layer.ceil_mode, layer.count_include_pad
+        ),
     )
 
 
@@ -142,7 +173,9 @@ CHANNELS_FIRST: dict[type[L.Layer], Callable[[Any, Tensor], nn.Module]] = {
     L.AdaptiveAveragePooling2D: lambda layer, x: nn.AdaptiveAvgPool2d(layer.output_size),
     L.AdaptiveMaxPooling2D: lambda layer, x: nn.AdaptiveMaxPool2d(layer.output_size),
     L.BatchNormalization: batch_norm,
-    L.GroupNormalization: lambda layer, x: nn.GroupNorm(layer.groups, x.shape[1], affine=layer.scale),
+    L.GroupNormalization: lambda layer, x: nn.GroupNorm(
+        layer.groups, x.shape[1], affine=layer.scale
+    ),
     L.PReLU: lambda layer, x: nn.PReLU(1 if 3 in layer.shared_axes else x.shape[1]),
     L.GLU: lambda layer, x: nn.GLU(dim=1),
     L.LayerScale: lambda layer, x: Scale(x.shape[1]),
@@ -158,7 +191,9 @@ CHANNELS_LAST: dict[type[L.Layer], Callable[[Any, Tensor], nn.Module]] = {
     L.Activation: lambda layer, x: nn.Identity(),
     L.Rescaling: lambda layer, x: nn.Identity(),
     L.Normalization: lambda layer, x: nn.Identity(),
-    L.LayerNormalization: lambda layer, x: nn.LayerNorm(x.shape[-len(layer.axis) :], elementwise_affine=layer.scale),
+    L.LayerNormalization: lambda layer, x: nn.LayerNorm(
+        x.shape[-len(layer.axis) :], elementwise_affine=layer.scale
+    ),
     L.Flatten: lambda layer, x: nn.Flatten(),
     L.Reshape: lambda layer, x: nn.Unflatten(1, layer.target_shape),
     L.Dense: lambda layer, x: nn.Linear(x.shape[-1], layer.units, layer.use_bias),
@@ -191,7 +226,9 @@ def expresses(layer: L.Layer) -> bool:
 
 
 def _native(pool: Any) -> bool:
-    """Whether PyTorch's pool takes the padding itself: only then its ceil_mode knows what is padding."""
+    """Whether PyTorch's pool takes the padding itself: only then its ceil_mode knows what is
+    padding.
+    """
     if pool.padding == "valid":
         return True
     sides = pool.padding

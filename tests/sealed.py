@@ -1,8 +1,9 @@
 """`python tests/sealed.py COMMAND ...`: the command, without a way to the network.
 
-Whoever sends something to an internet address, a lookup of a name included, is ended by the system with SIGSYS: in
-C code as in Python, in children too. Local (UNIX) sockets are left alone, and so is listening. It is a filter of
-seccomp (Linux; no rights are needed): https://docs.kernel.org/userspace-api/seccomp_filter.html
+Whoever sends something to an internet address, a lookup of a name included, is ended by the system
+with SIGSYS: in C code as in Python, in children too. Local (UNIX) sockets are left alone, and so is
+listening. It is a filter of seccomp (Linux; no rights are needed):
+https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ SIZES = (16, 28)  # of an address: sockaddr_in, sockaddr_in6; the filter can see
 LOAD, IF_EQUAL, RETURN = 0x20, 0x15, 0x06
 KILL_PROCESS, ALLOW = 0x80000000, 0x7FFF0000
 NO_NEW_PRIVILEGES, SECCOMP, FILTER = 38, 22, 2  # of prctl
-NUMBER, THIRD, SIXTH = 0, 16 + 2 * 8, 16 + 5 * 8  # places in seccomp_data; arguments are little-endian
+# Places in seccomp_data; arguments are little-endian
+NUMBER, THIRD, SIXTH = 0, 16 + 2 * 8, 16 + 5 * 8
 
 
 class _Program(ctypes.Structure):
@@ -32,13 +34,18 @@ def seal() -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     program = _Program(len(steps), ctypes.cast(code, ctypes.c_void_p))
     libc = ctypes.CDLL(None, use_errno=True)
-    for request in ((NO_NEW_PRIVILEGES, 1, 0, 0, 0), (SECCOMP, FILTER, ctypes.byref(program), 0, 0)):
+    for request in (
+        (NO_NEW_PRIVILEGES, 1, 0, 0, 0),
+        (SECCOMP, FILTER, ctypes.byref(program), 0, 0),
+    ):
         if libc.prctl(*request):
             raise OSError(ctypes.get_errno(), "no filter of system calls here")
 
 
 def _filter(calls: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int, int]]:
-    """Steps (code, jump if so, jump if not, value): of each call, the size of its address is looked at."""
+    """Steps (code, jump if so, jump if not, value): of each call, the size of its address is looked
+    at.
+    """
     steps = []
     for number, place in calls:
         steps += [

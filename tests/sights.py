@@ -1,4 +1,6 @@
-"""Random nets with branches, and the px of the image that change their units: by gradients, in plain PyTorch."""
+"""Random nets with branches, and the px of the image that change their units: by gradients, in
+plain PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,12 @@ def _window(rng: random.Random) -> dict:
 def _pool(rng: random.Random) -> dict:
     ceil = flag(rng)
     sides = "valid" if ceil else padding(rng, 2)
-    return {"pool_size": pair(rng, 1, 4), "strides": pair(rng, 1, 3), "padding": sides, "ceil_mode": ceil}
+    return {
+        "pool_size": pair(rng, 1, 4),
+        "strides": pair(rng, 1, 3),
+        "padding": sides,
+        "ceil_mode": ceil,
+    }
 
 
 def _transposed(rng: random.Random) -> L.Layer:
@@ -53,7 +60,9 @@ STILL: dict[str, Draw] = {  # a stride of at least 1 px
 }
 UNEVEN: dict[str, Draw] = {  # fields in phases
     "transposed": lambda r, s: _transposed(r),
-    "enlarged": lambda r, s: L.UpSampling2D(pair(r, 1, 3), r.choice(("nearest", "bilinear", "bicubic"))),
+    "enlarged": lambda r, s: L.UpSampling2D(
+        pair(r, 1, 3), r.choice(("nearest", "bilinear", "bicubic"))
+    ),
     "adaptive": lambda r, s: L.AdaptiveAveragePooling2D((r.randint(1, s[0]), r.randint(1, s[1]))),
 }
 EVERY = {**STILL, **UNEVEN}
@@ -63,9 +72,13 @@ JOINS: tuple[type[L.Layer], ...] = L.Add, L.Multiply, L.Maximum, L.Concatenate
 
 
 class Growing:
-    """A net under construction, of images with so many channels; a layer that does not fit is left out."""
+    """A net under construction, of images with so many channels; a layer that does not fit is left
+    out.
+    """
 
-    def __init__(self, rng: random.Random, draws: dict[str, Draw], size: int, channels: int = 1) -> None:
+    def __init__(
+        self, rng: random.Random, draws: dict[str, Draw], size: int, channels: int = 1
+    ) -> None:
         self.rng, self.draws, self.channels = rng, draws, channels
         sides = rng.randint(size, size + 9), rng.randint(size, size + 9)
         self.net = Net((*sides, channels), (L.Conv2D(channels, 1, name="start"),))
@@ -103,7 +116,9 @@ class Growing:
         top, left = self.rng.randint(0, height - rows), self.rng.randint(0, width - columns)
         if flag(self.rng):
             top, left = (height - rows) // 2, (width - columns) // 2
-        return self.add(L.Cropping2D((top, height - rows - top, left, width - columns - left), inputs=(name,)))
+        return self.add(
+            L.Cropping2D((top, height - rows - top, left, width - columns - left), inputs=(name,))
+        )
 
     def gate(self, start: str) -> None:
         """start * f(mean of start), as in squeeze-and-excitation."""
@@ -135,10 +150,13 @@ def random_chain(rng: random.Random, draws: dict[str, Draw] = EVERY) -> Net:
 
 
 def random_dag(
-    rng: random.Random, draws: dict[str, Draw] = EVERY, *, gates: bool = False, most: int = 2, one_stride: bool = True,
+    rng: random.Random, draws: dict[str, Draw] = EVERY, *, gates: bool = False, most: int = 2,
+    one_stride: bool = True,
     channels: int = 1,
 ) -> Net:  # fmt: skip
-    """Chains, branches and joins. one_stride: no field is true of all units where branches of other strides meet."""
+    """Chains, branches and joins. one_stride: no field is true of all units where branches of other
+    strides meet.
+    """
     growing = Growing(rng, draws, 40, channels)
     for _ in range(rng.randint(1, 2)):
         growing.chain(growing.last, 1)
@@ -162,9 +180,13 @@ def seen_outputs(net: Net, image: Tensor) -> dict[str, Tensor]:
     for layer in net.layers:
         inputs = [seen[name] for name in layer.inputs]
         if isinstance(layer, L.MaxPooling2D):
-            layer = L.AveragePooling2D(layer.pool_size, layer.strides, layer.padding, layer.ceil_mode, name=layer.name)
+            layer = L.AveragePooling2D(
+                layer.pool_size, layer.strides, layer.padding, layer.ceil_mode, name=layer.name
+            )
         if isinstance(layer, (L.Multiply, L.Maximum)):
-            seen[layer.name] = torch.stack(torch.broadcast_tensors(*(x + 1 for x in inputs))).prod(0)
+            seen[layer.name] = torch.stack(torch.broadcast_tensors(*(x + 1 for x in inputs))).prod(
+                0
+            )
         else:
             seen[layer.name] = plain_torch.call(layer, *inputs)
     return seen
@@ -174,7 +196,9 @@ Seen = tuple[Span | None, Span | None]
 
 
 def reached(net: Net, names: list[str], units: list[Span]) -> dict[str, list[Seen]]:
-    """For each layer and unit: first and last row, and column, of the image that can change the unit."""
+    """For each layer and unit: first and last row, and column, of the image that can change the
+    unit.
+    """
     height, width, channels = net.input_shape
     # One image per unit, so that one backward pass serves all of them.
     image = torch.ones(len(units), height, width, channels, dtype=torch.float64, requires_grad=True)
@@ -204,7 +228,8 @@ def axes(field: Field) -> tuple[Axis, Axis]:
 def clean(net: Net, analysis: Analysis, axis: int) -> Span:
     """The px that only units away from every border reach: a field inside cannot have read padding.
 
-    Padding continues a map: its units have fields before those of the map's first, or after its last.
+    Padding continues a map: its units have fields before those of the map's first, or after its
+    last.
     """
     first, last = 0, net.input_shape[axis] - 1
     for row in analysis.layers:
@@ -246,14 +271,19 @@ def around_the_middle(shape: Shape, many: int) -> list[Span]:
 
 
 def compared(net: Net, field: Field, seed: int) -> int:
-    """Of how many units a field of the last layer is just what gradients say; AssertionError where it is wrong.
+    """Of how many units a field of the last layer is just what gradients say; AssertionError where
+    it is wrong.
 
     Each unit sees no more than that, and no less where no padding lies in between.
     """
     analysis, rng = analyse(net), random.Random(seed)
     last, shape = net.layers[-1].name, analysis.layers[-1].output_shape
     middle = around_the_middle(shape, 7)
-    anywhere = [(0, 0), (shape[0] - 1, shape[1] - 1), (rng.randrange(shape[0]), rng.randrange(shape[1]))]
+    anywhere = [
+        (0, 0),
+        (shape[0] - 1, shape[1] - 1),
+        (rng.randrange(shape[0]), rng.randrange(shape[1])),
+    ]
     found = reached(net, [last], middle + anywhere)[last]
     exact = 0
     limits = [clean(net, analysis, axis) for axis in (0, 1)]
@@ -262,7 +292,8 @@ def compared(net: Net, field: Field, seed: int) -> int:
         for axis, span in enumerate(claimed):
             assert covers(clipped(span, net.input_shape[axis]), seen[axis]), (net, unit, axis)
         if apart(net, analysis) and all(map(inside, claimed, limits)):
-            expected = (None, None) if None in claimed else tuple(claimed)  # no row without a column
+            # No row without a column
+            expected = (None, None) if None in claimed else tuple(claimed)
             assert seen == expected, (net, unit)
             exact += expected != (None, None)
     return exact

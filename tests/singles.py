@@ -1,4 +1,6 @@
-"""A random layer of each type and the shapes that it reads: over all of its parameters, whether it fits or not."""
+"""A random layer of each type and the shapes that it reads: over all of its parameters, whether it
+fits or not.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,15 @@ def divisor(rng: random.Random, number: int) -> int:
 
 def windows(rng: random.Random) -> dict:
     """Mostly strides or dilation, for few frameworks take both."""
-    strides, dilation = rng.choice(((pair(rng, 1, 4), 1), (1, pair(rng, 1, 3)), (pair(rng, 1, 3), pair(rng, 1, 2))))
-    return {"kernel_size": pair(rng, 1, 5), "strides": strides, "padding": padding(rng), "dilation_rate": dilation}
+    strides, dilation = rng.choice(
+        ((pair(rng, 1, 4), 1), (1, pair(rng, 1, 3)), (pair(rng, 1, 3), pair(rng, 1, 2)))
+    )
+    return {
+        "kernel_size": pair(rng, 1, 5),
+        "strides": strides,
+        "padding": padding(rng),
+        "dilation_rate": dilation,
+    }
 
 
 def divisors(rng: random.Random, channels: int) -> dict:
@@ -50,7 +59,8 @@ def _numbers(rng: random.Random, channels: int) -> tuple[float, ...]:
     return tuple(rng.uniform(0.5, 2) for _ in range(rng.choice((1, channels))))
 
 
-# A legal value of each kind of parameter: a new parameter is drawn as what it is, without a word here.
+# A legal value of each kind of parameter: a new parameter is drawn as what it is, without a word
+# here.
 VALUES: dict[type[Parameter], Callable[[random.Random, Shape, Any], Any]] = {
     P.Count: lambda r, s, p: r.randint(1, 4),
     P.Size: lambda r, s, p: pair(r, 1, 4),
@@ -75,7 +85,11 @@ def _axes(rng: random.Random, shape: Shape) -> dict:
 def _reshaped(rng: random.Random, shape: Shape) -> dict:
     height, width, channels = shape
     rest = (-1,) if flag(rng) else (width * channels,)
-    return {"target_shape": rng.choice([(height, *rest), (width, height, channels), (channels, -1, 1), (-1,)])}
+    return {
+        "target_shape": rng.choice(
+            [(height, *rest), (width, height, channels), (channels, -1, 1), (-1,)]
+        )
+    }
 
 
 def _normalized(rng: random.Random, shape: Shape) -> dict:

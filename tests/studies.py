@@ -26,8 +26,15 @@ from convwise.core.score import Column, Target
 from convwise.core.space import Hyperparameter, LatencyModel, Space
 from convwise.search import race
 
-TARGET = Target((Column("angle", low=-90.0, high=90.0, mean=3.0, deviation=50.0, median=2.0, error=45.0),))
-PLACE = Target((*TARGET.columns, Column("top", low=0.0, high=31.0, mean=15.0, deviation=9.0, median=15.0, error=8.0)))
+TARGET = Target(
+    (Column("angle", low=-90.0, high=90.0, mean=3.0, deviation=50.0, median=2.0, error=45.0),)
+)
+PLACE = Target(
+    (
+        *TARGET.columns,
+        Column("top", low=0.0, high=31.0, mean=15.0, deviation=9.0, median=15.0, error=8.0),
+    )
+)
 PACE = Pace(per_mac=6e-12, per_byte=4e-10)
 WIDE: dict[str, tuple[Any, ...]] = {
     "input.size": ("8x8", "9x16", "17x11", "24x24", "32x20", "64x48"),
@@ -63,10 +70,13 @@ def wide_samples() -> st.SearchStrategy[Draft]:
 
 
 def facts(
-    shape: tuple[int, int, int] = (28, 28, 1), counts: Sequence[int] = (300, 310, 290), target: Target | None = None,
+    shape: tuple[int, int, int] = (28, 28, 1), counts: Sequence[int] = (300, 310, 290),
+    target: Target | None = None,
     **measures: float,
 ) -> Fingerprint:  # fmt: skip
-    """A fingerprint of images of `shape`, `counts` of each class or in all with numbers, with these measures."""
+    """A fingerprint of images of `shape`, `counts` of each class or in all with numbers, with these
+    measures.
+    """
     channels = shape[2]
     return Fingerprint(
         shape=shape,
@@ -81,7 +91,9 @@ def facts(
     )
 
 
-def advice(goal: str = "accuracy", latency: LatencyModel | None = None, seconds: float = 60.0, **how: Any) -> Advice:
+def advice(
+    goal: str = "accuracy", latency: LatencyModel | None = None, seconds: float = 60.0, **how: Any
+) -> Advice:
     """The advice for `facts(**how)`."""
     return advise(facts(**how), parse_goal(goal), PACE, seconds, 2, latency)
 
@@ -92,7 +104,9 @@ def answers(score: float, n: int, seed: int = 0) -> str:
     return "".join("01"[int(r)] for r in np.random.default_rng(seed).permutation(right))
 
 
-def scored(configuration: Draft, net: Net, score: float, phase: str = "race", n: int = 200, **fields: Any) -> Result:
+def scored(
+    configuration: Draft, net: Net, score: float, phase: str = "race", n: int = 200, **fields: Any
+) -> Result:
     """A finished result of `net`; its costs are exact unless given, and `how` of its trial."""
     from convwise.core.calculus import analyse
 
@@ -108,7 +122,11 @@ def scored(configuration: Draft, net: Net, score: float, phase: str = "race", n:
 
 
 def failed(configuration: Draft, net: Net, phase: str = "race", number: int = 0) -> Result:
-    return Result(Trial(f"{phase}-{number:02d}", phase, configuration, net, epochs=4), "failed", reason="made up")
+    return Result(
+        Trial(f"{phase}-{number:02d}", phase, configuration, net, epochs=4),
+        "failed",
+        reason="made up",
+    )
 
 
 def nth_net(number: int) -> Net:
@@ -116,7 +134,9 @@ def nth_net(number: int) -> Net:
     return Net((4, 4, 1), (GlobalAveragePooling2D(), Dense(number + 2)))
 
 
-def some_results(given: Advice, count: int = 12, seed: int = 0, phases: Sequence[str] = ("race",)) -> list[Result]:
+def some_results(
+    given: Advice, count: int = 12, seed: int = 0, phases: Sequence[str] = ("race",)
+) -> list[Result]:
     """Results of random samples, every fourth of them failed."""
     rng = random.Random(seed)
     found = []
@@ -128,31 +148,53 @@ def some_results(given: Advice, count: int = 12, seed: int = 0, phases: Sequence
     return found
 
 
-Truth = Callable[[Draft, int], Result | str]  # (sample, part) -> what becomes of it: a result, or why it fails
+# (sample, part) -> what becomes of it: a result, or why it fails
+Truth = Callable[[Draft, int], Result | str]
 SHARE = 0.1  # of the schedule, one part of a made-up race
 
 
-def segment(given: Advice, configuration: Draft, number: int = 1, seconds: float | None = 5.0, **fields: Any) -> Result:
-    """The `number`th part of the training of a sample: scored(sample, its net, **fields), as a study names it."""
+def segment(
+    given: Advice, configuration: Draft, number: int = 1, seconds: float | None = 5.0, **fields: Any
+) -> Result:
+    """The `number`th part of the training of a sample: scored(sample, its net, **fields), as a
+    study names it.
+    """
     fitted, score = given.space.fit(configuration), fields.pop("score", 0.8)
     span = (round((number - 1) * SHARE, 6), round(number * SHARE, 6))
-    how = {"recipe": fitted.recipe, "span": span, "epochs": None if seconds else 4, "seconds": seconds}
+    how = {
+        "recipe": fitted.recipe,
+        "span": span,
+        "epochs": None if seconds else 4,
+        "seconds": seconds,
+    }
     how |= {"seed": 0, **fields.pop("how", {})}
     return scored(dict(fitted), fitted.net, score, how=how, **fields)
 
 
 def raced(given: Advice, truth: Truth, workers: int, waves: int) -> list[list[Result]]:
-    """The waves of a whole race, its trainings made up: truth(sample, part) -> a Result, or why that part fails."""
+    """The waves of a whole race, its trainings made up: truth(sample, part) -> a Result, or why
+    that part fails.
+    """
     done: list[list[Result]] = []
     for number in range(1, waves + 1):
         ended = []
-        for slot, entry in enumerate(race.wave(given, [r for wave in done for r in wave], workers), 1):
+        for slot, entry in enumerate(
+            race.wave(given, [r for wave in done for r in wave], workers), 1
+        ):
             begun = round(entry.after.trial.span[1] / SHARE) if entry.after else 0
             found = truth(entry.configuration, begun + 1)
-            made = found if isinstance(found, Result) else segment(given, entry.configuration, begun + 1)
+            made = (
+                found
+                if isinstance(found, Result)
+                else segment(given, entry.configuration, begun + 1)
+            )
             resumes = entry.after.trial.id if entry.after else ""
-            made = replace(made, trial=replace(made.trial, id=f"race-{number}-{slot}", resumes=resumes))
-            ended.append(made if isinstance(found, Result) else Result(made.trial, "failed", reason=found))
+            made = replace(
+                made, trial=replace(made.trial, id=f"race-{number}-{slot}", resumes=resumes)
+            )
+            ended.append(
+                made if isinstance(found, Result) else Result(made.trial, "failed", reason=found)
+            )
         if not ended:
             break
         done.append(ended)
@@ -164,17 +206,22 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> set[str]:
     return {key for key in {*a, *b} if a.get(key) != b.get(key)}
 
 
-# --- the command line ------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 # As a user's shell has it: not what other tests, or Keras, have set in this process.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_"))}
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_"))
+}
 ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
 
 
-def command(*words: object, cwd: object = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def command(
+    *words: object, cwd: object = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
     """`python -m convwise WORDS`, in a process of its own, without a terminal."""
     return subprocess.run(
-        [sys.executable, "-m", "convwise", *map(str, words)], capture_output=True, text=True, timeout=timeout,
+        [sys.executable, "-m", "convwise", *map(str, words)], capture_output=True, text=True,
+        timeout=timeout,
         env=ENVIRONMENT, cwd=cwd, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -182,18 +229,23 @@ def command(*words: object, cwd: object = None, timeout: float = 300) -> subproc
 def started(*words: object, **how: Any) -> subprocess.Popen[str]:
     """The same, still running; its stderr can be read line by line."""
     return subprocess.Popen(
-        [sys.executable, "-m", "convwise", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "convwise", *map(str, words)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
         env=ENVIRONMENT, stdin=subprocess.DEVNULL, preexec_fn=_hears_interrupts, **how,
     )  # fmt: skip
 
 
 def _hears_interrupts() -> None:
-    """As from a terminal: a shell lets what it starts in the background ignore SIGINT, perhaps this run as well."""
+    """As from a terminal: a shell lets what it starts in the background ignore SIGINT, perhaps this
+    run as well.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended: nobody may be there to be told that it has."""
+    """Whether there is such a process, and it has not ended: nobody may be there to be told that it
+    has.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -206,6 +258,15 @@ def events(stderr: str) -> list[dict[str, Any]]:
 
 
 def own(stderr: str) -> str:
-    """Without what TensorFlow says when it is loaded: where it is installed, Keras imports it on any backend."""
-    foreign = ("WARNING: All log messages before absl", "I0000 ", "W0000 ", "To enable the following instructions")
-    return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith(foreign))
+    """Without what TensorFlow says when it is loaded: where it is installed, Keras imports it on
+    any backend.
+    """
+    foreign = (
+        "WARNING: All log messages before absl",
+        "I0000 ",
+        "W0000 ",
+        "To enable the following instructions",
+    )
+    return "".join(
+        line for line in stderr.splitlines(keepends=True) if not line.startswith(foreign)
+    )

@@ -21,9 +21,12 @@ from studies import ENVIRONMENT
 
 SEALED = str(Path(__file__).with_name("sealed.py"))
 CAN = sys.platform == "linux" and platform.machine() in CALLS and (
-    subprocess.run([sys.executable, SEALED, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    subprocess.run([sys.executable, SEALED, "true"], stderr=subprocess.DEVNULL,
+    check=False).returncode == 0
 )  # fmt: skip
-pytestmark = pytest.mark.skipif(not CAN, reason="no filter of system calls here: it is Linux's, and may be forbidden")
+pytestmark = pytest.mark.skipif(
+    not CAN, reason="no filter of system calls here: it is Linux's, and may be forbidden"
+)
 # In one process, which loads the frameworks once: IMAGES, CHOICE and OTHER stand for paths.
 COMMANDS = {
     "choose": ["choose IMAGES --trials 2 --workers 1 --out CHOICE"],
@@ -56,11 +59,16 @@ print("all of them")
 
 
 def sealed(*words: object, home: Path, **options: object) -> subprocess.Popen[str]:
-    """`python WORDS` under the seal, as a user who has never run anything, and not as a CI service: some are kinder."""
-    environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("CI", "XDG_CACHE_HOME")}
+    """`python WORDS` under the seal, as a user who has never run anything, and not as a CI service:
+    some are kinder.
+    """
+    environment = {
+        name: value for name, value in ENVIRONMENT.items() if name not in ("CI", "XDG_CACHE_HOME")
+    }
     environment |= {"HOME": str(home)}
     return subprocess.Popen(
-        [sys.executable, SEALED, sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, SEALED, sys.executable, *map(str, words)], stdout=subprocess.PIPE,
+        text=True,
         stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, **options,
     )  # fmt: skip
 
@@ -70,7 +78,10 @@ def home(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-LOCAL = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print('listens', flush=True); "
+LOCAL = (
+    "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print('listens',"
+    " flush=True); "
+)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +99,9 @@ def test_the_seal_holds(home, what):
 def run_all(commands: list[str], where: Path, home: Path) -> None:
     lines = [line.split() for line in commands]
     for name in ("IMAGES", "CHOICE", "OTHER"):
-        lines = [[word.replace(name, str(where / name.lower())) for word in words] for words in lines]
+        lines = [
+            [word.replace(name, str(where / name.lower())) for word in words] for words in lines
+        ]
     running = sealed("-c", RUN_ALL, json.dumps(lines), home=home, cwd=where)
     said, errors = running.communicate(timeout=500)
     assert running.returncode == 0, f"{said[-2000:]}\n{errors[-2000:]}"
@@ -97,7 +110,9 @@ def run_all(commands: list[str], where: Path, home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ran(home, tmp_path_factory) -> Path:
-    """A folder where all commands but `serve` and the slow ones have run, one after the other, in one process."""
+    """A folder where all commands but `serve` and the slow ones have run, one after the other, in
+    one process.
+    """
     where = tmp_path_factory.mktemp("offline")
     write_folder(where / "images", ("a", "b"), 30, 12, "L")
     run_all([line for lines in COMMANDS.values() for line in lines], where, home)
@@ -126,7 +141,9 @@ def test_nor_does_one_that_takes_its_budget(ran, home, name):
 def test_what_is_kept_in_the_home_is_our_own(ran, home):
     """Telemetry would begin by a name for this machine."""
     found = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
-    assert {name for name in found if not name.startswith(".cache/convwise/")} <= {".keras/keras.json"}
+    assert {name for name in found if not name.startswith(".cache/convwise/")} <= {
+        ".keras/keras.json"
+    }
 
 
 @pytest.mark.slow

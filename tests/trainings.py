@@ -1,4 +1,5 @@
-"""Simulated trainings, the oracle of the statistics: answers are drawn, no formula of the product is used.
+"""Simulated trainings, the oracle of the statistics: answers are drawn, no formula of the product
+is used.
 
 Every example has a difficulty of its own on the logit scale; a run answers it right with the
 probability that follows, by itself, and is as a whole a little better or worse than other runs.
@@ -45,13 +46,19 @@ def middle(accuracy: float, spread: float = HARDNESS) -> float:
     """The mean logit at which normal difficulties give this accuracy."""
     z = np.linspace(-6, 6, 2001)
     weights = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
-    return float(optimize.brentq(lambda m: (weights * expit(m + spread * z)).sum() - accuracy, -30, 30))
+    return float(
+        optimize.brentq(lambda m: (weights * expit(m + spread * z)).sum() - accuracy, -30, 30)
+    )
 
 
 def family(world: World, changes: Sequence[float], rng: np.random.Generator) -> list[list[Pair]]:
-    """For each edit, truly better by its change, the pairs of runs of one net and of that edit of it."""
+    """For each edit, truly better by its change, the pairs of runs of one net and of that edit of
+    it.
+    """
     logits = middle(1 - world.error) + rng.normal(0, HARDNESS, world.n)
-    deviation = world.run * np.sqrt(world.freedom / rng.chisquare(world.freedom)) if world.run else 0.0
+    deviation = (
+        world.run * np.sqrt(world.freedom / rng.chisquare(world.freedom)) if world.run else 0.0
+    )
     before = [run(logits, deviation, rng) for _ in range(world.seeds)]
     wider = float(np.hypot(HARDNESS, world.own))
     edits = []
@@ -63,7 +70,9 @@ def family(world: World, changes: Sequence[float], rng: np.random.Generator) -> 
 
 
 def experiments(world: World, change: float, times: int, seed: int = 0) -> Iterator[list[Pair]]:
-    """Pairs of runs of a net and of an edit of it, `times` over, each time of another net and other examples."""
+    """Pairs of runs of a net and of an edit of it, `times` over, each time of another net and other
+    examples.
+    """
     rng = np.random.default_rng([seed, world.n, world.seeds, round(1000 * world.error)])
     return (family(world, (change,), rng)[0] for _ in range(times))
 

@@ -23,18 +23,27 @@ def half(pipe: Any, text: bytes) -> None:
 
 
 def work(trial: Trial, line: Any = None) -> Result:
-    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-1', 'wait-', 'tell'.
+    """As the trial's id says: 'return', 'raise', 'exit', 'kill', 'stop', 'half', 'hang', 'sleep-1',
+    'wait-', 'tell'.
 
-    'wait-FILE' ends once the file is there; 'hang-FILE' writes its process into it, and does not end.
+    'wait-FILE' ends once the file is there; 'hang-FILE' writes its process into it, and does not
+    end.
     """
-    if multiprocessing.parent_process() is None:  # else what follows would end or stop the tests themselves
-        raise AssertionError("the runner works in the study's own process: its workers need processes of their own")
+    # Else what follows would end or stop the tests themselves
+    if multiprocessing.parent_process() is None:
+        raise AssertionError(
+            "the runner works in the study's own process: its workers need processes of their own"
+        )
     what, _, rest = trial.id.partition("-")
     if what == "mean":  # 'mean-kill-1': the member of rank 1 does so instead
         how, _, rank = rest.rpartition("-")
         if how and line.team.rank == int(rank):
             return work(replace(trial, id=how), line)
-        return Result(trial, "done", score=float(line.team.mean(np.full(3, line.team.rank, np.float32)).mean()))
+        return Result(
+            trial,
+            "done",
+            score=float(line.team.mean(np.full(3, line.team.rank, np.float32)).mean()),
+        )
     if what == "raise":
         raise RuntimeError("a made-up error\nwith a second line")
     if what == "memory":

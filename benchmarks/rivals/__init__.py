@@ -45,9 +45,13 @@ class Rival:
 
 RIVALS: dict[str, Rival] = {
     "choose": Rival("choose", "choose run", ours=True),
-    "choose-cheapest": Rival("choose", "choose run", {"arguments": ("--goal", "cheapest")}, ours=True),
+    "choose-cheapest": Rival(
+        "choose", "choose run", {"arguments": ("--goal", "cheapest")}, ours=True
+    ),
     "choose-wanted": Rival("choose", "choose run", {"wanted": True}, ours=True),
-    "choose-5M": Rival("choose", "choose run", {"arguments": ("--goal", "accuracy where macs<5M")}, ours=True),
+    "choose-5M": Rival(
+        "choose", "choose run", {"arguments": ("--goal", "accuracy where macs<5M")}, ours=True
+    ),
     "arbitrary": Rival("arbitrary", "ours arbitrary", ours=True),
     "one_convolution": Rival("textbook", "textbook run", {"net": "one_convolution"}),
     "three_convolutions": Rival("textbook", "textbook run", {"net": "three_convolutions"}),

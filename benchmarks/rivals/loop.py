@@ -63,7 +63,9 @@ def moments(pixels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(mean).float(), torch.tensor(deviation).float().clamp(min=1.0)
 
 
-def trained(model: nn.Module, part: Any, plan: Plan, optimizers: Sequence[torch.optim.Optimizer], job: Job) -> Learnt:
+def trained(
+    model: nn.Module, part: Any, plan: Plan, optimizers: Sequence[torch.optim.Optimizer], job: Job
+) -> Learnt:
     """Train `model` on `part` (pixels, labels, at the net's size) until there is just the time left
     that scoring will take."""
     model = model.to(memory_format=torch.channels_last)
@@ -107,15 +109,23 @@ def fit(
             average.update(done)
     if plan.average_every:
         average.finish()
-    return {"images_seen": seen, "threads": choice.best, "train_seconds": time.monotonic() - started}
+    return {
+        "images_seen": seen,
+        "threads": choice.best,
+        "train_seconds": time.monotonic() - started,
+    }
 
 
-def loss_of(model: nn.Module, x: torch.Tensor, y: torch.Tensor, plan: Plan, dtype: str) -> torch.Tensor:
+def loss_of(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, plan: Plan, dtype: str
+) -> torch.Tensor:
     """Cross-entropy of one batch; FloatingPointError where it is not a number."""
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
         logits = model(x)
     reduction = "sum" if plan.summed else "mean"
-    loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=plan.smoothing, reduction=reduction)
+    loss = nn.functional.cross_entropy(
+        logits.float(), y, label_smoothing=plan.smoothing, reduction=reduction
+    )
     if not torch.isfinite(loss):
         raise FloatingPointError("the loss is not a number")
     return loss

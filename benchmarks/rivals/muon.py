@@ -30,7 +30,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[torch.Tensor], peak: float, momentum: float,
-                 rate: Callable[[float], float], dtype: torch.dtype = torch.float32) -> None:  # fmt: skip
+                 rate: Callable[[float], float],
+                 dtype: torch.dtype = torch.float32) -> None:  # fmt: skip
         group = {"params": list(params), "peak": peak, "rate": rate}
         super().__init__([group], {"lr": peak})
         self.momentum, self.dtype = momentum, dtype

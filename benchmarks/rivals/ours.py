@@ -63,7 +63,9 @@ def arbitrary(job: Job) -> Learnt:
         advice = advice_for(job)
         space = anything(advice.space)
         rng = random.Random(job.seed)
-        configuration = next(drawn for _ in range(DRAWS) if (drawn := valid(space, rng)) is not None)
+        configuration = next(
+            drawn for _ in range(DRAWS) if (drawn := valid(space, rng)) is not None
+        )
         return work.final(configuration, advice.recipe)
 
 
@@ -75,7 +77,9 @@ def advice_for(job: Job) -> Any:
 
 def anything(space: Space) -> Space:
     """The space with every value of ANYTHING."""
-    hyperparameters = (Hyperparameter(c.name, ANYTHING.get(c.name, c.values)) for c in space.hyperparameters)
+    hyperparameters = (
+        Hyperparameter(c.name, ANYTHING.get(c.name, c.values)) for c in space.hyperparameters
+    )
     return replace(space, hyperparameters=tuple(hyperparameters))
 
 
@@ -99,7 +103,7 @@ class Workshop:
     def final(self, given: Configuration, recipe: Recipe) -> Learnt:
         """Its net trained on everything unsealed, by all workers, until the time for scoring."""
         net = given.net
-        batches.Store(self.folder, self.job.images).ensure(net)
+        batches.Prepared(self.folder, self.job.images).ensure(net)
         model = torch_format.build(net)
         reserve, scorers = scoring(model, net.input_shape, self.job.images.test.size, self.workers)
         torch.set_num_threads(scorers)
@@ -110,7 +114,9 @@ class Workshop:
         if result.status == "failed":
             raise RuntimeError(result.reason)
         weights = train.load_weights(self.folder, trial.id)
-        return Learnt(net.input_shape[:2], partial(train.answers, net, weights), partial(self.known, result))
+        return Learnt(
+            net.input_shape[:2], partial(train.answers, net, weights), partial(self.known, result)
+        )
 
     def known(self, result: Any) -> dict[str, Any]:
         """Facts of the final training."""

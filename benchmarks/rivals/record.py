@@ -2,12 +2,12 @@
 
 Written after K. Jordan, '94% on CIFAR-10 in 3.29 seconds on a single GPU', arXiv 2404.00498 (2024),
 and its source (KellerJordan/cifar10-airbench, legacy/airbench94.py and airbench94_muon.py); at
-width 1 and 32x32x3 the net is theirs, weight for weight. Ours: rates go by the share of the time instead
-of counted epochs, the batch is min(256, n / 40) instead of 1024, from 64 px on a 2x2 average pool
-stands in front, a group pools only a map of 4 px or more, BatchNorm's epsilon is 1e-5 instead of
-1e-12 (with which line drawings give no number, or chance), and one view of an image is scored
-instead of six. With Muon on the filters, biases and head keep the rates of airbench94, and the
-averaging stays.
+width 1 and 32x32x3 the net is theirs, weight for weight. Ours: rates go by the share of the time
+instead of counted epochs, the batch is min(256, n / 40) instead of 1024, from 64 px on a 2x2
+average pool stands in front, a group pools only a map of 4 px or more, BatchNorm's epsilon is 1e-5
+instead of 1e-12 (with which line drawings give no number, or chance), and one view of an image is
+scored instead of six. With Muon on the filters, biases and head keep the rates of airbench94, and
+the averaging stays.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def patches_of(pixels: np.ndarray, pool: int, seed: int) -> torch.Tensor:
     return windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
 
-def optimizers(net: Record, batch: int, muon: bool, dtype: str = "float32") -> list[torch.optim.Optimizer]:
+def optimizers(
+    net: Record, batch: int, muon: bool, dtype: str = "float32"
+) -> list[torch.optim.Optimizer]:
     """Nesterov SGD; with muon it steps biases and head alone, and Muon the filters, in `dtype`."""
     decay = DECAY * batch / (1024 * (1 + 1 / (1 - MOMENTUM)))
     filters = [p for p in net.groups.parameters() if p.ndim == 4]

@@ -16,7 +16,7 @@ import optuna
 from convwise.core.configuration import Configuration
 from convwise.core.problems import ConvwiseError
 from convwise.core.records import Trial
-from convwise.training.batches import Store
+from convwise.training.batches import Prepared
 from rivals.job import Job, Learnt
 from rivals.ours import Workshop, advice_for, workshop
 
@@ -71,7 +71,9 @@ def search(work: Workshop, advice: Any, until: float, unit: float) -> Running | 
 def asked(study: Any, advice: Any) -> Running:
     """What Optuna proposes next; a configuration inside the Space's limits."""
     trial = study.ask()
-    wanted = {c.name: trial.suggest_categorical(c.name, c.values) for c in advice.space.hyperparameters}
+    wanted = {
+        c.name: trial.suggest_categorical(c.name, c.values) for c in advice.space.hyperparameters
+    }
     try:
         configuration = advice.space.fit(wanted)
     except ConvwiseError:
@@ -79,13 +81,19 @@ def asked(study: Any, advice: Any) -> Running:
     return Running(
         trial,
         configuration,
-        Trial("", "tpe", configuration=dict(configuration), net=configuration.net, recipe=advice.recipe),
+        Trial(
+            "",
+            "tpe",
+            configuration=dict(configuration),
+            net=configuration.net,
+            recipe=advice.recipe,
+        ),
     )
 
 
 def rung_of(work: Workshop, each: Running, seconds: float) -> Trial:
     """The next stretch of training, from the weights of the last."""
-    Store(work.folder, work.job.images).ensure(each.trial.net)
+    Prepared(work.folder, work.job.images).ensure(each.trial.net)
     name = f"tpe-{each.asked.number}-{each.rung}"
     seed = 1000 * work.job.seed + each.asked.number
     return replace(each.trial, id=name, seconds=seconds, seed=seed, resumes=each.trial.id)

@@ -19,7 +19,9 @@ class Views:
     arXiv 2404.00498, section 3.6). The last, smaller batch of an epoch is left out.
     """
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray, flip: Flip, shift_px: int, seed: int) -> None:
+    def __init__(
+        self, pixels: np.ndarray, labels: np.ndarray, flip: Flip, shift_px: int, seed: int
+    ) -> None:
         self.pixels = torch.from_numpy(np.ascontiguousarray(pixels))
         self.labels = torch.from_numpy(np.asarray(labels, np.int64))
         self.flip, self.shift_px = flip, shift_px

@@ -1,4 +1,6 @@
-"""convwise chooses the parameters of 2D convolutional networks from your own images, with evidence."""
+"""convwise chooses the parameters of 2D convolutional networks from your own images, with
+evidence.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convwise.estimators import ConvwiseClassifier, ConvwiseRegressor
-    from convwise.inspect.checking import check
+    from convwise.examining import check
     from convwise.inspect.single import layer
     from convwise.measuring import measure
     from convwise.verbs import advise, choose, export, load, look, predict, read, report
@@ -31,15 +33,16 @@ __all__ = [
     "report",
 ]
 
-# convwise talks to nobody. ONNX Runtime would, from 1.29 on: it reports each start to its maker, unless this is set
-# before it is loaded. https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
+# convwise talks to nobody. ONNX Runtime would, from 1.29 on: it reports each start to its maker,
+# unless this is set before it is loaded.
+# https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Those that are not in convwise.verbs, which loads the training engine.
 _ELSEWHERE = {
     "ConvwiseClassifier": "convwise.estimators",
     "ConvwiseRegressor": "convwise.estimators",
-    "check": "convwise.inspect.checking",
+    "check": "convwise.examining",
     "layer": "convwise.inspect.single",
     "measure": "convwise.measuring",
 }
@@ -48,7 +51,8 @@ _ELSEWHERE = {
 def __getattr__(name: str) -> Any:
     # On use, so that importing convwise.core loads neither numpy nor torch.
     if name in __all__:
-        with warnings.catch_warnings():  # of tqdm, in a notebook without widgets: nothing here draws with them
+        # tqdm warns in a notebook without widgets, with which nothing here draws
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "IProgress not found")
             module = import_module(_ELSEWHERE.get(name, "convwise.verbs"))
         return getattr(module, name)

@@ -1,4 +1,6 @@
-"""What is given to `--against` -> networks that can be trained on the study's images, or a sentence why one cannot."""
+"""What is given to `--against` -> networks that can be trained on the study's images, or a sentence
+why one cannot.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.records import Advice
 from convwise.core.score import numbers_of
+from convwise.core.text import times
 from convwise.core.textbook import KNOWN
 from convwise.evidence.fitting import fitted
 from convwise.formats import format_module
 from convwise.images.loading import Images
-from convwise.inspect.checking import EXPECTED, is_named, load
+from convwise.inspect.models import EXPECTED, is_named, load
 from convwise.search.rivals import Rival
 
 FLAG = "--against"
@@ -30,13 +33,21 @@ def check(models: Sequence[Any]) -> None:
     """UnusableInput where a model is named that is nowhere: said before any image is read."""
     for model in models:
         named = isinstance(model, (str, os.PathLike))
-        if named and str(model) not in KNOWN and not Path(model).exists() and not is_named(str(model)):
-            fix = f"one of the networks that convwise knows ({', '.join(KNOWN)}), or the path of your own"
+        if (
+            named
+            and str(model) not in KNOWN
+            and not os.path.exists(model)
+            and not is_named(str(model))
+        ):
+            fix = (
+                f"one of the networks that convwise knows ({', '.join(KNOWN)}), or the path of"
+                " your own"
+            )
             raise UnusableInput(f"{FLAG} {model}", "does not exist", EXPECTED, fix)
 
 
 def rivals(models: Sequence[Any], images: Images, advice: Advice) -> tuple[Rival, ...]:
-    """Each model as a network that reads these images, and answers as the chosen one: a class, or numbers."""
+    """Each model as a network that reads these images, and answers as the chosen one does."""
     found = [_rival(model, images, advice) for model in models]
     ids = [rival.net.id for rival in found]
     return tuple(rival for number, rival in enumerate(found) if rival.net.id not in ids[:number])
@@ -49,7 +60,8 @@ def _rival(model: Any, images: Images, advice: Advice) -> Rival:
     size = (*advice.configuration.input_size, space.channels)
     net = known.net(images.base_shape, max(classes, 1)) if known else _own(model, size, where)
     if space.target and numbers_of(net):
-        net = Net(net.input_shape, net.layers[:-1])  # its unit is of the images that it was trained on
+        # The unit of such a net is that of the images that it was trained on
+        net = Net(net.input_shape, net.layers[:-1])
     net, notes = _channels(net, space.channels, where)
     try:
         made = fitted(net, classes, space.mean, space.variance, space.target)
@@ -59,16 +71,24 @@ def _rival(model: Any, images: Images, advice: Advice) -> Rival:
         what = f"cannot be trained here: {problem.where} {problem.what}"
         raise UnusableInput(where, what, problem.expected, _fix(model)) from error
     _check_room(made.net, images, where)
-    title = known.title if known else f"your network ({Path(name).name if Path(name).exists() else name})"
+    title = (
+        known.title
+        if known
+        else f"your network ({Path(name).name if os.path.exists(name) else name})"
+    )
     return Rival(name, title, made.net, () if known else (*notes, *made.notes))
 
 
 def _own(model: Any, shape: tuple[int, int, int], where: str) -> Net:
     """The network of a model; one that takes images of any size reads them at the advised size."""
     net = _loaded(model, shape)
-    if opaque := [f"{layer.name} ({layer.operator})" for layer in net.layers if isinstance(layer, Opaque)]:
+    if opaque := [
+        f"{layer.name} ({layer.operator})" for layer in net.layers if isinstance(layer, Opaque)
+    ]:
         some = ", ".join(opaque[:3]) + (", ..." if len(opaque) > 3 else "")
-        what = f"cannot be trained here: it has {len(opaque)} layers that convwise cannot read: {some}"
+        what = (
+            f"cannot be trained here: it has {len(opaque)} layers that convwise cannot read: {some}"
+        )
         raise UnusableInput(where, what, "layers that convwise knows", _fix(model))
     return net
 
@@ -85,7 +105,11 @@ def _loaded(model: Any, shape: tuple[int, int, int]) -> Net:
 
 
 def _fix(model: Any) -> str:
-    said = f"`convwise check {model}` shows the layer; " if isinstance(model, (str, os.PathLike)) else ""
+    said = (
+        f"`convwise check {model}` shows the layer; "
+        if isinstance(model, (str, os.PathLike))
+        else ""
+    )
     return f"{said}replace it with another, or leave out {FLAG}"
 
 
@@ -98,16 +122,29 @@ def _channels(net: Net, channels: int, where: str) -> tuple[Net, tuple[str, ...]
         changed = replace(net, input_shape=(height, width, channels))
         analyse(changed)
     except ConvwiseError as error:
-        what = f"reads {own} channels, but the images have {channels}, and its input cannot be changed to that "
+        what = (
+            f"reads {own} channels, but the images have {channels}, and its input cannot be changed"
+            " to that "
+        )
         what += f"({error.problem.what})"
         fix = f"give it a first layer that takes {channels}"
         raise UnusableInput(where, what, f"{channels} channels", fix) from error
-    return changed, (f"it reads {channels} channel{'s' * (channels > 1)} instead of {own}, as many as the images have",)
+    return changed, (
+        (
+            f"it reads {channels} channel{'s' * (channels > 1)} instead of {own}, as many as the"
+            " images have"
+        ),
+    )
 
 
 def _check_room(net: Net, images: Images, where: str) -> None:
     height, width, channels = net.input_shape
     size = 2 * (len(images.train) + len(images.valid)) * height * width * channels
     if size > MOST_BYTES:
-        what = f"reads images of {height}x{width}; at that size all of yours would take {size / 2**30:.0f} GiB"
-        raise UnusableInput(where, what, f"at most {MOST_BYTES / 2**30:.0f} GiB", "a network for smaller images")
+        what = (
+            f"reads images of {times((height, width))}; at that size all of yours would take"
+            f" {size / 2**30:.0f} GiB"
+        )
+        raise UnusableInput(
+            where, what, f"at most {MOST_BYTES / 2**30:.0f} GiB", "a network for smaller images"
+        )

@@ -11,20 +11,21 @@ from convwise.core.records import Result, Trial
 from convwise.search.phases import FINAL, Wave
 from convwise.session import Session
 from convwise.training import train
-from convwise.training.batches import Store
+from convwise.training.batches import Prepared
 from convwise.training.runners import Runner
 
-CUT_SECONDS, FIRST_SECONDS = 4.0, 8.0  # at most, until a training has come to an early end; where it is the only answer
+# How long a training takes at most to come to an early end, and where it is the only answer
+CUT_SECONDS, FIRST_SECONDS = 4.0, 8.0
 MOST_WORDS = 600  # on how far the trainings are, in one study
 
 
 @dataclass(frozen=True)
 class Crew:
-    """Runs trials, and records each result as it ends. store: the images, where `runner` finds them."""
+    """Runs trials, and records each result as it ends. store: the images, for the `runner`."""
 
     session: Session
     runner: Runner
-    store: Store
+    store: Prepared
 
     def run(self, wave: Wave) -> list[Result]:
         """The results of a wave, in the order of ending."""
@@ -42,10 +43,12 @@ class Crew:
         return results
 
     def cut(self) -> None:
-        """Bring what runs to an early end; record the final training, or the first one: they are answers."""
+        """Bring what runs to an early end; record the final training or the first, as answers."""
         seconds = CUT_SECONDS if self._has_answer else FIRST_SECONDS
         for result in sorted(self.runner.cut(seconds), key=lambda result: result.trial.id):
-            if result.status == "done" and (result.trial.phase == FINAL.name or not self._has_answer):
+            if result.status == "done" and (
+                result.trial.phase == FINAL.name or not self._has_answer
+            ):
                 self._record(result)
 
     @property
@@ -54,7 +57,7 @@ class Crew:
 
     @contextmanager
     def _telling(self, wave: Wave) -> Iterator[None]:
-        """Inside, the watcher hears every second how far the trainings are; in long studies, less often."""
+        """Inside, the watcher hears how far the trainings are, every second or less often."""
         over, seconds = threading.Event(), max(self.session.settings.budget / MOST_WORDS, 1.0)
 
         def tell() -> None:
@@ -75,7 +78,9 @@ class Crew:
         train.teach(self.store.folder, teacher)
 
     def _prepare(self, trials: Sequence[Trial]) -> None:
-        """The images at each size; and latencies, where the goal names them: beside trainings they would be longer."""
+        """The images at each size; and latencies, where the goal names them: beside trainings they
+        would be longer.
+        """
         for net in (trial.net for trial in trials):
             self.store.ensure(net)
             if self._is_timed:
@@ -84,7 +89,9 @@ class Crew:
     @property
     def _is_timed(self) -> bool:
         goal = self.session.settings.goal
-        return "latency_ms" in {limit.metric for limit in goal.limits} | {goal.cheapest and goal.cheapest.metric}
+        return "latency_ms" in {limit.metric for limit in goal.limits} | {
+            goal.cheapest and goal.cheapest.metric
+        }
 
     def _record(self, result: Result) -> None:
         if self._is_timed and result.cost:

@@ -27,7 +27,9 @@ MOST_CHANNELS = 4
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
-    """What both faces share: their parameters, the images, the one study, and the folder that goes with them."""
+    """What both faces share: their parameters, the images, the one study, and the folder that goes
+    with them.
+    """
 
     task: ClassVar[str]
 
@@ -51,7 +53,9 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.workers = workers
 
     def _fit(self, X: NDArray[Any], learnt: NDArray[Any]) -> Self:
-        """Choose a network for images X as `fit` takes them. learnt: (n,), class names or numbers, or (n, k)."""
+        """Choose a network for images X as `fit` takes them. learnt: (n,), class names or numbers,
+        or (n, k).
+        """
         images = self._images(X)
         self.image_shape_ = images.shape[1:]
         self.n_features_in_ = prod(self.image_shape_)
@@ -70,11 +74,16 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _choose(self, images: NDArray[Any], learnt: NDArray[Any], out: Path) -> Choice:
         whole = isinstance(self.random_state, (int, np.integer))
-        seed = int(self.random_state if whole else check_random_state(self.random_state).randint(2**31 - 1))
-        return verbs.choose((images, learnt), budget=self.budget, goal=self.goal, task=self.task, test="none", out=out,
-                            seed=seed, trials=self.trials, workers=self.workers)  # fmt: skip
+        seed = int(
+            self.random_state if whole else check_random_state(self.random_state).randint(2**31 - 1)
+        )
+        return verbs.choose((images, learnt), budget=self.budget, goal=self.goal, task=self.task,
+                            test="none", out=out, seed=seed, trials=self.trials,
+                            workers=self.workers)  # fmt: skip
 
-    def _answers(self, X: Any, answer: Callable[[Choice, NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    def _answers(
+        self, X: Any, answer: Callable[[Choice, NDArray[Any]], NDArray[Any]]
+    ) -> NDArray[Any]:
         """What the chosen network answers to images as `fit` took them."""
         check_is_fitted(self)
         images = self._seen_before(X)
@@ -91,26 +100,38 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             X = self._shaped(X)
         images = X[..., None] if X.ndim == 3 else X
         if images.ndim != 4 or images.shape[3] > MOST_CHANNELS:
-            expected = "(n, rows, columns), (n, rows, columns, channels) with 1 to 4 channels, or (n, numbers)"
+            expected = (
+                "(n, rows, columns), (n, rows, columns, channels) with 1 to 4 channels, or (n,"
+                " numbers)"
+            )
             raise ValueError(f"X has the shape {X.shape}; expected {expected}")
         return images
 
     def _shaped(self, X: NDArray[Any]) -> NDArray[Any]:
         if self.image_shape is None:
             fix = "image_shape=(rows, columns), or (rows, columns, channels)"
-            raise ValueError(f"X is flat, with {X.shape[1]} numbers per image; expected images, or {fix}")
+            raise ValueError(
+                f"X is flat, with {X.shape[1]} numbers per image; expected images, or {fix}"
+            )
         try:
             return X.reshape(len(X), *self.image_shape)
         except ValueError as error:
-            what = f"X has {X.shape[1]} numbers per image, which does not fit image_shape={self.image_shape}"
+            what = (
+                f"X has {X.shape[1]} numbers per image, which does not fit"
+                f" image_shape={self.image_shape}"
+            )
             raise ValueError(what) from error
 
     def _seen_before(self, X: Any) -> NDArray[Any]:
         """The images of `predict`, which must be as those of `fit`."""
         given = check_array(X, allow_nd=True, dtype="numeric")
-        images = self._images(validate_data(self, X, reset=False, dtype="numeric") if given.ndim == 2 else given)
+        images = self._images(
+            validate_data(self, X, reset=False, dtype="numeric") if given.ndim == 2 else given
+        )
         if images.shape[1:] != self.image_shape_:
-            raise ValueError(f"X holds images {images.shape[1:]}; expected {self.image_shape_}, as in fit")
+            raise ValueError(
+                f"X holds images {images.shape[1:]}; expected {self.image_shape_}, as in fit"
+            )
         return images
 
     # scikit-learn --------------------------------------------------------------------------------
@@ -142,21 +163,25 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 class ConvwiseClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     """Chooses a convolutional network that tells classes of images apart, and predicts with it.
 
-    budget, goal, trials, workers: as in `convwise.choose`. image_shape: (rows, columns) or (rows, columns, channels)
-    of images that come flat, one of them -1 for 'what is left'; images that come as (n, rows, columns[,
-    channels]) need none. out: the folder to write; by default one that goes with the estimator. random_state:
-    the seed. Nothing is sealed: a score comes from images that `fit` has not seen, as in scikit-learn.
+    budget, goal, trials, workers: as in `convwise.choose`. image_shape: (rows, columns) or (rows,
+    columns, channels) of images that come flat, one of them -1 for 'what is left'; images that come
+    as (n, rows, columns[, channels]) need none. out: the folder to write; by default one that goes
+    with the estimator. random_state: the seed. Nothing is sealed: a score comes from images that
+    `fit` has not seen, as in scikit-learn.
 
-    After `fit`: choice_ (the Choice, with its report and models), classes_, n_features_in_ (numbers in one
-    image), image_shape_ (rows, columns, channels). A pickle holds the written files, all but study.db.
+    After `fit`: choice_ (the Choice, with its report and models), classes_, n_features_in_ (numbers
+    in one image), image_shape_ (rows, columns, channels). A pickle holds the written files, all but
+    study.db.
     """
 
     task = "classify"
 
     def fit(self, X: Any, y: Any) -> ConvwiseClassifier:
-        """Choose a network for the images X, (n, rows, columns[, channels]) or flat (n, numbers), and labels y, (n,).
+        """Choose a network for the images X, (n, rows, columns[, channels]) or flat (n, numbers),
+        and labels y, (n,).
 
-        Values are kept where they are in 0..255, else brought there. ValueError where they cannot be learnt from.
+        Values are kept where they are in 0..255, else brought there. ValueError where they cannot
+        be learnt from.
         """
         X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric")
         check_classification_targets(y)
@@ -174,16 +199,23 @@ class ConvwiseClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         return shares[:, [self.choice_.classes.index(name) for name in self._names()]]
 
     def _names(self) -> list[str]:
-        """The classes as the choice names them: as text, or their numbers where two would have the same."""
+        """The classes as the choice names them: as text, or their numbers where two would have the
+        same.
+        """
         names = [str(name) for name in self.classes_]
-        return names if len(set(names)) == len(names) else [str(number) for number in range(len(names))]
+        return (
+            names
+            if len(set(names)) == len(names)
+            else [str(number) for number in range(len(names))]
+        )
 
 
 class ConvwiseRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
-    """Chooses a convolutional network that answers a number for each image, or several, and predicts with it.
+    """Chooses a convolutional network that answers a number for each image, or several, and
+    predicts with it.
 
-    All as ConvwiseClassifier, but for classes_, which there are none of. `score` is R2, the share of the variance that
-    is explained, of several numbers the mean over them.
+    All as ConvwiseClassifier, but for classes_, which there are none of. `score` is R2, the share
+    of the variance that is explained, of several numbers the mean over them.
     """
 
     task = "regress"
@@ -197,8 +229,8 @@ class ConvwiseRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> ConvwiseRegressor:
         """Choose a network for the images X, (n, rows, columns[, channels]) or flat (n, numbers).
 
-        y: the numbers, (n,) or (n, k). Values of X are kept where they are in 0..255, else brought there. ValueError
-        where they cannot be learnt from.
+        y: the numbers, (n,) or (n, k). Values of X are kept where they are in 0..255, else brought
+        there. ValueError where they cannot be learnt from.
         """
         how = {"y_numeric": True, "multi_output": True, "ensure_min_samples": 2}
         X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric", **how)

@@ -1,7 +1,8 @@
-"""What a study tells whoever looks into its folder: progress as JSON lines, and a wish to stop on the way back.
+"""What a study tells whoever looks into its folder: progress as JSON lines, and a wish to stop on
+the way back.
 
-The one who looks is another process, which may come later, go, and come again: it reads files, and writes
-one. While the study runs, the file of events is touched every second.
+The one who looks is another process, which may come later, go, and come again: it reads files, and
+writes one. While the study runs, the file of events is touched every second.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from convwise.core.progress import Progress, Watcher
 from convwise.core.records import to_json
 from convwise.core.score import score_of
 from convwise.interrupts import SIGNALS
+from convwise.notes import RESULT
 
 if TYPE_CHECKING:  # which loads the training: the other side does without
     from convwise.settings import Settings
@@ -39,15 +41,20 @@ def event(progress: Progress) -> dict[str, Any]:
     told: dict[str, Any] = to_json(replace(progress, best=None))
     if best := progress.best:
         score = score_of(best.trial.net, best.trial.score)
-        told["best"] = {"trial": best.trial.id, score.name: score.value(best.score or 0.0), **best.cost}
+        told["best"] = {
+            "trial": best.trial.id,
+            score.name: score.value(best.score or 0.0),
+            **best.cost,
+        }
     return told
 
 
 class Feed:
-    """Inside `with`, every progress goes to `watcher` and into the folder `work`, and a wish to stop is heard.
+    """Inside `with`, every progress goes to `watcher` and into the folder `work`, and a wish to
+    stop is heard.
 
-    about: what is studied, in plain values. A stop is what Ctrl-C is; where this is not the main thread, nobody
-    can ask for one.
+    about: what is studied, in plain values. A stop is what Ctrl-C is; where this is not the main
+    thread, nobody can ask for one.
     """
 
     def __init__(self, work: Path, about: Mapping[str, Any], watcher: Watcher) -> None:
@@ -90,7 +97,7 @@ class Feed:
         self._write(event(progress))
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        """In one piece and without a lock: an interrupt tells of itself in the midst of another line."""
+        """In one piece and without a lock: an interrupt may tell of itself amid another line."""
         with suppress(OSError):  # a folder that was removed stays so
             file = os.open(self._file, os.O_WRONLY | os.O_APPEND)
             try:
@@ -122,7 +129,8 @@ def _signal() -> signal.Signals | None:
 
 @dataclass(frozen=True)
 class News:
-    """What a study has told. about: as it was given to Feed; events: in their order, each with its `time`.
+    """What a study has told. about: as it was given to Feed; events: in their order, each with its
+    `time`.
 
     running: whether it goes on.
     """
@@ -133,16 +141,24 @@ class News:
 
 
 def news(folder: Path) -> News:
-    """What the study in `folder` has told since it was started last; nothing where none is unfinished."""
+    """What the study in `folder` has told since its last start; nothing where it is finished."""
     file = folder / WORK / EVENTS
     try:
-        lines = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [
+            json.loads(line)
+            for line in file.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
         beat = file.stat().st_mtime
     except (OSError, ValueError):
         return News()
     events = tuple(line for line in lines if "stage" in line)
     ended = any("ended" in line for line in lines)
-    return News(lines[0].get("about", {}) if lines else {}, events, not ended and time.time() - beat < SILENT_SECONDS)
+    return News(
+        lines[0].get("about", {}) if lines else {},
+        events,
+        not ended and time.time() - beat < SILENT_SECONDS,
+    )
 
 
 def ask_to_stop(folder: Path) -> None:
@@ -151,15 +167,23 @@ def ask_to_stop(folder: Path) -> None:
 
 
 def stored(database: Path, after: int = 0) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
-    """Of a ledger that another process writes: (number, Result as JSON) of those after `after`, and the notes.
+    """Of a ledger that another process writes: (number, Result as JSON) of those after `after`, and
+    the notes.
 
     It is only read, for a moment, so that the study never waits. Nothing where there is none yet.
     """
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=0.5)) as found:
-            asked = "select trial_id, value_json from trial_user_attributes where key = 'convwise:result'"
-            rows = found.execute(f"{asked} and trial_id > ? order by trial_id", (after,)).fetchall()
+        with closing(
+            sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=0.5)
+        ) as found:
+            asked = (
+                "select trial_id, value_json from trial_user_attributes where key = ? and"
+                " trial_id > ?"
+            )
+            rows = found.execute(f"{asked} order by trial_id", (RESULT, after)).fetchall()
             notes = found.execute("select key, value_json from study_user_attributes").fetchall()
     except sqlite3.Error:
         return [], {}
-    return [(number, json.loads(text)) for number, text in rows], {key: json.loads(text) for key, text in notes}
+    return [(number, json.loads(text)) for number, text in rows], {
+        key: json.loads(text) for key, text in notes
+    }

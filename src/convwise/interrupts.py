@@ -12,14 +12,16 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ANSWER_SECONDS = 10.0  # after an interrupt the best so far is written
-REPEATED_SECONDS = 1.0  # a signal this soon after the first is the same wish: shells and make pass it on twice
+# A signal this soon after the first is the same wish: shells and make pass it on twice
+REPEATED_SECONDS = 1.0
 
 
 class Interrupts:
-    """Inside `with`, the first interrupt raises KeyboardInterrupt, or waits where that would lose the answer.
+    """Inside `with`, the first interrupt raises KeyboardInterrupt, or waits where that would lose
+    the answer.
 
-    Only signals that raise KeyboardInterrupt already are taken: SIGINT as Python has it, SIGTERM where the
-    command treats it as that. tell: called at once, to say that it was heard.
+    Only signals that raise KeyboardInterrupt already are taken: SIGINT as Python has it, SIGTERM
+    where the command treats it as that. tell: called at once, to say that it was heard.
     """
 
     def __init__(self, tell: Callable[[], None] = lambda: None) -> None:
@@ -30,7 +32,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            self._before = {each: signal.getsignal(each) for each in SIGNALS if callable(signal.getsignal(each))}
+            self._before = {
+                each: signal.getsignal(each) for each in SIGNALS if callable(signal.getsignal(each))
+            }
         for each in self._before:
             signal.signal(each, self._stop)
         return self
@@ -52,7 +56,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def left(self) -> float:
-        """Seconds until what was asked for is to be written; without end where nothing was asked."""
+        """Seconds until what was asked for is to be written; infinite where nothing was asked."""
         return inf if self.asked is None else self.asked + ANSWER_SECONDS - time.monotonic()
 
     @contextmanager

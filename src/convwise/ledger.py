@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Result, from_json, to_json
 from convwise.core.space import Space
+from convwise.notes import RESULT
 
 NAME = "convwise"
-RESULT = "convwise:result"  # Optuna's attribute that holds a Result as JSON
 
 
 class Ledger:
@@ -36,14 +36,18 @@ class Ledger:
         text = url if isinstance(url, str) and "://" in url else f"sqlite:///{url}"
         _refuse_foreign(text)
         try:
-            self._study = optuna.create_study(storage=text, study_name=NAME, direction="maximize", load_if_exists=True)
+            self._study = optuna.create_study(
+                storage=text, study_name=NAME, direction="maximize", load_if_exists=True
+            )
         except Exception as error:
             raise UnusableInput(
                 str(url), f"is not a study that can be opened ({error})", "an Optuna database"
             ) from error
         self._distributions: dict[str, CategoricalDistribution] = {}
         stored = self._study.get_trials(deepcopy=False)
-        self._results = [from_json(Result, t.user_attrs[RESULT]) for t in stored if RESULT in t.user_attrs]
+        self._results = [
+            from_json(Result, t.user_attrs[RESULT]) for t in stored if RESULT in t.user_attrs
+        ]
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -51,16 +55,24 @@ class Ledger:
         return tuple(self._results)
 
     def know(self, space: Space) -> None:
-        """The space of the samples to come: Optuna keeps the legal values beside each. It must stay the same."""
+        """The space of the samples to come: Optuna keeps the legal values beside each. It must stay
+        the same.
+        """
         self._distributions = distributions(space)
 
     def append(self, result: Result) -> None:
         """Record one result; it is on disk when this returns."""
         configuration = dict(result.trial.configuration)
         known: dict[str, BaseDistribution] = {
-            name: d for name, d in self._distributions.items() if configuration.get(name) in d.choices
+            name: d
+            for name, d in self._distributions.items()
+            if configuration.get(name) in d.choices
         }
-        attributes: dict[str, Any] = {"stage": result.trial.phase, "reason": result.reason, **result.cost}
+        attributes: dict[str, Any] = {
+            "stage": result.trial.phase,
+            "reason": result.reason,
+            **result.cost,
+        }
         trial = optuna.trial.create_trial(
             state=_state(result),
             value=result.score if result.status == "done" else None,
@@ -83,8 +95,10 @@ class Ledger:
         try:
             yield
         except (StorageInternalError, SQLAlchemyError) as error:
-            why = getattr(error.__cause__, "orig", error.__cause__ or error)  # what the database says
-            what, fix = f"can no longer be written to ({why})", "make room there, and run the same command again"
+            # The words of the database itself
+            why = getattr(error.__cause__, "orig", error.__cause__ or error)
+            what = f"can no longer be written to ({why})"
+            fix = "make room there, and run the same command again"
             raise UnusableInput(self._url, what, "a disk that can be written to", fix) from error
 
     @property
@@ -98,21 +112,35 @@ def distributions(space: Space) -> dict[str, CategoricalDistribution]:
 
 
 def _state(result: Result) -> TrialState:
-    """Optuna's word for it; the final training has no validation score, which Optuna calls pruned."""
+    """Optuna's word for it, which is 'pruned' for the final training: it has no score."""
     if result.status == "failed":
         return TrialState.FAIL
     return TrialState.PRUNED if result.score is None else TrialState.COMPLETE
 
 
 def _refuse_foreign(url: str) -> None:
-    """UnusableInput for an SQLite file that is not an Optuna study: Optuna would write its tables into it."""
+    """UnusableInput for an SQLite file that is not an Optuna study: Optuna would write its tables
+    into it.
+    """
     path = Path(url.removeprefix("sqlite:///"))
     if not url.startswith("sqlite:///") or not path.exists() or not path.stat().st_size:
         return
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
-            tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+            tables = {
+                name
+                for (name,) in database.execute(
+                    "select name from sqlite_master where type = 'table'"
+                )
+            }
     except sqlite3.DatabaseError as error:
-        raise UnusableInput(str(path), f"is not a database ({error})", "an Optuna database") from error
+        raise UnusableInput(
+            str(path), f"is not a database ({error})", "an Optuna database"
+        ) from error
     if tables and "studies" not in tables:
-        raise UnusableInput(str(path), "is a database of something else", "an Optuna database", "choose another --out")
+        raise UnusableInput(
+            str(path),
+            "is a database of something else",
+            "an Optuna database",
+            "choose another --out",
+        )

@@ -11,25 +11,29 @@ import torch
 from convwise.core.calculus import analyse
 from convwise.core.records import Effect, Result, Views, from_json, to_json
 from convwise.evidence.effects import RunVariance, effect_of
+from convwise.notes import VIEWS
 from convwise.session import Session
 from convwise.training import train
 from convwise.training.tasks import TASKS
 
-VIEWS = "convwise:views"  # a note in the ledger: what was decided, for which trial, and what was asked
 MOST_IMAGES, LEAST_IMAGES = 1000, 50  # validation images that it is measured on
 SHARE = 0.02  # of the time that is left, at most, for measuring it
-CHANCE = "; that is within chance, and at the end of other trainings it gained half a point to one on average"
+CHANCE = (
+    "; that is within chance, and at the end of other trainings it gained half a point to one on"
+    " average"
+)
 FORWARD = 3.0  # times as many images a second are answered as are trained on
 
 
 def decided(session: Session, chosen: Result, trained: bool, hurried: bool = False) -> Views:
-    """One view or two, for the net that `chosen` goes on to train; it is the same each time that a study is asked.
+    """One view or two, for the net that `chosen` goes on to train; it is the same each time that a
+    study is asked.
 
-    The second view is measured with the weights that never saw the validation images: what comes after may learn from
-    them. So early and on so few images a gain of a point is within chance, while at the end there was one in each
-    series where mirrored images had been trained on (docs/findings.md, 'a mirrored view'): so it is left out where it
-    is surely worse. trained: whether mirrored images are, from here on if not before. hurried: there is no time to
-    measure.
+    The second view is measured with the weights that never saw the validation images: what comes
+    after may learn from them. So early and on so few images a gain of a point is within chance,
+    while at the end there was one in each series where mirrored images had been trained on
+    (docs/findings.md, 'a mirrored view'): so it is left out where it is surely worse. trained:
+    whether mirrored images are, from here on if not before. hurried: there is no time to measure.
     """
     asked, notes = [chosen.trial.id, str(session.settings.views)], session.ledger.notes
     if VIEWS in notes and notes[VIEWS]["asked"] == asked:
@@ -46,7 +50,11 @@ def with_views(result: Result, views: Views) -> Result:
     if views.count == 1:
         return result
     net = replace(result.trial.net, mirrored_view=True)
-    return replace(result, trial=replace(result.trial, net=net), cost={**result.cost, **analyse(net).total.cost})
+    return replace(
+        result,
+        trial=replace(result.trial, net=net),
+        cost={**result.cost, **analyse(net).total.cost},
+    )
 
 
 def _decided(session: Session, chosen: Result, trained: bool, hurried: bool) -> Views:
@@ -58,7 +66,10 @@ def _decided(session: Session, chosen: Result, trained: bool, hurried: bool) -> 
     if "latency_ms" in {limit.metric for limit in goal.limits}:
         cost["latency_ms"] = session.lab.host.latency_ms(net)
     if over := goal.excess(cost):
-        said = f"The mirror image is not averaged in: that would take the network over the limit of {', '.join(over)}."
+        said = (
+            "The mirror image is not averaged in: that would take the network over the limit of"
+            f" {', '.join(over)}."
+        )
         return Views(said=said)
     effect, images = (None, 0) if hurried else measured(session, chosen)
     if asked == "auto" and effect is None:
@@ -69,7 +80,10 @@ def _decided(session: Session, chosen: Result, trained: bool, hurried: bool) -> 
         worth += f" on {images:,} validation images, early in the training"
         worth += CHANCE if trained and effect.low <= 0 < effect.high else ""
     if asked == "auto" and effect and effect.high < 0:
-        said = f"Averaging in the answer to the mirror image was tried and dropped: {worth}. --views 2 adds it."
+        said = (
+            f"Averaging in the answer to the mirror image was tried and dropped: {worth}. --views 2"
+            " adds it."
+        )
         return Views(1, effect, images, said)
     does = "The network's answer is the mean of its answers to an image and to its mirror image"
     warned = "" if trained else ", although it was not trained on mirrored images"
@@ -78,18 +92,24 @@ def _decided(session: Session, chosen: Result, trained: bool, hurried: bool) -> 
 
 
 def measured(session: Session, chosen: Result) -> tuple[Effect | None, int]:
-    """(what the second view is worth, images): paired, the same weights on the same validation images."""
+    """(what the second view is worth, images): paired, by the same weights and images."""
     part = session.images.valid.at(*chosen.trial.net.input_shape[:2])
     seconds = SHARE * session.left
-    fitting = MOST_IMAGES if seconds == inf else int(seconds * FORWARD * chosen.images_per_second / 2)
+    fitting = (
+        MOST_IMAGES if seconds == inf else int(seconds * FORWARD * chosen.images_per_second / 2)
+    )
     step = -(-len(part.labels) // max(min(MOST_IMAGES, fitting), 1))
     labels = np.asarray(part.labels)[::step]
     if len(labels) < LEAST_IMAGES:
         return None, len(labels)
     pixels = np.ascontiguousarray(np.asarray(part.pixels)[::step])
     weights = train.load_weights(session.settings.work, chosen.trial.id)
-    views = [train.answers(chosen.trial.net, weights, each) for each in (pixels, pixels[:, :, ::-1])]
-    before, after = (_answering(session, chosen, each, labels) for each in (views[0], (views[0] + views[1]) / 2))
+    views = [
+        train.answers(chosen.trial.net, weights, each) for each in (pixels, pixels[:, :, ::-1])
+    ]
+    before, after = (
+        _answering(session, chosen, each, labels) for each in (views[0], (views[0] + views[1]) / 2)
+    )
     after = replace(after, images_per_second=before.images_per_second / 2)
     effect = effect_of("views", (1, 2), [(before, after)], RunVariance(0.0, inf))
     return replace(effect, seconds=0.0), len(labels)

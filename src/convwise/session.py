@@ -1,4 +1,4 @@
-"""A study's folder: opened, continued or refused; what was found is kept in its ledger, and told."""
+"""A study's folder: opened, continued or refused; what was found is kept and told."""
 
 from __future__ import annotations
 
@@ -18,22 +18,20 @@ from convwise.core.records import Result, from_json, to_json
 from convwise.core.temporary import locked, temporaries_in
 from convwise.images.loading import Images
 from convwise.ledger import Ledger
+from convwise.notes import SETTINGS, SPENT
 from convwise.output import deliver, whole
 from convwise.search.phases import BESIDE
 from convwise.settings import Settings
+from convwise.training import scores
 from convwise.training.lab import Lab
 from convwise.training.tasks import TASKS
 
-# Notes in the ledger: what was asked, the time spent, how often the sealed part was opened, and for which trial last.
-SETTINGS, SPENT = "convwise:settings", "convwise:spent_seconds"
-OPENED, OPENED_FOR = "convwise:test_opened", "convwise:test_opened_for"
-FACTS, ADVICE = "convwise:facts", "convwise:advice"
 MOST_SPENT = 0.7  # of the budget, by what went before a study was continued
 
 
 @dataclass(frozen=True)
 class Session:
-    """A study from its opening to its end: what was asked, of which images, and what was found so far."""
+    """A study from opening to end: what was asked, of which images, and what was found."""
 
     settings: Settings
     lab: Lab
@@ -42,7 +40,9 @@ class Session:
 
     @staticmethod
     def open(settings: Settings, lab: Lab, images: Images) -> Session:
-        """A new study, or one to be continued; UnusableInput where the folder holds a study of something else."""
+        """A new study, or one to be continued; UnusableInput where the folder holds a study of
+        something else.
+        """
         ledger = Ledger(settings.ledger)
         mine = {
             "source": images.source,
@@ -51,13 +51,16 @@ class Session:
             "task": settings.task,
             "goal": settings.goal.text,
             "seed": settings.seed,
-            "budget": images.facts.get("budget"),  # where it decided which part of the images was read
+            # The budget counts where it decided which part of the images was read
+            "budget": images.facts.get("budget"),
         }
         before = ledger.notes.get(SETTINGS, mine)
         if other := [name for name in mine if before.get(name) != mine[name]]:
             was, now = ({name: record.get(name) for name in other} for record in (before, mine))
             what = f"holds a different study: {was}"
-            raise UnusableInput(str(settings.out), what, f"{now}", "choose another --out, or remove the folder")
+            raise UnusableInput(
+                str(settings.out), what, f"{now}", "choose another --out, or remove the folder"
+            )
         if SETTINGS not in ledger.notes:
             for left in settings.work.glob("*.npy"):  # of a study whose ledger is gone
                 left.unlink()
@@ -70,8 +73,12 @@ class Session:
             return self
         clock = self.lab.clock
         spent = min(self.ledger.notes.get(SPENT, 0.0), MOST_SPENT * clock.budget)
-        later = replace(self, lab=replace(self.lab, clock=replace(clock, started=clock.started - spent)))
-        later.tell("continue", note=f"continuing an unfinished study: {len(self.results)} trials are kept")
+        later = replace(
+            self, lab=replace(self.lab, clock=replace(clock, started=clock.started - spent))
+        )
+        later.tell(
+            "continue", note=f"continuing an unfinished study: {len(self.results)} trials are kept"
+        )
         return later
 
     @property
@@ -105,14 +112,33 @@ class Session:
         """Seconds of the budget that are left; without end where trials are counted."""
         return inf if self.settings.trials is not None else self.lab.clock.left
 
-    def tell(self, phase: str, done: int = 0, planned: int = 0, note: str = "", live: tuple[Live, ...] = ()) -> None:
+    def tell(
+        self,
+        phase: str,
+        done: int = 0,
+        planned: int = 0,
+        note: str = "",
+        live: tuple[Live, ...] = (),
+    ) -> None:
         """The watcher hears how far the study is."""
-        scored = [r for r in self.results if r.score is not None and r.trial.phase != BESIDE.name]
-        best = max(scored, key=lambda r: r.score or 0, default=None)
+        ended = [r for r in self.results if r.score is not None and r.trial.phase != BESIDE.name]
+        best = max(ended, key=lambda r: r.score or 0, default=None)
         left = None if self.left == inf else max(self.left, 0)
-        task, labels = TASKS[self.settings.task], np.asarray(self.images.valid.labels)
-        baseline = task.baseline(labels, self.settings.goal.score, best.trial.net) if best else None
-        self.lab.watcher(Progress(phase, done, planned, best, left, note, baseline, live))
+        if live and self.images.classes:
+            guessed = scores.baseline(np.asarray(self.images.train.labels), "accuracy")
+            live = tuple(replace(each, baseline=guessed) for each in live)
+        self.lab.watcher(
+            Progress(phase, done, planned, best, left, note, self._baseline(best), live)
+        )
+
+    def _baseline(self, best: Result | None) -> float | None:
+        """What knowing nothing of the validation images scores; of numbers it is told in the unit
+        of a network.
+        """
+        labels, score = np.asarray(self.images.valid.labels), self.settings.goal.score
+        if best:
+            return TASKS[self.settings.task].baseline(labels, score, best.trial.net)
+        return scores.baseline(labels, score) if self.images.classes else None
 
 
 @contextmanager
@@ -126,14 +152,14 @@ def held(folder: Path) -> Iterator[None]:
             until_the_end.enter_context(locked(folder))
         except BlockingIOError:
             fix = "wait until it has ended, or choose another --out"
-            what = "another run of convwise works in this folder"
+            what = "another run of convwise is working in this folder"
             raise UnusableInput(str(folder), what, "one run at a time", fix) from None
         yield
 
 
 @contextmanager
 def written(settings: Settings) -> Iterator[None]:
-    """UnusableInput where the disk or the memory is at its end; what was found stays in the ledger."""
+    """UnusableInput where disk or memory is at its end; what was found stays in the ledger."""
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
@@ -144,10 +170,11 @@ def written(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def tidied(settings: Settings) -> Iterator[None]:
-    """Afterwards there is nothing where nothing was begun, and of a finished study only what it hands over.
+    """Afterwards there is nothing where nothing was begun, and of a finished study only what it
+    hands over.
 
-    Before, what a kill left half moved is moved. Inside, temporary files of any framework are the study's own, so that
-    they go with it, whatever ends it.
+    Before, what a kill left half moved is moved. Inside, temporary files of any framework are the
+    study's own, so that they go with it, whatever ends it.
     """
     whole.finish(settings.out)
     fresh = not settings.ledger.exists()

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convwise.core.clock import Clock
+from convwise.core.defaults import EVIDENCE, MOST_EVIDENCE
 from convwise.core.goal import Goal
+from convwise.core.parameters import at_least
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import UnusableInput
 from convwise.images.loading import Within
@@ -20,7 +22,6 @@ ANSWER_SHARE = 0.1  # of the budget: an interrupt after it gets an answer
 LATEST_SHARE = 0.4  # of the budget: reading ends by it, however slow it is
 COUNTED_SECONDS = 300.0  # that a study of counted trials is advised for, on any machine
 VIEWS = ("auto", "1", "2")  # 2: the image and its mirror image; auto: see mirrored.py
-MOST_EVIDENCE = 0.5  # the rest trains the network that is handed over
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,11 @@ class Settings:
     seed: int = 0
     workers: int | None = None
     trials: int | None = None
-    evidence: float = 0.1  # share of the core time for trials beside the leader
+    evidence: float = EVIDENCE  # share of the core time for trials beside the leader
     runner: str = "local"
     command: str = ""
-    classes_from: str = "folder"  # this and the next two: how the images are read, see images.sources.Reading
+    # How the images are read: the fields of images.sources.Reading
+    classes_from: str = "folder"
     skip_empty_classes: bool = False
     follow_links: bool = False
     cache_size: str | int = CACHE_SIZE
@@ -49,11 +51,14 @@ class Settings:
     @property
     def reading(self) -> dict[str, Any]:
         """How the images are to be read."""
-        return {name: getattr(self, name) for name in ("task", "classes_from", "skip_empty_classes", "follow_links")}
+        return {
+            name: getattr(self, name)
+            for name in ("task", "classes_from", "skip_empty_classes", "follow_links")
+        }
 
     @property
     def work(self) -> Path:
-        """What only an unfinished study needs: images at their input sizes, weights of the trials."""
+        """What only an unfinished study needs: images at their input sizes, trials' weights."""
         return self.out / ".study"
 
     @property
@@ -70,7 +75,11 @@ class Settings:
         """What reading may cost: a share of the budget. For counted trials everything is read."""
         if self.trials is not None:
             return Within(cache_size=self.cache_size)
-        return Within(self.budget, lambda share: clock.until(share * LATEST_SHARE) <= 0, cache_size=self.cache_size)
+        return Within(
+            self.budget,
+            lambda share: clock.until(share * LATEST_SHARE) <= 0,
+            cache_size=self.cache_size,
+        )
 
     @property
     def training_seconds(self) -> float:
@@ -79,7 +88,9 @@ class Settings:
 
 
 def validate(settings: Settings) -> None:
-    """UnusableInput where a name is in no table, a number is none, or the folder cannot be written or is another's."""
+    """UnusableInput where a name is in no table, a number is none, or the folder cannot be written
+    or is another's.
+    """
     named = (
         ("--task", settings.task, TASKS),
         ("--runner", settings.runner, RUNNERS),
@@ -88,31 +99,43 @@ def validate(settings: Settings) -> None:
     for flag, name, table in named:
         if str(name) not in table:
             raise UnusableInput(flag, f"is {name!r}", "one of " + ", ".join(table))
-    for flag, number, least in (
-        ("--workers", settings.workers, 1),
-        ("--trials", settings.trials, 1),
-        ("--seed", settings.seed, 0),
-    ):
-        if number is not None and (not isinstance(number, int) or number < least):
-            raise UnusableInput(flag, f"is {number!r}", f"a whole number of at least {least}")
+    at_least("--workers", settings.workers, 1)
+    at_least("--trials", settings.trials, 1)
+    at_least("--seed", settings.seed, 0)
     if not 0 <= settings.evidence <= MOST_EVIDENCE:  # also where it is no number
-        what, fix = f"is {settings.evidence!r}", "0 tests nothing beside the advised network; 0.1 is the default"
+        what, fix = (
+            f"is {settings.evidence!r}",
+            f"0 tests only the advised network; the default is {EVIDENCE}",
+        )
         raise UnusableInput("--evidence", what, f"a share from 0 to {MOST_EVIDENCE}", fix)
     _check_folder(settings)
 
 
 def _check_folder(settings: Settings) -> None:
     out = settings.out
-    if not settings.ledger.exists() and (others := [name for name in OUTPUTS if (out / name).exists()]):
+    if not settings.ledger.exists() and (
+        others := [name for name in OUTPUTS if (out / name).exists()]
+    ):
         what = f"{out} holds {', '.join(others)}, but no study.db: convwise did not write them"
-        raise UnusableInput("--out", what, "a new folder, or the folder of an unfinished study", "choose another --out")
+        raise UnusableInput(
+            "--out",
+            what,
+            "a new folder, or the folder of an unfinished study",
+            "choose another --out",
+        )
     try:
         settings.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UnusableInput("--out", f"{out} cannot be written ({error})", "a folder to write") from error
+        raise UnusableInput(
+            "--out", f"{out} cannot be written ({error})", "a folder to write"
+        ) from error
 
 
 def folder_for(source: Any, out: str | Path | None) -> Path:
-    """`out`, or else 'photos/' -> convwise-photos."""
+    """`out`, or else 'photos/' -> convwise-photos. UnusableInput where `out` is an empty name."""
+    if isinstance(out, str) and not out.strip():
+        raise UnusableInput(
+            "--out", "is empty", "a folder to write", "name one, or leave --out out"
+        )
     name = Path(source).stem if isinstance(source, (str, Path)) else "arrays"
     return Path(out or f"convwise-{name or 'images'}")

@@ -11,7 +11,7 @@ from convwise.advice.doubts import doubts, shown, told
 from convwise.advice.fingerprint import look
 from convwise.advice.probes import Probes
 from convwise.images.loading import Part, read
-from convwise.output.deliver import write_odd
+from convwise.output.tables import write_odd
 
 
 def planted(share: float, seed: int = 0) -> tuple[Part, np.ndarray]:
@@ -43,7 +43,11 @@ def test_most_of_the_wrong_labels_are_found_and_few_others(found):
 def test_the_suggested_label_is_the_true_one(found):
     facts, _, wrong = found
     truth = read("digits").train.labels
-    right = [suspect.suggested == str(truth[suspect.row]) for suspect in facts.suspects if suspect.row in wrong]
+    right = [
+        suspect.suggested == str(truth[suspect.row])
+        for suspect in facts.suspects
+        if suspect.row in wrong
+    ]
     assert np.mean(right) > 0.9
 
 
@@ -62,9 +66,11 @@ def test_a_probe_that_knows_nothing_doubts_nothing():
 def test_they_are_told_and_written(found, tmp_path):
     facts, part, _ = found
     line = told(facts, part.names)
-    assert line.startswith(f"{len(facts.suspects)} labels look doubtful, of {len(part):,} images checked: ")
+    assert line.startswith(
+        f"{len(facts.suspects)} labels look doubtful, of {len(part):,} images checked: "
+    )
     first = facts.suspects[0]
-    assert f"{part.names[first.row]} ({first.label}, rather {first.suggested})" in line
+    assert f"{part.names[first.row]} (labelled {first.label}, looks like {first.suggested})" in line
     write_odd(tmp_path / "suspects.csv", shown(facts, part.names))
     rows = list(csv.DictReader((tmp_path / "suspects.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == [part.names[suspect.row] for suspect in facts.suspects]

@@ -1,4 +1,6 @@
-"""The fingerprint against images whose answers are known, and its probes against naive computations."""
+"""The fingerprint against images whose answers are known, and its probes against naive
+computations.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 from scipy.special import j0
 from threadpoolctl import threadpool_limits
 
-from convwise.advice import fingerprint, probes
-from convwise.advice.fingerprint import MEASURES, look
-from convwise.advice.probes import LeaveOneOut, Probes, dimension_of, paired_loss, resize, share_right, stratified
+from convwise.advice import fingerprint, measures, pixels, probes
+from convwise.advice.fingerprint import look
+from convwise.advice.measures import MEASURES
+from convwise.advice.pixels import dimension_of, resize
+from convwise.advice.probes import LeaveOneOut, Probes, paired_loss, share_right, stratified
 from convwise.advice.recipes import RECIPE_RULES
 from convwise.advice.rules import RULES
 from convwise.core.records import Fingerprint, from_json, to_json
@@ -68,7 +72,9 @@ def noise(*shape: int, sigma: float = 20.0, seed: int = 0) -> np.ndarray:
 def gratings(count: int, size: int, frequency: float, seed: int = 0) -> np.ndarray:
     """Sine waves across, each with its own phase."""
     phase = np.random.default_rng(seed).uniform(0, 2 * np.pi, (count, 1, 1))
-    return 128 + 100 * np.sin(2 * np.pi * frequency * np.arange(size)[None, None, :] + phase) * np.ones((1, size, 1))
+    return 128 + 100 * np.sin(
+        2 * np.pi * frequency * np.arange(size)[None, None, :] + phase
+    ) * np.ones((1, size, 1))
 
 
 def two_classes(count: int = 200) -> np.ndarray:
@@ -85,15 +91,20 @@ def test_f95_of_a_grating_is_its_frequency(frequency: float) -> None:
 
 def test_f95_leaves_five_percent_above() -> None:
     shares = {4: 0.80, 16: 0.17, 28: 0.03}  # waves across 64 px -> share of the energy
-    images = 128 + sum(np.sqrt(share) * (gratings(40, 64, wave / 64) - 128) for wave, share in shares.items())
+    images = 128 + sum(
+        np.sqrt(share) * (gratings(40, 64, wave / 64) - 128) for wave, share in shares.items()
+    )
     assert read("f95", images).value == pytest.approx(16 / 64, abs=1.5 / 64)
 
 
 @pytest.mark.parametrize("period", [8, 16])
 def test_autocorrelation_of_a_grating_is_a_bessel_function(period: int) -> None:
-    radius = np.linspace(0, period, 2000)  # the mean of cos(2 pi r cos(angle) / period) over angles is J0
+    # The mean of cos(2 pi r cos(angle) / period) over angles is J0
+    radius = np.linspace(0, period, 2000)
     expected = radius[np.argmax(j0(2 * np.pi * radius / period) < 1 / np.e)]
-    assert read("autocorrelation_length", gratings(40, 64, 1 / period)).value == pytest.approx(expected, abs=0.35)
+    assert read("autocorrelation_length", gratings(40, 64, 1 / period)).value == pytest.approx(
+        expected, abs=0.35
+    )
 
 
 def test_white_noise_is_flat_uncorrelated_and_its_sigma_found() -> None:
@@ -109,7 +120,9 @@ def test_spectral_slope_of_a_power_law() -> None:
     radius[0, 0] = np.inf
     waves = np.fft.fft2(rng.normal(size=(60, size, size))) / radius  # power ~ 1 / f^2
     images = np.fft.ifft2(waves).real
-    assert read("spectral_slope", 128 + 30 * images / images.std()).value == pytest.approx(-2, abs=0.25)
+    assert read("spectral_slope", 128 + 30 * images / images.std()).value == pytest.approx(
+        -2, abs=0.25
+    )
 
 
 def test_constant_images_give_no_spectrum_and_no_crash() -> None:
@@ -142,8 +155,13 @@ def test_alignment_without_structure_is_not_lifted_by_many_small_classes() -> No
 def test_fisher_frequency_is_that_of_the_only_class_pattern(wave: int) -> None:
     size, labels = 32, two_classes()
     pattern = np.cos(np.pi * wave * (np.arange(size) + 0.5) / size)  # one DCT wave
-    images = noise(200, size, size) + 25 * np.where(labels, 1, -1)[:, None, None] * pattern[None, None, :]
-    assert read("fisher_frequency", images, labels).value == pytest.approx(wave / (2 * size), abs=0.01)
+    images = (
+        noise(200, size, size)
+        + 25 * np.where(labels, 1, -1)[:, None, None] * pattern[None, None, :]
+    )
+    assert read("fisher_frequency", images, labels).value == pytest.approx(
+        wave / (2 * size), abs=0.01
+    )
 
 
 # --- the probes
@@ -165,7 +183,11 @@ def test_colour_gain_is_high_only_where_colour_tells() -> None:
 def gray_textures(labels: np.ndarray, size: int = 16) -> np.ndarray:
     """Stripes of period 4, upright or lying."""
     images = gratings(len(labels), size, 1 / 4)
-    return np.where(labels[:, None, None] > 0, images, images.transpose(0, 2, 1)) + noise(len(labels), size, size) - 128
+    return (
+        np.where(labels[:, None, None] > 0, images, images.transpose(0, 2, 1))
+        + noise(len(labels), size, size)
+        - 128
+    )
 
 
 def test_flip_cost_is_high_only_where_left_and_right_tell() -> None:
@@ -197,7 +219,8 @@ def test_shift_cost_is_high_only_where_place_tells() -> None:
     assert read("shift_cost", gray_textures(labels, 28), labels).high < 0.05
     bars = noise(200, 28, 28)
     for image, label in zip(bars, labels, strict=True):
-        image[11 + 2 * label : 13 + 2 * label] += 80  # 2 px down, a bar of class 0 is one of class 1
+        # 2 px down, a bar of class 0 is one of class 1
+        image[11 + 2 * label : 13 + 2 * label] += 80
     assert read("shift_cost", bars, labels).low > 0.3
 
 
@@ -220,7 +243,9 @@ def test_discriminative_scale_is_small_for_small_patterns_and_large_for_large_on
     near += 30 * labels[:, None, None] * (-1.0) ** np.add.outer(np.arange(32), np.arange(32))
     assert read("discriminative_scale", near, labels).value == 3
     rows, columns = np.mgrid[:32, :32]  # faint slanted waves 16 px long: up or down, anywhere
-    wave = (columns + np.where(labels, 1, -1)[:, None, None] * rows) / 22.6 + rng.random((600, 1, 1))
+    wave = (columns + np.where(labels, 1, -1)[:, None, None] * rows) / 22.6 + rng.random(
+        (600, 1, 1)
+    )
     far = noise(600, 32, 32, sigma=60) + 16 * np.sin(2 * np.pi * wave)
     found = read("discriminative_scale", far, labels)
     assert found.value >= 5, found.curve
@@ -298,11 +323,16 @@ def test_resize_is_the_mean_of_what_a_pixel_covers() -> None:
 @settings(max_examples=40, deadline=None)
 def test_patches_are_cut_from_the_image(size: int, patch: int, channels: int) -> None:
     patch = min(patch, size - 1)
-    image = np.random.default_rng(0).integers(0, 256, (1, size, size + 3, channels)).astype(np.uint8)
+    image = (
+        np.random.default_rng(0).integers(0, 256, (1, size, size + 3, channels)).astype(np.uint8)
+    )
     rows, columns = probes._positions(size, patch), probes._positions(size + 3, patch)
     cut = probes.patches(image, patch)
     assert 2 <= len(rows) <= probes.GRID
-    for (i, row), (j, column) in [((0, rows[0]), (0, columns[0])), ((len(rows) - 1, rows[-1]), (1, columns[1]))]:
+    for (i, row), (j, column) in [
+        ((0, rows[0]), (0, columns[0])),
+        ((len(rows) - 1, rows[-1]), (1, columns[1])),
+    ]:
         naive = image[0, row : row + patch, column : column + patch].ravel()
         np.testing.assert_array_equal(cut[0, i * len(columns) + j], naive)
 
@@ -322,7 +352,9 @@ def test_a_stratified_sample_holds_every_class_in_proportion(labels: list[int], 
     assert len(set(chosen.tolist())) == len(chosen) == min(most, len(every))
     assert set(every[chosen]) == set(every)
     for label in set(labels):
-        assert (every[chosen] == label).sum() == pytest.approx((every == label).mean() * len(chosen), abs=5)
+        assert (every[chosen] == label).sum() == pytest.approx(
+            (every == label).mean() * len(chosen), abs=5
+        )
 
 
 def test_intervals_cover_the_truth() -> None:
@@ -391,14 +423,18 @@ def test_the_same_seed_gives_the_same_fingerprint_and_plain_json() -> None:
 
 def test_every_measure_of_the_table_is_taken_and_explained() -> None:
     labels = np.arange(200) % 4
-    images = noise(200, 28, 28, 3) + 25 * labels[:, None, None, None] * np.linspace(-1, 1, 28)[None, None, :, None]
+    images = (
+        noise(200, 28, 28, 3)
+        + 25 * labels[:, None, None, None] * np.linspace(-1, 1, 28)[None, None, :, None]
+    )
     found = seen(images, labels)
-    assert {measure.name for measure in found.measures} == {row.name for row in MEASURES} | {"class_imbalance"}
+    assert {measure.name for measure in found.measures} == {row.name for row in MEASURES} | {
+        "class_imbalance"
+    }
     for measure in found.measures:
         assert measure.meaning.endswith(".")
         assert any(character.isdigit() for character in measure.meaning)
         assert measure.unit
-        assert measure.informs
         if measure.low is not None:
             assert measure.low <= measure.value + 1e-9
             assert measure.value <= measure.high + 1e-9
@@ -431,17 +467,22 @@ def test_what_decides_something_is_measured_first() -> None:
 def test_no_clock_decides_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine where every look at a clock costs an hour, the same facts are found."""
     labels = two_classes(120)
-    large = noise(120, 64, 64, 3) + 25 * labels[:, None, None, None] * np.linspace(-1, 1, 64)[None, None, :, None]
+    large = (
+        noise(120, 64, 64, 3)
+        + 25 * labels[:, None, None, None] * np.linspace(-1, 1, 64)[None, None, :, None]
+    )
     quick = look(part(large, labels), ("a", "b"))
     hours = itertools.count(0.0, 3600.0)
     for name in ("perf_counter", "thread_time", "process_time", "monotonic", "time"):
         monkeypatch.setattr(time, name, lambda: next(hours))
-        monkeypatch.setattr(fingerprint, name, lambda: next(hours), raising=False)
-        monkeypatch.setattr(probes, name, lambda: next(hours), raising=False)
+        for module in (fingerprint, measures, pixels, probes):
+            monkeypatch.setattr(module, name, lambda: next(hours), raising=False)
     slow = look(part(large, labels), ("a", "b"))
     assert slow.seconds >= 3600
     assert replace(slow, seconds=quick.seconds) == quick
-    assert names(quick) | {"data_sufficiency"} == {row.name for row in MEASURES} | {"class_imbalance"}
+    assert names(quick) | {"data_sufficiency"} == {row.name for row in MEASURES} | {
+        "class_imbalance"
+    }
     assert from_json(Fingerprint, json.loads(json.dumps(to_json(quick)))) == quick
 
 

@@ -1,4 +1,6 @@
-"""Images unlike all others: planted ones are found, whatever is learnt; of a clean set hardly any is named."""
+"""Images unlike all others: planted ones are found, whatever is learnt; of a clean set hardly any
+is named.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from convwise.advice.outliers import FENCE, beyond, outliers, shown, told
 from convwise.advice.probes import Probes
 from convwise.core.records import Fingerprint, Outlier, from_json, to_json
 from convwise.images.loading import Part, read
-from convwise.output.deliver import write_odd
+from convwise.output.tables import write_odd
 from made_evidence import pictures
 
 CLASSES = tuple("0123456789")
@@ -106,10 +108,14 @@ def test_the_distance_is_that_of_a_plain_loop():
     points = np.concatenate([RNG.normal(size=(60, 5)), np.full((1, 5), 9.0)]).astype(np.float32)
     near = []
     for i, point in enumerate(points):
-        others = sorted(float(np.sqrt(((point - other) ** 2).sum())) for j, other in enumerate(points) if j != i)
+        others = sorted(
+            float(np.sqrt(((point - other) ** 2).sum())) for j, other in enumerate(points) if j != i
+        )
         near.append(np.log(sum(others[:10]) / 10))
     low, high = np.percentile(near, [25, 75])
-    np.testing.assert_allclose(beyond(points), (np.array(near) - high) / (high - low), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        beyond(points), (np.array(near) - high) / (high - low), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_copies_make_nothing_infinite():
@@ -124,11 +130,15 @@ def test_they_are_told_and_written(facts, tmp_path):
     names = ("=HYPERLINK(0).png", *part().names[1:])
     odd = replace(facts, outliers=(Outlier(0, "-1+1", 4.25), *facts.outliers), looked_at=1234)
     line = told(odd, names)
-    assert line.startswith(f"{len(odd.outliers)} images look unlike all others, of 1,234 images checked: ")
+    assert line.startswith(
+        f"{len(odd.outliers)} images look unlike all others, of 1,234 images checked: "
+    )
     assert "=HYPERLINK(0).png (-1+1)" in line
     assert line.endswith(f"and {len(odd.outliers) - 3} more")
     one = told(replace(odd, outliers=odd.outliers[:1]), names)
-    assert one == "1 image looks unlike all others, of 1,234 images checked: =HYPERLINK(0).png (-1+1)"
+    assert (
+        one == "1 image looks unlike all others, of 1,234 images checked: =HYPERLINK(0).png (-1+1)"
+    )
     write_odd(tmp_path / "outliers.csv", shown(odd, names))
     rows = list(csv.DictReader((tmp_path / "outliers.csv").read_text().splitlines()))
     assert rows[0] == {"path": "'=HYPERLINK(0).png", "label": "'-1+1", "distance": "4.25"}

@@ -86,8 +86,16 @@ def test_every_row_of_the_table_can_be_called(rival):
 
 def test_an_arbitrary_configuration_is_drawn_from_more_than_was_advised():
     assert set(ANYTHING) <= set(MEANING)
-    small = Space(1, 3, (0.5,), (0.1,), tuple(Hyperparameter(name, values[:1]) for name, values in ANYTHING.items()))
-    space = replace(small, hyperparameters=(*small.hyperparameters, Hyperparameter("input.size", ("16x16",))))
+    small = Space(
+        1,
+        3,
+        (0.5,),
+        (0.1,),
+        tuple(Hyperparameter(name, values[:1]) for name, values in ANYTHING.items()),
+    )
+    space = replace(
+        small, hyperparameters=(*small.hyperparameters, Hyperparameter("input.size", ("16x16",)))
+    )
     nets = {space.fit(valid(anything(space), random.Random(seed))).net.id for seed in range(20)}
     assert len(nets) > 15
 
@@ -96,12 +104,16 @@ def test_rivals_of_kinds_3_and_4_do_not_see_our_trainer():
     """Of convwise they import images, the dtype, and what measures latency."""
     for module in ("expert", "record", "muon", "loop", "views", "job"):
         text = (ROOT / "benchmarks" / "rivals" / f"{module}.py").read_text()
-        assert not any(name in text for name in ("convwise.training.train", "import train", "batches import", "Recipe"))
+        assert not any(
+            name in text
+            for name in ("convwise.training.train", "import train", "batches import", "Recipe")
+        )
 
 
 # the record's net ------------------------------------------------------------------------------
 
-# KellerJordan/cifar10-airbench at f1c599c, airbench94_muon.py: the shapes of CifarNet().parameters()
+# KellerJordan/cifar10-airbench at f1c599c, airbench94_muon.py: the shapes of
+# CifarNet().parameters()
 PUBLISHED = [
     (24, 3, 2, 2), (24,),
     (64, 24, 3, 3), (64,), (64,), (64, 64, 3, 3), (64,), (64,),
@@ -197,7 +209,8 @@ def test_views_shift_inside_and_mirror_in_turns():
     torch.testing.assert_close(first.flip(3), second)
     shifted = Views(pixels, np.arange(2), "never", 2, seed=1).positions(5, 200)
     assert {tuple(row) for row in shifted.tolist()} == {
-        (2, 1, 0, 1, 2), (1, 0, 1, 2, 3), (0, 1, 2, 3, 4), (1, 2, 3, 4, 3), (2, 3, 4, 3, 2)}  # fmt: skip
+        (2, 1, 0, 1, 2), (1, 0, 1, 2, 3), (0, 1, 2, 3, 4), (1, 2, 3, 4, 3), (2, 3, 4, 3,
+        2)}  # fmt: skip
 
 
 def test_the_average_follows_early_and_keeps_late():
@@ -259,7 +272,10 @@ def test_the_foreground_is_what_is_dark():
 def test_sets_of_numbers_are_read_as_numbers(tmp_path):
     source = sets.source("digits-angle", cache=tmp_path)
     images = read(source, task="regress")
-    assert (images.train.pixels.shape[1:], sets.SETS["digits-angle"].task) == ((20, 20, 1), "regress")
+    assert (images.train.pixels.shape[1:], sets.SETS["digits-angle"].task) == (
+        (20, 20, 1),
+        "regress",
+    )
     assert -60 <= images.train.labels.min() < -55 < 55 < images.train.labels.max() <= 60
 
 
@@ -270,14 +286,17 @@ HERE = matrix.Here("a machine", "new")
 
 def row(method: str, seed: int, accuracy: float = 0.9, **changes: object) -> dict:
     return {"set": "digits", "method": method, "budget": 300.0, "seed": seed, "status": "done",
-            "accuracy": accuracy, "n": 1000, "macs": 1e6, "params": 1e4, "latency_ms": 0.1, "epochs": 9,
-            "wall_seconds": 299.0, "load": 1.0, "date": "2026-01-01T00:00:00+00:00", "revision": "abc",
-            "versions": {"torch": "2"}, "machine_kind": HERE.kind, "source": "new", **changes}  # fmt: skip
+            "accuracy": accuracy, "n": 1000, "macs": 1e6, "params": 1e4, "latency_ms": 0.1,
+            "epochs": 9, "wall_seconds": 299.0, "load": 1.0, "date": "2026-01-01T00:00:00+00:00",
+            "revision": "abc", "versions": {"torch": "2"}, "machine_kind": HERE.kind,
+            "source": "new",
+            **changes}  # fmt: skip
 
 
 def test_what_stands_is_not_run_again():
     rows = [row("choose", 0), row("choose", 1, source="old"), row("expert-16", 0, source="old"),
-            row("expert-16", 1, machine_kind="another"), row("expert-16", 2, status="failed")]  # fmt: skip
+            row("expert-16", 1, machine_kind="another"), row("expert-16", 2,
+            status="failed")]  # fmt: skip
     wanted = [matrix.Run("digits", m, 300.0, s) for m in ("choose", "expert-16") for s in range(3)]
 
     def left(**how: bool) -> list[tuple[str, int]]:
@@ -291,7 +310,9 @@ def test_what_stands_is_not_run_again():
 def test_the_order_is_random_and_keeps_together_what_is_compared():
     runs = [matrix.Run(s, m, 300.0, seed) for s in "abc" for m in "xyz" for seed in range(4)]
     ordered = matrix.in_order(runs, 0)
-    blocks = [{(run.set, run.seed) for run in ordered[i : i + 3]} for i in range(0, len(ordered), 3)]
+    blocks = [
+        {(run.set, run.seed) for run in ordered[i : i + 3]} for i in range(0, len(ordered), 3)
+    ]
     assert sorted(map(str, ordered)) == sorted(map(str, runs))
     assert all(len(block) == 1 for block in blocks)
     assert ordered != runs
@@ -302,8 +323,8 @@ def test_dry_says_what_would_be_run_and_runs_nothing(tmp_path, capsys):
     results = tmp_path / "matrix.jsonl"
     here = matrix.machine_kind()
     results.write_text(json.dumps(row("expert-16", 0, machine_kind=here)) + "\n")
-    matrix.main(["--methods", "expert-16,lenet_5", "--sets", "digits", "--budgets", "300", "--seeds", "0-1",
-                 "--results", str(results), "--dry"])  # fmt: skip
+    matrix.main(["--methods", "expert-16,lenet_5", "--sets", "digits", "--budgets", "300",
+                 "--seeds", "0-1", "--results", str(results), "--dry"])  # fmt: skip
     said = capsys.readouterr().out
     assert "1 stand, 3 to run, about 15 min" in said
     assert said.count("digits") == 3
@@ -312,7 +333,10 @@ def test_dry_says_what_would_be_run_and_runs_nothing(tmp_path, capsys):
 
 def test_a_run_that_fails_or_hangs_is_a_row():
     code = "import sys; sys.exit('first\\nlast words')"
-    assert matrix.answer([sys.executable, "-c", code], 60) == {"status": "failed", "error": "last words"}
+    assert matrix.answer([sys.executable, "-c", code], 60) == {
+        "status": "failed",
+        "error": "last words",
+    }
     hung = matrix.answer([sys.executable, "-c", "import time; time.sleep(60)"], 0.5)
     assert hung == {"status": "failed", "error": "ended after 0 s"}
     done = matrix.answer([sys.executable, "-c", "print('noise'); print('{\"n\": 3}')"], 60)
@@ -324,7 +348,8 @@ def test_a_run_that_fails_or_hangs_is_a_row():
 
 def test_ratios_are_paired_and_against_the_best_in_hindsight():
     rows = [row("expert-16", s, a) for s, a in ((0, 0.9), (1, 0.8))]
-    rows += [row("record-1", s, a) for s, a in ((0, 0.95), (1, 0.7))]  # better once, worse in the mean
+    # Better once, worse in the mean
+    rows += [row("record-1", s, a) for s, a in ((0, 0.95), (1, 0.7))]
     rows += [row("choose", s, a) for s, a in ((0, 0.95), (1, 1.0), (2, 0.5))]
     ((key, cells),) = table.tables(rows).items()
     assert key == (HERE.kind, 300.0)
@@ -336,7 +361,8 @@ def test_ratios_are_paired_and_against_the_best_in_hindsight():
 
 
 def test_only_the_newest_source_of_ours_counts_for_a_set():
-    rows = [row("choose", 0, source="old"), row("choose", 1, source="new"), row("lenet_5", 0, source="old"),
+    rows = [row("choose", 0, source="old"), row("choose", 1, source="new"), row("lenet_5", 0,
+            source="old"),
             {**row("choose", 0, source="old"), "set": "mnist-5k"}]  # fmt: skip
     (cells,) = table.tables(rows).values()
     assert {(cell.set, cell.method, tuple(cell.errors)) for cell in cells} == {
@@ -345,7 +371,10 @@ def test_only_the_newest_source_of_ours_counts_for_a_set():
 
 
 def test_what_a_goal_of_cost_saves_is_told_beside_the_best_fixed_net():
-    rows = [{**row("expert-16", 0, 0.9), "macs": 8e6, "latency_ms": 0.4}, {**row("record-1", 0, 0.8), "macs": 1e3}]
+    rows = [
+        {**row("expert-16", 0, 0.9), "macs": 8e6, "latency_ms": 0.4},
+        {**row("record-1", 0, 0.8), "macs": 1e3},
+    ]
     rows += [{**row("choose-wanted", 0, 0.898), "macs": 1e6, "latency_ms": 0.1}]
     (cells,) = table.tables(rows).values()
     said = table.cheapest(cells)
@@ -365,10 +394,16 @@ def test_the_interval_of_a_median_holds_it():
 
 def test_a_table_and_a_plot_come_out(tmp_path):
     rows = [row(m, s, 0.9 + s / 100) for m in ("choose", "advised", "expert-16") for s in (0, 1)]
-    said = table.text([*rows, row("record-1", 0, status="failed", error="no memory")], table.read(table.COMPARED))
+    said = table.text(
+        [*rows, row("record-1", 0, status="failed", error="no memory")], table.read(table.COMPARED)
+    )
     assert "| digits | choose | 90.50 | 90.00 to 91.00 | 0, 1 |" in said
     assert "| `choose` | best fixed | 1 | 1.00 | too few sets |" in said
     assert "no memory" in said
+    assert "nothing stands beside it" not in said
+    alone = table.text([row("choose", 0)], table.read(table.COMPARED))
+    assert "Only `choose` was run" in alone
+    assert "Mean rank" not in alone
     assert "From state to state" not in said
     before = row("choose", 0, 0.8, source="old", revision="before")
     said = table.text([before, *rows], table.read(table.COMPARED))
@@ -380,5 +415,21 @@ def test_a_table_and_a_plot_come_out(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
+def test_numbers_have_a_table_of_their_own():
+    """Beside the rows of classes: an error is no accuracy, and enters no ratio."""
+    told = {"error": 0.97, "low": 0.89, "high": 1.04, "baseline": 29.6, "r2": 0.999, "load": 2.5}
+    number = {**row("choose", 0), **told, "set": "angles"}
+    del number["accuracy"]
+    old = table.read(table.COMPARED)
+    assert "off by 0.97" in matrix.told(number)
+    assert "Numbers instead" not in table.text([row("choose", 0)], old)
+    said = table.text([row("choose", 0), row("advised", 0, 0.8), number], old)
+    assert "| angles | 0.97 | 0.89 to 1.04 | 29.60 | 0.999 |" in said
+    assert said.count("| angles |") == 1
+    assert "No rows yet" in table.text([number], old)
+
+
 def test_the_readme_is_what_the_rows_give():
-    assert table.README.read_text() == table.text(table.read(table.MATRIX), table.read(table.COMPARED))
+    assert table.README.read_text() == table.text(
+        table.read(table.MATRIX), table.read(table.COMPARED)
+    )

@@ -42,20 +42,30 @@ class Attending(Gated):
 
 
 NETS = {
-    "windows": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(4, 4, 5)),
-    "an enlarged map": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Upsample(scale_factor=2, mode="bilinear")),
+    "windows": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(4, 4, 5)
+    ),
+    "an enlarged map": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.Upsample(scale_factor=2, mode="bilinear")
+    ),
     "a global path": Gated,
     "a path to all": Attending,
-    "a head": lambda: nn.Sequential(nn.Conv2d(3, 4, 7), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)),
+    "a head": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 7), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    ),
 }
 
 
 def of_size(analysis: Analysis, larger: int) -> Analysis:
     """The same, with a field whose rows end so many px later."""
     field = analysis.total.field
-    rows = replace(field.rows, phases=tuple(span and (span[0], span[1] + larger) for span in field.rows.phases))
+    rows = replace(
+        field.rows, phases=tuple(span and (span[0], span[1] + larger) for span in field.rows.phases)
+    )
     wrong = replace(field, rows=rows)
-    layers = tuple(replace(row, field=wrong) if row.field is field else row for row in analysis.layers)
+    layers = tuple(
+        replace(row, field=wrong) if row.field is field else row for row in analysis.layers
+    )
     return Analysis(layers, replace(analysis.total, field=wrong))
 
 

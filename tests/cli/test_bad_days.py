@@ -1,8 +1,11 @@
-"""Full disks, too little memory, nobody's home: one sentence and exit code 2, or an answer; never a traceback."""
+"""Full disks, too little memory, nobody's home: one sentence and exit code 2, or an answer; never a
+traceback.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pwd
 import re
@@ -18,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import convwise
 from convwise import formats
 from convwise.cli import app as cli
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
-from convwise.core.problems import of_the_machine
+from convwise.core.problems import UnusableInput, of_the_machine
 from convwise.core.temporary import locked
-from convwise.output import deliver
+from convwise.output import predicting
 from convwise.output.whole import OUTPUTS
 from imagesets import write_folder
 from studies import ENVIRONMENT
@@ -105,8 +109,20 @@ def test_predict_on_a_full_disk_keeps_the_table_that_was_there(chosen, tmp_path,
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_a_full_disk_behind_standard_output_is_told():
     with open("/dev/full", "w") as full:
-        words = [sys.executable, "-m", "convwise", "layer", "8x8x1", "--filters", "2", "--kernel-size", "3"]
-        ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False)
+        words = [
+            sys.executable,
+            "-m",
+            "convwise",
+            "layer",
+            "8x8x1",
+            "--filters",
+            "2",
+            "--kernel-size",
+            "3",
+        ]
+        ended = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False
+        )
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "No space left on device" in ended.stderr
@@ -119,21 +135,27 @@ def test_too_little_memory_is_told(chosen, said, monkeypatch, error):
     def predict(*_, **__):
         raise error
 
-    monkeypatch.setattr(deliver, "predict", predict)
+    monkeypatch.setattr(predicting, "predict", predict)
     code, told = said("predict", chosen.folder, chosen.images)
     assert code == 2
-    assert "convwise: memory: is not enough for this; expected more free memory. Fix: close other programs" in told
+    assert (
+        "convwise: memory: is not enough for this; expected more free memory. Fix: close other"
+        " programs" in told
+    )
 
 
 def test_a_library_that_cannot_be_mapped_is_too_little_memory():
-    told = of_the_machine(ImportError("onnx.so: failed to map segment from shared object"), "the output")
+    told = of_the_machine(
+        ImportError("onnx.so: failed to map segment from shared object"), "the output"
+    )
     assert told is not None
     assert told.exit_code == 2
     assert of_the_machine(ImportError("No module named 'onnx'"), "the output") is None
 
 
 @pytest.mark.parametrize(
-    ("words", "code"), [("look digits", 2), ("choose digits", 2), ("layer 8x8x1 --filters 2 --kernel-size 3", 0)]
+    ("words", "code"),
+    [("look digits", 2), ("choose digits", 2), ("layer 8x8x1 --filters 2 --kernel-size 3", 0)],
 )
 def test_a_process_that_may_have_little_memory_is_told_before_libraries_end_it(words, code):
     few = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (700 << 20,) * 2); "
@@ -144,20 +166,24 @@ def test_a_process_that_may_have_little_memory_is_told_before_libraries_end_it(w
     )  # fmt: skip
     assert ended.returncode == code, ended.stderr
     if code:
-        told = "convwise: memory: is limited to 700 MiB for this process; expected at least 1024 MiB"
+        told = (
+            "convwise: memory: is limited to 700 MiB for this process; expected at least 1024 MiB"
+        )
         assert ended.stderr.startswith(told)
         assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_place_that_may_not_be_used_is_not_called_full():
     told = str(of_the_machine(PermissionError(errno.EACCES, "Permission denied", "a.onnx"), "x"))
-    assert told.startswith("a.onnx: cannot be opened (Permission denied); expected a place that this user can read")
+    assert told.startswith(
+        "a.onnx: cannot be opened (Permission denied); expected a place that this user can read"
+    )
     assert of_the_machine(ValueError("a fault of ours"), "x") is None
     assert of_the_machine(RuntimeError("a fault of ours"), "x") is None
     assert of_the_machine(FileNotFoundError(errno.ENOENT, "No such file", "a"), "x") is None
 
 
-# --- clocks ------------------------------------------------------------------------------------------
+# --- clocks ---------------------------------------------------------------------------------------
 
 # Runs in every process that Python starts with this folder on its path, workers too.
 STOPPED_IN_1970 = """
@@ -168,7 +194,9 @@ time.localtime = time.gmtime = lambda seconds=None: first
 """
 
 
-def test_a_keras_file_is_written_where_the_clock_stands_before_what_a_zip_can_tell(tmp_path, monkeypatch):
+def test_a_keras_file_is_written_where_the_clock_stands_before_what_a_zip_can_tell(
+    tmp_path, monkeypatch
+):
     net = Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, activation="softmax")))
     weights = {"dense/kernel": np.ones((1, 2), np.float32), "dense/bias": np.zeros(2, np.float32)}
     first = time.gmtime(0)
@@ -180,9 +208,15 @@ def test_a_keras_file_is_written_where_the_clock_stands_before_what_a_zip_can_te
 
 
 def test_no_budget_hears_the_clock_of_the_wall():
-    """It may stand still or jump: it only tells a page when something was, and which draft in the cache is old."""
+    """It may stand still or jump: it only tells a page when something was, and which draft in the
+    cache is old.
+    """
     package = Path(formats.__file__).parents[1]
-    asking = {path.name for path in package.rglob("*.py") if re.search(r"time\.time\(|datetime", path.read_text())}
+    asking = {
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"time\.time\(|datetime", path.read_text())
+    }
     assert asking == {"feed.py", "following.py", "store.py"}
 
 
@@ -191,31 +225,63 @@ def test_a_study_under_a_stopped_clock_ends_in_time_and_whole(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(STOPPED_IN_1970)
     images = write_folder(tmp_path / "stripes", ("a", "b"), 60, 12, "L")
     path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
-    words = [sys.executable, "-m", "convwise", "choose", str(images), "--budget", "30s", "--out", str(tmp_path / "out")]
+    words = [
+        sys.executable,
+        "-m",
+        "convwise",
+        "choose",
+        str(images),
+        "--budget",
+        "30s",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     began = time.monotonic()
-    ended = subprocess.run(words, env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        words, env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     assert time.monotonic() - began < 3 * 30
-    assert set(OUTPUTS) - {"suspects.csv", "outliers.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert set(OUTPUTS) - {"suspects.csv", "outliers.csv"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 @pytest.mark.slow
 def test_a_study_of_64_open_files_is_whole(tmp_path):
     images = write_folder(tmp_path / "stripes", ("a", "b"), 60, 12, "L")
-    words = [sys.executable, "-m", "convwise", "choose", str(images), "--budget", "30s", "--out", str(tmp_path / "out")]
+    words = [
+        sys.executable,
+        "-m",
+        "convwise",
+        "choose",
+        str(images),
+        "--budget",
+        "30s",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     few = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
     few += "os.execv(sys.argv[1], sys.argv[1:])"
     ended = subprocess.run(
-        [sys.executable, "-c", few, *words], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", few, *words],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert set(OUTPUTS) - {"suspects.csv", "outliers.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert set(OUTPUTS) - {"suspects.csv", "outliers.csv"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
-# --- users -------------------------------------------------------------------------------------------
+# --- users ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", ["report FOLDER", "look IMAGES", "predict FOLDER IMAGES", "check FOLDER"])
+@pytest.mark.parametrize(
+    "words", ["report FOLDER", "look IMAGES", "predict FOLDER IMAGES", "check FOLDER"]
+)
 def test_a_user_whom_the_system_does_not_know_is_served(chosen, said, monkeypatch, words):
     def nobody(number):
         raise KeyError(f"getpwuid(): uid not found: {number}")
@@ -223,7 +289,9 @@ def test_a_user_whom_the_system_does_not_know_is_served(chosen, said, monkeypatc
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    given = words.replace("FOLDER", str(chosen.folder)).replace("IMAGES", str(chosen.images)).split()
+    given = (
+        words.replace("FOLDER", str(chosen.folder)).replace("IMAGES", str(chosen.images)).split()
+    )
     code, told = said(*given)
     assert (code, "Traceback" in told) == (0, False)
 
@@ -236,6 +304,82 @@ def test_plots_are_drawn_for_a_user_without_a_home():
     program += "from convwise.output import plots\n"
     program += "print(plots.altair().__name__, 'HOME' in os.environ)"
     ended = subprocess.run(
-        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (ended.stdout.strip(), ended.returncode) == ("altair False", 0), ended.stderr
+
+
+# --- names and numbers that cannot be -----------------------------------------------------------
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("look", "digits", "--seed", "-1"),
+            "--seed: is -1; expected a whole number of at least 0",
+        ),
+        (
+            ("advise", "digits", "--seed", "-1"),
+            "--seed: is -1; expected a whole number of at least 0",
+        ),
+        (("check", LONG), "does not exist"),
+        (("check", f"{LONG}.onnx"), "does not exist"),
+        (("check", f"{LONG}/{LONG}/net.json"), "does not exist"),
+        (("check", ""), "is empty"),
+        (("predict", LONG, "digits"), "does not exist"),
+        (("export", LONG, "--to", "keras"), "is no name for a file here"),
+        (("serve", LONG), "is no name for a file here"),
+        (("choose", "digits", "--out", LONG), "is no name for a file here"),
+        (("choose", "digits", "--against", LONG), "does not exist"),
+    ],
+)
+def test_a_name_or_number_that_cannot_be_is_told_in_one_sentence(
+    said, words, told, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, text = said(*words)
+    assert (code, text.count("\n")) == (2, 1)
+    assert told in text
+    assert "Traceback" not in text
+
+
+def test_the_verbs_refuse_them_as_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = np.zeros((20, 8, 8, 1), np.uint8), np.arange(20) % 2
+    for act in (lambda: convwise.look((x, y), seed=-1), lambda: convwise.read((x, y), seed=2.5)):
+        with pytest.raises(
+            UnusableInput, match="--seed: is (-1|2.5); expected a whole number of at least 0"
+        ):
+            act()
+    images = convwise.read((np.random.default_rng(0).integers(0, 255, x.shape, np.uint8), y))
+    with pytest.raises(UnusableInput, match="--seed"):
+        convwise.look(images, seed=-1)
+    for name in (LONG, "a\0b"):
+        with pytest.raises(UnusableInput, match="does not exist"):
+            convwise.check(name)
+
+
+def test_long_and_odd_names_in_a_file_leave_a_table(run, tmp_path):
+    """An operator of 6,000 letters, beside a net's own layers."""
+    layers = [
+        {
+            "type": "Opaque",
+            "operator": "[/]\x1b[2J" + "odd" * 2000,
+            "output_shape": [4, 4, 3],
+            "params": 7,
+        },
+        {"type": "Conv2D", "filters": 2, "kernel_size": 3},
+    ]
+    (tmp_path / "net.json").write_text(json.dumps({"input_shape": [8, 8, 3], "layers": layers}))
+    code, text, _ = run("check", "net.json")
+    (row,) = [line for line in text.splitlines() if line.startswith("opaque")]
+    assert (code, row.split()[-6:-4]) == (0, ["4x4x3", "7"])
+    assert len(row) < 200
+    assert "\x1b" not in text

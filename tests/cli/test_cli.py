@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import convwise
 from convwise.cli import app as cli
+from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect
 from convwise.output import choice as choice_of
 from convwise.output.deliver import effect_row
+from convwise.output.words import is_chosen
 from imagesets import write_folder
 from studies import command, events, own, started
 
@@ -98,7 +101,11 @@ def test_every_command_has_help_for_everything_it_takes(run, name):
 
     parameters = typer.main.get_command(cli.app).commands[name].params
     for parameter in parameters:
-        shown = parameter.opts[0] if parameter.param_type_name == "option" else (parameter.metavar or parameter.name)
+        shown = (
+            parameter.opts[0]
+            if parameter.param_type_name == "option"
+            else (parameter.metavar or parameter.name)
+        )
         assert shown in out
         assert getattr(parameter, "help", None), parameter.name
     assert len(out) > 200
@@ -112,6 +119,37 @@ def test_the_module_runs_and_says_what_is_wrong(tmp_path):
 
 
 # --- bad input: one message, exit 2, no traceback ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("choose", "digits", "--out", ""), ("choose", "", "--trials", "1"), ("look", ""), ("advise",
+        " "),
+        ("check", ""), ("check", ".", "--images", ""), ("measure", ".", "--images", ""), 
+        ("measure", "", "--images", "digits"), ("predict", "", "digits"), ("predict", ".", ""),
+        ("report", ""),
+        ("predict", ".", "digits", "--csv", ""), ("export", "", "--to", "json"), ("serve", ""),
+    ],
+)  # fmt: skip
+def test_an_empty_name_is_refused_and_never_the_folder_that_one_is_in(run, chosen, tmp_path, words):
+    """As a shell gives it for a variable that is not set."""
+    shutil.copytree(chosen.folder, tmp_path, dirs_exist_ok=True)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    code, out, err = run(*words)
+    assert code == 2
+    assert "is empty" in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert run("report", ".")[0] == 0
+
+
+def test_an_empty_out_of_the_verb_is_refused_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnusableInput, match="--out: is empty"):
+        convwise.choose("digits", out="", trials=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def bad_sources(where: Path) -> dict[str, tuple[Path, str]]:
@@ -130,8 +168,10 @@ def bad_sources(where: Path) -> dict[str, tuple[Path, str]]:
         (where / "unreadable" / label).mkdir(parents=True)
         for i in range(4):
             (where / "unreadable" / label / f"{i}.png").write_bytes(b"not an image")
-    words = {"nowhere": "no file or folder", "empty": "empty", "texts": "texts", "one class": "only one class",
-             "one image": "class b", "notes.txt": "notes.txt", "broken.zip": "broken.zip", "unnamed.npz": "unnamed.npz",
+    words = {"nowhere": "no file or folder", "empty": "empty", "texts": "texts",
+             "one class": "only one class",
+             "one image": "class b", "notes.txt": "notes.txt", "broken.zip": "broken.zip",
+             "unnamed.npz": "unnamed.npz",
              "unreadable": "unreadable"}  # fmt: skip
     return {name: (where / name, word) for name, word in words.items()}
 
@@ -154,11 +194,15 @@ def test_unusable_images(run, tmp_path, name):
 
 @pytest.mark.parametrize(
     ("words", "named"),
-    [(("--budget", "soon"), "soon"), (("--budget", "3s"), "at least 20 s"), (("--budget", "-1m"), "-1m"),
-     (("--goal", "speed"), "speed"), (("--goal", "accuracy where size<3"), "size"), (("--test", "1.5"), "--test"),
+    [(("--budget", "soon"), "soon"), (("--budget", "3s"), "at least 20 s"), (("--budget", "-1m"),
+    "-1m"),
+     (("--goal", "speed"), "speed"), (("--goal", "accuracy where size<3"), "size"), (("--test",
+     "1.5"), "--test"),
      (("--test", "some"), "some"), (("--test", "-0.2"), "-0.2"), (("--test", "nan"), "nan"),
-     (("--runner", "cloud"), "local"), (("--task", "dream"), "classify"), (("--workers", "0"), "--workers"),
-     (("--workers", "-1"), "--workers"), (("--evidence", "0.9"), "--evidence"), (("--evidence", "nan"), "0.5"),
+     (("--runner", "cloud"), "local"), (("--task", "dream"), "classify"), (("--workers", "0"),
+     "--workers"),
+     (("--workers", "-1"), "--workers"), (("--evidence", "0.9"), "--evidence"), (("--evidence",
+     "nan"), "0.5"),
       (("--trials", "0"), "--trials"), (("--trials", "-3"), "--trials")],
     ids=" ".join,
 )  # fmt: skip
@@ -184,7 +228,12 @@ def test_no_study_in_a_folder(run, tmp_path, stripes):
 
 
 def test_usage_errors_exit_2(run):
-    for words in (("choose",), ("paint", "x"), ("choose", "x", "--colour"), ("choose", "x", "--trials", "many")):
+    for words in (
+        ("choose",),
+        ("paint", "x"),
+        ("choose", "x", "--colour"),
+        ("choose", "x", "--trials", "many"),
+    ):
         code, out, err = run(*words)
         assert code == 2
         assert out == ""
@@ -212,7 +261,7 @@ def test_look_and_advise_speak_json(run, stripes):
     code, out, err = run("advise", stripes, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert {"net", "sample", "reasons", "space", "cost", "layers"} <= set(found)
+    assert {"net", "configuration", "reasons", "space", "cost", "layers"} <= set(found)
     assert {row["name"] for row in found["net"]["layers"]} == set(found["layers"])
 
 
@@ -230,7 +279,9 @@ def test_look_and_advise_speak_to_people(run, stripes):
 
 
 def test_the_code_that_advise_prints_runs_as_it_is_copied(run, tmp_path, monkeypatch):
-    """However narrow the terminal, no line of it is broken: here its list of classes is longer than any."""
+    """However narrow the terminal, no line of it is broken: here its list of classes is longer than
+    any.
+    """
     monkeypatch.setenv("COLUMNS", "60")
     classes = tuple(f"a rather long name of a class, number {number}" for number in range(10, 22))
     code, out, _ = run("advise", write_folder(tmp_path / "many", classes, 12, 12, "L"))
@@ -252,7 +303,8 @@ def test_look_names_images_unlike_all_others(run, tmp_path):
     code, out, _ = run("look", folder, "--test", "none")
     assert code == 0
     assert re.search(
-        r"- \d images? looks? unlike all others, of \d+ images checked: a/\S+\.png \(a\)", " ".join(out.split())
+        r"- \d images? looks? unlike all others, of \d+ images checked: a/\S+\.png \(a\)",
+        " ".join(out.split()),
     )
     assert "\x1b" not in out
     found = json.loads(run("look", folder, "--test", "none", "--json")[1])["outliers"]
@@ -265,7 +317,9 @@ def test_choose_prints_one_json_on_stdout_and_events_on_stderr(chosen):
     choice = json.loads(chosen.ended.stdout)
     assert choice == json.loads((chosen.folder / "choice.json").read_text())
     told = events(chosen.ended.stderr)
-    assert told[0]["note"].startswith(f"{chosen.images}: read as: 120 images, 3 classes; split into train ")
+    assert told[0]["note"].startswith(
+        f"{chosen.images}: read as: 120 images, 3 classes; split into train "
+    )
     assert [e["stage"] for e in told if e["stage"] != "read"][0] == "look"
     assert [e["stage"] for e in told][-1] == "writing"
     assert all({"stage", "done", "planned", "best", "seconds_left"} <= set(event) for event in told)
@@ -279,13 +333,24 @@ def test_report_and_a_second_choose_say_it_again(chosen, run):
     assert f"{100 * test['accuracy']:.1f} %" in out
     assert "sealed test" in out
     assert str(chosen.folder / "report.html") in out
-    words = ("choose", chosen.images, "--trials", 4, "--goal", "accuracy where macs<100k", "--out", chosen.folder)
+    words = (
+        "choose",
+        chosen.images,
+        "--trials",
+        4,
+        "--goal",
+        "accuracy where macs<100k",
+        "--out",
+        chosen.folder,
+    )
     code, again, err = run(*words)
     assert (code, again) == (0, out)
     assert "finished" in err
 
 
-@pytest.mark.parametrize("to", ["torch", "onnx", "json", pytest.param("keras", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "to", ["torch", "onnx", "json", pytest.param("keras", marks=pytest.mark.slow)]
+)
 def test_export_writes_again_what_was_lost(chosen, run, tmp_path, to):
     folder = tmp_path / "copy"
     shutil.copytree(chosen.folder, folder)
@@ -305,7 +370,7 @@ def test_a_network_no_better_than_guessing_exits_1_and_is_not_called_chosen(
 
     choice = json.loads((chosen.folder / "choice.json").read_text())
     choice["test"] |= {"better_than_guessing": False, "accuracy": 0.3, "baseline": 0.34}
-    choice["notes"] = ["The budget was too short: about 20m are needed here.", *choice["notes"]]
+    choice["notes"] = ["The budget was too short: it would take about 20m.", *choice["notes"]]
     (tmp_path / "choice.json").write_text(json.dumps(choice))
     monkeypatch.setattr(verbs, "choose", lambda *given, **options: tmp_path)
     code, out, _ = run("choose", stripes)
@@ -325,25 +390,34 @@ def test_the_summary_says_how_to_get_a_smaller_network(chosen):
     choice["test"]["better_than_guessing"] = True
     hint = "Smaller: choose --goal cheapest looks for the fewest macs with accuracy>=best-0.3%"
     assert hint in choice_of.summary(choice, chosen.folder)
-    for other in ({"cost": {**choice["cost"], "macs": 400_000}}, {"goal": {"text": "cheapest", "kept": True}}):
+    for other in (
+        {"cost": {**choice["cost"], "macs": 400_000}},
+        {"goal": {"text": "cheapest", "kept": True}},
+    ):
         assert hint not in choice_of.summary({**choice, **other}, chosen.folder)
 
 
 def test_the_summary_says_what_was_not_resolved_and_reads_a_folder_of_the_first_version(chosen):
     choice = json.loads((chosen.folder / "choice.json").read_text())
-    tried = [("activation", "relu", "gelu", "matters"), ("padding", "same", "valid", "no difference"),
+    tried = [("activation", "relu", "gelu", "matters"), ("padding", "same", "valid",
+             "no difference"),
              ("stage.filters", 64, 96, "not resolved"), ("stage.filters", 64, 48, "no difference"),
              ("stage.filters", 64, 32, "no difference")]  # fmt: skip
-    made = [Effect(*named, 0.0, -0.01, 0.01, 1.0, verdict, seconds=10.0) for *named, verdict in tried]
+    made = [
+        Effect(*named, 0.0, -0.01, 0.01, 1.0, verdict, seconds=10.0) for *named, verdict in tried
+    ]
     choice["effects"] = [effect_row(effect) for effect in made]
-    (line,) = (line for line in choice_of.summary(choice, chosen.folder) if line.startswith("Measured"))
+    (line,) = (
+        line for line in choice_of.summary(choice, chosen.folder) if line.startswith("Measured")
+    )
     same = "padding same to valid, stage.filters 64 to 48 or 32"
-    told = f"matters: activation relu to gelu; makes no difference: {same}; not resolved: stage.filters 64 to 96"
-    assert line == f"Measured after 10 s of training or less: {told}"
-    del choice["sample"]["stem"]
+    told = f"Matters: activation relu to gelu. No difference: {same}. "
+    told += "Not resolved: stage.filters 64 to 96."
+    assert line == f"Measured after 10 s of training or less. {told}"
+    del choice["configuration"]["stem"]
     for effect in choice["effects"]:
         del effect["seconds"]
-    assert f"Measured: {told}" in choice_of.summary(choice, chosen.folder)
+    assert f"Measured. {told}" in choice_of.summary(choice, chosen.folder)
 
 
 # --- whole studies in processes of their own ------------------------------------------------------
@@ -358,7 +432,8 @@ def test_the_same_command_gives_the_same_choice_and_is_quiet(tmp_path):
     for name in ("one", "two"):
         ended = command("choose", "digits", *QUICK, "--out", tmp_path / name)
         assert ended.returncode == 0, ended.stderr
-        read = "digits: read as: 1797 images, 10 classes; split into train 1151, valid 287, sealed test 359\n"
+        read = "digits: read as: 1797 images, 10 classes; "
+        read += "split into train 1151, valid 287, sealed test 359\n"
         assert own(ended.stderr) == read  # and no progress where there is no terminal
         assert "Chosen:" in ended.stdout
         found.append(json.loads((tmp_path / name / "choice.json").read_text()))
@@ -386,16 +461,23 @@ def test_test_none_says_validation(tmp_path, stripes):
 
 @pytest.mark.slow
 def test_the_smallest_budget_gives_a_good_answer(tmp_path):
-    """How well budgets are kept is measured by benchmarks/budgets.py: a test beside other load could not say."""
+    """How well budgets are kept is measured by benchmarks/budgets.py: a test beside other load
+    could not say.
+    """
     ended = command("choose", "digits", "--budget", "20s", "--out", tmp_path / "out")
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads((tmp_path / "out" / "choice.json").read_text())["test"]["accuracy"] > 0.8
+    test = json.loads((tmp_path / "out" / "choice.json").read_text())["test"]
+    assert ended.returncode == int(test["probe"]["verdict"] == "worse"), ended.stderr
+    assert test["accuracy"] > 0.8
 
 
 def wait_for(process, phase: str, done: int) -> None:
     """Read the events of a study until so many trials of the stage are done."""
     for line in process.stderr:
-        if line.startswith("{") and (event := json.loads(line))["stage"] == phase and event["done"] >= done:
+        if (
+            line.startswith("{")
+            and (event := json.loads(line))["stage"] == phase
+            and event["done"] >= done
+        ):
             return
     raise AssertionError(f"it ended: {process.wait()}")
 
@@ -408,8 +490,9 @@ def test_a_stopped_study_writes_its_best(tmp_path, how):
     wait_for(process, "race", 1)
     process.send_signal(how)
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
     choice = json.loads(out)
+    # As good as the probe, or stopped too early
+    assert process.returncode == int(not is_chosen(choice["test"])), err
     assert choice["provenance"]["interrupted"]
     assert choice["test"]["kind"] == "test"
     assert (tmp_path / "out" / "report.html").exists()

@@ -1,4 +1,6 @@
-"""The calculus against oracles that share no formula with it: Keras on TensorFlow, PyTorch, ONNX Runtime, loops."""
+"""The calculus against oracles that share no formula with it: Keras on TensorFlow, PyTorch, ONNX
+Runtime, loops.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ import plain_torch
 from convwise.core import layers as L
 from convwise.core.calculus import LayerCost, analyse
 from convwise.core.geometry import GEOMETRY
-from convwise.core.net import INPUT, Net
+from convwise.core.net import INPUT, Net, layer_from_json, layer_to_json
 from convwise.core.problems import ShapeError
 from convwise.core.windows import Shape
 from nets import nets, random_net
@@ -30,7 +32,10 @@ from singles import JOINING, KINDS, Single, net_of, single, singles
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 # Cases of each kind, the same ones in each run; the slow round takes others, and many.
-ROUNDS = [pytest.param((0, 40), id="some"), pytest.param((1, 400), id="many", marks=pytest.mark.slow)]
+ROUNDS = [
+    pytest.param((0, 40), id="some"),
+    pytest.param((1, 400), id="many", marks=pytest.mark.slow),
+]
 LOOSE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -56,25 +61,39 @@ def test_most_random_cases_fit_and_some_layers_refuse_some(kind):
 # --- shapes, params and places of windows: Keras on TensorFlow -----------------------------------
 
 UNKNOWN_TO_KERAS = ("GLU", "LayerScale", "StochasticDepth", "Opaque")
-PLACED = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "MaxPooling2D", "AveragePooling2D")
+PLACED = (
+    "Conv2D",
+    "DepthwiseConv2D",
+    "SeparableConv2D",
+    "Conv2DTranspose",
+    "MaxPooling2D",
+    "AveragePooling2D",
+)
 
 
 def keras_expresses(layer: L.Layer) -> bool:
-    """Strides or dilation, not both; of transposed convolutions the padding in words, without output_padding."""
+    """Strides or dilation, not both; of transposed convolutions the padding in words, without
+    output_padding.
+    """
     if getattr(layer, "ceil_mode", False) or getattr(layer, "count_include_pad", False):
         return False
-    if isinstance(layer, L.Conv2DTranspose) and (layer.output_padding != (0, 0) or layer.padding not in WORDS):
+    if isinstance(layer, L.Conv2DTranspose) and (
+        layer.output_padding != (0, 0) or layer.padding not in WORDS
+    ):
         return False
     if isinstance(layer, L.Conv2DTranspose) and layer.groups > 1:
         return False
-    return max(getattr(layer, "strides", (1,))) == 1 or max(getattr(layer, "dilation_rate", (1,))) == 1
+    return (
+        max(getattr(layer, "strides", (1,))) == 1 or max(getattr(layer, "dilation_rate", (1,))) == 1
+    )
 
 
 WORDS = ("same", "valid")
 
 
 def runs_on_tensorflow(layer: L.Layer) -> bool:
-    """What TensorFlow's kernels on a CPU take: one stride of depthwise kernels, no dilated transposition.
+    """What TensorFlow's kernels on a CPU take: one stride of depthwise kernels, no dilated
+    transposition.
 
     Explicit padding is zeros before them, which an average would count.
     """
@@ -87,10 +106,16 @@ def runs_on_tensorflow(layer: L.Layer) -> bool:
 
 def bare(layer: L.Layer) -> L.Layer:
     """The layer from one channel to one, linear and without bias: what its windows alone do."""
-    row = {key: value for key, value in L.layer_to_json(layer).items() if key not in ("groups", "activation")}
+    row = {
+        key: value
+        for key, value in layer_to_json(layer).items()
+        if key not in ("groups", "activation")
+    }
     changes = {"filters": 1, "depth_multiplier": 1, "use_bias": False}
     known = {p.name for p in L.parameters(layer)}
-    return L.layer_from_json({**row, **{key: value for key, value in changes.items() if key in known}})
+    return layer_from_json(
+        {**row, **{key: value for key, value in changes.items() if key in known}}
+    )
 
 
 def image_of(shape: Shape, seed: int) -> np.ndarray:
@@ -105,18 +130,20 @@ def keras_said(request) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     for kind in (kind for kind in KINDS if kind not in UNKNOWN_TO_KERAS):
         for layer, shapes in singles(kind, turns, seed):
             if keras_expresses(layer):
-                cases.append({"layer": L.layer_to_json(layer), "shapes": shapes})
+                cases.append({"layer": layer_to_json(layer), "shapes": shapes})
             if kind in PLACED and keras_expresses(layer) and runs_on_tensorflow(layer):
                 shape = (*shapes[0][:2], 1)
                 image = image_of(shape, len(cases)).tolist()
-                cases.append({"layer": L.layer_to_json(bare(layer)), "shapes": [shape], "image": image})
+                cases.append(
+                    {"layer": layer_to_json(bare(layer)), "shapes": [shape], "image": image}
+                )
     rng = random.Random(seed)
     cases += [{"net": random_net(rng).to_json()} for _ in range(turns)]
     return list(zip(cases, plain_keras.ask(cases), strict=True))
 
 
 def read(case: dict[str, Any]) -> Single:
-    return L.layer_from_json(case["layer"]), [tuple(shape) for shape in case["shapes"]]
+    return layer_from_json(case["layer"]), [tuple(shape) for shape in case["shapes"]]
 
 
 def test_shapes_and_params_are_those_of_keras(keras_said):
@@ -124,7 +151,11 @@ def test_shapes_and_params_are_those_of_keras(keras_said):
         if "layer" in case:
             row = cost(*read(case))
             expected = ("error",) if row is None else (row.output_shape, row.params, row.trainable)
-            said = ("error",) if "error" in answer else (tuple(answer["shape"]), answer["params"], answer["trainable"])
+            said = (
+                ("error",)
+                if "error" in answer
+                else (tuple(answer["shape"]), answer["params"], answer["trainable"])
+            )
             assert said == expected, (case, answer)
 
 
@@ -132,7 +163,10 @@ def test_nets_have_the_shapes_and_params_of_keras(keras_said):
     for case, answer in keras_said:
         if "net" in case:
             analysis = analyse(Net.from_json(case["net"]))
-            rows = {row.name: [list(row.output_shape), row.params, row.trainable] for row in analysis.layers}
+            rows = {
+                row.name: [list(row.output_shape), row.params, row.trainable]
+                for row in analysis.layers
+            }
             assert answer == {"layers": rows, "params": analysis.total.params}, case
 
 
@@ -149,7 +183,9 @@ SUMMARIES = {L.MaxPooling2D: lambda inside: max(inside, default=0), L.AveragePoo
 
 
 def by_loops(layer: Any, image: np.ndarray, row: LayerCost) -> np.ndarray:
-    """What a window layer makes of one channel with weights of one, from the pads of its row alone."""
+    """What a window layer makes of one channel with weights of one, from the pads of its row
+    alone.
+    """
     height, width = row.output_shape[:2]
     if isinstance(layer, L.Conv2DTranspose):
         return scattered(layer, image, row)
@@ -157,9 +193,12 @@ def by_loops(layer: Any, image: np.ndarray, row: LayerCost) -> np.ndarray:
     dilation, (top, _, left, _) = getattr(layer, "dilation_rate", (1, 1)), row.pads
     output = np.zeros((height, width))
     for i, j in product(range(height), range(width)):
-        places = [(i * layer.strides[0] - top + a * dilation[0], j * layer.strides[1] - left + b * dilation[1])
+        places = [(i * layer.strides[0] - top + a * dilation[0],
+                  j * layer.strides[1] - left + b * dilation[1])
                   for a, b in np.ndindex(*kernel)]  # fmt: skip
-        inside = [image[r, c] for r, c in places if 0 <= r < image.shape[0] and 0 <= c < image.shape[1]]
+        inside = [
+            image[r, c] for r, c in places if 0 <= r < image.shape[0] and 0 <= c < image.shape[1]
+        ]
         output[i, j] = SUMMARIES.get(type(layer), sum)(inside)
     return output
 
@@ -210,7 +249,9 @@ def torch_said(layer: L.Layer, shapes: list[Shape]) -> tuple[Any, ...] | None:
     if 0 in output.shape:  # PyTorch crops to nothing
         return None
     trainable = sum(weight.numel() for module in modules for weight in module.parameters())
-    stored = sum(weight.numel() for module in modules for weight in module.buffers() if weight.dim())
+    stored = sum(
+        weight.numel() for module in modules for weight in module.buffers() if weight.dim()
+    )
     return tuple(output.shape[1:]), trainable + stored, trainable, counter.get_total_flops() // 4
 
 
@@ -225,20 +266,28 @@ def test_nets_have_the_shapes_macs_and_bytes_of_torch(seed):
     assert {row.name: row.output_shape for row in analysis.layers} == {
         name: tuple(output.shape[1:]) for name, output in outputs.items() if name != INPUT
     }
-    assert analysis.total.activation_bytes == sum(outputs[layer.name].nbytes for layer in net.layers)
-    assert [row.activation_bytes for row in analysis.layers] == [outputs[layer.name].nbytes for layer in net.layers]
+    assert analysis.total.activation_bytes == sum(
+        outputs[layer.name].nbytes for layer in net.layers
+    )
+    assert [row.activation_bytes for row in analysis.layers] == [
+        outputs[layer.name].nbytes for layer in net.layers
+    ]
 
 
 @pytest.mark.parametrize("turns", ROUNDS)
 def test_transposed_convolutions_lie_where_those_of_torch_lie(turns):
-    """PyTorch takes padding away from the full output, then adds output_padding; so does an explicit padding here."""
+    """PyTorch takes padding away from the full output, then adds output_padding; so does an
+    explicit padding here.
+    """
     seed, count = turns
     for layer, shapes in singles("Conv2DTranspose", count, seed):
         layer, shape = bare(layer), (*shapes[0][:2], 1)
         row = cost(layer, [shape])
         if row is not None:
             image = image_of(shape, seed)
-            said = plain_torch.call(layer, torch.from_numpy(image)[None, :, :, None])[0, :, :, 0].detach()
+            said = plain_torch.call(layer, torch.from_numpy(image)[None, :, :, None])[
+                0, :, :, 0
+            ].detach()
             np.testing.assert_allclose(said, scattered(layer, image, row), 1e-4, err_msg=str(layer))
 
 
@@ -253,17 +302,29 @@ def onnx_output(layer: Any, image: np.ndarray) -> np.ndarray | None:
     pool = hasattr(layer, "pool_size")
     kernel = layer.pool_size if pool else layer.kernel_size
     top, bottom, left, right = layer.padding
-    attributes = {"kernel_shape": kernel, "strides": layer.strides, "pads": (top, left, bottom, right)}
-    attributes |= {"ceil_mode": int(layer.ceil_mode)} if pool else {"dilations": layer.dilation_rate}
+    attributes = {
+        "kernel_shape": kernel,
+        "strides": layer.strides,
+        "pads": (top, left, bottom, right),
+    }
+    attributes |= (
+        {"ceil_mode": int(layer.ceil_mode)} if pool else {"dilations": layer.dilation_rate}
+    )
     if isinstance(layer, L.Conv2DTranspose):
         attributes["output_padding"] = layer.output_padding
     node = helper.make_node(OPERATORS[layer.op], ["x"] if pool else ["x", "w"], ["y"], **attributes)
     ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)] for name in "xy"]
-    weights = [] if pool else [helper.make_tensor("w", TensorProto.FLOAT, (1, 1, *kernel), [1.0] * prod(kernel))]
+    weights = (
+        []
+        if pool
+        else [helper.make_tensor("w", TensorProto.FLOAT, (1, 1, *kernel), [1.0] * prod(kernel))]
+    )
     model = helper.make_model(helper.make_graph([node], "g", *ends, weights), ir_version=10,
                               opset_imports=[helper.make_opsetid("", 22)])  # fmt: skip
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), QUIET, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), QUIET, providers=["CPUExecutionProvider"]
+        )
         return session.run(None, {"x": image[None, None]})[0][0, 0]
     except Exception:
         return None
@@ -288,7 +349,9 @@ def test_explicit_pads_and_ceil_mode_are_those_of_onnx_runtime(kind, turns):
             # A pool larger than its map is answered all the same: a division that rounds towards 0.
             assert said is not None or row is None, (layer, shape)
             if row is not None:
-                np.testing.assert_allclose(said, by_loops(layer, image, row), 1e-4, err_msg=f"{layer} {shape}")
+                np.testing.assert_allclose(
+                    said, by_loops(layer, image, row), 1e-4, err_msg=f"{layer} {shape}"
+                )
     assert done > count / 2
 
 
@@ -304,12 +367,17 @@ def onnx_takes(layer: Any) -> bool:
 # --- work and memory: loops and intervals --------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense"])
+@pytest.mark.parametrize(
+    "kind", ["Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense"]
+)
 def test_macs_are_the_turns_of_a_loop(kind):
     """Multiplications with padded zeros count: an implementation does them as well."""
     for layer, shapes in singles(kind, 40, 7):
         if (row := cost(layer, shapes)) is not None:
-            assert row.macs == sum(1 for _ in turns_of(layer, shapes[0], row.output_shape)), (layer, shapes)
+            assert row.macs == sum(1 for _ in turns_of(layer, shapes[0], row.output_shape)), (
+                layer,
+                shapes,
+            )
 
 
 def turns_of(layer: Any, given: Shape, output: Shape) -> product:
@@ -365,7 +433,8 @@ def test_operations_besides_are_counted_by_hand(layer, shapes, operations):
     assert cost(layer, shapes).elementwise == operations
 
 
-VIEWS = ("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise", "StochasticDepth",
+VIEWS = ("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise",
+         "StochasticDepth",
          "Flatten", "Reshape")  # fmt: skip
 
 
@@ -380,7 +449,9 @@ def peak_by_intervals(net: Net) -> int:
             used.setdefault(origin[name], []).append(step)
     used[origin[net.layers[-1].name]].append(len(net.layers))
     spans = [(min(steps), max(steps), sizes[name]) for name, steps in used.items()]
-    return max(sum(size for a, b, size in spans if a <= step <= b) for step in range(len(net.layers) + 1))
+    return max(
+        sum(size for a, b, size in spans if a <= step <= b) for step in range(len(net.layers) + 1)
+    )
 
 
 @LOOSE
@@ -402,28 +473,41 @@ def test_weights_that_are_shared_count_once():
     assert analyse(twice).total.macs == analyse(once).total.macs
 
 
-@pytest.mark.parametrize(("channels", "use_bias", "filters"), [(3, True, 4), (3, False, 3), (6, True, 3)])
+@pytest.mark.parametrize(
+    ("channels", "use_bias", "filters"), [(3, True, 4), (3, False, 3), (6, True, 3)]
+)
 def test_weights_that_do_not_fit_are_not_shared(channels, use_bias, filters):
     again = L.Conv2D(filters, 3, use_bias=use_bias, shares="a")
     net = Net((8, 8, 3), (L.Conv2D(3, 3, name="a"), L.Conv2D(channels, 1), again))
-    with pytest.raises(ShapeError, match="needs .* weights, but a, whose weights it shares, has 84"):
+    with pytest.raises(
+        ShapeError, match="needs .* weights, but a, whose weights it shares, has 84"
+    ):
         analyse(net)
 
 
 def test_a_mirrored_view_is_a_second_run_with_the_same_weights():
-    """By hand: an image of 120 bytes, 60 macs, 2 biases; the copy of the image, and a mean of 2 numbers."""
+    """By hand: an image of 120 bytes, 60 macs, 2 biases; the copy of the image, and a mean of 2
+    numbers.
+    """
     net = Net((6, 5, 1), (L.Flatten(), L.Dense(2)), mirrored_view=True)
     found = analyse(net)
     assert [(row.macs, row.params) for row in found.layers] == [(0, 0), (120, 62)]
     assert (found.total.params, found.total.macs, found.total.elementwise) == (62, 120, 2 * 2 + 2)
     assert found.total.activation_bytes == 2 * (120 + 8) + 120 + 8
-    assert found.total.peak_bytes == 120 + 120 + 8, "the image, its copy, and the answer to the first view"
+    assert found.total.peak_bytes == 120 + 120 + 8, (
+        "the image, its copy, and the answer to the first view"
+    )
 
 
 def test_the_answer_to_both_views_sees_what_either_sees():
-    """The left four of twelve columns are left by the crop; in the mirror image they are the right four."""
+    """The left four of twelve columns are left by the crop; in the mirror image they are the right
+    four.
+    """
     layers = (L.Cropping2D((0, 0, 1, 7)), L.Flatten(), L.Dense(2))
-    one, both = (analyse(Net((8, 12, 1), layers, mirrored_view=views))["dense"].field for views in (False, True))
+    one, both = (
+        analyse(Net((8, 12, 1), layers, mirrored_view=views))["dense"].field
+        for views in (False, True)
+    )
     assert (one.columns.at(0), both.columns.at(0)) == ((1, 4), (1, 10))
     assert one.rows == both.rows
 
@@ -434,17 +518,37 @@ def test_a_map_has_no_mirrored_view():
 
 
 def test_a_net_without_places_sees_what_its_last_layer_sees():
-    net = Net((6, 4, 3), (L.Flatten(name="f", inputs=("input",)), L.Dense(2, name="d", inputs=("f",))))
+    net = Net(
+        (6, 4, 3), (L.Flatten(name="f", inputs=("input",)), L.Dense(2, name="d", inputs=("f",)))
+    )
     assert analyse(net).total.field.size == (6, 4)
 
 
+def test_maps_beyond_any_computer_are_refused():
+    """Before their numbers are too long to print, or no floats."""
+    with pytest.raises(
+        ShapeError, match=r"layer upsampling2d_2: gives \(2251.*at most 1,099,511,627,776"
+    ):
+        analyse(Net((8, 8, 1), (L.UpSampling2D(65_536),) * 1000))
+    with pytest.raises(ShapeError, match=r"layer opaque: gives \(1000.*at most 1,099"):
+        analyse(Net((8, 8, 1), (L.Opaque("odd", (10**4000, 1)),)))
+
+
 def test_an_operator_that_cannot_be_read_is_reported():
-    net = Net((8, 8, 3), (L.Conv2D(4, 3), L.Opaque("Topk", (3, 3, 5), 7, name="top"), L.Conv2D(4, 3, padding="same")))
+    net = Net(
+        (8, 8, 3),
+        (
+            L.Conv2D(4, 3),
+            L.Opaque("Topk", (3, 3, 5), 7, name="top"),
+            L.Conv2D(4, 3, padding="same"),
+        ),
+    )
     total = analyse(net).total
     assert total.unknown == ("top",)
     assert total.params == (3 * 9 * 4 + 4) + 7 + (5 * 9 * 4 + 4)
     assert not total.field.known
-    assert analyse(Net((8, 8, 3), (L.Opaque("Topk", (3,)),))).total.params == 0  # not known: named, never negative
+    # Not known: named, never negative
+    assert analyse(Net((8, 8, 3), (L.Opaque("Topk", (3,)),))).total.params == 0
 
 
 @LOOSE
@@ -481,7 +585,10 @@ def numbers_in(value: Any) -> list[Any]:
         ((L.Conv2D(3, 3, groups=2),), "3 filters in 2 groups"),
         ((L.Flatten(), L.Conv2D(4, 3)), "reads a row of 128 numbers"),
         ((L.Add(),), "two or more"),
-        ((L.Conv2D(4, 3), L.Add(inputs=("input", "conv2d"))), r"combines maps of shapes \[\(8, 8, 2\), \(6, 6, 4\)\]"),
+        (
+            (L.Conv2D(4, 3), L.Add(inputs=("input", "conv2d"))),
+            r"combines maps of shapes \[\(8, 8, 2\), \(6, 6, 4\)\]",
+        ),
         ((L.Conv2D(4, 3), L.Concatenate(inputs=("input", "conv2d"))), "one height and width"),
         ((L.Flatten(inputs=("input", "input")),), "has 2 inputs"),
         ((L.Normalization((0.0, 0.0, 0.0), 1.0),), "3 numbers for 2 channels"),

@@ -38,7 +38,9 @@ from singles import pair
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 # filter_too_much stays: it says when too few nets can be compared.
-LOOSE = settings(deadline=None, report_multiple_bugs=False, suppress_health_check=[HealthCheck.too_slow])
+LOOSE = settings(
+    deadline=None, report_multiple_bugs=False, suppress_health_check=[HealthCheck.too_slow]
+)
 ROUNDS = [pytest.param(1, id="some"), pytest.param(10, id="many", marks=pytest.mark.slow)]
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -94,9 +96,16 @@ def test_without_padding_every_unit_sees_what_the_gradient_says(turns):
         net = random_dag(rng, UNPADDED, gates=True)
         analysis = analyse(net)
         last, shape = net.layers[-1].name, analysis.layers[-1].output_shape
-        units = [*around_the_middle(shape, 5), (0, 0), (shape[0] - 1, shape[1] - 1), (0, shape[1] // 3)]
+        units = [
+            *around_the_middle(shape, 5),
+            (0, 0),
+            (shape[0] - 1, shape[1] - 1),
+            (0, shape[1] // 3),
+        ]
         for unit, seen in zip(units, reached(net, [last], units)[last], strict=True):
-            claimed = [field.at(i) for field, i in zip(axes(analysis[last].field), unit, strict=True)]
+            claimed = [
+                field.at(i) for field, i in zip(axes(analysis[last].field), unit, strict=True)
+            ]
             assert all(map(covers, claimed, seen)), (net, unit)
             if apart(net, analysis):
                 assert seen == ((None, None) if None in claimed else tuple(claimed)), (net, unit)
@@ -112,7 +121,9 @@ def test_size_stride_and_padding_sum_up_the_units(seed):
     for axis in axes(field):
         turn = len(axis.phases)
         spans = [axis.at(unit) for unit in range(3 * turn)]
-        assert axis.size == max((last - first + 1 for first, last in filter(None, spans)), default=0)
+        assert axis.size == max(
+            (last - first + 1 for first, last in filter(None, spans)), default=0
+        )
         for unit in range(2 * turn):
             here, there = spans[unit], spans[unit + turn]
             assert (here is None) == (there is None)
@@ -127,9 +138,11 @@ def test_size_stride_and_padding_sum_up_the_units(seed):
 
 
 def agreement(net: Net, analysis: Analysis) -> bool | None:
-    """Whether the branches of every join see around the same centres, by gradients; None where borders interfere.
+    """Whether the branches of every join see around the same centres, by gradients; None where
+    borders interfere.
 
-    The centre is that of a unit on average over whole turns of the phases, each moved back by its strides.
+    The centre is that of a unit on average over whole turns of the phases, each moved back by its
+    strides.
     """
     for layer in net.layers:
         if len(layer.inputs) > 1:
@@ -150,7 +163,9 @@ def agreement(net: Net, analysis: Analysis) -> bool | None:
     return True
 
 
-def _centres(field: Field, units: list[Span], seen: list[Seen]) -> tuple[tuple[Fraction, Fraction], ...]:
+def _centres(
+    field: Field, units: list[Span], seen: list[Seen]
+) -> tuple[tuple[Fraction, Fraction], ...]:
     """Of unit 0, and the stride, along rows and columns."""
     found = []
     for number, axis in enumerate(axes(field)):
@@ -188,7 +203,9 @@ def test_branches_are_aligned_where_their_centres_are(draws, turns):
 
 
 def paths(net: Net, name: str) -> list[tuple[L.Layer, ...]]:
-    """Every way from the input to a layer, without what joins; ways through a global mean are no path of places."""
+    """Every way from the input to a layer, without what joins; ways through a global mean are no
+    path of places.
+    """
     if name == INPUT:
         return [()]
     layer = net[name]
@@ -230,11 +247,15 @@ def test_after_upsampling_the_shortest_is_that_of_one_path(seed):
 
 
 def seen_as_claimed(net: Net) -> Field:
-    """The field of the last layer, which reads no padding, after a look at a few units' gradients."""
+    """The field of the last layer, which reads no padding, after a look at a few units'
+    gradients.
+    """
     row = analyse(net).layers[-1]
     units = [*around_the_middle(row.output_shape, 6), (0, 0), (1, 0), (row.output_shape[0] - 1, 1)]
     for unit, seen in zip(units, reached(net, [row.name], units)[row.name], strict=True):
-        assert seen == tuple(field.at(i) for field, i in zip(axes(row.field), unit, strict=True)), unit
+        assert seen == tuple(field.at(i) for field, i in zip(axes(row.field), unit, strict=True)), (
+            unit
+        )
     return row.field
 
 
@@ -248,19 +269,27 @@ def test_branches_at_other_strides_are_called_misaligned():
 @pytest.mark.parametrize("inputs", [("start", "up"), ("up", "start")])
 def test_a_skip_over_down_and_up_is_seen_in_phases(inputs):
     """The px that the nearest neighbour repeats lies off the skip's centre at every second unit."""
-    layers = (L.Conv2D(1, 1, name="start"), L.MaxPooling2D(1, 2), L.UpSampling2D(2, name="up"), L.Add(inputs=inputs))
+    layers = (
+        L.Conv2D(1, 1, name="start"),
+        L.MaxPooling2D(1, 2),
+        L.UpSampling2D(2, name="up"),
+        L.Add(inputs=inputs),
+    )
     field = seen_as_claimed(Net((12, 12, 1), layers))
     assert (field.rows.phases, field.rows.stride, field.aligned) == (((0, 0), (0, 1)), 1, False)
 
 
-UP = {"nearest": L.UpSampling2D(2), "bilinear": L.UpSampling2D(2, "bilinear"), "bicubic": L.UpSampling2D(2, "bicubic"),
+UP = {"nearest": L.UpSampling2D(2), "bilinear": L.UpSampling2D(2, "bilinear"),
+      "bicubic": L.UpSampling2D(2, "bicubic"),
       "k2": L.Conv2DTranspose(1, 2, 2), "k4": L.Conv2DTranspose(1, 4, 2, "same"),
       "k3": L.Conv2DTranspose(1, 3, 2, "same")}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", UP)
 def test_a_decoder_is_aligned_where_its_weights_are(name):
-    """The centre of mass of a decoder's units, each px weighed: on the skip's but where k - s is odd."""
+    """The centre of mass of a decoder's units, each px weighed: on the skip's but where k - s is
+    odd.
+    """
     down, up = L.MaxPooling2D(2, name="down"), type(UP[name])(**{**vars(UP[name]), "name": "up"})
     net = Net((24, 24, 1), (L.Conv2D(1, 1, name="start"), down, up, L.Add(inputs=("start", "up"))))
     image = torch.ones(8, 24, 24, 1, dtype=torch.float64, requires_grad=True)
@@ -276,8 +305,11 @@ def test_a_decoder_is_aligned_where_its_weights_are(name):
 def test_a_strip_is_repeated_along_its_one_side_only():
     layers = (L.Conv2D(1, 3, name="body"), L.AdaptiveAveragePooling2D((1, 12), name="row"),
               L.AdaptiveAveragePooling2D((12, 1), inputs=("body",), name="column"),
-              L.Multiply(inputs=("body", "row")), L.Multiply(inputs=("multiply", "column")))  # fmt: skip
-    both, rows = (seen_as_claimed(Net((14, 14, 1), some)) for some in (layers, (*layers[:2], layers[3])))
+              L.Multiply(inputs=("body", "row")), L.Multiply(inputs=("multiply",
+              "column")))  # fmt: skip
+    both, rows = (
+        seen_as_claimed(Net((14, 14, 1), some)) for some in (layers, (*layers[:2], layers[3]))
+    )
     assert (both.rows.fixed, both.columns.fixed, both.aligned) == ((0, 13), (0, 13), True)
     assert (rows.rows.fixed, rows.columns.fixed, rows.aligned) == ((0, 13), None, True)
 
@@ -285,13 +317,15 @@ def test_a_strip_is_repeated_along_its_one_side_only():
 def test_a_gate_is_no_shortest_path():
     convs = tuple(L.Conv2D(1, 3, padding="same") for _ in range(5))
     gate = L.GlobalAveragePooling2D(keepdims=True, inputs=("input",))
-    field = analyse(Net((7, 7, 1), (*convs, gate, L.Multiply(inputs=("conv2d_4", gate.op.lower()))))).total.field
+    field = analyse(
+        Net((7, 7, 1), (*convs, gate, L.Multiply(inputs=("conv2d_4", gate.op.lower()))))
+    ).total.field
     assert field.shortest == (11, 11)
 
 
 def test_a_gate_adds_the_whole_map_and_leaves_the_stride():
-    layers = (L.Conv2D(4, 3, 2, "same", name="body"), L.GlobalAveragePooling2D(keepdims=True), L.Conv2D(4, 1),
-              L.Multiply(inputs=("body", "conv2d")))  # fmt: skip
+    layers = (L.Conv2D(4, 3, 2, "same", name="body"), L.GlobalAveragePooling2D(keepdims=True),
+              L.Conv2D(4, 1), L.Multiply(inputs=("body", "conv2d")))  # fmt: skip
     field = analyse(Net((33, 33, 1), layers)).total.field
     assert (field.stride, field.shortest, field.aligned) == ((2, 2), (3, 3), True)
     assert field.size[0] >= 33
@@ -302,7 +336,8 @@ def test_a_decoder_has_phases_and_a_fraction_of_a_stride():
     layers = (L.Conv2D(1, 3, 2, "same"), L.Conv2DTranspose(1, 3, 4, "valid"))
     field = analyse(Net((32, 32, 1), layers)).total.field
     assert field.stride == (0.5, 0.5)
-    assert field.rows.phases == ((0, 2), (0, 2), (0, 2), None)  # a kernel of 3 leaves out every fourth output
+    # A kernel of 3 leaves out every fourth output
+    assert field.rows.phases == ((0, 2), (0, 2), (0, 2), None)
 
 
 def test_the_border_layer_is_the_first_whose_input_is_seen_whole():
@@ -311,20 +346,28 @@ def test_the_border_layer_is_the_first_whose_input_is_seen_whole():
     assert analyse(Net((9, 14, 1), convs)).total.border == ""
     skip = (*convs[:5], L.Add(inputs=("c0", "c4")), L.Conv2D(1, 3, padding="same"))
     assert analyse(Net((9, 9, 1), skip)).total.border == "c4"
-    gated = (L.Conv2D(4, 3, name="body"), L.GlobalAveragePooling2D(keepdims=True), L.Conv2D(4, 1, name="squeeze"),
-             L.Multiply(inputs=("body", "squeeze")), L.Conv2D(4, 3, name="after"))  # fmt: skip
-    assert analyse(Net((33, 33, 1), gated)).total.border == ""  # a gate is not on the way of what has places
+    gated = (L.Conv2D(4, 3, name="body"), L.GlobalAveragePooling2D(keepdims=True), L.Conv2D(4, 1,
+             name="squeeze"), L.Multiply(inputs=("body", "squeeze")), L.Conv2D(4, 3,
+             name="after"))  # fmt: skip
+    # A gate is not on the way of what has places
+    assert analyse(Net((33, 33, 1), gated)).total.border == ""
 
 
 def test_places_that_stand_in_a_row_stay_places():
-    """Patches as tokens, each for itself, until all are read; rows that become columns are other places."""
+    """Patches as tokens, each for itself, until all are read; rows that become columns are other
+    places.
+    """
     patches = L.Conv2D(8, 4, 4), L.Reshape((16, 8)), L.Dense(8)
     seen = [
-        row.field.size for row in analyse(Net((16, 16, 3), (*patches, L.Reshape((4, 4, 8)), L.Conv2D(2, 3)))).layers
+        row.field.size
+        for row in analyse(
+            Net((16, 16, 3), (*patches, L.Reshape((4, 4, 8)), L.Conv2D(2, 3)))
+        ).layers
     ]
     assert seen == [(4, 4)] * 4 + [(12, 12)]
     assert analyse(Net((16, 16, 3), (*patches, L.Flatten()))).layers[-1].field.size == (16, 16)
     turned = analyse(Net((1, 5, 3), (L.Conv2D(3, 1), L.Reshape((5, 1, 3))))).layers[-1].field
     assert not turned.known
     grey = analyse(Net((8, 8, 1), (L.Conv2D(1, 3), L.Reshape((6, 6)), L.Dense(4)))).layers
-    assert [row.field.size for row in grey] == [(3, 3), (3, 3), (3, 8)]  # a Dense on what is left mixes the columns
+    # A Dense on what is left mixes the columns
+    assert [row.field.size for row in grey] == [(3, 3), (3, 3), (3, 8)]

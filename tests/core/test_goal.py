@@ -18,12 +18,15 @@ from convwise.core.score import Score
 
 # What each suffix means, written out once more: (metric as written, its name, suffix, factor).
 UNITS = [
-    ("params", "params", "", 1), ("params", "params", "k", 1000), ("parameters", "params", "M", 1_000_000),
+    ("params", "params", "", 1), ("params", "params", "k", 1000), ("parameters", "params", "M",
+    1_000_000),
     ("macs", "macs", "K", 1000), ("macs", "macs", "M", 10**6), ("MACs", "macs", "G", 10**9),
     ("latency", "latency_ms", "ms", 1), ("latency", "latency_ms", "us", Decimal("0.001")),
     ("latency_ms", "latency_ms", "", 1), ("Latency", "latency_ms", "s", 1000),
-    ("activations", "activation_bytes", "kB", 1000), ("activation_bytes", "activation_bytes", "KiB", 1024),
-    ("activations", "activation_bytes", "MB", 10**6), ("activation_bytes", "activation_bytes", "MiB", 1024**2),
+    ("activations", "activation_bytes", "kB", 1000), ("activation_bytes", "activation_bytes", "KiB",
+    1024),
+    ("activations", "activation_bytes", "MB", 10**6), ("activation_bytes", "activation_bytes",
+    "MiB", 1024**2),
 ]  # fmt: skip
 numbers = st.decimals("0.001", "99999", places=3, allow_nan=False)
 spaces = st.sampled_from(("", " ", "  "))
@@ -46,14 +49,20 @@ def test_the_examples():
     assert goal.limits == (Limit("latency_ms", 2.0), Limit("macs", 5e6), Limit("params", 1e5))
     assert goal.text == "accuracy where latency<2ms and macs<5M and params<100k"
     assert parse_goal(" accuracy ") == Goal()
-    assert parse_goal("Accuracy WHERE latency<2ms AND macs<5M").limits == (Limit("latency_ms", 2.0), Limit("macs", 5e6))
+    assert parse_goal("Accuracy WHERE latency<2ms AND macs<5M").limits == (
+        Limit("latency_ms", 2.0),
+        Limit("macs", 5e6),
+    )
     assert parse_goal("accuracy where params<1.5e3").limits == (Limit("params", 1500.0),)
 
 
 BAD_GOALS = {
-    "speed": "speed", "": "asks for", "accuracy where": "no limit after", "accuracy where size<3": "size",
-    "accuracy where params<": "params<", "accuracy where params>3": "params>3", "accuracy where params<0": "above 0",
-    "accuracy where params<3 parsecs": "parsecs", "accuracy where latency<2M": "M", "accuracy where params<-3": "-3",
+    "speed": "speed", "": "asks for", "accuracy where": "no limit after",
+    "accuracy where size<3": "size",
+    "accuracy where params<": "params<", "accuracy where params>3": "params>3",
+    "accuracy where params<0": "above 0",
+    "accuracy where params<3 parsecs": "parsecs", "accuracy where latency<2M": "M",
+    "accuracy where params<-3": "-3",
     "accuracy where macs<5M or params<3": "or", "accuracy params<3": "accuracy params<3",
     "accuracy where params<3 and": None,
 }  # fmt: skip
@@ -82,10 +91,16 @@ def test_no_text_crashes(text):
         assert (goal.maximise == "accuracy") == (goal.cheapest is None)
 
 
-@pytest.mark.parametrize("text", ["balanced_accuracy", "Balanced accuracy", "balanced-accuracy where params<50k"])
+@pytest.mark.parametrize(
+    "text", ["balanced_accuracy", "Balanced accuracy", "balanced-accuracy where params<50k"]
+)
 def test_classes_can_count_alike(text):
     goal = parse_goal(text)
-    assert (goal.score, goal.maximise, goal.text) == ("balanced_accuracy", "balanced_accuracy", text)
+    assert (goal.score, goal.maximise, goal.text) == (
+        "balanced_accuracy",
+        "balanced_accuracy",
+        text,
+    )
     assert goal.limits == ((Limit("params", 5e4),) if "params" in text else ())
     assert parse_goal("macro_f1").score == "macro_f1"
     assert from_json(Goal, to_json(goal)) == goal
@@ -101,7 +116,9 @@ def test_excess_is_the_ratio_of_what_is_over():
 
 
 def test_the_stricter_of_two_limits_counts():
-    assert parse_goal("accuracy where params<50 and params<100").excess({"params": 75}) == {"params": 1.5}
+    assert parse_goal("accuracy where params<50 and params<100").excess({"params": 75}) == {
+        "params": 1.5
+    }
 
 
 # --- the cheapest network that keeps an accuracy -------------------------------------------------
@@ -125,7 +142,8 @@ CHEAP = {
 def test_the_cheapest_that_keeps_an_accuracy(text):
     found, meant = parse_goal(text), CHEAP[text]
     assert (found.text, found.limits, found.maximise) == (text, (), "")
-    assert found.cheapest == Cheapest(meant.metric, meant.accuracy and pytest.approx(meant.accuracy),
+    assert found.cheapest == Cheapest(meant.metric,
+                                      meant.accuracy and pytest.approx(meant.accuracy),
                                       pytest.approx(meant.within), meant.score)  # fmt: skip
     assert found.score == meant.score
 
@@ -149,12 +167,16 @@ def test_a_goal_of_cost_is_kept_as_json():
 
 
 BAD_CHEAP = {
-    "macs": "no accuracy", "latency where params<3": "no accuracy", "macs where accuracy>=97": "accuracy>=97",
-    "macs where accuracy>=100%": "100%", "macs where accuracy>=150%": "150%", "macs where accuracy>=0": ">=0",
-    "macs where accuracy<=0.9": "<=0.9", "macs where accuracy": "'accuracy'", "macs where accuracy>=-0.3": "-0.3",
+    "macs": "no accuracy", "latency where params<3": "no accuracy",
+    "macs where accuracy>=97": "accuracy>=97",
+    "macs where accuracy>=100%": "100%", "macs where accuracy>=150%": "150%",
+    "macs where accuracy>=0": ">=0",
+    "macs where accuracy<=0.9": "<=0.9", "macs where accuracy": "'accuracy'",
+    "macs where accuracy>=-0.3": "-0.3",
     "macs where accuracy>=best+1%": "best+1%", "macs where accuracy>=best 1%": "best 1%",
     "macs where accuracy>=best-": "best-", "macs where accuracy>=best-30": "best-30",
-    "macs where accuracy>=0.9 and accuracy>=0.8": "two", "accuracy where accuracy>=0.9": "one to keep",
+    "macs where accuracy>=0.9 and accuracy>=0.8": "two",
+    "accuracy where accuracy>=0.9": "one to keep",
     "speed where accuracy>=0.9": "speed", "cheapest where": "no limit after",
 }  # fmt: skip
 
@@ -184,10 +206,19 @@ def test_durations(hours, minutes, seconds, gap):
 
 
 def test_durations_as_people_write_them():
-    assert [parse_duration(t) for t in ("90s", "10m", "1h30m", "45", 30, "1.5m")] == [90, 600, 5400, 45, 30, 90]
+    assert [parse_duration(t) for t in ("90s", "10m", "1h30m", "45", 30, "1.5m")] == [
+        90,
+        600,
+        5400,
+        45,
+        30,
+        90,
+    ]
 
 
-@pytest.mark.parametrize("text", ["", "soon", "10 parsecs", "-5m", "5s", "m", "1e3", "10m!", "nan", "inf", "0"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "10 parsecs", "-5m", "5s", "m", "1e3", "10m!", "nan", "inf", "0"]
+)
 def test_bad_durations(text):
     with pytest.raises(UnusableInput) as caught:
         parse_duration(text)

@@ -6,17 +6,22 @@ import json
 import pickle
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 
 from convwise.core import layers as L
+from convwise.core.calculus import analyse
 from convwise.core.net import Net
-from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.parameters import REQUIRED, Number, Numbers
+from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
 from nets import nets
 
-SMALL = Net((28, 28, 1), (L.Conv2D(8, 3, padding="same", activation="relu"), L.Flatten(), L.Dense(10)))
+SMALL = Net(
+    (28, 28, 1), (L.Conv2D(8, 3, padding="same", activation="relu"), L.Flatten(), L.Dense(10))
+)
 
 
 # --- names and inputs -------------------------------------------------------------------------
@@ -50,8 +55,14 @@ def test_a_branch_is_no_chain():
         ((L.Flatten(name="two words"),), "not a word"),
         ((L.Flatten(name="a/b"),), "not a word"),
         ((L.Flatten(inputs=("later",)), L.Flatten(name="later")), "reads"),
-        ((L.Conv2D(2, 3, shares="gone"),), "shares the weights of 'gone'; expected an earlier Conv2D"),
-        ((L.Conv2D(2, 3, name="a"), L.Dense(2, shares="a")), "shares the weights of 'a'; expected an earlier Dense"),
+        (
+            (L.Conv2D(2, 3, shares="gone"),),
+            "shares the weights of 'gone'; expected an earlier Conv2D",
+        ),
+        (
+            (L.Conv2D(2, 3, name="a"), L.Dense(2, shares="a")),
+            "shares the weights of 'a'; expected an earlier Dense",
+        ),
         ((L.Conv2D(2, 3, shares="input"),), "shares the weights of 'input'"),
     ],
 )
@@ -60,10 +71,23 @@ def test_bad_names_and_inputs_are_refused(layers, what):
         Net((8, 8, 1), layers)
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 0), (8, 8, 1.0), (8, 8, 1, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (8, 8),
+        (8, 8, 0),
+        (8, 8, 1.0),
+        (8, 8, 1, 1),
+        (8, 8, True),
+        "881",
+        (8, 2**41, 1),
+        (10**400, 8, 1),
+    ],
+)
 def test_bad_input_shapes_are_refused(shape):
-    with pytest.raises(UnusableInput, match="input shape"):
+    with pytest.raises(UnusableInput, match="input shape") as error:
         Net(shape, ())
+    assert len(str(error.value)) < 200
 
 
 # --- JSON and identity ------------------------------------------------------------------------
@@ -87,9 +111,9 @@ def test_nets_have_one_id_each(one, other):
 
 
 def test_the_id_does_not_depend_on_how_a_net_is_written():
-    long = Net((28, 28, 1), (
-        L.Conv2D(8, (3, 3), (1, 1), "same", (1, 1), 1, True, "relu", name="conv2d", inputs=("input",)),
-        L.Flatten(inputs=("conv2d",)), L.Dense(10, activation=None)))  # fmt: skip
+    long = Net((28, 28, 1), ( L.Conv2D(8, (3, 3), (1, 1), "same", (1, 1), 1, True, "relu",
+        name="conv2d", inputs=("input",)), L.Flatten(inputs=("conv2d",)), L.Dense(10,
+        activation=None)))  # fmt: skip
     assert long.id == SMALL.id
 
 
@@ -106,7 +130,8 @@ def test_json_leaves_defaults_out():
     assert SMALL.to_json() == {
         "input_shape": [28, 28, 1],
         "layers": [
-            {"name": "conv2d", "type": "Conv2D", "filters": 8, "kernel_size": [3, 3], "padding": "same",
+            {"name": "conv2d", "type": "Conv2D", "filters": 8, "kernel_size": [3, 3],
+            "padding": "same",
              "activation": "relu"},
             {"name": "flatten", "type": "Flatten"},
             {"name": "dense", "type": "Dense", "units": 10},
@@ -119,8 +144,12 @@ def test_json_leaves_defaults_out():
     [
         ({}, "input_shape and layers"),
         ({"input_shape": 3, "layers": []}, "cannot be read"),
+        ({"input_shape": "8x8x1", "layers": []}, "is '8x8x1'; expected"),
         ({"input_shape": [8, 8, 1], "layers": [{"type": "Conv3D"}]}, "Conv3D"),
-        ({"input_shape": [8, 8, 1], "layers": [{"type": "Conv2D", "filters": 3}]}, "lacks kernel_size"),
+        (
+            {"input_shape": [8, 8, 1], "layers": [{"type": "Conv2D", "filters": 3}]},
+            "lacks kernel_size",
+        ),
         ({"input_shape": [8, 8, 1], "layers": [{"type": "Flatten", "size": 3}]}, "no parameter"),
     ],
 )
@@ -178,7 +207,11 @@ def test_an_unknown_layer_is_named_with_those_there_are():
         (lambda: L.Conv2D(8, (3, 3, 3)), "Conv2D.kernel_size", "rows, columns"),
         (lambda: L.Conv2D(8, 3, padding="full"), "Conv2D.padding: is 'full'", "'same', 'valid' or"),
         (lambda: L.Conv2D(8, 3, padding=(1, 1)), "Conv2D.padding", "top, bottom, left, right"),
-        (lambda: L.Conv2D(8, 3, padding=(1, 1, 1, -1)), "Conv2D.padding", "top, bottom, left, right"),
+        (
+            lambda: L.Conv2D(8, 3, padding=(1, 1, 1, -1)),
+            "Conv2D.padding",
+            "top, bottom, left, right",
+        ),
         (lambda: L.Conv2D(8, 3, activation="rectify"), "Conv2D.activation", "leaky_relu"),
         (lambda: L.Conv2D(8, 3, use_bias=1), "Conv2D.use_bias", "True or False"),
         (lambda: L.MaxPooling2D(2, 0), "MaxPooling2D.strides", "None"),
@@ -194,6 +227,44 @@ def test_illegal_parameters_are_refused(make, where, expected):
     assert where in str(caught.value)
     assert expected in caught.value.problem.expected
     assert isinstance(caught.value, ConvwiseError)
+
+
+HUGE = 10**400  # which JSON may hold, and no float
+NUMBERS = [
+    (kind, p.name)
+    for kind in L.LAYERS
+    for p in L.parameters(L.LAYERS[kind])
+    if isinstance(p, Number | Numbers)
+]
+
+
+def of_json(kind: str, name: str, value: object) -> Net:
+    """A net of one layer with this value, and 2 for what else it must have."""
+    needed = {p.name: 2 for p in L.parameters(L.LAYERS[kind]) if p.default is REQUIRED}
+    needed |= {"operator": "odd"} if kind == "Opaque" else {}
+    return Net.from_json(
+        {"input_shape": [8, 8, 2], "layers": [{"type": kind, **needed, name: value}]}
+    )
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, [HUGE], True, [1, False], "3", None, []])
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+def test_what_is_no_number_is_refused_where_one_is_read(kind, name, value):
+    of_json(kind, name, 0.5)
+    with pytest.raises(UnusableInput, match=rf"{kind}.{name}: is ") as error:
+        of_json(kind, name, value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "value", [HUGE, [HUGE, HUGE], 2**40, True, [True, True], "3", None, [], {}, float("nan")]
+)
+@pytest.mark.parametrize("kind", L.LAYERS)
+def test_whatever_a_parameter_is_in_a_file_there_is_no_other_error(kind, value):
+    for parameter in L.parameters(L.LAYERS[kind]):
+        with suppress(UnusableInput, ShapeError):
+            total = analyse(of_json(kind, parameter.name, value)).total
+            assert json.dumps([total.params, total.macs, f"{total.activation_bytes / 1e6:.1f}"])
 
 
 def test_what_is_required_is_required():
@@ -218,11 +289,16 @@ def test_every_parameter_says_what_it_is(kind):
     for parameter in L.parameters(kind):
         assert parameter.legal
         assert parameter.meaning
-        assert parameter.default is L.REQUIRED or parameter.normalise(parameter.default) == parameter.default
+        assert (
+            parameter.default is L.REQUIRED
+            or parameter.normalise(parameter.default) == parameter.default
+        )
 
 
 def test_the_table_of_layers_is_whole():
-    kinds = {kind.__name__: kind for kind in L.Layer.__subclasses__() if kind.__module__ == L.__name__}
+    kinds = {
+        kind.__name__: kind for kind in L.Layer.__subclasses__() if kind.__module__ == L.__name__
+    }
     assert kinds == L.LAYERS
 
 
@@ -232,7 +308,9 @@ def test_the_table_of_layers_is_whole():
 def test_a_mirrored_view_is_kept_and_told_apart():
     both = Net(SMALL.input_shape, SMALL.layers, mirrored_view=True)
     assert Net.from_json(json.loads(json.dumps(both.to_json()))) == both
-    assert "mirrored_view" not in SMALL.to_json(), "so that the ids of all other nets stay what they were"
+    assert "mirrored_view" not in SMALL.to_json(), (
+        "so that the ids of all other nets stay what they were"
+    )
     assert both.id != SMALL.id
     assert both.one_view == SMALL == SMALL.one_view
     assert both.edit("dense", units=3).mirrored_view
@@ -242,7 +320,11 @@ def test_a_mirrored_view_is_kept_and_told_apart():
 
 
 def test_what_learns_is_what_stands_behind_a_first_layer_that_averages():
-    mean, conv, head = L.AveragePooling2D(2, name="mean"), L.Conv2D(4, 3), L.GlobalAveragePooling2D()
+    mean, conv, head = (
+        L.AveragePooling2D(2, name="mean"),
+        L.Conv2D(4, 3),
+        L.GlobalAveragePooling2D(),
+    )
     net = Net((8, 12, 3), (mean, conv, head))
     assert (net.shrinks, net.shrunk) == (2, Net((4, 6, 3), (conv, head)))
     assert net.shrunk.shrinks == 1
@@ -254,7 +336,10 @@ def test_what_learns_is_what_stands_behind_a_first_layer_that_averages():
         Net((8, 12, 3), (L.AveragePooling2D(2, padding="same"), conv)),
         Net((8, 12, 3), (L.AveragePooling2D((2, 3)), conv)),
         Net((8, 12, 3), (L.MaxPooling2D(2), conv)),
-        Net((8, 12, 3), (mean, conv, L.Conv2D(4, 3, strides=2, padding="same", inputs=("input",), name="past"))),
+        Net(
+            (8, 12, 3),
+            (mean, conv, L.Conv2D(4, 3, strides=2, padding="same", inputs=("input",), name="past")),
+        ),
         Net((8, 12, 3), (mean,)),
     ):
         assert (other.shrinks, other.shrunk) == (1, other)

@@ -1,4 +1,6 @@
-"""The recipe's parts, each against numpy or a naive loop: augmentation, initial weights, Muon, the running average."""
+"""The recipe's parts, each against numpy or a naive loop: augmentation, initial weights, Muon, the
+running average.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convwise.core.layers import Activation, Conv2D, Dense, GlobalAveragePooling2D, Normalization, Rescaling
+from convwise.core.layers import (
+    Activation,
+    Conv2D,
+    Dense,
+    GlobalAveragePooling2D,
+    Normalization,
+    Rescaling,
+)
 from convwise.core.net import Net
 from convwise.core.recipe import Recipe
 from convwise.formats import torch as torch_format
@@ -39,14 +48,24 @@ def shifted(image: np.ndarray, down: int, right: int, mirrored: bool) -> np.ndar
 @settings(max_examples=40, deadline=None)
 @given(st.integers(4, 9), st.integers(4, 9), st.booleans(), st.integers(0, 3), st.integers(0, 99))
 def test_augmented_images_are_shifted_as_a_naive_loop_shifts_them(height, width, flip, shift, seed):
-    """Every one is one of the images that whole shifts can make of it, mirrored where that was asked."""
+    """Every one is one of the images that whole shifts can make of it, mirrored where that was
+    asked.
+    """
     pixels = np.random.default_rng(seed).integers(0, 256, (5, height, width, 2), dtype=np.uint8)
     index = torch.tensor([4, 0, 0, 2])
     flips = torch.tensor([True, False, True, True]) if flip else None
-    found = batches.augment(torch.from_numpy(pixels), index, shift, torch.Generator().manual_seed(seed), flips)
-    for image, source, mirrored in zip(found.numpy(), index.tolist(), flips if flip else [False] * 4, strict=True):
+    found = batches.augment(
+        torch.from_numpy(pixels), index, shift, torch.Generator().manual_seed(seed), flips
+    )
+    for image, source, mirrored in zip(
+        found.numpy(), index.tolist(), flips if flip else [False] * 4, strict=True
+    ):
         steps = range(-shift, shift + 1)
-        made = [shifted(pixels[source], down, right, bool(mirrored)) for down in steps for right in steps]
+        made = [
+            shifted(pixels[source], down, right, bool(mirrored))
+            for down in steps
+            for right in steps
+        ]
         assert any((image == other).all() for other in made)
 
 
@@ -61,8 +80,13 @@ def test_every_shift_up_to_the_largest_comes_as_often_as_the_others():
 
 
 def test_edges_are_continued_as_mirror_images():
-    """Shifted by two, 0 1 2 3 4 becomes 2 1 0 1 2 at one end and 2 3 4 3 2 at the other: the edge px is not doubled."""
-    pixels, index = torch.arange(5, dtype=torch.uint8).reshape(1, 1, 5, 1), torch.zeros(200, dtype=torch.int64)
+    """Shifted by two, 0 1 2 3 4 becomes 2 1 0 1 2 at one end and 2 3 4 3 2 at the other: the edge
+    px is not doubled.
+    """
+    pixels, index = (
+        torch.arange(5, dtype=torch.uint8).reshape(1, 1, 5, 1),
+        torch.zeros(200, dtype=torch.int64),
+    )
     found = batches.augment(pixels, index, 2, torch.Generator().manual_seed(0))[:, 0, :, 0]
     assert {tuple(row) for row in found.tolist()} == {
         (2, 1, 0, 1, 2), (1, 0, 1, 2, 3), (0, 1, 2, 3, 4), (1, 2, 3, 4, 3), (2, 3, 4, 3, 2),
@@ -70,7 +94,9 @@ def test_edges_are_continued_as_mirror_images():
 
 
 def test_a_box_of_each_image_comes_from_another_and_its_share_is_counted():
-    """Images of one number each: what is not its own number is a box, the other's number, and that share of the px."""
+    """Images of one number each: what is not its own number is a box, the other's number, and that
+    share of the px.
+    """
     n, generator = 6, torch.Generator().manual_seed(3)
     images = torch.arange(n).float()[:, None, None, None].expand(n, 2, 7, 9)
     shares = []
@@ -78,7 +104,9 @@ def test_a_box_of_each_image_comes_from_another_and_its_share_is_counted():
         mixed, others, own = batches.boxed(images, generator)
         assert sorted(others.tolist()) == list(range(n))
         for number, other in enumerate(others.tolist()):
-            inside = (mixed[number] == other).numpy() if other != number else np.zeros((2, 7, 9), bool)
+            inside = (
+                (mixed[number] == other).numpy() if other != number else np.zeros((2, 7, 9), bool)
+            )
             assert ((mixed[number].numpy() == number) | inside).all()
             rows, columns = np.flatnonzero(inside[0].any(1)), np.flatnonzero(inside[0].any(0))
             if rows.size:
@@ -97,12 +125,21 @@ def test_a_box_of_each_image_comes_from_another_and_its_share_is_counted():
 def whitened_net(channels: int, kernel: int) -> Net:
     stem = Conv2D(2 * channels * kernel**2, kernel, name="stem")
     moments = (0.5,) * channels, (0.06,) * channels
-    body = (Rescaling(1 / 255), Normalization(*moments), stem, Activation("gelu"), GlobalAveragePooling2D(), Dense(2))
+    body = (
+        Rescaling(1 / 255),
+        Normalization(*moments),
+        stem,
+        Activation("gelu"),
+        GlobalAveragePooling2D(),
+        Dense(2),
+    )
     return Net((12, 14, channels), body)
 
 
 def smooth_images(n: int, channels: int) -> torch.Tensor:
-    """Neighbours and channels alike, as in photographs: patches of them vary mostly in one direction."""
+    """Neighbours and channels alike, as in photographs: patches of them vary mostly in one
+    direction.
+    """
     noise = np.random.default_rng(0).normal(size=(n, 16, 18, channels))
     for _ in range(4):
         noise = (noise[:, 1:] + noise[:, :-1])[:, :, 1:] + (noise[:, 1:] + noise[:, :-1])[:, :, :-1]
@@ -112,13 +149,17 @@ def smooth_images(n: int, channels: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("channels", "kernel"), [(1, 2), (3, 2), (3, 3)])
 def test_whitened_patches_are_uncorrelated_and_of_unit_variance(channels, kernel):
-    """By numpy: cut every patch of the normalised images, apply the filters, and look at what comes out."""
+    """By numpy: cut every patch of the normalised images, apply the filters, and look at what comes
+    out.
+    """
     net, images = whitened_net(channels, kernel), smooth_images(300, channels)
     model = torch_format.build(net, logits=True)
     initial.initialise(model, Recipe(whitened="stem"), images)
     weight = model.stem.weight.detach().numpy().astype(float)
     x = (images.numpy() / 255 - 0.5) / np.sqrt(0.06)
-    patches = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), (1, 2)).reshape(-1, channels * kernel**2)
+    patches = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), (1, 2)).reshape(
+        -1, channels * kernel**2
+    )
     count = channels * kernel**2
     before = patches.T @ patches / len(patches)
     found = patches @ weight[:count].reshape(count, -1).T
@@ -138,22 +179,30 @@ def test_whitening_filters_stay_and_their_bias_is_learnt():
     learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert "stem.weight" not in learnt
     assert "stem.bias" in learnt
-    moved = {id(p) for m in optimizers.optimizers(model, Recipe(optimizer="muon"), False) for g in m.param_groups for p in g["params"]}  # noqa: E501  # fmt: skip
+    moved = {id(p) for m in optimizers.optimizers(model, Recipe(optimizer="muon"),
+             False) for g in m.param_groups for p in g["params"]}  # noqa: E501  # fmt: skip
     assert id(model.stem.weight) not in moved
 
 
-@pytest.mark.parametrize("conv", [nn.Conv2d(4, 9, 3, padding=1), nn.Conv2d(5, 5, (5, 3), padding=(2, 1))])
+@pytest.mark.parametrize(
+    "conv", [nn.Conv2d(4, 9, 3, padding=1), nn.Conv2d(5, 5, (5, 3), padding=(2, 1))]
+)
 def test_an_identity_start_passes_the_input_on(conv):
     initial.initialise(nn.Sequential(conv), Recipe(identity_start=True), torch.zeros(1, 1, 1, 1))
     x = torch.randn(2, conv.in_channels, 7, 8)
     assert torch.allclose(conv(x)[:, : conv.in_channels], x, atol=1e-5)
-    assert conv.weight.detach()[conv.in_channels :].abs().sum() > 0 or conv.out_channels == conv.in_channels
+    assert (
+        conv.weight.detach()[conv.in_channels :].abs().sum() > 0
+        or conv.out_channels == conv.in_channels
+    )
 
 
 def test_an_identity_start_leaves_mixing_and_depthwise_convolutions_alone():
     for conv in (nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, groups=8)):
         torch.manual_seed(0)
-        initial.initialise(nn.Sequential(conv), Recipe(identity_start=True), torch.zeros(1, 1, 1, 1))
+        initial.initialise(
+            nn.Sequential(conv), Recipe(identity_start=True), torch.zeros(1, 1, 1, 1)
+        )
         begun = conv.weight.detach().clone()
         torch.manual_seed(0)
         initial.initialise(nn.Sequential(conv), Recipe(), torch.zeros(1, 1, 1, 1))
@@ -161,11 +210,15 @@ def test_an_identity_start_leaves_mixing_and_depthwise_convolutions_alone():
 
 
 def test_initial_weights_have_the_variance_of_he_per_group():
-    """Depthwise too: taken over all groups, the fan would be as many times too large as there are channels."""
+    """Depthwise too: taken over all groups, the fan would be as many times too large as there are
+    channels.
+    """
     torch.manual_seed(0)
     for conv in (nn.Conv2d(8, 64, 3), nn.Conv2d(512, 512, 3, groups=512), nn.Conv2d(64, 128, 1)):
         initial.initialise(nn.Sequential(conv), Recipe(), torch.zeros(1, 1, 1, 1))
-        of_one_group = conv.weight.shape[0] // conv.groups * conv.weight.shape[2] * conv.weight.shape[3]
+        of_one_group = (
+            conv.weight.shape[0] // conv.groups * conv.weight.shape[2] * conv.weight.shape[3]
+        )
         assert float(conv.weight.detach().var()) == pytest.approx(2 / of_one_group, rel=0.15)
         assert not conv.bias.detach().any()
 
@@ -175,7 +228,9 @@ def test_initial_weights_have_the_variance_of_he_per_group():
 
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (6, 6)])
 def test_orthogonalised_matrices_keep_their_directions_and_lose_their_lengths(shape):
-    """By numpy's singular values: of 1 to 30 before, between 0.6 and 1.3 after, the singular vectors as they were."""
+    """By numpy's singular values: of 1 to 30 before, between 0.6 and 1.3 after, the singular
+    vectors as they were.
+    """
     rng = np.random.default_rng(0)
     u, _, v = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
     values = np.linspace(30, 3, min(shape))
@@ -190,9 +245,13 @@ def test_orthogonalised_matrices_keep_their_directions_and_lose_their_lengths(sh
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_muon_turns_filters_and_keeps_the_length_that_means_nothing(layout):
-    """Found here: filters that were not channels_last did not move at all, because a copy of them did."""
+    """Found here: filters that were not channels_last did not move at all, because a copy of them
+    did.
+    """
     torch.manual_seed(0)
-    free, scaled = (nn.Parameter(torch.randn(6, 3, 3, 3).to(memory_format=layout)) for _ in range(2))
+    free, scaled = (
+        nn.Parameter(torch.randn(6, 3, 3, 3).to(memory_format=layout)) for _ in range(2)
+    )
     mover = optimizers.Muon([free, scaled], lr=0.1, scale_free=[free])
     before = scaled.detach().clone()
     for parameter in (free, scaled):
@@ -217,21 +276,31 @@ def test_muon_reaches_the_minimum_of_a_quadratic():
 
 
 def small_model() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1), nn.Flatten(), nn.Linear(3, 2))  # noqa: E501  # fmt: skip
+    return nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1),
+                         nn.Flatten(), nn.Linear(3, 2))  # noqa: E501  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_every_weight_is_moved_once_and_biases_do_not_decay(kind):
     model = small_model()
-    movers = optimizers.optimizers(model, Recipe(optimizer=kind, learning_rate=0.4, weight_decay=0.3), False)
+    movers = optimizers.optimizers(
+        model, Recipe(optimizer=kind, learning_rate=0.4, weight_decay=0.3), False
+    )
     groups = [(mover, group) for mover in movers for group in mover.param_groups]
     moved = [id(p) for _, group in groups for p in group["params"]]
     assert sorted(moved) == sorted(id(p) for p in model.parameters())
-    by_muon = {id(p) for mover, group in groups for p in group["params"] if isinstance(mover, optimizers.Muon)}
+    by_muon = {
+        id(p)
+        for mover, group in groups
+        for p in group["params"]
+        if isinstance(mover, optimizers.Muon)
+    }
     assert by_muon == ({id(model[0].weight), id(model[2].weight)} if kind == "muon" else set())
     decays = {id(p): group.get("weight_decay", 0.0) for _, group in groups for p in group["params"]}
     assert decays[id(model[4].weight)] == 0.3
-    assert {decays[id(p)] for p in (model[1].weight, model[1].bias, model[2].bias, model[4].bias)} == {0.0}
+    assert {
+        decays[id(p)] for p in (model[1].weight, model[1].bias, model[2].bias, model[4].bias)
+    } == {0.0}
     assert all(group["peak"] == group["lr"] for _, group in groups)
 
 
@@ -257,9 +326,13 @@ def test_the_running_average_is_that_of_a_loop():
             kept = 0.95**5 * done**3
             mean = [kept * m + (1 - kept) * p for m, p in zip(mean, live, strict=True)]
             live = mean
-        assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(model.parameters(), live, strict=True))
+        assert all(
+            torch.allclose(p, q, atol=1e-6) for p, q in zip(model.parameters(), live, strict=True)
+        )
     average.end()
-    assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(model.parameters(), mean, strict=True))
+    assert all(
+        torch.allclose(p, q, atol=1e-6) for p, q in zip(model.parameters(), mean, strict=True)
+    )
 
 
 def test_an_average_of_a_run_that_was_too_short_changes_nothing():
@@ -293,7 +366,9 @@ def test_a_part_of_which_the_second_half_was_not_reached_is_left_as_it_is():
 
 
 def test_settling_measures_the_statistics_anew_over_all_that_is_given():
-    """Batches of equal size: the mean over all, by numpy, whatever the momentum is outside; that stays."""
+    """Batches of equal size: the mean over all, by numpy, whatever the momentum is outside; that
+    stays.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(3, momentum=0.4))
     model[0].running_mean.fill_(99.0)
@@ -301,7 +376,9 @@ def test_settling_measures_the_statistics_anew_over_all_that_is_given():
     with optimizers.settling(model):
         for x in batches_:
             model(x)
-    assert model[0].running_mean.numpy() == pytest.approx(np.concatenate(batches_).mean((0, 2, 3)), abs=1e-4)
+    assert model[0].running_mean.numpy() == pytest.approx(
+        np.concatenate(batches_).mean((0, 2, 3)), abs=1e-4
+    )
     assert model[0].momentum == 0.4
     with pytest.raises(ZeroDivisionError), optimizers.settling(model):
         raise ZeroDivisionError

@@ -15,7 +15,12 @@ from studies import advice, facts
 WORDS = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=300)
 
 
-@given(WORDS, st.lists(WORDS, max_size=40), st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=60), st.lists(WORDS))
+@given(
+    WORDS,
+    st.lists(WORDS, max_size=40),
+    st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=60),
+    st.lists(WORDS),
+)
 def test_it_fits_whatever_it_holds(title, lines, rows, below):
     screen = Screen(title, lines, ("one", "two", "three"), rows, below, "the report")
     text = screen.text().splitlines()
@@ -27,7 +32,9 @@ def test_it_fits_whatever_it_holds(title, lines, rows, below):
 
 
 def test_what_is_left_out_is_counted():
-    screen = Screen("title", (), ("name",), [(f"row {number}",) for number in range(100)], more=".rows")
+    screen = Screen(
+        "title", (), ("name",), [(f"row {number}",) for number in range(100)], more=".rows"
+    )
     text = screen.text().splitlines()
     shown = sum(line.startswith("row") for line in text)
     assert text[-1] == f"... and {100 - shown} more: .rows"
@@ -36,8 +43,17 @@ def test_what_is_left_out_is_counted():
 
 
 def test_a_short_one_is_whole():
-    screen = Screen("title", ("a line",), ("name", "value"), [("first", "1"), ("second", "22")], ("the end",))
-    assert screen.text().splitlines() == ["title", "a line", "name    value", "first   1", "second  22", "the end"]
+    screen = Screen(
+        "title", ("a line",), ("name", "value"), [("first", "1"), ("second", "22")], ("the end",)
+    )
+    assert screen.text().splitlines() == [
+        "title",
+        "a line",
+        "name    value",
+        "first   1",
+        "second  22",
+        "the end",
+    ]
 
 
 def test_nothing_is_taken_for_a_tag():
@@ -50,9 +66,15 @@ def test_nothing_is_taken_for_a_tag():
 def test_bars_are_as_long_as_their_shares():
     bars = [Bar("nothing <known>", 0.1, "10.0 %"), Bar("this network", 0.88, "88.0 %", 0.84, 0.91)]
     page = Screen("title", bars=bars).html()
-    assert [float(width) for width in re.findall(r"<rect width='([\d.]+)'", page)] == [0.1 * BAR_PX, 0.88 * BAR_PX]
+    assert [float(width) for width in re.findall(r"<rect width='([\d.]+)'", page)] == [
+        0.1 * BAR_PX,
+        0.88 * BAR_PX,
+    ]
     (interval,) = re.findall(r"M([\d.]+) 8H([\d.]+)", page)
-    assert [float(end) for end in interval] == [pytest.approx(0.84 * BAR_PX, 1e-3), pytest.approx(0.91 * BAR_PX, 1e-3)]
+    assert [float(end) for end in interval] == [
+        pytest.approx(0.84 * BAR_PX, 1e-3),
+        pytest.approx(0.91 * BAR_PX, 1e-3),
+    ]
     assert Reader(page).open == 0
     assert "nothing <known> 10.0 %" in Reader(page).said
 
@@ -70,7 +92,17 @@ def test_advice_is_a_screen_and_says_first_what_people_ask():
     given_advice = advice(shape=(28, 28, 1))
     assert is_a_screen(given_advice)
     first = repr(given_advice).splitlines()
-    rows = [line.split()[0] for line in first[first.index(next(x for x in first if x.startswith("parameter"))) + 1 :]]
-    asked = {"stage.kernel_size", "stem.kernel_size", "stage.filters", "stem.strides", "padding", "activation"}
+    rows = [
+        line.split()[0]
+        for line in first[first.index(next(x for x in first if x.startswith("parameter"))) + 1 :]
+    ]
+    asked = {
+        "stage.kernel_size",
+        "stem.kernel_size",
+        "stage.filters",
+        "stem.strides",
+        "padding",
+        "activation",
+    }
     assert set(rows[: len(asked)]) == asked
     assert str(given_advice.configuration["stage.filters"]) in repr(given_advice)

@@ -1,4 +1,6 @@
-"""The space: every sample grows into a net that real PyTorch runs with the shapes that were promised."""
+"""The space: every sample grows into a net that real PyTorch runs with the shapes that were
+promised.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from convwise.formats import torch as torch_format
 from studies import WIDE, differing, wide_samples, wide_space
 
 BASE = {name: values[0] for name, values in WIDE.items()} | {
-    "input.size": "32x20", "stem.kernel_size": 3, "stage.count": 3, "stage.convs": 2, "stage.kernel_size": 3,
+    "input.size": "32x20", "stem.kernel_size": 3, "stage.count": 3, "stage.convs": 2,
+    "stage.kernel_size": 3,
 }  # fmt: skip
 LATENCY = LatencyModel(per_layer=0.002, per_mac=2e-8, per_byte=1e-9)
 
@@ -91,14 +94,22 @@ def test_exact_costs_are_those_of_pytorch(configuration):
     space = wide_space()
     net = space.fit(configuration).net
     state = torch_format.build(net).state_dict()
-    assert space.cost(net)["params"] == sum(v.numel() for k, v in state.items() if "num_batches" not in k)
+    assert space.cost(net)["params"] == sum(
+        v.numel() for k, v in state.items() if "num_batches" not in k
+    )
 
 
-limits = st.tuples(st.sampled_from(("params", "macs", "activation_bytes", "latency_ms")), st.floats(-0.5, 3.5))
+limits = st.tuples(
+    st.sampled_from(("params", "macs", "activation_bytes", "latency_ms")), st.floats(-0.5, 3.5)
+)
 
 
 def limited(pairs: list[tuple[str, float]], base: dict[str, float]) -> Goal:
-    return Goal("accuracy", tuple({m: Limit(m, base[m] / 10**power) for m, power in pairs}.values()), "a random goal")
+    return Goal(
+        "accuracy",
+        tuple({m: Limit(m, base[m] / 10**power) for m, power in pairs}.values()),
+        "a random goal",
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -110,7 +121,10 @@ def test_limits_hold_or_the_excess_is_told(configuration, pairs):
     try:
         fitted = space.fit(configuration)
     except Infeasible as error:
-        fitted, ratios = None, [float(r) for r in re.findall(r"(\d+\.\d) times its limit", str(error))]
+        fitted, ratios = (
+            None,
+            [float(r) for r in re.findall(r"(\d+\.\d) times its limit", str(error))],
+        )
     if fitted is None:
         assert ratios
         assert all(ratio >= 1 for ratio in ratios)
@@ -124,7 +138,8 @@ def test_limits_hold_or_the_excess_is_told(configuration, pairs):
 
 def test_fitting_never_widens():
     free = wide_space()
-    configuration = {**BASE, "input.size": "64x48", "block": "plain", "stage.count": 1, "stage.convs": 1,
+    configuration = {**BASE, "input.size": "64x48", "block": "plain", "stage.count": 1,
+              "stage.convs": 1,
               "stem.kernel_size": 1, "stage.kernel_size": 1, "stage.filters": 4}  # fmt: skip
     goal = Goal("accuracy", (Limit("macs", free.fit(configuration).cost["macs"] / 10),), "a tenth")
     fitted = Space(1, 3, free.mean, free.variance, free.hyperparameters, goal).fit(configuration)
@@ -136,7 +151,9 @@ def test_fitting_never_widens():
 def test_a_sample_inside_its_limits_is_left_alone(configuration):
     free = wide_space()
     cost = free.fit(configuration).cost
-    goal = Goal("accuracy", tuple(Limit(metric, value) for metric, value in cost.items()), "just met")
+    goal = Goal(
+        "accuracy", tuple(Limit(metric, value) for metric, value in cost.items()), "just met"
+    )
     space = Space(1, 3, free.mean, free.variance, free.hyperparameters, goal)
     assert space.fit(configuration) == configuration
     assert space.fit(configuration).net == free.fit(configuration).net
@@ -150,7 +167,10 @@ def test_infeasible_names_the_limit_and_by_how_much():
     smallest = min(
         free.cost(free.fit({**BASE, **change, "stage.filters": 4}).net)["params"]
         for free in [wide_space()]
-        for change in ({}, {"block": "separable", "stage.convs": 1, "stage.count": 2, "input.size": "8x8"})
+        for change in (
+            {},
+            {"block": "separable", "stage.convs": 1, "stage.count": 2, "input.size": "8x8"},
+        )
     )
     assert ratio == pytest.approx(smallest / 10, abs=0.051)
 
@@ -190,7 +210,8 @@ def test_growing_is_the_same_in_another_process_with_another_hash_seed():
     )
     where = [str(Path(__file__).parents[1]), *(p for p in sys.path if p)]
     runs = [
-        subprocess.run([sys.executable, "-c", code, *where], env={**os.environ, "PYTHONHASHSEED": seed},
+        subprocess.run([sys.executable, "-c", code, *where], env={**os.environ,
+        "PYTHONHASHSEED": seed},
                        capture_output=True, text=True, check=True).stdout
         for seed in ("1", "2")
     ]  # fmt: skip
@@ -212,11 +233,22 @@ def test_residual_blocks_add_equal_shapes(convs):
 
 
 def test_a_whitening_stem_has_both_signs_of_every_direction_whatever_the_filters():
-    """As many directions as a patch has numbers; its bias is learnt, and no normalisation follows."""
+    """As many directions as a patch has numbers; its bias is learnt, and no normalisation
+    follows.
+    """
     for channels, kernel, filters in ((1, 2, 8), (3, 2, 24), (3, 3, 54), (3, 7, 294)):
-        net = wide_space(channels).fit({**BASE, "stem": "whitening", "stem.kernel_size": kernel, "padding": "same"}).net
+        net = (
+            wide_space(channels)
+            .fit({**BASE, "stem": "whitening", "stem.kernel_size": kernel, "padding": "same"})
+            .net
+        )
         stem = net["stem"]
-        assert (stem.filters, stem.padding, stem.use_bias, stem.activation) == (filters, "valid", True, "linear")
+        assert (stem.filters, stem.padding, stem.use_bias, stem.activation) == (
+            filters,
+            "valid",
+            True,
+            "linear",
+        )
         after = net.layers[[layer.name for layer in net.layers].index("stem") + 1]
         assert (after.name, after.op, after.activation) == ("stem_act", "Activation", "relu")
         assert analyse(net)["stem"].output_shape == (32 - kernel + 1, 20 - kernel + 1, filters)
@@ -228,8 +260,16 @@ def test_every_stage_of_a_pooled_net_halves_its_map_before_it_is_normalised():
         net = wide_space().fit({**configuration, "downsampling": how}).net
         costs, names = analyse(net), [layer.name for layer in net.layers]
         assert costs[halved].output_shape[:2] == (32, 24)
-        assert [costs[f"stage{i}_conv2"].output_shape[:2] for i in (1, 2, 3)] == [(32, 24), (16, 12), (8, 6)]
-        assert names.index("stage1_conv1") < names.index(halved) + 1 <= names.index("stage1_conv1_norm")
+        assert [costs[f"stage{i}_conv2"].output_shape[:2] for i in (1, 2, 3)] == [
+            (32, 24),
+            (16, 12),
+            (8, 6),
+        ]
+        assert (
+            names.index("stage1_conv1")
+            < names.index(halved) + 1
+            <= names.index("stage1_conv1_norm")
+        )
         assert net.is_chain
 
 
@@ -241,21 +281,33 @@ def test_widening_says_how_the_filters_grow(widening, filters):
 
 
 def test_the_running_statistics_follow_within_ten_steps():
-    norms = [layer for layer in wide_space().fit(BASE).net.layers if isinstance(layer, BatchNormalization)]
+    norms = [
+        layer
+        for layer in wide_space().fit(BASE).net.layers
+        if isinstance(layer, BatchNormalization)
+    ]
     assert {layer.momentum for layer in norms} == {0.6}
     assert 0.6**10 < 0.01  # of what they were ten steps before
 
 
-# --- how a sample is trained -----------------------------------------------------------------------
+# --- how a sample is trained ----------------------------------------------------------------------
 
 
 def test_how_a_net_is_trained_follows_from_its_sample():
     space = wide_space(recipe=Recipe(optimizer="muon", shift_px=3))
-    learned, whitened = (space.fit({**BASE, "stem": stem}).recipe for stem in ("learned", "whitening"))
+    learned, whitened = (
+        space.fit({**BASE, "stem": stem}).recipe for stem in ("learned", "whitening")
+    )
     assert (learned.whitened, whitened.whitened) == ("", "stem")
-    assert [space.fit({**BASE, "training.flip": flip}).recipe.flip for flip in (False, True)] == [False, True]
-    starts = {block: space.fit({**BASE, "block": block}).recipe.identity_start for block in WIDE["block"]}
-    assert starts == {"plain": True, "pooled": True, "residual": False, "separable": False}  # a sum passes on already
+    assert [space.fit({**BASE, "training.flip": flip}).recipe.flip for flip in (False, True)] == [
+        False,
+        True,
+    ]
+    starts = {
+        block: space.fit({**BASE, "block": block}).recipe.identity_start for block in WIDE["block"]
+    }
+    # A sum passes on already
+    assert starts == {"plain": True, "pooled": True, "residual": False, "separable": False}
     assert learned.shift_px == 3  # the rest is the space's own
     assert not wide_space(recipe=Recipe(optimizer="adamw")).fit(BASE).recipe.identity_start
 
@@ -271,7 +323,8 @@ def test_a_key_tells_apart_what_is_trained_in_another_way():
 def test_a_sample_of_an_older_study_has_the_usual_values():
     names = ("stem", "stage.widening", "training.flip")
     old = {name: value for name, value in BASE.items() if name not in names}
-    assert wide_space().fit(old).key == wide_space().fit({**old, "stem": "learned", "stage.widening": 2, "training.flip": False}).key  # noqa: E501  # fmt: skip
+    assert wide_space().fit(old).key == wide_space().fit({**old, "stem": "learned",
+                      "stage.widening": 2, "training.flip": False}).key  # noqa: E501  # fmt: skip
 
 
 def test_plain_is_a_chain_and_separable_has_no_wide_kernel_over_channels():
@@ -292,7 +345,11 @@ def test_plain_is_a_chain_and_separable_has_no_wide_kernel_over_channels():
 @pytest.mark.parametrize("how", WIDE["downsampling"])
 def test_each_stage_halves_the_map_and_doubles_the_filters(block, how):
     """All but the first; a pooled net's first as well."""
-    net = wide_space().fit({**BASE, "block": block, "downsampling": how, "input.size": "64x48", "stage.count": 4}).net
+    net = (
+        wide_space()
+        .fit({**BASE, "block": block, "downsampling": how, "input.size": "64x48", "stage.count": 4})
+        .net
+    )
     costs = analyse(net)
     ends = [costs[f"stage{i}_conv2"].output_shape for i in (1, 2, 3, 4)]
     whole = [(64, 48, 4), (32, 24, 8), (16, 12, 16), (8, 6, 32)]
@@ -300,12 +357,18 @@ def test_each_stage_halves_the_map_and_doubles_the_filters(block, how):
 
 
 def test_filters_are_capped():
-    net = wide_space().fit({**BASE, "input.size": "64x64", "stage.filters": 128, "stage.count": 4}).net
+    net = (
+        wide_space()
+        .fit({**BASE, "input.size": "64x64", "stage.filters": 128, "stage.count": 4})
+        .net
+    )
     filters = [layer.filters for layer in net.layers if isinstance(layer, Conv2D)]
     assert max(filters) == MAX_FILTERS == 512
 
 
-@pytest.mark.parametrize(("size", "strides", "stages"), [("8x8", 1, 3), ("8x8", 2, 2), ("64x48", 1, 4)])
+@pytest.mark.parametrize(
+    ("size", "strides", "stages"), [("8x8", 1, 3), ("8x8", 2, 2), ("64x48", 1, 4)]
+)
 def test_a_small_map_has_fewer_stages_than_were_asked(size, strides, stages):
     """From 8 px to 4 and to 2: below 4 px nothing is halved."""
     configuration = {**BASE, "input.size": size, "stem.strides": strides, "stage.count": 4}
@@ -314,7 +377,9 @@ def test_a_small_map_has_fewer_stages_than_were_asked(size, strides, stages):
 
 def test_normalisation_replaces_biases():
     space = wide_space()
-    with_norm, without = (space.fit({**BASE, "normalization": n}).net for n in WIDE["normalization"])
+    with_norm, without = (
+        space.fit({**BASE, "normalization": n}).net for n in WIDE["normalization"]
+    )
     convs = [layer for layer in with_norm.layers if isinstance(layer, Conv2D)]
     assert sum(isinstance(layer, BatchNormalization) for layer in with_norm.layers) == len(convs)
     assert not any(layer.use_bias for layer in convs)
@@ -325,8 +390,13 @@ def test_normalisation_replaces_biases():
 def test_valid_padding_loses_the_border_where_the_map_allows():
     net = wide_space().fit({**BASE, "padding": "valid", "stem.kernel_size": 7}).net
     assert analyse(net)["stem"].output_shape[:2] == (26, 14)
-    tiny = wide_space().fit({**BASE, "padding": "valid", "stem.kernel_size": 7, "input.size": "8x8"}).net
-    assert analyse(tiny)["stem"].output_shape[:2] == (8, 8)  # under 4 px nothing would be left to convolve
+    tiny = (
+        wide_space()
+        .fit({**BASE, "padding": "valid", "stem.kernel_size": 7, "input.size": "8x8"})
+        .net
+    )
+    # Under 4 px nothing would be left to convolve
+    assert analyse(tiny)["stem"].output_shape[:2] == (8, 8)
 
 
 def test_every_choice_has_a_meaning_and_reduced_values_are_legal():

@@ -1,4 +1,6 @@
-"""Temporary folders: gone afterwards, and after a kill with the next run, unless somebody works there."""
+"""Temporary folders: gone afterwards, and after a kill with the next run, unless somebody works
+there.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from convwise.core import temporary
 from convwise.core.temporary import PREFIX, locked, temporary_folder
 from studies import ENVIRONMENT
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="where no folder can be locked nothing is removed")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="where no folder can be locked nothing is removed"
+)
 
 WORKING = """
 import time
@@ -40,7 +44,9 @@ def here(tmp_path, monkeypatch) -> Path:
 def working(place: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """Another process, and the temporary folder that it works in."""
     environment = {**ENVIRONMENT, "TMPDIR": str(place)}
-    with subprocess.Popen([sys.executable, "-c", WORKING], stdout=subprocess.PIPE, text=True, env=environment) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKING], stdout=subprocess.PIPE, text=True, env=environment
+    ) as other:
         assert other.stdout is not None
         try:
             yield other, Path(other.stdout.readline().strip())
@@ -82,7 +88,11 @@ def test_what_is_not_a_folder_of_ours_stays(here, tmp_path_factory):
     with temporary_folder():
         pass
     assert (elsewhere / "kept").exists()
-    assert {path.name for path in here.iterdir()} == {f"{PREFIX}link", f"{PREFIX}file", "convwise-other"}
+    assert {path.name for path in here.iterdir()} == {
+        f"{PREFIX}link",
+        f"{PREFIX}file",
+        "convwise-other",
+    }
 
 
 def test_a_new_folder_that_another_run_removes_is_made_again(here, monkeypatch):

@@ -1,4 +1,6 @@
-"""Edits by name: what is asked is what is edited; what cannot be is refused, with what would work."""
+"""Edits by name: what is asked is what is edited; what cannot be is refused, with what would
+work.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ def test_one_parameter_of_one_layer(text, before, after):
 
 
 def test_all_convolutions_at_once():
-    assert [row[0] for row in NET.diff(named(PLAIN, "kernel_size=5").net)] == ["first", "second"]  # 1x1 mixes channels
+    # 1x1 mixes channels
+    assert [row[0] for row in NET.diff(named(PLAIN, "kernel_size=5").net)] == ["first", "second"]
     wider = named(PLAIN, "filters=x2")
     assert [wider.net[name].filters for name in ("first", "second", "mix")] == [16, 32, 8]
     assert (wider.before, wider.after) == ("as it is", "x2")
@@ -86,7 +89,11 @@ def test_all_convolutions_at_once():
     ("text", "kind", "words"),
     [
         ("second.kernel_size=99", ShapeError, "needs 99x99 inputs, but its map is 8x8"),
-        ("second.kernal_size=5", UnusableInput, "second has no kernal_size; expected second.kernel_size"),
+        (
+            "second.kernal_size=5",
+            UnusableInput,
+            "second has no kernal_size; expected second.kernel_size",
+        ),
         ("secnd.kernel_size=5", UnusableInput, "second.kernel_size"),
         ("kernelsize=5", UnusableInput, "kernel_size"),
         ("nothing.like=this", UnusableInput, "such as first.kernel_size=5"),
@@ -103,14 +110,22 @@ def test_what_cannot_be_is_refused_with_what_could(text, kind, words):
 
 
 def test_layers_that_no_longer_fit_each_other_are_refused():
-    joined = Net((8, 8, 1), (Conv2D(4, 3, padding="same", name="a"), Conv2D(4, 3, padding="same", name="b"),
-                             Add(name="sum", inputs=("a", "b")), GlobalAveragePooling2D(), Dense(2)))  # fmt: skip
+    joined = Net((8, 8, 1), (Conv2D(4, 3, padding="same", name="a"), Conv2D(4, 3, padding="same",
+                             name="b"), Add(name="sum", inputs=("a", "b")),
+                             GlobalAveragePooling2D(), Dense(2)))  # fmt: skip
     with pytest.raises(ShapeError, match="sum"):
         named(Subject(joined), "b.filters=6")
-    assert all("filters" not in edit.parameter or edit.parameter == "filters" for edit in questions(Subject(joined)))
+    assert all(
+        "filters" not in edit.parameter or edit.parameter == "filters"
+        for edit in questions(Subject(joined))
+    )
     together = named(Subject(joined), "b.filters=6 & a.filters=6")
     assert together.net == joined.edit("b", filters=6).edit("a", filters=6)
-    assert (together.parameter, together.before, together.after) == ("b.filters & a.filters", "4 & 4", "6 & 6")
+    assert (together.parameter, together.before, together.after) == (
+        "b.filters & a.filters",
+        "4 & 4",
+        "6 & 6",
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +136,11 @@ def test_layers_that_no_longer_fit_each_other_are_refused():
         ("first.kernel_size=5 & second", UnusableInput, "NAME=VALUE"),
         ("first.kernel_size=3 & second.filters=-1", UnusableInput, "at least 1"),
         ("kernel_size=5 & second.filters=9", UnusableInput, "kernel_size"),
-        ("first.kernel_size=3 & first.kernel_size=3", UnusableInput, "is what the network already has"),
+        (
+            "first.kernel_size=3 & first.kernel_size=3",
+            UnusableInput,
+            "is what the network already has",
+        ),
         ("&", UnusableInput, "NAME=VALUE"),
     ],
 )
@@ -148,7 +167,8 @@ def test_a_choice_of_the_space(chosen):
     assert edit.net == chosen.space.fit({**chosen.configuration, "stage.kernel_size": now + 2}).net
     assert edit.configuration["stage.kernel_size"] == now + 2
     assert edit.recipe == chosen.recipe
-    assert named(chosen, "stage1_conv1.kernel_size=7").configuration == {}  # one layer of it is of no sample
+    # A change of one layer has no configuration
+    assert named(chosen, "stage1_conv1.kernel_size=7").configuration == {}
 
 
 def test_a_value_that_the_space_would_change_is_refused(chosen):
@@ -157,7 +177,9 @@ def test_a_value_that_the_space_would_change_is_refused(chosen):
     with pytest.raises(UnusableInput, match=r"is 'many'; expected one of \d+"):
         named(chosen, "stage.filters=many")
     now = chosen.configuration["stage.filters"]
-    with pytest.raises(UnusableInput, match="the network already has; expected another value, such as") as refused:
+    with pytest.raises(
+        UnusableInput, match="the network already has; expected another value, such as"
+    ) as refused:
         named(chosen, f"stage.filters={now}")
     other = refused.value.problem.expected.split("such as ")[1].split(",")[0]
     assert named(chosen, f"stage.filters={other}").after == int(other)
@@ -220,12 +242,23 @@ def test_on_a_choice_the_names_are_of_the_space_and_the_doubtful_come_first(chos
     once = list(dict.fromkeys(asked))
     assert {name.rpartition(".")[2] for name in once} == set(FIVE)
     besides = list(dict.fromkeys(name for name in general if name not in asked))
-    assert general[: len(once) + len(besides)] == [*once, *besides]  # one value of each before a second of any
+    # One value of each before a second of any
+    assert general[: len(once) + len(besides)] == [*once, *besides]
     assert besides == [name for name in BESIDE if name in besides]
     one, two = first[0], first[1]
     told = [
-        {"parameter": one.parameter, "from": one.before, "to": one.after, "verdict": "no difference"},
-        {"parameter": two.parameter, "from": two.before, "to": two.after, "verdict": "not resolved"},
+        {
+            "parameter": one.parameter,
+            "from": one.before,
+            "to": one.after,
+            "verdict": "no difference",
+        },
+        {
+            "parameter": two.parameter,
+            "from": two.before,
+            "to": two.after,
+            "verdict": "not resolved",
+        },
     ]
     again = questions(chosen, told)
     assert again[-1].net == one.net
@@ -237,7 +270,10 @@ def test_where_the_space_has_one_stride_the_first_convolution_is_asked(chosen):
     names = {each.name: each for each in chosen.space.hyperparameters}
     one = replace(names["stem.strides"], values=(chosen.configuration["stem.strides"],))
     space = replace(chosen.space, hyperparameters=tuple({**names, "stem.strides": one}.values()))
-    found = [edit.parameter for edit in questions(replace(chosen, configuration=space.fit(chosen.configuration)))]
+    found = [
+        edit.parameter
+        for edit in questions(replace(chosen, configuration=space.fit(chosen.configuration)))
+    ]
     assert {name.rpartition(".")[2] for name in found[:6]} == set(FIVE)
     assert "stem.strides" in found[:6]
 

@@ -1,4 +1,6 @@
-"""Edits, tried: what surely helps is found to matter, what changes nothing never does, and failures are told."""
+"""Edits, tried: what surely helps is found to matter, what changes nothing never does, and failures
+are told.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,9 @@ from convwise.core.records import Pace, Recipe, Result, Trial
 from convwise.evidence import bench, experiment
 from convwise.evidence.bench import measure_on
 from convwise.evidence.effects import repeated_effect
-from convwise.evidence.experiment import Base, Bench, Edit, Found, Memory, Terms, TooShort
+from convwise.evidence.experiment import TooShort
 from convwise.evidence.fitting import Fitted, fitted
+from convwise.evidence.records import MOST_SEEDS, Base, Bench, Edit, Found, Memory, Terms
 from convwise.images.loading import Images, read
 from convwise.training import batches, train
 from convwise.training.lab import Lab
@@ -55,11 +58,20 @@ def stripes(classes: int = 3, per_class: int = 120, channels: int = 1, size: int
     return read((pixels, labels), test="none", valid=0.4)
 
 
-def net(*body: Layer, units: int = 3, shape: tuple[int, int, int] = (SIZE, SIZE, 1), last: str = "softmax") -> Net:
+def net(
+    *body: Layer,
+    units: int = 3,
+    shape: tuple[int, int, int] = (SIZE, SIZE, 1),
+    last: str = "softmax",
+) -> Net:
     return Net(shape, (*body, GlobalAveragePooling2D(), Dense(units, activation=last, name="out")))
 
 
-SEEING = net(Conv2D(8, 5, padding="same", use_bias=False, name="conv"), BatchNormalization(), Activation("relu"))
+SEEING = net(
+    Conv2D(8, 5, padding="same", use_bias=False, name="conv"),
+    BatchNormalization(),
+    Activation("relu"),
+)
 # One pixel of each 16 is read, by a kernel of one: a direction cannot be seen.
 BLIND = SEEING.edit("conv", kernel_size=1, strides=4)
 
@@ -69,11 +81,14 @@ BLIND = SEEING.edit("conv", kernel_size=1, strides=4)
 SCALE = ((0.5,), (0.05,))
 HEADS: dict[str, tuple[tuple[Layer, ...], int]] = {
     "a Dense": ((GlobalAveragePooling2D(), Dense(1000, activation="softmax")), 1),
-    "a Dense, then its activation": ((Flatten(), Dense(1000), Dropout(0.2), Activation("softmax")), 1),
+    "a Dense, then its activation": ((Flatten(), Dense(1000), Dropout(0.2), Activation("softmax")),
+    1),
     "one sigmoid": ((Flatten(), Dense(1, activation="sigmoid")), 2),
-    "a convolution, pooled": ((Conv2D(1000, 1, activation="relu"), GlobalAveragePooling2D(), Activation("softmax")), 1),
+    "a convolution, pooled": ((Conv2D(1000, 1, activation="relu"), GlobalAveragePooling2D(),
+    Activation("softmax")), 1),
     "a convolution, reshaped": (
-        (GlobalAveragePooling2D(keepdims=True), Conv2D(1000, 1), Reshape((1000,)), Activation("softmax")), 1
+        (GlobalAveragePooling2D(keepdims=True), Conv2D(1000, 1), Reshape((1000,)),
+        Activation("softmax")), 1
     ),
     "features": ((BatchNormalization(), Activation("relu"), GlobalAveragePooling2D()), 1),
     "features of a larger kernel": ((Conv2D(16, 3), Flatten()), 1),
@@ -90,7 +105,9 @@ def test_a_head_gets_the_classes(name):
     assert analyse(found.net).layers[-1].output_shape == (7,)
     assert len(found.notes) == changes
     assert found.net["first"] == given["first"]
-    last = [layer.activation for layer in found.net.layers if isinstance(layer, (Dense, Activation))]
+    last = [
+        layer.activation for layer in found.net.layers if isinstance(layer, (Dense, Activation))
+    ]
     assert "sigmoid" not in last
     assert changes or found.net == given
 
@@ -104,7 +121,8 @@ def test_raw_pixels_are_scaled_where_the_net_does_not():
     assert found["a"].inputs == found["b"].inputs == (found.layers[1].name,)
     assert sum("input" in layer.inputs for layer in found.layers) == 1
     for first in (Rescaling(1 / 255), Normalization((100.0,), (9.0,))):
-        for before in ((), (AveragePooling2D(2),)):  # images that are resized are made smaller in the first layer
+        # Images that are resized are made smaller in the first layer
+        for before in ((), (AveragePooling2D(2),)):
             own = Net((8, 8, 1), (*before, first, Flatten(), Dense(2)))
             assert fitted(own, 2, *SCALE) == Fitted(own)
 
@@ -126,7 +144,13 @@ def test_what_cannot_be_trained_is_said(body, words):
 
 def run(correct: str, seed: int = 0, rate: float = 1e5) -> Result:
     share = correct.count("1") / len(correct)
-    return Result(Trial("t", "apply", {}, nth_net(1), seed=seed), "done", share, correct, images_per_second=rate)
+    return Result(
+        Trial("t", "apply", {}, nth_net(1), seed=seed),
+        "done",
+        share,
+        correct,
+        images_per_second=rate,
+    )
 
 
 def shifted(correct: str, won: int) -> str:
@@ -154,7 +178,9 @@ def test_seeds_that_contradict_each_other_resolve_nothing():
 
 
 def test_the_interval_holds_what_it_says():
-    """Made-up nets of one true accuracy, whose trainings spread by 5 points: about 5 % of intervals miss the zero."""
+    """Made-up nets of one true accuracy, whose trainings spread by 5 points: about 5 % of intervals
+    miss the zero.
+    """
     rng, missed, runs = np.random.default_rng(0), 0, 200
     for _ in range(runs):
         made = []
@@ -179,9 +205,13 @@ def lab_of(runner, seconds: float, watcher=quiet, **host) -> Lab:
     return Lab(MadeHost(**host), Clock(seconds, now(), now), watcher, runner)
 
 
-def tried(runner, given: Net, edits: Sequence[tuple[str, Net]], images: Images, seconds: float = 12.0, record=None,
-          watcher=quiet, host=(), **terms) -> Found:  # fmt: skip
-    asked, lab = Terms(**{"seeds": 1, "name": "apply", **terms}), lab_of(runner, seconds, watcher, **dict(host))
+def tried(runner, given: Net, edits: Sequence[tuple[str, Net]], images: Images,
+          seconds: float = 12.0, record=None, watcher=quiet, host=(),
+          **terms) -> Found:  # fmt: skip
+    asked, lab = (
+        Terms(**{"seeds": 1, "name": "apply", **terms}),
+        lab_of(runner, seconds, watcher, **dict(host)),
+    )
     return measure_on(images, Base(given, RECIPE), edits_of(*edits), asked, lab, record)
 
 
@@ -189,7 +219,9 @@ def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself
     told: list[Progress] = []
     broken = SEEING.edit("conv", kernel_size=99, padding="valid")
     given = [("no shape", broken), ("sees", SEEING)]
-    found = tried(Serial(), BLIND, given, stripes(), 60.0, watcher=told.append, most_seconds=2.0, most_seeds=1)
+    found = tried(
+        Serial(), BLIND, given, stripes(), 60.0, watcher=told.append, most_seconds=2.0, most_seeds=1
+    )
     bad, good = found.measured
     assert bad.effect is None
     assert "not measured: the edited network cannot be trained" in str(bad)
@@ -205,7 +237,9 @@ def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself
 
 
 class Counted(Serial):
-    """It trains some epochs, whatever the time, while the clock stands still: the same training, the same answers."""
+    """It trains some epochs, whatever the time, while the clock stands still: the same training,
+    the same answers.
+    """
 
     def now(self) -> float:
         return 0.0
@@ -215,16 +249,22 @@ class Counted(Serial):
 
 
 def test_an_edit_that_changes_nothing_changes_no_answer():
-    """What a pair shares leaves nothing to chance: weights to begin with, images, their order, the recipe."""
+    """What a pair shares leaves nothing to chance: weights to begin with, images, their order, the
+    recipe.
+    """
     terms = {"seeds": 3, "most_seeds": 3}
-    same, other = tried(Counted(), SEEING, [("nothing", SEEING), ("less", BLIND)], stripes(), 60.0, **terms).measured
+    same, other = tried(
+        Counted(), SEEING, [("nothing", SEEING), ("less", BLIND)], stripes(), 60.0, **terms
+    ).measured
     assert (same.effect.runs, same.effect.accuracy_change, same.effect.p) == (6, 0.0, 1.0)
     assert same.effect.verdict != "matters"
     assert other.effect.accuracy_change < 0
 
 
 class Recorded:
-    """A runner that trains nothing: it keeps the trials, answers as it is told, and lets the clock go on."""
+    """A runner that trains nothing: it keeps the trials, answers as it is told, and lets the clock
+    go on.
+    """
 
     trials: list[Trial]
 
@@ -253,7 +293,13 @@ class Recorded:
 def test_pairs_share_their_seed_and_the_time_is_equal():
     runner = Recorded()
     tried(
-        runner, BLIND, [("a", SEEING), ("b", SEEING.edit("conv", filters=4))], stripes(), seconds=90.0, seeds=3, seed=7
+        runner,
+        BLIND,
+        [("a", SEEING), ("b", SEEING.edit("conv", filters=4))],
+        stripes(),
+        seconds=90.0,
+        seeds=3,
+        seed=7,
     )
     seeds = {(t.net.id, t.seed) for t in runner.trials}
     assert len(runner.trials) == len(seeds) == 9
@@ -261,7 +307,8 @@ def test_pairs_share_their_seed_and_the_time_is_equal():
     assert len({t.seconds for t in runner.trials}) == 1
     assert 5 < runner.trials[0].seconds < 10
     assert {t.recipe for t in runner.trials} == {RECIPE}
-    assert [t.seed for t in runner.trials] == sorted(t.seed for t in runner.trials)  # whole pairs first
+    # Whole pairs first
+    assert [t.seed for t in runner.trials] == sorted(t.seed for t in runner.trials)
     assert runner.closed
 
 
@@ -277,7 +324,9 @@ class Waves(Recorded):
 
 @pytest.mark.parametrize(("workers", "edits"), [(2, 2), (4, 1), (8, 2), (8, 1)])
 def test_no_training_has_more_of_the_machine_than_another(workers, edits):
-    """The last ones have nobody beside them unless further seeds are trained there: they would see more images."""
+    """The last ones have nobody beside them unless further seeds are trained there: they would see
+    more images.
+    """
     runner = Waves()
     terms = {"seeds": 3, "most_seeds": 3, "most_seconds": 5.0, "host": {"workers": workers}}
     found = tried(runner, SEEING, MANY[:edits], stripes(), seconds=100.0, **terms)
@@ -304,7 +353,9 @@ def test_nets_are_scaled_as_the_training_images_are():
     white = replace(images.valid, pixels=np.full_like(images.valid.pixels, 255))
     runner = Recorded()
     tried(runner, SEEING, [("fewer", SEEING.edit("conv", filters=4))], replace(images, valid=white))
-    (layer,) = {layer for t in runner.trials for layer in t.net.layers if isinstance(layer, Normalization)}
+    (layer,) = {
+        layer for t in runner.trials for layer in t.net.layers if isinstance(layer, Normalization)
+    }
     assert layer.mean == pytest.approx((images.train.pixels.mean() / 255,), abs=0.01)
 
 
@@ -312,7 +363,9 @@ def test_an_edit_may_read_another_size():
     runner = Recorded()
     tried(runner, SEEING, [("smaller", Net((8, 8, 1), SEEING.layers))], stripes())
     assert {"12x12-valid-pixels.npy", "8x8-valid-pixels.npy"} <= set(runner.stored)
-    (refused,) = tried(runner, SEEING, [("colour", Net((12, 12, 3), SEEING.layers))], stripes()).measured
+    (refused,) = tried(
+        runner, SEEING, [("colour", Net((12, 12, 3), SEEING.layers))], stripes()
+    ).measured
     assert "reads 3 channels" in str(refused)
 
 
@@ -327,7 +380,9 @@ def test_an_edit_may_be_of_the_recipe_alone():
 def test_large_nets_get_smaller_batches_and_fewer_images(monkeypatch):
     runner, images = Recorded(), stripes()
     monkeypatch.setattr(bench, "MOST_BYTES", 100 * SIZE * SIZE)
-    monkeypatch.setattr(bench, "STEP_BYTES", 2 * 9 * analyse(fitted(SEEING, 3, *SCALE).net).total.activation_bytes)
+    monkeypatch.setattr(
+        bench, "STEP_BYTES", 2 * 9 * analyse(fitted(SEEING, 3, *SCALE).net).total.activation_bytes
+    )
     tried(runner, SEEING, [("fewer", SEEING.edit("conv", filters=4))], images)
     assert runner.stored[f"{SIZE}x{SIZE}-train-labels.npy"].shape == (100,)
     recipe = runner.trials[0].recipe
@@ -349,9 +404,19 @@ def test_what_the_budget_does_not_afford_is_left_out_and_said_with_a_budget_that
     assert left_out == [label for label, _ in MANY][-len(left_out) :]
     assert len(runner.trials) == 1 + len(MANY) - len(left_out)
     assert str(found.measured[-1]) == "not measured: there was no time for it"
-    (said,) = [note for note in found.notes if note.startswith(f"not enough time for {len(left_out)} of {len(MANY)}")]
+    (said,) = [
+        note
+        for note in found.notes
+        if note.startswith(f"not enough time for {len(left_out)} of {len(MANY)}")
+    ]
     assert said.endswith(" would test all")
-    again = tried(runner, SEEING, MANY, stripes(), seconds=parse_duration(said.split("--budget ")[1].split()[0]))
+    again = tried(
+        runner,
+        SEEING,
+        MANY,
+        stripes(),
+        seconds=parse_duration(said.split("--budget ")[1].split()[0]),
+    )
     assert all(m.effect for m in again.measured)
 
 
@@ -363,13 +428,17 @@ def test_few_seeds_before_few_edits():
     # The rest of the time is for one more seed of the first ones, whatever was found.
     assert {trial.seed for trial in runner.trials[16:]} == {2}
     changed = [trial.net.id for trial in runner.trials[16:] if trial.net != SEEING]
-    assert changed == [trial.net.id for trial in runner.trials if trial.net != SEEING][: len(changed)]
+    assert (
+        changed == [trial.net.id for trial in runner.trials if trial.net != SEEING][: len(changed)]
+    )
 
 
 def test_a_budget_too_short_for_one_answer_says_what_it_costs_and_what_to_type():
     slow = lambda trial: replace(run("01" * 72), trial=trial, images_per_second=20.0)  # noqa: E731
     runner = Recorded(slow)
-    with pytest.raises(TooShort, match=r"one answer takes about \d+ s of training on this machine") as refused:
+    with pytest.raises(
+        TooShort, match=r"one answer takes about \d+ s of training on this machine"
+    ) as refused:
         tried(runner, SEEING, MANY, stripes(), seconds=20.0, seeds=3)
     assert runner.trials == []
     flag, budget = refused.value.problem.fix.split()
@@ -411,11 +480,24 @@ def test_time_that_is_left_goes_into_what_was_left_out_and_then_into_seeds():
     assert not any("not enough time" in note for note in found.notes)
 
 
+def test_a_dear_edit_takes_no_validation_images_from_the_others():
+    """As many as the network as it is is scored on in time, whatever else could be asked."""
+
+    def scored(*edits: tuple[str, Net]) -> list[str]:
+        found = tried(Recorded(), SEEING, edits, stripes(), seconds=60.0)
+        return [note for note in found.notes if "validation images" in note]
+
+    dear = SEEING.edit("conv", filters=20_000)
+    alone = scored(("a", MANY[0][1]))
+    assert alone[0].endswith("144 validation images")
+    assert scored(("a", MANY[0][1]), ("dear", dear))[0].endswith("144 validation images")
+
+
 def test_no_training_is_longer_than_it_may_be_and_the_rest_goes_into_seeds():
     runner = Recorded()
     tried(runner, SEEING, MANY[:1], stripes(), seconds=200.0, seeds=3, most_seconds=5.0)
     assert {t.seconds for t in runner.trials} == {5.0}
-    assert len(runner.trials) == 2 * experiment.MOST_SEEDS
+    assert len(runner.trials) == 2 * MOST_SEEDS
 
 
 def test_more_edits_than_can_be_looked_at_do_not_eat_the_time(monkeypatch):
@@ -462,7 +544,11 @@ def test_an_interrupt_before_the_first_training_is_no_answer_and_no_error():
 def test_failed_trainings_are_told():
     def answer(trial: Trial) -> Result:
         worse = (trial.id[:8], trial.seed) in (("apply-01", 1), ("apply-00", 2))
-        return Result(trial, "failed", reason="out of memory") if worse else replace(run("01" * 72), trial=trial)
+        return (
+            Result(trial, "failed", reason="out of memory")
+            if worse
+            else replace(run("01" * 72), trial=trial)
+        )
 
     runner = Recorded(answer)
     (found,) = tried(runner, BLIND, [("a", SEEING)], stripes(), seconds=60.0, seeds=3).measured
@@ -472,10 +558,16 @@ def test_failed_trainings_are_told():
 
 
 def test_nets_that_learnt_nothing_are_no_evidence():
-    """One always gives one answer, the other none that is right: that they differ says nothing of the edit."""
+    """One always gives one answer, the other none that is right: that they differ says nothing of
+    the edit.
+    """
     images = stripes()
     first = "".join("01"[int(label == 0)] for label in images.valid.labels)
-    runner = Recorded(lambda trial: replace(run("0" * len(first) if "apply-01" in trial.id else first), trial=trial))
+    runner = Recorded(
+        lambda trial: replace(
+            run("0" * len(first) if "apply-01" in trial.id else first), trial=trial
+        )
+    )
     (found,) = tried(runner, BLIND, [("a", SEEING)], images, seconds=60.0, seeds=3).measured
     assert found.effect.verdict == "not resolved"
     assert "neither network beats" in str(found)
@@ -514,7 +606,8 @@ def test_a_second_experiment_continues_with_more_seeds():
     assert {t.net["conv"].filters for t in runner.trials[before:]} >= {2}
     before = len(runner.trials)
     tried(runner, SEEING, [one], images, seconds=30.0, seeds=2, record=record, name="apply-others")
-    assert {t.seed for t in runner.trials[before:]} == {0, 1}  # nothing is taken over under another name
+    # Nothing is taken over under another name
+    assert {t.seed for t in runner.trials[before:]} == {0, 1}
 
 
 def test_the_base_is_not_trained_again_for_another_edit():
@@ -522,7 +615,9 @@ def test_the_base_is_not_trained_again_for_another_edit():
     runner = Recorded()
     tried(runner, SEEING, MANY[:1], images, seconds=30.0, seeds=2, record=record, most_seconds=4.0)
     before = len(runner.trials)
-    (other,) = tried(runner, SEEING, MANY[1:2], images, seconds=30.0, seeds=1, record=record, most_seconds=4.0).measured
+    (other,) = tried(
+        runner, SEEING, MANY[1:2], images, seconds=30.0, seeds=1, record=record, most_seconds=4.0
+    ).measured
     again = [t for t in runner.trials[before:] if t.net["conv"].filters == 8]
     assert other.effect
     assert {t.seed for t in again}.isdisjoint({0, 1})
@@ -536,8 +631,12 @@ def test_a_study_lends_its_folder_and_runner(tmp_path):
     lab = lab_of(Serial(), 20.0)
     runner = lab.start(tmp_path, "classify", 1)
     asked: list[Net] = []
-    lent = Bench(tmp_path, runner, 1, FAST, len(images.train), images.valid.labels, asked.append, lab.clock)
-    scaled = Net(SEEING.input_shape, (Rescaling(1 / 255), Normalization((0.5,), (0.05,)), *SEEING.layers))
+    lent = Bench(
+        tmp_path, runner, 1, FAST, len(images.train), images.valid.labels, asked.append, lab.clock
+    )
+    scaled = Net(
+        SEEING.input_shape, (Rescaling(1 / 255), Normalization((0.5,), (0.05,)), *SEEING.layers)
+    )
     terms = Terms(seeds=1, most_seconds=2.0, most_seeds=1, name="evidence")
     edit = Edit("strides", scaled.edit("conv", kernel_size=1, strides=4), 1, 4)
     found = experiment.experiment(Base(scaled, RECIPE), [edit], lent, terms)
@@ -550,10 +649,12 @@ def test_a_study_lends_its_folder_and_runner(tmp_path):
 
 @pytest.mark.slow
 def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe():
-    """A chain of linear convolutions against the same with relu between, on digits, recipe and pace as found.
+    """A chain of linear convolutions against the same with relu between, on digits, recipe and pace
+    as found.
 
-    An edit that changes nothing is measured beside it. Of such edits an honest interval calls one in twenty 'matters',
-    so its word is no test; how far it moves is: an honest one stays within a few points, the other makes tens.
+    An edit that changes nothing is measured beside it. Of such edits an honest interval calls one
+    in twenty 'matters', so its word is no test; how far it moves is: an honest one stays within a
+    few points, the other makes tens.
     """
     images = read("digits")
     body = [Conv2D(8, 3, padding="same", name=f"conv{i}") for i in range(3)]
@@ -562,7 +663,13 @@ def test_digits_a_missing_activation_two_workers_and_the_images_own_recipe():
     for i in range(3):
         active = active.edit(f"conv{i}", activation="relu")
     edits = edits_of(("activation", active), ("nothing", linear))
-    found = measure_on(images, Base(linear), edits, Terms(seeds=3), Lab(ThisMachine(), Clock(120.0, time.monotonic())))
+    found = measure_on(
+        images,
+        Base(linear),
+        edits,
+        Terms(seeds=3),
+        Lab(ThisMachine(), Clock(60.0, time.monotonic())),
+    )
     one, same = found.measured
     assert one.effect, found
     assert (one.effect.verdict, one.effect.low > 0) == ("matters", True), found

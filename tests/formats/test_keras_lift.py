@@ -32,7 +32,9 @@ from nets import nets, random_pixels, random_weights
 keras = keras_format.keras
 layers, ops = keras.layers, keras.ops
 ROOT = Path(__file__).parents[2]
-NETWORKS = [name for name, made in vars(keras.applications).items() if callable(made) and name[0].isupper()]
+NETWORKS = [
+    name for name, made in vars(keras.applications).items() if callable(made) and name[0].isupper()
+]
 NOT_ON_TORCH = ("NASNetLarge", "NASNetMobile")
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
@@ -44,7 +46,10 @@ def by_name(net: Net) -> dict[str, L.Layer]:
 
 def assert_same_answers(model, net: Net, weights: dict) -> None:
     pixels = random_pixels(net)
-    assert_close(keras_format.forward(keras_format.build(net, weights), pixels), keras_format.forward(model, pixels))
+    assert_close(
+        keras_format.forward(keras_format.build(net, weights), pixels),
+        keras_format.forward(model, pixels),
+    )
 
 
 def functional(make, shape=(8, 6, 4)):
@@ -56,7 +61,9 @@ def functional(make, shape=(8, 6, 4)):
 
 
 def assert_round_trip(net: Net) -> None:
-    """Keras's calls are those of the net, its weights as well; what was read, written and read again is itself."""
+    """Keras's calls are those of the net, its weights as well; what was read, written and read
+    again is itself.
+    """
     weights = random_weights(net, 3)
     model = keras_format.build(net, weights)
     back = lift(model)
@@ -86,7 +93,9 @@ def test_random_nets_come_back(net):
     assert_round_trip(net)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not lacking("keras", net_of(CASES[case]))])
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if not lacking("keras", net_of(CASES[case]))]
+)
 def test_every_layer_comes_back(case):
     assert_round_trip(net_of(CASES[case]))
 
@@ -107,8 +116,12 @@ SIDES = st.tuples(*[st.integers(0, 2)] * 4)
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_pools_and_convolutions_of_any_padding_answer_as_in_pytorch(data):
-    """Composed of several Keras layers where one has no word for it; refused where no composition is exact."""
-    size, strides, dilation = (data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4))) for _ in range(3))
+    """Composed of several Keras layers where one has no word for it; refused where no composition
+    is exact.
+    """
+    size, strides, dilation = (
+        data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4))) for _ in range(3)
+    )
     padding = data.draw(st.one_of(st.sampled_from(["same", "valid"]), SIDES))
     flags = data.draw(st.tuples(st.booleans(), st.booleans()))
     layer = data.draw(st.sampled_from([
@@ -117,7 +130,8 @@ def test_pools_and_convolutions_of_any_padding_answer_as_in_pytorch(data):
         L.Conv2D(2, size, strides, padding, dilation, activation="elu(alpha=0.5)"),
         L.DepthwiseConv2D(size, strides, padding, 1, dilation),
         L.SeparableConv2D(2, size, strides, padding, 1, dilation),
-        L.Conv2DTranspose(2, size, strides, padding, (int(flags[0]), int(flags[1])), activation="relu"),
+        L.Conv2DTranspose(2, size, strides, padding, (int(flags[0]), int(flags[1])),
+        activation="relu"),
     ]))  # fmt: skip
     try:
         net = net_of((L.Rescaling(1.0, -0.7), layer))
@@ -147,7 +161,9 @@ def test_compositions_answer_as_in_pytorch(case):
     net = net_of((L.Rescaling(1.0, -0.7), COMPOSED[case]))
     weights, pixels = random_weights(net), random_pixels(net)
     assert len(keras_format.steps_of(net)) > 3
-    assert_close(keras_format.forward(keras_format.build(net, weights), pixels), ours(net, weights, pixels))
+    assert_close(
+        keras_format.forward(keras_format.build(net, weights), pixels), ours(net, weights, pixels)
+    )
 
 
 OTHER_BACKENDS = """
@@ -164,7 +180,8 @@ for case, layers in cases.items():
     weights, pixels = random_weights(net, 1), random_pixels(net)
     module = torch.build(net)
     torch.load(module, net, weights)
-    expected, given = torch.forward(module, pixels), keras.forward(keras.build(net, weights), pixels)
+    expected = torch.forward(module, pixels)
+    given = keras.forward(keras.build(net, weights), pixels)
     assert given.shape == expected.shape, case
     assert np.abs(given - expected).max() <= 1e-4 * max(1, np.abs(expected).max()), case
 """
@@ -173,10 +190,17 @@ for case, layers in cases.items():
 def run_on(backend: str, code: str) -> None:
     pytest.importorskip(backend, reason="another Keras backend")
     path = os.pathsep.join(
-        (str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests" / "formats"), os.environ.get("PYTHONPATH", ""))
+        (
+            str(ROOT / "src"),
+            str(ROOT / "tests"),
+            str(ROOT / "tests" / "formats"),
+            os.environ.get("PYTHONPATH", ""),
+        )
     )
     told = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=told, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -190,7 +214,8 @@ def test_every_layer_is_alike_on_other_backends(backend):
 
 
 def assert_read_as_it_is(name: str) -> None:
-    with keras.StatelessScope(initialize_variables=False):  # shapes without numbers: no memory, no time
+    # Shapes without numbers: no memory, no time
+    with keras.StatelessScope(initialize_variables=False):
         model = getattr(keras.applications, name)(weights=None)
         size = (224, 224, 3)
         if None in model.inputs[0].shape[1:]:
@@ -202,9 +227,12 @@ def assert_read_as_it_is(name: str) -> None:
     costs = analyse(net)
     shapes = {row.name: row.output_shape for row in costs.layers}
     kept = [layer for layer in model.layers if layer.name in shapes]
-    assert {layer.name: layer.output.shape[1:] for layer in kept} == {layer.name: shapes[layer.name] for layer in kept}
+    assert {layer.name: layer.output.shape[1:] for layer in kept} == {
+        layer.name: shapes[layer.name] for layer in kept
+    }
     left_out = {type(layer).__name__ for layer in model.layers if layer.name not in shapes}
-    assert left_out <= {"InputLayer", "Identity", "Sequential"}  # what is nested comes as its layers
+    # What is nested comes as its layers
+    assert left_out <= {"InputLayer", "Identity", "Sequential"}
     assert costs.total.params == model.count_params()
     assert costs.total.trainable == sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     assert not costs.total.unknown
@@ -226,15 +254,23 @@ def test_applications_are_read_as_they_are(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOT_ON_TORCH)
 def test_the_others_are_read_on_tensorflow(name):
-    run_on("tensorflow", f"from test_keras_lift import assert_read_as_it_is; assert_read_as_it_is({name!r})")
+    run_on(
+        "tensorflow",
+        f"from test_keras_lift import assert_read_as_it_is; assert_read_as_it_is({name!r})",
+    )
 
 
 def test_an_application_answers_as_in_keras():
-    """The weights came along, through stores of shared activations, gates and steps of hard_sigmoid."""
-    model = keras.applications.MobileNetV3Small(input_shape=(64, 48, 3), alpha=0.75, classes=5, weights=None)
+    """The weights came along, through stores of shared activations, gates and steps of
+    hard_sigmoid.
+    """
+    model = keras.applications.MobileNetV3Small(
+        input_shape=(64, 48, 3), alpha=0.75, classes=5, weights=None
+    )
     rng = np.random.default_rng(0)
-    model.set_weights([rng.uniform(0.5, 1, w.shape) * rng.choice((-1, 1), w.shape) * 0.1 if w.ndim > 1
-                       else rng.uniform(0.5, 1, w.shape) for w in model.get_weights()])  # fmt: skip
+    model.set_weights([rng.uniform(0.5, 1, w.shape) * rng.choice((-1, 1),
+                       w.shape) * 0.1 if w.ndim > 1 else rng.uniform(0.5, 1,
+                       w.shape) for w in model.get_weights()])  # fmt: skip
     back = lift(model)
     assert_same_answers(model, back.net, back.weights)
 
@@ -271,7 +307,8 @@ def test_operations_of_keras_are_read():
     assert not analyse(back.net).total.unknown
     gelu = [layer for layer in back.net.layers if getattr(layer, "activation", "") == "gelu_tanh"]
     assert len(gelu) == 1
-    plain = back.net.edit(gelu[0].name, activation="gelu")  # the tanh form, which Keras cannot write, is 1e-3 from it
+    # The tanh form, which Keras cannot write, is 1e-3 from it
+    plain = back.net.edit(gelu[0].name, activation="gelu")
     pixels = random_pixels(plain) / np.float32(255)
     rebuilt = keras_format.build(plain, back.weights)
     assert_close(keras_format.forward(rebuilt, pixels), keras_format.forward(model, pixels), 2e-3)
@@ -289,8 +326,8 @@ def test_layers_used_twice_share_their_weights():
 
 
 def test_shared_layers_come_back():
-    net = net_of((L.Conv2D(4, 3, padding="same", name="a"), L.Conv2D(4, 3, padding="same", name="b", shares="a"),
-                  L.Dense(2)))  # fmt: skip
+    net = net_of((L.Conv2D(4, 3, padding="same", name="a"), L.Conv2D(4, 3, padding="same", name="b",
+                  shares="a"), L.Dense(2)))  # fmt: skip
     weights = random_weights(net)
     back = lift(keras_format.build(net, weights))
     assert [layer.shares for layer in back.net.layers] == ["", "", "a", ""][: len(back.net.layers)]
@@ -298,7 +335,9 @@ def test_shared_layers_come_back():
 
 
 def test_nested_models_are_flattened():
-    inner = keras.Sequential([keras.Input((8, 6, 4)), layers.Conv2D(4, 3, padding="same"), layers.BatchNormalization()])
+    inner = keras.Sequential(
+        [keras.Input((8, 6, 4)), layers.Conv2D(4, 3, padding="same"), layers.BatchNormalization()]
+    )
     middle = functional(lambda x: layers.Add()([inner(x), layers.Conv2D(4, 1, name="side")(x)]))
     model = keras.Sequential([keras.Input((8, 6, 4)), middle, inner, layers.Flatten()])
     back = lift(model)
@@ -324,7 +363,9 @@ FUNCTIONS = {
 @pytest.mark.parametrize("case", FUNCTIONS)
 def test_activations_of_any_form_are_read(case):
     given, expected = FUNCTIONS[case]
-    net = lift(functional(lambda x: layers.Activation(given)(layers.Conv2D(2, 1, activation=given)(x)))).net
+    net = lift(
+        functional(lambda x: layers.Activation(given)(layers.Conv2D(2, 1, activation=given)(x)))
+    ).net
     assert [layer.activation for layer in net.layers] == [expected, expected]
 
 
@@ -352,8 +393,16 @@ OPAQUE = {
     "an operation": (lambda x: ops.sin(x), "Sin", (8, 6, 4)),
     "another order": (lambda x: layers.Permute((3, 1, 2))(x), "Permute", (4, 8, 6)),
     "a known name": (lambda x: Conv2D(3, 3)(x), "Conv2D", (6, 4, 3)),
-    "another axis": (lambda x: layers.BatchNormalization(axis=1)(x), "BatchNormalization", (8, 6, 4)),
-    "a Lambda": (lambda x: layers.Lambda(lambda x: x * 2, output_shape=(8, 6, 4))(x), "Lambda", (8, 6, 4)),
+    "another axis": (
+        lambda x: layers.BatchNormalization(axis=1)(x),
+        "BatchNormalization",
+        (8, 6, 4),
+    ),
+    "a Lambda": (
+        lambda x: layers.Lambda(lambda x: x * 2, output_shape=(8, 6, 4))(x),
+        "Lambda",
+        (8, 6, 4),
+    ),
     "random crop": (lambda x: layers.RandomCrop(4, 4)(x), "RandomCrop", (4, 4, 4)),
     "sparsemax": (lambda x: ops.sparsemax(x), "Sparsemax", (8, 6, 4)),
     "one number": (lambda x: ops.sum(x, axis=(1, 2, 3)), "Sum", (1,)),
@@ -376,8 +425,10 @@ def test_opaque_shapes_follow_a_given_input_size():
     assert analyse(lift(model, (21, 31, 3)).net).layers[-1].output_shape == (10, 15, 5)
 
 
-ARGUMENTS = {"RandomBrightness": 0.5, "RandomColorDegeneration": 0.5, "RandomColorJitter": 0.5, "RandomContrast": 0.5,
-             "RandomHue": 0.5, "RandomPosterization": 4, "RandomRotation": 0.5, "RandomSaturation": 0.5,
+ARGUMENTS = {"RandomBrightness": 0.5, "RandomColorDegeneration": 0.5, "RandomColorJitter": 0.5,
+             "RandomContrast": 0.5,
+             "RandomHue": 0.5, "RandomPosterization": 4, "RandomRotation": 0.5,
+             "RandomSaturation": 0.5,
              "RandomSharpness": 0.5, "RandomShear": 0.5, "RandomTranslation": (0.5, 0.5),
              "RandomZoom": 0.5}  # fmt: skip
 
@@ -416,7 +467,11 @@ def test_normalisation_with_numbers_and_adapted():
     back_again = layers.Normalization(mean=[1.0, 2, 3, 4], variance=[1.0, 4, 9, 16], invert=True)
     model = functional(lambda x: back_again(given(adapted(x))))
     back = lift(model)
-    assert [layer.op for layer in back.net.layers] == ["Normalization", "Normalization", "Rescaling"]
+    assert [layer.op for layer in back.net.layers] == [
+        "Normalization",
+        "Normalization",
+        "Rescaling",
+    ]
     assert analyse(back.net).total.params == model.count_params() == 9
     assert_same_answers(model, back.net, back.weights)
 
@@ -426,7 +481,9 @@ def test_normalisation_with_numbers_and_adapted():
 
 def test_a_free_input_size_asks_for_one():
     model = functional(lambda x: layers.Conv2D(2, 3)(x), (None, None, 3))
-    with pytest.raises(UnusableInput, match=r"free input size \(None, None, 3\).*Fix: --input-shape 224x224x3"):
+    with pytest.raises(
+        UnusableInput, match=r"free input size \(None, None, 3\).*Fix: --input-shape 224x224x3"
+    ):
         lift(model)
     assert analyse(lift(model, (9, 7, 3)).net).layers[-1].output_shape == (7, 5, 2)
 
@@ -448,12 +505,15 @@ def _two_inputs():
 
 
 UNUSABLE = {
-    "another size": (lambda: functional(lambda x: layers.Conv2D(2, 3)(x)), (9, 7, 3), r"own: \(8, 6, 4\)"),
+    "another size": (lambda: functional(lambda x: layers.Conv2D(2, 3)(x)), (9, 7, 3),
+    r"own: \(8, 6, 4\)"),
     "two inputs": (_two_inputs, None, "has 2 inputs .*Fix: give the part"),
-    "a row": (lambda: functional(lambda x: layers.Dense(2)(x), (5,)), None, r"reads \(5,\); expected an.*Fix: give"),
+    "a row": (lambda: functional(lambda x: layers.Dense(2)(x), (5,)), None,
+    r"reads \(5,\); expected an.*Fix: give"),
     "code": (Written, None, r"whose call is code.*Fix: .*model.export\('model.onnx'"),
     "nothing": (lambda: functional(lambda x: layers.Identity()(x)), None, "no layer that changes"),
-    "channels first": (lambda: functional(lambda x: layers.Conv2D(2, 1, data_format="channels_first")(x)), None,
+    "channels first": (lambda: functional(lambda x: layers.Conv2D(2, 1,
+    data_format="channels_first")(x)), None,
                        "reads channels first"),
 }  # fmt: skip
 
@@ -469,8 +529,9 @@ def test_models_that_cannot_be_used_are_reported(case):
 
 
 def _half_frozen():
-    base = keras.Sequential([keras.Input((8, 6, 4)), layers.Conv2D(3, 3, name="one"), layers.BatchNormalization(),
-                             layers.Conv2D(2, 3, name="two")])  # fmt: skip
+    base = keras.Sequential([keras.Input((8, 6, 4)), layers.Conv2D(3, 3, name="one"),
+                             layers.BatchNormalization(), layers.Conv2D(2, 3,
+                             name="two")])  # fmt: skip
     base.trainable = False
     return functional(lambda x: layers.Dense(5, name="head")(layers.Flatten()(base(x))))
 
@@ -496,10 +557,19 @@ LEARNING = {
     "a frozen base": (_half_frozen, 16 * 5 + 5),
     "one of its layers is thawed": (_thawed, None),
     "a frozen layer": (_frozen_layer, 3 * 2 + 2),
-    "opaque, with statistics": (lambda: functional(lambda x: layers.BatchNormalization(axis=1)(x)), 16),
+    "opaque, with statistics": (
+        lambda: functional(lambda x: layers.BatchNormalization(axis=1)(x)),
+        16,
+    ),
     "opaque, of whole numbers": (_quantised, 5),
-    "used twice": (lambda: functional(lambda x: _twice(x, layers.Conv2D(4, 1, trainable=False))), 0),
-    "nothing is frozen": (lambda: functional(lambda x: layers.BatchNormalization()(layers.Conv2D(4, 1)(x))), 28),
+    "used twice": (
+        lambda: functional(lambda x: _twice(x, layers.Conv2D(4, 1, trainable=False))),
+        0,
+    ),
+    "nothing is frozen": (
+        lambda: functional(lambda x: layers.BatchNormalization()(layers.Conv2D(4, 1)(x))),
+        28,
+    ),
 }
 
 
@@ -558,7 +628,8 @@ def test_an_archive_is_read(archive):
     assert [layer.name for layer in read(archive).net.layers] == ["conv"]
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not a zip", lambda b: b"",
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not a zip",
+                                    lambda b: b"",
                                     lambda b: b[:200] + bytes(200) + b[400:]])  # fmt: skip
 def test_a_damaged_archive_is_reported(archive, damage):
     archive.write_bytes(damage(archive.read_bytes()))
@@ -578,7 +649,9 @@ def test_lambda_is_refused_and_not_run(tmp_path):
     model = functional(lambda x: layers.Lambda(code, output_shape=(8, 6, 4), name="trick")(x))
     marker.unlink(missing_ok=True)
     model.save(tmp_path / "model.keras")
-    with pytest.raises(UnusableInput, match="holds a Lambda layer, 'trick', which is code: it was not run"):
+    with pytest.raises(
+        UnusableInput, match="holds a Lambda layer, 'trick', which is code: it was not run"
+    ):
         read(tmp_path / "model.keras")
     assert not marker.exists()
 
@@ -588,16 +661,23 @@ def _elsewhere(config):
 
 
 def _initializer(config):
-    _conv(config)["config"]["kernel_initializer"] = {"module": "os", "class_name": "function", "config": "system"}
+    _conv(config)["config"]["kernel_initializer"] = {
+        "module": "os",
+        "class_name": "function",
+        "config": "system",
+    }
 
 
 def _compiled(config):
-    _conv(config)["compile_config"] = {"loss": {"module": "antigravity", "class_name": "Flying", "config": {}}}
+    _conv(config)["compile_config"] = {
+        "loss": {"module": "antigravity", "class_name": "Flying", "config": {}}
+    }
 
 
 def _getter(config):
     _conv(config)["config"]["activation"] = {
-        "module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "function"
+        "module": "keras.utils", "class_name": "function", "config": "get_file",
+        "registered_name": "function"
     }  # fmt: skip
 
 
@@ -607,15 +687,31 @@ def _getter(config):
         (_elsewhere, "holds Flying of the module antigravity, which is code: it was not imported"),
         (_initializer, "holds function of the module os"),
         (_compiled, "holds Flying of the module antigravity"),
-        (lambda config: _conv(config).update(module=None), "holds Conv2D of the module __main__.* Fix: load it in yo"),
-        (lambda config: _conv(config).update(registered_name="theirs>Mine"), "holds Conv2D of the package theirs"),
+        (
+            lambda config: _conv(config).update(module=None),
+            "holds Conv2D of the module __main__.* Fix: load it in yo",
+        ),
+        (
+            lambda config: _conv(config).update(registered_name="theirs>Mine"),
+            "holds Conv2D of the package theirs",
+        ),
         (lambda config: _conv(config).update(class_name=["Conv2D"]), "cannot be loaded"),
-        (lambda config: _conv(config).update(class_name="TorchModuleWrapper"), "holds a PyTorch module, 'conv'"),
+        (
+            lambda config: _conv(config).update(class_name="TorchModuleWrapper"),
+            "holds a PyTorch module, 'conv'",
+        ),
         (_getter, "cannot be loaded"),
         (lambda config: _conv(config)["config"].update(filters=-3), "cannot be loaded"),
         (lambda config: _conv(config)["config"].update(filters=7), "cannot be loaded"),
-        (lambda config: _conv(config)["config"].update(filters=10**9), "asks for 10,000,000,000 weights, but holds"),
+        (
+            lambda config: _conv(config)["config"].update(filters=10**9),
+            "asks for 10,000,000,000 weights, but holds",
+        ),
         (lambda config: [config], "cannot be loaded"),
+        (
+            lambda config: _conv(config)["config"].update(kernel_size=[99, 99]),
+            "cannot be loaded: Computed output size",
+        ),
     ],
 )
 def test_a_hostile_configuration_is_refused(archive, change, message):
@@ -637,15 +733,20 @@ def test_classes_and_functions_of_ones_own_are_refused_by_name(tmp_path, made):
         return 2 * x
 
     functional(lambda x: made(kind, mine)(x)).save(tmp_path / "model.keras")
-    with pytest.raises(UnusableInput, match=r"holds (Mine of the module __main__|the function mine), which is code"):
+    with pytest.raises(
+        UnusableInput, match=r"holds (Mine of the module __main__|the function mine), which is code"
+    ):
         read(tmp_path / "model.keras")
 
 
 def test_what_keras_writes_is_not_refused(tmp_path):
     def every(x):
-        x = layers.Conv2D(2, 3, dtype="mixed_float16", kernel_initializer="he_normal", kernel_regularizer="l2",
-                          kernel_constraint="max_norm", activation=keras.activations.gelu)(x)  # fmt: skip
-        x = layers.Conv2D(2, 1, activation=layers.ReLU(), kernel_initializer=keras.initializers.Constant(0.5))(x)
+        x = layers.Conv2D(2, 3, dtype="mixed_float16", kernel_initializer="he_normal",
+                          kernel_regularizer="l2", kernel_constraint="max_norm",
+                          activation=keras.activations.gelu)(x)  # fmt: skip
+        x = layers.Conv2D(
+            2, 1, activation=layers.ReLU(), kernel_initializer=keras.initializers.Constant(0.5)
+        )(x)
         x = layers.TimeDistributed(layers.Dense(2, activation=ops.silu))(layers.RandomFlip()(x))
         return layers.Activation(keras.activations.relu6)(ops.relu(x[:, 1:]) + 1)
 
@@ -663,12 +764,20 @@ def test_how_it_was_trained_is_not_loaded(tmp_path):
         return model
 
     base = trained(functional(lambda x: layers.Conv2D(2, 3)(x)), "mse")
-    trained(functional(lambda x: layers.Activation("relu")(base(x))), loss).save(tmp_path / "model.keras")
-    assert [layer.op for layer in read(tmp_path / "model.keras").net.layers] == ["Conv2D", "Activation"]
+    trained(functional(lambda x: layers.Activation("relu")(base(x))), loss).save(
+        tmp_path / "model.keras"
+    )
+    assert [layer.op for layer in read(tmp_path / "model.keras").net.layers] == [
+        "Conv2D",
+        "Activation",
+    ]
 
 
 def test_keras_says_what_is_wrong_innermost(archive):
-    with pytest.raises(UnusableInput, match="cannot be loaded: Could not interpret activation function identifier: lo"):
+    with pytest.raises(
+        UnusableInput,
+        match="cannot be loaded: Could not interpret activation function identifier: lo",
+    ):
         read(rewritten(archive, lambda config: _conv(config)["config"].update(activation="lost")))
 
 
@@ -685,9 +794,54 @@ def test_members_at_strange_paths_are_refused(archive, name):
 
 
 def test_an_archive_that_unpacks_to_far_more_is_refused(archive, monkeypatch):
-    monkeypatch.setattr("convwise.formats.keras.lift._MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr("convwise.formats.keras.archive._MOST_UNPACKED", 1 << 20)
     with pytest.raises(UnusableInput, match="unpacks to"):
         read(rewritten(archive, bomb=bytes(64 << 20)))
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), float("inf")])
+def test_numbers_that_are_none_leave_a_layer_that_cannot_be_read(value, tmp_path):
+    """Keras keeps them as they stand in the file."""
+    functional(
+        lambda x: layers.Rescaling(0.5)(layers.ReLU(negative_slope=0.3, name="act")(x))
+    ).save(tmp_path / "a.keras")
+
+    def changed(config):
+        by_name = {layer["config"]["name"]: layer["config"] for layer in config["config"]["layers"]}
+        by_name["act"]["negative_slope"] = value
+        next(each for name, each in by_name.items() if name.startswith("rescaling"))["scale"] = (
+            value
+        )
+
+    found = read(rewritten(tmp_path / "a.keras", changed)).net.layers
+    assert [layer.op for layer in found] == (
+        ["Opaque"] * 2 if value == 10**400 else ["Activation", "Rescaling"]
+    )
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2)])
+def test_the_bytes_of_each_weight_are_counted(archive, dtype, size):
+    """Ten weights for each filter; half as many weights as the archive has bytes, but for int8, are
+    too many.
+    """
+    with zipfile.ZipFile(archive) as file:
+        held = sum(each.file_size for each in file.infolist() if each.filename.endswith(".h5"))
+    filters = 2 * held // (size * 10)
+    with pytest.raises(
+        UnusableInput, match=rf"asks for {10 * filters:,} weights.*{10 * filters * size:,} bytes"
+    ):
+        read(
+            rewritten(
+                archive, lambda config: _conv(config)["config"].update(filters=filters, dtype=dtype)
+            )
+        )
+    with pytest.raises(UnusableInput, match="cannot be loaded"):  # for they are of another shape
+        read(
+            rewritten(
+                archive,
+                lambda config: _conv(config)["config"].update(filters=filters // 4, dtype=dtype),
+            )
+        )
 
 
 def test_nothing_is_left_of_a_model_that_was_only_counted(archive):
@@ -716,6 +870,6 @@ def test_nothing_is_left_of_a_model_that_could_not_be_counted(archive):
 
 
 def test_a_huge_configuration_is_refused(archive, monkeypatch):
-    monkeypatch.setattr("convwise.formats.keras.lift._MOST_JSON", 100)
+    monkeypatch.setattr("convwise.formats.keras.archive._MOST_JSON", 100)
     with pytest.raises(UnusableInput, match="more than 100 bytes"):
         read(archive)

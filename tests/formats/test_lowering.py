@@ -1,4 +1,6 @@
-"""What the lowering knows of the frameworks without loading them, against the frameworks themselves."""
+"""What the lowering knows of the frameworks without loading them, against the frameworks
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,12 @@ from convwise.formats.lowering.calls import one
 from convwise.formats.torch import modules
 
 # Layers that become the Keras layer of the same name with the same parameters.
-SAME_TERMS = [L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D, L.Conv2DTranspose, L.GlobalAveragePooling2D,
-              L.GlobalMaxPooling2D, L.AdaptiveAveragePooling2D, L.AdaptiveMaxPooling2D, L.BatchNormalization,
-              L.GroupNormalization, L.LayerNormalization, L.Activation, L.Dropout, L.SpatialDropout2D, L.AlphaDropout,
-              L.GaussianDropout, L.GaussianNoise, L.Dense, L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum,
-              L.Minimum, L.Concatenate, L.UpSampling2D, L.Flatten]  # fmt: skip
+SAME_TERMS = [L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D, L.Conv2DTranspose,
+              L.GlobalAveragePooling2D, L.GlobalMaxPooling2D, L.AdaptiveAveragePooling2D,
+              L.AdaptiveMaxPooling2D, L.BatchNormalization, L.GroupNormalization,
+              L.LayerNormalization, L.Activation, L.Dropout, L.SpatialDropout2D, L.AlphaDropout,
+              L.GaussianDropout, L.GaussianNoise, L.Dense, L.Add, L.Subtract, L.Multiply, L.Average,
+              L.Maximum, L.Minimum, L.Concatenate, L.UpSampling2D, L.Flatten]  # fmt: skip
 NOT_KERAS = {"groups"}  # of Conv2DTranspose: refused, never passed
 
 
@@ -45,7 +48,11 @@ def test_kerass_defaults(kind):
 @pytest.mark.parametrize("kind", SAME_TERMS, ids=lambda kind: kind.__name__)
 def test_kerass_defaults_of_layers_that_are_ours(kind):
     known, ours = signature(getattr(keras_format.layers, kind.__name__)), keras.defaults(kind)
-    optional = {name: value for name, value in ours.items() if name in known and known[name] is not inspect._empty}
+    optional = {
+        name: value
+        for name, value in ours.items()
+        if name in known and known[name] is not inspect._empty
+    }
     assert {name: known[name] for name in optional} == optional
     assert set(ours) - set(known) <= NOT_KERAS
 

@@ -1,4 +1,6 @@
-"""Nets that answer with the mean of an image and its mirror image: each format says it, and is read back as such."""
+"""Nets that answer with the mean of an image and its mirror image: each format says it, and is read
+back as such.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,10 @@ from convwise.core import layers as L
 from convwise.core.calculus import analyse
 from convwise.core.net import Net
 from convwise.core.problems import Unsupported
+from convwise.examining import check
 from convwise.formats import torch as torch_format
 from convwise.formats.weights import Weights
-from convwise.inspect.checking import check, load
+from convwise.inspect.models import load
 from nets import random_weights
 
 CHAIN = Net(
@@ -45,7 +48,9 @@ BRANCHES = Net(
         L.Dense(3, activation="softmax"),
     ),
 )
-NUMBER = Net((9, 12, 3), (L.Conv2D(4, 3), L.GlobalMaxPooling2D(), L.Dense(1), L.Rescaling(40.0, 7.0)))
+NUMBER = Net(
+    (9, 12, 3), (L.Conv2D(4, 3), L.GlobalMaxPooling2D(), L.Dense(1), L.Rescaling(40.0, 7.0))
+)
 
 
 class Written(NamedTuple):
@@ -58,18 +63,24 @@ class Written(NamedTuple):
     folder: Path
 
 
-@pytest.fixture(scope="module", params=[CHAIN, BRANCHES, NUMBER], ids=["chain", "branches", "number"])
+@pytest.fixture(
+    scope="module", params=[CHAIN, BRANCHES, NUMBER], ids=["chain", "branches", "number"]
+)
 def written(request, tmp_path_factory) -> Written:
     one: Net = request.param
     both, folder = replace(one, mirrored_view=True), tmp_path_factory.mktemp("written")
     pixels = np.random.default_rng(1).integers(0, 256, (6, *one.input_shape), dtype=np.uint8)
     weights = random_weights(one)
-    formats.write(folder, both, weights, ("a", "b", "c") if one is not NUMBER else ("size",), pixels)
+    formats.write(
+        folder, both, weights, ("a", "b", "c") if one is not NUMBER else ("size",), pixels
+    )
     return Written(one, both, weights, pixels, folder)
 
 
 def by_hand(written: Written) -> np.ndarray:
-    """The mean of what the net of one view gives for the images and for their columns in reverse."""
+    """The mean of what the net of one view gives for the images and for their columns in
+    reverse.
+    """
     module = torch_format.build(written.one)
     torch_format.load(module, written.one, written.weights)
     views = (written.pixels, np.ascontiguousarray(written.pixels[:, :, ::-1]))
@@ -84,8 +95,12 @@ def with_keras(folder: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def with_onnx(folder: Path, pixels: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"image": pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0])
+    session = onnxruntime.InferenceSession(
+        folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    return np.asarray(
+        session.run(None, {"image": pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
+    )
 
 
 def with_source(folder: Path, pixels: np.ndarray) -> np.ndarray:
@@ -97,7 +112,9 @@ def with_source(folder: Path, pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("answer", [with_keras, with_onnx, with_source])
 def test_each_format_answers_with_the_mean_of_both_views(written, answer: Callable):
-    assert answer(written.folder, written.pixels) == pytest.approx(by_hand(written), abs=1e-5, rel=1e-5)
+    assert answer(written.folder, written.pixels) == pytest.approx(
+        by_hand(written), abs=1e-5, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("file", ["model.keras", "model.onnx", "model.safetensors", "net.json"])
@@ -179,15 +196,23 @@ def test_both_views_are_not_trained():
 def test_a_mean_of_three_is_no_mirrored_view():
     image = keras.Input((9, 12, 3))
     inner = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)])
-    views = [inner(image), inner(keras.ops.flip(image, axis=2)), inner(keras.ops.flip(image, axis=2))]
+    views = [
+        inner(image),
+        inner(keras.ops.flip(image, axis=2)),
+        inner(keras.ops.flip(image, axis=2)),
+    ]
     assert not load(keras.Model(image, keras.layers.Average()(views))).net.mirrored_view
     twice = inner(keras.ops.flip(image, axis=2))
-    assert not load(keras.Model(image, keras.layers.Average()([inner(image), twice, twice]))).net.mirrored_view
+    assert not load(
+        keras.Model(image, keras.layers.Average()([inner(image), twice, twice]))
+    ).net.mirrored_view
 
 
 @pytest.mark.parametrize("changed", ["weights", "twice", "half", "map"])
 def test_what_is_not_quite_a_mirrored_view_stays_as_it_is(changed):
-    """Other weights for the mirror image, a sum of three, another share, maps: none of them is a mirrored view."""
+    """Other weights for the mirror image, a sum of three, another share, maps: none of them is a
+    mirrored view.
+    """
     inner, other = torch.nn.Conv2d(3, 2, 3), torch.nn.Conv2d(3, 2, 3)
 
     class Model(torch.nn.Module):

@@ -1,4 +1,6 @@
-"""Reading ONNX: every model that is read gives, built again, what ONNX Runtime gives for the file."""
+"""Reading ONNX: every model that is read gives, built again, what ONNX Runtime gives for the
+file.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def bare(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def rebuilt(lifted: Lifted, pixels: np.ndarray) -> np.ndarray:
     """What the lifted net answers, built again."""
-    return onnx_format.forward(onnx_format.session(onnx_format.build(lifted.net, lifted.weights)), pixels)
+    return onnx_format.forward(
+        onnx_format.session(onnx_format.build(lifted.net, lifted.weights)), pixels
+    )
 
 
 def assert_close(given: np.ndarray, expected: np.ndarray) -> None:
@@ -76,7 +80,13 @@ def test_without_metadata_they_answer_and_cost_the_same(net, seed):
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name not in KEPT_APART])
 def test_every_activation_is_recognised(name):
     net = Net(
-        (5, 4, 3), (L.Conv2D(4, 1, activation=name), L.Activation(name), L.Flatten(), L.Dense(3, activation=name))
+        (5, 4, 3),
+        (
+            L.Conv2D(4, 1, activation=name),
+            L.Activation(name),
+            L.Flatten(),
+            L.Dense(3, activation=name),
+        ),
     )
     lifted = lift(bare(onnx_format.build(net, random_weights(net))))
     said = [getattr(layer, "activation", None) for layer in lifted.net.layers]
@@ -84,19 +94,26 @@ def test_every_activation_is_recognised(name):
 
 
 def test_weights_that_serve_twice_are_shared():
-    layers = L.Conv2D(2, 3, padding="same", name="a"), L.Conv2D(2, 3, shares="a", name="b"), L.Conv2D(2, 3, name="c")
+    layers = (
+        L.Conv2D(2, 3, padding="same", name="a"),
+        L.Conv2D(2, 3, shares="a", name="b"),
+        L.Conv2D(2, 3, name="c"),
+    )
     net = Net((6, 6, 2), layers)
     model = onnx_format.build(net, random_weights(net))
     assert len(model.graph.initializer) == 4
     for lifted in (lift(model), lift(bare(model))):
         assert [layer.shares for layer in lifted.net.layers] == ["", "a", ""]
         assert_close(
-            rebuilt(lifted, random_pixels(net)), onnx_format.forward(onnx_format.session(model), random_pixels(net))
+            rebuilt(lifted, random_pixels(net)),
+            onnx_format.forward(onnx_format.session(model), random_pixels(net)),
         )
 
 
 def test_metadata_are_not_believed():
-    """A net in the metadata that is not the graph's own is passed over; so are class names that are none."""
+    """A net in the metadata that is not the graph's own is passed over; so are class names that are
+    none.
+    """
     net = Net((6, 6, 2), (L.Conv2D(2, 3, name="a"), L.Dropout(0.5), L.Flatten()))
     model = onnx_format.build(net, random_weights(net), ("cat", "dog"))
     assert ops(lift(model)) == ["Conv2D", "Dropout", "Flatten"]
@@ -161,8 +178,13 @@ class Enlarging(nn.Module):
         self.norm, self.out = nn.InstanceNorm2d(4, affine=True), nn.Conv2d(10, 3, 1)
 
     def forward(self, x):
-        both = [F.interpolate(self.conv(x), scale_factor=2), F.mish(self.norm(self.up(self.conv(x))))]
-        x = F.interpolate(self.out(torch.cat(both, 1)), scale_factor=2, mode="bilinear", align_corners=False)
+        both = [
+            F.interpolate(self.conv(x), scale_factor=2),
+            F.mish(self.norm(self.up(self.conv(x)))),
+        ]
+        x = F.interpolate(
+            self.out(torch.cat(both, 1)), scale_factor=2, mode="bilinear", align_corners=False
+        )
         return x[:, :, 1:-1, 2:]
 
 
@@ -171,7 +193,11 @@ class ChannelsLast(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.depthwise, self.norm, self.last = nn.Conv2d(3, 3, 7, padding=3, groups=3), nn.LayerNorm(3), nn.LayerNorm(3)
+        self.depthwise, self.norm, self.last = (
+            nn.Conv2d(3, 3, 7, padding=3, groups=3),
+            nn.LayerNorm(3),
+            nn.LayerNorm(3),
+        )
         self.wide, self.narrow = nn.Linear(3, 12), nn.Linear(12, 3)
         self.gamma = nn.Parameter(torch.rand(3))
 
@@ -205,19 +231,27 @@ class Arithmetic(nn.Module):
 
 
 EXPORTED = {
-    Residual: ["Conv2D", "Activation", "MaxPooling2D", "DepthwiseConv2D", "Activation", "Add", "GlobalAveragePooling2D",
+    Residual: ["Conv2D", "Activation", "MaxPooling2D", "DepthwiseConv2D", "Activation", "Add",
+    "GlobalAveragePooling2D",
                "Dense", "Activation"],
-    Flattened: ["Conv2D", "Activation", "AveragePooling2D", "Flatten", "BatchNormalization", "Dense", "Activation"],
-    Gated: ["Conv2D", "GroupNormalization", "PReLU", "GlobalAveragePooling2D", "Dense", "Activation", "Dense",
+    Flattened: ["Conv2D", "Activation", "AveragePooling2D", "Flatten", "BatchNormalization",
+    "Dense", "Activation"],
+    Gated: ["Conv2D", "GroupNormalization", "PReLU", "GlobalAveragePooling2D", "Dense",
+    "Activation", "Dense",
             "Activation", "Reshape", "Multiply"],
-    Enlarging: ["Conv2D", "UpSampling2D", "Conv2DTranspose", "GroupNormalization", "Activation", "Concatenate",
+    Enlarging: ["Conv2D", "UpSampling2D", "Conv2DTranspose", "GroupNormalization", "Activation",
+    "Concatenate",
                 "Conv2D", "UpSampling2D", "Cropping2D", "Cropping2D"],
-    ChannelsLast: ["DepthwiseConv2D", "LayerNormalization", "Dense", "Activation", "Dense", "Rescaling", "Add",
+    ChannelsLast: ["DepthwiseConv2D", "LayerNormalization", "Dense", "Activation", "Dense",
+    "Rescaling", "Add",
                    "GlobalAveragePooling2D", "LayerNormalization"],
-    Decoding: ["Conv2D", "Flatten", "Dense", "Reshape", "Conv2DTranspose", "Activation", "LayerNormalization", "GLU",
+    Decoding: ["Conv2D", "Flatten", "Dense", "Reshape", "Conv2DTranspose", "Activation",
+    "LayerNormalization", "GLU",
                "Activation"],
-    Arithmetic: ["Rescaling", "ZeroPadding2D", "Conv2D", "Cropping2D", "Cropping2D", "Conv2D", "Activation", "Conv2D",
-                 "Maximum", "Activation", "Activation", "Add", "Activation", "Activation", "Multiply", "Subtract",
+    Arithmetic: ["Rescaling", "ZeroPadding2D", "Conv2D", "Cropping2D", "Cropping2D", "Conv2D",
+    "Activation", "Conv2D",
+                 "Maximum", "Activation", "Activation", "Add", "Activation", "Activation",
+                 "Multiply", "Subtract",
                  "MaxPooling2D", "Rescaling", "GlobalMaxPooling2D"],
 }  # fmt: skip
 
@@ -232,12 +266,15 @@ def test_pytorch_exports(kind, opset):
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, (images,), file, opset_version=opset, dynamo=False, input_names=["x"],
-                          dynamic_axes={"x": {0: "n"}})  # fmt: skip
+        torch.onnx.export(module, (images,), file, opset_version=opset, dynamo=False,
+                          input_names=["x"], dynamic_axes={"x": {0: "n"}})  # fmt: skip
     lifted = lift(onnx.load_from_string(file.getvalue()))
     assert ops(lifted) == EXPORTED[kind]
     model = onnx_format.build(lifted.net, lifted.weights)
-    assert_close(np.moveaxis(onnx_format.session(model).run(None, {"image": images.numpy()})[0], 1, -1), expected)
+    assert_close(
+        np.moveaxis(onnx_format.session(model).run(None, {"image": images.numpy()})[0], 1, -1),
+        expected,
+    )
 
 
 # --- graphs by hand ---------------------------------------------------------------------------
@@ -253,7 +290,9 @@ def check(model, shape=(3, 8, 6), input_shape=None, last=False):
     return lifted
 
 
-@pytest.mark.parametrize(("way", "padding"), [("SAME_UPPER", "same"), ("SAME_LOWER", (1, 0, 1, 0)), ("VALID", "valid")])
+@pytest.mark.parametrize(
+    ("way", "padding"), [("SAME_UPPER", "same"), ("SAME_LOWER", (1, 0, 1, 0)), ("VALID", "valid")]
+)
 def test_automatic_padding(way, padding):
     model = model_of([node("Conv", "x,k", strides=[2, 2], auto_pad=way)], {"k": floats(5, 3, 3, 3)})
     assert check(model).net.layers[0].padding == padding
@@ -262,14 +301,18 @@ def test_automatic_padding(way, padding):
 
 
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
-@pytest.mark.parametrize("more", [{"ceil_mode": 1}, {"ceil_mode": 1, "pads": [1, 1, 1, 1]}, {"pads": [1, 0, 0, 1]}])
+@pytest.mark.parametrize(
+    "more", [{"ceil_mode": 1}, {"ceil_mode": 1, "pads": [1, 1, 1, 1]}, {"pads": [1, 0, 0, 1]}]
+)
 def test_pools(kind, more):
     lifted = check(model_of([node(kind, "x", kernel_shape=[2, 3], strides=[3, 2], **more)]))
     assert lifted.net.layers[0].ceil_mode == bool(more.get("ceil_mode"))
 
 
 def test_padding_that_counts():
-    model = model_of([node("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)])
+    model = model_of(
+        [node("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)]
+    )
     assert check(model).net.layers[0].count_include_pad
 
 
@@ -277,7 +320,12 @@ def test_dilated_pools_are_opaque_with_their_window():
     lifted = lift(model_of([node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2])]))
     assert ops(lifted) == ["Opaque"]
     (row,) = analyse(lifted.net).layers
-    assert (row.output_shape, row.macs, row.elementwise, row.field.size) == ((6, 4, 3), 0, 6 * 4 * 3 * 4, (3, 3))
+    assert (row.output_shape, row.macs, row.elementwise, row.field.size) == (
+        (6, 4, 3),
+        0,
+        6 * 4 * 3 * 4,
+        (3, 3),
+    )
     assert not lifted.problems
 
 
@@ -293,13 +341,22 @@ def test_dilated_pools_are_opaque_with_their_window():
 )
 def test_transposed_convolutions(more, padding):
     kernel = floats(3, 2, 3, 3)
-    assert check(model_of([node("ConvTranspose", "x,k", **more)], {"k": kernel})).net.layers[0].padding == padding
+    assert (
+        check(model_of([node("ConvTranspose", "x,k", **more)], {"k": kernel})).net.layers[0].padding
+        == padding
+    )
 
 
 def test_a_clip_is_what_its_bounds_say():
-    bounds = {"low": np.float32(0), "six": np.float32(6), "one": np.float32(1), "minus": np.float32(-1)}
-    nodes = [node("Clip", "x,low,six", "a"), node("Clip", "a,low", "b"), node("Clip", "b,minus,one", "c"),
-             node("Clip", "c,,one", "d"), node("Max", "d,low", "e"), node("Min", "one,e")]  # fmt: skip
+    bounds = {
+        "low": np.float32(0),
+        "six": np.float32(6),
+        "one": np.float32(1),
+        "minus": np.float32(-1),
+    }
+    nodes = [node("Clip", "x,low,six", "a"), node("Clip", "a,low", "b"), node("Clip", "b,minus,one",
+             "c"), node("Clip", "c,,one", "d"), node("Max", "d,low", "e"), node("Min",
+             "one,e")]  # fmt: skip
     assert [layer.activation for layer in check(model_of(nodes, bounds)).net.layers] == [
         "relu6", "relu", "hard_tanh", "hard_tanh(min_val=-inf)", "relu", "hard_tanh(min_val=-inf)"
     ]  # fmt: skip
@@ -316,11 +373,16 @@ def test_a_constant_goes_into_a_layer_only_where_no_other_reads_it():
     tensors = {"k": floats(3, 3, 3, 3), "b": floats(3, 1, 1)}
     conv, add = node("Conv", "x,k", "a"), node("Add", "a,b", "c")
     assert ops(check(model_of([conv, add, node("Relu", "c")], tensors))) == ["Conv2D", "Activation"]
-    assert ops(check(model_of([conv, add, node("Mul", "a,c")], tensors))) == ["Conv2D", "Rescaling", "Multiply"]
+    assert ops(check(model_of([conv, add, node("Mul", "a,c")], tensors))) == [
+        "Conv2D",
+        "Rescaling",
+        "Multiply",
+    ]
 
 
-COMPUTED = [node("Shape", "x", "shape"), node("Gather", "shape,zero", "n"), node("Unsqueeze", "n,zeros", "dim"),
-            node("Concat", "dim,rest", "to", axis=0), node("Reshape", "x,to", "row")]  # fmt: skip
+COMPUTED = [node("Shape", "x", "shape"), node("Gather", "shape,zero", "n"), node("Unsqueeze",
+            "n,zeros", "dim"), node("Concat", "dim,rest", "to", axis=0), node("Reshape", "x,to",
+            "row")]  # fmt: skip
 INTEGERS = {"zero": np.int64(0), "zeros": np.array([0]), "rest": np.array([-1])}
 
 
@@ -332,19 +394,38 @@ def test_a_computed_reshape_and_the_gemm_after_it():
 
 def test_rows_in_the_order_of_channels_go_through_what_follows():
     """Bias, batch statistics, slopes and softmax between Flatten and MatMul; and back to a map."""
-    vectors = {name: np.abs(floats(144, seed=i)) + 0.5 for i, name in enumerate(("a", "b", "c", "d", "e"))}
-    nodes = [node("Flatten", "x", "r"), node("Add", "r,a", "s"), node("BatchNormalization", "s,b,c,d,e", "t"),
-             node("PRelu", "t,a", "u"), node("Softmax", "u", "v", axis=1), node("Dropout", "v", "w"),
-             node("MatMul", "w,k", "z"), node("Add", "z,f", "y")]  # fmt: skip
+    vectors = {
+        name: np.abs(floats(144, seed=i)) + 0.5 for i, name in enumerate(("a", "b", "c", "d", "e"))
+    }
+    nodes = [node("Flatten", "x", "r"), node("Add", "r,a", "s"), node("BatchNormalization",
+             "s,b,c,d,e", "t"), node("PRelu", "t,a", "u"), node("Softmax", "u", "v", axis=1),
+             node("Dropout", "v", "w"), node("MatMul", "w,k", "z"), node("Add", "z,f",
+             "y")]  # fmt: skip
     lifted = check(model_of(nodes, {**vectors, "k": floats(144, 5), "f": floats(5)}))
-    assert ops(lifted) == ["Flatten", "Rescaling", "BatchNormalization", "PReLU", "Activation", "Dense"]
-    back = [node("Flatten", "x", "r"), node("Relu", "r", "s"), node("Reshape", "s,to", "t"), node("Conv", "t,k")]
+    assert ops(lifted) == [
+        "Flatten",
+        "Rescaling",
+        "BatchNormalization",
+        "PReLU",
+        "Activation",
+        "Dense",
+    ]
+    back = [
+        node("Flatten", "x", "r"),
+        node("Relu", "r", "s"),
+        node("Reshape", "s,to", "t"),
+        node("Conv", "t,k"),
+    ]
     lifted = check(model_of(back, {"to": np.array([-1, 3, 8, 6]), "k": floats(2, 3, 3, 3)}))
     assert ops(lifted) == ["Flatten", "Activation", "Reshape", "Conv2D"]
 
 
 def test_a_free_input_size_is_asked_for():
-    nodes = [node("Conv", "x,k", "a"), node("GlobalAveragePool", "a", "b"), node("Squeeze", "b,axes")]
+    nodes = [
+        node("Conv", "x,k", "a"),
+        node("GlobalAveragePool", "a", "b"),
+        node("Squeeze", "b,axes"),
+    ]
     tensors = {"k": floats(4, 3, 3, 3), "axes": np.array([2, 3])}
     model = model_of(nodes, tensors, ("n", 3, "h", "w"))
     with pytest.raises(UnusableInput, match=r"free input size, \?x\?x3; .*--input-shape"):
@@ -356,21 +437,26 @@ def test_a_free_input_size_is_asked_for():
 
 def test_channels_that_come_last():
     """As tf2onnx writes: a Transpose at the start, channels last between and at the end."""
-    nodes = [node("Mul", "x,scale", "a"), node("Transpose", "a", "b", perm=[0, 3, 1, 2]), node("Conv", "b,k", "c"),
-             node("Transpose", "c", "d", perm=[0, 2, 3, 1]), node("Add", "d,bias", "e"), node("Relu", "e", "f"),
-             node("Pad", "f,pads", "g"), node("Concat", "g,g", "h", axis=3), node("Softmax", "h", "i", axis=-1),
-             node("ReduceMean", "i", "j", axes=[1, 2], keepdims=0), node("MatMul", "j,m")]  # fmt: skip
-    tensors = {"scale": np.float32(1 / 255), "k": floats(4, 3, 3, 3), "bias": floats(4), "m": floats(8, 2),
+    nodes = [node("Mul", "x,scale", "a"), node("Transpose", "a", "b", perm=[0, 3, 1, 2]),
+             node("Conv", "b,k", "c"), node("Transpose", "c", "d", perm=[0, 2, 3, 1]), node("Add",
+             "d,bias", "e"), node("Relu", "e", "f"), node("Pad", "f,pads", "g"), node("Concat",
+             "g,g", "h", axis=3), node("Softmax", "h", "i", axis=-1), node("ReduceMean", "i", "j",
+             axes=[1, 2], keepdims=0), node("MatMul", "j,m")]  # fmt: skip
+    tensors = {"scale": np.float32(1 / 255), "k": floats(4, 3, 3, 3), "bias": floats(4),
+               "m": floats(8, 2),
                "pads": np.array([0, 1, 0, 0, 0, 0, 2, 0])}  # fmt: skip
     lifted = check(model_of(nodes, tensors, ("n", 8, 6, 3)), (8, 6, 3), last=True)
     assert lifted.net.input_shape == (8, 6, 3)
-    assert ops(lifted) == ["Rescaling", "Conv2D", "Activation", "ZeroPadding2D", "Concatenate", "Activation",
+    assert ops(lifted) == ["Rescaling", "Conv2D", "Activation", "ZeroPadding2D", "Concatenate",
+                           "Activation",
                            "GlobalAveragePooling2D", "Dense"]  # fmt: skip
     assert lifted.net.layers[0].scale == (1 / 255,)
     flat = [*nodes[1:4], node("Reshape", "d,to", "e"), node("MatMul", "e,m")]
     flat[0] = node("Transpose", "x", "b", perm=[0, 3, 1, 2])
     check(
-        model_of(flat, {**tensors, "to": np.array([-1, 96]), "m": floats(96, 2)}, ("n", 8, 6, 3)), (8, 6, 3), last=True
+        model_of(flat, {**tensors, "to": np.array([-1, 96]), "m": floats(96, 2)}, ("n", 8, 6, 3)),
+        (8, 6, 3),
+        last=True,
     )
 
 
@@ -385,16 +471,32 @@ def test_softmax_before_opset_13_is_over_all_axes_from_one_on():
 @pytest.mark.parametrize(
     ("more", "fits"),
     [
-        ({"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}, True),
+        (
+            {
+                "mode": "nearest",
+                "coordinate_transformation_mode": "asymmetric",
+                "nearest_mode": "floor",
+            },
+            True,
+        ),
         ({"mode": "nearest"}, True),
-        ({"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil"}, False),
+        (
+            {
+                "mode": "nearest",
+                "coordinate_transformation_mode": "asymmetric",
+                "nearest_mode": "ceil",
+            },
+            False,
+        ),
         ({"mode": "linear"}, True),
         ({"mode": "linear", "coordinate_transformation_mode": "align_corners"}, False),
         ({"mode": "cubic", "coordinate_transformation_mode": "asymmetric"}, False),
     ],
 )
 def test_resizes(more, fits):
-    model = model_of([node("Resize", "x,,scales", **more)], {"scales": np.array([1, 1, 2, 3], np.float32)})
+    model = model_of(
+        [node("Resize", "x,,scales", **more)], {"scales": np.array([1, 1, 2, 3], np.float32)}
+    )
     lifted = check(model) if fits else lift(model)
     assert ops(lifted) == ["UpSampling2D" if fits else "Opaque"]
     assert analyse(lifted.net).layers[-1].output_shape == (16, 18, 3)
@@ -402,19 +504,24 @@ def test_resizes(more, fits):
 
 def test_old_files_are_converted():
     model = model_of(
-        [node("Upsample", "x,scales", mode="nearest")], {"scales": np.array([1, 1, 2, 2], np.float32)}, opset=9
+        [node("Upsample", "x,scales", mode="nearest")],
+        {"scales": np.array([1, 1, 2, 2], np.float32)},
+        opset=9,
     )
     assert ops(lift(model)) == ["UpSampling2D"]
-    assert ops(lift(model_of([node("Pad", "x", pads=[0, 0, 1, 1, 0, 0, 1, 1])], opset=10))) == ["ZeroPadding2D"]
+    assert ops(lift(model_of([node("Pad", "x", pads=[0, 0, 1, 1, 0, 0, 1, 1])], opset=10))) == [
+        "ZeroPadding2D"
+    ]
 
 
 def test_what_is_not_known_stays_opaque_and_does_not_stop_the_rest():
     """A sum along the rows, behind channels that are shuffled and split."""
-    nodes = [node("Conv", "x,k", "a"), node("Reshape", "a,five", "b"),
-             node("Transpose", "b", "c", perm=[0, 2, 1, 3, 4]), node("Reshape", "c,four", "d"),
-             node("Split", "d,half", "e,f", axis=1), node("Add", "e,f", "g"), node("CumSum", "g,two", "h"),
+    nodes = [node("Conv", "x,k", "a"), node("Reshape", "a,five", "b"), node("Transpose", "b", "c",
+             perm=[0, 2, 1, 3, 4]), node("Reshape", "c,four", "d"), node("Split", "d,half", "e,f",
+             axis=1), node("Add", "e,f", "g"), node("CumSum", "g,two", "h"),
              node("GlobalAveragePool", "h", "y")]  # fmt: skip
-    tensors = {"k": floats(4, 3, 3, 3), "five": np.array([-1, 2, 2, 6, 4]), "four": np.array([-1, 4, 6, 4]),
+    tensors = {"k": floats(4, 3, 3, 3), "five": np.array([-1, 2, 2, 6, 4]), "four": np.array([-1, 4,
+               6, 4]),
                "half": np.array([2, 2]), "two": np.array(2)}  # fmt: skip
     lifted = lift(model_of(nodes, tensors))
     assert ops(lifted) == ["Conv2D", *["Opaque"] * 3, "Add", "Opaque", "GlobalAveragePooling2D"]

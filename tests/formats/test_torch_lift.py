@@ -19,7 +19,7 @@ from torch import nn
 
 from convwise.core import layers as L
 from convwise.core.activations import ACTIVATIONS
-from convwise.core.geometry import transposed_crops
+from convwise.core.layer_windows import transposed_crops
 from convwise.core.net import Net
 from convwise.core.problems import ShapeError, Unsupported, UnusableInput
 from convwise.formats import torch as torch_format
@@ -42,14 +42,20 @@ def moved(module: nn.Module) -> nn.Module:
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
             spread = torch.rand(tensor.shape, generator=generator)
-            tensor.copy_(0.5 + spread if "var" in name else (spread - 0.4) / max(1, tensor[:1].numel()) ** 0.5)
+            tensor.copy_(
+                0.5 + spread
+                if "var" in name
+                else (spread - 0.4) / max(1, tensor[:1].numel()) ** 0.5
+            )
     return module.eval()
 
 
 def assert_same(lifted: Lifted, module: nn.Module, scale: float = 1.0) -> None:
     """The net's own module gives what the module that was read gives."""
     height, width, channels = lifted.net.input_shape
-    pixels = torch.rand(3, channels, height, width, generator=torch.Generator().manual_seed(1)) * scale
+    pixels = (
+        torch.rand(3, channels, height, width, generator=torch.Generator().manual_seed(1)) * scale
+    )
     ours = torch_format.build(lifted.net)
     torch_format.load(ours, lifted.net, lifted.weights)
     with torch.no_grad():
@@ -74,8 +80,9 @@ def test_every_layer_returns(case):
 def test_every_activation_returns():
     calm = L.Activation("tanh")
     for name in (*ACTIVATIONS, *SPELLED):
-        assert_returns(net_of((L.Conv2D(4, 1, activation=name), calm, L.Activation(name), L.GlobalAveragePooling2D(),
-                               calm, L.Dense(3, activation=name), calm, L.Activation(name))))  # fmt: skip
+        assert_returns(net_of((L.Conv2D(4, 1, activation=name), calm, L.Activation(name),
+                               L.GlobalAveragePooling2D(), calm, L.Dense(3, activation=name), calm,
+                               L.Activation(name))))  # fmt: skip
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -106,18 +113,22 @@ def test_infinity_returns_from_a_file(tmp_path):
 def exported(module: nn.Module, shape: tuple[int, int, int], path: Path, **more: object) -> Path:
     height, width, channels = shape
     with torch.no_grad():
-        program = torch.export.export(module.eval(), (torch.zeros(2, channels, height, width),), **more)
+        program = torch.export.export(
+            module.eval(), (torch.zeros(2, channels, height, width),), **more
+        )
     torch.export.save(program, path)
     return path
 
 
 def test_a_shared_layer_is_one_module():
     net = Net((8, 8, 4), (
-        L.Conv2D(4, 3, padding="same", activation="relu", name="conv"), L.BatchNormalization(name="norm"),
+        L.Conv2D(4, 3, padding="same", activation="relu", name="conv"),
+        L.BatchNormalization(name="norm"),
         L.Conv2D(4, 3, padding="same", activation="relu", name="again", shares="conv"),
         L.BatchNormalization(shares="norm", name="norm_again"),
         L.SeparableConv2D(4, 3, padding="same", name="deep"),
-        L.SeparableConv2D(4, 3, padding="same", shares="deep", name="deeper"), L.Flatten(), L.Dense(2),
+        L.SeparableConv2D(4, 3, padding="same", shares="deep", name="deeper"), L.Flatten(),
+        L.Dense(2),
     ))  # fmt: skip
     module = trained(net)
     assert sum(name.startswith("conv.") for name in module.state_dict()) == 2
@@ -132,8 +143,12 @@ def test_a_shared_layer_is_one_module():
 
 
 def test_a_shared_layer_that_is_another_module_is_refused():
-    net = Net((8, 8, 4), (L.Conv2D(4, 3, 2, "same", name="a"), L.Conv2D(4, 3, 1, "same", shares="a")))
-    with pytest.raises(Unsupported, match=r"layer conv2d: is Conv2d\(4, 4, 3, padding=1\), which a is not"):
+    net = Net(
+        (8, 8, 4), (L.Conv2D(4, 3, 2, "same", name="a"), L.Conv2D(4, 3, 1, "same", shares="a"))
+    )
+    with pytest.raises(
+        Unsupported, match=r"layer conv2d: is Conv2d\(4, 4, 3, padding=1\), which a is not"
+    ):
         torch_format.build(net)
 
 
@@ -145,7 +160,10 @@ class Functional(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.conv1, self.conv2 = (
+            nn.Conv2d(1, 6, 5, padding=2),
+            nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        )
         self.drop, self.fc = nn.Dropout2d(0.1), nn.Linear(8 * 4 * 3, 5)
 
     def forward(self, x):
@@ -161,7 +179,9 @@ class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1))
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
         first = nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(True)
         self.body = nn.Sequential(*first, nn.Conv2d(12, 12, 3, 1, 1))
         self.short = nn.Conv2d(8, 12, 1, 2)
@@ -200,7 +220,9 @@ class Inception(nn.Module):
 
 
 class ConvNext(nn.Module):
-    """Channels last inside the block: LayerNorm and Linear on (n, height, width, channels), a layer scale."""
+    """Channels last inside the block: LayerNorm and Linear on (n, height, width, channels), a layer
+    scale.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,7 +248,9 @@ class MobileNet(nn.Module):
         self.classifier = nn.Linear(6, 3)
 
     def forward(self, x):
-        return self.classifier(nn.functional.adaptive_avg_pool2d(self.block(x), (1, 1)).squeeze(3).squeeze(2))
+        return self.classifier(
+            nn.functional.adaptive_avg_pool2d(self.block(x), (1, 1)).squeeze(3).squeeze(2)
+        )
 
 
 class UNet(nn.Module):
@@ -259,7 +283,8 @@ class Twice(nn.Module):
 MODULES = {
     "Functional": (Functional, (16, 12, 1)), "Residual": (Residual, (13, 10, 3)),
     "SqueezeExcite": (SqueezeExcite, (9, 8, 3)), "Inception": (Inception, (9, 10, 3)),
-    "ConvNext": (ConvNext, (9, 8, 4)), "MobileNet": (MobileNet, (9, 10, 3)), "UNet": (UNet, (8, 12, 2)),
+    "ConvNext": (ConvNext, (9, 8, 4)), "MobileNet": (MobileNet, (9, 10, 3)), "UNet": (UNet, (8, 12,
+    2)),
     "Twice": (Twice, (10, 11, 4)),
 }  # fmt: skip
 
@@ -272,7 +297,9 @@ def test_modules_as_people_write_them(name, tmp_path):
     assert not [layer for layer in lifted.net.layers if isinstance(layer, L.Opaque)]
     assert_same(lifted, module)
     assert sum(v.size for v in lifted.weights.values()) == sum(
-        v.numel() for key, v in module.state_dict().items() if v.is_floating_point() and key != "mean"
+        v.numel()
+        for key, v in module.state_dict().items()
+        if v.is_floating_point() and key != "mean"
     )
     again = read(exported(module, shape, tmp_path / "net.pt2"))
     assert again.net == lifted.net
@@ -302,7 +329,9 @@ OPAQUE = {
     "reflected": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
     "corners": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
     "shuffle": lambda x: F.pixel_shuffle(x, 2),
-    "channel shuffle": lambda x: x.view(x.shape[0], 2, 2, 6, 8).transpose(1, 2).reshape(x.shape) * 1.0,
+    "channel shuffle": (
+        lambda x: x.view(x.shape[0], 2, 2, 6, 8).transpose(1, 2).reshape(x.shape) * 1.0
+    ),
     "rows for columns": lambda x: F.max_pool2d(x.transpose(2, 3), 2),
     "square": lambda x: x.pow(2),
     "half": lambda x: x[:, :2],
@@ -327,12 +356,18 @@ def test_what_is_no_layer_is_opaque_with_its_shape(name):
 
 
 def test_a_map_that_is_made_of_a_row_and_a_row_in_torch_order():
-    """flatten, two linears on halves joined, and a decoder that views a row as a map of one channel."""
+    """flatten, two linears on halves joined, and a decoder that views a row as a map of one
+    channel.
+    """
 
     class Decoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b, self.norm = nn.Linear(3 * 4 * 5, 6), nn.Linear(3 * 4 * 5, 6), nn.BatchNorm1d(60)
+            self.a, self.b, self.norm = (
+                nn.Linear(3 * 4 * 5, 6),
+                nn.Linear(3 * 4 * 5, 6),
+                nn.BatchNorm1d(60),
+            )
             self.up = nn.ConvTranspose2d(1, 2, (3, 2), 2)
 
         def forward(self, x):
@@ -360,13 +395,20 @@ def test_what_is_changed_in_place_is_changed_for_all_who_read_it():
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_transposed_convolutions_by_hand(data):
-    """Against loops: every input adds its kernel to the full output, of which the padding is taken."""
-    size, two = st.tuples(st.integers(1, 5), st.integers(1, 5)), st.tuples(st.integers(1, 3), st.integers(1, 3))
+    """Against loops: every input adds its kernel to the full output, of which the padding is
+    taken.
+    """
+    size, two = (
+        st.tuples(st.integers(1, 5), st.integers(1, 5)),
+        st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    )
     kernel, strides, dilation = data.draw(size), data.draw(two), data.draw(two)
     padding = data.draw(st.sampled_from(["same", "valid"]) | st.tuples(*[st.integers(0, 2)] * 4))
     extra = data.draw(st.tuples(*(st.integers(0, s - 1) for s in strides)))
     groups = data.draw(st.sampled_from([1, 2]))
-    layer = L.Conv2DTranspose(2 * groups, kernel, strides, padding, extra, dilation, groups, name="up")
+    layer = L.Conv2DTranspose(
+        2 * groups, kernel, strides, padding, extra, dilation, groups, name="up"
+    )
     net = Net((3, 4, 2 * groups), (layer,))
     try:
         given_crops = transposed_crops(layer)
@@ -388,7 +430,12 @@ def test_transposed_convolutions_by_hand(data):
     rows, columns = full.shape[:2]
     inner = full[margin + top : rows - margin - bottom, margin + left : columns - margin - right]
     expected = inner + weights["up/bias"]
-    answer = module(torch.from_numpy(image).float().permute(2, 0, 1)[None])[0].permute(1, 2, 0).detach().numpy()
+    answer = (
+        module(torch.from_numpy(image).float().permute(2, 0, 1)[None])[0]
+        .permute(1, 2, 0)
+        .detach()
+        .numpy()
+    )
     assert_close(answer, expected)
     assert_returns(net)
 
@@ -400,7 +447,9 @@ def test_a_free_size_asks_for_the_input_shape(tmp_path):
     batch, side = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("side", min=16, max=64)
     head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     module = moved(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), *head))
-    path = exported(module, (32, 32, 3), tmp_path / "free.pt2", dynamic_shapes=({0: batch, 2: side},))
+    path = exported(
+        module, (32, 32, 3), tmp_path / "free.pt2", dynamic_shapes=({0: batch, 2: side},)
+    )
     with pytest.raises(UnusableInput, match="free input size.*--input-shape"):
         read(path)
     lifted = read(path, (40, 32, 3))
@@ -420,7 +469,10 @@ def test_a_pickle_is_refused_and_not_run(name, tmp_path):
     Bomb.target = tmp_path / "exploded"
     path = tmp_path / name
     torch.save({"bomb": Bomb()}, path)
-    with pytest.raises(UnusableInput, match="pickle, which can run code" if name != "net.pt2" else "holds no models"):
+    with pytest.raises(
+        UnusableInput,
+        match="pickle, which can run code" if name != "net.pt2" else "holds no models",
+    ):
         read(path)
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UnusableInput):
@@ -433,7 +485,9 @@ def _edited(path: Path, member: str, change) -> Path:
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(new, "w") as archive:
         for info in old.infolist():
             data = old.read(info)
-            archive.writestr(info.filename, change(data) if info.filename.endswith(member) else data)
+            archive.writestr(
+                info.filename, change(data) if info.filename.endswith(member) else data
+            )
     return new
 
 
@@ -441,11 +495,15 @@ def test_what_is_pickled_inside_or_damaged_is_refused(tmp_path):
     Bomb.target = tmp_path / "exploded"
     path = exported(nn.Sequential(nn.Conv2d(1, 2, 3)), (5, 5, 1), tmp_path / "net.pt2")
     config, graph, bomb = "model_weights_config.json", "models/model.json", pickle.dumps(Bomb())
-    pickled = _edited(path, config, lambda data: data.replace(b'"use_pickle": false', b'"use_pickle": true'))
+    pickled = _edited(
+        path, config, lambda data: data.replace(b'"use_pickle": false', b'"use_pickle": true')
+    )
     with pytest.raises(UnusableInput, match="is a pickle"):
         read(_edited(pickled, "weights/weight_0", lambda data: bomb))
     read(_edited(path, "sample_inputs/model.pt", lambda data: bomb))  # never looked at
-    called = _edited(path, graph, lambda data: data.replace(b"torch.ops.aten.conv2d.default", b"torch.load"))
+    called = _edited(
+        path, graph, lambda data: data.replace(b"torch.ops.aten.conv2d.default", b"torch.load")
+    )
     assert read(called).net.layers[0].op == "Opaque"
     code = b'{"as_expr": {"expr_str": "open(\'' + str(Bomb.target).encode() + b"', 'w')\"}}"
     for change in (
@@ -458,7 +516,11 @@ def test_what_is_pickled_inside_or_damaged_is_refused(tmp_path):
         with pytest.raises(UnusableInput):
             read(_edited(path, graph, change))
     with pytest.raises(UnusableInput):
-        read(_edited(path, config, lambda data: data.replace(b'"as_int": 2}', b'"as_int": 2000000000}')))
+        read(
+            _edited(
+                path, config, lambda data: data.replace(b'"as_int": 2}', b'"as_int": 2000000000}')
+            )
+        )
     with pytest.raises(UnusableInput, match="too short"):
         read(_edited(path, "weights/weight_0", lambda data: data[:-8]))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -1,4 +1,6 @@
-"""Modules that move the batch, make their weights, or write in place: what is known of them is right."""
+"""Modules that move the batch, make their weights, or write in place: what is known of them is
+right.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def unpooled(self, x):
 
 
 def test_numbers_go_back_into_the_windows_that_they_are_the_maxima_of():
-    """The field against the px from which a NaN reaches a unit, in the middle and at an even and an odd place."""
+    """The field against the px from which a NaN reaches a unit, in the middle and at an even and an
+    odd place.
+    """
     parts = {name: conv(8, 8, padding=1) for name in "bcd"}
     module = Of(unpooled, a=conv(3, 8, padding=1), **parts).eval()
     found = total(lift(module, SHAPE))
@@ -102,7 +106,9 @@ def test_numbers_go_back_into_the_windows_that_they_are_the_maxima_of():
 @pytest.mark.parametrize("ways", [1, 2])
 def test_recurrent_layers_cost_their_matrices_at_each_step(kind, ways):
     """Counted by the cells that do the same, whose products PyTorch counts."""
-    cell = {nn.LSTM: nn.LSTMCell, nn.GRU: nn.GRUCell, nn.RNN: nn.RNNCell}[kind](3 * 32, 16).to("meta")
+    cell = {nn.LSTM: nn.LSTMCell, nn.GRU: nn.GRUCell, nn.RNN: nn.RNNCell}[kind](3 * 32, 16).to(
+        "meta"
+    )
     module = Of(lambda s, x: s.r(x.permute(2, 0, 1, 3).flatten(2))[0].permute(1, 0, 2).flatten(1),
                 r=kind(3 * 32, 16, bidirectional=ways == 2))  # fmt: skip
     with FlopCounterMode(display=False) as counter:
@@ -134,7 +140,11 @@ def merged(self, x):
 def windows(self, x):
     x = self.p(x).permute(0, 2, 3, 1)
     n, height, width, depth = x.shape
-    x = x.view(n, height // 2, 2, width // 2, 2, depth).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, depth)
+    x = (
+        x.view(n, height // 2, 2, width // 2, 2, depth)
+        .permute(0, 1, 3, 2, 4, 5)
+        .reshape(-1, 4, depth)
+    )
     return self.h(self.m(x)).view(n, -1, 10).mean(1)
 
 
@@ -165,7 +175,9 @@ def test_the_batch_may_lie_anywhere(name, tmp_path):
     for images, dynamic in ((1, None), (2, None), (16, None), (2, ({0: batch},))):
         path = tmp_path / "net.pt2"
         with torch.no_grad():
-            program = torch.export.export(module.eval(), (torch.zeros(images, 3, 32, 32),), dynamic_shapes=dynamic)
+            program = torch.export.export(
+                module.eval(), (torch.zeros(images, 3, 32, 32),), dynamic_shapes=dynamic
+            )
         torch.export.save(program, path)
         nets.append(read(path))
     for lifted in nets:
@@ -210,10 +222,14 @@ def normed(kind):
 MADE = {
     "weight norm": lambda: normed(torch.nn.utils.parametrizations.weight_norm),
     "spectral norm": lambda: normed(torch.nn.utils.parametrizations.spectral_norm),
-    "made twice": lambda: Of(lambda s, x: F.conv2d(F.conv2d(x, s.w.abs()), s.w.abs()), w=weight(3, 3, 3, 3)),
-    "read before": lambda: Of(lambda s, x: F.conv2d(x * s.w.abs().sum(), s.w), w=weight(3, 3, 3, 3)),
-    "turned": lambda: Of(lambda s, x: F.linear(F.linear(x.flatten(1), s.w), s.w.t()), w=weight(5, 3072)),
-    "viewed twice": lambda: Of(lambda s, x: F.conv2d(F.conv2d(x, s.w[:, :, None, None]), s.w[:, :, None, None]),
+    "made twice": lambda: Of(lambda s, x: F.conv2d(F.conv2d(x, s.w.abs()), s.w.abs()), w=weight(3,
+    3, 3, 3)),
+    "read before": lambda: Of(lambda s, x: F.conv2d(x * s.w.abs().sum(), s.w), w=weight(3, 3, 3,
+    3)),
+    "turned": lambda: Of(lambda s, x: F.linear(F.linear(x.flatten(1), s.w), s.w.t()), w=weight(5,
+    3072)),
+    "viewed twice": lambda: Of(lambda s, x: F.conv2d(F.conv2d(x, s.w[:, :, None, None]), s.w[:, :,
+    None, None]),
                                w=weight(3, 3)),
     "called twice": lambda: Of(lambda s, x: s.a(s.a(x)), a=conv(3, 3)),
     "one bias": lambda: Of(lambda s, x: F.conv2d(F.conv2d(x, s.v, s.b), s.w, s.b),
@@ -231,7 +247,10 @@ def test_every_parameter_counts_once(name, tmp_path):
 
 def test_weights_that_are_viewed_twice_are_shared():
     lifted = lift(MADE["viewed twice"](), SHAPE)
-    assert [(layer.op, layer.shares) for layer in lifted.net.layers] == [("Conv2D", ""), ("Conv2D", "conv")]
+    assert [(layer.op, layer.shares) for layer in lifted.net.layers] == [
+        ("Conv2D", ""),
+        ("Conv2D", "conv"),
+    ]
 
 
 def test_parameters_that_nothing_reads_are_told(tmp_path):
@@ -244,8 +263,14 @@ def test_parameters_that_nothing_reads_are_told(tmp_path):
 
 
 def test_work_that_does_not_depend_on_the_image_is_told(tmp_path):
-    """As EdgeNeXt embeds its places: PyTorch's own count of the whole forward is what both numbers sum up to."""
-    parts = {"a": conv(3, 8, padding=1), "b": conv(8, 8, padding=1), "places": weight(1, 8, *SHAPE[:2])}
+    """As EdgeNeXt embeds its places: PyTorch's own count of the whole forward is what both numbers
+    sum up to.
+    """
+    parts = {
+        "a": conv(3, 8, padding=1),
+        "b": conv(8, 8, padding=1),
+        "places": weight(1, 8, *SHAPE[:2]),
+    }
     module = Of(lambda self, x: self.a(x) + self.b(self.places), **parts)
     with FlopCounterMode(display=False) as counted:
         module(torch.zeros(1, SHAPE[2], *SHAPE[:2]))
@@ -262,7 +287,13 @@ def test_what_is_held_twice_counts_once_and_is_read(tmp_path):
     first, second = conv(3, 3, bias=False, padding=1), conv(3, 3, bias=False, padding=1)
     second.weight = first.weight
     for module in (
-        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sequential(shared), nn.ReLU(), nn.Sequential(shared)),
+        nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Sequential(shared),
+            nn.ReLU(),
+            nn.Sequential(shared),
+        ),
         nn.Sequential(first, nn.ReLU(), second),
     ):
         for lifted in (lift(module, SHAPE), read(exported(module, SHAPE, tmp_path / "net.pt2"))):
@@ -277,15 +308,25 @@ def test_what_is_frozen_does_not_learn(tmp_path):
     for lifted in (lift(module, SHAPE), read(exported(module, SHAPE, tmp_path / "net.pt2"))):
         found = total(lifted)
         assert found.total.params == parameters(module)
-        assert found.total.trainable == sum(each.numel() for each in module.parameters() if each.requires_grad)
+        assert found.total.trainable == sum(
+            each.numel() for each in module.parameters() if each.requires_grad
+        )
         assert [row.trainable for row in found.layers] == [0, 16, 0, 584]
 
 
 def test_running_statistics_and_fixed_filters_are_buffers(tmp_path):
-    module = Of(lambda s, x: F.conv2d(s.n(s.a(x)), s.f.expand(8, 1, 3, 3), groups=8), a=conv(), n=nn.BatchNorm2d(8))
+    module = Of(
+        lambda s, x: F.conv2d(s.n(s.a(x)), s.f.expand(8, 1, 3, 3), groups=8),
+        a=conv(),
+        n=nn.BatchNorm2d(8),
+    )
     module.register_buffer("f", torch.rand(1, 1, 3, 3))
     for lifted in (lift(module, SHAPE), read(exported(module, SHAPE, tmp_path / "net.pt2"))):
-        assert [layer.op for layer in lifted.net.layers] == ["Conv2D", "BatchNormalization", "DepthwiseConv2D"]
+        assert [layer.op for layer in lifted.net.layers] == [
+            "Conv2D",
+            "BatchNormalization",
+            "DepthwiseConv2D",
+        ]
         assert total(lifted).total.params == parameters(module)
         assert list(lifted.buffers.values()) == [0, 16, 9]
 
@@ -306,7 +347,10 @@ def test_all_that_is_done_is_counted_also_for_other_outputs_or_none():
         (inner, "c", ("a",)),
         (lambda s, x: heads(s, x)["first"], "b", ()),
     ):
-        module = Of(function, **{name: part for name, part in parts.items() if function is not inner or name != "b"})
+        module = Of(
+            function,
+            **{name: part for name, part in parts.items() if function is not inner or name != "b"},
+        )
         lifted = lift(module, SHAPE)
         found = total(lifted)
         assert (lifted.net.layers[-1].name, lifted.outputs) == (last, others)
@@ -315,7 +359,9 @@ def test_all_that_is_done_is_counted_also_for_other_outputs_or_none():
 
 def test_shapes_are_enough():
     with torch.device("meta"):
-        module = nn.Sequential(conv(), nn.BatchNorm2d(8), nn.PReLU(8), nn.Flatten(), nn.Linear(7200, 5))
+        module = nn.Sequential(
+            conv(), nn.BatchNorm2d(8), nn.PReLU(8), nn.Flatten(), nn.Linear(7200, 5)
+        )
     lifted = lift(module, SHAPE)
     assert not lifted.weights
     found = total(lifted).total
@@ -356,7 +402,13 @@ def through_the_base(self, x):
     return self.b(torch.cat([part, part], 1))
 
 
-WRITTEN = {"assign": assign, "zero": zero, "double": double, "fill": fill, "through the base": through_the_base}
+WRITTEN = {
+    "assign": assign,
+    "zero": zero,
+    "double": double,
+    "fill": fill,
+    "through the base": through_the_base,
+}
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -368,7 +420,9 @@ def test_what_is_written_through_a_view_reaches_whoever_reads_it(name, tmp_path)
     before, writes = [layers["b"]], 0
     while before:
         before = [layers[name] for layer in before for name in layer.inputs if name in layers]
-        writes += sum(getattr(layer, "operator", "") in ("copy_", "fill_", "mul_", "cat") for layer in before)
+        writes += sum(
+            getattr(layer, "operator", "") in ("copy_", "fill_", "mul_", "cat") for layer in before
+        )
     assert writes
     assert total(lifted).total.params == parameters(module)
     assert read(exported(module, SHAPE, tmp_path / "net.pt2")).net == lifted.net
@@ -436,7 +490,11 @@ def test_a_cast_to_whole_numbers_rounds(tmp_path):
 def test_a_module_of_another_floating_type_is_read(kind):
     module = moved(nn.Sequential(conv(), nn.BatchNorm2d(8), nn.ReLU())).to(kind)
     lifted = lift(module, SHAPE)
-    assert [layer.op for layer in lifted.net.layers] == ["Conv2D", "BatchNormalization", "Activation"]
+    assert [layer.op for layer in lifted.net.layers] == [
+        "Conv2D",
+        "BatchNormalization",
+        "Activation",
+    ]
     assert_same(lifted, module.float())
 
 
@@ -453,7 +511,11 @@ def test_a_refusal_names_the_line_that_branches_in_plain_words_and_prints_nothin
     records: list[logging.LogRecord] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = records.append  # type: ignore[method-assign]
-    named = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    named = [
+        logging.getLogger(name)
+        for name in list(logging.root.manager.loggerDict)
+        if name.startswith("torch")
+    ]
     for logger in named:
         logger.addHandler(handler)
     try:

@@ -1,4 +1,6 @@
-"""Operators that are no layer of ours: what they see, cost and hold is what PyTorch's own gradients and counts say."""
+"""Operators that are no layer of ours: what they see, cost and hold is what PyTorch's own gradients
+and counts say.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ SHAPE = SIDE, SIDE, 3
 
 def shuffled(x, groups=2):
     n, depth, height, width = x.shape
-    return x.view(n, groups, depth // groups, height, width).transpose(1, 2).reshape(n, depth, height, width)
+    return (
+        x.view(n, groups, depth // groups, height, width)
+        .transpose(1, 2)
+        .reshape(n, depth, height, width)
+    )
 
 
 def halves(self, x):
@@ -64,7 +70,9 @@ def up_to_corners(x):
 
 def attended(self, x):
     x = self.a(x)
-    both = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
+    both = torch.cat(
+        [x.mean(1, keepdim=True), x.amax(1, keepdim=True), x.max(1, keepdim=True)[0]], 1
+    )
     return x * self.t(both).sigmoid()
 
 
@@ -107,7 +115,9 @@ def heads_parted(self, x):
 
 
 def linearly_attended(self, x):
-    """As EfficientViT does it: queries meet what keys and values of all places sum up to, by which they are divided."""
+    """As EfficientViT does it: queries meet what keys and values of all places sum up to, by which
+    they are divided.
+    """
     x = self.a(x)
     q, k, v = self.h(x).reshape(len(x), 2, 12, -1).transpose(-1, -2).chunk(3, -1)
     seen = q.relu() @ (k.relu().transpose(-1, -2) @ F.pad(v, (0, 1), value=1.0))
@@ -147,7 +157,11 @@ def frozen(self, x):
 def windowed(self, x):
     x = self.a(x)
     n, depth, height, width = x.shape
-    cut = x.view(n, depth, height // 4, 4, width // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 4, depth)
+    cut = (
+        x.view(n, depth, height // 4, 4, width // 4, 4)
+        .permute(0, 2, 4, 3, 5, 1)
+        .reshape(-1, 4, 4, depth)
+    )
     back = cut.relu().view(n, height // 4, width // 4, 4, 4, depth).permute(0, 5, 1, 3, 2, 4)
     return self.d(back.reshape(n, depth, height, width))
 
@@ -165,8 +179,10 @@ def routed(self, x):
 
 
 PARTS = {"r": lambda: nn.Linear(3, 2), "k": lambda: weight(2, 8 * 27),
-         "a": lambda: conv(3, 8, padding=1), "b": lambda: conv(4, 4, 5, padding=2), "c": lambda: conv(12, 4),
-         "t": lambda: conv(3, 1, 7, padding=3), "g": lambda: weight(1), "f": lambda: torch.rand(1, 1, 3, 3),
+         "a": lambda: conv(3, 8, padding=1), "b": lambda: conv(4, 4, 5, padding=2),
+         "c": lambda: conv(12, 4),
+         "t": lambda: conv(3, 1, 7, padding=3), "g": lambda: weight(1), "f": lambda: torch.rand(1,
+         1, 3, 3),
          "d": lambda: conv(8, 8, 3, stride=2, padding=1), "w": lambda: weight(8, 1, 1),
          "e": lambda: conv(3, 8, 3, stride=2, padding=1), "h": lambda: conv(8, 24, 1),
          "o": lambda: conv(8, 1, 7, padding=3),
@@ -190,9 +206,11 @@ MOVED = {
     "every second": (lambda s, x: s.a(x)[:, :, 1::2, ::3], "a"),
     "reflected": (lambda s, x: s.b(F.pad(s.a(x)[:, :4], (1, 2, 3, 1), mode="reflect")), "ab"),
     "channels of zeros": (lambda s, x: s.d(F.pad(s.a(x)[:, :5], (0, 0, 0, 0, 1, 2))), "ad"),
-    "corners": (lambda s, x: F.interpolate(s.e(x), scale_factor=2, mode="bilinear", align_corners=True), "e"),
+    "corners": (lambda s, x: F.interpolate(s.e(x), scale_factor=2, mode="bilinear",
+    align_corners=True), "e"),
     "corners beside a map": (lambda s, x: torch.cat([s.a(x), up_to_corners(s.e(x))], 1), "ae"),
-    "corners of corners": (lambda s, x: s.d(s.a(x) + up_to_corners(s.d(up_to_corners(s.e(x))))), "ade"),
+    "corners of corners": (lambda s, x: s.d(s.a(x) + up_to_corners(s.d(up_to_corners(s.e(x))))),
+    "ade"),
     "a decoder": (decoded, "ade"),
     "lower precision": (mixed, "ab"),
     "a stack summed": (lambda s, x: s.d(torch.stack([s.a(x), s.a(x).relu(), s.a(x)]).sum(0)), "ad"),
@@ -201,7 +219,8 @@ MOVED = {
     "any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15), mode="bilinear"), "e"),
     "nearest to any size": (lambda s, x: F.interpolate(s.e(x), size=(9, 15)), "e"),
     "attention over places": (attended, "at"),
-    "a grid of its size": (lambda s, x: s.a(x) * (torch.arange(SIDE).type_as(x) + x.new_ones(SIDE)), "a"),
+    "a grid of its size": (lambda s, x: s.a(x) * (torch.arange(SIDE).type_as(x) + x.new_ones(SIDE)),
+    "a"),
     "channels last": (parted_last, "ab"),
     "places attend": (position_attended, "ad"),
     "global context": (in_context, "ado"),
@@ -214,14 +233,17 @@ MOVED = {
     "fixed filter": (sobel, "af"),
     "responses": (responses, "ag"),
     "dilated pool": (lambda s, x: F.max_pool2d(s.a(x), 3, 2, 1, dilation=2), "a"),
-    "with places": (lambda s, x: s.a(torch.cat([x[:, :2], s.p.expand(len(x), 1, SIDE, SIDE)], 1)), "ap"),
+    "with places": (lambda s, x: s.a(torch.cat([x[:, :2], s.p.expand(len(x), 1, SIDE, SIDE)], 1)),
+    "ap"),
 }  # fmt: skip
 
 
 def module_of(function, parts: str) -> nn.Module:
     torch.manual_seed(0)
     made = {name: PARTS[name]() for name in parts}
-    fixed = {name: part for name, part in made.items() if not isinstance(part, (nn.Module, nn.Parameter))}
+    fixed = {
+        name: part for name, part in made.items() if not isinstance(part, (nn.Module, nn.Parameter))
+    }
     module = Of(function, **{name: part for name, part in made.items() if name not in fixed})
     for name, part in fixed.items():
         module.register_buffer(name, part)
@@ -231,12 +253,16 @@ def module_of(function, parts: str) -> nn.Module:
 
 
 def sights(module: nn.Module, unit: tuple[int, int]) -> list[tuple[int, int]]:
-    """The first and last row and column with a gradient at one place of the output, over some images."""
+    """The first and last row and column with a gradient at one place of the output, over some
+    images.
+    """
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(40, 3, SIDE, SIDE, generator=generator).requires_grad_()
     module(images)[:, :, unit[0], unit[1]].sum().backward()
     seen = images.grad.abs().sum((0, 1)) > 0
-    return [(int(axis.nonzero()[0]), int(axis.nonzero()[-1])) for axis in (seen.any(1), seen.any(0))]
+    return [
+        (int(axis.nonzero()[0]), int(axis.nonzero()[-1])) for axis in (seen.any(1), seen.any(0))
+    ]
 
 
 @pytest.mark.parametrize("name", MOVED)
@@ -248,16 +274,24 @@ def test_what_a_unit_sees_is_where_its_gradient_is(name):
     assert last.output_shape[:2] == (rows, columns)
     assert field.known
     assert not found.total.unknown
-    ends = () if name in ("reflected", "dilated pool") else ((0, 0), (rows - 1, columns - 1), (1, columns - 2))
-    for unit in ((rows // 2, columns // 2), *ends):  # what is reflected at an end is told as if it lay beyond it
-        ours = [axis.at(place) for axis, place in zip((field.rows, field.columns), unit, strict=True)]
+    ends = (
+        ()
+        if name in ("reflected", "dilated pool")
+        else ((0, 0), (rows - 1, columns - 1), (1, columns - 2))
+    )
+    # What is reflected at an end is told as if it lay beyond it
+    for unit in ((rows // 2, columns // 2), *ends):
+        ours = [
+            axis.at(place) for axis, place in zip((field.rows, field.columns), unit, strict=True)
+        ]
         assert [(max(a, 0), min(b, SIDE - 1)) for a, b in ours] == sights(module, unit), unit
     assert found.total.params == parameters(module)
     assert found.total.macs == known_macs(module, SIDE)
 
 
 def test_files_say_the_same(tmp_path):
-    for name in ("lower precision", "cascade", "selective kernels", "attention over places", "responses", "any size",
+    for name in ("lower precision", "cascade", "selective kernels", "attention over places",
+                 "responses", "any size",
                  "global context"):  # fmt: skip
         module = module_of(*MOVED[name])
         back = read(exported(module, SHAPE, tmp_path / "net.pt2"))
@@ -265,7 +299,9 @@ def test_files_say_the_same(tmp_path):
 
 
 def test_what_runs_without_gradients_is_read_from_files_too(tmp_path):
-    """There it is a graph of its own: what sees what is asked of the same module where it learns."""
+    """There it is a graph of its own: what sees what is asked of the same module where it
+    learns.
+    """
     module, path = module_of(frozen, "ade"), tmp_path / "net.pt2"
     torch.export.save(torch.export.export(module, (torch.zeros(2, 3, SIDE, SIDE),)), path)
     found = total(read(path))
@@ -282,10 +318,13 @@ def test_a_kernel_of_each_images_own_moves_as_any_other(tmp_path):
     assert (found.total.unknown, found.total.field.known) == ((), True)
     assert found.total.field.size[0] >= SIDE
     still = Of(
-        lambda s, x: s.net(x), net=nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv(3, 8, 3, stride=2), PARTS["d"]())
+        lambda s, x: s.net(x),
+        net=nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv(3, 8, 3, stride=2), PARTS["d"]()),
     )
     assert found.total.field.windows == total(lift(still, SHAPE)).total.field.windows == (7, 7)
-    assert total(read(exported(module, SHAPE, tmp_path / "net.pt2"))).total.field == found.total.field
+    assert (
+        total(read(exported(module, SHAPE, tmp_path / "net.pt2"))).total.field == found.total.field
+    )
 
 
 def test_a_context_of_all_places_stands_beside_what_convolutions_see():
@@ -293,15 +332,19 @@ def test_a_context_of_all_places_stands_beside_what_convolutions_see():
     field = total(lift(module_of(in_context, "ado"), SHAPE)).total.field
     assert (field.windows, min(field.size) >= SIDE) == ((5, 5), True)
     for parts in ((SIDE, SIDE), (4, -1)):
-        module = module_of(lambda s, x, parts=parts: s.a(x).mean(1).view(len(x), *parts).softmax(-1), "a")
+        module = module_of(
+            lambda s, x, parts=parts: s.a(x).mean(1).view(len(x), *parts).softmax(-1), "a"
+        )
         assert not total(lift(module, SHAPE)).total.field.known
 
 
 @pytest.mark.parametrize(
     "function",
     [lambda s, x: s.d(s.a(x).view(len(x), 8, 2, -1)[:, :, :1].reshape(len(x), 8, SIDE // 2, SIDE)),
-     lambda s, x: s.d(F.pad(s.a(x).view(len(x), 8, 2, -1), (0, SIDE, 1, 0)).reshape(len(x), 8, -1, SIDE)),
-     lambda s, x: s.a(x).view(len(x), 2, 4, -1)[..., :4].transpose(-1, -2) @ s.a(x).view(len(x), 2, 4, -1)],
+     lambda s, x: s.d(F.pad(s.a(x).view(len(x), 8, 2, -1), (0, SIDE, 1, 0)).reshape(len(x), 8, -1,
+     SIDE)),
+     lambda s, x: s.a(x).view(len(x), 2, 4, -1)[..., :4].transpose(-1, -2) @ s.a(x).view(len(x), 2,
+     4, -1)],
     ids=["half of the rows", "more rows", "some places"],
 )  # fmt: skip
 def test_parts_that_do_not_have_all_places_have_no_known_field(function):
@@ -336,7 +379,8 @@ def test_what_wraps_around_is_unknown_and_costs_no_macs():
      lambda s, x: torch.bmm(s.a(x).flatten(2), s.a(x).flatten(2).transpose(1, 2)),
      lambda s, x: F.conv1d(s.a(x).flatten(2), s.w, groups=4),
      lambda s, x: F.scaled_dot_product_attention(*[s.a(x).flatten(2).transpose(1, 2)] * 3),
-     lambda s, x: F.conv2d(x.reshape(1, -1, SIDE, SIDE), s.k.expand(len(x), 8, 3, 3, 3).flatten(0, 1) * x.mean(),
+     lambda s, x: F.conv2d(x.reshape(1, -1, SIDE, SIDE), s.k.expand(len(x), 8, 3, 3, 3).flatten(0,
+     1) * x.mean(),
                            groups=len(x))],
     ids=["einsum", "bmm", "conv1d", "attention", "a kernel of its own"],
 )  # fmt: skip

@@ -2,9 +2,10 @@
 
     python tests/fuzz/fuzz.py zip -max_total_time=600
 
-What follows the reader's name goes to libFuzzer, https://llvm.org/docs/LibFuzzer.html. It stops at the first
-traceback, at an input that takes longer than ten seconds, and at one that takes memory of another order than its size.
-The input is then in crash-*, oom-* or timeout-*: put it into tests/fuzz/corpus/READER/, where the tests read it from.
+What follows the reader's name goes to libFuzzer, https://llvm.org/docs/LibFuzzer.html. It stops at
+the first traceback, at an input that takes longer than ten seconds, and at one that takes memory of
+another order than its size. The input is then in crash-*, oom-* or timeout-*: put it into
+tests/fuzz/corpus/READER/, where the tests read it from.
 """
 
 from __future__ import annotations
@@ -21,21 +22,28 @@ import atheris
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-with atheris.instrument_imports(include=["convwise", "zipfile", "tarfile", "csv", "numpy.lib", "PIL"]):
+with atheris.instrument_imports(
+    include=["convwise", "zipfile", "tarfile", "csv", "numpy.lib", "PIL"]
+):
     from targets import TARGETS, tried
 
     import convwise.images.loading  # noqa: F401
     import convwise.inspect.checking  # noqa: F401
+    import convwise.inspect.models  # noqa: F401
     import convwise.output.choice  # noqa: F401
     from convwise.formats import format_module
 
-ODD = (None, True, -1, 0, 1, 2, 3, 10**6, 2**31, 2**63, 10**30, 0.5, -1.5, 1e308, float("nan"), "", "a", "\x1b[2J", [],
-       [0], [-1], [2, 3], [10**9] * 3, {}, {"a": 1}, "same", "valid", "relu", "9" * 400)  # fmt: skip
+ODD = (None, True, -1, 0, 1, 2, 3, 10**6, 2**31, 2**63, 10**30, 0.5, -1.5, 1e308, float("nan"), "",
+       "a", "\x1b[2J", [],
+       [0], [-1], [2, 3], [10**9] * 3, {}, {"a": 1}, "same", "valid", "relu",
+       "9" * 400)  # fmt: skip
 SLOWEST_SECONDS, MOST_MB = 10, 4000  # the frameworks alone take 700
 
 
 def changed_json(data: bytes, most: int, seed: int) -> bytes:
-    """A value of the JSON replaced, removed, doubled, or moved; of what is none, and now and then, bytes."""
+    """A value of the JSON replaced, removed, doubled, or moved; of what is none, and now and then,
+    bytes.
+    """
     rng = random.Random(seed)
     try:
         whole = json.loads(data)
@@ -68,7 +76,13 @@ def _spots(value, limit=5000):
     waiting = [value]
     while waiting and limit:
         owner = waiting.pop()
-        for key in list(owner) if isinstance(owner, dict) else range(len(owner)) if isinstance(owner, list) else ():
+        for key in (
+            list(owner)
+            if isinstance(owner, dict)
+            else range(len(owner))
+            if isinstance(owner, list)
+            else ()
+        ):
             limit -= 1
             yield owner, key
             waiting.append(owner[key])
@@ -95,6 +109,7 @@ def main() -> None:
         place.mkdir()
         tried(target, data, place)
 
+    one(b"")  # what is imported at the first input takes seconds that are not the input's
     corpus = [str(path) for path in [HERE / "corpus" / name] if path.is_dir()]
     limits = [
         f"-timeout={SLOWEST_SECONDS}",

@@ -1,4 +1,5 @@
-"""What is fuzzed: a row for each reader, with seeds, and what makes a file of bytes that a fuzzer has changed.
+"""What is fuzzed: a row for each reader, with seeds, and what makes a file of bytes that a fuzzer
+has changed.
 
 Archives are made anew around what is fuzzed: else nearly every change ends at a checksum.
 """
@@ -23,13 +24,22 @@ from PIL import Image
 from imagesets import striped
 
 X, Y = striped(2, 4, size=6)
-MODES = {"png": "RGBA", "jpeg": "RGB", "gif": "P", "bmp": "RGB", "tiff": "I;16", "webp": "RGB", "ppm": "RGB"}
+MODES = {
+    "png": "RGBA",
+    "jpeg": "RGB",
+    "gif": "P",
+    "bmp": "RGB",
+    "tiff": "I;16",
+    "webp": "RGB",
+    "ppm": "RGB",
+}
 
 
 @dataclass(frozen=True)
 class Target:
-    """seeds: whole inputs to begin with; put: writes an input into an empty folder, and says what is read of it;
-    read: the reader, which may refuse it with a ConvwiseError; is_json: changes keep it JSON, mostly.
+    """seeds: whole inputs to begin with; put: writes an input into an empty folder, and says what
+    is read of it; read: the reader, which may refuse it with a ConvwiseError; is_json: changes keep
+    it JSON, mostly.
     """
 
     seeds: Callable[[], list[bytes]]
@@ -38,14 +48,16 @@ class Target:
     is_json: bool = False
 
 
-# --- images ----------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 
 def picture(kind: str) -> bytes:
     stream = io.BytesIO()
     pixels = Image.fromarray(np.repeat(X[0], 3, axis=2))
     mode = MODES[kind]
-    (pixels.convert("L").convert("I;16") if mode == "I;16" else pixels.convert(mode)).save(stream, kind)
+    (pixels.convert("L").convert("I;16") if mode == "I;16" else pixels.convert(mode)).save(
+        stream, kind
+    )
     return stream.getvalue()
 
 
@@ -153,17 +165,24 @@ def table_seeds() -> list[bytes]:
     ]
 
 
-# --- networks and choices --------------------------------------------------------------------------
+# --- networks and choices -------------------------------------------------------------------------
 
 
 @cache
 def net() -> Any:
-    from convwise.core.layers import Activation, Add, BatchNormalization, Conv2D, Dense, GlobalAveragePooling2D
+    from convwise.core.layers import (
+        Activation,
+        Add,
+        BatchNormalization,
+        Conv2D,
+        Dense,
+        GlobalAveragePooling2D,
+    )
     from convwise.core.net import Net
 
-    layers = (Conv2D(4, 3, padding="same", name="one"), BatchNormalization(), Activation("relu", name="two"),
-              Conv2D(4, 3, padding="same", name="three"), Add(inputs=("two", "three")), GlobalAveragePooling2D(),
-              Dense(2, activation="softmax"))  # fmt: skip
+    layers = (Conv2D(4, 3, padding="same", name="one"), BatchNormalization(), Activation("relu",
+              name="two"), Conv2D(4, 3, padding="same", name="three"), Add(inputs=("two", "three")),
+              GlobalAveragePooling2D(), Dense(2, activation="softmax"))  # fmt: skip
     return Net((6, 6, 1), layers)
 
 
@@ -185,13 +204,20 @@ def written() -> dict[str, bytes]:
 @cache
 def choice() -> dict[str, Any]:
     """A choice.json, as short as one can be that everything reads."""
-    values = {"input.size": "6x6", "stem.filters": 4, "stem.kernel_size": 3, "stage.filters": 4, "stage.count": 1,
+    values = {"input.size": "6x6", "stem.filters": 4, "stem.kernel_size": 3, "stage.filters": 4,
+              "stage.count": 1,
               "stage.convs": 1, "stage.kernel_size": 3, "block": "plain", "activation": "relu",
               "stem.strides": 1, "head": "GlobalAveragePooling2D"}  # fmt: skip
-    effect = {"parameter": "stage.kernel_size", "from": 3, "to": 5, "accuracy_change": 0.01, "low": -0.01, "high": 0.03,
+    effect = {"parameter": "stage.kernel_size", "from": 3, "to": 5, "accuracy_change": 0.01,
+              "low": -0.01, "high": 0.03,
               "time_ratio": 1.2, "verdict": "not resolved", "runs": 3}  # fmt: skip
     test = {"kind": "test", "accuracy": 0.9, "low": 0.8, "high": 1.0, "n": 10, "baseline": 0.5}
-    reason = {"parameter": "stage.kernel_size", "value": 3, "because": "it is so", "source": "a paper"}
+    reason = {
+        "parameter": "stage.kernel_size",
+        "value": 3,
+        "because": "it is so",
+        "source": "a paper",
+    }
     data = {
         "source": "x",
         "classes": ["a", "b"],
@@ -200,9 +226,12 @@ def choice() -> dict[str, Any]:
         "facts": {"scale": [0, 1]},
     }
     return {
-        "net": net().to_json(), "sample": values, "test": test, "effects": [effect], "data": data, "notes": [],
-        "goal": {"text": "accuracy", "kept": True}, "reasons": {"verdict": [], "choices": [reason], "layers": {}},
-        "cost": {"params": 100, "macs": 1000, "activation_bytes": 10, "latency_ms": 0.1}, "check": [],
+        "net": net().to_json(), "configuration": values, "test": test, "effects": [effect],
+        "data": data, "notes": [],
+        "goal": {"text": "accuracy", "kept": True}, "reasons": {"verdict": [], "choices": [reason],
+        "layers": {}},
+        "cost": {"params": 100, "macs": 1000, "activation_bytes": 10, "latency_ms": 0.1},
+        "check": [],
         "provenance": {"interrupted": False, "budget_seconds": 20, "wall_seconds": 19.0},
     }  # fmt: skip
 
@@ -218,13 +247,13 @@ def put_choice(data: bytes, folder: Path) -> Path:
 def everything_of_a_choice(folder: Path) -> None:
     """What `report`, `check` and `predict` do with it, one after the other."""
     from convwise.core.problems import ConvwiseError
-    from convwise.inspect.checking import check
-    from convwise.output import choice, deliver
+    from convwise.examining import check
+    from convwise.output import choice, deliver, predicting
 
     for act in (
         lambda: choice.summary(choice.load(folder).record, folder),
         lambda: choice.load(folder).screen(),
-        lambda: deliver.predict(folder, folder / "0.png"),
+        lambda: predicting.predict(folder, folder / "0.png", 1),
         lambda: check(folder),
         lambda: deliver.is_finished(folder),
     ):
@@ -235,7 +264,7 @@ def everything_of_a_choice(folder: Path) -> None:
 
 
 def network(path: Path) -> object:
-    from convwise.inspect.checking import check
+    from convwise.examining import check
 
     return str(check(path))
 
@@ -297,17 +326,22 @@ TARGETS = {
     "table": Target(table_seeds, put_table, images),
     "net": Target(as_json(lambda: net().to_json()), put("net.json"), network, is_json=True),
     "choice": Target(as_json(choice), put_choice, everything_of_a_choice, is_json=True),
-    "keras": Target(lambda: members("model.keras", "config.json"), inside("model.keras", "config.json"), network, True),
-    "keras weights": Target(lambda: members("model.keras", ".h5"), inside("model.keras", ".h5"), network),
+    "keras": Target(lambda: members("model.keras", "config.json"), inside("model.keras",
+    "config.json"), network, True),
+    "keras weights": Target(lambda: members("model.keras", ".h5"), inside("model.keras", ".h5"),
+    network),
     "onnx": Target(lambda: [written()["model.onnx"]], put("model.onnx"), network),
-    "pt2": Target(lambda: members("model.pt2", "models/model.json"), inside("model.pt2", "models/model.json"), network,
+    "pt2": Target(lambda: members("model.pt2", "models/model.json"), inside("model.pt2",
+    "models/model.json"), network,
                   is_json=True),
     "safetensors": Target(header, put_safetensors, network, is_json=True),
 }  # fmt: skip
 
 
 def tried(target: Target, data: bytes, folder: Path) -> str:
-    """What becomes of one input, in an empty folder: 'read', or what is said where it is refused."""
+    """What becomes of one input, in an empty folder: 'read', or what is said where it is
+    refused.
+    """
     from convwise.core.problems import ConvwiseError
 
     try:

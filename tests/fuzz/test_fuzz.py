@@ -1,4 +1,6 @@
-"""Every reader on what a fuzzer begins with, on what it has found, and for some seconds on what it makes of that."""
+"""Every reader on what a fuzzer begins with, on what it has found, and for some seconds on what it
+makes of that.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import pytest
 from targets import TARGETS, choice, header, put_choice, put_safetensors, tried
 
 from convwise.core.problems import UnusableInput
-from convwise.output import deliver, stored
+from convwise.output import choice as choices
+from convwise.output import deliver, predicting, stored
 from studies import ENVIRONMENT
 
 HERE = Path(__file__).parent
@@ -42,16 +45,17 @@ def test_a_short_run_finds_nothing(name, tmp_path):
         "-seed=1",
         "-timeout=60",
         "-rss_limit_mb=0",
-    ]  # a new process counts its parent's
+    ]
     ended = subprocess.run(
-        [sys.executable, str(HERE / "fuzz.py"), name, *how], capture_output=True, text=True, timeout=500, check=False,
+        [sys.executable, str(HERE / "fuzz.py"), name, *how], capture_output=True, text=True,
+        timeout=500, check=False,
         env={**ENVIRONMENT, "TF_CPP_MIN_LOG_LEVEL": "3"}, cwd=tmp_path,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert os.listdir(tmp_path) == []
 
 
-# --- a choice that somebody has changed ------------------------------------------------------------
+# --- a choice that somebody has changed -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -61,11 +65,25 @@ def test_a_short_run_finds_nothing(name, tmp_path):
         (lambda c: c.update(data=None), "at data"),
         (lambda c: c["data"].update(classes="ab"), "at data.classes"),
         (lambda c: c["data"].update(base_shape=[6, 6]), "at data.base_shape"),
+        (lambda c: c["data"].update(base_shape=[6, -6, 1]), "at data.base_shape"),
+        (lambda c: c["data"].update(base_shape=[10**6, 10**6, 1]), "at data.base_shape"),
         (lambda c: c["data"]["facts"].update(scale=[0, 1, 2]), "at data.facts.scale"),
         (lambda c: c["test"].update(accuracy="high"), "at test.accuracy"),
         (lambda c: c["test"].update(n=True), "at test.n"),
         (lambda c: c["effects"].append({}), "at effects"),
         (lambda c: c["effects"].append(3), "at effects[1]"),
+        (lambda c: c["effects"][0].update(low=[]), "at effects[0].low"),
+        (lambda c: c["effects"][0].update({"from": {}}), "at effects"),
+        (lambda c: c["effects"][0].update(to=[[{}]]), "at effects"),
+        (lambda c: c["reasons"]["choices"][0].pop("because"), "at reasons.choices"),
+        (lambda c: c["reasons"]["verdict"].append({}), "at reasons.verdict"),
+        (
+            lambda c: c.update(training={"recipe": {"batch_size": 1.5}}),
+            "training.recipe.batch_size",
+        ),
+        (lambda c: c["provenance"].update(seed="1"), "at provenance.seed"),
+        (lambda c: c["effects"][0].update(time_ratio="2"), "at effects[0].time_ratio"),
+        (lambda c: c["effects"][0].update(expected_high={}), "at effects[0].expected_high"),
         (lambda c: c["net"].update(layers=3), "at net"),
         (lambda c: c["net"]["layers"].append({"type": "Conv9D"}), "at net"),
         (lambda c: c.update(notes=[None]), "at notes[0]"),
@@ -84,12 +102,20 @@ def test_a_choice_that_was_changed_is_refused_by_the_place(change, said, tmp_pat
 
 def test_what_is_asked_for_and_missing_names_itself(tmp_path):
     changed = json.loads(json.dumps(choice()))
-    del changed["sample"]["stage.filters"]
+    del changed["configuration"]["stage.filters"]
     (tmp_path / "choice.json").write_text(json.dumps(changed))
     found = deliver.read_choice(tmp_path)
     with pytest.raises(UnusableInput, match="its choice.json has no stage.filters"):
-        found["sample"]["stage.filters"]
+        found["configuration"]["stage.filters"]
     assert json.loads(json.dumps(found)) == changed
+
+
+def test_a_choice_of_version_0_1_0_is_read(tmp_path):
+    """It called its configuration a sample."""
+    record = choice()
+    old = {("sample" if key == "configuration" else key): value for key, value in record.items()}
+    (tmp_path / "choice.json").write_text(json.dumps(old))
+    assert deliver.read_choice(tmp_path)["configuration"] == record["configuration"]
 
 
 def test_a_choice_of_gigabytes_is_not_read(tmp_path, monkeypatch):
@@ -110,9 +136,13 @@ def test_weights_that_claim_a_larger_net_than_their_file_holds_are_refused(tmp_p
 
 
 def test_everything_of_a_folder_is_read_where_nothing_was_changed(tmp_path):
-    from convwise.output import choice as choices
 
     folder = put_choice(json.dumps(choice()).encode(), tmp_path)
     assert choices.summary(choices.load(folder).record, folder)[1].startswith("Accuracy: 90.0 %")
-    assert [row["label"] in ("a", "b") for row in deliver.predict(folder, folder / "0.png")] == [True]
-    assert put_safetensors(header()[0], tmp_path).read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert [
+        row["label"] in ("a", "b") for row in predicting.predict(folder, folder / "0.png", 1)
+    ] == [True]
+    assert (
+        put_safetensors(header()[0], tmp_path).read_bytes()
+        == (folder / "model.safetensors").read_bytes()
+    )

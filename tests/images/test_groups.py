@@ -50,7 +50,9 @@ def said(images: Images) -> str:
     return "\n".join(map(str, images.problems))
 
 
-@pytest.mark.parametrize("head", ["path,label,patient_id", "file,class,Group", "image,label,subject"])
+@pytest.mark.parametrize(
+    "head", ["path,label,patient_id", "file,class,Group", "image,label,subject"]
+)
 def test_no_group_is_in_two_parts(root, head):
     images = read(write(root, head))
     assert apart(images)
@@ -82,24 +84,30 @@ def test_a_row_without_a_group_stands_alone(root):
 
 def test_groups_in_two_parts_of_the_source_are_told(root):
     images = read(write(root, split="test"))
-    assert "12 groups in the column patient_id with images in two parts of the source" not in said(images)
+    assert "12 groups in the column patient_id have images in two parts of the source" not in said(
+        images
+    )
     table = root / "set.csv"
     table.write_text(table.read_text().replace(",p3,test", ",p0,test", 1))  # patient 0 is in train
     images = read(table)
-    assert "1 group in the column patient_id with images in two parts of the source" in said(images)
+    assert "1 group in the column patient_id have images in two parts of the source" in said(images)
     assert "the accuracy reported is too high" in said(images)
 
 
 def test_too_few_groups_are_named(root):
     table = write(root)
     lines = table.read_text().splitlines()
-    table.write_text("\n".join([lines[0], *(line.rpartition(",")[0] + ",p1" for line in lines[1:])]))
+    table.write_text(
+        "\n".join([lines[0], *(line.rpartition(",")[0] + ",p1" for line in lines[1:])])
+    )
     with pytest.raises(UnusableInput, match=r"too few groups.*at least 3 groups \(patient_id\)"):
         read(table)
 
 
 def test_a_class_of_few_groups_keeps_one_to_learn_from(root):
-    """Patient 0 has class 0 first and is one of two with class 2: of these one stays in train, whatever is drawn."""
+    """Patient 0 has class 0 first and is one of two with class 2: of these one stays in train,
+    whatever is drawn.
+    """
     table = write(root)
     lines = table.read_text().splitlines()
     for row, patient in ((1 + PATIENTS, 0), (1 + PATIENTS + 5, 5)):
@@ -110,7 +118,7 @@ def test_a_class_of_few_groups_keeps_one_to_learn_from(root):
         assert 2 in images.train.labels
 
 
-# --- Parquet ---------------------------------------------------------------------------------------
+# --- Parquet --------------------------------------------------------------------------------------
 
 
 def test_a_parquet_table_of_paths_is_read_as_a_csv(root):
@@ -118,19 +126,31 @@ def test_a_parquet_table_of_paths_is_read_as_a_csv(root):
     from pyarrow import parquet
 
     rows = range(len(PIXELS))
-    made = {"path": [f"pictures/{i}.png" for i in rows], "age": [i / 2 for i in rows], "group": [i % 12 for i in rows]}
+    made = {
+        "path": [f"pictures/{i}.png" for i in rows],
+        "age": [i / 2 for i in rows],
+        "group": [i % 12 for i in rows],
+    }
     parquet.write_table(arrow.table(made), root / "set.parquet")
     for source, how in ((root / "set.parquet", {}), (root, {"classes_from": "csv"})):
         images = read(source, task="regress", **how)
         assert images.numbers == ("age",)
         assert apart(images)
-        assert images.train.labels.tolist() == [int(Path(name).stem) / 2 for name in images.train.names]
+        assert images.train.labels.tolist() == [
+            int(Path(name).stem) / 2 for name in images.train.names
+        ]
 
 
 def test_pictures_inside_have_numbers_and_groups(tmp_path):
-    numbers = {"width": np.arange(60.0), "age": np.arange(60) / 4, "patient": np.arange(60) % PATIENTS}
+    numbers = {
+        "width": np.arange(60.0),
+        "age": np.arange(60) / 4,
+        "patient": np.arange(60) % PATIENTS,
+    }
     made = write_parquet(tmp_path / "set.parquet", PIXELS, ["a", None] * 30, **numbers)
-    with pytest.raises(UnusableInput, match="2 columns of numbers: width, age.*csv:.*set.parquet:width"):
+    with pytest.raises(
+        UnusableInput, match="2 columns of numbers: width, age.*csv:.*set.parquet:width"
+    ):
         read(made, task="regress")
     images = read(made, task="regress", classes_from="csv:set.parquet:age")
     assert images.numbers == ("age",)

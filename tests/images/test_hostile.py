@@ -1,4 +1,6 @@
-"""What somebody else has made: nothing costs more than its limit, steers a terminal, or ends in a traceback."""
+"""What somebody else has made: nothing costs more than its limit, steers a terminal, or ends in a
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,16 @@ STATUS = Path("/proc/self/status")
 
 def resident(kind: str) -> int:
     """VmRSS (now) or VmHWM (the most since it was reset) of this process, in kB."""
-    return int(next(line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith(kind)))
+    return int(
+        next(line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith(kind))
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def before():
-    """What this process holds before the first test of this file; its peak is counted anew, where that is allowed."""
+    """What this process holds before the first test of this file; its peak is counted anew, where
+    that is allowed.
+    """
     if not STATUS.exists():
         return 0
     with suppress(OSError):
@@ -71,18 +77,24 @@ def test_every_limit_has_a_reason_and_a_unit(name):
 
 
 def read_in(source: Path, bytes: int) -> subprocess.CompletedProcess:
-    """Read a source in a process of its own that has so much address space beside what the libraries take."""
+    """Read a source in a process of its own that has so much address space beside what the
+    libraries take.
+    """
     code = (
-        "import sys, resource\n"
-        "from convwise.images.loading import read\nfrom convwise.core.problems import UnusableInput\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        f"resource.setrlimit(resource.RLIMIT_AS, (used + {bytes},) * 2)\n"
-        "try: read(sys.argv[1])\nexcept UnusableInput as error: print(error)\n"
+        "import sys, resource\nfrom convwise.images.loading import read\nfrom"
+        " convwise.core.problems import UnusableInput\nused ="
+        " int(open('/proc/self/statm').read().split()[0]) *"
+        f" resource.getpagesize()\nresource.setrlimit(resource.RLIMIT_AS, (used + {bytes},) *"
+        " 2)\ntry: read(sys.argv[1])\nexcept UnusableInput as error: print(error)\n"
     )
-    return subprocess.run([sys.executable, "-c", code, source], env=ENVIRONMENT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code, source], env=ENVIRONMENT, capture_output=True, text=True
+    )
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="address space is counted on Linux")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="address space is counted on Linux"
+)
 @pytest.mark.parametrize("kind", ["npz", "idx", "idx.gz"])
 def test_arrays_that_claim_gigabytes_cost_no_memory(kind, tmp_path):
     head = bytes([0, 0, 8, 3]) + struct.pack(">3I", 6, 2**14, 2**16)
@@ -95,22 +107,34 @@ def test_arrays_that_claim_gigabytes_cost_no_memory(kind, tmp_path):
             archive.writestr("x.npy", stream.getvalue() + bytes(2**20))
             archive.writestr("y.npy", npy(np.arange(6) % 2))
     else:
-        made.write_bytes(gzip.compress(head + bytes(2**20)) if kind.endswith("gz") else head + bytes(2**20))
-        (tmp_path / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1]) + struct.pack(">I", 6) + bytes(6))
+        made.write_bytes(
+            gzip.compress(head + bytes(2**20)) if kind.endswith("gz") else head + bytes(2**20)
+        )
+        (tmp_path / "train-labels-idx1-ubyte").write_bytes(
+            bytes([0, 0, 8, 1]) + struct.pack(">I", 6) + bytes(6)
+        )
     done = read_in(made, 2**29)
     assert done.stderr == ""
-    expected = {"npz": "x should have 6442450944 bytes", "idx": "only 10485", "idx.gz": "unpacks to 6.0 GiB"}
+    expected = {
+        "npz": "x should have 6442450944 bytes",
+        "idx": "only 10485",
+        "idx.gz": "unpacks to 6.0 GiB",
+    }
     assert expected[kind] in done.stdout
 
 
 @pytest.fixture
 def little(monkeypatch):
     """Only 1 MiB may be unpacked by any factor."""
-    monkeypatch.setitem(limits.LIMITS, "unpacked free", limits.Limit(2**20, "bytes", "for the test"))
+    monkeypatch.setitem(
+        limits.LIMITS, "unpacked free", limits.Limit(2**20, "bytes", "for the test")
+    )
 
 
 def test_an_npz_that_unpacks_by_a_factor_of_a_thousand_is_refused(tmp_path, little):
-    np.savez_compressed(tmp_path / "set.npz", x=np.zeros((8, 2048, 2048), np.uint8), y=np.arange(8) % 2)
+    np.savez_compressed(
+        tmp_path / "set.npz", x=np.zeros((8, 2048, 2048), np.uint8), y=np.arange(8) % 2
+    )
     assert "unpacks to 32 MiB; expected at most 7 MiB" in refused(tmp_path / "set.npz")
 
 
@@ -120,7 +144,9 @@ def npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("labels", [np.array(["a", "b" * 100_000])[Y], np.array([b"a", b"b" * 100_000])[Y]])
+@pytest.mark.parametrize(
+    "labels", [np.array(["a", "b" * 100_000])[Y], np.array([b"a", b"b" * 100_000])[Y]]
+)
 def test_long_labels_are_refused(labels, tmp_path):
     assert "a label of 100,000 characters" in refused((X, labels))
     np.savez_compressed(tmp_path / "set.npz", x=X, y=labels)
@@ -144,11 +170,16 @@ def test_labels_of_no_use_are_refused_in_words(labels):
 
 
 def test_a_tampered_npz_never_ends_in_a_traceback(tmp_path):
-    """Every single byte of a small file turned over, and cut at each place: read, or refused in words."""
+    """Every single byte of a small file turned over, and cut at each place: read, or refused in
+    words.
+    """
     np.savez(tmp_path / "whole.npz", x=X[::4, :2, :2], y=Y[::4])
     whole = (tmp_path / "whole.npz").read_bytes()
     for place in range(0, len(whole), 3):
-        for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]):
+        for damaged in (
+            whole[:place],
+            whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :],
+        ):
             (tmp_path / "set.npz").write_bytes(damaged)
             with suppress(UnusableInput):
                 read(tmp_path / "set.npz")
@@ -166,7 +197,10 @@ def test_a_tampered_zip_or_tar_never_ends_in_a_traceback(tmp_path):
             (tmp_path / name).write_bytes(gzip.compress((tmp_path / "whole.tar").read_bytes()))
         whole = (tmp_path / name).read_bytes()
         for place in range(0, len(whole), step):
-            for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]):
+            for damaged in (
+                whole[:place],
+                whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :],
+            ):
                 (tmp_path / f"set{name[5:]}").write_bytes(damaged)
                 with suppress(UnusableInput):
                     read(tmp_path / f"set{name[5:]}")
@@ -185,7 +219,8 @@ def test_zip_members_without_a_name_are_told(tmp_path):
         more.writestr(zipfile.ZipInfo("x"), b"")
     data = archive.read_bytes()
     at = data.rfind(b"PK\x01\x02")
-    data = data[: at + 28] + b"\0\0" + data[at + 30 : at + 46] + data[at + 47 :]  # the name of the last one is gone
+    # The name of the last one is gone
+    data = data[: at + 28] + b"\0\0" + data[at + 30 : at + 46] + data[at + 47 :]
     end = data.rfind(b"PK\x05\x06")
     size = struct.unpack("<I", data[end + 12 : end + 16])[0] - 1
     archive.write_bytes(data[: end + 12] + struct.pack("<I", size) + data[end + 16 :])
@@ -218,7 +253,9 @@ def test_a_tiff_of_many_pages_costs_as_much_as_one(tmp_path):
     start = len(data)
     struct.pack_into("<I", data, 4, start)
     for index in range(60_000):
-        data += directory + struct.pack("<I", start + (index + 1) * (len(directory) + 4) if index < 59_999 else 0)
+        data += directory + struct.pack(
+            "<I", start + (index + 1) * (len(directory) + 4) if index < 59_999 else 0
+        )
     (tmp_path / "a" / "pages.tif").write_bytes(data)
     begun = time.process_time()
     images = read(tmp_path)
@@ -250,18 +287,25 @@ def test_large_pictures_are_not_decoded_all_at_once(tmp_path, monkeypatch):
     assert most == 3
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="ru_maxrss is counted in kB on Linux")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="ru_maxrss is counted in kB on Linux"
+)
 def test_memory_of_large_pictures_is_given_back(tmp_path):
-    """Eight threads, one picture of 12 megapixels at a time: 48 MB as Pillow holds it, 170 with its copies."""
+    """Eight threads, one picture of 12 megapixels at a time: 48 MB as Pillow holds it, 170 with its
+    copies.
+    """
     for index in range(8):
         folder = tmp_path / "ab"[index % 2]
         folder.mkdir(exist_ok=True)
-        Image.new("RGB", (4000, 3000), (index, 20, 30)).save(folder / f"{index}.png", compress_level=1)
+        Image.new("RGB", (4000, 3000), (index, 20, 30)).save(
+            folder / f"{index}.png", compress_level=1
+        )
     code = (
-        "import sys, resource\nfrom convwise.images import stack\nfrom convwise.images.loading import read\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "stack.THREADS, stack.BUDGET = 8, stack._Budget(4000 * 3000)\nread(sys.argv[1])\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) // 1024)\n"
+        "import sys, resource\nfrom convwise.images import stack\nfrom convwise.images.loading"
+        " import read\nused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nstack.THREADS,"
+        " stack.BUDGET = 8, stack._Budget(4000 *"
+        " 3000)\nread(sys.argv[1])\nprint((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss -"
+        " used) // 1024)\n"
     )
     words = [sys.executable, "-c", code, tmp_path]
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=True)
@@ -308,7 +352,9 @@ def test_a_sound_png_with_large_metadata_is_read(what, tmp_path):
 
 def test_a_png_whose_metadata_unpacks_to_too_much_is_named_in_words(tmp_path):
     write_folder(tmp_path)
-    Image.new("RGB", (16, 16), "red").save(tmp_path / "a" / "bomb.png", icc_profile=bytes(limits.METADATA + 99))
+    Image.new("RGB", (16, 16), "red").save(
+        tmp_path / "a" / "bomb.png", icc_profile=bytes(limits.METADATA + 99)
+    )
     images = read(tmp_path)
     assert "a/bomb.png" in images.facts["unreadable_files"]
     assert "MAX_TEXT" not in said(images)
@@ -330,7 +376,10 @@ def test_links_that_leave_the_folder_are_refused_by_name(tmp_path):
     assert "c -> " in message
     assert "--follow-links" in message
     assert read(tmp_path / "set", follow_links=True).classes == ("a", "b", "c")
-    with pytest.raises(UnusableInput, match="links lead out"), pictures(tmp_path / "set", 3, ValueRange(0, 1)):
+    with (
+        pytest.raises(UnusableInput, match="links lead out"),
+        pictures(tmp_path / "set", 3, ValueRange(0, 1)),
+    ):
         pass
     (tmp_path / "door").symlink_to(tmp_path / "elsewhere")  # the source itself may be a link
     with pictures(tmp_path / "door", 3, ValueRange(0, 1)) as every:
@@ -360,7 +409,8 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "name"), [("utf-8", "\u732b"), ("utf-8", "caf\u00e9"), ("cp437", "\u00fc\u00e9\u00f1")]
+    ("encoding", "name"),
+    [("utf-8", "\u732b"), ("utf-8", "caf\u00e9"), ("cp437", "\u00fc\u00e9\u00f1")],
 )
 def test_zip_names_without_the_flag_for_utf8(tmp_path, encoding, name):
     """macOS writes UTF-8 without saying so; old DOS programs wrote code page 437."""
@@ -374,13 +424,17 @@ def test_zip_names_without_the_flag_for_utf8(tmp_path, encoding, name):
 
 @pytest.mark.parametrize("stale", [False, True])
 def test_zip_names_with_the_utf8_name_beside(tmp_path, stale):
-    """APPNOTE 4.6.9: version, CRC-32 of the plain name, the name; another CRC says: renamed since."""
+    """APPNOTE 4.6.9: version, CRC-32 of the plain name, the name; another CRC says: renamed
+    since.
+    """
     folder = write_folder(tmp_path / "set", ("n_me", "b"))
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for file in sorted(folder.rglob("*.png")):
             info = zipfile.ZipInfo(file.relative_to(folder).as_posix())
             crc = zlib.crc32(info.filename.encode()) ^ stale
-            field = b"\1" + struct.pack("<I", crc) + info.filename.replace("n_me", "n\u0101me").encode()
+            field = (
+                b"\1" + struct.pack("<I", crc) + info.filename.replace("n_me", "n\u0101me").encode()
+            )
             info.extra = struct.pack("<HH", 0x7075, len(field)) + field
             archive.writestr(info, file.read_bytes())
     assert read(tmp_path / "set.zip").classes == ("b", "n_me" if stale else "n\u0101me")

@@ -1,4 +1,6 @@
-"""Pictures to be labelled come out of every kind of source as `read` takes them from there, decoded once."""
+"""Pictures to be labelled come out of every kind of source as `read` takes them from there, decoded
+once.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def as_tar(root):
 
 
 def as_csv(root):
-    (folder(root) / "set.csv").write_text("path\n" + "\n".join(f"{number:02d}.png" for number in range(len(X))))
+    (folder(root) / "set.csv").write_text(
+        "path\n" + "\n".join(f"{number:02d}.png" for number in range(len(X)))
+    )
     return root / "set" / "set.csv"
 
 
@@ -54,7 +58,9 @@ def as_parquet(root):
 
 
 @pytest.mark.parametrize("made", [folder, as_zip, as_tar, as_csv, as_npz, as_idx, as_parquet])
-def test_every_source_gives_the_same_pictures_and_files_are_decoded_once(made, tmp_path, monkeypatch):
+def test_every_source_gives_the_same_pictures_and_files_are_decoded_once(
+    made, tmp_path, monkeypatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = made(tmp_path)
     for _ in range(2):

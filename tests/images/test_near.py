@@ -1,4 +1,6 @@
-"""Near duplicates: found however a picture was stored again, told, and never on two sides of a drawn split."""
+"""Near duplicates: found however a picture was stored again, told, and never on two sides of a
+drawn split.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,13 @@ def test_a_picture_that_was_stored_again_is_found_among_others(again):
 
 @pytest.mark.parametrize(
     "other",
-    [lambda p: p[:, ::-1], lambda p: 255 - p, lambda p: p[..., ::-1], lambda p: np.roll(p, 6, 1), lambda p: p // 2],
+    [
+        lambda p: p[:, ::-1],
+        lambda p: 255 - p,
+        lambda p: p[..., ::-1],
+        lambda p: np.roll(p, 6, 1),
+        lambda p: p // 2,
+    ],
     ids=["mirrored", "negative", "other colours", "shifted", "half as bright"],
 )
 def test_another_picture_is_not(other):
@@ -58,7 +66,9 @@ def test_another_picture_is_not(other):
 
 
 def test_even_surfaces_are_nothing_to_compare():
-    even = np.full((5, 12, 12, 1), 200, np.uint8) + np.random.default_rng(0).integers(0, 2, (5, 12, 12, 1), np.uint8)
+    even = np.full((5, 12, 12, 1), 200, np.uint8) + np.random.default_rng(0).integers(
+        0, 2, (5, 12, 12, 1), np.uint8
+    )
     assert found(even) == []
 
 
@@ -104,13 +114,17 @@ def test_a_drawn_split_never_parts_them(seed):
     both = np.concatenate([pixels, np.stack([jpeg(p, 85) for p in pixels])])
     images = read((both, np.tile(labels, 2)), seed=seed)
     assert images.facts["near_duplicates"] == 40
-    sides = [{int(name.rpartition("/")[2]) % 40 for name in part.names} for part in (images.train, images.valid)]
+    sides = [
+        {int(name.rpartition("/")[2]) % 40 for name in part.names}
+        for part in (images.train, images.valid)
+    ]
     sides.append({int(name.rpartition("/")[2]) % 40 for name in images.test.open().names})
     assert sum(map(len, sides)) == 40
     assert all(sides)
     assert len(images.near) == 24
     assert {pair.parts[0] == pair.parts[1] for pair in images.near} == {True}
-    assert all(each.base is None for pair in images.near for each in pair.pictures)  # nothing else is kept alive
+    # Nothing else is kept alive
+    assert all(each.base is None for pair in images.near for each in pair.pictures)
 
 
 def test_those_in_two_parts_of_the_source_are_told_and_kept(tmp_path):
@@ -123,7 +137,8 @@ def test_those_in_two_parts_of_the_source_are_told_and_kept(tmp_path):
     assert images.test.size == 10
     first, second = images.near
     assert all("test" in pair.parts and len(set(pair.parts)) == 2 for pair in images.near)
-    assert (set(first.labels), set(second.labels)) == ({"a", "b"}, {"b"})  # those of two classes are told first
+    # Those of two classes are told first
+    assert (set(first.labels), set(second.labels)) == ({"a", "b"}, {"b"})
     told = [str(problem) for problem in images.problems if "nearly the same" in str(problem)]
     assert any("in train and test" in line or "in valid and test" in line for line in told)
     assert any("in two classes" in line and "leak" in line for line in told)

@@ -1,9 +1,12 @@
-"""Numbers instead of classes: from tables, folders and arrays, split from low to high, and what is refused."""
+"""Numbers instead of classes: from tables, folders and arrays, split from low to high, and what is
+refused.
+"""
 
 from __future__ import annotations
 
 import csv
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +64,9 @@ def test_the_folder_says_the_same_as_its_table(table):
 
 def test_the_one_column_of_numbers_needs_no_name(tmp_path, table):
     lines = [line.split(",") for line in (table / "angles.csv").read_text().splitlines()]
-    (table / "short.csv").write_text("\n".join(f"{path},{note},{angle}" for path, angle, note, _ in lines))
+    (table / "short.csv").write_text(
+        "\n".join(f"{path},{note},{angle}" for path, angle, note, _ in lines)
+    )
     try:
         assert read(table / "short.csv", task="regress").numbers == ("angle",)
     finally:
@@ -74,7 +79,9 @@ def test_of_several_columns_one_must_be_named_and_the_fix_names_it(table):
     one = "--classes-from csv:angles.csv:angle"
     assert said.endswith(f"name one: {one}, or several: {one},age")
     assert "no column 'angel'" in told(table, classes_from="csv:angles.csv:angel", task="regress")
-    assert "60 of 60 labels are not numbers: 'seen'" in told(table, classes_from="csv:angles.csv:note", task="regress")
+    assert "60 of 60 labels are not numbers: 'seen'" in told(
+        table, classes_from="csv:angles.csv:note", task="regress"
+    )
 
 
 def test_folders_that_are_numbers(tmp_path, pixels):
@@ -91,7 +98,9 @@ def test_folders_that_are_numbers(tmp_path, pixels):
 def test_arrays(pixels, kind):
     values = np.linspace(-3, 7, 60).round(2) if kind is not np.int32 else np.arange(60)
     images = read((pixels, values.astype(kind)), task="regress")
-    everything = np.concatenate([images.train.labels, images.valid.labels, images.test.open().labels])
+    everything = np.concatenate(
+        [images.train.labels, images.valid.labels, images.test.open().labels]
+    )
     assert np.sort(everything) == pytest.approx(values, abs=1e-6)
     assert everything.dtype == np.float64
     assert images.numbers == ("number",)
@@ -125,22 +134,48 @@ def test_a_picture_with_two_numbers_is_dropped(pixels):
 def test_a_number_far_from_all_others_is_asked_about(pixels):
     numbers = np.random.default_rng(0).normal(30, 3, 60)
     numbers[::30] = -999
-    said = " ".join(str(problem) for problem in read((pixels, numbers), task="regress", test="none").problems)
+    said = " ".join(
+        str(problem) for problem in read((pixels, numbers), task="regress", test="none").problems
+    )
     assert "far from the others: -999" in said
     plain = read((pixels, np.arange(60)), task="regress")
     assert "far from" not in " ".join(map(str, plain.problems))
 
 
 def test_what_is_no_number_is_refused(pixels):
-    assert "30 of 60 labels are not numbers: 'cat'" in told((pixels, ["1.5", "cat"] * 30), task="regress")
+    assert "30 of 60 labels are not numbers: 'cat'" in told(
+        (pixels, ["1.5", "cat"] * 30), task="regress"
+    )
     assert "only the number 3" in told((pixels, np.full(60, 3.0)), task="regress")
     assert "missing" in told((pixels, np.full(60, np.nan)), task="regress")
-    assert "not numbers: inf" in told((pixels, np.append(np.arange(59.0) / 2, np.inf)), task="regress")
+    assert "not numbers: inf" in told(
+        (pixels, np.append(np.arange(59.0) / 2, np.inf)), task="regress"
+    )
     assert "labels of shape (60, 2, 2)" in told((pixels, np.random.rand(60, 2, 2)), task="regress")
 
 
+def test_what_is_said_of_numbers_does_not_speak_of_classes(tmp_path, pixels):
+    rows = [f"{i}.png,{i + 0.5}" for i in range(8)]
+    colour = pixels[:3, ..., 0].transpose(1, 2, 0)
+    for i in range(8):
+        picture(np.repeat(pixels[i], 3, axis=2) if i else colour, "RGB").save(tmp_path / f"{i}.png")
+    table, how = tmp_path / "labels.csv", {"classes_from": "csv", "task": "regress"}
+    table.write_text("\n".join(["file,label", *rows, "0.png,7.5"]))
+    said = [told(tmp_path, **how), told((pixels, [None, *range(59)]), task="regress")]
+    table.write_text("\n".join(["file,label", *rows[:-1], "7.png,"]))
+    said += [str(problem) for problem in read(tmp_path, **how).problems]
+    assert "0.png has two labels, 0.5 (line 2) and 7.5 (line 10)" in said[0]
+    assert "expected a label for each image" in said[1]
+    assert any("have no label: 1 image, 7.png (line 9)" in line for line in said)
+    assert any("does not give the answer away" in line for line in said)
+    assert [line for line in said if re.search(r"\bclass(es)?\b", line)] == []
+
+
 def test_without_it_numbers_that_are_no_classes_name_the_task(pixels, table):
-    for source, how in (((pixels, np.linspace(0, 1, 60)), {}), (table, {"classes_from": "csv:angles.csv:angle"})):
+    for source, how in (
+        ((pixels, np.linspace(0, 1, 60)), {}),
+        (table, {"classes_from": "csv:angles.csv:angle"}),
+    ):
         assert "--task regress" in told(source, **how)
     few = np.array(["0.5", "1.5"])[np.arange(60) % 2]
     assert read((pixels, few)).classes == ("0.5", "1.5")
@@ -169,8 +204,14 @@ def test_nearly_the_same_picture_with_two_numbers_stays_together_and_nothing_is_
         one.append(np.asarray(rough.resize((48, 60), Image.Resampling.BICUBIC)))
     again = np.clip(np.stack(one) * 1.05 + 8, 0, 255).astype(np.uint8)
     numbers = np.arange(30.0)
-    images = read((np.concatenate([np.stack(one), again]), np.concatenate([numbers, numbers + 0.5])), task="regress")
+    images = read(
+        (np.concatenate([np.stack(one), again]), np.concatenate([numbers, numbers + 0.5])),
+        task="regress",
+    )
     assert images.facts["near_duplicates"] == 30
-    sides = [{int(label) for label in part.labels} for part in (images.train, images.valid, images.test.open())]
+    sides = [
+        {int(label) for label in part.labels}
+        for part in (images.train, images.valid, images.test.open())
+    ]
     assert [len(side & other) for side, other in itertools.combinations(sides, 2)] == [0, 0, 0]
     assert not any("class" in str(problem) for problem in images.problems)

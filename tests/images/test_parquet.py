@@ -1,4 +1,6 @@
-"""Hugging Face data sets on disk: Parquet and Arrow files, their parts and labels, and what is wrong with them."""
+"""Hugging Face data sets on disk: Parquet and Arrow files, their parts and labels, and what is
+wrong with them.
+"""
 
 from __future__ import annotations
 

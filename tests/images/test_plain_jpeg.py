@@ -1,4 +1,6 @@
-"""Small JPEGs that are decoded many at a time: the same pixels, headers and thumbnails as one by one, by Pillow."""
+"""Small JPEGs that are decoded many at a time: the same pixels, headers and thumbnails as one by
+one, by Pillow.
+"""
 
 import io
 import struct
@@ -18,8 +20,12 @@ SIZE = (40, 56)  # height, width
 def picture(seed: int, channels: int = 3, size: tuple[int, int] = SIZE) -> Image.Image:
     """A smooth picture with noise on it."""
     rng = np.random.default_rng(seed)
-    rough = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8)).resize(size[::-1], Image.Resampling.BICUBIC)
-    noisy = np.clip(np.asarray(rough, np.int64) + rng.integers(-9, 10, (*size, 3)), 0, 255).astype(np.uint8)
+    rough = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8)).resize(
+        size[::-1], Image.Resampling.BICUBIC
+    )
+    noisy = np.clip(np.asarray(rough, np.int64) + rng.integers(-9, 10, (*size, 3)), 0, 255).astype(
+        np.uint8
+    )
     return Image.fromarray(noisy if channels == 3 else noisy[..., 0])
 
 
@@ -78,11 +84,15 @@ def test_many_at_a_time_are_as_one_by_one() -> None:
 def test_thumbnails_do_not_meet(size: tuple[int, int]) -> None:
     some = [written(picture(seed, size=size)) for seed in range(5)]
     found = plain_jpeg.pictures(some, size)
-    assert [found[k][1].thumbnail for k in range(5)] == [decode.thumbnail(decode.decode(data).pixels) for data in some]
+    assert [found[k][1].thumbnail for k in range(5)] == [
+        decode.thumbnail(decode.decode(data).pixels) for data in some
+    ]
 
 
 def test_what_is_wrong_is_said_as_always(tmp_path: Path) -> None:
-    """Each file of a set of small pictures has the digest, thumbnail, or words that it has alone."""
+    """Each file of a set of small pictures has the digest, thumbnail, or words that it has
+    alone.
+    """
     every = {**PLAIN, **OTHERS}
     for k in range(60):  # so many that they are decoded as they are opened
         every[f"more {k}"] = written(picture(100 + k))
@@ -110,7 +120,9 @@ def test_what_is_wrong_is_said_as_always(tmp_path: Path) -> None:
 
 
 def test_a_png_that_says_at_its_end_how_it_is_turned() -> None:
-    """The chunk after the pixels is known only once they are decoded; a picture of another shape is not of the size."""
+    """The chunk after the pixels is known only once they are decoded; a picture of another shape is
+    not of the size.
+    """
     plain = written(picture(1), "PNG")
     for orientation, upright in ((3, SIZE), (6, SIZE[::-1])):
         exif = Image.Exif()

@@ -36,8 +36,9 @@ def test_only_what_is_shown_is_opened(tmp_path):
 
 def test_of_arrays_and_names(tmp_path):
     assert [pixels.shape for pixels in preview("digits", 3)] == [(8, 8, 1)] * 3
-    np.savez(tmp_path / "a.npz", x_train=np.full((9, 6, 5, 3), 7, np.uint8), y_train=np.arange(9) % 3,
-             x_test=np.zeros((3, 6, 5, 3), np.uint8), y_test=np.arange(3))  # fmt: skip
+    np.savez(tmp_path / "a.npz", x_train=np.full((9, 6, 5, 3), 7, np.uint8),
+             y_train=np.arange(9) % 3, x_test=np.zeros((3, 6, 5, 3), np.uint8),
+             y_test=np.arange(3))  # fmt: skip
     assert [int(pixels.max()) for pixels in preview(tmp_path / "a.npz", 3)] == [7, 7, 7]
 
 

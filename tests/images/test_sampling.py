@@ -1,4 +1,6 @@
-"""A budget never ends in reading: of a large set a part is read, the same on every run, and it is said which."""
+"""A budget never ends in reading: of a large set a part is read, the same on every run, and it is
+said which.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """A file that takes a tenth of a second to read: 30 of them in the tenth of a budget of 30 s, none in any case."""
+    """A file that takes a tenth of a second to read: 30 of them in the tenth of a budget of 30 s,
+    none in any case.
+    """
     monkeypatch.setattr(sampling, "FILE_SECONDS", 0.1)
     monkeypatch.setattr(sampling, "PIXEL_SECONDS", 0.0)
     monkeypatch.setattr(sampling, "FEW", 1)
@@ -40,7 +44,8 @@ def test_a_budget_that_is_enough_reads_everything_and_says_nothing(folder):
 def test_a_part_is_read_each_class_in_proportion_and_it_is_said(folder, slow):
     images = read(folder, within=Within(60.0), test="none")
     assert images.facts["seen"] == {
-        "listed": 132, "affordable": 60, "read": 60, "classes": {"a": 60, "b": 60, "c": 12}, "late": False
+        "listed": 132, "affordable": 60, "read": 60, "classes": {"a": 60, "b": 60, "c": 12},
+        "late": False
     }  # fmt: skip
     together = Counter(name[0] for part in (images.train, images.valid) for name in part.names)
     assert together.total() == 60
@@ -50,10 +55,17 @@ def test_a_part_is_read_each_class_in_proportion_and_it_is_said(folder, slow):
     assert any("only 60 of 132 images" in line and "--budget" in line for line in images.said())
 
 
-def test_the_same_budget_and_seed_give_the_same_part_from_a_folder_and_a_zip(folder, slow, tmp_path):
+def test_the_same_budget_and_seed_give_the_same_part_from_a_folder_and_a_zip(
+    folder, slow, tmp_path
+):
     one, again, zipped, other = (
         read(source, within=Within(60.0), seed=seed)
-        for source, seed in ((folder, 3), (folder, 3), (write_zip(tmp_path / "set.zip", folder), 3), (folder, 4))
+        for source, seed in (
+            (folder, 3),
+            (folder, 3),
+            (write_zip(tmp_path / "set.zip", folder), 3),
+            (folder, 4),
+        )
     )
     assert one.train.names == again.train.names == zipped.train.names
     assert one.content() == again.content() == zipped.content()
@@ -63,7 +75,9 @@ def test_the_same_budget_and_seed_give_the_same_part_from_a_folder_and_a_zip(fol
 def test_a_larger_budget_keeps_what_a_smaller_one_reads(folder, slow):
     small, large = (
         {*images.train.names, *images.valid.names}
-        for images in (read(folder, within=Within(seconds), test="none") for seconds in (30.0, 90.0))
+        for images in (
+            read(folder, within=Within(seconds), test="none") for seconds in (30.0, 90.0)
+        )
     )
     assert len(small) == 30 < len(large) == 90
     assert small < large
@@ -102,7 +116,9 @@ def test_where_reading_is_very_slow_a_clock_ends_it_and_the_next_run_reads_the_s
     assert 3 * sampling.EACH < one.facts["seen"]["read"] < 90
     assert one.facts["seen"]["late"]
     assert any("reading was so slow on this machine" in line for line in one.said())
-    counts = Counter(name[0] for part in (one.train, one.valid, one.test.open()) for name in part.names)
+    counts = Counter(
+        name[0] for part in (one.train, one.valid, one.test.open()) for name in part.names
+    )
     assert counts.total() == one.facts["seen"]["read"]
     assert abs(counts["a"] - counts["b"]) <= 1
     again = read(folder, within=Within(600.0), cache=tmp_path / "study")
@@ -131,7 +147,8 @@ def test_larger_pictures_take_more_of_the_budget(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "FEW", 1)
     monkeypatch.setattr(sampling, "PIXEL_SECONDS", 1e-3)
     small, large = (
-        read(write_folder(tmp_path / str(size), "ab", 60, size), within=Within(60.0)).facts["read"] for size in (8, 16)
+        read(write_folder(tmp_path / str(size), "ab", 60, size), within=Within(60.0)).facts["read"]
+        for size in (8, 16)
     )
     assert small == int(6 / (sampling.FILE_SECONDS + 64e-3))
     assert large == int(6 / (sampling.FILE_SECONDS + 256e-3))

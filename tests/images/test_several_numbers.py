@@ -1,4 +1,6 @@
-"""Several numbers of each image: from tables, arrays and Parquet, split alike, and what is refused."""
+"""Several numbers of each image: from tables, arrays and Parquet, split alike, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,13 @@ def test_columns_of_a_table_in_the_order_in_which_they_are_named(table):
         rows = [int(Path(name).stem) for name in part.names]
         assert part.labels.tolist() == PLACES[rows][:, ::-1].tolist()
         assert 7 not in rows
-    assert "left out for lack of a label: 1 image, pictures/7.png (line 9)" in " ".join(map(str, images.problems))
+    said = " ".join(map(str, images.problems))
+    assert "left out, because they have no label: 1 image, pictures/7.png (line 9)" in said
     kept = np.delete(PLACES, 7, axis=0)
-    assert f"top from {kept[:, 1].min():.3g} to {kept[:, 1].max():.3g}, left from" in images.facts["read_as"]
+    assert (
+        f"top from {kept[:, 1].min():.3g} to {kept[:, 1].max():.3g}, left from"
+        in images.facts["read_as"]
+    )
 
 
 def test_a_column_that_is_called_so_is_one(table):
@@ -77,14 +83,23 @@ def test_columns_that_are_not_there_or_named_twice_are_refused(table):
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int32])
 def test_arrays(kind, tmp_path):
     values = PLACES.astype(kind)
-    for source in ((PIXELS, values), [(image, label) for image, label in zip(PIXELS, values, strict=True)]):
+    for source in (
+        (PIXELS, values),
+        [(image, label) for image, label in zip(PIXELS, values, strict=True)],
+    ):
         if isinstance(source, list):
             source = Pairs(source)
         images = read(source, task="regress")
         assert images.numbers == ("number_1", "number_2")
         assert images.train.labels.dtype == np.float64
         assert everything(images) == pytest.approx(np.array(sorted(values.tolist())))
-    np.savez(tmp_path / "set.npz", x_train=PIXELS, y_train=values, x_test=PIXELS[::-1] // 2, y_test=values)
+    np.savez(
+        tmp_path / "set.npz",
+        x_train=PIXELS,
+        y_train=values,
+        x_test=PIXELS[::-1] // 2,
+        y_test=values,
+    )
     images = read(tmp_path / "set.npz", task="regress")
     assert images.test.open().labels.tolist() == values.tolist()
 
@@ -180,7 +195,11 @@ def test_look_speaks_of_each_number_and_its_record_comes_back():
     assert measure.value == pytest.approx(errors.mean())
     assert measure.unit == "deviations"
     assert from_json(Fingerprint, to_json(facts)) == facts
-    one = look(images.train.__class__(images.train.pixels, train[:, 0], images.train.names), (), numbers=("left",))
+    one = look(
+        images.train.__class__(images.train.pixels, train[:, 0], images.train.names),
+        (),
+        numbers=("left",),
+    )
     assert to_json(one)["target"]["name"] == "left"  # as it was before there could be several
 
 
@@ -189,5 +208,6 @@ def test_probes_tell_apart_what_several_numbers_have_in_common():
     numbers = np.stack([common, -1000 * common], axis=1)
     found = grades(numbers)
     assert np.bincount(found).tolist() == [100] * 5
-    assert len({tuple(sorted(set(np.digitize(common[found == k], np.quantile(common, (0.2, 0.4, 0.6, 0.8))).tolist())))
+    assert len({tuple(sorted(set(np.digitize(common[found == k], np.quantile(common, (0.2, 0.4, 0.6,
+                0.8))).tolist())))
                 for k in range(5)}) == 5  # fmt: skip

@@ -1,4 +1,6 @@
-"""sources/: every kind of source is recognised, round-trips, and says clearly what is wrong with it."""
+"""sources/: every kind of source is recognised, round-trips, and says clearly what is wrong with
+it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,7 +41,7 @@ def refused(source, **how) -> str:
     return str(caught.value)
 
 
-# --- one example for each row of SOURCES: 24 images of 3 classes in all, none of them twice --------
+# --- one example for each row of SOURCES: 24 images of 3 classes in all, none of them twice -------
 
 
 def folder_example(tmp_path):
@@ -125,7 +128,10 @@ class TestConformance:
         assert len(set(names)) == len(names) == images.facts["read"]
         assert images.train.pixels.dtype == np.uint8
         assert images.train.pixels.shape[1:] == images.base_shape
-        assert all(set(part.labels) == set(range(len(images.classes))) for part in (images.train, images.valid, test))
+        assert all(
+            set(part.labels) == set(range(len(images.classes)))
+            for part in (images.train, images.valid, test)
+        )
 
     def test_twice_the_same(self, row, tmp_path):
         source = EXAMPLES[row.name](tmp_path)
@@ -163,7 +169,11 @@ def test_zip_with_and_without_a_wrapping_folder(tmp_path, top):
 
 
 def test_classes_may_be_called_train_and_test(tmp_path):
-    assert read(write_folder(tmp_path, ("train", "bus", "test"))).classes == ("bus", "test", "train")
+    assert read(write_folder(tmp_path, ("train", "bus", "test"))).classes == (
+        "bus",
+        "test",
+        "train",
+    )
 
 
 def test_folders_inside_a_class_belong_to_it(tmp_path):
@@ -173,7 +183,13 @@ def test_folders_inside_a_class_belong_to_it(tmp_path):
 
 
 def test_numeric_classes_in_numeric_order(tmp_path):
-    assert read(write_folder(tmp_path, ("10", "9", "1.5", "-1", "x"))).classes == ("-1", "1.5", "9", "10", "x")
+    assert read(write_folder(tmp_path, ("10", "9", "1.5", "-1", "x"))).classes == (
+        "-1",
+        "1.5",
+        "9",
+        "10",
+        "x",
+    )
 
 
 def test_composed_and_decomposed_names_are_one_class(tmp_path):
@@ -222,7 +238,10 @@ def test_a_folder_that_cannot_be_listed_does_not_vanish(tmp_path, monkeypatch):
     message = refused(tmp_path / "set")
     assert str(tmp_path / "set" / "b") in message
     assert "Permission denied" in message
-    with pytest.raises(UnusableInput, match="Permission denied"), pictures(tmp_path / "set", 3, ValueRange(0, 1)):
+    with (
+        pytest.raises(UnusableInput, match="Permission denied"),
+        pictures(tmp_path / "set", 3, ValueRange(0, 1)),
+    ):
         pass
 
 
@@ -242,7 +261,8 @@ def test_a_pipe_among_the_images_is_named_and_not_waited_for(tmp_path):
     (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a" / "0000.png")
     # In a process of its own: what waits for a pipe cannot be stopped otherwise.
     told = subprocess.run(
-        [sys.executable, "-c", f"from convwise.images.loading import read; print(read({str(tmp_path)!r}).facts)"],
+        [sys.executable, "-c",
+        f"from convwise.images.loading import read; print(read({str(tmp_path)!r}).facts)"],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip
     facts = ast.literal_eval(told)
@@ -272,21 +292,73 @@ def test_the_first_frame_of_a_gif_is_read(tmp_path):
         ("photos/trian", "photos/trian", "photos/train"),
         ("digit", "digit", "digits"),
         ("xyz", "xyz", "see `convwise choose --help`, which lists the kinds of sources"),
-        ("photos.zip/train", "photos.zip/train", "see `convwise choose --help`, which lists the kinds of sources"),
-        ("nothing/below/this", "nothing", "see `convwise choose --help`, which lists the kinds of sources"),
+        (
+            "photos.zip/train",
+            "photos.zip/train",
+            "see `convwise choose --help`, which lists the kinds of sources",
+        ),
+        (
+            "nothing/below/this",
+            "nothing",
+            "see `convwise choose --help`, which lists the kinds of sources",
+        ),
     ],
 )
-def test_of_a_path_that_is_not_there_it_is_said_what_is_like_it(given, missing, fix, tmp_path, monkeypatch):
+def test_of_a_path_that_is_not_there_it_is_said_what_is_like_it(
+    given, missing, fix, tmp_path, monkeypatch
+):
     (tmp_path / "photos" / "train").mkdir(parents=True)
     (tmp_path / "photos.zip").touch()
     monkeypatch.chdir(tmp_path)
-    said = f"there is no file or folder {missing}, and no data set of this name; expected a set of images. Fix: {fix}"
+    said = (
+        f"there is no file or folder {missing}, and no data set of this name; expected a set of"
+        f" images. Fix: {fix}"
+    )
     assert refused(given) == f"{given.rstrip('/')}: {said}"
 
 
 def test_of_an_absolute_path_the_near_one_is_absolute(tmp_path):
     (tmp_path / "photos").mkdir()
     assert refused(tmp_path / "photo").endswith(f"Fix: {tmp_path / 'photos'}")
+
+
+def test_a_folder_of_archives_names_them(tmp_path):
+    """What a folder holds in one file each is a source itself, and the fix is typed as it is."""
+    root = tmp_path / "signs"
+    root.mkdir()
+    (root / "LICENSE").write_text("free")
+    with zipfile.ZipFile(root / "signs.zip", "w") as archive:
+        for label in "ab":
+            for number in range(12):
+                shade = Image.new("L", (8, 8), 20 * number + (label == "b"))
+                held = io.BytesIO()
+                shade.save(held, "png")
+                archive.writestr(f"{label}/{number}.png", held.getvalue())
+    said = refused(root)
+    assert "holds no image, but signs.zip" in said
+    fix = said.rpartition("Fix: ")[2]
+    assert fix == str(root / "signs.zip")
+    assert len(sources.find(fix).items) == 24
+    np.savez(root / "more.npz", x=np.zeros((2, 8, 8), np.uint8), y=[0, 1])
+    assert refused(root).endswith(f"Fix: {root / 'more.npz'} or {root / 'signs.zip'}")
+    (root / "notes").mkdir()
+    assert "holds no image, only" in refused(root)
+
+
+def test_a_folder_is_not_listed_to_see_that_it_is_none_of_archives(tmp_path, monkeypatch):
+    """Of many pictures in one folder only the first is looked at."""
+    for number in range(9):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    seen, real = [], os.scandir
+
+    @contextmanager
+    def counted(path):
+        with real(path) as entries:
+            yield (seen.append(entry.name) or entry for entry in entries)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    sources._refuse_packed(tmp_path)
+    assert len(seen) == 1
 
 
 def test_bad_folders(tmp_path):
@@ -303,6 +375,104 @@ def test_bad_folders(tmp_path):
     assert "int: not a source" in refused(7)
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_folder_that_one_is_in(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(write_folder(tmp_path))
+    assert read(".").classes == ("a", "b")
+    assert "is empty; expected a set of images" in refused(name)
+    with pytest.raises(UnusableInput, match="is empty"), pictures(name, 1, ValueRange(0, 1)):
+        pass
+
+
+# The first bytes by the descriptions of the formats: 7-zip's 7zFormat.txt, RAR 5.0, RFC 8878, LZ4
+# frames, RFC 1952.
+PACKED = {
+    "set.7z": (b"7z\xbc\xaf\x27\x1c", "7z"), "set.rar": (b"Rar!\x1a\x07\x01\0", "RAR"),
+    "old.rar": (b"Rar!\x1a\x07\0", "RAR"), "set.tar.zst": (b"\x28\xb5\x2f\xfd", "zstd"),
+    "set.lz4": (b"\x04\x22\x4d\x18", "lz4"), "a.gz": (gzip.compress(b"x"), "gzip"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_archives_that_are_not_read_are_named(name, tmp_path):
+    (tmp_path / name).write_bytes(PACKED[name][0] + bytes(50) * (name != "a.gz"))
+    said = refused(tmp_path / name)
+    assert (
+        f"packed as {PACKED[name][1]}, which is not read; expected a set of images. Fix: unpack it"
+        in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [("w:gz", "set.bin"), ("w:bz2", "my.set.tar.bz"), ("w:xz", "set"), ("w", "set.old")],
+)
+def test_a_tar_under_another_name_is_read_by_the_name_of_the_fix(mode, name, tmp_path):
+    with tarfile.open(tmp_path / name, mode) as archive:
+        archive.add(write_folder(tmp_path / "pictures"), "set")
+    said = refused(tmp_path / name)
+    assert "a tar under another name" in said
+    (tmp_path / name).rename(renamed := tmp_path / said.rpartition("Fix: call it ")[2])
+    assert renamed.name.startswith(name.split(".")[0])
+    assert read(renamed).classes == ("a", "b")
+
+
+@pytest.mark.parametrize("data", [b"", bytes(10_000), b"hello"])
+def test_other_files_are_no_tars(data, tmp_path):
+    (tmp_path / "some.bin").write_bytes(data)
+    assert "a file of unknown kind" in refused(tmp_path / "some.bin")
+
+
+# The first bytes by the descriptions of the formats, where these say any; DICOM, part 10; FITS 4.0;
+# and so on.
+UNREAD = {
+    "x.tga": (bytes(18), "TGA"), "x.ico": (b"\0\0\1\0", "icon"),
+    "x.svg": (b'<?xml version="1.0"?>\n<svg/>', "SVG"),
+    "x.dcm": (bytes(128) + b"DICM", "DICOM"), "x.nii": (b"\x5c\1\0\0", "NIfTI"),
+    "x.nii.gz": (gzip.compress(b"x"), "NIfTI"),
+    "x.fits": (b"SIMPLE  =                    T", "FITS"), "x.hdr": (b"#?RADIANCE\n",
+    "Radiance HDR"),
+    "x.dds": (b"DDS |\0\0\0", "DDS"), "x.jxr": (b"II\xbc\1", "JPEG XR"), "x.czi": (b"ZISRAWFILE",
+    "Zeiss CZI"),
+    "x.JP2": (b"?", "JPEG 2000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_pictures_of_other_kinds_are_called_by_their_kind(name, tmp_path):
+    data, kind = UNREAD[name]
+    data += bytes(60)
+    (write_folder(tmp_path / "set") / "a" / name).write_bytes(data)
+    files = read(tmp_path / "set").facts["unreadable_files"]
+    assert files == {f"a/{name}": f"{kind}, which is not read: save it as PNG or JPEG"}
+    with pytest.raises(UnusableInput, match=f"{kind}, which is not read"):
+        load_image(tmp_path / "set" / "a" / name, 3)
+    with (
+        pictures(tmp_path / "set" / "a" / name, 3, ValueRange(0, 1)) as ((_, give),),
+        pytest.raises(UnusableInput, match=f"{kind}, which is not read"),
+    ):
+        give(8, 8)
+    archive = write_zip(tmp_path / "set.zip", tmp_path / "set")
+    assert read(archive).facts["unreadable_files"] == files
+
+
+@pytest.mark.parametrize("kind", ["DICOM", "FITS", "DDS", "JPEG XR", "Zeiss CZI", "Radiance HDR"])
+def test_they_are_also_known_by_their_first_bytes(kind, tmp_path):
+    """Without a suffix, as scanners save DICOM: else they would be some other file, and ignored."""
+    (data,) = [data for data, name in UNREAD.values() if name == kind]
+    (write_folder(tmp_path) / "a" / "IM0001").write_bytes(data + bytes(60))
+    assert kind in read(tmp_path).facts["unreadable_files"]["a/IM0001"]
+
+
+def test_a_suffix_alone_makes_no_picture_unreadable(tmp_path):
+    for index, file in enumerate(sorted((write_folder(tmp_path) / "a").iterdir())):
+        file.rename(file.with_suffix((".dcm", ".tga", ".svg", ".nii", ".heic", ".ico")[index]))
+    (tmp_path / "b" / "x.jpg").write_bytes(b"<html>not found</html>")
+    assert read(tmp_path).facts["unreadable_files"] == {
+        "b/x.jpg": "not an image in a format that can be read"
+    }
+
+
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -312,7 +482,9 @@ def zipped(path: Path, members: dict[str, bytes]) -> Path:
 
 def png(seed: int, size: int = 8) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)).save(stream, "PNG")
+    Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
+    ).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -324,7 +496,10 @@ def test_zip_names_that_point_outside_are_ignored(tmp_path):
     evil = {"../a/evil.png": png(91), "/a/evil.png": png(92), "C:/a/evil.png": png(93)}
     images = read(zipped(tmp_path / "set.zip", good_members() | evil))
     assert images.facts["read"] == 10
-    assert any("3 names leading out of the archive were ignored" in str(problem) for problem in images.problems)
+    assert any(
+        "3 names leading out of the archive were ignored" in str(problem)
+        for problem in images.problems
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set.zip"]
 
 
@@ -381,7 +556,10 @@ def saved(tmp_path: Path, **arrays) -> Path:
 
 @pytest.mark.parametrize(
     "keys",
-    [("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels")],
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+    ],
 )
 def test_npz_in_both_namings(tmp_path, keys):
     arrays = dict(zip(keys, (X, Y[:, None], X_TEST, Y_TEST[:, None]), strict=True))
@@ -406,12 +584,15 @@ def test_keras_pair_of_pairs():
 
 
 @pytest.mark.parametrize(
-    "labels", [np.eye(3)[Y], Y.astype(float), Y.astype("S1"), Y[:, None], [str(label) for label in Y]]
+    "labels",
+    [np.eye(3)[Y], Y.astype(float), Y.astype("S1"), Y[:, None], [str(label) for label in Y]],
 )
 def test_labels_in_every_form(labels):
     images = read((X, labels))
     assert images.classes == ("0", "1", "2")
-    np.testing.assert_array_equal(np.bincount(images.unsealed().labels), np.bincount(read((X, Y)).unsealed().labels))
+    np.testing.assert_array_equal(
+        np.bincount(images.unsealed().labels), np.bincount(read((X, Y)).unsealed().labels)
+    )
 
 
 # Both ends of the range occur, so that it tells the scale.
@@ -455,7 +636,9 @@ def test_the_range_of_test_does_not_change_train(tmp_path):
     quiet, loud = X / 255, X_TEST / 255
     loud[0, 0, 0] = 40
     images = read(saved(tmp_path, x_train=quiet, y_train=Y, x_test=loud, y_test=Y_TEST))
-    np.testing.assert_array_equal(images.train.pixels, read((X, Y), test="none").train.pixels[: len(images.train)])
+    np.testing.assert_array_equal(
+        images.train.pixels, read((X, Y), test="none").train.pixels[: len(images.train)]
+    )
 
 
 def test_bad_arrays(tmp_path):
@@ -486,7 +669,9 @@ class Bomb:
 
 
 def test_npz_never_unpickles(tmp_path):
-    path = saved(tmp_path, x_train=np.array([Bomb(tmp_path / "ran"), None], dtype=object), y_train=Y[:2])
+    path = saved(
+        tmp_path, x_train=np.array([Bomb(tmp_path / "ran"), None], dtype=object), y_train=Y[:2]
+    )
     assert "not a readable .npz" in refused(path)
     assert not (tmp_path / "ran").exists()
     (tmp_path / "set.npz").write_bytes(b"PK not a zip")
@@ -549,13 +734,15 @@ def test_digits_fill_the_range_of_pixels():
     assert len(np.unique(block.pixels)) == 17
 
 
-# --- data sets of PyTorch and TensorFlow -----------------------------------------------------------
+# --- data sets of PyTorch and TensorFlow ----------------------------------------------------------
 
 
 def test_tensors_with_gradients_are_arrays():
     torch = pytest.importorskip("torch")
     learnt = torch.from_numpy(X / 255).requires_grad_()
-    np.testing.assert_array_equal(read((learnt, torch.from_numpy(Y))).train.pixels, read((X, Y)).train.pixels)
+    np.testing.assert_array_equal(
+        read((learnt, torch.from_numpy(Y))).train.pixels, read((X, Y)).train.pixels
+    )
 
 
 COLOURED, _ = striped(3, 8, size=12, channels=3)
@@ -584,7 +771,10 @@ def test_torch_data_sets_are_the_same_images(kind):
 @pytest.mark.parametrize("batch", [0, 5])
 def test_tensorflow_data_sets_are_the_same_images(batch):
     """By what such a data set can do; TensorFlow itself is not needed here."""
-    singles, batches = zip(X, Y, strict=True), zip(np.split(X, [batch]), np.split(Y, [batch]), strict=True)
+    singles, batches = (
+        zip(X, Y, strict=True),
+        zip(np.split(X, [batch]), np.split(Y, [batch]), strict=True),
+    )
     images = read(Streamed(batches if batch else singles, -2))
     np.testing.assert_array_equal(images.train.pixels, read((X, Y)).train.pixels)
 
@@ -633,7 +823,9 @@ def test_a_set_on_the_internet_is_refused_with_a_line_that_fetches_it(tmp_path, 
     told = refused("openml:mnist_784")
     assert "convwise downloads nothing" in told
     code = shlex.split(told[told.index("python -c") : told.index(", then name")])[2]
-    data = SimpleNamespace(data=X.reshape(len(X), -1), target=np.array([f"class {y}" for y in Y], object))
+    data = SimpleNamespace(
+        data=X.reshape(len(X), -1), target=np.array([f"class {y}" for y in Y], object)
+    )
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda name, as_frame: data)
     monkeypatch.chdir(tmp_path)
     exec(code, {})

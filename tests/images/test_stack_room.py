@@ -21,7 +21,9 @@ def test_where_there_is_no_room_nothing_is_written_and_nothing_left(tmp_path, mo
 
     monkeypatch.setattr(os, "posix_fallocate", fallocate)
     with pytest.raises(OSError, match="No space left"):
-        stack.filled((100, 10, 10, 1), lambda out: pytest.fail("it was written to"), tmp_path / "a.npy")
+        stack.filled(
+            (100, 10, 10, 1), lambda out: pytest.fail("it was written to"), tmp_path / "a.npy"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -59,4 +61,7 @@ def test_pixels_at_rest_take_no_memory_and_stay_as_they_are(tmp_path):
 def test_the_checksum_of_the_content_is_that_of_all_pixels_together():
     images = read(striped(2, 400, 8))
     for part in (images.train, images.valid):
-        assert f"{zlib.crc32(part.pixels.tobytes()):x}-{zlib.crc32(part.labels.tobytes()):x}" in images.content()
+        assert (
+            f"{zlib.crc32(part.pixels.tobytes()):x}-{zlib.crc32(part.labels.tobytes()):x}"
+            in images.content()
+        )

@@ -1,4 +1,6 @@
-"""What was decoded once is found again by other runs and processes, and never in place of another picture."""
+"""What was decoded once is found again by other runs and processes, and never in place of another
+picture.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def decoded(monkeypatch) -> list[str]:
 def same(one: Images, other: Images) -> bool:
     parts = [(images.train, images.valid, images.test.open()) for images in (one, other)]
     return one.content() == other.content() and all(
-        np.array_equal(a.pixels, b.pixels) and a.names == b.names for a, b in zip(*parts, strict=True)
+        np.array_equal(a.pixels, b.pixels) and a.names == b.names
+        for a, b in zip(*parts, strict=True)
     )
 
 
@@ -72,7 +75,9 @@ def kept(folder: Path, numbers: range, most: int = 10**9) -> Store:
 def test_what_was_put_is_found_by_this_run_and_by_others(tmp_path):
     mine, other = kept(tmp_path, range(50)), Store(tmp_path, 10**9)
     for number in range(50):
-        assert mine.shelf("a").get(key(number)) == other.shelf("a").get(key(number)) == value(number)
+        assert (
+            mine.shelf("a").get(key(number)) == other.shelf("a").get(key(number)) == value(number)
+        )
     assert other.shelf("a").get(key(50)) is None
     assert other.shelf("b").get(key(0)) is None
 
@@ -115,7 +120,10 @@ def test_a_damaged_value_is_missing_and_can_be_kept_again(at, tmp_path):
     assert found == ([None, value(1)] if at < 1000 else [value(0), None])
     made.shelf("a").put(key(at // 1000), value(at // 1000))
     made.flush()
-    assert [Store(tmp_path, 10**9).shelf("a").get(key(number)) for number in range(2)] == [value(0), value(1)]
+    assert [Store(tmp_path, 10**9).shelf("a").get(key(number)) for number in range(2)] == [
+        value(0),
+        value(1),
+    ]
 
 
 @pytest.mark.parametrize("left", [0, 5, 1500, -1, -20, -30])
@@ -204,7 +212,10 @@ made.flush()
 
 def test_two_writers_at_once_do_not_harm_each_other(tmp_path):
     both = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(start), str(start + 300)], env=ENVIRONMENT)
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), str(start), str(start + 300)],
+            env=ENVIRONMENT,
+        )
         for start in (0, 150)
     ]
     assert [each.wait() for each in both] == [0, 0]
@@ -213,8 +224,12 @@ def test_two_writers_at_once_do_not_harm_each_other(tmp_path):
 
 
 def test_a_kill_while_writing_costs_what_was_not_written(tmp_path):
-    """Killed as soon as something is there: what is there is whole, and the next run adds the rest."""
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "0", "1000000"], env=ENVIRONMENT)
+    """Killed as soon as something is there: what is there is whole, and the next run adds the
+    rest.
+    """
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path), "0", "1000000"], env=ENVIRONMENT
+    )
     while not list(tmp_path.glob("a/*.seg")):
         time.sleep(0.01)
     writer.kill()
@@ -227,7 +242,9 @@ def test_a_kill_while_writing_costs_what_was_not_written(tmp_path):
     assert made.shelf("a").get(key(999)) == value(999)
 
 
-@pytest.mark.parametrize(("text", "expected"), [("4GB", 4 * 10**9), ("500 mb", 5 * 10**8), ("0", 0), (7, 7), ("1.5k", None), ("much", None), ("-1GB", None)])  # noqa: E501  # fmt: skip
+@pytest.mark.parametrize(("text", "expected"), [("4GB", 4 * 10**9), ("500 mb", 5 * 10**8), ("0", 0),
+                         (7, 7), ("1.5k", None), ("much", None), ("-1GB",
+                         None)])  # noqa: E501  # fmt: skip
 def test_sizes(text, expected):
     if expected is not None:
         assert size_of(text) == expected
@@ -282,7 +299,9 @@ def test_many_small_pictures_are_opened_once(tmp_path, monkeypatch, decoded):
 
 
 def test_both_ways_of_a_size_cost_one_decoding(tmp_path, decoded):
-    train = read(write_folder(tmp_path / "set", "ab", 8, (24, 30)), limit_px=20, within=KEEPING).train
+    train = read(
+        write_folder(tmp_path / "set", "ab", 8, (24, 30)), limit_px=20, within=KEEPING
+    ).train
     decoded.clear()
     smooth, rough = train.ways(6, 7)
     assert len(decoded) == len(train)
@@ -305,7 +324,9 @@ def test_a_picture_that_was_replaced_is_read_again(tmp_path):
     os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns))
     after = read(folder, within=KEEPING)
     assert same(after, read(folder))
-    np.testing.assert_array_equal(after.train.pixels[after.train.names.index(name)], load_image(file, 3))
+    np.testing.assert_array_equal(
+        after.train.pixels[after.train.names.index(name)], load_image(file, 3)
+    )
 
 
 def test_another_range_of_deep_pictures_is_another_picture(tmp_path):
@@ -328,7 +349,9 @@ def test_gray_may_be_repeated_before_or_after_it_is_resized(way):
     gray = np.random.default_rng(0).integers(0, 256, (37, 53, 1), np.uint8)
     for height, width in ((9, 20), (64, 64), (37, 10)):
         before = resize(decode.with_channels(gray, 3), height, width, way)
-        np.testing.assert_array_equal(before, decode.with_channels(resize(gray, height, width, way), 3))
+        np.testing.assert_array_equal(
+            before, decode.with_channels(resize(gray, height, width, way), 3)
+        )
 
 
 def test_gray_pictures_are_kept_for_gray_and_for_mixed_sets(tmp_path, decoded):
@@ -372,7 +395,9 @@ def test_what_is_kept_is_taken_once(size, tmp_path, monkeypatch):
     assert sum(decode.SMOOTH.name.lower() in name for name in taken) == 80
 
 
-def test_pictures_that_cannot_be_kept_are_decoded_again_where_they_are_asked_for(tmp_path, monkeypatch, decoded):
+def test_pictures_that_cannot_be_kept_are_decoded_again_where_they_are_asked_for(
+    tmp_path, monkeypatch, decoded
+):
     monkeypatch.setattr(store, "HELD", -1)
     folder = write_folder(tmp_path / "set", "ab", 8, 12)
     images = read(folder)

@@ -1,4 +1,6 @@
-"""scale.py: one scale for a whole set, of arrays and of files, and parts that are on different ones."""
+"""scale.py: one scale for a whole set, of arrays and of files, and parts that are on different
+ones.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def files(root, values, format="tif", parts=("",)):
 def pixels(images):
     """Of a set of class folders that seals nothing, in the order of `files`."""
     part = images.unsealed()
-    return part.pixels[np.argsort([int(name.split("/")[-1].split(".")[0]) for name in part.names])][..., 0]
+    return part.pixels[np.argsort([int(name.split("/")[-1].split(".")[0]) for name in part.names])][
+        ..., 0
+    ]
 
 
 def said(images) -> str:
@@ -47,14 +51,18 @@ def said(images) -> str:
 
 
 def naive_range(values: np.ndarray, ranges) -> tuple[float, float] | None:
-    """The narrowest of `ranges` with all values in it, by a loop: what `range` is where no value strays."""
+    """The narrowest of `ranges` with all values in it, by a loop: what `range` is where no value
+    strays.
+    """
     for low, high in ranges:
         if all(low <= value <= high for value in values.reshape(-1).tolist()):
             return low, high
     return None
 
 
-@given(arrays(st.sampled_from([np.uint8, np.int8, np.uint16, np.int32, np.bool_]), st.integers(1, 30)))
+@given(
+    arrays(st.sampled_from([np.uint8, np.int8, np.uint16, np.int32, np.bool_]), st.integers(1, 30))
+)
 def test_whole_numbers_against_a_loop(values):
     expected = naive_range(values, value_range.WHOLE) or (float(values.min()), float(values.max()))
     assert Values.of(values).range == expected
@@ -67,7 +75,11 @@ def test_floats_against_a_loop(values):
     assert Values.of(values).range == expected
 
 
-@given(st.lists(arrays(st.sampled_from([np.uint8, np.uint16]), st.integers(1, 40)), min_size=2, max_size=4))
+@given(
+    st.lists(
+        arrays(st.sampled_from([np.uint8, np.uint16]), st.integers(1, 40)), min_size=2, max_size=4
+    )
+)
 def test_the_sum_is_what_all_are_together(some):
     total = Values.of(some[0])
     for values in some[1:]:
@@ -91,6 +103,125 @@ def test_one_hot_value_does_not_widen_the_range_but_a_sparse_picture_keeps_its_o
     assert Values.of(stars).range == (0, 255)
 
 
+def dark(scale: float, hot: float, share: float, seed: int = 0) -> np.ndarray:
+    """Values of a dark 12-bit camera, exponential, of which a share is `hot`."""
+    rng = np.random.default_rng(seed)
+    values = np.clip(rng.exponential(scale, 200_000), 0, 4095)
+    values[rng.choice(len(values), round(share * len(values)), replace=False)] = hot
+    return values
+
+
+@pytest.mark.parametrize("share", [0, 2e-5, 2.4e-4, 9e-4])
+@pytest.mark.parametrize(("scale", "high"), [(800, 4095), (400, 4095)])
+def test_hot_pixels_do_not_widen_the_range_of_a_dark_set(share, scale, high):
+    values = Values.of(dark(scale, 65535, share).astype(np.uint16))
+    assert values.range == (0, high)
+    assert values.count_outside <= 2e-4 * values.count + share * values.count
+    assert Values.of((dark(scale, 2**31 - 1, share)).astype(np.int32)).range == (0, high)
+
+
+def test_hot_values_of_floats_do_not_either():
+    values = np.clip(dark(400, 0, 0) / 4095, 0, 1).astype(np.float32)
+    values[:40] = 5000
+    assert Values.of(values).range == (0, 1)
+    values[:4000] = 5000  # 2 %: they are no strays
+    assert Values.of(values).range[1] == 5000
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # No gap between most and the rest
+        np.clip(np.random.default_rng(0).lognormal(5, 1.5, 200_000), 0, 65535),
+        dark(400, 65535, 5e-3),  # too many
+        dark(1500, 65535, 5e-3),
+        # On a ground
+        np.where(
+            np.arange(200_000) % 4000, np.random.default_rng(0).integers(0, 16, 200_000), 60_000
+        ),
+        np.where(np.arange(200_000) % 4000, 0, 60_000),  # of noise, and on an empty one
+    ],
+    ids=["a tail", "many", "many in a bright set", "sparse in noise", "sparse"],
+)
+def test_what_may_be_the_picture_itself_keeps_its_range(values):
+    assert Values.of(values.astype(np.uint16)).range == (0, 65535)
+
+
+def test_the_end_of_a_long_tail_is_no_stray():
+    tail = np.random.default_rng(0).exponential(800, 200_000)
+    assert np.mean(tail > 8191) < value_range.STRAY  # few, but all of them near
+    assert Values.of(tail.astype(np.uint16)).range == (0, 16383)
+
+
+@pytest.mark.parametrize(
+    ("values", "crowded"),
+    [
+        (dark(400, 65535, 5e-3), 4095),
+        (np.clip(np.random.default_rng(0).lognormal(5, 1.5, 200_000), 0, 65535), 8191),
+        (np.where(np.arange(200_000) % 4000, 0, 60_000), None),  # an empty ground says nothing
+        (np.arange(65536), None),
+        (dark(400, 4095, 0), None),
+    ],
+)
+def test_a_range_that_makes_nearly_all_dark_is_known(values, crowded):
+    found = Values.of(values.astype(np.uint16))
+    assert found.crowded == crowded
+    if crowded:
+        assert np.mean(values > crowded) <= 0.01
+        assert np.mean(values > crowded // 2) > 0.01
+
+
+def test_dark_sets_are_scaled_or_warned_of(tmp_path):
+    hot = dark(400, 0, 0)[: 16 * 64 * 64].reshape(16, 64, 64).astype(np.uint16)
+    hot[:, 0, 0] = 65535
+    images = read(files(tmp_path / "hot", hot, "png"), test="none")
+    assert "16 values outside that range clipped" in said(images)
+    assert images.facts["scale"] == [0, 255 / 4095]
+    hot[:, 0, :12] = 65535
+    problems = read(files(tmp_path / "many", hot, "png"), test="none").problems
+    (told,) = [
+        each
+        for each in problems
+        if "become very dark: 99 % of their values are at most 2047" in each.what
+    ]
+    assert told.severity == "warning"
+    assert "since 99 % of them are at most 2047" in said(read((hot, LABELS), test="none"))
+
+
+@pytest.mark.parametrize(("shares", "high"), [((2e-4, 1.5e-3, 0), 4095), ((2e-4, 4e-3, 0), 65535)])
+def test_parts_with_more_strays_than_others_are_on_one_scale(tmp_path, shares, high):
+    for part, share in zip(("train", "val", "test"), shares, strict=True):
+        values = (
+            dark(400, 65535, share, seed=len(part))[: 16 * 64 * 64]
+            .reshape(16, 64, 64)
+            .astype(np.uint16)
+        )
+        files(tmp_path / part, values, "png")
+    assert read(tmp_path).facts["scale"] == [0, 255 / high]
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.int32, "32"), (np.uint16, "16")])
+def test_pictures_are_called_by_their_bits(dtype, bits, tmp_path):
+    images = read(files(tmp_path, FULL.astype(dtype) * 16), test="none")
+    assert f"16 images of {bits} bits: only 12 bits are used" in said(images)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("factor", [1 / 255, 1])
+def test_pictures_with_values_that_are_not_finite_are_named_as_unreadable(odd, factor, tmp_path):
+    values = FULL.astype(np.float32) * np.float32(factor)
+    values[3, 0, :2] = odd
+    images = read(files(tmp_path, values), test="none")  # warnings are errors here
+    assert images.facts["unreadable_files"] == {"a/3.tif": "holds NaN or infinite values, 2 of 144"}
+    assert "15 images with float values" in said(images)
+    assert "among" not in said(images)
+    for wide in (True, False):
+        with pictures(tmp_path, 1, ValueRange(0, 1 / factor), wide=wide) as every:
+            (give,) = [give for name, give in every if name.endswith("a/3.tif")]
+            with pytest.raises(UnusableInput, match="NaN or infinite values"):
+                give(12, 12)
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -102,7 +233,9 @@ def test_twelve_bits_are_brought_to_the_whole_range_with_and_without_a_hot_pixel
         images = read(files(tmp_path / name, values, "png"), test="none")
         np.testing.assert_array_equal(pixels(images)[4:], FULL[4:])
         assert images.facts["scale"] == [0, 255 / 4095]
-        assert "use only 12 bits and would become very dark" in said(images)
+        assert "only 12 bits are used, which would be very dark, so 0..4095 was scaled" in said(
+            images
+        )
     assert "1 value outside that range clipped" in said(images)
 
 
@@ -140,7 +273,9 @@ def test_files_are_labelled_by_the_scale_that_was_learnt_from(tmp_path):
     names = [str(tmp_path / name) for name in images.unsealed().names]
     with pictures(tmp_path / "a", 1, ValueRange(*images.facts["scale"])) as every:
         for name, give in every:
-            np.testing.assert_array_equal(give(*images.base_shape[:2]), images.unsealed().pixels[names.index(name)])
+            np.testing.assert_array_equal(
+                give(*images.base_shape[:2]), images.unsealed().pixels[names.index(name)]
+            )
 
 
 def png_of_16_bits(colour: np.ndarray) -> bytes:
@@ -148,11 +283,15 @@ def png_of_16_bits(colour: np.ndarray) -> bytes:
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colour)
     header = struct.pack(">IIBBBBB", colour.shape[1], colour.shape[0], 16, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
-    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    packed = (
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
-@pytest.mark.parametrize(("factor", "message"), [(16, "become very dark"), (257, "per channel reduced to 8")])
+@pytest.mark.parametrize(
+    ("factor", "message"), [(16, "the result is very dark"), (257, "per channel: reduced to 8")]
+)
 def test_colour_of_16_bits_is_told_and_whether_it_is_dark(factor, message, tmp_path):
     colour = striped(2, 8, 12, channels=3)[0].astype(np.uint16) * factor
     for index, (image, label) in enumerate(zip(colour, LABELS, strict=True)):
@@ -182,7 +321,10 @@ UNLIKE = [
 @pytest.mark.parametrize(("train", "other"), UNLIKE)
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_arrays_of_parts_on_different_scales_are_refused(train, other, part, tmp_path):
-    np.savez(tmp_path / "set.npz", **{"x_train": train, "y_train": LABELS, f"x_{part}": other, f"y_{part}": LABELS})
+    np.savez(
+        tmp_path / "set.npz",
+        **{"x_train": train, "y_train": LABELS, f"x_{part}": other, f"y_{part}": LABELS},
+    )
     with pytest.raises(UnusableInput, match="parts are on different scales: train .*"):
         read(tmp_path / "set.npz")
 

@@ -1,4 +1,6 @@
-"""`convwise check`: models of every kind to a net, and what is said of it as JSON, as text and as exit code."""
+"""`convwise check`: models of every kind to a net, and what is said of it as JSON, as text and as
+exit code.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +16,32 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+import convwise
 from convwise.cli import check as cli_check
 from convwise.cli import console
 from convwise.core import layers as L
 from convwise.core.calculus import analyse
 from convwise.core.net import Net
 from convwise.core.problems import ShapeError, UnusableInput
-from convwise.evidence import bench, experiment
+from convwise.evidence import bench, records
+from convwise.examining import check
 from convwise.formats import json as net_json
 from convwise.formats.lifted import Lifted
-from convwise.inspect import checking
-from convwise.inspect.checking import check, checked, load, to_json
+from convwise.inspect import checking, models
+from convwise.inspect.checking import checked, to_json
+from convwise.inspect.models import load
+from imagesets import striped
+from screens import is_a_screen
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(cli_check.check)
 
-SOUND = Net((16, 16, 3), (L.Conv2D(16, 3, 2, "same", activation="relu", name="stem"), L.Conv2D(16, 3, padding="same",
-            activation="relu"), L.GlobalAveragePooling2D(), L.Dense(4, activation="softmax")))  # fmt: skip
+SOUND = Net((16, 16, 3), (L.Conv2D(16, 3, 2, "same", activation="relu", name="stem"), L.Conv2D(16,
+            3, padding="same", activation="relu"), L.GlobalAveragePooling2D(), L.Dense(4,
+            activation="softmax")))  # fmt: skip
 WRONG = Net((16, 16, 3), (*SOUND.layers[:3], L.Dense(1, activation="softmax", name="out")))
-OPAQUE = Net((16, 16, 3), (L.Conv2D(8, 3, name="conv"), L.Opaque("Fancy[op]", (14, 14, 8), name="odd"),
-             L.Conv2D(8, 3, name="late")))  # fmt: skip
+OPAQUE = Net((16, 16, 3), (L.Conv2D(8, 3, name="conv"), L.Opaque("Fancy[op]", (14, 14, 8),
+             name="odd"), L.Conv2D(8, 3, name="late")))  # fmt: skip
 
 
 @pytest.fixture
@@ -85,7 +93,9 @@ def test_a_choice_folder_is_read_with_and_without_weights(tmp_path):
 
 def test_weights_travel_and_stay_behind_where_they_do_not_fit(tmp_path):
     torch_format = pytest.importorskip("convwise.formats.torch")
-    flat = Net((8, 8, 1), (L.Conv2D(2, 3, name="conv"), L.Flatten(), L.Dense(3, activation="softmax")))
+    flat = Net(
+        (8, 8, 1), (L.Conv2D(2, 3, name="conv"), L.Flatten(), L.Dense(3, activation="softmax"))
+    )
     weights = torch_format.weights(torch_format.build(flat), flat)
     torch_format.save(tmp_path, flat, weights, ("a", "b", "c"))
     lifted = load(tmp_path / "model.safetensors")
@@ -106,17 +116,33 @@ def _with(*layers: dict, **more: object) -> str:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("gone.keras", None, "is not there"),
+        ("gone.keras", None, "does not exist"),
         ("net.json", "{", "is not JSON"),
         ("net.json", "[1]", "cannot be read"),
-        ("net.json", '{"input_shape": [8, 8, 1], "layers": [{"type": "Lambda"}]}', "has type 'Lambda'"),
+        (
+            "net.json",
+            '{"input_shape": [8, 8, 1], "layers": [{"type": "Lambda"}]}',
+            "has type 'Lambda'",
+        ),
         ("net.json", '{"input_shape": [8, 8, 1], "layers": [3]}', "is not a net"),
         ("net.json", '{"input_shape": [8, 8, 1], "layers": 3}', "cannot be read"),
         ("net.json", _with(classes=5), "has classes 5; expected a list of names"),
         ("net.json", _with(classes="ab"), "has classes 'ab'"),
-        ("net.json", _with({"type": "Opaque", "operator": "x", "output_shape": []}), "Opaque.output_shape: is ()"),
-        ("net.json", _with({"type": "Opaque", "operator": "x", "output_shape": [5, 0, -5]}), "is (5, 0, -5)"),
-        ("net.json", _with({"type": "Dense", "units": 2, "shares": "conv2d"}), "expected an earlier Dense"),
+        (
+            "net.json",
+            _with({"type": "Opaque", "operator": "x", "output_shape": []}),
+            "Opaque.output_shape: is ()",
+        ),
+        (
+            "net.json",
+            _with({"type": "Opaque", "operator": "x", "output_shape": [5, 0, -5]}),
+            "is (5, 0, -5)",
+        ),
+        (
+            "net.json",
+            _with({"type": "Dense", "units": 2, "shares": "conv2d"}),
+            "expected an earlier Dense",
+        ),
         ("model.h5", "", 'model.save("model.keras")'),
         ("model.py", "", "module:callable"),
         ("model", "", "file without a suffix"),
@@ -172,7 +198,10 @@ def test_a_callable_is_called():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("not_there_at_all:small", "cannot be imported: ModuleNotFoundError: No module named 'not_there_at_all'"),
+        (
+            "not_there_at_all:small",
+            "cannot be imported: ModuleNotFoundError: No module named 'not_there_at_all'",
+        ),
         ("my_models:smal", "has no smal; expected package.module:callable. Fix: small"),
         ("my_models:broken", "cannot be called: KeyError: 'no such"),
         ("my_models:leaves", "cannot be called: SystemExit: 3"),
@@ -193,8 +222,24 @@ def test_nothing_is_called_that_was_not_asked_for(tmp_path, monkeypatch):
     (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
     with pytest.raises(UnusableInput, match="is a .py"):
         load("trap.py")
-    with pytest.raises(UnusableInput, match="is not there"):
+    with pytest.raises(UnusableInput, match="does not exist"):
         load("trap")
+
+
+def test_a_name_that_is_not_there_is_told_what_models_are_near(tmp_path):
+    """A text beside it is no model, whatever it is called."""
+    (tmp_path / "signs.txt").write_text("of signs")
+    with pytest.raises(UnusableInput) as error:
+        load(str(tmp_path / "signs"))
+    assert not error.value.problem.fix
+    (tmp_path / "sign").mkdir()
+    (tmp_path / "signs.onnx").write_bytes(b"")
+    with pytest.raises(UnusableInput) as error:
+        load(str(tmp_path / "signs"))
+    assert set(error.value.problem.fix.split(" or ")) == {
+        str(tmp_path / "sign"),
+        str(tmp_path / "signs.onnx"),
+    }
 
 
 def test_live_models_are_told_apart_by_their_classes_names(monkeypatch):
@@ -203,10 +248,10 @@ def test_live_models_are_told_apart_by_their_classes_names(monkeypatch):
 
     asked: list[tuple[str, object]] = []
     reader = SimpleNamespace(lift=lambda live, shape: load(SOUND))
-    monkeypatch.setattr(checking, "import_module", lambda name: asked.append((name, 0)) or reader)
+    monkeypatch.setattr(models, "import_module", lambda name: asked.append((name, 0)) or reader)
     module_kind = kind("torch", "Module")
-    for made in (module_kind, kind("mine", "Net2", module_kind), kind("keras", "Model", module_kind),
-                 kind("onnx", "ModelProto")):  # fmt: skip
+    for made in (module_kind, kind("mine", "Net2", module_kind), kind("keras", "Model",
+                 module_kind), kind("onnx", "ModelProto")):  # fmt: skip
         assert load(made(), (16, 16, 3)).net == SOUND
     with pytest.raises(UnusableInput, match=r"input_shape=\(224, 224, 3\)"):
         load(module_kind())
@@ -225,13 +270,17 @@ def test_a_part_of_what_a_callable_makes_is_named_behind_it(tmp_path, monkeypatc
     """And a refusal that tells to give that part says so as it is typed."""
     (tmp_path / "my_detectors.py").write_text(DETECTOR)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UnusableInput, match=r"Fix: give the part of it .*\(\.backbone\): (\S+)$") as error:
+    with pytest.raises(
+        UnusableInput, match=r"Fix: give the part of it .*\(\.backbone\): (\S+)$"
+    ) as error:
         load("my_detectors:detector", (16, 16, 3))
     typed = str(error.value).rpartition(" ")[2]
     assert typed == "my_detectors:detector.backbone"
     assert analyse(load(typed, (16, 16, 3)).net).total.params == 224
     assert analyse(load("my_detectors:Detector.backbone", (16, 16, 3)).net).total.params == 224
-    with pytest.raises(UnusableInput, match="has no backbon; expected package.module:callable. Fix: backbone"):
+    with pytest.raises(
+        UnusableInput, match="has no backbon; expected package.module:callable. Fix: backbone"
+    ):
         load("my_detectors:detector.backbon", (16, 16, 3))
 
 
@@ -271,7 +320,8 @@ def test_the_answer_as_json_is_the_designs():
     assert answer["input_shape"] == [16, 16, 3]
     first = answer["layers"][0]
     expected = {"name": "stem", "op": "Conv2D", "inputs": ["input"], "output_shape": [8, 8, 16],
-                "params": 27 * 16 + 16, "macs": 27 * 16 * 64, "activation_bytes": 4 * 16 * 64}  # fmt: skip
+                "params": 27 * 16 + 16, "macs": 27 * 16 * 64,
+                "activation_bytes": 4 * 16 * 64}  # fmt: skip
     assert {key: first[key] for key in expected} == expected
     field = first["receptive_field"]
     assert (field["size"], field["stride"], field["padding"]) == ([3, 3], [2, 2], [0, 0])
@@ -293,7 +343,8 @@ def test_what_is_not_known_is_null():
     total, least = answer["total"], answer["total"]["at_least"]
     assert total["unknown"] == ["odd"]
     assert {name for name, value in total.items() if value is None} == set(least)
-    assert set(least) == {"params", "trainable", "macs", "elementwise", "activation_bytes", "peak_bytes",
+    assert set(least) == {"params", "trainable", "macs", "elementwise", "activation_bytes",
+                          "peak_bytes",
                           "receptive_field"}  # fmt: skip
     assert least["params"] == 8 * 27 + 8 + 8 * 72 + 8
     assert least["macs"] == 14 * 14 * 8 * 27 + 12 * 12 * 8 * 72
@@ -311,7 +362,12 @@ def test_work_of_known_size_that_looks_where_nobody_knows_leaves_only_the_field_
 
 def test_places_that_attend_to_each_other_leave_the_field_open():
     """As in a vision transformer: patches of 4 px, and then everything with everything."""
-    tokens = (L.Conv2D(8, 4, 4), L.Reshape((16, 8)), L.Opaque("Attention", (16, 8), 0, 4096, 0), L.Dense(8))
+    tokens = (
+        L.Conv2D(8, 4, 4),
+        L.Reshape((16, 8)),
+        L.Opaque("Attention", (16, 8), 0, 4096, 0),
+        L.Dense(8),
+    )
     net = Net((16, 16, 3), (*tokens, L.Flatten(), L.Dense(3)))
     answer = to_json(check(net))
     assert answer["layers"][1]["receptive_field"]["size"] == [4, 4]
@@ -334,12 +390,17 @@ def test_every_output_and_what_none_reads_are_counted_and_named():
     said = {row["where"]: row["what"] for row in answer["problems"]}
     assert "2 outputs: out, aux" in said["model"]
     assert "10 parameters and 288 macs of the totals" in said["model"]
-    assert "45 parameters and 1,296 macs for nothing" in said["lost"]
+    assert "45 parameters and 1,296 macs are spent without effect" in said["lost"]
 
 
 def test_squeeze_and_excitation_leaves_both_fields():
-    """Of MobileNetV3-Small papers say 639 px; through its gates a unit sees the image and its padding."""
-    gate = (L.GlobalAveragePooling2D(True, name="mean", inputs=("two",)), L.Conv2D(4, 1, name="gate"))
+    """Of MobileNetV3-Small papers say 639 px; through its gates a unit sees the image and its
+    padding.
+    """
+    gate = (
+        L.GlobalAveragePooling2D(True, name="mean", inputs=("two",)),
+        L.Conv2D(4, 1, name="gate"),
+    )
     convs = L.Conv2D(4, 3, padding="same", name="one"), L.Conv2D(4, 3, padding="same", name="two")
     net = Net((16, 16, 3), (*convs, *gate, L.Multiply(inputs=("two", "gate")), L.Conv2D(4, 3)))
     field = to_json(check(net))["total"]["receptive_field"]
@@ -393,12 +454,16 @@ def test_people_get_a_row_for_each_layer_and_the_worst_finding_first(written):
     said = [line for line in lines if line.startswith("- ")]
     assert said[0].startswith("- error: out: takes the softmax of one number")
     total = analyse(WRONG).total
-    assert any(line.startswith(f"Total: {total.params:,} params, {total.macs:,} macs, ") for line in lines)
+    assert any(
+        line.startswith(f"Total: {total.params:,} params, {total.macs:,} macs, ") for line in lines
+    )
 
 
 def test_long_nets_are_whole_and_compact(written, monkeypatch):
     monkeypatch.setattr(cli_check, "out", lambda: Console(width=100))
-    long = Net((32, 32, 3), tuple(L.Conv2D(8, 3, padding="same", name=f"conv_{i}") for i in range(99)))
+    long = Net(
+        (32, 32, 3), tuple(L.Conv2D(8, 3, padding="same", name=f"conv_{i}") for i in range(99))
+    )
     lines = run(written(long)).out.splitlines()
     assert sum(line.startswith("conv_") for line in lines) == 99
     assert not any("reads" in line for line in lines[:2])
@@ -419,24 +484,32 @@ def test_names_are_printed_as_they_are(written):
 @pytest.mark.usefixtures("wide")
 def test_unknown_costs_are_said(written):
     text = run(written(OPAQUE)).out
-    assert "Total: at least 808 params, at least 125,280 macs, at least 0.0" in text.replace("\n", " ")
+    assert "Total: at least 808 params, at least 125,280 macs, at least 17.2 kB of" in text.replace(
+        "\n", " "
+    )
     assert "Unknown: the cost of 1 layer;" in text
     assert "Field: unknown, at least 3 px" in text
 
 
 def test_another_input_shape(written):
-    assert json.loads(run(written(SOUND), "--input-shape", "20x24x3", "--json").out)["input_shape"] == [20, 24, 3]
+    assert json.loads(run(written(SOUND), "--input-shape", "20x24x3", "--json").out)[
+        "input_shape"
+    ] == [20, 24, 3]
     for text in ("224", "0x3x3", "axbxc", "1x2x3x4"):
         assert "--input-shape" in str(run(written(SOUND), "--input-shape", text).error)
 
 
 def test_apply_asks_for_images(written):
     assert "--images" in str(run(written(SOUND), "--apply").error)
+    with pytest.raises(UnusableInput, match="nothing to train on"):
+        convwise.check(SOUND, apply=True)
 
 
 def test_what_an_unknown_layer_gives_at_another_size_is_not_invented():
     assert load(OPAQUE, (16, 16, 3)).net == OPAQUE
-    with pytest.raises(UnusableInput, match="is 18x16x3, but the output of odd is known only for 16x16x3"):
+    with pytest.raises(
+        UnusableInput, match="is 18x16x3, but the output of odd is known only for 16x16x3"
+    ):
         load(OPAQUE, (18, 16, 3))
 
 
@@ -446,7 +519,9 @@ def test_images_set_the_scale(written, monkeypatch):
 
     read = SimpleNamespace(train=0, classes=(), numbers=(), counts=list)
     monkeypatch.setattr(checking, "read_images", lambda images, **how: read)
-    monkeypatch.setattr(checking, "look", lambda train, classes, counts, numbers: Facts(discriminative_scale=18.0))
+    monkeypatch.setattr(
+        checking, "look", lambda train, classes, counts, numbers: Facts(discriminative_scale=18.0)
+    )
     answer = json.loads(run(written(SOUND), "--images", "some", "--json").out)
     (row,) = [row for row in answer["problems"] if row["rule"] == "field too small"]
     assert "less than the 9 px" in row["what"]  # 18 px of 32 are 9 px of 16
@@ -458,15 +533,17 @@ def test_apply_tries_what_a_program_can_edit(written, monkeypatch):
 
     def measure_on(images, base, edits, terms, lab):
         asked.update(net=base.net, edits=edits, images=images, seconds=lab.clock.budget)
-        measured = tuple(experiment.Measured(edit, notes=("no time",)) for edit in edits)
-        return experiment.Found(measured, 0.5, notes=("n",))
+        measured = tuple(records.Measured(edit, notes=("no time",)) for edit in edits)
+        return records.Found(measured, 0.5, notes=("n",))
 
     monkeypatch.setattr(bench, "measure_on", measure_on)
     monkeypatch.setattr(checking, "read_images", lambda images, **how: "images")
     monkeypatch.setattr(checking, "scale_px", lambda images, shape: None)
-    wrong = Net((16, 16, 3), (L.Conv2D(16, 3, padding="same", activation="relu"), L.Dropout(0.0, name="drop"),
-                L.Conv2D(16, 1, 2), *SOUND.layers[2:]))  # fmt: skip
-    answer = json.loads(run(written(wrong), "--images", "some", "--apply", "--budget", "30s", "--json").out)
+    wrong = Net((16, 16, 3), (L.Conv2D(16, 3, padding="same", activation="relu"), L.Dropout(0.0,
+                name="drop"), L.Conv2D(16, 1, 2), *SOUND.layers[2:]))  # fmt: skip
+    answer = json.loads(
+        run(written(wrong), "--images", "some", "--apply", "--budget", "30s", "--json").out
+    )
     tried = {row["rule"]: row["measured"] for row in answer["problems"] if "measured" in row}
     assert set(tried) >= {"strides skip inputs", "dead layers"}
     assert "loss assumed" not in tried
@@ -474,3 +551,30 @@ def test_apply_tries_what_a_program_can_edit(written, monkeypatch):
     assert answer["applied"] == {"accuracy": 0.5, "notes": ["n"]}
     assert (asked["net"], asked["images"], asked["seconds"]) == (wrong, "images", 30)
     assert all(edit.net.id != wrong.id for edit in asked["edits"])
+    found = convwise.check(wrong, "some", apply=True, budget="40s")
+    assert (found.applied.scored, found.applied.notes, asked["seconds"]) == (
+        {"accuracy": 0.5},
+        ("n",),
+        40,
+    )
+    rules = {each.problem: each.rule for each in found.findings}
+    assert {rules[problem]: str(tried) for problem, tried in found.applied.tried.items()} == tried
+    assert is_a_screen(found)
+    assert "not measured: no time" in repr(found)
+    assert convwise.check(wrong).applied is None
+
+
+@pytest.mark.slow
+def test_what_a_fix_is_worth_is_measured():
+    """A network whose strides skip pixels, on stripes: really trained, as it is and with each
+    fix.
+    """
+    wrong = Net((16, 16, 1), (L.Conv2D(8, 3, 4, activation="relu"), L.GlobalAveragePooling2D(),
+                L.Dense(3, activation="softmax")))  # fmt: skip
+    told = []
+    found = convwise.check(wrong, striped(3, 60), apply=True, budget="30s", watcher=told.append)
+    effects = [tried.effect for tried in found.applied.tried.values() if tried.effect]
+    assert effects
+    assert all(-1 <= effect.low <= effect.accuracy_change <= effect.high <= 1 for effect in effects)
+    assert 0 < found.applied.scored["accuracy"] <= 1
+    assert {each.phase for each in told} >= {"apply"}

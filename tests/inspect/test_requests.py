@@ -16,7 +16,8 @@ from convwise.cli.check import parse_shape
 from convwise.core import layers as L
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, ShapeError, UnusableInput
-from convwise.inspect.checking import check, load
+from convwise.examining import check
+from convwise.inspect.models import load
 from convwise.inspect.requests import INSTEAD, input_shape
 from convwise.inspect.single import layer
 from onnx_graphs import floats, model_of, node
@@ -28,7 +29,8 @@ FREE = Net((8, 8, 3), (L.Conv2D(2, 3),))
 
 @pytest.mark.parametrize(
     "given",
-    ["32x24x3", "32X24X3", "32,24,3", "(32, 24, 3)", "32 x 24 x 3", "32x24x3,", (32, 24, 3), [32, 24, 3],
+    ["32x24x3", "32X24X3", "32,24,3", "(32, 24, 3)", "32 x 24 x 3", "32x24x3,", (32, 24, 3), [32,
+    24, 3],
      np.array([32, 24, 3]), tuple(np.int64(n) for n in (32, 24, 3))],
 )  # fmt: skip
 def test_a_shape_is_read_in_any_form(given):
@@ -43,7 +45,11 @@ def test_a_shape_is_read_in_any_form(given):
     ("given", "said", "fix"),
     [
         (32, "one number", "input_shape=(32, 32, 3)"),
-        ((32, 24), "without the channels", "input_shape=(32, 24, 3) for colour images, input_shape=(32, 24, 1) for"),
+        (
+            (32, 24),
+            "without the channels",
+            "input_shape=(32, 24, 3) for colour images, input_shape=(32, 24, 1) for",
+        ),
         ((1, 32, 24, 3), "with the batch", "input_shape=(32, 24, 3)"),
         ((1, 3, 32, 24), "with the batch", "input_shape=(32, 24, 3)"),
         ((None, 32, 24, 3), "with the batch", "input_shape=(32, 24, 3)"),
@@ -77,7 +83,8 @@ def test_channels_that_come_first_are_told_apart_from_the_height():
     with pytest.raises(ShapeError) as error:
         layer("1x28x28", filters=4, kernel_size=3)
     assert error.value.problem.fix == "28x28x1"
-    assert layer("1x28x28", filters=4, kernel_size=1).output_shape == (1, 28, 4)  # a map of one row may be meant
+    # A map of one row may be what is meant
+    assert layer("1x28x28", filters=4, kernel_size=1).output_shape == (1, 28, 4)
     with pytest.raises(ConvwiseError, match="filters"):
         layer("1x28x28", kernel_size=3)
 
@@ -90,7 +97,10 @@ def test_channels_that_may_come_first_are_told_where_the_shape_fits():
     assert layer(note.fix.partition(",")[0], filters=4, kernel_size=3).problems == ()
     found = check(FREE, input_shape=(4, 28, 28))
     assert any(problem.fix.startswith("input_shape=(28, 28, 4)") for problem in found.problems)
-    assert not any("channels last" in problem.expected for problem in check(FREE, input_shape=(28, 28, 4)).problems)
+    assert not any(
+        "channels last" in problem.expected
+        for problem in check(FREE, input_shape=(28, 28, 4)).problems
+    )
 
 
 def test_a_parameter_of_another_layer_names_that_layer():
@@ -109,10 +119,10 @@ def test_what_a_parameter_is_stands_in_what_is_expected_and_is_no_fix():
 
 
 def test_errors_of_the_file_are_not_the_shapes(tmp_path):
-    with pytest.raises(UnusableInput, match="is not there"):
+    with pytest.raises(UnusableInput, match="does not exist"):
         check(tmp_path / "gone.keras", input_shape=(3, 32, 32))
     (tmp_path / "net.json").write_text("{")
-    with pytest.raises(UnusableInput, match=rf"is not there.*Fix: {tmp_path / 'net.json'}"):
+    with pytest.raises(UnusableInput, match=rf"does not exist.*Fix: {tmp_path / 'net.json'}"):
         check(tmp_path / "nets.json")
     with pytest.raises(UnusableInput, match=r"net\.json: is not JSON"):
         check(tmp_path / "net.json", input_shape=(3, 32, 32))
@@ -173,11 +183,18 @@ def test_words_mean_the_same_at_both_doors(typed, meant):
 def test_numbers_of_every_kind_are_numbers(given, meant):
     (name,) = given
     assert (
-        getattr(convwise.layer((12, 12, 4), "conv2d", **{"filters": 4, "kernel_size": 3, **given}).layer, name) == meant
+        getattr(
+            convwise.layer(
+                (12, 12, 4), "conv2d", **{"filters": 4, "kernel_size": 3, **given}
+            ).layer,
+            name,
+        )
+        == meant
     )
 
 
-@pytest.mark.parametrize(("name", "value"), [("kernel_size", "large"), ("kernel_size", 2.5), ("filters", True),
+@pytest.mark.parametrize(("name", "value"), [("kernel_size", "large"), ("kernel_size", 2.5),
+                                             ("filters", True),
                                              ("padding", -1), ("strides", "2x2x2")])  # fmt: skip
 def test_what_is_no_value_is_said_with_the_parameters_name(name, value):
     with pytest.raises(UnusableInput, match=f"Conv2D.{name}: is "):
@@ -198,8 +215,16 @@ class Idle:
         (lambda: None, "is the function", "call it"),
         ({"conv.weight": 1}, "weights without their network", "load them into it"),
         (Idle(), "is of type Idle", ""),
-        (type("Served", (), {"__module__": "tensorflow.saved_model"})(), "is of type Served", "tf2onnx.convert"),
-        (type("ExportedProgram", (), {"__module__": "torch.export", "__call__": print})(), "is of type", "model.pt2"),
+        (
+            type("Served", (), {"__module__": "tensorflow.saved_model"})(),
+            "is of type Served",
+            "tf2onnx.convert",
+        ),
+        (
+            type("ExportedProgram", (), {"__module__": "torch.export", "__call__": print})(),
+            "is of type",
+            "model.pt2",
+        ),
         (None, "is None", "return the model"),
     ],
 )
@@ -233,8 +258,9 @@ def test_folders_of_others_have_a_next_step(tmp_path):
 def test_a_model_that_prints_leaves_standard_output_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loud_one.py").write_text(
-        "from convwise.core.net import Net\nfrom convwise.core import layers as L\nprint('imported')\n"
-        "def small():\n    print('made')\n    return Net((8, 8, 1), (L.Conv2D(4, 3),))\n"
+        "from convwise.core.net import Net\nfrom convwise.core import layers as"
+        " L\nprint('imported')\ndef small():\n    print('made')\n    return Net((8, 8, 1),"
+        " (L.Conv2D(4, 3),))\n"
     )
     assert load("loud_one:small").net.input_shape == (8, 8, 1)
     sys.modules.pop("loud_one")

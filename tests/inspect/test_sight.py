@@ -33,7 +33,10 @@ from convwise.inspect.sight import EDGE, EffectiveField, effective_field
 def ones(net: Net) -> Weights:
     """Every kernel 1, no bias: a sum, whatever the path."""
     kinds = {"bias": 0, "beta": 0, "moving_mean": 0}
-    return {key: np.full(shape, kinds.get(key.rpartition("/")[2], 1), np.float32) for key, shape in layout(net).items()}
+    return {
+        key: np.full(shape, kinds.get(key.rpartition("/")[2], 1), np.float32)
+        for key, shape in layout(net).items()
+    }
 
 
 def noise(net: Net, n: int = 2) -> np.ndarray:
@@ -51,8 +54,12 @@ steps = st.tuples(st.integers(1, 2), st.integers(1, 2))
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(kernels, steps, st.integers(1, 3)), min_size=1, max_size=3))
 def test_uniform_kernels_have_the_deviation_of_the_formula(chain):
-    """Variances of independent uniform steps add: j^2 d^2 (k^2 - 1) / 12 each, j the product of the strides before."""
-    layers = tuple(Conv2D(2, k, s, "valid", 1 if s != (1, 1) else (d, d), use_bias=False) for k, s, d in chain)
+    """Variances of independent uniform steps add: j^2 d^2 (k^2 - 1) / 12 each, j the product of the
+    strides before.
+    """
+    layers = tuple(
+        Conv2D(2, k, s, "valid", 1 if s != (1, 1) else (d, d), use_bias=False) for k, s, d in chain
+    )
     net = Net((48, 48, 1), layers)
     found, variance, jump = seen(net), [0.0, 0.0], [1, 1]
     for layer in layers:
@@ -78,9 +85,11 @@ def test_three_by_three_chains_are_gaussian_and_grow_as_the_root_of_depth():
 
 BODIES: dict[str, tuple[Layer, ...]] = {
     "chain": (Conv2D(3, 3, activation="relu"), Conv2D(2, 5, 2, "same", activation="relu")),
-    "pooled": (Conv2D(2, 3, padding="same"), AveragePooling2D(3, 2, "same"), Conv2D(2, 3, padding="same")),
+    "pooled": (Conv2D(2, 3, padding="same"), AveragePooling2D(3, 2, "same"), Conv2D(2, 3,
+    padding="same")),
     "dilated": (Conv2D(2, 3, dilation_rate=1), Conv2D(2, (2, 3), dilation_rate=2)),
-    "depthwise": (DepthwiseConv2D((3, 5), padding="same"), BatchNormalization(), Activation("relu"), Conv2D(4, 1)),
+    "depthwise": (DepthwiseConv2D((3, 5), padding="same"), BatchNormalization(), Activation("relu"),
+    Conv2D(4, 1)),
     "residual": (Conv2D(2, 3, padding="same", name="a"), Conv2D(2, 3, padding="same", name="b"),
                  Add(inputs=("a", "b"))),
     "joined": (Conv2D(2, 1, name="a"), Conv2D(2, 7, padding="same", name="b", inputs=("input",)),
@@ -99,7 +108,9 @@ def test_positive_weights_reach_all_of_the_theoretical_field(name, shape):
 
 
 def test_any_layer_can_be_asked_and_the_default_is_the_last_with_places():
-    net = Net((12, 12, 1), (Conv2D(2, 3, name="a"), Conv2D(2, 3, name="b"), Flatten(), Dense(2, name="c")))
+    net = Net(
+        (12, 12, 1), (Conv2D(2, 3, name="a"), Conv2D(2, 3, name="b"), Flatten(), Dense(2, name="c"))
+    )
     assert seen(net).layer == "b"
     assert seen(net, "a").size == (3, 3)
     with pytest.raises(UnusableInput, match="layer c"):
@@ -112,16 +123,22 @@ def test_the_map_is_the_mean_change_of_the_unit_by_brute_force():
     """Each px changed by hand, on a net with relu: the map is the mean of what that does."""
     net = Net((7, 7, 1), (Conv2D(3, 3, activation="relu"), Conv2D(2, 3, 2, activation="relu")))
     rng = np.random.default_rng(1)
-    weights = {key: rng.normal(0, 1, shape).astype(np.float32) for key, shape in layout(net).items()}
+    weights = {
+        key: rng.normal(0, 1, shape).astype(np.float32) for key, shape in layout(net).items()
+    }
     pixels = rng.integers(0, 256, (5, 7, 7, 1), dtype=np.uint8)
     found = effective_field(net, weights, pixels)
 
     def unit(image: np.ndarray) -> float:
         """The output at (0, 0) of two, summed over filters: a naive convolution."""
         for name, step in (("conv2d", 1), ("conv2d_1", 2)):
-            kernel, bias = weights[f"{name}/kernel"].astype(float), weights[f"{name}/bias"].astype(float)
+            kernel, bias = (
+                weights[f"{name}/kernel"].astype(float),
+                weights[f"{name}/bias"].astype(float),
+            )
             places = range(0, image.shape[0] - 2, step)
-            image = np.maximum([[(image[y : y + 3, x : x + 3, :, None] * kernel).sum((0, 1, 2)) + bias for x in places]
+            image = np.maximum([[(image[y : y + 3, x : x + 3, :, None] * kernel).sum((0, 1,
+                                2)) + bias for x in places]
                                 for y in places], 0)  # fmt: skip
         return float(image[0, 0].sum())
 
@@ -136,12 +153,19 @@ def test_the_map_is_the_mean_change_of_the_unit_by_brute_force():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99), st.sampled_from((0.05, 0.5, 0.95, 1.0)))
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 99),
+    st.sampled_from((0.05, 0.5, 0.95, 1.0)),
+)
 def test_what_a_square_holds_is_counted_by_a_loop(height, width, seed, share):
     rng = np.random.default_rng(seed)
     shape = (height, width)
     centre = tuple(float(rng.integers(0, 2 * n - 1)) / 2 for n in shape)
-    found = EffectiveField("x", rng.random(shape).astype(np.float32), centre, shape, (0, height, 0, width), 1)
+    found = EffectiveField(
+        "x", rng.random(shape).astype(np.float32), centre, shape, (0, height, 0, width), 1
+    )
 
     def held(side: int) -> float:
         reach = (side - 1) / 2

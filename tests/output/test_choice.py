@@ -1,4 +1,6 @@
-"""A choice in a program or a notebook: what it says, what it answers, and the models that it hands over."""
+"""A choice in a program or a notebook: what it says, what it answers, and the models that it hands
+over.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ import numpy as np
 import pytest
 
 import convwise
+from convwise.advice.measures import MEASURES
 from convwise.core.problems import UnusableInput
 from convwise.core.records import Effect
 from convwise.core.score import Score
 from convwise.images.loading import read
-from convwise.output import deliver, words
+from convwise.output import deliver, predicting, words
 from convwise.output.answers import QUESTIONS
 from screens import Reader, is_a_screen
 
@@ -43,7 +46,8 @@ def test_it_shows_the_answer_on_a_screen(choice):
         assert f"{100 * test['accuracy']:.1f} %" in said
         assert f"always the largest class: {100 * test['baseline']:.1f} %" in said
         assert "report.html" in said
-    assert choice._repr_html_().count("<rect ") == 2  # this network, and knowing nothing
+    assert "A probe without training: " in page
+    assert choice._repr_html_().count("<rect ") == 3  # this network, the probe, and knowing nothing
     assert "Kernel size" in shown
 
 
@@ -51,13 +55,18 @@ def test_what_a_parameter_rests_on_is_the_truth(choice):
     """Only what has an effect is called tested; what the literature says is not called measured."""
     tested = {effect.parameter for effect in choice.effects}
     measures = {row["parameter"]: row["measure"] for row in choice.record["reasons"]["choices"]}
-    rows, questions = choice.screen().rows, {question.title: question.parameters for question in QUESTIONS}
+    rows, questions = (
+        choice.screen().rows,
+        {question.title: question.parameters for question in QUESTIONS},
+    )
     assert len(rows) == len(questions)
     for title, _, rests in rows:
         first, *_ = names = questions[title]
         assert rests.startswith("tested") == (not tested.isdisjoint(names))
         if tested.isdisjoint(names):
-            assert rests.startswith("convention") == (measures[first] in ("literature", "findings"))
+            assert rests.startswith("measured") == (
+                measures[first] in {row.name for row in MEASURES}
+            )
 
 
 def test_what_is_no_better_than_guessing_is_not_called_chosen(chosen, tmp_path):
@@ -90,13 +99,17 @@ def test_files_are_answered_as_convwise_predict_answers_them(choice, chosen, tmp
     assert choice.predict(tmp_path).tolist() == [row["label"] for row in rows]
     shares = choice.predict_proba(tmp_path)
     assert np.isnan(shares[-1]).all()
-    assert shares[0].tolist() == pytest.approx([rows[0]["probabilities"][name] for name in choice.classes], abs=1e-5)
+    assert shares[0].tolist() == pytest.approx(
+        [rows[0]["probabilities"][name] for name in choice.classes], abs=1e-5
+    )
 
 
-@pytest.mark.parametrize(("given", "score"), [([0, 1, 2], 1.0), ([0.0, 1.0, 2.0], 1.0), (["0", "1", "1"], 2 / 3)])
+@pytest.mark.parametrize(
+    ("given", "score"), [([0, 1, 2], 1.0), ([0.0, 1.0, 2.0], 1.0), (["0", "1", "1"], 2 / 3)]
+)
 def test_labels_can_be_whole_numbers(choice, monkeypatch, given, score):
     rows = [{"label": str(number)} for number in range(3)]
-    monkeypatch.setattr(deliver, "predict", lambda folder, images: rows)
+    monkeypatch.setattr(predicting, "predict", lambda folder, images, threads: rows)
     assert choice.score("anything", given) == score
 
 
@@ -133,14 +146,16 @@ def test_what_is_missing_is_named(chosen, tmp_path):
     for act in (found.report, found.keras, found.torch):
         with pytest.raises(UnusableInput, match="report.html|model"):
             act()
-    with pytest.raises(UnusableInput, match="holds no choice"):
+    with pytest.raises(UnusableInput, match="does not exist"):
         convwise.load(tmp_path / "nothing")
 
 
 def test_effects_are_records_and_a_frame_where_pandas_is(choice, monkeypatch):
     assert all(isinstance(effect, Effect) for effect in choice.effects)
     assert len(choice.effects) == len(choice.record["effects"]) > 0
-    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns)))
+    monkeypatch.setitem(
+        sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns))
+    )
     rows, columns = choice.effects_frame()
     assert {"parameter", "from", "to", "accuracy_change", "low", "high", "verdict"} <= set(rows[0])
     assert columns is None  # those of the rows
@@ -159,22 +174,43 @@ def test_check_and_measure_take_a_choice(choice):
 
 @pytest.mark.parametrize("score", [Score(), Score("macro_f1"), Score("error", 2.0)])
 def test_an_effect_is_read_again_as_it_was(score):
-    effect = Effect("stem.strides", 1, 2, -0.03, -0.05, -0.01, 0.5, "matters", 2, seconds=8.0, score=score)
+    effect = Effect(
+        "stem.strides", 1, 2, -0.03, -0.05, -0.01, 0.5, "matters", 2, seconds=8.0, score=score
+    )
     row = json.loads(json.dumps(deliver.effect_row(effect)))
     read_again = deliver.effect_of(row)
-    assert read_again == replace(effect, **{name: pytest.approx(getattr(effect, name)) for name in deliver.CHANGES
-                                            if getattr(effect, name) is not None})  # fmt: skip
+    assert read_again == replace(effect, **{name: pytest.approx(getattr(effect,
+                                            name)) for name in deliver.CHANGES if getattr(effect,
+                                            name) is not None})  # fmt: skip
     assert row.get("error_change", 0.06) == pytest.approx(0.06)
 
 
 def test_what_a_goal_asks_for_is_told_of_every_kind_of_folder():
     score = {"name": "macro_f1", "value": 0.6, "low": 0.5, "high": 0.7, "baseline": 0.2}
-    asked = [words.asked(test) for test in ({"accuracy": 0.9}, {"error": 3.1}, {"accuracy": 0.9, "score": score})]
-    assert [(each["name"], each["value"]) for each in asked] == [("accuracy", 0.9), ("error", 3.1), ("macro_f1", 0.6)]
+    asked = [
+        words.asked(test)
+        for test in ({"accuracy": 0.9}, {"error": 3.1}, {"accuracy": 0.9, "score": score})
+    ]
+    assert [(each["name"], each["value"]) for each in asked] == [
+        ("accuracy", 0.9),
+        ("error", 3.1),
+        ("macro_f1", 0.6),
+    ]
 
 
-@pytest.mark.parametrize(("key", "value"), [("task", 3), ("task", "guess"), ("test", {"error": "low"})])
-def test_what_numbers_have_written_and_others_changed_is_refused(chosen, images, tmp_path, key, value):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("task", 3),
+        ("task", "guess"),
+        ("test", {"error": "low"}),
+        ("test", {"error": 10**400}),
+        ("cost", {"macs": 10**400}),
+    ],
+)
+def test_what_numbers_have_written_and_others_changed_is_refused(
+    chosen, images, tmp_path, key, value
+):
     folder = shutil.copytree(chosen.folder, tmp_path / "changed")
     record = json.loads((folder / "choice.json").read_text())
     changed = {**record[key], **value} if isinstance(value, dict) else value

@@ -1,4 +1,6 @@
-"""What is odd about the images stands in the report as pictures: near duplicates, doubtful labels, outliers."""
+"""What is odd about the images stands in the report as pictures: near duplicates, doubtful labels,
+outliers.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,22 @@ def page(tmp_path, odd: Odd) -> str:
 
 
 def test_pairs_and_suspects_are_shown_with_their_names(tmp_path):
-    pair = Pair(("train/a.png", f"test/{HOSTILE}.png"), ("disc", "ring"), ("train", "test"), (PIXELS[0], PIXELS[1]))
+    pair = Pair(
+        ("train/a.png", f"test/{HOSTILE}.png"),
+        ("disc", "ring"),
+        ("train", "test"),
+        (PIXELS[0], PIXELS[1]),
+    )
     row = {"path": "train/x.png", "label": "disc", "suggested": "ring", "confidence": 0.93}
     text = page(tmp_path, Odd((pair,), ((PIXELS[2], row),), 41, 1151))
     odd = text[text.index("Nearly the same picture") : text.index('<section id="code"')]
     assert odd.count("<img ") == 3
     assert "ring, test" in odd
-    assert "labelled <s>disc</s><br>rather ring, 93" in odd
-    assert "1,151 images were checked by a probe that was fitted on the others; it would label 41 of them" in odd
+    assert "labelled <s>disc</s><br>looks like ring, 93" in odd
+    assert (
+        "1,151 images were checked by a probe that was fitted on the others; it would label 41 of"
+        " them" in odd
+    )
     assert HOSTILE not in text
     assert 'src="http' not in text
 
@@ -61,7 +71,10 @@ def test_of_many_the_first_are_shown_beside_their_own_pictures(tmp_path):
         np.testing.assert_array_equal(pixels, images.train.pixels[row])
     np.testing.assert_array_equal(odd.suspects[0][0], images.train.pixels[3])
     text = page(tmp_path, odd)
-    assert text[text.index("Unlike all others") : text.index('<section id="code"')].count("<img ") == MOST_UNLIKE
+    assert (
+        text[text.index("Unlike all others") : text.index('<section id="code"')].count("<img ")
+        == MOST_UNLIKE
+    )
 
 
 def test_without_any_nothing_is_said_of_them(tmp_path):
@@ -71,7 +84,12 @@ def test_without_any_nothing_is_said_of_them(tmp_path):
 
 
 def test_of_many_pairs_some_are_shown(tmp_path):
-    pair = Pair(("a", "b"), ("disc", "disc"), ("train", "train"), (np.asarray(PIXELS[0]), np.asarray(PIXELS[0])))
+    pair = Pair(
+        ("a", "b"),
+        ("disc", "disc"),
+        ("train", "train"),
+        (np.asarray(PIXELS[0]), np.asarray(PIXELS[0])),
+    )
     text = page(tmp_path, Odd((pair,) * 60))
     odd = text[text.index("Nearly the same picture") : text.index('<section id="code"')]
     assert odd.count("<img ") == 2 * MOST_ODD

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 import convwise
-from convwise.cli import app as cli
+from convwise.cli.predict import predict
 from convwise.core.problems import UnusableInput
 from convwise.images import decode
 from convwise.images.loading import read
-from convwise.output import deliver
+from convwise.output import deliver, predicting, tables
 from imagesets import striped, write_folder, write_idx, write_zip
 from parquets import write_parquet
 from studies import ENVIRONMENT, command
@@ -35,7 +35,9 @@ def rows(chosen):
 
 
 def from_source(folder, pixels: np.ndarray) -> np.ndarray:
-    """What the generated PyTorch source answers: another framework, another file than model.onnx."""
+    """What the generated PyTorch source answers: another framework, another file than
+    model.onnx.
+    """
     import torch
 
     space: dict = {"__name__": "model_torch"}
@@ -54,7 +56,9 @@ def test_labels_and_probabilities_are_those_of_the_model(chosen, rows):
     for path, row in by_path.items():
         pixels = np.asarray(Image.open(path).resize((width, height)))[None, ..., None]
         expected = from_source(chosen.folder, pixels)[0]
-        assert [row["probabilities"][name] for name in classes] == pytest.approx(expected.tolist(), abs=2e-4)
+        assert [row["probabilities"][name] for name in classes] == pytest.approx(
+            expected.tolist(), abs=2e-4
+        )
         assert row["label"] == classes[int(expected.argmax())]
     right = np.mean([row["label"] == row["path"].split("/")[-2] for row in rows])
     assert right > 0.8  # the images that it learnt from
@@ -64,7 +68,10 @@ def test_predictions_agree_with_the_sealed_accuracy(chosen, rows):
     by_name = {"/".join(row["path"].split("/")[-2:]): row["label"] for row in rows}
     images = read(chosen.images, seed=0)
     sealed = images.test.open()
-    right = [by_name[name] == images.classes[label] for name, label in zip(sealed.names, sealed.labels, strict=True)]
+    right = [
+        by_name[name] == images.classes[label]
+        for name, label in zip(sealed.names, sealed.labels, strict=True)
+    ]
     assert np.mean(right) == pytest.approx(deliver.read_choice(chosen.folder)["test"]["accuracy"])
 
 
@@ -113,7 +120,9 @@ def test_everything_that_choose_reads_is_labelled_the_same(chosen, rows, tmp_pat
     for source in (tmp_path / "set.zip", tmp_path / "set.tgz"):
         found = convwise.predict(chosen.folder, source)
         assert {row["path"].removeprefix("./"): row["label"] for row in found} == by_name
-    np.savez(tmp_path / "set.npz", x=np.stack([np.asarray(Image.open(row["path"])) for row in rows]))
+    np.savez(
+        tmp_path / "set.npz", x=np.stack([np.asarray(Image.open(row["path"])) for row in rows])
+    )
     found = convwise.predict(chosen.folder, tmp_path / "set.npz")
     assert [row["path"] for row in found[:2]] == ["images/0", "images/1"]
     assert [row["label"] for row in found] == [row["label"] for row in rows]
@@ -140,11 +149,15 @@ def test_a_hugging_face_folder_whose_files_name_their_pictures_alike(chosen, row
 def test_idx_files_are_labelled_the_same(chosen, rows, tmp_path):
     pixels = np.stack([np.asarray(Image.open(row["path"])) for row in rows[:20]])
     write_idx(tmp_path, "train", pixels, np.zeros(len(pixels)))
-    assert [row["label"] for row in convwise.predict(chosen.folder, tmp_path)] == [row["label"] for row in rows[:20]]
+    assert [row["label"] for row in convwise.predict(chosen.folder, tmp_path)] == [
+        row["label"] for row in rows[:20]
+    ]
 
 
 def test_what_was_decoded_once_is_found_again(chosen, rows, tmp_path, monkeypatch):
-    """The second time nothing is decoded, and the answers are the same; without a cache everything is."""
+    """The second time nothing is decoded, and the answers are the same; without a cache everything
+    is.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     decoded = []
     decode_one = decode.decode
@@ -174,11 +187,15 @@ def test_no_cell_is_a_formula():
     rows = [{"path": "=cmd|' /C calc'!A0", "label": "-1", "probabilities": {"@x": 0.5, "-1": 0.5}}]
     rows += [{"path": name, "label": "+a"} for name in ("-2.png", "\t=1", "a=b.png")]
     file = io.StringIO()
-    deliver.write_csv(rows, ["@x", "-1"], file)
+    tables.write_csv(rows, ["@x", "-1"], file)
     written = list(csv.reader(io.StringIO(file.getvalue())))
     assert written[0] == ["path", "label", "'@x", "-1"]
     assert written[1] == ["'=cmd|' /C calc'!A0", "-1", "0.5", "0.5"]
-    assert [row[:2] for row in written[2:]] == [["'-2.png", "'+a"], ["'\t=1", "'+a"], ["a=b.png", "'+a"]]
+    assert [row[:2] for row in written[2:]] == [
+        ["'-2.png", "'+a"],
+        ["'\t=1", "'+a"],
+        ["a=b.png", "'+a"],
+    ]
 
 
 def test_csv_is_utf8_whatever_the_locale(chosen, tmp_path, monkeypatch):
@@ -187,8 +204,10 @@ def test_csv_is_utf8_whatever_the_locale(chosen, tmp_path, monkeypatch):
     for name, value in (("LC_ALL", "C"), ("PYTHONCOERCECLOCALE", "0"), ("PYTHONUTF8", "0")):
         monkeypatch.setenv(name, value)
     done = subprocess.run(
-        [sys.executable, "-m", "convwise", "predict", chosen.folder, tmp_path, "--csv", tmp_path / "a.csv"],
-        env={**os.environ, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"]}, capture_output=True, check=True,
+        [sys.executable, "-m", "convwise", "predict", chosen.folder, tmp_path, "--csv",
+        tmp_path / "a.csv"],
+        env={**os.environ, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"]}, capture_output=True,
+        check=True,
     )  # fmt: skip
     assert b"1 images labelled" in done.stderr
     assert "\u732b/1.png" in (tmp_path / "a.csv").read_text(encoding="utf-8")
@@ -216,7 +235,12 @@ def test_arrays_are_labelled_as_their_files(chosen, rows):
     some = rows[::10]
     pixels = np.stack([np.asarray(Image.open(row["path"])) for row in some])
     colours = np.repeat(pixels[..., None], 3, axis=3)
-    for images in (pixels, pixels[..., None], colours, torch.from_numpy(colours).permute(0, 3, 1, 2).float()):
+    for images in (
+        pixels,
+        pixels[..., None],
+        colours,
+        torch.from_numpy(colours).permute(0, 3, 1, 2).float(),
+    ):
         found = convwise.predict(chosen.folder, images)
         assert [row["path"] for row in found] == [str(index) for index in range(len(some))]
         assert [row["probabilities"] for row in found] == [row["probabilities"] for row in some]
@@ -227,8 +251,10 @@ def test_arrays_on_another_scale_are_refused(chosen, rows):
     with_gap = pixels.astype(float)
     with_gap[0, 0, 0] = np.nan
     for images, named in ((pixels / 255, "0 to 255"), (pixels.astype(np.uint16) * 257, "0 to 255"),
-                          (pixels.astype(float) - 500, "0 to 255"), (with_gap, "NaN"), (pixels[0], "one image"),
-                          (pixels[:0], "no image"), (["a", "b"], "type <U1"), (7, "shape")):  # fmt: skip
+                          (pixels.astype(float) - 500, "0 to 255"), (with_gap, "NaN"), (pixels[0],
+                          "one image"),
+                          (pixels[:0], "no image"), (["a", "b"], "type <U1"), (7,
+                          "shape")):  # fmt: skip
         with pytest.raises(UnusableInput, match=named):
             convwise.predict(chosen.folder, images)
 
@@ -258,11 +284,27 @@ def test_a_model_that_is_lost_or_broken(chosen, tmp_path, model):
         convwise.predict(folder, chosen.images)
 
 
+@pytest.mark.parametrize("change", [
+    lambda choice: choice["data"]["classes"].pop(),
+    lambda choice: choice["data"]["classes"].append("more"),
+    lambda choice: choice["net"].update(input_shape=[11, 12, 1]),
+    lambda choice: choice["data"].update(base_shape=[12, 12, 3]),
+])  # fmt: skip
+def test_a_model_that_does_not_fit_its_choice(chosen, tmp_path, change):
+    folder = tmp_path / "chosen"
+    shutil.copytree(chosen.folder, folder)
+    choice = json.loads((folder / "choice.json").read_text())
+    change(choice)
+    (folder / "choice.json").write_text(json.dumps(choice))
+    with pytest.raises(UnusableInput, match=r"model\.onnx.* reads .* its choice\.json says"):
+        convwise.predict(folder, chosen.images)
+
+
 def test_where_the_csv_cannot_be_is_said_before_the_work(chosen, tmp_path, monkeypatch):
-    monkeypatch.setattr(deliver, "predict", lambda *_: pytest.fail("it predicted first"))
+    monkeypatch.setattr(predicting, "predict", lambda *_: pytest.fail("it predicted first"))
     for file in (tmp_path / "no" / "answers.csv", tmp_path):
         with pytest.raises(UnusableInput, match="--csv"):
-            cli.predict(chosen.folder, chosen.images, file)
+            predict(chosen.folder, chosen.images, file)
     assert not (tmp_path / "no").exists()
 
 
@@ -295,7 +337,32 @@ def test_a_class_may_be_called_like_a_column(chosen, run, tmp_path, name):
     (written,) = csv.DictReader(io.StringIO(run("predict", folder, image)[1]))
     assert written["path"] == str(image)
     assert written["label"] == row["label"]
-    assert float(written[name if name == "error" else f"{name} (class)"]) == row["probabilities"][name]
+    assert (
+        float(written[name if name == "error" else f"{name} (class)"]) == row["probabilities"][name]
+    )
+
+
+def test_what_is_missing_of_a_choice_is_said_in_words(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "convwise-photos").mkdir()
+    (tmp_path / "odd" / "choice.json").mkdir(parents=True)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "choice.json").write_text("{")
+    there = tmp_path / "convwise-photos"
+    for name, said in (
+        (
+            "convwise-foto",
+            f"does not exist; expected a folder that `convwise choose` wrote. Fix: {there}",
+        ),
+        ("convwise-photos", "holds no choice.json; expected"),
+        ("file", "is not a folder; expected"),
+        ("odd", "its choice.json cannot be read (Is a directory)"),
+        ("damaged", "its choice.json is damaged: it is not JSON"),
+    ):
+        with pytest.raises(UnusableInput) as caught:
+            deliver.read_choice(tmp_path / name)
+        assert said in str(caught.value)
+        assert "Error" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "7", "null", "[", '{"net": {}}'])

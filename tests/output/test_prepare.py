@@ -1,4 +1,6 @@
-"""The one preparation step: training, predict and the written sources make the same input of a picture."""
+"""The one preparation step: training, predict and the written sources make the same input of a
+picture.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +45,20 @@ PICTURES = {
     "deep.png": (Image.fromarray(GRAY.astype(np.uint16) * 200), {}),
     "floats.tif": (Image.fromarray((GRAY / 255).astype(np.float32)), {}),
     "print.jpg": (Image.fromarray(COLOUR).convert("CMYK"), {}),
-    "moving.gif": (Image.fromarray(GRAY), {"save_all": True, "append_images": [Image.fromarray(GRAY.T)]}),
+    "moving.gif": (
+        Image.fromarray(GRAY),
+        {"save_all": True, "append_images": [Image.fromarray(GRAY.T)]},
+    ),
 }
 
 
 def net_for(channels: int) -> Net:
-    layers = (L.Rescaling(1 / 255), L.Conv2D(4, 3), L.GlobalAveragePooling2D(), L.Dense(3, activation="softmax"))
+    layers = (
+        L.Rescaling(1 / 255),
+        L.Conv2D(4, 3),
+        L.GlobalAveragePooling2D(),
+        L.Dense(3, activation="softmax"),
+    )
     return Net((16, 12, channels), layers)
 
 
@@ -63,7 +73,9 @@ def written(request, tmp_path_factory) -> tuple[Path, Net]:
 
 def space_of(folder: Path, kind: str) -> dict:
     space: dict = {"__name__": "model", "__file__": str(folder / f"model_{kind}.py")}
-    exec(compile((folder / f"model_{kind}.py").read_text("utf-8"), f"model_{kind}.py", "exec"), space)
+    exec(
+        compile((folder / f"model_{kind}.py").read_text("utf-8"), f"model_{kind}.py", "exec"), space
+    )
     return space
 
 
@@ -87,8 +99,8 @@ def test_the_sources_prepare_as_training_does(name, written, tmp_path):
 def test_the_sources_know_the_scale_of_a_set_of_more_than_8_bits(offset, factor, tmp_path):
     """12 bits in a file of 16, and any other range: as training took them."""
     net, values = net_for(1), RNG.integers(0, 4096, (16, 12)).astype(np.uint16)
-    formats.write(tmp_path, net, random_weights(net, 1), CLASSES, np.zeros((1, *net.input_shape), np.uint8), ("torch",),
-                  Beside(wide=(offset, factor)))  # fmt: skip
+    formats.write(tmp_path, net, random_weights(net, 1), CLASSES, np.zeros((1, *net.input_shape),
+                  np.uint8), ("torch",), Beside(wide=(offset, factor)))  # fmt: skip
     Image.fromarray(values).save(tmp_path / "deep.png")
     expected = load_image(tmp_path / "deep.png", 1, ValueRange(offset, factor))
     given = space_of(tmp_path, "torch")["prepare"](tmp_path / "deep.png")
@@ -117,28 +129,38 @@ def test_logits_and_probabilities_are_both_there(written):
 
 @pytest.mark.parametrize("kind", ["torch", "keras"])
 def test_a_source_labels_a_picture_from_anywhere(kind, written, tmp_path, monkeypatch):
-    """`python model_torch.py cat.jpg` prints 'cat 0.93', in a folder that holds neither weights nor convwise."""
+    """`python model_torch.py cat.jpg` prints 'cat 0.93', in a folder that holds neither weights nor
+    convwise.
+    """
     folder, _ = written
     Image.fromarray(COLOUR[..., :3]).save(tmp_path / "cat.jpg")
     file = str(folder / f"model_{kind}.py")
-    done = subprocess.run([sys.executable, file, "cat.jpg", "cat.jpg"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, file, "cat.jpg", "cat.jpg"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     answer = np.asarray(space_of(folder, kind)["predict"](tmp_path / "cat.jpg"))
     assert done.stdout == f"{CLASSES[int(answer.argmax())]} {answer.max():.2f}\n" * 2
     monkeypatch.setattr(sys, "argv", [file])
-    with pytest.raises(SystemExit, match=rf"python model_{kind}\.py cat\.jpg"):  # which Python prints, with exit code 1
+    # Which Python prints, with exit code 1
+    with pytest.raises(SystemExit, match=rf"python model_{kind}\.py cat\.jpg"):
         runpy.run_path(file, run_name="__main__")
 
 
 def test_reasons_ride_as_comments(written):
     for kind in ("keras", "torch"):
-        assert "def build_model():\n    # kernel_size = 3: enough\n" in (written[0] / f"model_{kind}.py").read_text()
+        assert (
+            "def build_model():\n    # kernel_size = 3: enough\n"
+            in (written[0] / f"model_{kind}.py").read_text()
+        )
 
 
 def test_a_source_without_weights_promises_none():
     for kind in ("keras", "torch"):
         source = formats.format_module(kind).render(net_for(3))
-        assert all(word not in source for word in ("def load", "def predict", "Path", "cat.jpg")), source
+        assert all(word not in source for word in ("def load", "def predict", "Path", "cat.jpg")), (
+            source
+        )
 
 
 def test_other_channels_are_not_made_of_a_picture():

@@ -19,7 +19,9 @@ class Killed(BaseException):
 
 
 def dying(monkeypatch, after: int) -> None:
-    """Let so many changes of files happen, and then none: also not those that a death would not wait for."""
+    """Let so many changes of files happen, and then none: also not those that a death would not
+    wait for.
+    """
     left = [after]
 
     def counted(change):
@@ -45,7 +47,9 @@ def held(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
 
-NEW_WITHOUT_REPORT = {name: "new" for name in OUTPUTS if name != "report.html"} | {"study.db": "kept"}
+NEW_WITHOUT_REPORT = {name: "new" for name in OUTPUTS if name != "report.html"} | {
+    "study.db": "kept"
+}
 OLD = dict.fromkeys(OUTPUTS, "old") | {"study.db": "kept"}
 
 
@@ -62,7 +66,9 @@ def is_killed(folder: Path, monkeypatch, after: int) -> bool:
 
 
 def test_a_kill_leaves_the_old_or_becomes_the_new(tmp_path, monkeypatch):
-    """At each change of a file. What is not written anew, here the report, does not stay beside what is."""
+    """At each change of a file. What is not written anew, here the report, does not stay beside
+    what is.
+    """
     after, killed = 0, True
     while killed:
         folder = tmp_path / str(after)

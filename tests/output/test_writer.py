@@ -1,4 +1,6 @@
-"""The process that writes the model files beside the study: it writes what this process would, and leaves nothing."""
+"""The process that writes the model files beside the study: it writes what this process would, and
+leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from convwise.formats import torch as torch_format
 from convwise.output.writer import Writer
 from studies import ENVIRONMENT, lives
 
-NET = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3), GlobalAveragePooling2D(), Dense(2, activation="softmax")))
+NET = Net(
+    (8, 8, 1),
+    (Rescaling(1 / 255), Conv2D(4, 3), GlobalAveragePooling2D(), Dense(2, activation="softmax")),
+)
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
 
 
@@ -27,6 +32,7 @@ def weights():
     return torch_format.weights(torch_format.build(NET), NET)
 
 
+@pytest.mark.slow
 def test_it_writes_what_this_process_would(tmp_path, weights):
     with closing(Writer()) as write:
         found = write(tmp_path / "beside", NET, weights, ("a", "b"), PIXELS)
@@ -47,6 +53,7 @@ def test_where_it_is_gone_this_process_writes(tmp_path, weights):
     assert (tmp_path / "here" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_told_as_ever(tmp_path, weights):
     broken = {**weights, "dense/bias": np.full(2, np.nan, np.float32)}
     with closing(Writer()) as write, pytest.raises(ExportMismatch):
@@ -55,7 +62,10 @@ def test_what_goes_wrong_is_told_as_ever(tmp_path, weights):
 
 def test_it_ends_with_the_study():
     """Also while it loads: a kill of the study leaves nothing behind."""
-    says = "from convwise.output.writer import Writer as W; w = W(); print(w._process.pid, flush=True); input()"
+    says = (
+        "from convwise.output.writer import Writer as W; w = W(); print(w._process.pid,"
+        " flush=True); input()"
+    )
     guarded = f"if __name__ == '__main__':\n    {says}"
     how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
     with subprocess.Popen([sys.executable, "-c", guarded], **how) as study:

@@ -1,4 +1,6 @@
-"""Search: the conformance suite of every strategy, and the race: who leads it, who runs beside, who takes the lead."""
+"""Search: the conformance suite of every strategy, and the race: who leads it, who runs beside, who
+takes the lead.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,27 @@ from hypothesis import strategies as st
 
 from convwise.core.calculus import analyse
 from convwise.core.records import Effect, Point, Result
-from convwise.search import STRATEGIES, race
+from convwise.search import STRATEGIES, phases, race
 from convwise.search.neighbours import QUESTION
 from convwise.search.ranking import distinct, tried
 from studies import advice, answers, differing, failed, raced, segment, some_results
 
 GIVEN = advice(goal="accuracy where params<40k", shape=(24, 24, 1))
 RESULTS = some_results(GIVEN)
-ALL_FAILED = [failed(r.trial.configuration, r.trial.net, r.trial.phase, i) for i, r in enumerate(RESULTS)]
+ALL_FAILED = [
+    failed(r.trial.configuration, r.trial.net, r.trial.phase, i) for i, r in enumerate(RESULTS)
+]
 SITUATIONS = {"nothing yet": [], "some": RESULTS, "all failed": ALL_FAILED, "one": RESULTS[:1]}
+
+
+def test_every_phase_stands_in_the_table_and_names_a_strategy_that_there_is():
+    assert [*phases.PHASES] == [
+        each for each in vars(phases).values() if isinstance(each, phases.Phase)
+    ]
+    assert len({phase.name for phase in phases.PHASES}) == len(phases.PHASES)
+    assert {phase.strategy for phase in phases.PHASES} - {""} <= set(STRATEGIES)
+
+
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 every_situation = pytest.mark.parametrize("results", SITUATIONS.values(), ids=SITUATIONS)
 
@@ -78,16 +92,21 @@ def test_neighbours_change_one_choice_each_in_turn_the_five_of_the_question_firs
     names = [change.pop() for change in changes]
     assert tuple(names[: len(QUESTION)]) == QUESTION
     first = names[: len(set(names))]
-    assert len(set(first)) == len(first)  # a second value of a choice comes after the first of every other
+    # A second value of a choice comes after the first of every other
+    assert len(set(first)) == len(first)
 
 
 def test_under_a_limit_a_change_that_needs_another_is_not_proposed():
-    """Found here: at a limit a larger kernel has fewer filters as well, and the trial told nothing of either."""
+    """Found here: at a limit a larger kernel has fewer filters as well, and the trial told nothing
+    of either.
+    """
     macs = FREE.space.cost(FREE.net)["macs"]
     limited = advice(shape=(24, 24, 1), counts=(300, 300), goal=f"accuracy where macs<{int(macs)}")
     assert limited.configuration == FREE.configuration
     configurations = STRATEGIES["neighbours"](limited, [], 60, 0)
-    assert {len(differing(limited.configuration, configuration)) for configuration in configurations} == {1}
+    assert {
+        len(differing(limited.configuration, configuration)) for configuration in configurations
+    } == {1}
     assert 5 not in {configuration["stage.kernel_size"] for configuration in configurations}
     assert len(configurations) < len(STRATEGIES["neighbours"](FREE, [], 60, 0))
 
@@ -118,7 +137,9 @@ HARMFUL = answers(0.8, 200) + answers(0.4, 200)
 
 def plain_truth(configuration, number) -> Result:
     """Every part ends, all nets are equally good, and mirrored images are answered badly."""
-    return segment(FREE, configuration, number, mirrored="" if configuration[race.FLIP] else HARMFUL)
+    return segment(
+        FREE, configuration, number, mirrored="" if configuration[race.FLIP] else HARMFUL
+    )
 
 
 def flat(waves) -> list[Result]:
@@ -146,11 +167,18 @@ def test_a_race_ends_and_trains_its_leader(workers):
 def test_a_race_of_a_small_space_ends_by_itself_for_one_worker(workers):
     tiny = advice(shape=(8, 8, 1), goal="accuracy where params<300")
     tiny = replace(tiny, space=replace(tiny.space, hyperparameters=tiny.space.hyperparameters[:8]))
-    waves = raced(tiny, lambda configuration, number: segment(tiny, configuration, number), workers, 30)
-    beside = [r for r in flat(waves) if tiny.space.fit(r.trial.configuration).key != tiny.configuration.key]
+    waves = raced(
+        tiny, lambda configuration, number: segment(tiny, configuration, number), workers, 30
+    )
+    beside = [
+        r
+        for r in flat(waves)
+        if tiny.space.fit(r.trial.configuration).key != tiny.configuration.key
+    ]
     firsts = [tiny.space.fit(r.trial.configuration).key for r in beside if r.trial.span[0] == 0]
     assert len(set(firsts)) == len(firsts)  # nothing is begun twice
-    assert (len(waves) < 30) == (workers == 1)  # beside others the leader goes on as long as it is let
+    # Beside others the leader goes on as long as it is let
+    assert (len(waves) < 30) == (workers == 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
@@ -161,23 +189,31 @@ def test_what_runs_beside_the_leader_is_its_twin_and_single_changes_of_it(worker
             assert len(changed) <= 1
             if changed != {race.FLIP} and changed:
                 assert result.trial.span[0] == 0  # compared after its first part, and left there
-    order = [differing(FREE.configuration, r.trial.configuration) for r in flat(raced(FREE, plain_truth, workers, 8))]
+    order = [
+        differing(FREE.configuration, r.trial.configuration)
+        for r in flat(raced(FREE, plain_truth, workers, 8))
+    ]
     others = [change for change in order if change]
     assert others[0] == {race.FLIP}
     singles = [change.copy().pop() for change in others if change != {race.FLIP}]
     assert tuple(singles[: len(QUESTION)]) == QUESTION[: len(singles)]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(0, 6), st.sampled_from((False, True)))
-def test_whatever_becomes_of_the_trials_every_entry_is_valid_and_inside_the_limits(seed, workers, waves, harmless):
+def test_whatever_becomes_of_the_trials_every_entry_is_valid_and_inside_the_limits(
+    seed, workers, waves, harmless
+):
     rng = np.random.default_rng(seed)
 
     def truth(configuration, number):
         if rng.random() < 0.3:
             return "made up"
         mirrored = "" if configuration[race.FLIP] else HARMLESS if harmless else HARMFUL
-        return segment(GIVEN, configuration, number, score=round(rng.uniform(0.5, 0.9), 2), mirrored=mirrored)
+        return segment(
+            GIVEN, configuration, number, score=round(rng.uniform(0.5, 0.9), 2), mirrored=mirrored
+        )
 
     results = flat(raced(GIVEN, truth, workers, waves))
     before = copy.deepcopy(results)
@@ -188,7 +224,9 @@ def test_whatever_becomes_of_the_trials_every_entry_is_valid_and_inside_the_limi
     ended = {r.trial.id: r for r in results}
     keys = [entry.configuration.key for entry in entries]
     assert len(set(keys)) == len(keys)
-    assert not set(keys) & {(r.trial.net.id, r.trial.recipe) for r in results if r.status == "failed"}
+    assert not set(keys) & {
+        (r.trial.net.id, r.trial.recipe) for r in results if r.status == "failed"
+    }
     for entry, key in zip(entries, keys, strict=True):
         assert GIVEN.space.fit(entry.configuration) == entry.configuration
         assert analyse(entry.configuration.net).total.params <= 40_000
@@ -206,6 +244,27 @@ def test_a_race_goes_on_from_any_wave_as_if_it_had_not_stopped(workers):
         assert told == [(dict(r.trial.configuration), r.trial.resumes) for r in whole[kept]]
 
 
+@pytest.mark.parametrize("seconds", [5.0, None])
+def test_changes_whose_first_part_would_be_too_short_to_compare_come_last(seconds):
+    """The leader saw a quarter more than the least, so what has more macs than that is slower; in
+    counted epochs all see as many.
+    """
+    history = (Point(5.0, race.LEAST_IMAGES * 5 // 4, 0.5, 0.8),)
+    mine = [segment(FREE, FREE.configuration, n, history=history, seconds=seconds) for n in (1, 2)]
+    other = segment(FREE, TWIN, 1, score=0.1, mirrored=HARMFUL, history=history, seconds=seconds)
+    twins = [other, segment(FREE, TWIN, 2, score=0.1, history=history, seconds=seconds)]
+    _, *entries = race.wave(FREE, [*mine, *twins], 100)
+    dear = [e.configuration.cost["macs"] > 1.25 * FREE.configuration.cost["macs"] for e in entries]
+    assert any(dear)
+    assert not all(dear)
+    order = STRATEGIES["neighbours"](FREE, [*mine, *twins], 100, 0)
+    wanted = [each for each in order if each in [e.configuration for e in entries]]
+    if seconds:
+        wanted.sort(key=lambda each: each.cost["macs"] > 1.25 * FREE.configuration.cost["macs"])
+        assert dear == sorted(dear)
+    assert [e.configuration for e in entries] == wanted
+
+
 def test_with_one_worker_any_prefix_is_such_a_wave():
     whole = flat(raced(FREE, plain_truth, 1, 9))
     assert [race.wave(FREE, whole[:n], 1)[0].configuration for n in range(9)] == samples_of(whole)
@@ -214,7 +273,9 @@ def test_with_one_worker_any_prefix_is_such_a_wave():
 # --- mirroring: by trial, and by answers ---------------------------------------------------------
 
 
-def pair(plain: str, flipped: str, mirrored: str, segments: int = race.FLIP_SEGMENTS) -> list[Result]:
+def pair(
+    plain: str, flipped: str, mirrored: str, segments: int = race.FLIP_SEGMENTS
+) -> list[Result]:
     """Both trainings after so many parts, with these answers at their ends."""
     found = []
     for number in range(1, segments + 1):
@@ -229,10 +290,13 @@ BEHIND = answers(0.86, 400)
 
 @pytest.mark.parametrize(
     ("flipped", "mirrored", "leads"),
-    [(GOOD, HARMLESS, TWIN), (SAME, HARMLESS, TWIN), (BEHIND, HARMLESS, TWIN), (SAME, HARMFUL, FREE.configuration),
-     (BAD, HARMLESS, FREE.configuration), (BAD, HARMFUL, FREE.configuration), (GOOD, "", FREE.configuration),
+    [(GOOD, HARMLESS, TWIN), (SAME, HARMLESS, TWIN), (BEHIND, HARMLESS, TWIN), (SAME, HARMFUL,
+    FREE.configuration),
+     (BAD, HARMLESS, FREE.configuration), (BAD, HARMFUL, FREE.configuration), (GOOD, "",
+     FREE.configuration),
      (answers(1.0, 400), HARMFUL, FREE.configuration)],
-    ids=["equal", "as good", "a little behind", "as good, but mirror images are others", "worse", "worse in both",
+    ids=["equal", "as good", "a little behind", "as good, but mirror images are others", "worse",
+    "worse in both",
          "never asked", "better, but mirror images are others"],
 )  # fmt: skip
 def test_the_twin_leads_only_where_trial_and_answers_both_say_harmless(flipped, mirrored, leads):
@@ -247,7 +311,9 @@ def test_what_a_few_images_say_of_the_twin_does_not_keep_it_from_leading():
     assert race.leader(FREE, pair(plain * 20, behind * 20, HARMLESS)) == FREE.configuration
 
 
-@pytest.mark.parametrize(("images", "leads"), [(race.LEAST_IMAGES // 2, TWIN), (race.LEAST_IMAGES // 2 - 1, None)])
+@pytest.mark.parametrize(
+    ("images", "leads"), [(race.LEAST_IMAGES // 2, TWIN), (race.LEAST_IMAGES // 2 - 1, None)]
+)
 def test_images_of_both_parts_count_where_steps_are_slow(images, leads):
     """Beside other load a part of 9 s sees fewer than 2,000 images; both together are enough."""
     seen = (Point(5.0, images, 0.5, 0.8),)
@@ -266,15 +332,21 @@ def test_mirrored_images_may_lose_five_points_over_all_parts(lost, alike):
     as_is = "1" * 200
     asked = segment(FREE, FREE.configuration, mirrored=as_is + "0" * lost + "1" * (200 - lost))
     assert race.mirrored_alike([asked]) == alike
-    assert race.mirrored_alike([asked, segment(FREE, FREE.configuration, mirrored=as_is * 2)]) == (lost <= 20)
+    assert race.mirrored_alike([asked, segment(FREE, FREE.configuration, mirrored=as_is * 2)]) == (
+        lost <= 20
+    )
     assert not race.mirrored_alike([segment(FREE, FREE.configuration)])
 
 
 def test_a_net_that_has_learnt_little_says_nothing_of_mirrored_images():
-    """Found on two classes of hand signs after a second: 12 % right, 8 % mirrored, which are not five points."""
+    """Found on two classes of hand signs after a second: 12 % right, 8 % mirrored, which are not
+    five points.
+    """
     little = segment(FREE, FREE.configuration, mirrored="1" * 12 + "0" * 88 + "1" * 8 + "0" * 92)
     assert not race.mirrored_alike([little])
-    assert race.mirrored_alike([segment(FREE, FREE.configuration, mirrored="1" * 60 + "0" * 40 + "1" * 56 + "0" * 44)])
+    assert race.mirrored_alike(
+        [segment(FREE, FREE.configuration, mirrored="1" * 60 + "0" * 40 + "1" * 56 + "0" * 44)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -290,7 +362,8 @@ def test_a_net_that_has_learnt_little_says_nothing_of_mirrored_images():
 def test_where_the_twin_never_ran_the_answers_to_mirrored_images_decide(mirrored, how, mirrors):
     alone = segment(FREE, FREE.configuration, mirrored=mirrored, **how)
     assert race.onwards(FREE, [alone], alone) == (TWIN if mirrors else FREE.configuration)
-    assert race.wave(FREE, [alone], 1)[0].configuration == TWIN  # where there is time, both are trained
+    # Where there is time, both are trained
+    assert race.wave(FREE, [alone], 1)[0].configuration == TWIN
 
 
 def test_where_the_twin_ran_the_leader_goes_on_as_it_began():
@@ -308,7 +381,13 @@ def test_a_space_without_mirroring_has_no_twin():
 
 def test_a_twin_that_leads_takes_the_advised_nets_place_and_its_edits_are_mirrored():
     def truth(configuration, number):
-        return segment(FREE, configuration, number, correct=GOOD, mirrored="" if configuration[race.FLIP] else HARMLESS)
+        return segment(
+            FREE,
+            configuration,
+            number,
+            correct=GOOD,
+            mirrored="" if configuration[race.FLIP] else HARMLESS,
+        )
 
     waves = raced(FREE, truth, 3, 6)
     assert [wave[0].trial.configuration for wave in waves] == [FREE.configuration] * 2 + [TWIN] * 4
@@ -342,14 +421,20 @@ def test_where_both_fail_single_changes_are_tried(workers):
         )
 
     results = flat(raced(FREE, truth, workers, 6))
-    assert samples_of(results).count(dict(FREE.configuration)) == samples_of(results).count(TWIN) == 1
+    assert (
+        samples_of(results).count(dict(FREE.configuration)) == samples_of(results).count(TWIN) == 1
+    )
     assert sum(r.status == "done" for r in results) >= 4
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_later_part_that_fails_leaves_the_leader_where_it_was(workers):
     def truth(configuration, number):
-        return "made up" if (number, configuration[race.FLIP]) == (2, False) else plain_truth(configuration, number)
+        return (
+            "made up"
+            if (number, configuration[race.FLIP]) == (2, False)
+            else plain_truth(configuration, number)
+        )
 
     results = flat(raced(FREE, truth, workers, 6))
     assert race.leader(FREE, results) == FREE.configuration
@@ -368,7 +453,9 @@ def test_a_twin_that_fails_ends_the_question_of_mirroring(workers):
 
 
 def test_a_short_answer_to_an_interrupt_is_no_part_of_a_training():
-    """Found here: its span is the whole schedule, so that the next part would have begun at its end, at no rate."""
+    """Found here: its span is the whole schedule, so that the next part would have begun at its
+    end, at no rate.
+    """
     answer = segment(FREE, FREE.configuration, how={"span": (0.0, 1.0)})
     assert race.segments([answer], FREE.configuration.key) == []
     assert race.wave(FREE, [answer], 1)[0].after is None
@@ -377,13 +464,16 @@ def test_a_short_answer_to_an_interrupt_is_no_part_of_a_training():
 # --- who may take the lead -----------------------------------------------------------------------
 
 
-def effect(parameter: str = "activation", low: float = 0.01, time_ratio: float = 1.0, **fields) -> Effect:
+def effect(
+    parameter: str = "activation", low: float = 0.01, time_ratio: float = 1.0, **fields
+) -> Effect:
     given_ = {"verdict": "matters", "accuracy_change": low + 0.02, "high": low + 0.04, **fields}
     return Effect(parameter, "relu", "silu", low=low, time_ratio=time_ratio, **given_)
 
 
 effects = st.lists(
-    st.builds(effect, st.sampled_from(("activation", "padding", race.FLIP)), st.floats(-0.1, 0.3), st.floats(0.1, 4.0),
+    st.builds(effect, st.sampled_from(("activation", "padding", race.FLIP)), st.floats(-0.1, 0.3),
+    st.floats(0.1, 4.0),
               verdict=st.sampled_from(("matters", "not resolved", "no difference"))),
     max_size=6,
 )  # fmt: skip
@@ -395,7 +485,10 @@ def test_only_what_is_surely_better_without_cheaper_steps_is_adopted(found):
     taken = race.adopted(found)
     if taken is None:
         assert not any(
-            e.verdict == "matters" and e.low > 0 and e.time_ratio >= race.SLOWER and e.parameter != race.FLIP
+            e.verdict == "matters"
+            and e.low > 0
+            and e.time_ratio >= race.SLOWER
+            and e.parameter != race.FLIP
             for e in found
         )
         return
@@ -409,6 +502,9 @@ def test_only_what_is_surely_better_without_cheaper_steps_is_adopted(found):
 def test_cheaper_steps_are_never_adopted_however_far_ahead():
     """What was measured: strides 1 -> 2 was 30 points ahead after 8 s, and 4 behind after 130."""
     assert race.adopted([effect("stem.strides", low=0.3, time_ratio=0.41)]) is None
-    dearer, sooner = effect("stem.strides", low=0.02, time_ratio=2.4), effect("activation", low=0.03)
+    dearer, sooner = (
+        effect("stem.strides", low=0.02, time_ratio=2.4),
+        effect("activation", low=0.03),
+    )
     assert race.adopted([dearer, sooner]) is sooner
     assert race.adopted([dearer]) is dearer

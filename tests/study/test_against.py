@@ -1,4 +1,6 @@
-"""Beside others: which networks can be compared with, how they are trained, and what is said of them."""
+"""Beside others: which networks can be compared with, how they are trained, and what is said of
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import pytest
 import torch
 
 from convwise import against
-from convwise.core.layers import Conv2D, Dense, Flatten, GlobalAveragePooling2D, Normalization, Opaque, Rescaling
+from convwise.core.layers import (
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalAveragePooling2D,
+    Normalization,
+    Opaque,
+    Rescaling,
+)
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.recipe import Recipe
@@ -29,7 +39,10 @@ from labs import Serial, ask
 from studies import TARGET, advice, scored
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-OWN = Net((12, 12, 1), (Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(), Dense(3, activation="softmax")))
+OWN = Net(
+    (12, 12, 1),
+    (Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(), Dense(3, activation="softmax")),
+)
 GIVEN = advice(shape=(12, 12, 1))
 CHOSEN = scored(GIVEN.configuration, GIVEN.net, 0.9, how={"recipe": GIVEN.recipe})
 
@@ -81,7 +94,9 @@ def test_known_networks_can_be_built_for_any_images(name, shape):
 
 @pytest.mark.parametrize(("shape", "strides"), [((28, 28, 1), 1), ((96, 96, 3), 2)])
 def test_the_fixed_net_is_the_one_of_the_benchmarks(shape, strides):
-    """Which is written in PyTorch alone: as many weights, and the same answers with the same weights."""
+    """Which is written in PyTorch alone: as many weights, and the same answers with the same
+    weights.
+    """
     from rivals.expert import expert
 
     theirs = expert(shape[2], 7, 32, strides).eval()
@@ -101,7 +116,10 @@ def test_the_own_network_is_fitted_to_classes_channels_and_scale(images):
     (found,) = against.rivals([colour], images, GIVEN)
     assert found.net.input_shape == (10, 10, 1)
     assert found.net.layers[-1].units == 3
-    assert [type(layer).__name__ for layer in found.net.layers[:2]] == ["Rescaling", "Normalization"]
+    assert [type(layer).__name__ for layer in found.net.layers[:2]] == [
+        "Rescaling",
+        "Normalization",
+    ]
     said = " ".join(found.notes)
     assert "it reads 1 channel instead of 3" in said
     assert "3 outputs instead of 5" in said
@@ -110,16 +128,24 @@ def test_the_own_network_is_fitted_to_classes_channels_and_scale(images):
 def test_a_module_for_images_of_any_size_is_read_at_the_advised_one(images):
     from torch import nn
 
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
     (found,) = against.rivals([module], images, GIVEN)
     assert found.net.input_shape == GIVEN.net.input_shape
 
 
 def test_the_same_network_named_twice_is_trained_once(images):
-    assert [rival.model for rival in against.rivals(["lenet5", "lenet5", OWN], images, GIVEN)] == ["lenet5", "Net"]
+    assert [rival.model for rival in against.rivals(["lenet5", "lenet5", OWN], images, GIVEN)] == [
+        "lenet5",
+        "Net",
+    ]
 
 
-OPAQUE = Net((12, 12, 1), (Opaque(operator="FancyOp", output_shape=(12, 12, 4), name="odd"), Flatten(), Dense(3)))
+OPAQUE = Net(
+    (12, 12, 1),
+    (Opaque(operator="FancyOp", output_shape=(12, 12, 4), name="odd"), Flatten(), Dense(3)),
+)
 MAP = Net((12, 12, 1), (Conv2D(4, 3),))
 FIXED = Net((12, 12, 3), (Normalization((0.1, 0.2, 0.3), (1, 1, 1)), Flatten(), Dense(3)))
 HUGE = Net((40_000, 40_000, 1), (GlobalAveragePooling2D(), Dense(3)))
@@ -128,7 +154,11 @@ HUGE = Net((40_000, 40_000, 1), (GlobalAveragePooling2D(), Dense(3)))
 @pytest.mark.parametrize(
     ("net", "what", "fix"),
     [
-        (OPAQUE, r"has 1 layers? that convwise cannot read: odd \(FancyOp\)", "leave out --against"),
+        (
+            OPAQUE,
+            r"has 1 layers? that convwise cannot read: odd \(FancyOp\)",
+            "leave out --against",
+        ),
         (MAP, "ends in a map", "leave out --against"),
         (FIXED, "reads 3 channels, but the images have 1", "a first layer"),
         (HUGE, r"would take \d+ GiB", "smaller images"),
@@ -142,13 +172,18 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(images, net, what, fix)
 
 
 def test_what_is_nowhere_is_refused_before_images_are_read(tmp_path):
-    with pytest.raises(UnusableInput, match="no-such.keras: does not exist.*lenet5, keras-mnist, expert"):
+    with pytest.raises(
+        UnusableInput, match="no-such.keras: does not exist.*lenet5, keras-mnist, expert"
+    ):
         ask("nowhere", tmp_path / "out", Serial(), [], against=("no-such.keras",)).run()
     against.check(["lenet5", "package.module:callable", OWN])
 
 
 NUMBERS = advice(shape=(12, 12, 1), target=TARGET)
-MODEL = Net((12, 12, 1), (Conv2D(4, 3), GlobalAveragePooling2D(), Dense(1, activation="sigmoid"), Rescaling(9, -4)))
+MODEL = Net(
+    (12, 12, 1),
+    (Conv2D(4, 3), GlobalAveragePooling2D(), Dense(1, activation="sigmoid"), Rescaling(9, -4)),
+)
 
 
 @pytest.mark.parametrize("model", [*KNOWN, MODEL, Net((12, 12, 1), (Flatten(), Dense(1))), OWN])
@@ -179,7 +214,9 @@ def test_both_are_trained_anew_side_by_side_for_as_long_in_the_same_order():
 
 def test_workers_that_are_left_repeat_it_under_other_seeds():
     (wave,) = planned(6)
-    assert [(t.net.id, t.seed) for t in wave] == [(n.id, s) for s in range(3) for n in (GIVEN.net, OWN)]
+    assert [(t.net.id, t.seed) for t in wave] == [
+        (n.id, s) for s in range(3) for n in (GIVEN.net, OWN)
+    ]
     assert len({t.id for t in wave}) == 6
 
 
@@ -197,7 +234,9 @@ def test_where_there_is_no_time_nothing_is_trained():
 
 
 def test_the_recipe_is_the_same_but_for_what_is_for_our_nets_alone():
-    recipe = Recipe(256, "muon", whitened="stem", identity_start=True, flip=True, shift_px=2, cutmix=0.5)
+    recipe = Recipe(
+        256, "muon", whitened="stem", identity_start=True, flip=True, shift_px=2, cutmix=0.5
+    )
     large = Net((24, 24, 1), OWN.layers)
     usual, notes = rivals.alike(recipe, OWN, large)
     assert usual == Recipe(256, "adamw", flip=True, shift_px=4, cutmix=0.5)
@@ -209,7 +248,9 @@ def test_the_recipe_is_the_same_but_for_what_is_for_our_nets_alone():
 
 def ended(trial: Trial, correct: str) -> Result:
     """A training of which these answers came."""
-    made = scored(trial.configuration, trial.net, correct.count("1") / len(correct), correct=correct)
+    made = scored(
+        trial.configuration, trial.net, correct.count("1") / len(correct), correct=correct
+    )
     return replace(made, trial=trial)
 
 
@@ -236,8 +277,10 @@ def test_they_are_compared_image_by_image():
     said = beside(row(found))
     assert said.startswith("Your network (mine): 85.0\u202f%, ")
     assert "after 7 s of training each, 200 validation images)" in said
-    assert said.endswith(f"The chosen network is 10.0 points better ({100 * found.effect.low:.1f} to "
-                         f"{100 * found.effect.high:.1f}).")  # fmt: skip
+    assert said.endswith(
+        f"The chosen network is 10.0 points better ({100 * found.effect.low:.1f} to "
+        f"{100 * found.effect.high:.1f})."
+    )
 
 
 def test_where_the_own_network_is_better_that_is_said():
@@ -267,7 +310,9 @@ def test_a_training_that_failed_is_told_and_draws_no_bar():
     assert beside(row(found)) == "Your network could not be compared: its training failed (memory)."
     assert compared_bars(row(found)) == []
     (found,) = rivals.compared([Rival("mine", "your network", OWN)], CHOSEN, [], 1000)
-    assert beside(row(found)) == "Your network could not be compared: there was no time to train it."
+    assert (
+        beside(row(found)) == "Your network could not be compared: there was no time to train it."
+    )
 
 
 def test_bars_stand_for_both_after_the_same_time():
@@ -280,13 +325,23 @@ def test_bars_stand_for_both_after_the_same_time():
 
 
 def test_errors_are_compared_in_their_unit():
-    """By hand: the other network is off by 4 or 6 on each of 200 images, the chosen one by 1 less on each."""
+    """By hand: the other network is off by 4 or 6 on each of 200 images, the chosen one by 1 less
+    on each.
+    """
     theirs = Rival("mine", "your network (mine)", fitted(OWN, 0, (0.5,), (0.05,), TARGET).net)
     (wave,) = planned(2, given=NUMBERS, rival=theirs)
     errors = np.where(np.arange(200) % 2, 4.0, 6.0)
     off, deviation = {False: errors, True: errors - 1}, TARGET.deviations[0]
-    ran = [replace(scored(t.configuration, t.net, 0.9), trial=t, correct="", errors=tuple(off[bool(t.configuration)]),
-                   score=1 - float(off[bool(t.configuration)].mean()) / deviation) for t in wave]  # fmt: skip
+    ran = [
+        replace(
+            scored(t.configuration, t.net, 0.9),
+            trial=t,
+            correct="",
+            errors=tuple(off[bool(t.configuration)]),
+            score=1 - float(off[bool(t.configuration)].mean()) / deviation,
+        )
+        for t in wave
+    ]
     (found,) = rivals.compared([theirs], scored(NUMBERS.configuration, NUMBERS.net, 0.9), ran, 1000)
     told = row(found)
     assert (told["error"], told["chosen_error"]) == (pytest.approx(5.0), pytest.approx(4.0))
@@ -299,18 +354,22 @@ def test_errors_are_compared_in_their_unit():
     assert not {"%", "points", "accuracy"} & set(said.replace("(", " ").split())
     (bar, _) = compared_bars(told)
     assert bar[0] == "your network (mine), after 7 s"
-    assert bar[2:] == pytest.approx((5 - 1.96 / 200**0.5, 5 + 1.96 / 200**0.5), rel=1e-4)  # their deviation is 1
+    # Their deviation is 1
+    assert bar[2:] == pytest.approx((5 - 1.96 / 200**0.5, 5 + 1.96 / 200**0.5), rel=1e-4)
 
 
 @pytest.mark.parametrize(("change", "low", "high", "verdict", "expected"), [
     (2.0, 1.0, 3.0, "matters", "The error of mine is 2 smaller (1 to 3)."),
     (-2.0, -3.0, -1.0, "matters", "The error of the chosen network is 2 smaller (1 to 3)."),
-    (0.1, -0.2, 0.4, "no difference", "They are equally good (the error changes by 0.1, −0.2 to 0.4): take "
+    (0.1, -0.2, 0.4, "no difference",
+    "They are equally good (the error changes by 0.1, −0.2 to 0.4): take "
      "the cheaper."),
-    (1.0, -1.0, 3.0, "not resolved", "Which one is better is not resolved (the error changes by 1, −1 to 3)."),
+    (1.0, -1.0, 3.0, "not resolved",
+    "Which one is better is not resolved (the error changes by 1, −1 to 3)."),
 ])  # fmt: skip
 def test_whose_error_is_smaller_is_said(change, low, high, verdict, expected):
-    made = {"title": "mine", "failed": "", "error": 5.0, "chosen_error": 5.0 + change, "error_change": change,
+    made = {"title": "mine", "failed": "", "error": 5.0, "chosen_error": 5.0 + change,
+            "error_change": change,
             "low": low, "high": high, "verdict": verdict, "seconds": 0, "n": 9, "cost": {},
             "chosen_cost": {}}  # fmt: skip
     assert beside(made).endswith(expected)
@@ -323,8 +382,8 @@ def test_a_study_compares_and_its_choice_stays_its_own(tmp_path):
     pixels, labels = striped(3, 30, 12)
     written: list = []
     told: list = []
-    asked = ask((pixels, labels), tmp_path / "out", Serial(), written, watcher=told.append, trials=2,
-                goal="accuracy where macs<60k", against=(OWN, "lenet5"))  # fmt: skip
+    asked = ask((pixels, labels), tmp_path / "out", Serial(), written, watcher=told.append,
+                trials=2, goal="accuracy where macs<60k", against=(OWN, "lenet5"))  # fmt: skip
     asked.run()
     mine, lenet = written[0].against
     assert (mine.title, lenet.title) == ("your network (Net)", "LeNet-5")

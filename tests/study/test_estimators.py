@@ -25,13 +25,19 @@ from imagesets import striped
 
 
 class Quick(ConvwiseClassifier):
-    """Its network is chosen in no time: the nearest class mean, written and answered as any choice is."""
+    """Its network is chosen in no time: the nearest class mean, written and answered as any choice
+    is.
+    """
 
     def _choose(self, images: np.ndarray, names: np.ndarray, out: Path) -> Choice:
         found = convwise.read((images, names), test="none")
         part = found.unsealed()
-        means = np.stack([part.pixels[part.labels == k].mean(axis=0).ravel() for k in range(len(found.classes))])
-        net = Net(found.base_shape, (Flatten(), Dense(len(means), activation="softmax", name="last")))
+        means = np.stack(
+            [part.pixels[part.labels == k].mean(axis=0).ravel() for k in range(len(found.classes))]
+        )
+        net = Net(
+            found.base_shape, (Flatten(), Dense(len(means), activation="softmax", name="last"))
+        )
         sharp = 0.01  # so that no probability is rounded to 1
         return written(found, net, sharp * means.T, -sharp * (means**2).sum(axis=1) / 2, out)
 
@@ -45,7 +51,9 @@ class QuickNumbers(ConvwiseRegressor):
         pixels = part.pixels.reshape(len(part.pixels), -1).astype(float)
         y = part.labels.reshape(len(part.labels), -1)
         mean, unit = y.mean(0), np.where(y.std(0) > 0, y.std(0), 1.0)
-        solved = np.linalg.lstsq(np.c_[pixels, np.ones(len(pixels))], (y - mean) / unit, rcond=1e-6)[0]
+        solved = np.linalg.lstsq(
+            np.c_[pixels, np.ones(len(pixels))], (y - mean) / unit, rcond=1e-6
+        )[0]
         last = Rescaling(tuple(unit.tolist()), tuple(mean.tolist()))
         net = Net(found.base_shape, (Flatten(), Dense(y.shape[1], name="last"), last))
         return written(found, net, solved[:-1], solved[-1], out)
@@ -56,13 +64,16 @@ def written(images, net: Net, kernel: np.ndarray, bias: np.ndarray, out: Path) -
     weights = {"last/kernel": kernel.astype(np.float32), "last/bias": bias.astype(np.float32)}
     formats.write(out, net, weights, images.classes, images.unsealed().pixels[:2], ("onnx",))
     data = {"classes": images.classes, **called(images.numbers), "base_shape": images.base_shape}
-    record = {"net": net.to_json(), "sample": {}, "test": {}, "cost": {}, "effects": [], "provenance": {},
+    record = {"net": net.to_json(), "configuration": {}, "test": {}, "cost": {}, "effects": [],
+              "provenance": {},
               "data": {**data, "facts": dict(images.facts)}, "task": images.task}  # fmt: skip
     (out / "choice.json").write_text(json.dumps(record))
     return load(out)
 
 
-@parametrize_with_checks([Quick(image_shape=(1, -1), trials=1), QuickNumbers(image_shape=(1, -1), trials=1)])
+@parametrize_with_checks(
+    [Quick(image_shape=(1, -1), trials=1), QuickNumbers(image_shape=(1, -1), trials=1)]
+)
 def test_scikit_learn_agrees(estimator, check):
     """Its data are rows of numbers: images of one row."""
     check(estimator)
@@ -85,7 +96,10 @@ def test_images_come_with_rows_and_columns_or_flat(stripes):
     images = Quick().fit(x, y)
     assert (images.image_shape_, images.n_features_in_) == ((12, 12, 1), 144)
     expected = images.predict_proba(more)
-    gray, flat = Quick().fit(x[..., 0], y), Quick(image_shape=(12, 12)).fit(x.reshape(len(x), -1), y)
+    gray, flat = (
+        Quick().fit(x[..., 0], y),
+        Quick(image_shape=(12, 12)).fit(x.reshape(len(x), -1), y),
+    )
     assert (gray.predict_proba(more[..., 0]) == expected).all()
     assert (flat.predict_proba(more.reshape(len(more), -1)) == expected).all()
     assert images.classes_.tolist() == ["4", "down", "up"]
@@ -104,7 +118,8 @@ def test_every_class_keeps_its_column(stripes):
 
 
 @pytest.mark.parametrize(("shape", "said"), [
-    ((20, 144), r"X is flat, with 144 numbers per image; expected images, or image_shape=\(rows, columns\)"),
+    ((20, 144),
+    r"X is flat, with 144 numbers per image; expected images, or image_shape=\(rows, columns\)"),
     ((20, 12, 12, 7), "X has the shape"), ((20, 1, 1, 12, 12), "X has the shape"),
 ])  # fmt: skip
 def test_what_is_no_image_is_refused(shape, said):
@@ -114,7 +129,9 @@ def test_what_is_no_image_is_refused(shape, said):
 
 def test_an_image_shape_that_does_not_fit_is_named(stripes):
     (x, y), _ = stripes
-    with pytest.raises(ValueError, match=r"144 numbers per image, which does not fit image_shape=\(10, 10\)"):
+    with pytest.raises(
+        ValueError, match=r"144 numbers per image, which does not fit image_shape=\(10, 10\)"
+    ):
         Quick(image_shape=(10, 10)).fit(x.reshape(len(x), -1), y)
 
 
@@ -150,13 +167,17 @@ def test_a_fit_that_fails_leaves_nothing(stripes, tmp_path, monkeypatch):
         Quick().fit(x, np.arange(len(x)) > 0)
     assert list(tmp_path.iterdir()) == []
     found = Quick().fit(x, y).fit(x, y)
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("convwise-")] == [found.choice_.folder]
+    assert [path for path in tmp_path.iterdir() if path.name.startswith("convwise-")] == [
+        found.choice_.folder
+    ]
 
 
 @pytest.mark.slow
 def test_a_study_stands_behind_it(stripes, tmp_path):
     (x, y), (more, names) = stripes
-    found = ConvwiseClassifier(goal="accuracy where macs<100k", trials=2, workers=1, out=tmp_path / "chosen")
+    found = ConvwiseClassifier(
+        goal="accuracy where macs<100k", trials=2, workers=1, out=tmp_path / "chosen"
+    )
     assert found.fit(x, y) is found
     assert found.choice_.folder == tmp_path / "chosen"
     assert found.choice_.record["data"]["test"] == 0  # nothing is sealed
@@ -169,7 +190,9 @@ def test_a_study_stands_behind_it(stripes, tmp_path):
 
 @pytest.fixture(scope="module")
 def brightness():
-    """(x (n, 12, 12), y): a square of a brightness, which is the number, in thousandths; to fit, and to score on."""
+    """(x (n, 12, 12), y): a square of a brightness, which is the number, in thousandths; to fit,
+    and to score on.
+    """
     rng = np.random.default_rng(0)
     y = rng.uniform(40, 200, 120)
     x = rng.normal(30, 4, (120, 12, 12))
@@ -204,7 +227,9 @@ def test_several_numbers_come_back_in_the_order_of_y(brightness):
 @pytest.mark.slow
 def test_a_study_of_numbers_stands_behind_it(brightness, tmp_path):
     (x, y), (more, numbers) = brightness
-    found = ConvwiseRegressor(goal="error where macs<100k", trials=2, workers=1, out=tmp_path / "chosen")
+    found = ConvwiseRegressor(
+        goal="error where macs<100k", trials=2, workers=1, out=tmp_path / "chosen"
+    )
     assert found.fit(x, y).score(more, numbers) > 0.3
     assert found.choice_.record["task"] == "regress"
     assert found.choice_.record["data"]["test"] == 0  # nothing is sealed

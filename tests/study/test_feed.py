@@ -49,18 +49,27 @@ def test_all_that_is_told_can_be_read_beside(folder):
     (event,) = told.events
     assert abs(event["time"] - time.time()) < 60
     assert event["best"] == {"trial": best.trial.id, "accuracy": best.score, **best.cost}
-    assert (event["stage"], event["planned"], event["seconds_left"], event["baseline"]) == ("race", 4, 12.5, 0.25)
+    assert (event["stage"], event["planned"], event["seconds_left"], event["baseline"]) == (
+        "race",
+        4,
+        12.5,
+        0.25,
+    )
     assert not feed.news(folder).running, "it has ended"
 
 
 def test_what_is_studied_is_told(folder):
-    settings = Settings("photos", 90.0, parse_goal("accuracy where macs<1M"), out=folder, command="convwise choose")
+    settings = Settings(
+        "photos", 90.0, parse_goal("accuracy where macs<1M"), out=folder, command="convwise choose"
+    )
     before = time.time()
     with feed.Feed.of(settings, Clock(90.0, 0.0, lambda: 30.0), quiet):
         about = feed.news(folder).about
     assert before + 60 <= about.pop("ends") <= time.time() + 60
-    assert about == {"source": "photos", "goal": settings.goal.text, "budget_seconds": 90.0, "trials": None,
-                     "command": "convwise choose", "stoppable": True, "directory": str(Path.cwd())}  # fmt: skip
+    assert about == {"source": "photos", "goal": settings.goal.text, "budget_seconds": 90.0,
+                     "trials": None,
+                     "command": "convwise choose", "stoppable": True,
+                     "directory": str(Path.cwd())}  # fmt: skip
 
 
 def test_a_study_that_is_silent_for_long_does_not_run(folder):
@@ -93,7 +102,8 @@ def test_asked_to_stop_it_is_interrupted_as_by_ctrl_c(folder):
         with pytest.raises(KeyboardInterrupt):
             time.sleep(20)
         assert not (folder / feed.WORK / feed.STOP).exists()
-        time.sleep(3 * feed.BEAT_SECONDS)  # once is enough: a second one would end it without an answer
+        # Once is enough: a second one would end it without an answer
+        time.sleep(3 * feed.BEAT_SECONDS)
 
 
 def test_a_wish_from_before_is_none_of_this_study(folder):
@@ -130,7 +140,9 @@ def test_a_ledger_is_read_as_the_ledger_itself_reads_it(tmp_path):
     for number in (1, 2, 3):
         ledger.append(segment(given, given.configuration, number))
     rows, notes = feed.stored(tmp_path / "study.db")
-    assert [row for _, row in rows] == [json.loads(json.dumps(to_json(result))) for result in ledger.results]
+    assert [row for _, row in rows] == [
+        json.loads(json.dumps(to_json(result))) for result in ledger.results
+    ]
     assert notes == dict(ledger.notes)
     later, _ = feed.stored(tmp_path / "study.db", after=rows[1][0])
     assert later == rows[2:]

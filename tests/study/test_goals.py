@@ -1,4 +1,6 @@
-"""A study whose goal counts every class alike: its trials, its effects and what is told go by that score."""
+"""A study whose goal counts every class alike: its trials, its effects and what is told go by that
+score.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from imagesets import striped
 def balanced(tmp_path_factory) -> SimpleNamespace:
     """Stripes in three classes of 90, 40 and 12 images."""
     pixels, labels = striped(3, 90, 12, seed=3)
-    kept = np.concatenate([np.flatnonzero(labels == k)[:count] for k, count in enumerate((90, 40, 12))])
+    kept = np.concatenate(
+        [np.flatnonzero(labels == k)[:count] for k, count in enumerate((90, 40, 12))]
+    )
     folder, source = tmp_path_factory.mktemp("goal") / "chosen", (pixels[kept], labels[kept])
     goal = "balanced_accuracy where params<60k"
     found = convwise.choose(source, trials=4, workers=1, goal=goal, out=folder, test=0.3)
@@ -47,7 +51,9 @@ def test_the_number_told_is_the_goals(balanced):
     test, labels = balanced.choice.record["test"], balanced.images.test.open().labels
     assert test["score"]["name"] == "balanced_accuracy"
     assert test["score"]["value"] == pytest.approx(test["balanced_accuracy"])
-    assert test["score"]["value"] == pytest.approx(np.mean([row["recall"] for row in test["recall"].values()]))
+    assert test["score"]["value"] == pytest.approx(
+        np.mean([row["recall"] for row in test["recall"].values()])
+    )
     assert test["score"]["baseline"] == pytest.approx(1 / 3)
     assert test["score"]["low"] < test["score"]["value"] <= test["score"]["high"] <= 1
     assert test["baseline"] == pytest.approx(np.bincount(labels).max() / len(labels))

@@ -47,7 +47,9 @@ def test_each_result_is_on_disk_when_append_returns(tmp_path):
         "ledger.append(RESULTS[0]); os.kill(os.getpid(), 9)"
     )
     path = tmp_path / "study.db"
-    ended = subprocess.run([sys.executable, "-c", code, str(path), *(p for p in sys.path if p)], check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(path), *(p for p in sys.path if p)], check=False
+    )
     assert ended.returncode == -9
     assert Ledger(path).results == (RESULTS[0],)
 
@@ -68,14 +70,20 @@ def test_plain_optuna_opens_it(tmp_path):
             assert trial.user_attrs["macs"] == result.cost["macs"]
         assert trial.user_attrs["stage"] == result.trial.phase
     assert study.best_value == max(r.score for r in RESULTS if r.score)
-    importances = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))  # noqa: E501  # fmt: skip
+    importances = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+    )  # noqa: E501
     assert importances
 
 
 def test_the_final_training_has_no_score(tmp_path):
     ledger = Ledger(tmp_path / "study.db")
     ledger.know(GIVEN.space)
-    ledger.append(Result(Trial("final", "final", GIVEN.configuration, GIVEN.net, part="all", seconds=3.0), "done"))
+    ledger.append(
+        Result(
+            Trial("final", "final", GIVEN.configuration, GIVEN.net, part="all", seconds=3.0), "done"
+        )
+    )
     study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert study.trials[0].state is TrialState.PRUNED
     assert study.trials[0].value is None
@@ -84,7 +92,9 @@ def test_the_final_training_has_no_score(tmp_path):
 
 def test_a_score_of_nan_does_not_break_it(tmp_path):
     """A curve's mean loss is NaN where no step was taken between two points."""
-    result = scored(GIVEN.configuration, GIVEN.net, 0.5, history=(Point(1.0, 64, float("nan"), 0.5),))
+    result = scored(
+        GIVEN.configuration, GIVEN.net, 0.5, history=(Point(1.0, 64, float("nan"), 0.5),)
+    )
     ledger = Ledger(tmp_path / "study.db")
     ledger.know(GIVEN.space)
     ledger.append(result)
@@ -94,8 +104,14 @@ def test_a_score_of_nan_does_not_break_it(tmp_path):
 
 
 def test_notes_are_kept(tmp_path):
-    Ledger(tmp_path / "study.db").note("convwise:settings", {"seed": 3, "goal": "accuracy", "n": (1, 2)})
-    assert Ledger(tmp_path / "study.db").notes["convwise:settings"] == {"seed": 3, "goal": "accuracy", "n": [1, 2]}
+    Ledger(tmp_path / "study.db").note(
+        "convwise:settings", {"seed": 3, "goal": "accuracy", "n": (1, 2)}
+    )
+    assert Ledger(tmp_path / "study.db").notes["convwise:settings"] == {
+        "seed": 3,
+        "goal": "accuracy",
+        "n": [1, 2],
+    }
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
@@ -139,21 +155,26 @@ def test_every_fitted_sample_fits_optunas_distributions(configuration):
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 points = st.builds(Point, numbers, st.integers(0, 10**9), numbers, st.none() | numbers)
-recipes = st.builds(Recipe, batch_size=st.integers(1, 512), learning_rate=numbers, flip=st.booleans(),
-                    optimizer=st.sampled_from(("adamw", "muon")), whitened=st.sampled_from(("", "stem")),
-                    identity_start=st.booleans(), average=st.booleans(), filter_rate=numbers,
-                    class_weights=st.lists(numbers, max_size=4).map(tuple))  # fmt: skip
+recipes = st.builds(Recipe, batch_size=st.integers(1, 512), learning_rate=numbers,
+                    flip=st.booleans(), optimizer=st.sampled_from(("adamw", "muon")),
+                    whitened=st.sampled_from(("", "stem")), identity_start=st.booleans(),
+                    average=st.booleans(), filter_rate=numbers, class_weights=st.lists(numbers,
+                    max_size=4).map(tuple))  # fmt: skip
 trials = st.builds(
     Trial, st.text(max_size=9), st.sampled_from(("race", "final")), wide_samples(),
     st.integers(0, 9).map(nth_net), recipes, st.none() | numbers, st.none() | st.integers(1, 99),
-    st.integers(0, 10**6), st.sampled_from(("train", "all")), st.text(max_size=9), st.integers(1, 64),
+    st.integers(0, 10**6), st.sampled_from(("train", "all")), st.text(max_size=9), st.integers(1,
+    64),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )  # fmt: skip
 results = st.builds(
-    Result, trials, st.sampled_from(("done", "failed")), st.none() | numbers, st.text("01", max_size=30),
-    st.dictionaries(st.sampled_from(("macs", "params", "latency_ms")), st.integers(0, 10**9) | numbers),
+    Result, trials, st.sampled_from(("done", "failed")), st.none() | numbers, st.text("01",
+    max_size=30),
+    st.dictionaries(st.sampled_from(("macs", "params", "latency_ms")), st.integers(0,
+    10**9) | numbers),
     st.lists(points, max_size=3).map(tuple), numbers, numbers,
-    st.sampled_from(("float32", "bfloat16")), st.text(max_size=30), st.text("01", max_size=20), st.text(max_size=9),
+    st.sampled_from(("float32", "bfloat16")), st.text(max_size=30), st.text("01", max_size=20),
+    st.text(max_size=9),
 )  # fmt: skip
 
 

@@ -34,8 +34,9 @@ from convwise.training.lab import Lab
 from imagesets import striped, write_folder
 from labs import MadeHost
 
-NET = Net((12, 12, 1), (Conv2D(8, 3, padding="same", activation="relu", name="conv"), GlobalAveragePooling2D(),
-                        Dense(2, activation="softmax", name="out")))  # fmt: skip
+NET = Net((12, 12, 1), (Conv2D(8, 3, padding="same", activation="relu", name="conv"),
+                        GlobalAveragePooling2D(), Dense(2, activation="softmax",
+                        name="out")))  # fmt: skip
 HOST = MadeHost()
 
 
@@ -47,7 +48,9 @@ def images(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def choice(tmp_path_factory, images) -> Path:
     """A folder that `choose` wrote, of a counted study of two trials."""
-    return verbs.choose(str(images), out=tmp_path_factory.mktemp("chosen") / "x", trials=2, workers=1).folder
+    return verbs.choose(
+        str(images), out=tmp_path_factory.mktemp("chosen") / "x", trials=2, workers=1
+    ).folder
 
 
 @pytest.fixture
@@ -76,7 +79,9 @@ class Made:
         kernels = {layer.kernel_size for layer in trial.net.layers if isinstance(layer, Conv2D)}
         share = 0.75 if kernels == self.kernels else 0.95
         right = np.random.default_rng(trial.seed).permutation(self.n) < share * self.n
-        return Result(trial, "done", share, "".join("01"[int(r)] for r in right), images_per_second=1e4)
+        return Result(
+            trial, "done", share, "".join("01"[int(r)] for r in right), images_per_second=1e4
+        )
 
     def run(self, trials):
         stored = [np.load(path) for path in self.folder.glob("*valid-labels.npy")]
@@ -102,7 +107,7 @@ def made() -> Made:
 
 def kernel(folder: Path) -> int:
     """Another kernel size of the stages than the chosen one."""
-    return 5 if deliver.read_choice(folder)["sample"]["stage.kernel_size"] != 5 else 3
+    return 5 if deliver.read_choice(folder)["configuration"]["stage.kernel_size"] != 5 else 3
 
 
 # --- a choice folder -----------------------------------------------------------------------------
@@ -117,9 +122,15 @@ def test_a_choice_folder_has_its_images_recipe_and_space_and_keeps_the_effects(m
     assert effect.seconds == found.seconds > 0
     after = deliver.read_choice(folder)
     (row,) = [row for row in after["effects"] if row.get("by") == "measure"]
-    assert (row["parameter"], row["from"], row["to"]) == ("stage.kernel_size", effect.before, effect.after)
+    assert (row["parameter"], row["from"], row["to"]) == (
+        "stage.kernel_size",
+        effect.before,
+        effect.after,
+    )
     assert {**after, "effects": before["effects"], "reasons": before["reasons"]} == before
-    (reason,) = [row for row in after["reasons"]["choices"] if row["parameter"] == "stage.kernel_size"]
+    (reason,) = [
+        row for row in after["reasons"]["choices"] if row["parameter"] == "stage.kernel_size"
+    ]
     assert reason["trials"] == "refuted"
     assert row == found.to_json()["effects"][0]
     results = Ledger(folder / "study.db").results
@@ -142,7 +153,9 @@ def test_a_second_call_continues_and_replaces_its_own_effect(made, folder):
     (second,) = made.measure(folder, parameter=asked, budget=40).effects
     assert second.seconds == first.seconds
     assert second.runs > first.runs
-    assert not {(t.net.id, t.seed) for t in before} & {(t.net.id, t.seed) for t in made.trials[len(before) :]}
+    assert not {(t.net.id, t.seed) for t in before} & {
+        (t.net.id, t.seed) for t in made.trials[len(before) :]
+    }
     rows = [row for row in deliver.read_choice(folder)["effects"] if row.get("by") == "measure"]
     assert [row["runs"] for row in rows] == [second.runs]
 
@@ -151,9 +164,13 @@ def test_other_images_or_another_machine_start_over(made, folder, tmp_path):
     asked = {"stage.kernel_size": kernel(folder)}
     (first,) = made.measure(folder, parameter=asked, budget=40).effects
     others = write_folder(tmp_path / "others", ("a", "b"), 60, 12, "L", seed=5)
-    assert made.measure(folder, str(others), parameter=asked, budget=40).effects[0].runs == first.runs
+    assert (
+        made.measure(folder, str(others), parameter=asked, budget=40).effects[0].runs == first.runs
+    )
     other = replace(HOST, name="another")
-    assert made.measure(folder, parameter=asked, budget=40, host=other).effects[0].runs == first.runs
+    assert (
+        made.measure(folder, parameter=asked, budget=40, host=other).effects[0].runs == first.runs
+    )
 
 
 def test_the_report_tells_the_effects_and_keeps_the_rest(made, folder):
@@ -162,21 +179,49 @@ def test_the_report_tells_the_effects_and_keeps_the_rest(made, folder):
     after = (folder / "report.html").read_text()
     rest = [text.split("<!-- cards -->")[0] for text in (before, after)]
     assert rest[0] == rest[1]
-    rest = [text.split("<!-- end of cards -->")[1].split("<!-- same -->")[0] for text in (before, after)]
+    rest = [
+        text.split("<!-- end of cards -->")[1].split("<!-- same -->")[0] for text in (before, after)
+    ]
     assert rest[0] == rest[1]
-    rest = [text.split("<!-- end of effects -->")[1].split("<!-- reasons -->")[0] for text in (before, after)]
+    rest = [
+        text.split("<!-- end of effects -->")[1].split("<!-- reasons -->")[0]
+        for text in (before, after)
+    ]
     assert rest[0] == rest[1]
-    assert before.split("<!-- end of reasons -->")[1] == after.split("<!-- end of reasons -->")[1]
+    rest = [
+        text.split("<!-- end of reasons -->")[1].split("<!-- thoughts -->")[0]
+        for text in (before, after)
+    ]
+    assert rest[0] == rest[1]
+    assert before.split("<!-- end of thoughts -->")[1] == after.split("<!-- end of thoughts -->")[1]
     section = after.split("<!-- effects -->")[1].split("<!-- end of effects -->")[0]
     assert "stage.kernel_size" in section
     assert "<svg" in section
     assert "matters" in section
     reasons = after.split("<!-- reasons -->")[1].split("<!-- end of reasons -->")[0]
     assert "refuted" in reasons
-    assert reasons.count("<tr>") == before.split("<!-- reasons -->")[1].split("<!-- end of reasons -->")[0].count(
-        "<tr>"
-    )
+    assert reasons.count("<tr>") == before.split("<!-- reasons -->")[1].split(
+        "<!-- end of reasons -->"
+    )[0].count("<tr>")
     assert report.renewed("<p>no place for it</p>", (), (), {}) is None
+
+
+def test_what_answers_a_warning_of_check_quotes_what_was_measured_since(made, folder):
+    choice = deliver.read_choice(folder)
+    place = {"where": "stage2_conv2", "what": "is predicted to add nothing", "answer": "not tested"}
+    # The second as earlier versions wrote it
+    choice["check"] = [{"rule": "past the border layer", **place}, place]
+    (folder / "choice.json").write_text(json.dumps(choice))
+    made.measure(folder, parameter="stage.convs=1")
+    told, earlier = deliver.read_choice(folder)["check"]
+    assert earlier == place
+    assert told["answer"].startswith("tested on these images: stage.convs 1 instead of 2: ")
+    text = (folder / "report.html").read_text()
+    section = text.split("<!-- thoughts -->")[1].split("<!-- end of thoughts -->")[0]
+    assert "tested on these images: stage.convs 1 instead of 2: " in section
+    # As earlier versions wrote it: the rest is renewed all the same
+    older = text.replace("<!-- thoughts -->", "")
+    assert report.renewed(older, (), (), {}) is not None
 
 
 def test_a_report_of_an_older_version_is_left_and_said(made, folder):
@@ -205,12 +250,16 @@ def test_a_few_changes_get_all_the_pairs_of_trainings(made, folder):
 
 
 def test_what_more_time_would_give_is_said_of_what_is_open(made, folder):
-    made.answer = lambda trial: replace(made.right(trial), correct="".join(  # half right, at places of its own
-        "01"[int(n)] for n in np.random.default_rng(len(made.trials)).integers(0, 2, made.n)))  # fmt: skip
+    made.answer = lambda trial: replace(made.right(trial),
+        correct="".join(  # half right, at places of its own
+        "01"[int(n)] for n in np.random.default_rng(len(made.trials)).integers(0, 2,
+        made.n)))  # fmt: skip
     found = made.measure(folder, most=2)
     left = sum(effect.verdict == "not resolved" for effect in found.effects)
     assert left
-    assert f"{left} of 2 changes are not resolved: run the same command again" in " ".join(found.notes)
+    assert f"{left} of 2 changes are not resolved: run the same command again" in " ".join(
+        found.notes
+    )
 
 
 def test_an_unfinished_study_keeps_its_ledger_to_itself(made, folder):
@@ -238,7 +287,10 @@ def test_without_its_ledger_layers_can_still_be_measured(made, folder):
 
 
 def test_while_another_run_works_in_the_folder_nothing_is_measured(made, folder):
-    with held(folder), pytest.raises(UnusableInput, match="another run of convwise works in this folder"):
+    with (
+        held(folder),
+        pytest.raises(UnusableInput, match="another run of convwise is working in this folder"),
+    ):
         made.measure(folder)
     assert not made.trials
 
@@ -247,11 +299,15 @@ def test_images_that_are_gone_are_named(made, folder):
     data = json.loads((folder / "choice.json").read_text())
     data["data"]["source"] = "gone/for/good"
     (folder / "choice.json").write_text(json.dumps(data))
-    with pytest.raises(UnusableInput, match=r"gone/for/good, can no longer be read.*--images IMAGES"):
+    with pytest.raises(
+        UnusableInput, match=r"gone/for/good, can no longer be read.*--images IMAGES"
+    ):
         made.measure(folder)
 
 
-def test_images_named_by_a_relative_path_are_found_from_elsewhere(made, folder, monkeypatch, tmp_path):
+def test_images_named_by_a_relative_path_are_found_from_elsewhere(
+    made, folder, monkeypatch, tmp_path
+):
     """As a page does that was started in another directory."""
     data = json.loads((folder / "choice.json").read_text())
     place = Path(data["data"]["source"]).resolve()
@@ -266,7 +322,9 @@ def test_images_named_by_a_relative_path_are_found_from_elsewhere(made, folder, 
 def test_the_choice_is_still_a_finished_study(made, folder, images):
     made.measure(folder, parameter=f"stage.kernel_size={kernel(folder)}")
     told = []
-    again = verbs.choose(str(images), out=folder, trials=2, workers=1, watcher=lambda p: told.append(p.note))
+    again = verbs.choose(
+        str(images), out=folder, trials=2, workers=1, watcher=lambda p: told.append(p.note)
+    )
     assert again.folder == folder
     assert any("holds a finished study" in note for note in told)
 
@@ -280,7 +338,9 @@ def test_a_model_needs_images_and_gets_no_files(made, images, tmp_path):
     found = made.measure(NET, str(images), parameter=["conv.kernel_size=5", "conv.filters=4"])
     assert [e.parameter for e in found.effects] == ["conv.kernel_size", "conv.filters"]
     pixels, labels = striped(2, 60, 12, 1)
-    assert made.measure(NET, convwise.read((pixels, labels)), parameter="conv.kernel_size=5").effects
+    assert made.measure(
+        NET, convwise.read((pixels, labels)), parameter="conv.kernel_size=5"
+    ).effects
 
 
 def test_a_wrong_name_is_refused_before_the_images_are_read(made):
@@ -298,7 +358,9 @@ app.command()(cli_measure.measure)
 def run(monkeypatch, made):
     """`convwise measure WORDS`: (exit code, stdout, what it raised)."""
 
-    def measured(*given, started, classes_from, skip_empty_classes, follow_links, cache_size, task, **how):
+    def measured(
+        *given, started, classes_from, skip_empty_classes, follow_links, cache_size, task, **how
+    ):
         return made.measure(*given, **how)
 
     monkeypatch.setattr(measuring, "measure", measured)
@@ -308,7 +370,9 @@ def run(monkeypatch, made):
     def call(*words: object):
         made.clock[0] = 1000.0
         ended = CliRunner().invoke(app, [str(word) for word in words])
-        return SimpleNamespace(code=ended.exit_code, out=ended.stdout, err=ended.stderr, error=ended.exception)
+        return SimpleNamespace(
+            code=ended.exit_code, out=ended.stdout, err=ended.stderr, error=ended.exception
+        )
 
     return call
 
@@ -324,7 +388,10 @@ def test_the_table_says_change_interval_verdict_time_and_horizon(run, model, ima
     ended = run(model, "--images", images, "--parameter", "conv.kernel_size=5", "--budget", "30s")
     assert ended.code == 0
     first, head, row = ended.out.splitlines()[:3]
-    assert "s of training; unchanged: 75.0 % on the validation images" in first
+    assert (
+        "s of training; unchanged: 75.0 % on the validation images; always the largest class:"
+        " 50.0 %" in first
+    )
     assert head.split("  ")[0] == "parameter"
     assert row.startswith("conv.kernel_size")
     assert "+20.0" in row
@@ -332,12 +399,37 @@ def test_the_table_says_change_interval_verdict_time_and_horizon(run, model, ima
 
 
 def test_json_has_everything(run, model, images):
-    ended = run(model, "--images", images, "--parameter", "conv.kernel_size=3,5", "--budget", "30s", "--json")
+    ended = run(
+        model,
+        "--images",
+        images,
+        "--parameter",
+        "conv.kernel_size=3,5",
+        "--budget",
+        "30s",
+        "--json",
+    )
     answer = json.loads(ended.out)
-    assert set(answer) == {"model", "seconds", "accuracy", "effects", "not_measured", "notes"}
+    assert set(answer) == {
+        "model",
+        "seconds",
+        "accuracy",
+        "baseline",
+        "effects",
+        "not_measured",
+        "notes",
+    }
+    assert answer["baseline"] == 0.5  # of two classes of 60 images each
     (row,) = answer["effects"]
-    assert (row["parameter"], row["from"], row["to"], row["by"]) == ("conv.kernel_size", 3, [3, 5], "measure")
-    assert {"accuracy_change", "low", "high", "time_ratio", "verdict", "runs", "seconds"} <= set(row)
+    assert (row["parameter"], row["from"], row["to"], row["by"]) == (
+        "conv.kernel_size",
+        3,
+        [3, 5],
+        "measure",
+    )
+    assert {"accuracy_change", "low", "high", "time_ratio", "verdict", "runs", "seconds"} <= set(
+        row
+    )
     lines = [json.loads(line) for line in ended.err.splitlines()]
     assert any("each answer takes about" in line["note"] for line in lines)
 
@@ -387,7 +479,7 @@ def test_an_interrupt_before_there_is_anything_goes_on(made, folder):
 @pytest.mark.slow
 def test_digits_chosen_then_measured(tmp_path):
     folder = verbs.choose("digits", out=tmp_path / "digits", trials=2, workers=1).folder
-    found = measure(folder, parameter={"stage.filters": 4, "stem.kernel_size": 1}, budget=60)
+    found = measure(folder, parameter={"stage.filters": 4, "stem.kernel_size": 1}, budget=40)
     left_out = sum("not enough time for 1 of" in note for note in found.notes)  # on a slow machine
     assert (len(found.effects), left_out) in {(2, 0), (1, 1)}
     assert {row.get("by") for row in deliver.read_choice(folder)["effects"]} >= {"measure"}

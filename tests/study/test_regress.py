@@ -1,4 +1,6 @@
-"""A number from an image, from end to end: chosen, written, predicted, measured, and told in its own unit."""
+"""A number from an image, from end to end: chosen, written, predicted, measured, and told in its
+own unit.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from sklearn.metrics import mean_absolute_error, r2_score
 import convwise
 from convwise import measuring
 from convwise.core.clock import Clock
-from convwise.core.layers import Activation, Conv2D, Dense, Flatten, GlobalAveragePooling2D, Rescaling
+from convwise.core.layers import (
+    Activation,
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalAveragePooling2D,
+    Rescaling,
+)
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.progress import quiet
@@ -25,9 +34,10 @@ from convwise.core.records import Result
 from convwise.core.score import Score, Target, numbers_of, score_of
 from convwise.core.task import KINDS
 from convwise.evidence.fitting import fitted
-from convwise.inspect.checking import learnt_by
-from convwise.output import deliver
+from convwise.inspect.models import learnt_by
+from convwise.output import deliver, predicting, tables
 from convwise.output.answered import ANSWERED, answered_by
+from convwise.output.words import compared_bars
 from convwise.training.lab import Lab
 from convwise.training.tasks import TASKS
 from convwise.web import following
@@ -37,7 +47,9 @@ from studies import TARGET
 
 
 def blobs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A round blob at a random place: x (n, 12, 12, 1), and its radius in tenths of a millimetre, 30 to 90."""
+    """A round blob at a random place: x (n, 12, 12, 1), and its radius in tenths of a millimetre,
+    30 to 90.
+    """
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:12, :12]
     centre, radius = rng.uniform(4, 8, (2, count, 1, 1)), rng.uniform(1.5, 4.5, count)
@@ -53,7 +65,8 @@ OTHER = Net((12, 12, 1), (Conv2D(4, 3, activation="relu"), GlobalAveragePooling2
 @pytest.fixture(scope="module")
 def choice(tmp_path_factory) -> convwise.Choice:
     return convwise.choose(IMAGES, task="regress", goal="error where macs<400k", against=OTHER,
-                           out=tmp_path_factory.mktemp("regress") / "x", trials=4, workers=1)  # fmt: skip
+                           out=tmp_path_factory.mktemp("regress") / "x", trials=4,
+                           workers=1)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +77,16 @@ def unseen() -> tuple[np.ndarray, np.ndarray]:
 def test_it_is_better_than_the_median_and_says_by_how_much(choice):
     test = choice.record["test"]
     assert choice.record["task"] == "regress"
-    assert set(test) == {"kind", "error", "low", "high", "n", "r2", "baseline", "better_than_guessing"}
+    assert set(test) == {
+        "kind",
+        "error",
+        "low",
+        "high",
+        "n",
+        "r2",
+        "baseline",
+        "better_than_guessing",
+    }
     assert choice.is_chosen
     assert test["low"] < test["error"] < test["high"] < test["baseline"]
     assert choice.error == test["error"]
@@ -86,7 +108,9 @@ def test_every_framework_answers_in_the_unit_of_the_target(choice, unseen):
     pixels = unseen[0][:8]
     expected = choice.predict(pixels)
     with torch.no_grad():
-        by_torch = choice.torch()(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()[:, 0]
+        by_torch = choice.torch()(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()[
+            :, 0
+        ]
     by_keras = choice.keras()(pixels.astype("float32")).detach().cpu().numpy()[:, 0]
     assert by_torch == pytest.approx(expected, abs=0.02)
     assert by_keras == pytest.approx(expected, abs=0.02)
@@ -97,7 +121,7 @@ def test_predict_and_the_written_source_print_the_number(choice, unseen, tmp_pat
     (row,) = convwise.predict(choice, tmp_path / "one.png")
     assert row["number"] == pytest.approx(choice.predict(unseen[0][:1])[0], rel=1e-6)
     with (tmp_path / "said.csv").open("w") as file:
-        deliver.write_csv([row], deliver.outputs(choice.record), file, "regress")
+        tables.write_csv([row], predicting.outputs(choice.record), file, "regress")
     head, line = (tmp_path / "said.csv").read_text().splitlines()
     assert head == "path,number"
     assert float(line.rpartition(",")[2]) == row["number"]
@@ -108,7 +132,8 @@ def test_predict_and_the_written_source_print_the_number(choice, unseen, tmp_pat
 
 def test_the_report_shows_errors_instead_of_mistakes(choice):
     text = choice.report().read_text(encoding="utf-8")
-    for said in ("Error, sealed test", "Error and cost", "Predicted against true", "Residuals", "From low to high",
+    for said in ("Error, sealed test", "Error and cost", "Predicted against true", "Residuals",
+                 "From low to high",
                  "always the median", "prints the number", "change of the error"):  # fmt: skip
         assert said in text
     plain = re.sub(r"<(style|script).*?</\1>|<svg.*?</svg>", "", text, flags=re.DOTALL)
@@ -126,7 +151,10 @@ def test_effects_are_told_in_the_unit_of_the_target(choice):
         deviation = choice.net.layers[-1].scale[0]
         assert effect.score == Score("error", pytest.approx(deviation))
         assert effect.accuracy_change == pytest.approx(-row["error_change"] / deviation)
-        assert deliver.effect_row(effect) == pytest.approx({**row}, nan_ok=True) or row["verdict"] == effect.verdict
+        assert (
+            deliver.effect_row(effect) == pytest.approx({**row}, nan_ok=True)
+            or row["verdict"] == effect.verdict
+        )
 
 
 def test_another_network_is_compared_by_its_error(choice):
@@ -134,24 +162,29 @@ def test_another_network_is_compared_by_its_error(choice):
     assert row["chosen_error"] - row["error"] == pytest.approx(row["error_change"], rel=1e-3)
     assert row["low"] < row["error_change"] < row["high"]
     assert "Your network (Net): error " in repr(choice)
-    assert choice._repr_html_().count("<rect ") == 4  # always the median, both after equal time, and the whole training
+    # Always the median, both after equal time, and the whole training
+    assert choice._repr_html_().count("<rect ") == 4
     text = choice.report().read_text(encoding="utf-8")
     assert "the shorter a bar, the better" in text
     assert "your network (Net), after the same number of epochs" in text
     state = following.state(following.Following(choice.folder).look())
-    assert [bar[1] for bar in state["choice"]["against"][0]["bars"]] == [row["error"], row["chosen_error"]]
+    shares = {bar["name"]: bar["share"] for bar in state["bars"]}
+    theirs, ours = (shares[name] for name, *_ in compared_bars(row))
+    assert theirs / ours == pytest.approx(row["error"] / row["chosen_error"])
 
 
 def test_measures_speak_of_numbers():
     facts = convwise.look(IMAGES, task="regress")
     said = " ".join(measure.meaning for measure in facts.measures)
     assert "a network must beat that" in facts.measure("target_error").meaning
-    assert "of the fifths right" in facts.measure("probe_accuracy").meaning
+    assert "of the fifths of the numbers right" in facts.measure("probe_accuracy").meaning
     assert not re.search(r"\bclass(es)?\b", said)
 
 
 class Made:
-    """A runner that trains nothing, while a clock goes on: the net as it is is off by 5, another activation by 4."""
+    """A runner that trains nothing, while a clock goes on: the net as it is is off by 5, another
+    activation by 4.
+    """
 
     def __init__(self, activation: str) -> None:
         self.now, self.activation = 0.0, activation
@@ -164,7 +197,9 @@ class Made:
         for trial in trials:
             self.now += (trial.seconds or 1.0) + 0.5
             count = len(np.load(next(self.folder.glob("*-valid-labels.npy"))))
-            activations = {layer.activation for layer in trial.net.layers if isinstance(layer, Activation)}
+            activations = {
+                layer.activation for layer in trial.net.layers if isinstance(layer, Activation)
+            }
             off = 5.0 if self.activation in activations else 4.0
             errors = tuple((off + np.random.default_rng(trial.seed).normal(0, 0.1, count)).tolist())
             score = score_of(trial.net).score(float(np.mean(errors)))
@@ -175,7 +210,10 @@ class Made:
 
 
 def test_measure_tells_a_change_of_the_error_and_keeps_it(choice, tmp_path):
-    folder, now = Path(shutil.copytree(choice.folder, tmp_path / "x")), choice.record["sample"]["activation"]
+    folder, now = (
+        Path(shutil.copytree(choice.folder, tmp_path / "x")),
+        choice.record["configuration"]["activation"],
+    )
     made, other = Made(now), "gelu" if now == "relu" else "relu"
     lab = Lab(MadeHost(), Clock(60.0, 0.0, lambda: made.now), quiet, made)
     images = convwise.read(IMAGES, task="regress")
@@ -204,7 +242,7 @@ def copied(choice, tmp_path) -> Path:
 
 def measured_task(folder: Path, images: convwise.Images | None = None) -> str:
     """What `measure` trains."""
-    now = deliver.read_choice(folder)["sample"]["activation"]
+    now = deliver.read_choice(folder)["configuration"]["activation"]
     made = Made(now)
     lab = Lab(MadeHost(), Clock(60.0, 0.0, lambda: made.now), quiet, made)
     measuring.measure_in(lab, folder, images, f"activation={'gelu' if now == 'relu' else 'relu'}")
@@ -232,7 +270,52 @@ def test_a_folder_that_says_what_was_read_and_not_the_task_can_still_be_measured
     assert measured_task(copied) == "regress"
 
 
-@pytest.mark.parametrize(("task", "goal"), [("regress", "accuracy"), ("classify", "error"), ("guess", None)])
+@pytest.mark.slow
+def test_check_tries_its_fixes_on_the_images_of_a_folder(copied):
+    """As it is typed: an activation was taken out of the network, so that there is something to
+    fix.
+    """
+    record = json.loads((copied / "choice.json").read_text())
+    net = Net.from_json(record["net"])
+    lost = next(layer for layer in net.layers if isinstance(layer, Activation))
+    layers = tuple(
+        replace(each, activation="linear") if each == lost else each for each in net.layers
+    )
+    (copied / "choice.json").write_text(
+        json.dumps({**record, "net": replace(net, layers=layers).to_json()})
+    )
+    (copied / "model.safetensors").unlink()  # or its network would be read
+    answer: dict = {}
+    for budget in ("45s", "3m"):  # the second one for a busy machine
+        command = [
+            sys.executable,
+            "-m",
+            "convwise",
+            "check",
+            copied,
+            "--apply",
+            "--budget",
+            budget,
+            "--json",
+        ]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        answer = json.loads(ended.stdout)
+        assert ended.returncode == any(row["severity"] == "error" for row in answer["problems"])
+        if "too short" not in " ".join(answer["applied"]["notes"]):
+            break
+    (tried,) = (row for row in answer["problems"] if lost.name in row["layers"])
+    effect = tried["effect"]
+    assert tried["rule"] == "dead layers"
+    assert 0 < answer["applied"]["error"] < record["test"]["baseline"]
+    assert effect["low"] <= effect["error_change"] <= effect["high"]
+    assert effect["deviation"] == pytest.approx(net.layers[-1].scale[0])
+    assert effect["runs"] >= 2
+    assert "accuracy_change" not in effect
+
+
+@pytest.mark.parametrize(
+    ("task", "goal"), [("regress", "accuracy"), ("classify", "error"), ("guess", None)]
+)
 def test_what_does_not_fit_the_task_is_refused(task, goal, tmp_path):
     with pytest.raises(UnusableInput) as refused:
         convwise.choose(IMAGES, task=task, goal=goal, out=tmp_path / "x")
@@ -258,8 +341,18 @@ def test_any_net_gets_one_output_in_the_unit_of_the_target(name):
     found = fitted(given, 0, (0.5,), (0.05,), TARGET)
     unit = numbers_of(found.net)
     assert (unit.scale, unit.offset) == ((TARGET.deviations[0],), (TARGET.means[0],))
-    bounded = [layer for layer in found.net.layers if getattr(layer, "activation", "linear") in ("softmax", "sigmoid")]
+    bounded = [
+        layer
+        for layer in found.net.layers
+        if getattr(layer, "activation", "linear") in ("softmax", "sigmoid")
+    ]
     assert not bounded
     other = Target((replace(TARGET.columns[0], mean=0.0),))
     again = fitted(found.net, 0, (0.5,), (0.05,), other)
     assert again.net == found.net
+
+
+@pytest.mark.parametrize(("target", "wanted"), [(TARGET, "number to learn"), (None, "class")])
+def test_a_net_that_ends_in_a_map_is_refused_in_the_words_of_its_target(target, wanted):
+    with pytest.raises(UnusableInput, match=f"one output for each {wanted}"):
+        fitted(Net((12, 12, 1), (Conv2D(4, 3),)), 0 if target else 3, (0.5,), (0.05,), target)

@@ -1,4 +1,6 @@
-"""A study's folder: what is spent by a study that is continued, and what is left of one that ends early."""
+"""A study's folder: what is spent by a study that is continued, and what is left of one that ends
+early.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,20 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import convwise
 from convwise.core.clock import Clock
 from convwise.core.problems import UnusableInput
+from convwise.core.progress import Live
 from convwise.images.loading import read
 from convwise.ledger import Ledger
-from convwise.session import SPENT, Session, held, tidied, written
+from convwise.notes import SPENT
+from convwise.session import Session, held, tidied, written
 from convwise.settings import Settings
 from convwise.training.lab import Lab
 from imagesets import striped
@@ -24,10 +30,12 @@ from labs import MadeHost
 from studies import nth_net, scored
 
 
-def session(out: Path, now: list[float], told=lambda progress: None) -> Session:
+def session(
+    out: Path, now: list[float], told=lambda progress: None, source: object = None
+) -> Session:
     """Of a clock that stands at now[0], its budget of 100 s begun at 0."""
     (out / ".study").mkdir(parents=True, exist_ok=True)
-    images = read(striped(2, 10, 8))
+    images = read(source or striped(2, 10, 8))
     lab = Lab(MadeHost(), Clock(100.0, 0.0, lambda: now[0]), told)
     return Session.open(Settings("stripes", 100.0, out=out), lab, images)
 
@@ -82,6 +90,24 @@ def test_a_study_that_fails_leaves_what_it_has_and_else_nothing(tmp_path, begun)
         assert len(Ledger(out / "study.db").results) == 1
 
 
+def test_no_accuracy_is_told_without_what_guessing_would_get(tmp_path):
+    """Also before the first result, where only the trainings that run now have one."""
+    told, labels = [], [0] * 24 + [1] * 8
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 1), dtype=np.uint8)
+    mine = session(tmp_path, [0.0], told.append, (pixels, np.array(labels)))
+    live = Live("race-1-1", 0.5, 3.0, 0.8, 900.0)
+    mine.tell("race", live=(live,))
+    mine.record(scored({}, nth_net(1), 0.9))
+    mine.tell("race")
+    large, learnt = (
+        float(np.mean(part.labels == 0)) for part in (mine.images.valid, mine.images.train)
+    )
+    assert [each.baseline for each in told] == [large, large]
+    assert told[0].best is None
+    assert told[0].live == (replace(live, baseline=learnt),)
+    assert 0.7 < learnt < large, "so that they are told apart"
+
+
 # --- one run at a time ---------------------------------------------------------------------------
 
 HOLD = """
@@ -95,10 +121,17 @@ with held(Path(sys.argv[1])):
 
 
 def test_a_second_run_is_refused_until_the_first_has_ended_however_it_ends(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as first:
         assert first.stdout.readline() == "held\n"
-        for run in (lambda: convwise.choose("digits", out=tmp_path), lambda: held(tmp_path).__enter__()):
-            with pytest.raises(UnusableInput, match="another run of convwise works in this folder") as refused:
+        for run in (
+            lambda: convwise.choose("digits", out=tmp_path),
+            lambda: held(tmp_path).__enter__(),
+        ):
+            with pytest.raises(
+                UnusableInput, match="another run of convwise is working in this folder"
+            ) as refused:
                 run()
             assert refused.value.exit_code == 2
         assert (tmp_path / ".study").is_dir()  # of the first: what is refused tidies nothing away
@@ -135,7 +168,9 @@ def test_a_full_disk_is_said_in_a_sentence_and_loses_nothing(tmp_path, begun):
                 mine.record(scored({}, nth_net(1), 0.5))
             raise OSError(errno.ENOSPC, "No space left on device", str(out / "model.onnx"))
 
-    with pytest.raises(UnusableInput, match=r"model.onnx: cannot be written \(No space left on device\)") as said:
+    with pytest.raises(
+        UnusableInput, match=r"model.onnx: cannot be written \(No space left on device\)"
+    ) as said:
         full()
     assert said.value.exit_code == 2
     assert out.exists() == begun
@@ -148,9 +183,13 @@ def test_a_ledger_that_cannot_be_written_any_more_keeps_what_it_has(tmp_path):
         for table in ("trials", "study_user_attributes"):
             other.execute(f"create trigger full_{table} before insert on {table} "
                           "begin select there_is_no_room(); end")  # fmt: skip
-    for write in (lambda: mine.record(scored({}, nth_net(2), 0.6)), lambda: mine.ledger.note("a", 1)):
+    for write in (
+        lambda: mine.record(scored({}, nth_net(2), 0.6)),
+        lambda: mine.ledger.note("a", 1),
+    ):
         with pytest.raises(
-            UnusableInput, match=r"study.db: can no longer be written to \(no such function: there_is_no_room\)"
+            UnusableInput,
+            match=r"study.db: can no longer be written to \(no such function: there_is_no_room\)",
         ):
             write()
     assert len(mine.results) == len(Ledger(tmp_path / "study.db").results) == 1

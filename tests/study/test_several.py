@@ -1,4 +1,6 @@
-"""Several numbers from an image, from end to end: where a blob is, chosen, written, predicted, and told."""
+"""Several numbers from an image, from end to end: where a blob is, chosen, written, predicted, and
+told.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from convwise.core.records import Effect
 from convwise.core.score import Score, Target, numbers_of, resolution, score_of
 from convwise.evidence.fitting import fitted
 from convwise.measuring import own_images
-from convwise.output import deliver, words
+from convwise.output import deliver, predicting, tables, words
 from convwise.output.answered import regress
 from convwise.output.answered.scored import Scored
 from studies import TARGET
@@ -41,12 +43,16 @@ TWO = Net((12, 12, 1), (Rescaling(1 / 255), Conv2D(4, 3), GlobalAveragePooling2D
 
 
 def blobs(folder: Path, count: int, seed: int) -> np.ndarray:
-    """Pictures of a round blob in `folder`, with a table of where it is, µm across and mm down; returns both (n, 2)."""
+    """Pictures of a round blob in `folder`, with a table of where it is, µm across and mm down;
+    returns both (n, 2).
+    """
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:12, :12]
     across, down = rng.uniform(3, 9, (2, count))
     far = np.hypot(rows - down[:, None, None], columns - across[:, None, None])
-    pixels = np.clip(60 + 130 * (far < 2.2) + rng.normal(0, 8, (count, 12, 12)), 0, 255).astype(np.uint8)
+    pixels = np.clip(60 + 130 * (far < 2.2) + rng.normal(0, 8, (count, 12, 12)), 0, 255).astype(
+        np.uint8
+    )
     places = np.stack([100 * across, down / 10], axis=1)
     folder.mkdir()
     with (folder / "places.csv").open("w", newline="") as file:
@@ -62,8 +68,9 @@ def blobs(folder: Path, count: int, seed: int) -> np.ndarray:
 def choice(tmp_path_factory) -> convwise.Choice:
     root = tmp_path_factory.mktemp("several")
     blobs(root / "blobs", 400, 0)
-    return convwise.choose(root / "blobs" / "places.csv", task="regress", classes_from="csv::across,down",
-                           goal="error where macs<400k", out=root / "x", trials=3, workers=1)  # fmt: skip
+    return convwise.choose(root / "blobs" / "places.csv", task="regress",
+                           classes_from="csv::across,down", goal="error where macs<400k",
+                           out=root / "x", trials=3, workers=1)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +79,7 @@ def unseen(tmp_path_factory) -> tuple[Path, np.ndarray]:
     return folder, blobs(folder, 60, 1)
 
 
+@pytest.mark.slow
 def test_the_score_is_the_mean_error_in_deviations_and_each_number_has_its_own(choice):
     test, data = choice.record["test"], choice.record["data"]
     assert (data["numbers"], data["classes"]) == (list(NAMES), [])
@@ -80,14 +88,18 @@ def test_the_score_is_the_mean_error_in_deviations_and_each_number_has_its_own(c
     assert choice.is_chosen
     each, deviations = test["numbers"], numbers_of(choice.net).scale
     assert list(each) == list(NAMES)
-    assert test["error"] == pytest.approx(sum(each[n]["error"] / d for n, d in zip(NAMES, deviations, strict=True)) / 2)
+    assert test["error"] == pytest.approx(
+        sum(each[n]["error"] / d for n, d in zip(NAMES, deviations, strict=True)) / 2
+    )
     assert test["r2"] == pytest.approx(sum(row["r2"] for row in each.values()) / 2)
     assert test["low"] < test["error"] < test["high"] < test["baseline"] < 1
     for row in each.values():
         assert row["low"] < row["error"] < row["high"] < row["baseline"]
-    assert each["across"]["baseline"] > 1000 * each["down"]["baseline"] * 0.5  # each in its own unit
+    # Each in its own unit
+    assert each["across"]["baseline"] > 1000 * each["down"]["baseline"] * 0.5
 
 
+@pytest.mark.slow
 def test_what_it_says_of_new_images(choice, unseen):
     folder, places = unseen
     found = choice.predict(folder)
@@ -102,13 +114,18 @@ def test_what_it_says_of_new_images(choice, unseen):
         choice.predict_proba(folder)
 
 
+@pytest.mark.slow
 def test_every_framework_answers_in_the_units_of_the_numbers(choice, unseen):
     import torch
 
-    pixels = np.stack([np.asarray(Image.open(path))[..., None] for path in sorted(unseen[0].glob("*.png"))[:8]])
+    pixels = np.stack(
+        [np.asarray(Image.open(path))[..., None] for path in sorted(unseen[0].glob("*.png"))[:8]]
+    )
     expected = choice.predict(pixels)
     as_torch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    session = onnxruntime.InferenceSession(choice.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        choice.folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     (output,) = session.get_outputs()
     assert output.name == "numbers"
     with torch.no_grad():
@@ -119,6 +136,7 @@ def test_every_framework_answers_in_the_units_of_the_numbers(choice, unseen):
         assert (np.abs(answers - expected).max(0) <= resolution(choice.net)).all()
 
 
+@pytest.mark.slow
 def test_predict_and_the_written_sources_print_each_number_under_its_name(choice, unseen, tmp_path):
     picture = unseen[0] / "000.png"
     (row,) = convwise.predict(choice, picture)
@@ -128,7 +146,7 @@ def test_predict_and_the_written_sources_print_each_number_under_its_name(choice
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     rows = convwise.predict(choice, tmp_path)
     with (tmp_path / "said.csv").open("w") as file:
-        deliver.write_csv(rows, deliver.outputs(choice.record), file, "regress")
+        tables.write_csv(rows, predicting.outputs(choice.record), file, "regress")
     head, line, broken = (tmp_path / "said.csv").read_text().splitlines()
     assert head == "path,across,down"
     assert [float(cell) for cell in line.split(",")[1:]] == list(row["numbers"].values())
@@ -138,63 +156,92 @@ def test_predict_and_the_written_sources_print_each_number_under_its_name(choice
         run = [sys.executable, choice.folder / source, picture]
         printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
         found = re.fullmatch(r"across (\S+), down (\S+)", printed)
-        assert [float(number) for number in found.groups()] == pytest.approx(list(row["numbers"].values()), rel=1e-2)
+        assert [float(number) for number in found.groups()] == pytest.approx(
+            list(row["numbers"].values()), rel=1e-2
+        )
 
 
+@pytest.mark.slow
 def test_it_is_told_as_a_whole_and_of_each_number(choice):
     said = " ".join(repr(choice).split())
     assert "Error in standard deviations: " in said
     assert "always the medians: " in said
     for name in NAMES:
-        assert re.search(rf"{name}: off by \S+ on average \(.*; always the median: \S+; R2 0\.\d", said)
+        assert re.search(
+            rf"{name}: off by \S+ on average \(.*; always the median: \S+; R2 0\.\d", said
+        )
     text = choice.report().read_text(encoding="utf-8")
     plain = re.sub(r"<(style|script).*?</\1>|<svg.*?</svg>", "", text, flags=re.DOTALL)
-    for said in ("Error in standard deviations, sealed test", "Each of the 2 numbers in its own unit",
-                 "each in its own standard deviations", "Predicted against true", "The largest errors"):  # fmt: skip
+    for said in ("Error in standard deviations, sealed test",
+                 "Each of the 2 numbers in its own unit",
+                 "each in its own standard deviations", "Predicted against true",
+                 "The largest errors"):  # fmt: skip
         assert said in plain
     assert "Error and cost" in plain
     for name, row in choice.record["test"]["numbers"].items():
         assert f'data-of="R²">{row["r2"]:.3f}<' in plain
         assert f"predicted {name}" in text
         assert f'<td class="name">{name}</td>' in plain
-    for said in ("Accuracy", "validation accuracy", "most probable class", "largest class", "Residuals"):
+    for said in (
+        "Accuracy",
+        "validation accuracy",
+        "most probable class",
+        "largest class",
+        "Residuals",
+    ):
         assert said not in plain
 
 
+@pytest.mark.slow
 def test_effects_are_in_deviations_and_come_back(choice):
     for row, effect in zip(choice.record["effects"], choice.effects, strict=True):
         assert (row["deviation"], row["numbers"]) == (1, 2)
         assert effect.score == score_of(choice.net) == Score("error", numbers=2)
         assert effect.accuracy_change == pytest.approx(-row["error_change"])
-    told = Effect("stage.kernel_size", 3, 5, 0.02, 0.01, 0.03, 1.0, "matters", score=Score("error", numbers=2))
+    told = Effect(
+        "stage.kernel_size", 3, 5, 0.02, 0.01, 0.03, 1.0, "matters", score=Score("error", numbers=2)
+    )
     assert (told.moved, told.span) == ("-0.02 deviations", "-0.03 to -0.01")
     assert deliver.effect_of(deliver.effect_row(told)) == told
 
 
 def test_a_comparison_is_told_in_deviations():
-    row = {"error": 0.13, "chosen_error": 0.12, "error_change": -0.01, "low": -0.02, "high": -0.005, "numbers": 2,
-           "title": "LeNet-5", "failed": "", "seconds": 5.0, "n": 90, "verdict": "matters", "cost": {"macs": 1e6},
+    row = {"error": 0.13, "chosen_error": 0.12, "error_change": -0.01, "low": -0.02, "high": -0.005,
+           "numbers": 2,
+           "title": "LeNet-5", "failed": "", "seconds": 5.0, "n": 90, "verdict": "matters",
+           "cost": {"macs": 1e6},
            "chosen_cost": {"macs": 2e6}}  # fmt: skip
     said = words.beside(row)
     assert "LeNet-5: error 0.13 deviations" in said
-    assert said.endswith("The error of the chosen network is 0.01 deviations smaller (0.005 to 0.02).")
+    assert said.endswith(
+        "The error of the chosen network is 0.01 deviations smaller (0.005 to 0.02)."
+    )
 
 
+@pytest.mark.slow
 def test_older_and_other_folders_are_read_as_before(choice, tmp_path):
-    """A choice.json that names `numbers` of another kind is refused; without them the one number is called number."""
+    """A choice.json that names `numbers` of another kind is refused; without them the one number is
+    called number.
+    """
     record = json.loads((choice.folder / "choice.json").read_text())
     record["data"]["numbers"] = "across"
     (tmp_path / "choice.json").write_text(json.dumps(record))
     with pytest.raises(UnusableInput, match="unexpected value at data.numbers"):
         convwise.load(tmp_path)
-    assert deliver.outputs({"data": {"classes": []}}) == ["number"]
+    assert predicting.outputs({"data": {"classes": []}}) == ["number"]
 
 
+@pytest.mark.slow
 def test_the_exports_must_agree_in_every_unit(choice, unseen, monkeypatch):
-    """A difference that is nothing in one unit is all in another: each number is checked in its own."""
+    """A difference that is nothing in one unit is all in another: each number is checked in its
+    own.
+    """
     net, weights, names = formats.read(choice.folder)
-    pixels = np.stack([np.asarray(Image.open(path))[..., None] for path in sorted(unseen[0].glob("*.png"))[:4]])
-    off = np.array([[0.0, 0.02]], np.float32)  # a thousandth of the first number's deviation is more
+    pixels = np.stack(
+        [np.asarray(Image.open(path))[..., None] for path in sorted(unseen[0].glob("*.png"))[:4]]
+    )
+    # A thousandth of the first number's deviation is more
+    off = np.array([[0.0, 0.02]], np.float32)
     own = formats._answers
     monkeypatch.setattr(formats, "_answers", lambda *how: [answer + off for answer in own(*how)])
     with pytest.raises(formats.ExportMismatch, match="differ by 0.02"):
@@ -221,7 +268,10 @@ def test_any_net_gets_an_output_for_each_number(name):
 
 def test_of_many_numbers_six_are_drawn_and_all_are_in_the_table():
     count = 8
-    net = Net((12, 12, 1), (GlobalAveragePooling2D(), Dense(count), Rescaling((1.0,) * 7 + (100.0,), (0.0,) * count)))
+    net = Net(
+        (12, 12, 1),
+        (GlobalAveragePooling2D(), Dense(count), Rescaling((1.0,) * 7 + (100.0,), (0.0,) * count)),
+    )
     rng = np.random.default_rng(0)
     labels = rng.normal(size=(30, count)) * np.array([1.0] * 7 + [100.0])
     answers = labels + rng.normal(0, 0.1, (30, count))
@@ -236,10 +286,17 @@ def test_of_many_numbers_six_are_drawn_and_all_are_in_the_table():
     assert (second["file"], second["true"].split()[0]) == ("4", "n7")
 
 
-def test_check_and_measure_know_what_a_choice_folder_has_learnt_and_from_which_images(choice, unseen):
+@pytest.mark.slow
+def test_check_and_measure_know_what_a_choice_folder_has_learnt_and_from_which_images(
+    choice, unseen
+):
     images, data = own_images(choice.folder), choice.record["data"]
     assert images.numbers == NAMES
-    assert (len(images.train), len(images.valid), images.test.size) == (data["train"], data["valid"], data["test"])
+    assert (len(images.train), len(images.valid), images.test.size) == (
+        data["train"],
+        data["valid"],
+        data["test"],
+    )
     assert own_images("lenet5") is None
     table = ["--images", str(unseen[0] / "places.csv"), "--classes-from", "csv::across,down"]
     checked = CliRunner().invoke(app, ["check", str(choice.folder), *table])  # without --task

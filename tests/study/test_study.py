@@ -1,4 +1,6 @@
-"""The study: its stages, what it keeps, what it opens, and how it ends when something goes wrong."""
+"""The study: its stages, what it keeps, what it opens, and how it ends when something goes
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +22,7 @@ import pytest
 from PIL import Image
 
 import convwise
+from convwise import formats
 from convwise.advice.advising import advise
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
@@ -27,20 +31,20 @@ from convwise.core.layers import AveragePooling2D
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Infeasible, Unsupported, UnusableInput
 from convwise.core.records import Engine
-from convwise.evidence.experiment import Memory
+from convwise.evidence.records import Memory
 from convwise.formats import FORMATS, Handed, format_module
 from convwise.images import sampling
 from convwise.images.loading import read
 from convwise.interrupts import REPEATED_SECONDS
 from convwise.ledger import NAME, Ledger
+from convwise.notes import OPENED
 from convwise.output import choice, deliver
 from convwise.output.deliver import Material
 from convwise.plan import planned
 from convwise.search import race
 from convwise.search.phases import RACE, Search
 from convwise.search.searching import verdict
-from convwise.session import OPENED
-from convwise.training import train
+from convwise.training import machine, train
 from convwise.training.lab import Lab
 from imagesets import striped, write_folder, write_parts
 from labs import Asked, MadeHost, Serial, ask, looked, made_up
@@ -51,7 +55,9 @@ LIMITED = "accuracy where macs<100k"
 
 @pytest.fixture
 def serial() -> Serial:
-    """Trials in this process: its fields say how they go. They are made up, unless a test asks for `trained`."""
+    """Trials in this process: its fields say how they go. They are made up, unless a test asks for
+    `trained`.
+    """
     return Serial(score=lambda configuration: 0.9)
 
 
@@ -83,21 +89,37 @@ def stripes(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images") / "stripes", ("a", "b", "c"), 30, 12, "L")
 
 
-def test_what_is_no_better_than_guessing_is_not_called_a_choice(tmp_path, trained, a_study, written):
+def test_what_is_no_better_than_guessing_is_not_called_a_choice(
+    tmp_path, trained, a_study, written
+):
     """Noise without a meaning: nothing can be learnt of it."""
     rng = np.random.default_rng(0)
-    pixels, labels = rng.integers(0, 256, (90, 12, 12, 1), dtype=np.uint8), rng.permutation(np.arange(90) % 3)
+    pixels, labels = (
+        rng.integers(0, 256, (90, 12, 12, 1), dtype=np.uint8),
+        rng.permutation(np.arange(90) % 3),
+    )
     a_study((pixels, labels), tmp_path / "out", trials=2).run()
     assert not written[0].better
-    assert written[0].verdict.notes[0].startswith("This network is not shown to be better than always answering")
-    assert "needed here" in written[0].verdict.notes[0] or "check the labels" in written[0].verdict.notes[0]
+    assert (
+        written[0]
+        .verdict.notes[0]
+        .startswith("This network is not shown to be better than always answering")
+    )
+    assert (
+        "it would take about" in written[0].verdict.notes[0]
+        or "check the labels" in written[0].verdict.notes[0]
+    )
 
 
-def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(tmp_path, trained, a_study, written):
+def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(
+    tmp_path, trained, a_study, written
+):
     """Upright and lying bars, mirrored, are what they were; slanted ones become the others."""
     upright, labels = striped(2, 60, 12, seed=1)
     rng, rows = np.random.default_rng(0), np.arange(12)
-    slanted = np.stack([((rows[:, None] + rows + rng.integers(4)) % 4 < 2) * rng.integers(90, 250) for _ in labels])
+    slanted = np.stack(
+        [((rows[:, None] + rows + rng.integers(4)) % 4 < 2) * rng.integers(90, 250) for _ in labels]
+    )
     slanted = (slanted + rng.integers(0, 6, slanted.shape))[..., None].astype(np.uint8)
     slanted[labels == 1] = slanted[labels == 1][:, :, ::-1]
     for name, pixels in (("upright", upright), ("slanted", slanted)):
@@ -109,18 +131,28 @@ def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(tmp_pa
     assert all(each.trial.resumes.startswith("race-") for each, _ in (safe, unsafe))
 
 
-def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, serial, written, monkeypatch):
-    """Of 90 files that take a second each, a tenth of ten minutes reads 60; counted trials read all."""
+def test_a_study_of_a_part_of_the_images_says_so(
+    stripes, tmp_path, a_study, serial, written, monkeypatch
+):
+    """Of 90 files that take a second each, a tenth of ten minutes reads 60; counted trials read
+    all.
+    """
     for name, number in {"FILE_SECONDS": 1.0, "PIXEL_SECONDS": 0.0, "FEW": 1}.items():
         monkeypatch.setattr(sampling, name, number)
     told: list[str] = []
     by_clock = a_study(stripes, tmp_path / "clock", trials=None, budget=600.0)
-    replace(by_clock, lab=replace(by_clock.lab, watcher=lambda told_now: told.append(told_now.note))).run()
+    replace(
+        by_clock, lab=replace(by_clock.lab, watcher=lambda told_now: told.append(told_now.note))
+    ).run()
     a_study(stripes, tmp_path / "counted", budget=600.0).run()
     part, everything = written
-    with pytest.raises(UnusableInput, match=r"a different study: .*'budget': 600.0.*'budget': 300.0"):
+    with pytest.raises(
+        UnusableInput, match=r"a different study: .*'budget': 600.0.*'budget': 300.0"
+    ):
         a_study(stripes, tmp_path / "clock", trials=None, budget=300.0).run()
-    assert any("60 of 90 images (67 %), each class in proportion" in note for note in part.verdict.notes)
+    assert any(
+        "60 of 90 images (67 %), each class in proportion" in note for note in part.verdict.notes
+    )
     assert any("60 of 90 images" in note for note in told)
     assert part.images.facts["seen"]["read"] == 60
     assert len(part.scored) == 12
@@ -128,15 +160,23 @@ def test_a_study_of_a_part_of_the_images_says_so(stripes, tmp_path, a_study, ser
     assert not any("The study has read" in note for note in everything.verdict.notes)
 
 
-def test_how_many_answers_stay_when_pictures_are_resized_by_nearest_pixel_is_counted(tmp_path, a_study, serial, written,
-                                                                                     monkeypatch):  # fmt: skip
-    """Oracle: the files of the sealed images, resized by Pillow. The made-up answer is told by one pixel."""
+def test_how_many_answers_stay_when_pictures_are_resized_by_nearest_pixel_is_counted(
+    tmp_path, a_study, serial, written, monkeypatch
+):
+    """Oracle: the files of the sealed images, resized by Pillow. The made-up answer is told by one
+    pixel.
+    """
     serial.score = lambda configuration: 0.9
-    monkeypatch.setattr(train, "answers", lambda net, weights, pixels: np.eye(3)[pixels[:, 30, 40, 0] % 3])
+    monkeypatch.setattr(
+        train, "answers", lambda net, weights, pixels: np.eye(3)[pixels[:, 30, 40, 0] % 3]
+    )
     source = write_folder(tmp_path / "images", ("a", "b", "c"), 20, (90, 100), "L")
     a_study(source, tmp_path / "out", trials=1).run()
     (material,) = written
-    first, (height, width, _) = material.chosen.trial.net.layers[0], material.chosen.trial.net.input_shape
+    first, (height, width, _) = (
+        material.chosen.trial.net.layers[0],
+        material.chosen.trial.net.input_shape,
+    )
     assert isinstance(first, AveragePooling2D)
     assert first.pool_size == (2, 2)
     smooth, nearest = (
@@ -156,7 +196,8 @@ def test_how_many_answers_stay_when_pictures_are_resized_by_nearest_pixel_is_cou
 
 def test_the_folder_holds_everything(chosen):
     assert chosen.ended.returncode == 0, chosen.ended.stderr
-    expected = {"choice.json", "report.html", "model_keras.py", "model_torch.py", "model.keras", "model.safetensors",
+    expected = {"choice.json", "report.html", "model_keras.py", "model_torch.py", "model.keras",
+                "model.safetensors",
                 "model.onnx", "study.db"}  # fmt: skip
     names = {path.name for path in chosen.folder.iterdir()}
     assert expected <= names
@@ -168,6 +209,8 @@ def test_without_a_terminal_there_are_events_alone(chosen):
     """Of --json, a line each; TensorFlow, which Keras loads, says nothing of its own."""
     events = [json.loads(line) for line in chosen.ended.stderr.splitlines()]
     assert {"stage", "done", "planned", "best", "seconds_left", "note"} <= set(events[0])
+    guessed = {event["baseline"] for event in events if event["stage"] == "race"}
+    assert guessed == {1 / 3}, "of three classes alike, also before the first result"
 
 
 def test_choice_json_keeps_the_contract(chosen):
@@ -177,7 +220,16 @@ def test_choice_json_keeps_the_contract(chosen):
         raise AssertionError(f"{word} is no JSON")
 
     choice = json.loads(text, parse_constant=not_json)
-    assert {"net", "test", "cost", "effects", "alternatives", "reasons", "data", "provenance"} <= set(choice)
+    assert {
+        "net",
+        "test",
+        "cost",
+        "effects",
+        "alternatives",
+        "reasons",
+        "data",
+        "provenance",
+    } <= set(choice)
     net = Net.from_json(choice["net"])
     total = analyse(net).total
     assert {"accuracy", "low", "high", "n"} <= set(choice["test"])
@@ -208,7 +260,11 @@ def test_the_sealed_accuracy_is_that_of_the_written_model(chosen):
 
     model = space["load"](str(chosen.folder / "model.safetensors"))
     with torch.no_grad():
-        found = model(torch.from_numpy(np.array(sealed.pixels)).permute(0, 3, 1, 2).float()).argmax(1).numpy()
+        found = (
+            model(torch.from_numpy(np.array(sealed.pixels)).permute(0, 3, 1, 2).float())
+            .argmax(1)
+            .numpy()
+        )
     assert (found == sealed.labels).mean() == pytest.approx(choice["test"]["accuracy"])
 
 
@@ -222,7 +278,9 @@ def test_optuna_opens_the_study(chosen):
 def test_a_finished_study_is_left_as_it_is(chosen):
     before = (chosen.folder / "choice.json").stat().st_mtime_ns
     notes = []
-    found = convwise.choose(chosen.images, goal=LIMITED, trials=4, out=chosen.folder, watcher=notes.append)
+    found = convwise.choose(
+        chosen.images, goal=LIMITED, trials=4, out=chosen.folder, watcher=notes.append
+    )
     assert found.folder == chosen.folder
     assert "finished" in notes[-1].note
     assert (chosen.folder / "choice.json").stat().st_mtime_ns == before
@@ -258,7 +316,9 @@ def test_the_sources_own_test_part_is_the_sealed_one(tmp_path, a_study, written)
     assert len(written[0].scored) == 24
 
 
-def test_where_nothing_is_sealed_the_estimate_is_called_validation(stripes, tmp_path, a_study, written):
+def test_where_nothing_is_sealed_the_estimate_is_called_validation(
+    stripes, tmp_path, a_study, written
+):
     a_study(stripes, tmp_path / "out", test="none").run()
     assert written[0].images.test is None
     estimate = deliver.estimate(written[0])
@@ -266,8 +326,12 @@ def test_where_nothing_is_sealed_the_estimate_is_called_validation(stripes, tmp_
     assert estimate["n"] == len(written[0].images.valid)
 
 
-def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_path, trained, a_study, written):
-    """Nothing is sealed, so the final training holds the validation part back, and the number told is its own."""
+def test_a_validation_estimate_is_that_of_the_network_handed_over(
+    stripes, tmp_path, trained, a_study, written
+):
+    """Nothing is sealed, so the final training holds the validation part back, and the number told
+    is its own.
+    """
     a_study(stripes, tmp_path / "out", test="none").run()
     (material,) = written
     final = material.final
@@ -277,10 +341,13 @@ def test_a_validation_estimate_is_that_of_the_network_handed_over(stripes, tmp_p
     expected = train.answers(final.trial.net, weights, np.asarray(material.scored.pixels))
     assert material.answers == pytest.approx(expected)
     assert deliver.estimate(material)["accuracy"] == pytest.approx(final.score)
-    assert final.history[-1].images <= 16 * len(material.images.train)  # none of the validation images was learnt from
+    # None of the validation images was learnt from
+    assert final.history[-1].images <= 16 * len(material.images.train)
 
 
-def test_the_final_training_sees_everything_that_is_not_sealed(stripes, tmp_path, trained, a_study, written):
+def test_the_final_training_sees_everything_that_is_not_sealed(
+    stripes, tmp_path, trained, a_study, written
+):
     a_study(stripes, tmp_path / "out").run()
     final, images = written[0].final, written[0].images
     assert (final.trial.part, final.score) == ("all", None)
@@ -299,7 +366,9 @@ def test_counted_studies_repeat_themselves(stripes, tmp_path, trained, a_study, 
     one, two = written
     assert one.verdict.chosen.trial.net == two.verdict.chosen.trial.net
     assert (one.answers == two.answers).all()
-    assert [(r.trial.id, r.score) for r in one.results] == [(r.trial.id, r.score) for r in two.results]
+    assert [(r.trial.id, r.score) for r in one.results] == [
+        (r.trial.id, r.score) for r in two.results
+    ]
     assert deliver.estimate(one) == deliver.estimate(two)
 
 
@@ -320,15 +389,19 @@ def likes_five(configuration) -> float:
 SMALL = "accuracy where macs<200M"  # so that every single change is inside it
 
 
-def raced(source, score=likes_five, workers: int = 1, clock: Clock | None = None, after=lambda trial: None,
-          **fields) -> Search:  # fmt: skip
-    """The race of a study by the clock, its trainings made up; after: is told of each as it ends."""
+def raced(source, score=likes_five, workers: int = 1, clock: Clock | None = None,
+          after=lambda trial: None, **fields) -> Search:  # fmt: skip
+    """The race of a study by the clock, its trainings made up; after: is told of each as it
+    ends.
+    """
     images = read(source, seed=0)
     host = MadeHost(workers=workers, cores=workers, pace=PACE)
     facts = looked(images.train, images.classes, seed=0, budget=600.0)
     clock = clock or Clock(600.0, time.monotonic())
     advice = advise(facts, parse_goal(SMALL), host.pace, 0.8 * clock.budget, workers)
-    budget = planned(advice, (len(images.train), len(images.valid)), Lab(host, clock), 1.0, **fields)
+    budget = planned(
+        advice, (len(images.train), len(images.valid)), Lab(host, clock), 1.0, **fields
+    )
     search = Search(advice, Memory(), budget)
     for wave in race.waves(search):
         for trial in wave.trials:
@@ -337,7 +410,9 @@ def raced(source, score=likes_five, workers: int = 1, clock: Clock | None = None
     return search
 
 
-def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_path, a_study, serial, written):
+def test_what_is_better_is_found_called_so_and_trained_to_the_end(
+    stripes, tmp_path, a_study, serial, written
+):
     serial.score = likes_five
     a_study(stripes, tmp_path / "out", 12, goal=SMALL).run()
     (material,) = written
@@ -345,7 +420,11 @@ def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_p
     effects = {e.parameter: e for e in material.verdict.effects}
     assert effects["stage.kernel_size"].verdict == "matters"
     assert effects["stage.kernel_size"].accuracy_change == pytest.approx(0.6)
-    assert all(e.accuracy_change == pytest.approx(0) for n, e in effects.items() if n != "stage.kernel_size")
+    assert all(
+        e.accuracy_change == pytest.approx(0)
+        for n, e in effects.items()
+        if n != "stage.kernel_size"
+    )
     assert (
         material.chosen.trial.configuration["stage.kernel_size"]
         == 5
@@ -353,10 +432,12 @@ def test_what_is_better_is_found_called_so_and_trained_to_the_end(stripes, tmp_p
     )
     choice = deliver._choice(material, {}, Handed({}, {}), {})
     told = {reason["parameter"]: reason["value"] for reason in choice["reasons"]["choices"]}
-    assert {name: told[name] for name in choice["sample"]} == choice["sample"]
+    assert {name: told[name] for name in choice["configuration"]} == choice["configuration"]
 
 
-def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes, tmp_path, trained, a_study, written):
+def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(
+    stripes, tmp_path, trained, a_study, written
+):
     a_study(stripes, tmp_path / "out", 6).run()
     (material,) = written
     known, trial, spans = {r.trial.id: r.trial for r in material.results}, material.final.trial, []
@@ -374,7 +455,9 @@ def test_the_parts_of_the_chosen_training_follow_one_another_to_the_end(stripes,
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_a_timed_race_gives_most_of_the_time_to_one_training(stripes, workers):
-    """On a clock that goes on by the seconds of each wave; evidence is the share of core time for the others."""
+    """On a clock that goes on by the seconds of each wave; evidence is the share of core time for
+    the others.
+    """
     now, ended = [6.0], set()
 
     def after(trial):
@@ -418,7 +501,9 @@ def test_where_all_fail_the_reason_is_told(stripes, tmp_path, a_study, serial, w
     assert not written
 
 
-def test_where_the_final_training_fails_the_search_answers(stripes, tmp_path, a_study, trained, written):
+def test_where_the_final_training_fails_the_search_answers(
+    stripes, tmp_path, a_study, trained, written
+):
     trained.fails = ("final",)
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
@@ -435,7 +520,9 @@ ONE_FAST = [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))]
 
 
 @pytest.mark.parametrize("after", ONE_FAST)
-def test_an_interrupted_study_gives_the_best_so_far(stripes, tmp_path, a_study, serial, written, after):
+def test_an_interrupted_study_gives_the_best_so_far(
+    stripes, tmp_path, a_study, serial, written, after
+):
     serial.stops = (after, KeyboardInterrupt())
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
@@ -446,7 +533,9 @@ def test_an_interrupted_study_gives_the_best_so_far(stripes, tmp_path, a_study, 
     assert serial.closed
 
 
-def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, tmp_path, a_study, trained, written):
+def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(
+    stripes, tmp_path, a_study, trained, written
+):
     trained.stops, trained.cuts = (0, KeyboardInterrupt()), True
     a_study(stripes, tmp_path / "out").run()
     (material,) = written
@@ -455,21 +544,29 @@ def test_interrupted_in_the_first_trial_the_advised_net_is_the_answer(stripes, t
     assert material.provenance["interrupted"]
 
 
-def test_interrupted_before_anything_was_trained_there_is_no_answer(stripes, tmp_path, a_study, serial, written):
+def test_interrupted_before_anything_was_trained_there_is_no_answer(
+    stripes, tmp_path, a_study, serial, written
+):
     serial.stops = (0, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         a_study(stripes, tmp_path / "out").run()
     assert not written
 
 
-def test_an_interrupted_final_training_is_the_answer_and_goes_on(stripes, tmp_path, a_study, trained, written):
+def test_an_interrupted_final_training_is_the_answer_and_goes_on(
+    stripes, tmp_path, a_study, trained, written
+):
     """Its weights are handed over; the same command again resumes it, under another name."""
     trained.stops, trained.cuts = (4, KeyboardInterrupt()), True
     a_study(stripes, tmp_path / "out").run()
     trained.stops = None
     a_study(stripes, tmp_path / "out").run()
     cut, whole = written
-    assert (cut.chosen.trial.id, cut.chosen.trial.part, cut.provenance["interrupted"]) == ("final", "all", True)
+    assert (cut.chosen.trial.id, cut.chosen.trial.part, cut.provenance["interrupted"]) == (
+        "final",
+        "all",
+        True,
+    )
     assert any("interrupted" in note for note in cut.verdict.notes)
     assert trained.ended == ["final-2"]
     assert (whole.chosen.trial.resumes, whole.chosen.trial.span[1]) == ("final", 1.0)
@@ -484,7 +581,8 @@ def interrupted(times: int = 1, notes: list[str] | None = None) -> dict[str, Any
     def watcher(progress):
         (notes if notes is not None else []).append(progress.note)
         for number in range(times if progress.phase == "look" else 0):
-            time.sleep(1.1 * REPEATED_SECONDS if number else 0)  # at once, it would be the same wish
+            # At once, it would be the same wish
+            time.sleep(1.1 * REPEATED_SECONDS if number else 0)
             os.kill(os.getpid(), signal.SIGINT)
 
     return {"watcher": watcher}
@@ -540,7 +638,9 @@ def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, a_study, trained
     whole, continued = written
     assert any("continuing" in note and str(after) in note for note in notes)
     assert len(trained.ended) == 5 - after
-    assert [(r.trial.id, r.score) for r in continued.results] == [(r.trial.id, r.score) for r in whole.results]
+    assert [(r.trial.id, r.score) for r in continued.results] == [
+        (r.trial.id, r.score) for r in whole.results
+    ]
     assert (whole.answers == continued.answers).all()
 
 
@@ -592,13 +692,17 @@ def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, a_study, 
         assert result.trial.resumes in {"", *names}
 
 
-def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(stripes, tmp_path, a_study, trained, written):
+def test_a_study_stopped_in_its_first_trial_trains_its_net_when_continued(
+    stripes, tmp_path, a_study, trained, written
+):
     """What answered the interrupt is no part of the schedule, and nothing goes on from it."""
     trained.stops, trained.cuts = (0, KeyboardInterrupt()), True
     a_study(stripes, tmp_path / "out").run()
     trained.stops = None
     a_study(stripes, tmp_path / "out", 5).run()
-    first = [r for r in written[1].results if r.trial.phase == "race" and r.trial.span != race.WHOLE][0]
+    first = [
+        r for r in written[1].results if r.trial.phase == "race" and r.trial.span != race.WHOLE
+    ][0]
     assert first.trial.span[0] == 0.0
     assert first.trial.resumes == ""
     assert written[1].final.trial.span[0] < 0.6
@@ -622,11 +726,16 @@ def stopped_after(trials: int, serial: Serial, asked: Asked) -> None:
 
 
 def test_a_continued_study_keeps_its_space(stripes, tmp_path, a_study, serial, written):
-    """A measure or a pace taken anew would advise other neighbours, which Optuna refuses in one study."""
+    """A measure or a pace taken anew would advise other neighbours, which Optuna refuses in one
+    study.
+    """
     out = tmp_path / "out"
     stopped_after(1, serial, a_study(stripes, out))
-    host = SimpleNamespace(name="made up", engine=Engine(), workers=1, describe=dict)  # knows no pace, no cores
-    a_study(stripes, out, budget=1200.0, look=lambda *_, **__: pytest.fail("looked again"), host=host).run()
+    # This host knows no pace and no cores
+    host = SimpleNamespace(name="made up", engine=Engine(), workers=1, describe=dict)
+    a_study(
+        stripes, out, budget=1200.0, look=lambda *_, **__: pytest.fail("looked again"), host=host
+    ).run()
     assert len(written[0].results) == 5
 
 
@@ -663,7 +772,14 @@ def test_a_folder_of_somebody_else_is_refused(stripes, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-NONE = [("seed", -1), ("seed", 1.5), ("workers", "2"), ("trials", 0), ("evidence", 0.6), ("evidence", float("nan"))]
+NONE = [
+    ("seed", -1),
+    ("seed", 1.5),
+    ("workers", "2"),
+    ("trials", 0),
+    ("evidence", 0.6),
+    ("evidence", float("nan")),
+]
 
 
 @pytest.mark.parametrize(("field", "value"), NONE)
@@ -683,7 +799,9 @@ def test_the_outputs_are_those_that_are_written(chosen):
 def test_no_worker_stays_where_a_study_cannot_start(stripes, tmp_path):
     before = set(multiprocessing.active_children())
     with pytest.raises(Infeasible):
-        convwise.choose(stripes, goal="accuracy where params<5", trials=2, workers=2, out=tmp_path / "out")
+        convwise.choose(
+            stripes, goal="accuracy where params<5", trials=2, workers=2, out=tmp_path / "out"
+        )
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -707,21 +825,28 @@ def test_a_report_that_cannot_be_drawn_costs_the_report(stripes, tmp_path, a_stu
     monkeypatch.setattr(deliver.report, "write", no_room)
     folder = a_study(stripes, tmp_path / "out", trials=2).run(deliver.write)
     record = deliver.read_choice(folder)
-    assert record["notes"][-1].startswith("The report could not be drawn (MemoryError: no room for a plot)")
+    assert record["notes"][-1].startswith(
+        "The report could not be drawn (MemoryError: no room for a plot)"
+    )
     assert (folder / "model.onnx").exists()
     assert not (folder / "report.html").exists()
     assert choice.summary(record, folder)[-1] == record["notes"][-1]
 
 
-def test_a_format_that_refuses_the_network_costs_its_own_files(stripes, tmp_path, a_study, monkeypatch):
+def test_a_format_that_refuses_the_network_costs_its_own_files(
+    stripes, tmp_path, a_study, monkeypatch
+):
     """It is told where the answer is: in choice.json, in the report, and in the terminal."""
 
     def save(*_: object) -> None:
-        raise Unsupported("keras", "stem", "has no form there")
+        raise Unsupported("keras", "stem", "cannot be expressed there")
 
     monkeypatch.setattr(format_module("keras"), "save", save)
     folder = a_study(stripes, tmp_path / "out", trials=2).run(deliver.write)
-    record, told = deliver.read_choice(folder), "keras export, layer stem: has no form there"
+    record, told = (
+        deliver.read_choice(folder),
+        "keras export, layer stem: cannot be expressed there",
+    )
     assert record["left_out"] == {"keras": told}
     assert {*record["exports"]} == {*FORMATS} - {"keras"}
     assert f"Left out: {told}" in record["notes"]
@@ -729,6 +854,31 @@ def test_a_format_that_refuses_the_network_costs_its_own_files(stripes, tmp_path
     assert f"Left out: {told}" in choice.summary(record, folder)
     assert not any((folder / file).exists() for file in FORMATS["keras"].files)
     assert all((folder / file).exists() for file in FORMATS["torch"].files)
+
+
+class Measured(MadeHost):
+    """A host that measures how fast a net answers, as this machine does."""
+
+    def latency_ms(self, net: Net) -> float:
+        return machine.latency_ms(net)
+
+
+def test_without_onnx_its_model_and_the_latency_are_left_out(
+    stripes, tmp_path, a_study, monkeypatch
+):
+    """As where its library is not installed, or does not load: importing it fails."""
+    format_module("onnx")
+    monkeypatch.setitem(sys.modules, "convwise.formats.onnx", None)
+    monkeypatch.delattr(formats, "onnx")
+    folder = a_study(stripes, tmp_path / "out", trials=2, goal="accuracy", host=Measured()).run(
+        deliver.write
+    )
+    record = deliver.read_choice(folder)
+    assert record["left_out"].keys() == {"onnx"}
+    assert record["cost"].keys() == {"params", "macs", "activation_bytes"}
+    assert (folder / "report.html").exists()
+    (said,) = [line for line in choice.summary(record, folder) if line.startswith("Cost: ")]
+    assert said.endswith(" macs")
 
 
 def test_arrays_are_a_source(tmp_path, a_study, written):
@@ -741,8 +891,9 @@ def test_the_verbs_are_public_and_errors_are_ours(tmp_path):
     assert set(convwise.__all__) >= {"advise", "choose", "look", "predict", "read"}
     with pytest.raises(AttributeError):
         _ = convwise.nothing
-    for bad in (lambda: convwise.choose("digits", budget="soon"), lambda: convwise.choose("digits", goal="fame"),
-                lambda: convwise.look(tmp_path), lambda: convwise.predict(tmp_path, tmp_path)):  # fmt: skip
+    for bad in (lambda: convwise.choose("digits", budget="soon"), lambda: convwise.choose("digits",
+                goal="fame"), lambda: convwise.look(tmp_path), lambda: convwise.predict(tmp_path,
+                tmp_path)):  # fmt: skip
         with pytest.raises(ConvwiseError):
             bad()
 

@@ -23,6 +23,7 @@ from convwise.core.clock import Clock
 from convwise.core.progress import DOING, Live, Progress
 from convwise.interrupts import ANSWER_SECONDS, REPEATED_SECONDS, Interrupts
 from convwise.output import deliver, plots
+from convwise.output.words import is_chosen
 from convwise.plan import LEAST_TRAINED, WRITE_SECONDS, Plan
 from convwise.search import phases
 from convwise.training import machine
@@ -31,12 +32,14 @@ from imagesets import write_folder
 from labs import MadeHost, Serial, ask
 from studies import command, started
 
-USUAL = 2.5  # slowness under three busy processes on two cores: what is promised is promised up to there
+# Slowness under three busy processes on two cores: what is promised is promised up to there
+USUAL = 2.5
 
 
 @contextmanager
 def busy(count: int) -> Iterator[Callable[[], float]]:
-    """Inside, so many processes compute all the time; what comes says how long a second of work has taken them so far.
+    """Inside, so many processes compute all the time; what comes says how long a second of work has
+    taken them so far.
 
     Whoever else computes here makes it longer, at whatever moment.
     """
@@ -44,7 +47,10 @@ def busy(count: int) -> Iterator[Callable[[], float]]:
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
 
     def slowness() -> float:
-        rows = [Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split() for other in others]
+        rows = [
+            Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()
+            for other in others
+        ]
         ticks = sum(int(row[11]) + int(row[12]) for row in rows)  # in user and in system mode
         return (time.monotonic() - begun) * count * os.sysconf("SC_CLK_TCK") / max(ticks, 1)
 
@@ -59,7 +65,9 @@ def busy(count: int) -> Iterator[Callable[[], float]]:
 # --- what a second of work takes -----------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process cannot be kept on one core here")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="a process cannot be kept on one core here"
+)
 def test_a_second_of_work_takes_longer_where_others_compute():
     """Four on one core have a quarter of it each, whatever else this machine does."""
     before = os.sched_getaffinity(0)
@@ -74,7 +82,9 @@ def test_a_second_of_work_takes_longer_where_others_compute():
 
 def test_a_second_of_work_takes_a_second_where_nothing_else_computes(monkeypatch):
     worked = itertools.count(0.0, 0.01)
-    monkeypatch.setattr(machine, "time", SimpleNamespace(thread_time=lambda: next(worked), monotonic=lambda: 0.0))
+    monkeypatch.setattr(
+        machine, "time", SimpleNamespace(thread_time=lambda: next(worked), monotonic=lambda: 0.0)
+    )
     assert machine.slowness(0.1) == 1.0
 
 
@@ -96,12 +106,17 @@ def test_a_busy_machine_is_promised_less():
     from convwise.plan import planned
     from studies import advice
 
-    told = [planned(advice(), (800, 200), Lab(MadeHost(), Clock(60, time.monotonic())), slow, 2) for slow in (1.0, 3.0)]
+    told = [
+        planned(advice(), (800, 200), Lab(MadeHost(), Clock(60, time.monotonic())), slow, 2)
+        for slow in (1.0, 3.0)
+    ]
     assert told[1].epochs() < 0.6 * told[0].epochs()
 
 
 def test_the_study_s_own_processes_are_no_other_load(tmp_path):
-    """They load PyTorch while the images are read: asked then, an idle machine looks half as fast."""
+    """They load PyTorch while the images are read: asked then, an idle machine looks half as
+    fast.
+    """
     told = []
 
     class Listening(Serial):
@@ -137,12 +152,19 @@ def test_without_time_the_plots_are_left_out_and_that_is_said(tmp_path):
 
     folder = ask(images, tmp_path / "out", Serial(), [], trials=1).run(write)
     record, page = deliver.read_choice(folder), (folder / "report.html").read_text()
-    assert record["notes"][-1] == "There was no time left to draw the plots of the report; everything else is in it."
+    assert (
+        record["notes"][-1]
+        == "There was no time left to draw the plots of the report; everything else is in it."
+    )
     assert plots.LEFT_OUT in page
     assert f"{100 * record['test']['accuracy']:.1f}" in page
-    assert {"model.keras", "model.onnx", "model.safetensors"} <= {path.name for path in folder.iterdir()}
+    assert {"model.keras", "model.onnx", "model.safetensors"} <= {
+        path.name for path in folder.iterdir()
+    }
     assert steps == [("writing", done, deliver.STEPS) for done in range(1, deliver.STEPS)]
-    assert plots.render(SimpleNamespace(to_dict=lambda: {"mark": "point", "data": {"values": []}})).startswith("<svg")
+    assert plots.render(
+        SimpleNamespace(to_dict=lambda: {"mark": "point", "data": {"values": []}})
+    ).startswith("<svg")
 
 
 # --- interrupts ----------------------------------------------------------------------------------
@@ -163,7 +185,9 @@ def test_after_an_interrupt_there_are_ten_seconds_to_write():
 
 
 def progress(**fields) -> Progress:
-    return Progress(**{"phase": "race", "done": 0, "planned": 2, "best": None, "seconds_left": 90.0, **fields})
+    return Progress(
+        **{"phase": "race", "done": 0, "planned": 2, "best": None, "seconds_left": 90.0, **fields}
+    )
 
 
 def test_the_clock_ticks_between_two_words(monkeypatch):
@@ -193,8 +217,19 @@ def test_each_phase_is_told_in_words():
 def test_what_trains_shows_its_accuracy_and_its_curve():
     screen = Screen()
     for accuracy in (None, 0.1, 0.5, 0.9):
-        screen.tell(progress(live=(Live("race-1-1", 0.5, 3.25, accuracy, 900.0), Live("race-1-2", 0.5, 3.0, 0.2, 1.0))))
-    assert f"epoch 3.2 {sparkline([0.1, 0.5, 0.9])} 90.0 % of its training images" in screen.__rich__()
+        screen.tell(
+            progress(
+                live=(
+                    Live("race-1-1", 0.5, 3.25, accuracy, 900.0),
+                    Live("race-1-2", 0.5, 3.0, 0.2, 1.0),
+                )
+            )
+        )
+    assert (
+        f"epoch 3.2 {sparkline([0.1, 0.5, 0.9])} 90.0 % of its training images" in screen.__rich__()
+    )
+    screen.tell(progress(live=(Live("race-1-1", 0.5, 3.25, 0.9, 900.0, baseline=0.125),)))
+    assert "90.0 % of its training images (always the largest class 12.5 %)" in screen.__rich__()
 
 
 def test_bars_and_clocks():
@@ -212,15 +247,26 @@ def test_a_minute_is_a_minute_beside_three_busy_processes(tmp_path):
     """On a machine that is busy beyond that, as long as its share of the cores explains."""
     with busy(3) as slowness:
         begun = time.monotonic()
-        ended = command("choose", "digits", "--budget", "1m", "--out", tmp_path / "out", timeout=600)
+        ended = command(
+            "choose", "digits", "--budget", "1m", "--out", tmp_path / "out", timeout=600
+        )
         spent, slow = time.monotonic() - begun, max(slowness(), USUAL)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == no_choice(tmp_path / "out"), ended.stderr
     assert spent <= 66 * slow / USUAL
     assert deliver.read_choice(tmp_path / "out")["test"]["better_than_guessing"]
 
 
+def no_choice(out: Path) -> int:
+    """The exit code of what was written: a network that was stopped early may not be as good as the
+    probe of `look`.
+    """
+    return int(not is_chosen(deliver.read_choice(out)["test"]))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("phase", "code"), [("read", 130), ("look", 130), ("final", 0), ("writing", 0)])
+@pytest.mark.parametrize(
+    ("phase", "code"), [("read", 130), ("look", 130), ("final", 0), ("writing", 0)]
+)
 def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, phase, code):
     with busy(3) as slowness:
         process = started("choose", "digits", "--budget", "2m", "--out", tmp_path / "out", "--json")
@@ -236,8 +282,8 @@ def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, phase, code):
         answered, slow = time.monotonic() - asked, max(slowness(), USUAL)
     assert heard < slow / USUAL, line
     assert answered < (ANSWER_SECONDS + 1) * slow / USUAL, said
-    assert process.returncode == code, said
     assert (tmp_path / "out" / "choice.json").exists() == (code == 0)
+    assert process.returncode == (code or no_choice(tmp_path / "out")), said
 
 
 @pytest.mark.slow
@@ -245,7 +291,9 @@ def test_an_interrupt_is_heard_at_once_and_written_soon(tmp_path, phase, code):
 def test_a_second_interrupt_ends_at_once_and_leaves_no_half(tmp_path, phase):
     """The folder is whole or has no choice.json, and no process is left behind."""
     out = tmp_path / "out"
-    process = started("choose", "digits", "--budget", "1m", "--out", out, "--json", start_new_session=True)
+    process = started(
+        "choose", "digits", "--budget", "1m", "--out", out, "--json", start_new_session=True
+    )
     for line in process.stderr:
         told = json.loads(line) if line.startswith("{") else {"stage": ""}
         if told["stage"] == phase and (told["live"] or phase != "final"):
@@ -258,9 +306,8 @@ def test_a_second_interrupt_ends_at_once_and_leaves_no_half(tmp_path, phase):
     said = process.communicate()[1]
     assert time.monotonic() - asked < 3 * slow / USUAL
     assert "Traceback" not in said
-    ended = process.returncode == 0  # the answer was there before the second was heard
-    assert ended or process.returncode == 130, said
-    assert (out / "choice.json").exists() == ended
+    ended = (out / "choice.json").exists()  # the answer was there before the second was heard
+    assert process.returncode == (no_choice(out) if ended else 130), said
     assert ended == (out / "model.onnx").exists()
     deadline = time.monotonic() + 10 * slow / USUAL
     while _has_processes(process.pid):

@@ -1,4 +1,6 @@
-"""The mirror image averaged in: when it is, what is said of it, and that all that is handed over does so."""
+"""The mirror image averaged in: when it is, what is said of it, and that all that is handed over
+does so.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from convwise.core.recipe import Recipe
 from convwise.core.records import Result, Trial, Views
 from convwise.evidence.fitting import fitted
 from convwise.mirrored import decided, with_views
-from convwise.output import choice, deliver
+from convwise.output import choice, deliver, predicting
 from convwise.settings import Settings, validate
 from convwise.training import train
 from imagesets import blobs
@@ -40,17 +42,24 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 class Made(SimpleNamespace):
     """As much of a study as decides on its views: 200 noise images, and a net with random weights.
 
-    right: whether an image's label is what the mean of both views says, or what the image alone says.
+    right: whether an image's label is what the mean of both views says, or what the image alone
+    says.
     """
 
     def __init__(
-        self, folder: Path, right: str, views: str = "auto", goal: str = "accuracy", left: float = 1e9
+        self,
+        folder: Path,
+        right: str,
+        views: str = "auto",
+        goal: str = "accuracy",
+        left: float = 1e9,
     ) -> None:
         rng = np.random.default_rng(0)
         pixels = rng.integers(0, 256, (200, *NET.input_shape), dtype=np.uint8)
         kernel = rng.normal(0, 0.01, (30, 2)).astype(np.float32)
         one, other = (
-            softmax(each.reshape(200, -1).astype(np.float64) @ kernel) for each in (pixels, pixels[:, :, ::-1])
+            softmax(each.reshape(200, -1).astype(np.float64) @ kernel)
+            for each in (pixels, pixels[:, :, ::-1])
         )
         self.alone, self.both = one.argmax(1), ((one + other) / 2).argmax(1)
         either = np.where(np.arange(200) % 2, self.both, self.alone)
@@ -58,14 +67,19 @@ class Made(SimpleNamespace):
         folder.mkdir(exist_ok=True)
         (folder / "weights").mkdir(exist_ok=True)
         np.savez(
-            train.weights_path(folder, "race-1"), **{"dense/kernel": kernel, "dense/bias": np.zeros(2, np.float32)}
+            train.weights_path(folder, "race-1"),
+            **{"dense/kernel": kernel, "dense/bias": np.zeros(2, np.float32)},
         )
         notes: dict[str, Any] = {}
         super().__init__(
-            settings=SimpleNamespace(views=views, goal=parse_goal(goal), task="classify", work=folder),
+            settings=SimpleNamespace(
+                views=views, goal=parse_goal(goal), task="classify", work=folder
+            ),
             ledger=SimpleNamespace(notes=notes, note=notes.__setitem__),
             images=SimpleNamespace(
-                valid=SimpleNamespace(at=lambda *size: SimpleNamespace(pixels=pixels, labels=labels))
+                valid=SimpleNamespace(
+                    at=lambda *size: SimpleNamespace(pixels=pixels, labels=labels)
+                )
             ),
             lab=SimpleNamespace(host=MadeHost()),
             left=left,
@@ -73,7 +87,9 @@ class Made(SimpleNamespace):
 
     def decided(self, recipe: Recipe = FLIPPED, hurried: bool = False, net: Net = NET) -> Views:
         trial = Trial("race-1", "race", {}, net, recipe)
-        return decided(self, Result(trial, "done", 0.5, images_per_second=1e4), recipe.flip, hurried)
+        return decided(
+            self, Result(trial, "done", 0.5, images_per_second=1e4), recipe.flip, hurried
+        )
 
 
 def test_the_second_view_is_taken_where_it_is_more_often_right(tmp_path):
@@ -86,7 +102,12 @@ def test_the_second_view_is_taken_where_it_is_more_often_right(tmp_path):
     assert views.effect.accuracy_change == pytest.approx(gain)
     assert 0 < views.effect.low < gain < views.effect.high
     assert views.effect.time_ratio == pytest.approx(2)
-    for words in (f"+{100 * gain:.1f} points", "200 validation images", "twice the macs", "--views 1"):
+    for words in (
+        f"+{100 * gain:.1f} points",
+        "200 validation images",
+        "twice the macs",
+        "--views 1",
+    ):
         assert words in views.said
 
 
@@ -149,7 +170,9 @@ def test_an_interrupted_study_does_not_measure_it(tmp_path):
 
 def test_what_it_costs_is_told_with_the_result():
     result = Result(
-        Trial("final", "final", {}, NET, FLIPPED), "done", cost={"params": 62, "macs": 60, "latency_ms": 1.0}
+        Trial("final", "final", {}, NET, FLIPPED),
+        "done",
+        cost={"params": 62, "macs": 60, "latency_ms": 1.0},
     )
     assert with_views(result, Views()) is result
     both = with_views(result, Views(2))
@@ -168,8 +191,14 @@ def test_of_numbers_the_mean_is_taken_too(tmp_path):
     net = Net(NET.input_shape, (Flatten(), Dense(1), Rescaling(10.0, 5.0)))
     pixels = made.images.valid.at().pixels
     kernel = np.random.default_rng(1).normal(0, 0.01, (30, 1)).astype(np.float32)
-    np.savez(train.weights_path(tmp_path, "race-1"), **{"dense/kernel": kernel, "dense/bias": np.ones(1, np.float32)})
-    views = [10 * (each.reshape(200, -1) @ kernel.astype(float) + 1) + 5 for each in (pixels, pixels[:, :, ::-1])]
+    np.savez(
+        train.weights_path(tmp_path, "race-1"),
+        **{"dense/kernel": kernel, "dense/bias": np.ones(1, np.float32)},
+    )
+    views = [
+        10 * (each.reshape(200, -1) @ kernel.astype(float) + 1) + 5
+        for each in (pixels, pixels[:, :, ::-1])
+    ]
     numbers = (views[0] + views[1])[:, 0] / 2
     made.images.valid.at = lambda *size: SimpleNamespace(pixels=pixels, labels=numbers)
     made.settings.task, made.settings.goal = "regress", parse_goal(None, "error")
@@ -177,14 +206,16 @@ def test_of_numbers_the_mean_is_taken_too(tmp_path):
     error = float(np.abs(views[0][:, 0] - numbers).mean())
     assert found.count == 2
     assert found.effect is not None
-    assert found.effect.score.change(found.effect.accuracy_change) == pytest.approx(-error, rel=1e-3)
+    assert found.effect.score.change(found.effect.accuracy_change) == pytest.approx(
+        -error, rel=1e-3
+    )
     assert "mean absolute error -" in found.said
 
 
 def test_what_is_trained_of_such_a_net_is_one_view():
     found = fitted(replace(NET, mirrored_view=True), 2, (0.4,), (0.07,))
     assert not found.net.mirrored_view
-    assert "mirrored view is left out" in found.notes[0]
+    assert "only one view is trained, not its mirrored view" in found.notes[0]
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +225,13 @@ def handed_over(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("views") / "out"
     np.savez(folder.with_name("blobs.npz"), x=pixels, y=labels)
     asked = ask(
-        str(folder.with_name("blobs.npz")), folder, Serial(), [], trials=2, views="2", goal="accuracy where params<3k"
+        str(folder.with_name("blobs.npz")),
+        folder,
+        Serial(),
+        [],
+        trials=2,
+        views="2",
+        goal="accuracy where params<3k",
     )
     return asked.run(deliver.write)
 
@@ -214,7 +251,7 @@ def test_all_that_is_handed_over_looks_at_both_views(handed_over):
 def test_it_predicts_with_the_mean_of_both(handed_over):
     net, weights, _ = formats.read(handed_over)
     pixels, _ = blobs(2, 4, net.input_shape[0], seed=1)
-    rows = deliver.predict(handed_over, pixels)
+    rows = predicting.predict(handed_over, pixels, 1)
     views = [train.answers(net.one_view, weights, each) for each in (pixels, pixels[:, :, ::-1])]
     told = np.array([list(row["probabilities"].values()) for row in rows])
     assert told == pytest.approx((views[0] + views[1]) / 2, abs=1e-3)

@@ -1,9 +1,13 @@
-"""The machine: its self-test sees what is wrong, its predictions grow with the work, its memory is used."""
+"""The machine: its self-test sees what is wrong, its predictions grow with the work, its memory is
+used.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,7 +47,11 @@ def wrong_in_bf16(change):
     real = torch.nn.functional.conv2d
 
     def conv2d(x, weight, *args, **kwargs):
-        return change(real, x, weight, args, kwargs) if x.dtype == torch.bfloat16 else real(x, weight, *args, **kwargs)
+        return (
+            change(real, x, weight, args, kwargs)
+            if x.dtype == torch.bfloat16
+            else real(x, weight, *args, **kwargs)
+        )
 
     return conv2d
 
@@ -52,9 +60,15 @@ FAULTS = {
     "a wrong channel": lambda real, x, w, a, k: real(x, w, *a, **k).roll(1, dims=1),
     "a tenth too much": lambda real, x, w, a, k: 1.1 * real(x, w, *a, **k),
     "a transposed kernel": lambda real, x, w, a, k: real(x, w.transpose(2, 3), *a, **k),
-    "wrong gradients only": lambda real, x, w, a, k: (y := real(x, w, *a, **k)).detach() + 0.5 * (y - y.detach()),
-    "grouped kernels only": lambda real, x, w, a, k: real(x, w, *a, **k) * (0.5 if k.get("groups", 1) > 1 else 1),
-    "strides only": lambda real, x, w, a, k: real(x, w, *a, **k) * (0.5 if k.get("stride", 1) != 1 else 1),
+    "wrong gradients only": (
+        lambda real, x, w, a, k: (y := real(x, w, *a, **k)).detach() + 0.5 * (y - y.detach())
+    ),
+    "grouped kernels only": (
+        lambda real, x, w, a, k: real(x, w, *a, **k) * (0.5 if k.get("groups", 1) > 1 else 1)
+    ),
+    "strides only": (
+        lambda real, x, w, a, k: real(x, w, *a, **k) * (0.5 if k.get("stride", 1) != 1 else 1)
+    ),
 }
 
 
@@ -84,14 +98,20 @@ def test_wrong_or_slow_low_precision_is_not_used(empty_cache, monkeypatch):
 
 
 def test_latency_is_measured_in_milliseconds():
-    small, large = (Net((n, n, 3), (Conv2D(f, 3), GlobalAveragePooling2D(), Dense(2))) for n, f in ((8, 2), (64, 64)))
+    small, large = (
+        Net((n, n, 3), (Conv2D(f, 3), GlobalAveragePooling2D(), Dense(2)))
+        for n, f in ((8, 2), (64, 64))
+    )
     fast, slow = machine.latency_ms(small, runs=9), machine.latency_ms(large, runs=9)
     assert 0.001 < fast < 50
     assert slow > 3 * fast
 
 
 def test_fits_find_planted_costs():
-    rows = [(float(a), float(b)) for a, b in ((1e6, 1e4), (5e6, 2e4), (2e7, 9e5), (3e5, 8e5), (1e5, 1e3))]
+    rows = [
+        (float(a), float(b))
+        for a, b in ((1e6, 1e4), (5e6, 2e4), (2e7, 9e5), (3e5, 8e5), (1e5, 1e3))
+    ]
     times = [3e-11 * a + 2e-10 * b for a, b in rows]
     assert machine._fit(rows, times) == pytest.approx([3e-11, 2e-10])
 
@@ -118,11 +138,16 @@ def test_what_is_measured_here_predicts_positive_growing_times(empty_cache, quic
     assert pace.per_mac >= 0
     assert pace.seconds(1e6, 1e5) > 0
     assert pace.seconds(1e7, 1e6) == pytest.approx(10 * pace.seconds(1e6, 1e5))
-    base = {"input.size": "24x24", "stem.kernel_size": 3, "stem.strides": 1, "stage.count": 2, "stage.convs": 2,
-            "stage.kernel_size": 3, "block": "plain", "downsampling": "strides", "padding": "same", "dropout": 0.0,
-            "normalization": "none", "activation": "relu", "head": "GlobalAveragePooling2D"}  # fmt: skip
+    base = {"input.size": "24x24", "stem.kernel_size": 3, "stem.strides": 1, "stage.count": 2,
+            "stage.convs": 2,
+            "stage.kernel_size": 3, "block": "plain", "downsampling": "strides", "padding": "same",
+            "dropout": 0.0,
+            "normalization": "none", "activation": "relu",
+            "head": "GlobalAveragePooling2D"}  # fmt: skip
     space = wide_space(latency=model)
-    times = [space.cost(space.fit({**base, "stage.filters": w}).net)["latency_ms"] for w in (4, 8, 12)]
+    times = [
+        space.cost(space.fit({**base, "stage.filters": w}).net)["latency_ms"] for w in (4, 8, 12)
+    ]
     assert 0 < times[0] <= times[1] <= times[2]
 
 
@@ -144,8 +169,12 @@ def test_the_second_call_reads_what_the_first_measured(empty_cache, monkeypatch)
     assert file.name.startswith("latency-")
 
 
-def test_the_pace_is_remembered_so_that_the_same_images_get_the_same_advice(empty_cache, monkeypatch):
-    """Measured under other load it would be another one, and another width; an engine has one of its own."""
+def test_the_pace_is_remembered_so_that_the_same_images_get_the_same_advice(
+    empty_cache, monkeypatch
+):
+    """Measured under other load it would be another one, and another width; an engine has one of
+    its own.
+    """
     asked = []
 
     def measured(engine: Engine) -> Pace:
@@ -192,5 +221,35 @@ def test_the_description_names_what_matters():
     assert found["cores"] == host.cores == len(os.sched_getaffinity(0))
     assert found["cpu"] in host.name
     assert found["torch"] == torch.__version__
-    assert {"convwise", "numpy", "keras", "onnxruntime", "optuna", "cpu", "system", "python"} <= set(found)
+    assert {
+        "convwise",
+        "numpy",
+        "keras",
+        "onnxruntime",
+        "optuna",
+        "cpu",
+        "system",
+        "python",
+    } <= set(found)
     json.dumps(found)
+
+
+def test_the_description_leaves_out_what_is_not_installed(monkeypatch):
+    monkeypatch.setattr(machine, "PACKAGES", ("torch", "no-such-package"))
+    assert machine.ThisMachine().describe().keys() == {"cpu", "cores", "system", "python", "torch"}
+
+
+HELD = """
+import os
+import subprocess
+import sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from convwise.images import stack
+from convwise.training.machine import ThisMachine
+print(ThisMachine().cores, stack.THREADS)
+"""
+
+
+def test_a_process_held_to_one_core_computes_and_decodes_with_one_thread():
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]

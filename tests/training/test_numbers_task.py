@@ -1,4 +1,6 @@
-"""A number from an image: what is learnt, what an answer is worth, and that a net learns it, in the target's unit."""
+"""A number from an image: what is learnt, what an answer is worth, and that a net learns it, in the
+target's unit.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from convwise.training import batches, train
 from convwise.training.tasks import TASKS, regress
 
 MEAN, DEVIATION = 500.0, 20.0
-NET = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(), Dense(1),
-                      Rescaling(DEVIATION, MEAN)))  # fmt: skip
+NET = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(),
+                      Dense(1), Rescaling(DEVIATION, MEAN)))  # fmt: skip
 
 
 def test_every_kind_of_task_has_a_row():
@@ -34,7 +36,9 @@ def test_labels_are_learnt_with_mean_0_and_deviation_1():
 
 def test_the_loss_is_straight_beyond_one_deviation():
     targets = torch.zeros(1, 1)
-    losses = [float(regress.loss(torch.full((1, 1), x), targets, Recipe())) for x in (0.5, 1.0, 3.0)]
+    losses = [
+        float(regress.loss(torch.full((1, 1), x), targets, Recipe())) for x in (0.5, 1.0, 3.0)
+    ]
     assert losses == pytest.approx([0.125, 0.5, 2.5])
 
 
@@ -43,7 +47,9 @@ def test_outcomes_are_absolute_errors_in_the_unit_of_the_target():
     outputs = torch.tensor([[0.5], [-1.0]])  # of the net without its unit: 510 and 480
     found = regress.outcomes(outputs, regress.learnt(labels, NET), NET).numpy()
     assert found == pytest.approx([10, 40])
-    assert found == pytest.approx(regress.answered(np.array([[510.0], [480.0]]), labels.numpy(), NET))
+    assert found == pytest.approx(
+        regress.answered(np.array([[510.0], [480.0]]), labels.numpy(), NET)
+    )
 
 
 def test_a_teacher_s_answers_are_half_of_what_is_learnt():
@@ -88,8 +94,15 @@ def folder(tmp_path_factory) -> Path:
     where, rng = tmp_path_factory.mktemp("brightness"), np.random.default_rng(0)
     for name, count in (("train", 256), ("valid", 100)):
         value = rng.uniform(0, 255, count)
-        pixels = np.clip(value[:, None, None, None] + rng.normal(0, 4, (count, 8, 8, 1)), 0, 255).astype(np.uint8)
-        batches.store(where, "8x8", name, SimpleNamespace(pixels=pixels, labels=MEAN + 40 * (value / 255 - 0.5)))
+        pixels = np.clip(
+            value[:, None, None, None] + rng.normal(0, 4, (count, 8, 8, 1)), 0, 255
+        ).astype(np.uint8)
+        batches.store(
+            where,
+            "8x8",
+            name,
+            SimpleNamespace(pixels=pixels, labels=MEAN + 40 * (value / 255 - 0.5)),
+        )
     return where
 
 
@@ -111,15 +124,17 @@ def test_a_net_learns_numbers_and_answers_in_their_unit(folder):
     assert result.history[-1].accuracy == result.score
 
 
-PAIR = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3, activation="relu"), GlobalAveragePooling2D(), Dense(2),
-                       Rescaling((DEVIATION, 0.5), (MEAN, 3.0))))  # fmt: skip
+PAIR = Net((8, 8, 1), (Rescaling(1 / 255), Conv2D(4, 3, activation="relu"),
+                       GlobalAveragePooling2D(), Dense(2), Rescaling((DEVIATION, 0.5), (MEAN,
+                       3.0))))  # fmt: skip
 
 
 def test_of_several_numbers_each_counts_in_its_own_deviations():
     labels = torch.tensor([[500.0, 3.0], [520.0, 2.0]], dtype=torch.float64)
     assert regress.learnt(labels, PAIR).tolist() == [[0.0, 0.0], [1.0, -2.0]]
     answers = np.array([[510.0, 3.0], [480.0, 2.5]])
-    assert regress.answered(answers, labels.numpy(), PAIR).tolist() == [0.25, 1.5]  # (10/20 + 0)/2, (40/20 + .5/.5)/2
+    # (10/20 + 0)/2, (40/20 + .5/.5)/2
+    assert regress.answered(answers, labels.numpy(), PAIR).tolist() == [0.25, 1.5]
     taught = regress.taught(labels, torch.tensor(answers), Recipe())
     assert taught.tolist() == [[505.0, 3.0], [500.0, 2.25]]
 
@@ -138,4 +153,6 @@ def test_the_estimate_of_several_numbers_is_scikit_learn_s():
     )
     nothing = np.abs(labels - np.median(labels, axis=0))
     assert [column["baseline"] for column in found["columns"]] == pytest.approx(nothing.mean(0))
-    assert regress.baseline(labels, "error", PAIR) == pytest.approx((nothing / [DEVIATION, 0.5]).mean())
+    assert regress.baseline(labels, "error", PAIR) == pytest.approx(
+        (nothing / [DEVIATION, 0.5]).mean()
+    )

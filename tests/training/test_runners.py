@@ -26,7 +26,9 @@ from working import work
 
 @pytest.fixture(autouse=True)
 def _light_workers(tmp_path, monkeypatch):
-    """Workers load PyTorch first, which takes seconds and is of no use here: they find an empty one."""
+    """Workers load PyTorch first, which takes seconds and is of no use here: they find an empty
+    one.
+    """
     (tmp_path / "torch.py").write_text("def set_num_threads(number): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -57,7 +59,9 @@ def trial(what: str, seconds: float | None = None) -> Trial:
 
 
 def seconds(work: float) -> float:
-    """How long so many seconds of work take at this moment: a busy machine keeps workers waiting as well."""
+    """How long so many seconds of work take at this moment: a busy machine keeps workers waiting as
+    well.
+    """
     return work * machine.slowness()
 
 
@@ -67,18 +71,31 @@ def outcomes(results: list[Result]) -> dict[str, str]:
 
 @every_runner
 def test_each_is_recorded_and_costs_only_itself(name):
-    whats = ["return-1", "raise", "exit", "return-2", "kill", "memory", "tangle", "return-3", "return-4"]
+    whats = [
+        "return-1",
+        "raise",
+        "exit",
+        "return-2",
+        "kill",
+        "memory",
+        "tangle",
+        "return-3",
+        "return-4",
+    ]
     with closing(started(name)[0]) as runner:
         results = list(runner.run([trial(what) for what in whats]))
         assert list(runner.run([])) == []
     assert [r.reason for r in results if "own process" in r.reason] == []  # see work
     assert sorted(r.trial.id for r in results) == sorted(whats)
     by_id = {r.trial.id: r for r in results}
-    assert {what for what, r in by_id.items() if r.status == "done"} == {f"return-{i}" for i in (1, 2, 3, 4)}
+    assert {what for what, r in by_id.items() if r.status == "done"} == {
+        f"return-{i}" for i in (1, 2, 3, 4)
+    }
     assert all(r.score is None for r in results if r.status == "failed")
     assert by_id["raise"].reason == "RuntimeError: a made-up error"
     assert by_id["memory"].reason == "MemoryError: cannot allocate"
-    assert all(by_id[what].reason for what in ("exit", "kill", "tangle"))  # the last is a result that cannot be sent
+    # The last is a result that cannot be sent
+    assert all(by_id[what].reason for what in ("exit", "kill", "tangle"))
     assert str(os.getpid()) not in {r.reason for r in results}
     assert {r.host for r in results} == {"a host"}  # also of those that failed
 
@@ -105,7 +122,10 @@ def test_results_come_as_they_end_from_two_workers(name, tmp_path):
 @every_runner
 def test_a_runner_can_be_used_again_after_a_death(name):
     with closing(RUNNERS[name](work, HOST, 1)) as runner:
-        assert outcomes(list(runner.run([trial("exit"), trial("return-1")]))) == {"exit": "failed", "return-1": "done"}
+        assert outcomes(list(runner.run([trial("exit"), trial("return-1")]))) == {
+            "exit": "failed",
+            "return-1": "done",
+        }
         assert outcomes(list(runner.run([trial("return-2")]))) == {"return-2": "done"}
 
 
@@ -171,9 +191,13 @@ def test_a_worker_that_is_stopped_is_ended(monkeypatch):
     with closing(local.LocalRunner(work, HOST, 1)) as runner:
         results = list(runner.run([trial("stop"), trial("return-1")]))
     assert outcomes(results) == {"stop": "failed", "return-1": "done"}
-    assert results[0].reason == f"its worker gave no sign of life for {local.SILENT_SECONDS:.0f} s, and was ended"
+    assert (
+        results[0].reason
+        == f"its worker gave no sign of life for {local.SILENT_SECONDS:.0f} s, and was ended"
+    )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 def test_a_worker_that_is_lost_while_it_starts_costs_a_trial_at_most(monkeypatch, how):
     monkeypatch.setattr(local, "LOADING_SECONDS", seconds(8.0))
@@ -205,7 +229,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked at as on Linux")
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="processes are looked at as on Linux"
+)
 @pytest.mark.parametrize("when", ["starting", "begun"])
 def test_orphans_end_within_two_seconds(tmp_path, when):
     """The study's process is killed while its workers start, or work; they load what they do load.
@@ -217,7 +244,14 @@ def test_orphans_end_within_two_seconds(tmp_path, when):
     script.write_text(STUDY)
     tests = str(Path(__file__).parents[1])
     paths = [tests, *(path for path in sys.path if path and path != str(tmp_path))]
-    environment, command = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, [sys.executable, str(script), when]
+    environment, command = (
+        {**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        [
+            sys.executable,
+            str(script),
+            when,
+        ],
+    )
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as study:
         workers = [int(pid) for pid in study.stdout.readline().split()]
         study.kill()
@@ -280,11 +314,17 @@ def test_a_trial_for_all_ends_once_and_its_members_compute_means(name):
         assert result.status == "done", result.reason
         assert result.score == 0.5  # the mean of 0 and 1
         trials = [trial("return-1"), together("mean"), trial("return-2")]
-        assert outcomes(list(runner.run(trials))) == {"return-1": "done", "mean": "done", "return-2": "done"}
+        assert outcomes(list(runner.run(trials))) == {
+            "return-1": "done",
+            "mean": "done",
+            "return-2": "done",
+        }
 
 
 @every_runner
-@pytest.mark.parametrize("what", ["mean-raise-0", "mean-raise-1", "mean-exit-0", "mean-exit-1", "mean-kill-1"])
+@pytest.mark.parametrize(
+    "what", ["mean-raise-0", "mean-raise-1", "mean-exit-0", "mean-exit-1", "mean-kill-1"]
+)
 def test_a_member_that_fails_costs_the_teams_trial_only(name, what):
     begun = time.monotonic()
     with closing(two_workers(name)) as runner:
@@ -298,7 +338,9 @@ def test_a_member_that_dies_while_it_waits_for_the_others_is_missed():
     """It holds nothing that the others, or the study, would wait for."""
     before = set(multiprocessing.active_children())
     with closing(local.LocalRunner(work, HOST, 2)) as runner:
-        first = min(set(multiprocessing.active_children()) - before, key=lambda process: process.pid)
+        first = min(
+            set(multiprocessing.active_children()) - before, key=lambda process: process.pid
+        )
         list(runner.run([trial("return-1"), trial("return-2")]))  # both have started
         late = seconds(4.0)
         killing = threading.Timer(late / 3, os.kill, (first.pid, signal.SIGKILL))

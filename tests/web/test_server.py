@@ -36,8 +36,10 @@ from convwise.core.layers import (
 from convwise.core.net import Net
 from convwise.core.parameters import Named
 from convwise.core.problems import UnusableInput
+from convwise.ledger import Ledger
 from convwise.training import machine
 from convwise.web import guard, whatif
+from convwise.web.server import Page
 from convwise.web.whatif import Change, answer, edited, joined, kind_of, layers
 from studies import ENVIRONMENT, command
 
@@ -50,17 +52,26 @@ def served(chosen: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
         yield server
 
 
-def ask(server: Server, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of one request; with the cookie and the origin of the page, unless said otherwise."""
+def ask(
+    server: Server, path: str, body: Any = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of one request; with the cookie and the origin of the page, unless
+    said otherwise.
+    """
     host = server.root.removeprefix("http://")
     given = {"Host": host, "Cookie": f"convwise-{server.port}={server.token}"}
     if body is not None:
         given |= {"Origin": server.root, "Content-Type": "application/json"}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     link = http.client.HTTPConnection(host, timeout=60)
-    link.putrequest("GET" if body is None else "POST", path, skip_host=True, skip_accept_encoding=True)
+    link.putrequest(
+        "GET" if body is None else "POST", path, skip_host=True, skip_accept_encoding=True
+    )
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-    for name, value in {**given, **({"Content-Length": str(len(data))} if data is not None else {})}.items():
+    for name, value in {
+        **given,
+        **({"Content-Length": str(len(data))} if data is not None else {}),
+    }.items():
         if value:
             link.putheader(name, value)
     link.endheaders(data)
@@ -84,7 +95,8 @@ def test_the_printed_address_opens_it_and_nothing_else_does(served: Server) -> N
     assert status == 200
     cookie = headers["set-cookie"]
     assert all(word in cookie for word in (served.token, "HttpOnly", "SameSite=Strict"))
-    for path in ("/", "/?token=", "/?token=wrong", "/api/state", f"/api/state?token={served.token}", "/files/net.json",
+    for path in ("/", "/?token=", "/?token=wrong", "/api/state", f"/api/state?token={served.token}",
+                 "/files/net.json",
                  "/report", "/static/page.js"):  # fmt: skip
         status, headers, text = ask(served, path, Cookie="")
         assert (status, "set-cookie" in headers) == (403, False), path
@@ -92,7 +104,9 @@ def test_the_printed_address_opens_it_and_nothing_else_does(served: Server) -> N
     assert ask(served, "/", Cookie=f"convwise-{served.port}=wrong")[0] == 403
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost:1", "", "192.0.2.7"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost:1", "", "192.0.2.7"]
+)
 def test_another_host_is_refused(served: Server, host: str) -> None:
     assert ask(served, "/api/state", Host=host)[0] in (400, 421)
     assert ask(served, "/api/stop", {}, Host=host)[0] in (400, 421)
@@ -121,13 +135,23 @@ def test_every_action_is_for_the_page_alone(served: Server, path: str) -> None:
 
 
 def test_the_policy_is_strict_everywhere(served: Server) -> None:
-    for path in ("/", "/api/state", "/static/page.js", "/static/page.css", "/report.css", "/nowhere"):
+    for path in (
+        "/",
+        "/api/state",
+        "/static/page.js",
+        "/static/page.css",
+        "/report.css",
+        "/nowhere",
+    ):
         _, headers, _ = ask(served, path)
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "script-src 'self';" in policy
         assert "unsafe" not in policy
-        assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+        assert (headers["x-content-type-options"], headers["referrer-policy"]) == (
+            "nosniff",
+            "no-referrer",
+        )
     page = ask(served, "/")[2].decode()
     assert "<style" not in page
     assert " style=" not in page
@@ -144,7 +168,8 @@ def test_the_report_is_shown_as_from_nowhere(served: Server) -> None:
 
 
 OUTSIDE = (".page.json", "../study/net.json", "%2e%2e/study/net.json", "what-if-../net.json",
-           "what-if-0/../.page.json", "what-if-nothing/net.json", ".study/events.jsonl", "")  # fmt: skip
+           "what-if-0/../.page.json", "what-if-nothing/net.json", ".study/events.jsonl",
+           "")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -205,7 +230,12 @@ def test_a_port_that_is_taken_is_named(served: Server) -> None:
 def test_an_empty_folder_awaits_its_study(tmp_path: Path) -> None:
     with Server(tmp_path, "--port", 0) as server:
         state = told(server, "/api/state")
-        assert (state["phase"], state["trainings"], state["files"], state["net"]) == ("waiting", [], [], None)
+        assert (state["phase"], state["trainings"], state["files"], state["net"]) == (
+            "waiting",
+            [],
+            [],
+            None,
+        )
         assert told(server, "/api/layers") == {"net": None}
         for path in ("what-if", "stop", "test", "export"):
             status, _, text = ask(server, f"/api/{path}", {})
@@ -221,29 +251,87 @@ def test_other_machines_are_let_in_on_request_alone(served: Server, tmp_path: Pa
 def test_the_server_loads_no_framework() -> None:
     """It stands beside a training, on the same machine."""
     code = "import sys, convwise.web.server; print({'torch', 'keras', 'optuna'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
     assert found.stdout == "set()\n"
 
 
 # What it says -------------------------------------------------------------------------------------
 
 
-def test_a_finished_study_is_told_as_its_files_tell_it(served: Server, chosen: SimpleNamespace) -> None:
-    state, choice = told(served, "/api/state"), json.loads((chosen.folder / "choice.json").read_text())
+def test_a_finished_study_is_told_as_its_files_tell_it(
+    served: Server, chosen: SimpleNamespace
+) -> None:
+    state, choice = (
+        told(served, "/api/state"),
+        json.loads((chosen.folder / "choice.json").read_text()),
+    )
     assert (state["phase"], state["title"]) == ("finished", "stripes")
     assert state["choice"]["test"] == choice["test"]
     assert [(e["parameter"], e["accuracy_change"], e["verdict"]) for e in state["effects"]] == [
         (e["parameter"], e["accuracy_change"], e["verdict"]) for e in choice["effects"]
     ]
     assert sum(each["chosen"] for each in state["trainings"]) == 1
+    values = {card["title"]: (card["value"], card["tag"]) for card in state["cards"]}
+    tested = {effect["parameter"] for effect in choice["effects"]}
+    for title, name in (("Padding", "padding"), ("Activation", "activation"), ("Head", "head")):
+        assert values[title][0] == choice["configuration"][name]
+        assert (values[title][1] == "tested") == (name in tested)
+    guess, probe, own = state["bars"]
+    assert (guess["share"], probe["share"], own["share"]) == ( choice["test"]["baseline"],
+        choice["test"]["probe"]["accuracy"], choice["test"]["accuracy"])  # fmt: skip
+    assert (own["low"], own["high"]) == (choice["test"]["low"], choice["test"]["high"])
     assert "as advised" in [each["what"] for each in state["trainings"]]
-    assert set(state["files"]) >= {"model_keras.py", "model_torch.py", "model.onnx", "choice.json", "study.db"}
+    assert set(state["files"]) >= {
+        "model_keras.py",
+        "model_torch.py",
+        "model.onnx",
+        "choice.json",
+        "study.db",
+    }
     assert ask(served, f"/api/state?since={state['version']}")[0] == 204
     pictures = told(served, "/api/pictures")["pictures"]
     assert len(pictures) == 6
     assert all(each.startswith("data:image/png;base64,") for each in pictures)
     layers = told(served, "/api/layers")
-    assert [each["name"] for each in layers["layers"]] == [each["name"] for each in choice["net"]["layers"]]
+    assert [each["name"] for each in layers["layers"]] == [
+        each["name"] for each in choice["net"]["layers"]
+    ]
+
+
+def test_a_study_that_runs_has_the_cards_and_bars_of_what_is_known(
+    chosen: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Of the advised network, its best so far beside guessing and the probe: without a choice, and
+    before one.
+    """
+    folder = tmp_path / "study"
+    shutil.copytree(chosen.folder, folder)
+    (folder / ".study").mkdir()
+    events: list[dict[str, Any]] = [
+        {"about": {}},
+        {"stage": "race", "done": 0, "planned": 2, "baseline": 0.34},
+    ]
+    events.append(
+        {**events[-1], "best": {"trial": "race-1-1", "accuracy": 0.9, "params": 1, "macs": 1}}
+    )
+    file = folder / ".study" / "events.jsonl"
+    advised, probe = (
+        Ledger(folder / "study.db").notes[key] for key in ("convwise:advice", "convwise:facts")
+    )
+    (known,) = [each["value"] for each in probe["measures"] if each["name"] == "probe_accuracy"]
+    for told, bars in ((2, [0.34, known]), (3, [0.34, known, 0.9])):
+        file.write_text(
+            "".join(json.dumps({**each, "time": time.time()}) + "\n" for each in events[:told])
+        )
+        state = Page(folder).state("")
+        assert state is not None
+        assert (state["phase"], state["choice"]) == ("running", None)
+        assert [bar["share"] for bar in state["bars"]] == bars
+        values = {card["title"]: card["value"] for card in state["cards"]}
+        assert values["Padding"] == advised["configuration"]["padding"]
+        assert values["Kernel size"].startswith(f"{advised['configuration']['stage.kernel_size']}×")
 
 
 def test_a_change_is_answered_at_once(served: Server) -> None:
@@ -251,7 +339,9 @@ def test_a_change_is_answered_at_once(served: Server) -> None:
     seconds = []
     for _ in range(10):
         begun = time.perf_counter()
-        found = told(served, "/api/what-if", {"changes": changes, "layer": "stem", "at": [0.5, 0.5]})
+        found = told(
+            served, "/api/what-if", {"changes": changes, "layer": "stem", "at": [0.5, 0.5]}
+        )
         seconds.append(time.perf_counter() - begun)
     assert found["seen"]["after"]["size"] == [5, 5]
     assert min(seconds) < 0.1 * machine.slowness()
@@ -290,16 +380,23 @@ def test_what_is_given_can_be_built_by_its_framework(served: Server) -> None:
 def test_a_wrong_question_is_answered_in_words(served: Server, changes: Any, words: str) -> None:
     status, _, text = ask(served, "/api/what-if", {"changes": changes})
     answered = json.loads(text)
-    assert words in (answered.get("error") or answered["problem"]["what"] + answered["problem"]["expected"])
+    assert words in (
+        answered.get("error") or answered["problem"]["what"] + answered["problem"]["expected"]
+    )
     status, _, text = ask(served, "/api/export", {"changes": changes})
     assert (status, words in json.loads(text)["error"]) == (409, True)
     assert ask(served, "/api/what-if", {"changes": [], "at": [2, "x"]})[0] in (400, 409)
+    assert ask(served, "/api/what-if", {"changes": [], "at": [10**400, 0.5]})[0] == 400
 
 
 def test_what_cannot_be_tested_says_why(served: Server) -> None:
     changes = [{"layer": "stem", "parameter": "kernel_size", "value": [5, 5]}]
     soon, short = ({"changes": changes, "budget": budget} for budget in ("soon", "1s"))
-    for asked, words in (({"changes": []}, "nothing is changed"), (short, "at least 20 s"), (soon, "a duration")):
+    for asked, words in (
+        ({"changes": []}, "nothing is changed"),
+        (short, "at least 20 s"),
+        (soon, "a duration"),
+    ):
         status, _, text = ask(served, "/api/test", asked)
         assert (status, words in json.loads(text)["error"]) == (409, True)
     status, _, text = ask(served, "/api/stop", {})
@@ -357,7 +454,11 @@ def test_what_an_output_sees_is_where_its_gradient_is(at: tuple[float, float]) -
 
     found = answer(NET, [Change("third", "kernel_size", (3, 5))], "third", at)["seen"]["after"]
     torch.manual_seed(0)
-    convs = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.Conv2d(8, 4, (3, 5), 2)]
+    convs = [
+        torch.nn.Conv2d(3, 8, 3, padding=1),
+        torch.nn.Conv2d(8, 8, 3, padding=1),
+        torch.nn.Conv2d(8, 4, (3, 5), 2),
+    ]
     image = torch.rand(1, 3, 20, 16, requires_grad=True)
     first = convs[0](image)
     out = convs[2](first + convs[1](first))
@@ -431,12 +532,16 @@ def test_controls_say_what_is_declared() -> None:
     words = next(each for each in first if each["parameter"] == "activation")
     assert isinstance(declared["activation"], Named)
     for option in words["options"]:
-        assert answer(NET, [Change("first", "activation", option)], "first")["problem"] is None or option == "relu"
+        assert (
+            answer(NET, [Change("first", "activation", option)], "first")["problem"] is None
+            or option == "relu"
+        )
 
 
 def test_the_activation_of_a_convolution_is_found_behind_its_normalisation() -> None:
-    parts = (Conv2D(4, 3, name="a"), MaxPooling2D(), BatchNormalization(), Activation("relu", name="a_act"),
-             Conv2D(4, 3, name="b"), Flatten(), Activation("relu", name="far"))  # fmt: skip
+    parts = (Conv2D(4, 3, name="a"), MaxPooling2D(), BatchNormalization(), Activation("relu",
+             name="a_act"), Conv2D(4, 3, name="b"), Flatten(), Activation("relu",
+             name="far"))  # fmt: skip
     found = {each["name"]: [c["layer"] for c in each["controls"] if c["parameter"] == "activation"]
              for each in layers(Net((20, 20, 1), parts))}  # fmt: skip
     assert (found["a"], found["a_act"], found["b"]) == (["a_act"], ["a_act"], ["b"])
@@ -447,7 +552,8 @@ def test_a_change_is_written_as_measure_reads_it() -> None:
 
     for change in (Change("third", "kernel_size", (5, 5)), Change("third", "kernel_size", (3, 5)),
                    Change("third", "padding", (1, 2, 0, 3)), Change("third", "padding", "same"),
-                   Change("third", "use_bias", False), Change("first", "activation", "gelu")):  # fmt: skip
+                   Change("third", "use_bias", False), Change("first", "activation",
+                   "gelu")):  # fmt: skip
         if edited(NET, [change]).id != NET.id:
             assert named(Subject(NET), f"{change} &").net == edited(NET, [change])
     with pytest.raises(UnusableInput):
@@ -458,18 +564,29 @@ def test_trainings_that_run_now_are_told_as_soon_as_the_study_tells_them(tmp_pat
     """An event may have `live`: the page then shows how far each training is, and its accuracy."""
     work = tmp_path / ".study"
     work.mkdir()
-    training = {"trial": "race-1-1", "done": 0.4, "epochs": 3.2, "accuracy": 0.91, "images_per_second": 800.0}
+    training = {
+        "trial": "race-1-1",
+        "done": 0.4,
+        "epochs": 3.2,
+        "accuracy": 0.91,
+        "images_per_second": 800.0,
+    }
     events = [{"about": {}}, {"stage": "race", "done": 0, "planned": 2, "live": [training]}]
-    (work / "events.jsonl").write_text("".join(json.dumps({**each, "time": time.time()}) + "\n" for each in events))
-    from convwise.web.server import Page
-
+    (work / "events.jsonl").write_text(
+        "".join(json.dumps({**each, "time": time.time()}) + "\n" for each in events)
+    )
     page = Page(tmp_path)
     first = page.state("")
     assert first is not None
     assert first["live"] == [training]
     assert page.state(first["version"]) is None
     with (work / "events.jsonl").open("a") as file:
-        file.write(json.dumps({"stage": "race", "live": [{**training, "epochs": 3.6}], "time": time.time()}) + "\n")
+        file.write(
+            json.dumps(
+                {"stage": "race", "live": [{**training, "epochs": 3.6}], "time": time.time()}
+            )
+            + "\n"
+        )
     again = page.state(first["version"])
     assert again is not None
     assert again["live"][0]["epochs"] == 3.6

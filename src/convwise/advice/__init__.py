@@ -1,3 +1,3 @@
-"""Look and advise: what the images are like, and the network that follows from it, with a reason for each value."""
+"""Look and advise: what the images are like, and the network that follows from it, with reasons."""
 
 __all__ = ["advising", "doubts", "fingerprint", "outliers", "recipes", "rules", "target"]

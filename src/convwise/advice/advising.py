@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from convwise.advice.recipes import RECIPE_RULES
-from convwise.advice.rules import RULES, Rule, Situation
+from convwise.advice.rules import RULES
+from convwise.advice.situation import Rule, Situation
 from convwise.core.configuration import MEANING, Draft
 from convwise.core.goal import Goal
 from convwise.core.growth import Grown
@@ -16,8 +17,8 @@ from convwise.core.space import Hyperparameter, LatencyModel, Space
 from convwise.core.text import number
 
 
-def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 300.0, threads: int = 2,
-           latency: LatencyModel | None = None) -> Advice:  # fmt: skip
+def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 300.0,
+           threads: int = 2, latency: LatencyModel | None = None) -> Advice:  # fmt: skip
     """What to start with, without training.
 
     final_seconds, threads: of the final training, which bounds the width. latency is needed where
@@ -29,13 +30,16 @@ def advise(facts: Fingerprint, goal: Goal, pace: Pace, final_seconds: float = 30
         rule = _first(RULES, name, situation)
         value = rule.then(situation)
         situation = replace(situation, chosen={**situation.chosen, name: value})
-        hyperparameters.append(Hyperparameter(name, tuple(dict.fromkeys((value, *rule.tests(situation))))))
+        hyperparameters.append(
+            Hyperparameter(name, tuple(dict.fromkeys((value, *rule.tests(situation)))))
+        )
         reasons.append(Reason(name, value, rule.because(situation), rule.measure, rule.source))
     hyperparameters.sort(key=lambda each: list(MEANING).index(each.name))
     recipe, why = _recipe(situation)
     chosen, channels = situation.chosen, facts.input_shape[2]
-    space = Space(channels, len(facts.classes), facts.mean, facts.variance, tuple(hyperparameters), goal, latency,
-                  dict(chosen), recipe, facts.target, situation.supersampled)  # fmt: skip
+    space = Space(channels, len(facts.classes), facts.mean, facts.variance, tuple(hyperparameters),
+                  goal, latency, dict(chosen), recipe, facts.target,
+                  situation.supersampled)  # fmt: skip
     return _within_limits(space, chosen, (*reasons, *why))
 
 
@@ -44,10 +48,19 @@ def _first(rules: Sequence[Rule], name: str, situation: Situation) -> Rule:
 
 
 def _within_limits(space: Space, chosen: Draft, reasons: tuple[Reason, ...]) -> Advice:
-    """What was chosen where it keeps the goal's limits, else what comes near; each change is explained by the limit."""
+    """What was chosen where it keeps the goal's limits, else what comes near.
+
+    Each change is explained by the limit.
+    """
     configuration, text = space.fit(chosen), space.goal.text
     changed = [
-        Reason(name, value, f"{chosen[name]} would break a limit of the goal ({text})", "goal", "the goal")
+        Reason(
+            name,
+            value,
+            f"{chosen[name]} would break a limit of the goal ({text})",
+            "goal",
+            "the goal",
+        )
         for name, value in configuration.items()
         if value != chosen[name]
     ]
@@ -57,28 +70,48 @@ def _within_limits(space: Space, chosen: Draft, reasons: tuple[Reason, ...]) -> 
 
 
 def _recipe(situation: Situation) -> tuple[Recipe, list[Reason]]:
-    rules = [_first(RECIPE_RULES, name, situation) for name in dict.fromkeys(rule.parameter for rule in RECIPE_RULES)]
+    rules = [
+        _first(RECIPE_RULES, name, situation)
+        for name in dict.fromkeys(rule.parameter for rule in RECIPE_RULES)
+    ]
     values: dict[str, Any] = {rule.parameter: rule.then(situation) for rule in rules}
     reasons = [
-        Reason(f"training.{rule.parameter}", values[rule.parameter], rule.because(situation), rule.measure, rule.source)
+        Reason(
+            f"training.{rule.parameter}",
+            values[rule.parameter],
+            rule.because(situation),
+            rule.measure,
+            rule.source,
+        )
         for rule in rules
     ]
     return Recipe(**values), reasons
 
 
-def as_chosen(reasons: tuple[Reason, ...], configuration: Draft, effects: Sequence[Effect]) -> tuple[Reason, ...]:
-    """The reasons for `sample`, each with what trials said of it; where they overruled it, what they measured."""
-    tried = [replace(reason, trials=said_by(effects, reason.parameter, reason.value)) for reason in reasons]
+def as_chosen(
+    reasons: tuple[Reason, ...], configuration: Draft, effects: Sequence[Effect]
+) -> tuple[Reason, ...]:
+    """The reasons for `sample`, each with what trials said of it.
+
+    Where they overruled it, what they measured.
+    """
+    tried = [
+        replace(reason, trials=said_by(effects, reason.parameter, reason.value))
+        for reason in reasons
+    ]
     return tuple(
-        reason
-        if configuration.get(reason.parameter, reason.value) == reason.value
-        else _overruled(reason, configuration, effects)
+        (
+            reason
+            if configuration.get(reason.parameter, reason.value) == reason.value
+            else _overruled(reason, configuration, effects)
+        )
         for reason in tried
     )
 
 
 def said_by(effects: Sequence[Effect], parameter: str, value: Any) -> TrialsWord | None:
-    """What effects say of a value: refuted by a better one, confirmed where another is worse and none better.
+    """What effects say of a value: refuted by a better one, confirmed where another is worse and
+    none better.
 
     Of several effects of one change the last counts: it was asked for, to learn more.
     """
@@ -95,16 +128,24 @@ def said_by(effects: Sequence[Effect], parameter: str, value: Any) -> TrialsWord
 
 # Why a value is taken that need not have been ahead when it was measured: search/race.py, `leader`.
 WON_BECAUSE = {
-    "training.flip": "a network that had never seen a mirrored image recognised them as well as the others, so they "
-    "serve as more images of each class; training on them is behind early, because there is more to learn, but was 2 "
-    "to 3 points ahead at the end on photos of clothing and on infrared modules (docs/findings.md)"
+    "training.flip": (
+        "a network that had never seen a mirrored image did as well on them as on the others, so"
+        " they serve as more training images; training on them is behind early, because there is"
+        " more to learn, but was 2 to 3 points ahead at the end on photos of clothing and on"
+        " infrared modules (docs/findings.md)"
+    )
 }
 
 
 def _overruled(reason: Reason, configuration: Draft, effects: Sequence[Effect]) -> Reason:
     value = configuration[reason.parameter]
     effect = next(
-        (e for e in effects if (e.parameter, e.before, e.after) == (reason.parameter, reason.value, value)), None
+        (
+            e
+            for e in effects
+            if (e.parameter, e.before, e.after) == (reason.parameter, reason.value, value)
+        ),
+        None,
     )
     why = WON_BECAUSE.get(reason.parameter, "the network that won the trials has it")
     because = f"{why}; the rules advised {reason.value} ({reason.because})"
@@ -115,17 +156,20 @@ def _overruled(reason: Reason, configuration: Draft, effects: Sequence[Effect]) 
     return Reason(reason.parameter, value, because, "trials", "this study", reason.trials)
 
 
-def layer_reasons(grown: Grown, reasons: tuple[Reason, ...]) -> dict[str, dict[str, dict[str, str]]]:
-    """layer name -> parameter -> {because, measure, source}, for every layer of a net and each of its parameters.
+def layer_reasons(
+    grown: Grown, reasons: tuple[Reason, ...]
+) -> dict[str, dict[str, dict[str, str]]]:
+    """layer name -> parameter -> {because, measure, source}, for each layer and its parameters.
 
-    reasons: those of the net's own configuration (see as_chosen). The parameter '' is the layer itself.
+    reasons: those of the net's own configuration (see as_chosen). The parameter '' is the layer
+    itself.
     """
     known = {reason.parameter: reason for reason in reasons}
-    return {
-        layer: {parameter: _told(known[why] if isinstance(why, str) else why) for parameter, why in decided.items()}
-        for layer, decided in grown.why.items()
-    }
-
-
-def _told(reason: Reason) -> dict[str, str]:
-    return {"because": reason.because, "measure": reason.measure, "source": reason.source}
+    told = {}
+    for layer, decided in grown.why.items():
+        whys = {p: known[why] if isinstance(why, str) else why for p, why in decided.items()}
+        told[layer] = {
+            parameter: {"because": why.because, "measure": why.measure, "source": why.source}
+            for parameter, why in whys.items()
+        }
+    return told

@@ -1,8 +1,9 @@
-"""Labels that the other images speak against: confident learning (Northcutt, Jiang & Chuang, JAIR 2021).
+"""Labels that the other images speak against: confident learning (Northcutt, Jiang & Chuang, JAIR
+2021).
 
-Each image is judged by a probe that was fitted without it. It is doubtful where the probe is as sure of another class
-as it is, on average, of the images that carry that class's label. The threshold of each class makes up for classes
-that the probe hardly knows.
+Each image is judged by a probe that was fitted without it. It is doubtful where the probe is as
+sure of another class as it is, on average, of the images that carry that class's label. The
+threshold of each class makes up for classes that the probe hardly knows.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from convwise.core.records import Fingerprint, Suspect
 
 Doubles = NDArray[np.float64]
 TRUSTED = 0.75  # accuracy of the probe
-MOST_SHARE = 0.1  # of the images, that are told at most: where more are doubtful it is the probe that fails
+# Share of the images that are told at most: where more are doubtful it is the probe that fails
+MOST_SHARE = 0.1
 
 
 class Doubt(NamedTuple):
-    """One label that is doubtful. row: of the image; suggested: another class; confidence: in it, 0 to 1."""
+    """One label that is doubtful.
+
+    row: of the image; suggested: another class; confidence: in it, 0 to 1.
+    """
 
     row: int
     suggested: int
@@ -30,7 +35,8 @@ class Doubt(NamedTuple):
 
 
 def doubts(probe: Probe) -> list[Doubt]:
-    """The doubtful labels, the most doubtful first: where another class is furthest ahead of the label.
+    """The doubtful labels, the most doubtful first: where another class is furthest ahead of the
+    label.
 
     None where the probe itself errs too often to be believed.
     """
@@ -45,11 +51,19 @@ def doubts(probe: Probe) -> list[Doubt]:
     ahead = sure[rows, best] - sure[rows, labels]
     found = np.flatnonzero((other.max(1) > 0) & (best != labels) & (ahead > 0))
     found = found[np.argsort(-ahead[found], kind="stable")][: int(MOST_SHARE * len(labels))]
-    return [Doubt(row, int(fit.classes[best[row]]), round(float(sure[row, best[row]]), 4)) for row in found.tolist()]
+    return [
+        Doubt(row, int(fit.classes[best[row]]), round(float(sure[row, best[row]]), 4))
+        for row in found.tolist()
+    ]
 
 
-def suspects(probes: Probes, chosen: NDArray[np.int64], classes: Sequence[str]) -> tuple[Suspect, ...]:
-    """What the best probe made so far doubts of the labels. chosen: of each image of the bench, its row in the part."""
+def suspects(
+    probes: Probes, chosen: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[Suspect, ...]:
+    """What the best probe made so far doubts of the labels.
+
+    chosen: of each image of the bench, its row in the part.
+    """
     best = max(probes.made(), key=lambda probe: probe.accuracy, default=None)
     if best is None or probes.classes < 2:
         return ()
@@ -60,9 +74,17 @@ def suspects(probes: Probes, chosen: NDArray[np.int64], classes: Sequence[str]) 
 
 
 def shown(facts: Fingerprint, names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each suspect: path, label, suggested, confidence. names: of the images that were looked at."""
+    """A row for each suspect: path, label, suggested, confidence.
+
+    names: of the images that were looked at.
+    """
     return [
-        {"path": names[s.row], "label": s.label, "suggested": s.suggested, "confidence": s.confidence}
+        {
+            "path": names[s.row],
+            "label": s.label,
+            "suggested": s.suggested,
+            "confidence": s.confidence,
+        }
         for s in facts.suspects
     ]
 
@@ -71,10 +93,16 @@ def told(facts: Fingerprint, names: Sequence[str], most: int = 3) -> str:
     """What is said of the suspects in a sentence; '' where there are none."""
     if not facts.suspects:
         return ""
-    rows = [f"{row['path']} ({row['label']}, rather {row['suggested']})" for row in shown(facts, names)[:most]]
+    first = shown(facts, names)[:most]
+    rows = [
+        f"{row['path']} (labelled {row['label']}, looks like {row['suggested']})" for row in first
+    ]
     more = f" and {len(facts.suspects) - most} more" if len(facts.suspects) > most else ""
     plural = "labels look" if len(facts.suspects) > 1 else "label looks"
-    return f"{len(facts.suspects)} {plural} doubtful, of {facts.looked_at:,} images checked: {', '.join(rows)}{more}"
+    return (
+        f"{len(facts.suspects)} {plural} doubtful, of {facts.looked_at:,} images checked:"
+        f" {', '.join(rows)}{more}"
+    )
 
 
 def shares(scores: NDArray[np.float32]) -> Doubles:

@@ -1,9 +1,11 @@
-"""Images that look like none of the others: a black frame, noise, a negative, a picture of something else.
+"""Images that look like none of the others: a black frame, noise, a negative, a picture of
+something else.
 
-An image is as far out as the mean distance to its 10 nearest ones (Kuan & Mueller 2022, 'Back to the basics:
-revisiting out-of-distribution detection baselines'). Its label plays no part. An image is named where the logarithm of
-that distance is beyond the outer fence of all of them: more than 3 interquartile ranges above the upper quartile, 'far
-out' in the words of Tukey (1977, Exploratory data analysis).
+An image is as far out as the mean distance to its 10 nearest ones (Kuan & Mueller 2022, 'Back to
+the basics: revisiting out-of-distribution detection baselines'). Its label plays no part. An image
+is named where the logarithm of that distance is beyond the outer fence of all of them: more than 3
+interquartile ranges above the upper quartile, 'far out' in the words of Tukey (1977, Exploratory
+data analysis).
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from convwise.advice.probes import Doubles, Floats, Probes, gray, resize
+from convwise.advice.pixels import Doubles, Floats, gray, resize
+from convwise.advice.probes import Probes
 from convwise.core.records import Fingerprint, Outlier
 from convwise.core.text import number
 
 NEIGHBOURS = 10
 FENCE = 3.0  # interquartile ranges
 FEWEST = 50  # images, below which quartiles say too little
-MOST_SHARE = 0.1  # of the images: where more are far out they are a kind of their own, and none is named
+# Share of the images told at most: where more are far out they are a kind of their own, and none
+# is named
+MOST_SHARE = 0.1
 CELLS = (4, 4)  # rows and columns whose mean brightness tells how light is spread
 
 
@@ -31,8 +36,8 @@ def outliers(
 ) -> tuple[Outlier, ...]:
     """The images that look like none of the others, the farthest first.
 
-    chosen, labels: of each image of the probes its row in the part and its label, a number (or several, (n, k)) where
-    there are no classes.
+    chosen, labels: of each image of the probes its row in the part and its label, a number (or
+    several, (n, k)) where there are no classes.
     """
     if len(chosen) < FEWEST or min(probes.size) < 4:
         return ()
@@ -47,8 +52,16 @@ def outliers(
 
 
 def beyond(points: Floats) -> Doubles:
-    """(n, d) -> (n,): how far each point lies from the others, in interquartile ranges above the upper quartile."""
-    near = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(points).kneighbors()[0].mean(axis=1)
+    """(n, d) -> (n,): how far each point lies from the others.
+
+    In interquartile ranges above the upper quartile.
+    """
+    near = (
+        NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute")
+        .fit(points)
+        .kneighbors()[0]
+        .mean(axis=1)
+    )
     usual = float(np.median(near))
     if usual == 0:  # most images have copies
         return np.zeros(len(points))
@@ -60,7 +73,8 @@ def beyond(points: Floats) -> Doubles:
 def _patterns(probes: Probes) -> Floats:
     """(n, d): how much each quarter of an image answers to the filters of a probe.
 
-    The roots of the answers are compared (Arandjelovic & Zisserman 2012), so that a few strong ones do not decide.
+    The roots of the answers are compared (Arandjelovic & Zisserman 2012), so that a few strong ones
+    do not decide.
     """
     size = (probes.work.shape[1], probes.work.shape[2])
     roots = np.sqrt(probes.probe(size, min(5, min(size) - 1)).features)
@@ -68,7 +82,8 @@ def _patterns(probes: Probes) -> Floats:
 
 
 def _light(probes: Probes) -> Floats:
-    """(n, d): how light is spread over an image, from 0 to 1, and its contrast and fine detail, in doublings.
+    """(n, d): how light is spread over an image, from 0 to 1, and its contrast and fine detail, in
+    doublings.
 
     The detail is the mean absolute Laplacian, which is small where an image is blurred.
     """
@@ -80,12 +95,18 @@ def _light(probes: Probes) -> Floats:
 
 
 def _named(label: Any, classes: Sequence[str]) -> str:
-    return classes[int(label)] if classes else ", ".join(number(float(each)) for each in np.ravel(label))
+    return (
+        classes[int(label)]
+        if classes
+        else ", ".join(number(float(each)) for each in np.ravel(label))
+    )
 
 
 def shown(facts: Fingerprint, names: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each outlier: path, label, distance. names: of the images that were looked at."""
-    return [{"path": names[o.row], "label": o.label, "distance": o.distance} for o in facts.outliers]
+    return [
+        {"path": names[o.row], "label": o.label, "distance": o.distance} for o in facts.outliers
+    ]
 
 
 def told(facts: Fingerprint, names: Sequence[str], most: int = 3) -> str:
@@ -96,4 +117,7 @@ def told(facts: Fingerprint, names: Sequence[str], most: int = 3) -> str:
     rows = [f"{row['path']} ({row['label']})" for row in shown(facts, names)[:most]]
     more = f" and {count - most} more" if count > most else ""
     plural = "images look" if count > 1 else "image looks"
-    return f"{count} {plural} unlike all others, of {facts.looked_at:,} images checked: {', '.join(rows)}{more}"
+    return (
+        f"{count} {plural} unlike all others, of {facts.looked_at:,} images checked:"
+        f" {', '.join(rows)}{more}"
+    )

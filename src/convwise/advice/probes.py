@@ -9,43 +9,39 @@ probes are compared image by image. A probe takes some tenths of a second.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifierCV
 
+from convwise.advice.pixels import (
+    Curve,
+    Doubles,
+    Floats,
+    Pixels,
+    autocorrelation,
+    gray,
+    power_spectrum,
+    resize,
+)
+from convwise.advice.target import CLASSES
+from convwise.advice.telling import Interval
+from convwise.core.cores import cores
 from convwise.core.intervals import Z95, wilson
 
-Pixels = NDArray[np.uint8]  # (n, height, width, channels)
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Curve = tuple[tuple[float, float], ...]
 
 FILTERS = 64
 THRESHOLD = 0.5  # of the soft threshold, in standard deviations of a whitened patch
 GRID = 14  # patch positions per axis at most: what makes a probe quick on large images
 PENALTIES = (1e-2, 1e-1, 1.0, 10.0)  # of the ridge, per image
 INTERCEPT = 3.0  # the constant feature: large, so that its penalty is slight
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
 RIDGES = (1e1, 1e2, 1e3, 1e4, 1e5)  # penalties that `taught` picks from
-
-
-class Interval(NamedTuple):
-    """An estimate and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def share_right(correct: Flags) -> Interval:
@@ -66,130 +62,19 @@ def paired_loss(before: Flags, after: Flags) -> Interval:
     return Interval((lost - won) / n, p - q - half, p - q + half)
 
 
+def resampled(value: float, draws: Sequence[float]) -> Interval:
+    """A value with the percentile bootstrap's interval, of the same of images drawn again."""
+    return Interval(float(value), *map(float, np.quantile(draws, [0.025, 0.975])))
+
+
 def stratified(labels: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """At most `most` indices, each class in proportion and present; every prefix is again such a sample."""
+    """At most `most` indices, each class in proportion and present; so is every prefix of them."""
     keys = np.empty(len(labels))
     for label in np.unique(labels):
         mine = rng.permutation(np.flatnonzero(labels == label))
-        keys[mine] = (np.arange(len(mine)) + rng.random(len(mine)) * (np.arange(len(mine)) > 0)) / len(mine)
+        places = np.arange(len(mine))
+        keys[mine] = (places + rng.random(len(mine)) * (places > 0)) / len(mine)
     return np.argsort(keys, kind="stable")[:most]
-
-
-def in_order_of_file(pixels: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """pixels[chosen], read front to back: they may lie in a memory-mapped file."""
-    order = np.argsort(chosen)
-    found = np.empty((len(chosen), *pixels.shape[1:]), np.uint8)
-    found[order] = pixels[chosen[order]]
-    return found
-
-
-def gray(pixels: Pixels) -> Pixels:
-    """(n, h, w, 3) -> (n, h, w, 1) by luma; other channel counts by their mean; one channel as it is."""
-    channels = pixels.shape[-1]
-    if channels == 1:
-        return pixels
-    weights = np.asarray(LUMA if channels == 3 else [1 / channels] * channels, np.float32)
-    parts = [np.rint(part @ weights) for part in _chunks(pixels)]
-    return np.concatenate(parts).astype(np.uint8)[..., None]
-
-
-def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Images at `size` (height, width) by area averaging: each new pixel is the mean of what it covers."""
-    _, height, width, channels = pixels.shape
-    if (height, width) == size:
-        return pixels
-    rows = _area_weights(height, size[0])
-    columns = np.kron(_area_weights(width, size[1]).T, np.eye(channels, dtype=np.float32))
-    parts = [rows @ (part.reshape(len(part), height, -1) @ columns) for part in _chunks(pixels)]
-    return np.asarray(np.rint(np.concatenate(parts)), np.uint8).reshape(len(pixels), *size, channels)
-
-
-def _area_weights(old: int, new: int) -> Floats:
-    """(new, old): the share of each old pixel in each new one."""
-    edges = np.arange(new + 1) * old / new
-    starts = np.arange(old)
-    overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-    return np.asarray(np.clip(overlap, 0, None) * new / old, np.float32)
-
-
-def _chunks(pixels: Pixels, values: int = 1 << 21) -> Iterator[Floats]:
-    """The images as float32, so many at a time that a chunk stays near the processor's caches."""
-    step = max(1, values // max(1, int(np.prod(pixels.shape[1:]))))
-    for start in range(0, len(pixels), step):
-        yield pixels[start : start + step].astype(np.float32)
-
-
-def power_spectrum(images: Pixels) -> tuple[Doubles, Doubles, Curve]:
-    """(n, h, w) -> frequency and mean power of each wave, flat, and (frequency, mean power) on rings.
-
-    Each image less its mean, under a Hann window: abs(FFT)^2 / pixels. The rings are as wide as one wave.
-    """
-    _, height, width = images.shape
-    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
-    power = np.zeros((height, width))
-    for part in _chunks(images):
-        part -= part.mean(axis=(1, 2), keepdims=True)
-        power += (np.abs(np.fft.fft2(part * window)) ** 2).sum(axis=0)
-    power /= len(images) * height * width
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
-    ring = np.rint(radius * max(height, width)).astype(int)
-    rings = [ring == i for i in range(1, int(ring.max()) + 1) if (ring == i).any()]
-    curve = tuple((float(radius[mask].mean()), float(power[mask].mean())) for mask in rings)
-    return radius.ravel(), power.ravel(), curve
-
-
-def autocorrelation(images: Pixels) -> Curve:
-    """(n, h, w) -> (radius px, radial mean of the autocorrelation), up to half the shorter side.
-
-    The inverse transform of the mean power of images less their means, padded with zeros so that
-    nothing wraps round, over the number of pixel pairs at each distance.
-    """
-    _, height, width = images.shape
-    power = np.zeros((2 * height, width + 1))
-    for part in _chunks(images):
-        part -= part.mean(axis=(1, 2), keepdims=True)
-        power += (np.abs(np.fft.rfft2(part, (2 * height, 2 * width))) ** 2).sum(axis=0)
-    covariance = np.fft.irfft2(power, (2 * height, 2 * width))
-    rows, columns = (np.rint(np.fft.fftfreq(2 * side) * 2 * side) for side in (height, width))
-    pairs = np.outer(np.clip(height - np.abs(rows), 1, None), np.clip(width - np.abs(columns), 1, None))
-    covariance /= pairs
-    radius = np.hypot(rows[:, None], columns[None, :])
-    ring = np.rint(radius).astype(int)
-    if covariance[0, 0] <= 0:
-        return ()
-    last = max(2, min(height, width) // 2)
-    covariance /= covariance[0, 0]
-    rings = [ring == i for i in range(last + 1)]
-    return tuple((float(radius[mask].mean()), float(covariance[mask].mean())) for mask in rings)
-
-
-def dimension_of(points: Floats, k: int = 20) -> float | None:
-    """The intrinsic dimension of points (n, d); None where fewer than 3 of them differ."""
-    points = np.unique(points, axis=0)
-    k = min(k, len(points) - 1)
-    if k < 2:
-        return None
-    points = points - points.mean(axis=0)
-    norms = np.einsum("ij,ij->i", points, points)
-    squares = norms[:, None] + norms - 2 * points @ points.T
-    np.fill_diagonal(squares, np.inf)
-    near = np.sort(np.partition(squares, k - 1, axis=1)[:, :k], axis=1)
-    logs = np.log(np.maximum(near, 1e-6 * max(float(norms.mean()), 1e-12))) / 2
-    inverse = float((logs[:, -1:] - logs[:, :-1]).sum(axis=1).mean() / (k - 1))
-    return 1 / inverse if inverse > 0 else None
-
-
-def f_ratio(values: Floats, labels: NDArray[np.int64]) -> Doubles:
-    """(n, h, w) -> (h, w): one-way analysis of variance, between / within mean squares."""
-    centred = values - values.mean(axis=0)
-    present = np.unique(labels)
-    between = np.zeros(values.shape[1:])
-    for label in present:
-        mine = centred[labels == label]
-        between += len(mine) * mine.mean(axis=0).astype(np.float64) ** 2
-    within = (centred.astype(np.float64) ** 2).sum(axis=0) - between
-    scale = 1e-9 * max(float(within.max()), 1e-12)
-    return np.asarray(between / (len(present) - 1) / (np.maximum(within, scale) / (len(values) - len(present))))
 
 
 @dataclass(frozen=True)
@@ -206,8 +91,9 @@ class FilterBank:
         pool = np.kron(_halves(len(rows)), _halves(len(columns)))
         step = max(1, (1 << 20) // (len(rows) * len(columns) * max(len(self.weights), FILTERS)))
         starts = range(0, len(pixels), step)
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # numpy releases the lock
-            return np.concatenate(list(threads.map(lambda at: self._encode(pixels[at : at + step], pool), starts)))
+        with ThreadPoolExecutor(min(4, cores())) as threads:  # numpy releases the lock
+            parts = threads.map(lambda at: self._encode(pixels[at : at + step], pool), starts)
+            return np.concatenate(list(parts))
 
     def _encode(self, pixels: Pixels, pool: Floats) -> Floats:
         response = patches(pixels, self.patch) @ self.weights
@@ -225,14 +111,14 @@ def patches(pixels: Pixels, patch: int) -> Floats:
 
 
 def _windows(pixels: Pixels, patch: int) -> Pixels:
-    """(n, h, w, c) -> (n, rows, columns, patch, patch * c): a view, so that a few patches can be cut alone."""
+    """(n, h, w, c) -> (n, rows, columns, patch, patch * c): a view, to cut a few patches alone."""
     n, height, width, channels = pixels.shape
     rows, columns = _positions(height, patch), _positions(width, patch)
     windows = np.lib.stride_tricks.sliding_window_view(
         pixels.reshape(n, height, width * channels), (patch, patch * channels), axis=(1, 2)
     )
-    chosen = windows[:, rows.start :: rows.step, columns.start * channels :: columns.step * channels]
-    return chosen[:, : len(rows), : len(columns)]
+    across = slice(columns.start * channels, None, columns.step * channels)
+    return windows[:, rows.start :: rows.step, across][:, : len(rows), : len(columns)]
 
 
 def _positions(side: int, patch: int) -> range:
@@ -250,7 +136,9 @@ def _halves(count: int) -> Floats:
     return weights
 
 
-def learn_filters(pixels: Pixels, patch: int, rng: np.random.Generator, rounds: int = 8) -> FilterBank:
+def learn_filters(
+    pixels: Pixels, patch: int, rng: np.random.Generator, rounds: int = 8
+) -> FilterBank:
     """Whiten patches and cluster them on the sphere by k-means (Coates & Ng 2012, section 3)."""
     windows = _windows(pixels[rng.permutation(len(pixels))[:256]], patch)
     places = windows.shape[:3]
@@ -258,7 +146,8 @@ def learn_filters(pixels: Pixels, patch: int, rng: np.random.Generator, rounds: 
     cut = windows[drawn].reshape(-1, patch * patch * pixels.shape[-1]).astype(np.float32)
     mean = cut.mean(axis=0)
     whiten = _whitening(cut - mean)
-    lively = np.argsort(-cut.std(axis=1), kind="stable")[: len(cut) // 2]  # an even background teaches nothing
+    # An even background teaches nothing
+    lively = np.argsort(-cut.std(axis=1), kind="stable")[: len(cut) // 2]
     white = (cut[rng.permutation(lively)] - mean) @ whiten
     filters = _unit(white[:FILTERS]).T
     for _ in range(rounds):
@@ -272,10 +161,11 @@ def learn_filters(pixels: Pixels, patch: int, rng: np.random.Generator, rounds: 
 
 
 def _whitening(centred: Floats) -> Floats:
-    """(d, d): ZCA whitening, damped by a hundredth of the mean variance so that noise is not blown up."""
+    """(d, d): ZCA whitening, damped by a hundredth of the mean variance: noise stays small."""
     values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
     damping = 1e-2 * max(float(values.mean()), 1e-3)
-    return np.asarray((vectors / np.sqrt(np.clip(values, 0, None) + damping)) @ vectors.T, np.float32)
+    scale = np.sqrt(np.clip(values, 0, None) + damping)
+    return np.asarray((vectors / scale) @ vectors.T, np.float32)
 
 
 def _unit(rows: Floats) -> Floats:
@@ -292,7 +182,9 @@ class LeaveOneOut:
     all images and penalties.
     """
 
-    def __init__(self, features: Floats, labels: NDArray[np.int64], weights: Floats | None = None) -> None:
+    def __init__(
+        self, features: Floats, labels: NDArray[np.int64], weights: Floats | None = None
+    ) -> None:
         self.classes, codes = np.unique(labels, return_inverse=True)
         self.codes = codes
         self._mean, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
@@ -300,12 +192,14 @@ class LeaveOneOut:
         scaled = self._scaled(features)
         values, self._basis = _axes(scaled)
         self._rotated = scaled @ self._basis
-        goal = np.eye(len(self.classes), dtype=np.float32)[codes] - np.float32(1 / len(self.classes))
-        fits = [self._fit(goal, np.clip(values, 0, None) + penalty * len(labels)) for penalty in PENALTIES]
+        count = len(self.classes)
+        goal = np.eye(count, dtype=np.float32)[codes] - np.float32(1 / count)
+        values = np.clip(values, 0, None)
+        fits = [self._fit(goal, values + penalty * len(labels)) for penalty in PENALTIES]
         _, self._shrink, self._weights, self._step = min(fits, key=lambda fit: fit[0])
 
     def _scaled(self, features: Floats) -> Floats:
-        """Standardised features and a constant: centring the labels instead would let each show in the others."""
+        """Standardised features and a constant: centred labels would show in each other."""
         constant = np.full((len(features), 1), INTERCEPT, np.float32)
         return np.concatenate([(features - self._mean) / self._scale, constant], axis=1)
 
@@ -313,7 +207,8 @@ class LeaveOneOut:
         shrink = (1 / values).astype(np.float32)
         weights = np.asarray(shrink[:, None] * (self._rotated.T @ goal), np.float32)
         leverage = (self._rotated**2) @ shrink
-        step = np.asarray((goal - self._rotated @ weights) / np.maximum(1 - leverage, 1e-6)[:, None], np.float32)
+        lacking = np.maximum(1 - leverage, 1e-6)[:, None]
+        step = np.asarray((goal - self._rotated @ weights) / lacking, np.float32)
         return float((step**2).mean()), shrink, weights, step
 
     def correct(self, features: Floats | None = None) -> Flags:
@@ -321,14 +216,17 @@ class LeaveOneOut:
         return np.asarray(self.scores(features).argmax(axis=1) == self.codes)
 
     def scores(self, features: Floats | None = None) -> Floats:
-        """(n, classes): what is said of each image, in the order of `classes`; about 1 of its own, less 1 / classes."""
+        """(n, classes): what is said of each image, in the order of `classes`.
+
+        About 1 of its own, less 1 / classes.
+        """
         rotated = self._rotated if features is None else self._scaled(features) @ self._basis
         own = (rotated * self._rotated) @ self._shrink
         return np.asarray(rotated @ self._weights - own[:, None] * self._step)
 
 
 def _axes(rows: Floats) -> tuple[Floats, Floats]:
-    """The eigenvalues and eigenvectors (d, r) of rows' rows, by the smaller of the two Gram matrices."""
+    """The eigenvalues and eigenvectors (d, r) of rows' rows, by the smaller Gram matrix."""
     if len(rows) >= rows.shape[1]:
         values, vectors = np.linalg.eigh(rows.T @ rows)
         return values, vectors
@@ -339,7 +237,11 @@ def _axes(rows: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Probe:
-    """A probe of the sample: its features (n, d), the class of each image (n,), its filters where it has one set."""
+    """A probe of the sample.
+
+    features: (n, d); labels: the class of each image, (n,); bank: its filters, where it has one
+    set; weights: (d,), as in LeaveOneOut.
+    """
 
     features: Floats
     labels: NDArray[np.int64]
@@ -362,13 +264,16 @@ class Probe:
 class Probes:
     """The sampled images, and the probes already made of them.
 
-    pixels: (n, h, w, c); labels: (n,). Images whose longer side exceeds 64 px are probed at a
-    whole fraction of their size (`zoom` native px a work px), except where resolution itself is asked. No clock
-    decides what is probed: the same images get the same advice on every machine, busy or not.
+    pixels: (n, h, w, c); labels: (n,); parts: what these tell apart, in words. Images whose longer
+    side exceeds 64 px are probed at a whole fraction of their size (`zoom` native px a work px),
+    except where resolution itself is asked. No clock decides what is probed: the same images get
+    the same advice on every machine, busy or not.
     """
 
-    def __init__(self, pixels: Pixels, labels: NDArray[np.int64], *, seed: int) -> None:
-        self.pixels, self.labels, self.seed = pixels, labels, seed
+    def __init__(
+        self, pixels: Pixels, labels: NDArray[np.int64], *, seed: int, parts: str = CLASSES
+    ) -> None:
+        self.pixels, self.labels, self.seed, self.parts = pixels, labels, seed, parts
         self.zoom = -(-max(self.size) // 64)
         self._probes: dict[tuple[int, int, int, bool], Probe] = {}
         self._pyramids: dict[int, Probe] = {}
@@ -431,7 +336,7 @@ class Probes:
         return self._probes[key]
 
     def pyramid(self, factor: int) -> Probe:
-        """The probe on the images at 1/factor, and at each further halving down to a quarter of the native size.
+        """The probe on the images at 1/factor and at each further halving, down to a quarter.
 
         It holds everything that the pyramid at 2 * factor holds, so the two differ by the detail
         lost in halving, not by how much of the object a patch covers. Each finer level counts
@@ -439,9 +344,15 @@ class Probes:
         """
         if factor not in self._pyramids:
             sizes = [self.shrunk(step) for step in self.factors if step >= factor]
-            levels = [self.probe(size, min(9 if max(size) > 64 else 5, min(size) - 1)).features for size in sizes]
-            weights = [np.full(len(level.T), 2 ** (-i / 2), np.float32) for i, level in enumerate(levels[::-1])]
-            together = np.concatenate(levels[::-1], axis=1)
+            patches = [min(9 if max(size) > 64 else 5, min(size) - 1) for size in sizes]
+            probes = [self.probe(*each) for each in zip(sizes, patches, strict=True)]
+            levels = [probe.features for probe in probes[::-1]]
+            shares = [2 ** (-i / 2) for i in range(len(levels))]
+            weights = [
+                np.full(len(level.T), share, np.float32)
+                for level, share in zip(levels, shares, strict=True)
+            ]
+            together = np.concatenate(levels, axis=1)
             self._pyramids[factor] = Probe(together, self.labels, weights=np.concatenate(weights))
         return self._pyramids[factor]
 
@@ -453,7 +364,9 @@ class Probes:
         """The most accurate probe at work size, of those made so far."""
         size = (self.work.shape[1], self.work.shape[2])
         made = [probe for key, probe in self._probes.items() if key[:2] == size and not key[3]]
-        return max(made, key=lambda probe: probe.accuracy) if made else self.probe(size, min(5, min(size) - 1))
+        if not made:
+            return self.probe(size, min(5, min(size) - 1))
+        return max(made, key=lambda probe: probe.accuracy)
 
     def changed(self, pixels: Pixels) -> Flags:
         """Which of the work images, changed into `pixels`, the best probe still recognises."""
@@ -462,7 +375,10 @@ class Probes:
         return probe.fit.correct(probe.bank.features(pixels))
 
     def taught(self, pixels: Pixels) -> tuple[Flags, Flags]:
-        """Which images a two-fold ridge recognises without, and with, `pixels` of its training half besides."""
+        """Which images a two-fold ridge recognises without `pixels`, and with them besides.
+
+        Of `pixels` it learns from those of its training half.
+        """
         best = self.best()
         assert best.bank is not None
         more = best.bank.features(pixels)
@@ -472,7 +388,8 @@ class Probes:
             here, there = fold == half, fold != half
             for out, rows in ((plain, ()), (taught, (more[there],))):
                 seen = np.concatenate([best.features[there], *rows])
-                fit = RidgeClassifierCV(RIDGES).fit(_scaled(seen), np.tile(self.labels[there], 1 + len(rows)))
+                labels = np.tile(self.labels[there], 1 + len(rows))
+                fit = RidgeClassifierCV(RIDGES).fit(_scaled(seen), labels)
                 out[here] = fit.predict(_scaled(best.features[here], seen)) == self.labels[here]
         return plain, taught
 

@@ -1,13 +1,14 @@
-"""RECIPE_RULES: how the advised networks are trained, apart from what a trial varies; rules as in rules.py."""
+"""RECIPE_RULES: how the advised networks are trained, but for what trials vary; as in rules.py."""
 
 from __future__ import annotations
 
 from math import sqrt
 
-from convwise.advice.rules import Rule, Situation, always, numbers
+from convwise.advice.situation import Rule, Situation, always, numbers
+from convwise.advice.thresholds import UNEVEN_FROM
 from convwise.core.goal import SCORES
+from convwise.core.recipe import AVERAGE_EVERY
 
-UNEVEN_FROM = 1.5  # times the images of the smallest class that the largest has, from which the loss is weighted
 SHIFT_SHARE = 0.07  # of the shorter side, by which images are shifted at most
 BOXED_FROM = 15  # epochs from which images with a box of another help
 
@@ -23,7 +24,10 @@ def shift_px(size: tuple[int, int]) -> int:
 
 
 def filter_rate(s: Situation) -> float:
-    """Muon's 0.24 for twenty steps an epoch; where a batch is a smaller share of the images, by the root of it less."""
+    """Muon's 0.24 for twenty steps an epoch.
+
+    Where a batch is a smaller share of the images, by the root of it less.
+    """
     share = 20 * batch_size(s) / s.images
     return round(0.24 * min(sqrt(share), 1.0), 2)
 
@@ -34,7 +38,7 @@ def imbalance(s: Situation) -> float:
 
 
 def class_weights(s: Situation) -> tuple[float, ...]:
-    """Weights ~ 1 / sqrt(images of the class), mean 1, where each class counts alike and they are uneven."""
+    """Weights ~ 1 / sqrt(images of the class), mean 1, where uneven classes count alike."""
     if s.score == "accuracy" or imbalance(s) < UNEVEN_FROM:
         return ()
     raw = [max(count, 1) ** -0.5 for count in s.facts.classes.values()]
@@ -45,7 +49,10 @@ def why_weights(s: Situation) -> str:
     """The reason of `class_weights`, whichever they are."""
     times = f"the largest class has {imbalance(s):.1f} times the images of the smallest"
     if s.score == "accuracy":
-        return f"{times}; the goal counts every image equally, and so does the loss: weights would cost accuracy"
+        return (
+            f"{times}; the goal counts every image equally, and so does the loss: weights would"
+            " cost accuracy"
+        )
     what = f"the goal, {SCORES[s.score]}, counts every class equally"
     if imbalance(s) < UNEVEN_FROM:
         return f"{times}, which is even enough for a loss that counts every image equally; {what}"
@@ -71,7 +78,10 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "optimizer",
         always,
         lambda s: "muon",
-        lambda s: "filters move along the orthogonalised gradient, which gains the most of all in a short training",
+        lambda s: (
+            "filters move along the orthogonalised gradient: nothing else tried helps a short"
+            " training as much"
+        ),
         "Jordan 2024, Muon; ours: docs/findings.md, 'the recipe decides'",
         "findings",
     ),
@@ -80,8 +90,9 @@ RECIPE_RULES: tuple[Rule, ...] = (
         always,
         filter_rate,
         lambda s: (
-            f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller this share, the noisier a "
-            "step and the lower the rate must be; with few images a high rate keeps the network from memorising them"
+            f"a batch is 1/{round(s.images / batch_size(s))} of the images: the smaller this share,"
+            " the noisier a step and the lower the rate must be; with few images a high rate keeps"
+            " the network from memorising them"
         ),
         "Jordan 2024, Muon; ours: docs/findings.md, 'many images want a smaller rate'",
         "images",
@@ -90,7 +101,10 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "average",
         always,
         lambda s: True,
-        lambda s: "every five steps the weights are set to their running average, which evens out a high learning rate",
+        lambda s: (
+            f"every {AVERAGE_EVERY} steps the weights are set to their running average, which evens"
+            " out a high learning rate"
+        ),
         "Zhang et al. 2019; airbench94 (Jordan 2024)",
         "literature",
     ),
@@ -98,7 +112,7 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "label_smoothing",
         numbers,
         lambda s: 0.0,
-        lambda s: "the target is a number, so there are no other classes to share the probability",
+        lambda s: "the target is a number, so there is no probability to spread over other classes",
         "Szegedy et al. 2016",
         "target",
     ),
@@ -115,7 +129,8 @@ RECIPE_RULES: tuple[Rule, ...] = (
         always,
         lambda s: shift_px(s.size),
         lambda s: (
-            f"images are shifted a little, by up to {100 * SHIFT_SHARE:.0f} % of the shorter side: objects may move"
+            f"images are shifted a little, by up to {100 * SHIFT_SHARE:.0f} % of the shorter side,"
+            " so the network does not depend on exact positions"
         ),
         "airbench94 (Jordan 2024): translate 2 of 32 px",
         "input_shape",
@@ -124,7 +139,9 @@ RECIPE_RULES: tuple[Rule, ...] = (
         "cutmix",
         numbers,
         lambda s: 0.0,
-        lambda s: "the target is a number, and that of an image with a box from another one is unknown",
+        lambda s: (
+            "the target is a number, and that of an image with a box from another one is unknown"
+        ),
         "Yun et al. 2019, CutMix, is for classes",
         "target",
     ),
@@ -133,8 +150,8 @@ RECIPE_RULES: tuple[Rule, ...] = (
         lambda s: views(s) >= BOXED_FROM,
         lambda s: 0.5,
         lambda s: (
-            f"each image is seen more than {BOXED_FROM} times, so in half of the batches a box cut from another image "
-            "is pasted into it: the network cannot rely on a single part of it"
+            f"each image is seen more than {BOXED_FROM} times, so in half of the batches a box cut"
+            " from another image is pasted into it: the network cannot rely on a single part of it"
         ),
         "Yun et al. 2019, CutMix; ours: docs/findings.md, 'boxes of other images'",
         "findings",
@@ -144,8 +161,8 @@ RECIPE_RULES: tuple[Rule, ...] = (
         always,
         lambda s: 0.0,
         lambda s: (
-            f"each image is seen about {views(s):.0f} times, too few to be memorised; boxes from other images "
-            f"help from about {BOXED_FROM} times on"
+            f"each image is seen about {views(s):.0f} times, too few to be memorised; boxes from"
+            f" other images help from about {BOXED_FROM} times on"
         ),
         "ours: docs/findings.md, 'boxes of other images'",
         "findings",

@@ -1,127 +1,45 @@
 """RULES: when / then / because / source. What a fingerprint says about each parameter.
 
-For each parameter the first rule that holds decides; later rules see what earlier parameters became.
-`tests` are the values worth testing beside the value chosen. Trials can refute every rule. A rule
-reads a measure only where it was taken: without it another rule says so, and takes the usual value.
+For each parameter the first rule that holds decides; later rules see what earlier parameters
+became. `tests` are the values worth testing beside the value chosen. Trials can refute every rule.
+A rule reads a measure only where it was taken: without it another rule says so, and takes the usual
+value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
-from convwise.core.calculus import analyse
-from convwise.core.configuration import Draft, Value
-from convwise.core.records import Fingerprint, Pace
-from convwise.core.space import WIDTHS, Space
-from convwise.core.text import parse_size, times
+from convwise.advice.situation import Rule, Situation, always, measured, numbers
+from convwise.advice.telling import FAR_PX, beside_mirroring, beside_the_stride, of_scale
+from convwise.advice.thresholds import ALIGNED_FROM, SMALL_PX
+from convwise.core.space import WIDTHS
+from convwise.core.text import times
 
-# What can decide beside a measure: facts of the images, this machine, what was asked, tried, published, found by us.
-DECIDERS = ("input_shape", "images", "classes", "target", "mean", "variance", "pace", "goal", "trials", "literature",
-            "findings")  # fmt: skip
 UNMEASURED = "not measured in this budget: "
-SMALL_PX = 48  # longer side up to which images are read as they are, and keep their size through the stem
 POOLED_FROM = 16  # px of the shorter side from which every stage can halve its map
 WIDEST, NARROWEST = 64, 8  # filters of the first stage that a study starts with
-STEPS_PER_SECOND_FIRST = "ours: docs/findings.md, 'what decides at a fixed time is the cost of a step'"
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What the rules look at: the images, the machine's pace, seconds and threads of the final training.
-
-    score: what networks are compared by, of goal.SCORES.
-    """
-
-    facts: Fingerprint
-    pace: Pace
-    final_seconds: float
-    threads: int
-    chosen: Draft = field(default_factory=dict)
-    score: str = "accuracy"
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return parse_size(self.chosen["input.size"])
-
-    @property
-    def supersampled(self) -> int:
-        """How many times `size` the network takes images at: twice, where they are resized."""
-        return 1 if self.facts.input_shape[:2] == self.facts.shape[:2] else 2
-
-    @property
-    def images(self) -> int:
-        return self.facts.images
-
-    @property
-    def parts(self) -> str:
-        """What probes tell apart."""
-        return "the fifths of the numbers" if self.facts.target else "the classes"
-
-    @property
-    def map_px(self) -> int:
-        """The shorter side of the map after the stem: whitening pads nothing, a learnt stem is 'same'."""
-        side, strides = min(self.size), int(self.chosen["stem.strides"])
-        if self.chosen["stem"] == "whitening":
-            return (side - int(self.chosen["stem.kernel_size"])) // strides + 1
-        return -(-side // strides)
-
-    def epochs(self, filters: int) -> float:
-        """Predicted epochs of the final training with so many filters in the first stage; all else must be chosen."""
-        facts = self.facts
-        space = Space(facts.input_shape[2], len(facts.classes), facts.mean, facts.variance, (), target=facts.target,
-                      supersampled=self.supersampled)  # fmt: skip
-        total = analyse(space.fit({**self.chosen, "stage.filters": filters}).net).total
-        seconds = self.pace.seconds(total.macs, total.activation_bytes) * self.images / self.threads
-        return self.final_seconds / seconds
-
-
-@dataclass(frozen=True)
-class Rule:
-    """For `parameter`: when it holds, then its value, because of this, after this source; tests: also try.
-
-    measure: what decides, as a Reason has it.
-    """
-
-    parameter: str
-    when: Callable[[Situation], bool]
-    then: Callable[[Situation], Any]
-    because: Callable[[Situation], str]
-    source: str
-    measure: str
-    tests: Callable[[Situation], tuple[Value, ...]] = lambda s: ()
-
-
-def always(situation: Situation) -> bool:
-    """Holds in every situation."""
-    return True
-
-
-def numbers(situation: Situation) -> bool:
-    """Holds where the images have numbers instead of classes."""
-    return situation.facts.target is not None
-
-
-def measured(name: str) -> Callable[[Situation], bool]:
-    """Holds where the measure `name` was taken."""
-    return lambda s: name in s.facts
+COST_OF_A_STEP = "ours: docs/findings.md, 'what decides at a fixed time is the cost of a step'"
 
 
 def other_sizes(s: Situation) -> tuple[str, ...]:
-    """Three quarters and three halves of the proposed size, as far as the images reach; none for small images."""
+    """Three quarters and three halves of the proposed size, as far as the images reach.
+
+    None for small images.
+    """
     rows, columns, _ = s.facts.input_shape
     if max(rows, columns) <= SMALL_PX:
         return ()
-    reachable = [f for f in (3 / 4, 3 / 2) if rows * f <= s.facts.shape[0] and columns * f <= s.facts.shape[1]]
+    most = s.facts.shape
+    reachable = [f for f in (3 / 4, 3 / 2) if rows * f <= most[0] and columns * f <= most[1]]
     return tuple(times((8 * round(rows * f / 8), 8 * round(columns * f / 8))) for f in reachable)
 
 
 def stages_for(s: Situation) -> int:
-    """Stages of a pooled net: halvings that leave 2 px, at most three of a map under 40 px, four of a larger one.
+    """Stages of a pooled net: halvings that leave 2 px, at most four, three of a map under 40 px.
 
-    Of other nets: one, and one more for each halving that leaves a map of at least 4 px, at most four.
+    Of other nets: one, and one more for each halving that leaves a map of at least 4 px, at most
+    four.
     """
     px, pooled = s.map_px, s.chosen["block"] == "pooled"
     count, most, least = (0, 3 if px < 40 else 4, 2) if pooled else (1, 4, 4)
@@ -136,27 +54,39 @@ def wanted_epochs(images: int) -> float:
 
 
 def fewest_epochs(images: int) -> float:
-    """Below this a narrower net is better at equal time, above it a wider (docs/findings.md, 'width and epochs')."""
+    """Below this a narrower net is better at equal time, above it a wider.
+
+    Source: docs/findings.md, 'width and epochs'.
+    """
     return min(wanted_epochs(images), 17)
 
 
 def width_for(s: Situation) -> int:
     """The most filters with which the final training still sees every image often enough."""
-    affordable = [w for w in WIDTHS if NARROWEST <= w <= WIDEST and s.epochs(w) >= fewest_epochs(s.images)]
-    return max(affordable, default=NARROWEST)
+    fewest = fewest_epochs(s.images)
+    widths = [w for w in WIDTHS if NARROWEST <= w <= WIDEST]
+    return max((w for w in widths if s.epochs(w) >= fewest), default=NARROWEST)
 
 
 def why_width(s: Situation) -> str:
-    """What holds of the chosen width: it is too much already, or as much as there is time for, or the widest start."""
+    """What holds of the chosen width: too much, all that there is time for, or the widest start."""
     width, fewest = s.chosen["stage.filters"], fewest_epochs(s.images)
     epochs = s.epochs(width)
-    seen, needs = f"with {width} filters the final training sees each of the {s.images:,} images", f"needs {fewest:.0f}"
-    if width == WIDEST and epochs >= fewest:  # how often is not known well of a net whose steps are short
-        return f"{seen} more than the {fewest:.0f} times that a wide one needs; even wider ones are left to the trials"
+    seen = f"with {width} filters the final training sees each of the {s.images:,} images"
+    # How often is not said: of a net whose steps are short it is not known well
+    if width == WIDEST and epochs >= fewest:
+        return (
+            f"{seen} more than the {fewest:.0f} times that a wide one needs; even wider ones are"
+            " left to the trials"
+        )
     seen += f" about {epochs:,.0f} times if nothing else runs"
     if epochs < fewest:
-        return f"{seen}, although a wide network {needs}; {NARROWEST} is the narrowest width that a study starts with"
-    return f"{seen}; a wide network {needs}, which {WIDTHS[WIDTHS.index(width) + 1]} filters would not allow"
+        return (
+            f"{seen}, although a wide network needs {fewest:.0f}; {NARROWEST} is the narrowest"
+            " width that a study starts with"
+        )
+    wider = WIDTHS[WIDTHS.index(width) + 1]
+    return f"{seen}; a wide network needs {fewest:.0f}, which {wider} filters would not allow"
 
 
 def near_widths(s: Situation) -> tuple[int, ...]:
@@ -167,7 +97,14 @@ def near_widths(s: Situation) -> tuple[int, ...]:
 
 def aligned(s: Situation) -> bool:
     """Whether classes differ by where things are: the class means hold much of the variance."""
-    return "alignment" in s.facts and s.facts["alignment"] > 0.15
+    return "alignment" in s.facts and s.facts["alignment"] > ALIGNED_FROM
+
+
+def mirrored_can(s: Situation) -> str:
+    """What can go wrong with a mirrored image, after 'a mirrored'."""
+    if numbers(s):
+        return "image can have another number"
+    return "letter, digit or sign can belong to another class"
 
 
 RULES: tuple[Rule, ...] = (
@@ -176,7 +113,8 @@ RULES: tuple[Rule, ...] = (
         lambda s: "resolution_sensitivity" in s.facts and max(s.facts.shape[:2]) > SMALL_PX,
         lambda s: times(s.facts.input_shape[:2]),
         lambda s: s.facts.input_reason,
-        "Richter, ICANN 2021: every net has a preferred input size, driven by its discriminative features",
+        "Richter, ICANN 2021: every net has a preferred input size, driven by its discriminative"
+        " features",
         "resolution_sensitivity",
         other_sizes,
     ),
@@ -185,7 +123,7 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: times(s.facts.input_shape[:2]),
         lambda s: s.facts.input_reason,
-        STEPS_PER_SECOND_FIRST,
+        COST_OF_A_STEP,
         "input_shape",
         other_sizes,
     ),
@@ -194,8 +132,9 @@ RULES: tuple[Rule, ...] = (
         lambda s: min(s.size) >= POOLED_FROM,
         lambda s: "pooled",
         lambda s: (
-            "each stage halves its map right after its first convolution, so that normalisation, activation and the "
-            "next convolution work on a quarter of it: more images per second at the same cost"
+            "each stage halves its map right after its first convolution, so that normalisation,"
+            " activation and the next convolution work on a quarter of it: more images per second"
+            " at the same cost"
         ),
         "airbench94 (Jordan 2024); ours: docs/findings.md, 'the recipe decides'",
         "input_shape",
@@ -206,8 +145,9 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: "residual",
         lambda s: (
-            f"images of {s.chosen['input.size']} px are too small to be halved in every stage; adding a "
-            "block's input to its output helps gradients through, and costs no parameters if the shape stays the same"
+            f"images of {s.chosen['input.size']} px are too small to be halved in every stage;"
+            " adding a block's input to its output helps gradients flow, and costs no parameters"
+            " if the shape stays the same"
         ),
         "He et al. 2016",
         "input_shape",
@@ -218,8 +158,8 @@ RULES: tuple[Rule, ...] = (
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "whitening",
         lambda s: (
-            "filters computed from the images to make neighbouring pixels and channels uncorrelated are as good as "
-            "learnt ones from the first step on, and need no gradients"
+            "filters computed from the images to make neighbouring pixels and channels uncorrelated"
+            " are as good as learnt ones from the first step on, and need no gradients"
         ),
         "airbench94 (Jordan 2024), after tysam-code 2023; Coates, Lee & Ng 2011",
         "literature",
@@ -228,7 +168,10 @@ RULES: tuple[Rule, ...] = (
         "stem",
         always,
         lambda s: "learned",
-        lambda s: f"at {s.chosen['input.size']} px a whitening stem would cost a small map its last row and column",
+        lambda s: (
+            f"at {s.chosen['input.size']} px a whitening stem would cost a small map its last row"
+            " and column"
+        ),
         "ours: the smallest images have the least to lose",
         "input_shape",
     ),
@@ -236,8 +179,11 @@ RULES: tuple[Rule, ...] = (
         "stem.strides",
         lambda s: prod(s.size) >= SMALL_PX**2,
         lambda s: 2,
-        lambda s: f"at {s.chosen['input.size']} px a stride of 2 cuts the cost of every step to a quarter",
-        STEPS_PER_SECOND_FIRST,
+        lambda s: (
+            f"at {s.chosen['input.size']} px a stride of 2 cuts the cost of every step to a quarter"
+            + beside_the_stride(s.facts)
+        ),
+        COST_OF_A_STEP,
         "input_shape",
         lambda s: (1,),
     ),
@@ -245,27 +191,33 @@ RULES: tuple[Rule, ...] = (
         "stem.strides",
         always,
         lambda s: 1,
-        lambda s: f"the images are only {s.chosen['input.size']} px: a stride would leave the stages a map too small",
+        lambda s: (
+            f"the images are only {s.chosen['input.size']} px: a stride would leave the stages too"
+            " small a map" + beside_the_stride(s.facts)
+        ),
         "nnU-Net (Isensee et al. 2021): axes under twice the target are not pooled early",
         "input_shape",
-        lambda s: (2,) if min(s.size) >= 16 else (),
+        lambda s: (2,) if min(s.size) >= POOLED_FROM else (),
     ),
     Rule(
         "stem.kernel_size",
         lambda s: s.chosen["stem"] == "whitening",
         lambda s: 2,
-        lambda s: "2x2 patches whiten neighbouring pixels; their filters come in both signs, so that nothing is lost",
+        lambda s: (
+            "2x2 patches whiten neighbouring pixels; their filters come in both signs, so that"
+            " nothing is lost"
+        ),
         "airbench94 (Jordan 2024)",
         "literature",
         lambda s: (3,),
     ),
     Rule(
         "stem.kernel_size",
-        lambda s: "discriminative_scale" in s.facts and s.facts["discriminative_scale"] >= 7,
+        lambda s: "discriminative_scale" in s.facts and s.facts["discriminative_scale"] >= FAR_PX,
         lambda s: 3,
         lambda s: (
-            f"it takes patches of {s.facts['discriminative_scale']:.0f} px to tell {s.parts} apart; a few "
-            "layers after a 3x3 kernel see that far, at a lower cost than one large kernel"
+            f"{of_scale(s.facts, s.parts)}; a few layers after a 3x3 kernel see that far, at a"
+            " lower cost than one large kernel"
         ),
         "Simonyan & Zisserman 2015: small kernels on top of each other",
         "discriminative_scale",
@@ -276,8 +228,7 @@ RULES: tuple[Rule, ...] = (
         measured("discriminative_scale"),
         lambda s: 3,
         lambda s: (
-            f"patches of {s.facts['discriminative_scale']:.0f} px already tell {s.parts} apart as well as "
-            "larger ones, and 3x3 is the cheapest kernel that sees neighbours"
+            f"{of_scale(s.facts, s.parts)}, and 3x3 is the cheapest kernel that sees neighbours"
         ),
         "Coates, Lee & Ng 2011; Simonyan & Zisserman 2015",
         "discriminative_scale",
@@ -296,7 +247,10 @@ RULES: tuple[Rule, ...] = (
         "stage.kernel_size",
         always,
         lambda s: 3,
-        lambda s: "two 3x3 kernels see as far as one 5x5, with 18 weights instead of 25 for each pair of channels",
+        lambda s: (
+            "two 3x3 kernels see as far as one 5x5, with 18 weights instead of 25 for each pair of"
+            " channels"
+        ),
         "Simonyan & Zisserman 2015",
         "literature",
         lambda s: (5,),
@@ -306,8 +260,9 @@ RULES: tuple[Rule, ...] = (
         always,
         stages_for,
         lambda s: (
-            f"the map after the stem is {s.map_px} px; it is halved until a few px remain, so that the receptive "
-            "field covers the whole image, and few layers come after the one where it does"
+            f"the map after the stem is {s.map_px} px; it is halved until a few px remain, so that"
+            " the receptive field covers the whole image, and few layers come after the one where"
+            " it does"
         ),
         "nnU-Net (Isensee et al. 2021); Richter et al., arXiv 2106.12307",
         "input_shape",
@@ -317,7 +272,10 @@ RULES: tuple[Rule, ...] = (
         "stage.widening",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: 4,
-        lambda s: "filters are cheapest on small maps, so there are four times as many from the second stage on",
+        lambda s: (
+            "filters are cheapest on small maps, so there are four times as many from the second"
+            " stage on"
+        ),
         "airbench94 (Jordan 2024): 64, 256, 256",
         "literature",
         lambda s: (2,),
@@ -326,7 +284,10 @@ RULES: tuple[Rule, ...] = (
         "stage.widening",
         always,
         lambda s: 2,
-        lambda s: "with twice as many filters on a map a quarter of the size, every stage costs about the same",
+        lambda s: (
+            "with twice as many filters on a map a quarter of the size, every stage costs about the"
+            " same"
+        ),
         "Simonyan & Zisserman 2015; He et al. 2016",
         "literature",
     ),
@@ -344,8 +305,8 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: "MaxPooling2D",
         lambda s: (
-            "2x2 max pooling keeps a stage's strongest activations and has no weights; with a stride, 1x1 shortcuts "
-            "would skip inputs"
+            "2x2 max pooling keeps a stage's strongest activations and has no weights; with a"
+            " stride, 1x1 shortcuts would skip inputs"
         ),
         "airbench94 (Jordan 2024); Zhang 2019 on aliasing",
         "literature",
@@ -356,7 +317,8 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: "same",
         lambda s: (
-            "more windows read the pixels at the border, and the map keeps its size: only strides and pools shrink it"
+            "more windows read the pixels at the border, and the map keeps its size: only strides"
+            " and pools shrink it"
         ),
         "Keras guide; TensorFlow 'same'",
         "literature",
@@ -375,7 +337,9 @@ RULES: tuple[Rule, ...] = (
         "activation",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "gelu",
-        lambda s: "smooth, and cheap at this point: after the pool it works on a quarter of the map",
+        lambda s: (
+            "smooth, and cheap at this point: after the pool it works on a quarter of the map"
+        ),
         "airbench94 (Jordan 2024); ours: docs/findings.md",
         "literature",
         lambda s: ("relu", "silu", "leaky_relu"),
@@ -384,7 +348,9 @@ RULES: tuple[Rule, ...] = (
         "activation",
         always,
         lambda s: "relu",
-        lambda s: "the cheapest; smooth activations gain at most 0.3 points and take 5 to 8 % more time",
+        lambda s: (
+            "the cheapest; smooth activations gain at most 0.3 points and take 5 to 8 % more time"
+        ),
         "ours: docs/findings.md",
         "findings",
         lambda s: ("leaky_relu", "silu", "elu", "gelu"),
@@ -393,7 +359,10 @@ RULES: tuple[Rule, ...] = (
         "head",
         lambda s: s.chosen["block"] == "pooled",
         lambda s: "GlobalMaxPooling2D",
-        lambda s: "keeps the strongest activation of each filter on the last, small map; needs no weights per position",
+        lambda s: (
+            "keeps the strongest activation of each filter on the last, small map; needs no weights"
+            " per position"
+        ),
         "airbench94 (Jordan 2024)",
         "literature",
         lambda s: ("GlobalAveragePooling2D", "Flatten"),
@@ -403,8 +372,8 @@ RULES: tuple[Rule, ...] = (
         aligned,
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
-            f"the mean over positions needs far fewer weights than a Flatten head, although position does carry "
-            f"information here (alignment {s.facts['alignment']:.2f})"
+            "the mean over positions needs far fewer weights than a Flatten head, although"
+            f" position does carry information here (alignment {s.facts['alignment']:.2f})"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",
@@ -415,8 +384,9 @@ RULES: tuple[Rule, ...] = (
         measured("alignment"),
         lambda s: "GlobalAveragePooling2D",
         lambda s: (
-            f"objects have no fixed position (alignment {s.facts['alignment']:.2f}), so the mean over positions "
-            "loses little and needs no weights per position"
+            f"little that tells {s.parts} apart has a fixed place (alignment"
+            f" {s.facts['alignment']:.2f}), so the mean over positions will do, which needs no"
+            " weights per position"
         ),
         "Lin, Chen & Yan 2014",
         "alignment",
@@ -436,9 +406,8 @@ RULES: tuple[Rule, ...] = (
         always,
         lambda s: False,
         lambda s: (
-            "starts without mirroring, because a mirrored "
-            + ("image can have another number" if numbers(s) else "letter, digit or sign can belong to another class")
-            + "; a trial decides"
+            f"starts without mirroring, because a mirrored {mirrored_can(s)}; a trial decides"
+            + beside_mirroring(s.facts)
         ),
         "Simard, Steinkraus & Platt 2003: transformations that keep the class",
         "literature",
@@ -449,8 +418,8 @@ RULES: tuple[Rule, ...] = (
         lambda s: s.chosen["block"] == "pooled",
         lambda s: 0.0,
         lambda s: (
-            f"{'' if numbers(s) else 'label smoothing and '}the averaged weights already keep a short training from "
-            "memorising images"
+            f"{'' if numbers(s) else 'label smoothing and '}the averaged weights already keep a"
+            " short training from memorising images"
         ),
         "airbench94 (Jordan 2024)",
         "literature",
@@ -460,7 +429,10 @@ RULES: tuple[Rule, ...] = (
         "dropout",
         lambda s: s.images < 5000,
         lambda s: 0.2,
-        lambda s: f"with only {s.images:,} training images, noise before the last layer guards against memorising them",
+        lambda s: (
+            f"with only {s.images:,} training images, noise before the last layer guards against"
+            " memorising them"
+        ),
         "Srivastava et al. 2014",
         "images",
         lambda s: (0.0, 0.5),
@@ -479,7 +451,7 @@ RULES: tuple[Rule, ...] = (
         always,
         width_for,
         why_width,
-        STEPS_PER_SECOND_FIRST,
+        COST_OF_A_STEP,
         "pace",
         near_widths,
     ),

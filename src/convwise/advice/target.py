@@ -1,9 +1,8 @@
-"""Numbers instead of classes: what they are like, and the classes that they are divided into for the probes."""
+"""Numbers instead of classes: what they are like, and the groups of them that probes tell apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,9 @@ from convwise.core.records import Measure
 from convwise.core.score import Column, Target
 from convwise.core.text import number
 
-GRADES = 5  # classes that numbers are divided into for the probes
-# What measures say of classes -> the same of these.
-FIFTHS = {
-    "the classes": "the fifths",
-    "The class means": "The means of the fifths",
-    ": a network must beat that": " of the fifths right",
-}
+GRADES = 5  # groups that numbers are divided into for the probes
+# What probes tell apart, in words: of images with classes, and of images with numbers.
+CLASSES, FIFTHS = "the classes", "the fifths of the numbers"
 
 
 def target_of(names: Sequence[str], numbers: NDArray[Any]) -> Target:
@@ -37,9 +32,11 @@ def _column(name: str, values: NDArray[np.float64]) -> Column:
 
 
 def grades(numbers: NDArray[Any]) -> NDArray[np.int64]:
-    """(n,): which of GRADES equal parts each number is in, from low to high; equal numbers are in the same.
+    """(n,): which of GRADES equal parts each number is in, from low to high; equal numbers are in
+    the same.
 
-    Of several numbers, (n, k), it is what they have most in common, their first principal component.
+    Of several numbers, (n, k), it is what they have most in common, their first principal
+    component.
     """
     values = np.asarray(numbers, np.float64)
     if values.ndim > 1:
@@ -49,34 +46,31 @@ def grades(numbers: NDArray[Any]) -> NDArray[np.int64]:
     return np.searchsorted(edges, values, side="right").astype(np.int64)
 
 
-def spread(target: Target, measures: Sequence[Measure]) -> tuple[Measure, ...]:
-    """What knowing nothing of the images is worth, then the measures of probes, which speak of fifths."""
+def spread(target: Target) -> Measure:
+    """What knowing nothing of the images is worth, and what the measures of probes are about."""
     if len(target.columns) > 1:
-        return _spread_of_several(target), *map(_of_fifths, measures)
+        return _spread_of_several(target)
     (column,) = target.columns
     low, high, median = map(number, (column.low, column.high, column.median))
     meaning = (
-        f"The numbers range from {low} to {high}. Always answering the median, {median}, is off by this much on "
-        "average: a network must beat that. Probes sort the images into five equal parts of the numbers, the fifths; "
-        "all accuracies here are about those."
+        f"The numbers range from {low} to {high}. Always answering the median, {median}, is off by"
+        " this much on average: a network must beat that. Probes divide the images into five equal"
+        " groups by their number ('fifths'); all accuracies here are about those."
     )
-    return Measure("target_error", column.error, column.name, meaning, informs="baseline"), *map(_of_fifths, measures)
+    return Measure("target_error", column.error, column.name, meaning)
 
 
 def _spread_of_several(target: Target) -> Measure:
-    """What knowing nothing of the images is worth, as several numbers are scored: in deviations of each."""
+    """As `spread`, as several numbers are scored: in deviations of each."""
     error = sum(column.error / column.deviation for column in target.columns) / len(target.columns)
-    each = "; ".join(f"{c.words}, the median {number(c.median)} is off by {number(c.error)}" for c in target.columns)
-    meaning = (
-        f"{each}. On average over the {len(target.columns)} numbers always the median is off by so many of their "
-        "standard deviations: a network must beat that. Probes tell five equal parts of the images apart, by what "
-        "the numbers have most in common, the fifths; accuracies here are theirs."
+    each = "; ".join(
+        f"{c.words}, the median {number(c.median)} is off by {number(c.error)}"
+        for c in target.columns
     )
-    return Measure("target_error", error, "deviations", meaning, informs="baseline")
-
-
-def _of_fifths(measure: Measure) -> Measure:
-    meaning = measure.meaning
-    for said, instead in FIFTHS.items():
-        meaning = meaning.replace(said, instead)
-    return replace(measure, meaning=meaning)
+    meaning = (
+        f"{each}. On average over the {len(target.columns)} numbers, always answering the median is"
+        f" off by {number(error)} standard deviations: a network must beat that. Probes divide the"
+        " images into five equal groups by what the numbers have most in common ('fifths'); all"
+        " accuracies here are about those."
+    )
+    return Measure("target_error", error, "deviations", meaning)

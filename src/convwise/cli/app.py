@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,12 +19,28 @@ from typer.core import TyperGroup
 from convwise.cli import check as cli_check
 from convwise.cli import layer as cli_layer
 from convwise.cli import measure as cli_measure
+from convwise.cli import predict as cli_predict
 from convwise.cli import serve as cli_serve
 from convwise.cli.console import err, out, table, watching
-from convwise.cli.reading import CacheOption, ClassesOption, LinksOption, SkipOption, TaskOption
-from convwise.core.clock import STARTED
+from convwise.cli.reading import (
+    CacheOption,
+    ClassesOption,
+    DirArgument,
+    LinksOption,
+    SkipOption,
+    TaskOption,
+    path_of,
+)
+from convwise.core.clock import MINIMUM_SECONDS, STARTED
+from convwise.core.defaults import EVIDENCE, MOST_EVIDENCE, MOST_WORKERS, TEST_SHARE
+from convwise.core.goal import USUAL
 from convwise.core.places import CACHE_SIZE
-from convwise.core.problems import ConvwiseError, UnusableInput, of_the_machine, refuse_little_memory
+from convwise.core.problems import (
+    ConvwiseError,
+    UnusableInput,
+    of_the_machine,
+    refuse_little_memory,
+)
 from convwise.core.text import number, times
 from convwise.formats import FORMATS
 from convwise.training.runners import RUNNERS
@@ -35,63 +50,76 @@ if TYPE_CHECKING:
 
 
 class Commands(TyperGroup):
-    """The commands; an interrupt that none of them answers is told: typer would end without a word."""
+    """The commands."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # none of them answers it, and typer would end without a word
             err().print("convwise: interrupted; nothing was written", highlight=False)
             raise typer.Exit(130) from None
 
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 IMAGES_HELP = (
-    "Class folders (with or without train/ val/ test/ above them), a zip or tar of them, a .csv of paths and labels, "
-    "an .npz (x_train, y_train, ... or train_images, train_labels, ...), a folder of IDX files, or of Parquet files "
-    "with pictures inside (as Hugging Face writes them), or the name 'digits'."
+    "Class folders (with or without train/ val/ test/ above them), a zip or tar of them, a .csv of"
+    " paths and labels, an .npz (x_train, y_train, ... or train_images, train_labels, ...), a"
+    " folder of IDX files, or of Parquet files with pictures inside (as Hugging Face writes them),"
+    " or the name 'digits'."
 )
-ImagesArgument = Annotated[str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)]
+ImagesArgument = Annotated[
+    str, typer.Argument(metavar="IMAGES", help=IMAGES_HELP, show_default=False)
+]
 GOAL_HELP = (
-    "What to optimise, and within which limits: 'accuracy where latency<2ms and macs<5M and params<100k'. The default "
-    "is accuracy, or error with --task regress. Or name the cost to minimise and the accuracy to keep: 'macs where "
-    "accuracy>=97%', 'latency where accuracy>=best-0.3%', where best is the accuracy of the best network found. "
-    "'cheapest' is short for 'macs where accuracy>=best-0.3%'. In place of accuracy: balanced_accuracy or macro_f1, "
-    "which give every class the same weight, however few images it has. With --task regress: 'macs where error<=3.5', "
-    "in the unit of the target (of several numbers, in standard deviations), or 'macs where error<=best+3%', which is "
-    "what 'cheapest' means there. Limits: latency (us, ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, "
-    "G), params (k, M), activation_bytes (kB, MB, KiB, MiB)."
+    "What to optimise, and within which limits: 'accuracy where latency<2ms and macs<5M and"
+    " params<100k'. The default is accuracy, or error with --task regress. Or name the cost to"
+    " minimise and the accuracy to keep: 'macs where accuracy>=97%', 'latency where"
+    f" {USUAL['accuracy']}', where best is the accuracy of the best network found. 'cheapest' is"
+    f" short for 'macs where {USUAL['accuracy']}'. In place of accuracy: balanced_accuracy or"
+    " macro_f1, which give every class the same weight, however few images it has. With --task"
+    " regress: 'macs where error<=3.5', in the unit of the target (of several numbers, in standard"
+    f" deviations), or 'macs where {USUAL['error']}', which is what 'cheapest' means there. Limits:"
+    " latency (us, ms, s; batch 1, one thread), macs (multiply-accumulates; k, M, G), params (k,"
+    " M), activation_bytes (kB, MB, KiB, MiB)."
 )
 GoalOption = Annotated[str | None, typer.Option(help=GOAL_HELP)]
-TestOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Share of the images to seal: held out as the test set and scored once, at the end. Default 0.2 where "
-        "the source has no test set of its own; 'none' seals nothing."
-    ),
-]
+TEST_HELP = (
+    "Share of the images to seal: held out as the test set and scored once, at the end."
+    f" Default {TEST_SHARE} where the source has no test set of its own; 'none' seals nothing."
+)
+TestOption = Annotated[str | None, typer.Option(help=TEST_HELP)]
 SeedOption = Annotated[int, typer.Option(help="Seed for everything random.")]
 JSON_HELP = "Print JSON on standard output, for programs; progress goes to stderr as JSON lines."
 JsonOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
-BUDGET_HELP = "Wall clock from start to the written folder: 90s, 10m, 1h30m; at least 20s."
+BUDGET_HELP = (
+    f"Wall clock from start to the written folder: 90s, 10m, 1h30m; at least {MINIMUM_SECONDS:g}s."
+)
 BudgetOption = Annotated[str, typer.Option(help=BUDGET_HELP)]
-PLANNED_HELP = "The budget that you would give `choose`, so that the answer fits it: 90s, 10m, 1h30m."
+PLANNED_HELP = (
+    "The budget that you would give `choose`, so that the answer fits it: 90s, 10m, 1h30m."
+)
 PlannedOption = Annotated[str, typer.Option("--budget", help=PLANNED_HELP)]
 AGAINST_HELP = (
-    "Another network, trained for the same time and compared with the chosen one: a file, folder or "
-    "package.module:callable as for `check`, or a well-known one: lenet5, keras-mnist, expert. Can be repeated."
+    "Another network, trained for the same time and compared with the chosen one: a file, folder or"
+    " package.module:callable as for `check`, or a well-known one: lenet5, keras-mnist, expert. Can"
+    " be repeated."
 )
 VIEWS_HELP = (
-    "How many views of each image the network looks at: with 2 it averages its answers to the image and to its mirror "
-    "image, at twice the macs. auto takes 2 if the network was trained on mirrored images, the goal does not ask for a "
-    "low cost, and the validation images do not show 2 to be worse."
+    "How many views of each image the network looks at: with 2 it averages its answers to the image"
+    " and to its mirror image, at twice the macs. auto takes 2 if the network was trained on"
+    " mirrored images, the goal does not ask for a low cost, and the validation images do not show"
+    " that 2 is worse."
 )
-RUNNER_HELP = "Where trials run: " + "; ".join(f"{name}, {place.said}" for name, place in RUNNERS.items()) + "."
+RUNNER_HELP = "; ".join(f"{name}, {place.said}" for name, place in RUNNERS.items())
+RUNNER_HELP = f"Where trials run: {RUNNER_HELP}."
 TO_HELP = "One of " + ", ".join(FORMATS) + "."
-DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")]
 
 
 def _version(wanted: bool) -> None:
@@ -106,7 +134,10 @@ def _version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Choose the parameters of 2D convolutional networks from your own images, with evidence.
@@ -127,24 +158,43 @@ def choose(
     task: TaskOption = "classify",
     test: TestOption = None,
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; by default convwise-NAME, after the images.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=path_of,
+            help="Folder to write; by default convwise-NAME, after the images.",
+        ),
     ] = None,
     seed: SeedOption = 0,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that train side by side; by default one per core, at most 8.")
+        int | None,
+        typer.Option(
+            help=(
+                "Processes that train side by side; by default one per core, at most"
+                f" {MOST_WORKERS}."
+            )
+        ),
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
-            help="Run this many trials instead of going by the clock; with one worker, the choice is always the same."
+            help=(
+                "Run this many trials instead of going by the clock; with one worker, the choice is"
+                " always the same."
+            )
         ),
     ] = None,
     evidence: Annotated[
         float,
         typer.Option(
-            metavar="SHARE", help="Share of the computing time spent on testing other values, from 0 (none) to 0.5."
+            metavar="SHARE",
+            help=(
+                "Share of the computing time spent on testing other values, from 0 (none) to"
+                f" {MOST_EVIDENCE}."
+            ),
         ),
-    ] = 0.1,
+    ] = EVIDENCE,
     runner: Annotated[str, typer.Option(help=RUNNER_HELP)] = "local",
     against: Annotated[list[str] | None, typer.Option(metavar="MODEL", help=AGAINST_HELP)] = None,
     views: Annotated[str, typer.Option(metavar="1|2|auto", help=VIEWS_HELP)] = "auto",
@@ -161,7 +211,7 @@ def choose(
     Ctrl-C writes the best network so far; running the same command again continues an unfinished
     study. If no network reaches the accuracy that the goal asks for, the nearest one is written,
     and the exit code is 1. The exit code is also 1 if no network is better than always answering
-    the largest class (or the median number).
+    the largest class (or the median number), or if the probe of `look` is more accurate.
     """
     from convwise import settings, verbs
 
@@ -172,10 +222,11 @@ def choose(
             until_seen.enter_context(cli_serve.page_beside(settings.folder_for(images, out_dir)))
         with watching(as_json) as watcher:
             written = verbs.choose(
-                images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir, seed=seed, workers=workers,
-                trials=trials, evidence=evidence, runner=runner, against=against or (), views=views, command=command,
-                watcher=watcher, started=STARTED, classes_from=classes_from, skip_empty_classes=skip_empty_classes,
-                follow_links=follow_links, cache_size=cache_size,
+                images, budget=budget, goal=goal, task=task, test=_test(test), out=out_dir,
+                seed=seed, workers=workers, trials=trials, evidence=evidence, runner=runner,
+                against=against or (), views=views, classes_from=classes_from,
+                skip_empty_classes=skip_empty_classes, follow_links=follow_links,
+                cache_size=cache_size, command=command, watcher=watcher, started=STARTED,
             )  # fmt: skip
         wanted = _tell_choice(Path(written), as_json)
     if not wanted:
@@ -215,7 +266,10 @@ def look(
     about: dict[str, Any] = {"counts": read.counts(), "numbers": read.numbers}
     facts = fingerprint.look(read.train, read.classes, seed=seed, budget=seconds, **about)
     if as_json:
-        odd = {"suspects": doubts.shown(facts, read.train.names), "outliers": outliers.shown(facts, read.train.names)}
+        odd = {
+            "suspects": doubts.shown(facts, read.train.names),
+            "outliers": outliers.shown(facts, read.train.names),
+        }
         told = {"problems": to_json(read.problems), "facts": to_json(read.facts)}
         print(json.dumps({**to_json(facts), **odd, **told}))
         return
@@ -253,14 +307,12 @@ def advise(
     Prints a network as Keras code, and a reason for every parameter. The exit code is 1 if no
     network can meet the goal.
     """
-    from convwise import plan, verbs
+    from convwise import verbs
     from convwise.advice import fingerprint
     from convwise.advice.advising import layer_reasons
-    from convwise.core.clock import Clock, parse_duration
+    from convwise.core.clock import parse_duration
     from convwise.core.records import to_json
     from convwise.images import loading as reading
-    from convwise.training.lab import Lab
-    from convwise.training.machine import ThisMachine
 
     how: dict[str, Any] = {"skip_empty_classes": skip_empty_classes, "follow_links": follow_links}
     seconds = parse_duration(budget)
@@ -268,18 +320,16 @@ def advise(
     how |= {"task": task, "seed": seed, "within": within}
     read = reading.read(images, classes_from=classes_from, **how)
     advice = verbs.advise(read, goal=goal, budget=seconds, seed=seed)
-    train, clock = sum(read.counts()), Clock(seconds, time.monotonic())
-    sizes = (train, round(train * len(read.valid) / len(read.train)))
-    host = ThisMachine()
-    planned = str(plan.planned(advice, sizes, Lab(host, clock), host.slowness()))
     if as_json:
         layers = layer_reasons(advice.configuration.grown, advice.reasons)
-        print(json.dumps({**to_json(advice), "cost": advice.configuration.cost, "layers": layers, "plan": planned}))
+        beside = {"cost": advice.configuration.cost, "layers": layers, "plan": advice.plan}
+        print(json.dumps({**to_json(advice), **beside}))
         return
     from convwise.core.text import short
     from convwise.formats import keras
 
-    out().print(keras.render(advice.net, read.classes or read.numbers), highlight=False, soft_wrap=True)
+    source = keras.render(advice.net, read.classes or read.numbers)
+    out().print(source, highlight=False, soft_wrap=True)
     rows = table("parameter", "value", "because", "source")
     for reason in advice.reasons:
         rows.add_row(reason.parameter, str(reason.value), reason.because, reason.source)
@@ -289,54 +339,15 @@ def advise(
     costs += [f"{short(cost['activation_bytes'])}B of activations"]
     costs += [f"{cost['latency_ms']:.3g} ms per image (predicted)"] if "latency_ms" in cost else []
     out().print(f"Cost: {', '.join(costs)}", highlight=False)
-    out().print(f"Time: {planned}", highlight=False)
+    out().print(f"Time: {advice.plan}", highlight=False)
 
 
-@app.command()
-def predict(
-    folder: DirArgument,
-    images: Annotated[
-        str,
-        typer.Argument(metavar="IMAGES", help="An image file, a folder of them, or anything else that `choose` reads."),
-    ],
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="File to write; default: standard output.")] = None,
-    follow_links: LinksOption = False,
-    cache_size: CacheOption = CACHE_SIZE,
-) -> None:
-    """Label IMAGES with the network in DIR, as CSV.
-
-    The columns are path, label, and a probability for each class; or path and the number. An image that cannot be
-    read gets an empty label and is named on stderr; if none can be read, the exit code is 2.
-    """
-    from convwise.output import deliver
-
-    if csv_file and not _writable(csv_file):  # before all the work
-        raise UnusableInput("--csv", f"{csv_file} cannot be written", "a file in a folder that can be written to")
-    rows = deliver.predict(folder, images, follow_links=follow_links, cache_size=cache_size)
-    choice = deliver.read_choice(folder)
-    about = deliver.outputs(choice), choice.get("task", "classify")
-    if csv_file is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the locale
-        deliver.write_csv(rows, about[0], sys.stdout, about[1])
-    else:
-        with io.StringIO(newline="") as text:
-            deliver.write_csv(rows, about[0], text, about[1])
-            deliver.replaced(csv_file, text.getvalue())
-    broken = [row for row in rows if "error" in row]
-    for row in broken:
-        err().print(f"{row['path']}: {row['error']}", highlight=False, soft_wrap=True)
-    err().print(f"{len(rows) - len(broken)} images labelled, {len(broken)} unreadable", highlight=False)
-
-
-def _writable(file: Path) -> bool:
-    folder = file.absolute().parent
-    return not file.is_dir() and folder.is_dir() and os.access(file if file.exists() else folder, os.W_OK)
+app.command()(cli_predict.predict)  # here, as the help keeps this order
 
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convwise choose` wrote.")],
+    folder: DirArgument,
     to: Annotated[str, typer.Option(help=TO_HELP)],
 ) -> None:
     """Write the network in DIR again, in one format.
@@ -355,9 +366,15 @@ def report(folder: DirArgument) -> None:
     _tell_choice(folder, False)
 
 
-app.command(cls=cli_layer.Words, short_help="Show what one layer does to one input.")(cli_layer.layer)
-app.command(short_help="Show what MODEL costs and sees, and what is wrong with it.")(cli_check.check)
-app.command(short_help="Measure what a change to a network is worth on your images.")(cli_measure.measure)
+app.command(cls=cli_layer.Words, short_help="Show what one layer does to one input.")(
+    cli_layer.layer
+)
+app.command(short_help="Show what MODEL costs and sees, and what is wrong with it.")(
+    cli_check.check
+)
+app.command(short_help="Measure what a change to a network is worth on your images.")(
+    cli_measure.measure
+)
 app.command(short_help="Show the study in DIR as a web page.")(cli_serve.serve)
 
 
@@ -393,13 +410,14 @@ def _tell_choice(folder: Path, as_json: bool) -> bool:
 
 
 def main() -> None:
-    """The `convwise` command: exit 0 done, 1 the answer is no, 2 wrong usage or unusable input."""
-    # Keras loads TensorFlow wherever it finds it, which chats on stderr even where it is not the backend.
+    """The `convwise` command; `options` says what its exit codes mean."""
+    # Keras loads TensorFlow if it is installed, which chats on stderr even if it is not the backend
     if os.environ.get("KERAS_BACKEND") != "tensorflow":
         os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0", **os.environ}
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no reason to stop
+            # A name that the locale cannot write does not stop a command
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             app()
@@ -409,9 +427,8 @@ def main() -> None:
         told = error if isinstance(error, ConvwiseError) else of_the_machine(error, "the output")
         if told is None:
             raise
-        if isinstance(
-            error, OSError
-        ):  # what cannot be written now would be tried again, and told by Python, at the end
+        if isinstance(error, OSError):
+            # Else Python would try again at the end to write what could not be, and tell of it
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         err().print(f"convwise: {told}", highlight=False, soft_wrap=True)
@@ -419,7 +436,7 @@ def main() -> None:
 
 
 def command() -> None:
-    """The same as a program of its own, which ends when its work does: what it has loaded takes seconds to put away."""
+    """The same as a program, which ends at once: what it has loaded takes seconds to put away."""
     try:
         main()
         code = 0

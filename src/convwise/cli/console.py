@@ -1,4 +1,4 @@
-"""Standard output, errors and progress. Loaded on use: rich takes longer to load than `layer` to answer."""
+"""Standard output, errors and progress. rich is loaded on use: it takes longer than `layer`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from convwise.core.text import short
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # all but tab and line feed
+# Control characters, all but tab and line feed
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 BARS = "▁▂▃▄▅▆▇█"
 WIDE = 180  # columns where the output is no terminal, so that tables are whole
 
@@ -26,7 +29,8 @@ WIDE = 180  # columns where the output is no terminal, so that tables are whole
 def out() -> Console:
     """Standard output."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
-    return _console()(width=width, markup=False, emoji=False)  # names of files and layers are not taken for markup
+    # Names of files and layers are not taken for markup
+    return _console()(width=width, markup=False, emoji=False)
 
 
 @cache
@@ -40,7 +44,7 @@ def _console() -> type[Console]:
     from rich.console import Console
 
     class Plain(Console):
-        """A console on which no name can steer the terminal: control characters are written as escapes."""
+        """A console that no name can steer: control characters are written as escapes."""
 
         def render_str(self, text: str, **how: Any) -> Text:
             return super().render_str(CONTROL.sub(lambda found: repr(found[0])[1:-1], text), **how)
@@ -56,12 +60,16 @@ def table(*columns: str) -> Table:
 
 
 class watching:
-    """Progress: a live line on a terminal, whose clock ticks; a JSON line an event with --json; else notes alone."""
+    """Progress: a ticking line on a terminal, a JSON line an event with --json; else notes."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.screen = Screen()
-        self.status = err().status(self.screen, refresh_per_second=4) if err().is_terminal and not as_json else None
+        self.status = (
+            err().status(self.screen, refresh_per_second=4)
+            if err().is_terminal and not as_json
+            else None
+        )
 
     def __enter__(self) -> Callable[[Any], None]:
         if self.status:
@@ -91,13 +99,15 @@ def _event(progress: Any) -> dict[str, Any]:
     score = score_of(best.trial.net, best.trial.score) if best else None
     told = {score.name: score.value(best.score)} if score and best.score is not None else {}
     found = {**told, "baseline": progress.baseline, **best.cost} if best else None
-    return {"stage": progress.phase, "done": progress.done, "planned": progress.planned, "best": found,
+    return {"stage": progress.phase, "done": progress.done, "planned": progress.planned,
+            "best": found,
             "seconds_left": progress.seconds_left, "note": progress.note,
+            "baseline": progress.baseline,
             "live": [asdict(live) for live in progress.live]}  # fmt: skip
 
 
 class Screen:
-    """What stands on a terminal now: the stage, what trains, a bar of the whole, the clock, drawn anew as it ticks."""
+    """What a terminal shows: the phase, what trains, a bar of the whole, a ticking clock."""
 
     def __init__(self) -> None:
         self.progress: Any = None
@@ -116,8 +126,8 @@ class Screen:
             return f"starting  {clock(time.monotonic() - self.begun)}"
         parts, now = [_line(self.progress, clocked=False)], time.monotonic()
         for live in self.progress.live[:1]:
-            right = f" {100 * live.accuracy:.1f} % of its training images" if live.accuracy is not None else ""
-            parts.append(f"epoch {live.epochs:.1f} {sparkline(self.curves.get(live.trial, []))}{right}")
+            curve = sparkline(self.curves.get(live.trial, []))
+            parts.append(f"epoch {live.epochs:.1f} {curve} {live.right}".rstrip())
         if (left := self.progress.seconds_left) is not None:
             spent, left = now - self.begun, max(left - (now - self.told), 0.0)
             parts.append(f"{bar(spent / max(spent + left, 1e-9))} {clock(left)} left")
@@ -153,8 +163,8 @@ def _line(progress: Any, clocked: bool = True) -> str:
         score = score_of(best.trial.net, best.trial.score)
         beside = f", {score.nothing} {score.said(guessing)}" if guessing is not None else ""
         parts.append(
-            f"best so far {best.told}{score.behind} (validation{beside}), {cost['params'] / 1e3:,.1f}k params, "
-            f"{cost['macs'] / 1e6:,.2f}M macs"
+            f"best so far {best.told}{score.behind} (validation{beside}), {short(cost['params'])}"
+            f" params, {short(cost['macs'])} macs"
         )
     if clocked and progress.seconds_left is not None:
         parts.append(f"{clock(progress.seconds_left)} left")

@@ -26,23 +26,37 @@ from convwise.core.parameters import (
     PoolStrides,
     Size,
 )
-from convwise.core.text import square, times
+from convwise.core.text import of_bytes, square, times
 
 if TYPE_CHECKING:  # loaded on use: other commands do not wait for it
-    from convwise.inspect.single import Along, Answer, Change
+    from convwise.inspect.landing import Along
+    from convwise.inspect.single import Answer, Change
 
-TYPES = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "MaxPooling2D", "AveragePooling2D")
+TYPES = (
+    "Conv2D",
+    "DepthwiseConv2D",
+    "SeparableConv2D",
+    "Conv2DTranspose",
+    "MaxPooling2D",
+    "AveragePooling2D",
+)
 PAIR = "N|ROWSxCOLUMNS"
 Times = Mapping[str, float | None]
 EDGE = 12  # inputs shown at either end of a large map
 WHOLE = 60  # inputs and padding that are shown whole
 
 ShapeArgument = Annotated[
-    str, typer.Argument(metavar="HEIGHTxWIDTHxCHANNELS", help="The layer's input: 224x224x3.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="HEIGHTxWIDTHxCHANNELS", help="The layer's input: 224x224x3.", show_default=False
+    ),
 ]
 TypeOption = Annotated[str, typer.Option("--type", help=f"The layer: {', '.join(TYPES)}.")]
 TimeOption = Annotated[
-    bool, typer.Option("--time", help="Measure and predict the time in ms on this machine; takes a few seconds.")
+    bool,
+    typer.Option(
+        "--time", help="Measure and predict the time in ms on this machine; takes a few seconds."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -51,7 +65,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 # How each kind of parameter is typed.
 METAVARS: dict[type[Parameter[Any, Any]], str] = {
-    Count: "N", Size: PAIR, PoolStrides: PAIR, Extra: PAIR, Padding: "PADDING", Named: "NAME", Number: "NUMBER",
+    Count: "N", Size: PAIR, PoolStrides: PAIR, Extra: PAIR, Padding: "PADDING", Named: "NAME",
+    Number: "NUMBER",
 }  # fmt: skip
 FORMS = {
     Padding: "same, valid, N, ROWS,COLUMNS or TOP,BOTTOM,LEFT,RIGHT",
@@ -72,16 +87,18 @@ DECLARED = declared()
 
 
 def _options() -> Iterator[inspect.Parameter]:
-    """An option for each declared parameter: a new one appears here, and in the help, without a word."""
+    """An option for each declared parameter, so that a new one needs no word here."""
     for name, per_kind in DECLARED.items():
         first, flag = next(iter(per_kind.values())), name.replace("_", "-")
         help = _help(per_kind)
         if isinstance(first, Flag):
-            on_and_off = f"--{flag}/--no-{flag.removeprefix('use-')}" if first.default else f"--{flag}"
-            typed: Any = Annotated[bool | None, typer.Option(on_and_off, help=help)]
+            off = f"/--no-{flag.removeprefix('use-')}" if first.default else ""
+            typed: Any = Annotated[bool | None, typer.Option(f"--{flag}{off}", help=help)]
         else:
-            typed = Annotated[str | None, typer.Option(metavar=METAVARS.get(type(first), "WORD"), help=help)]
-        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=typed)
+            metavar = METAVARS.get(type(first), "WORD")
+            typed = Annotated[str | None, typer.Option(metavar=metavar, help=help)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        yield inspect.Parameter(name, keyword, default=None, annotation=typed)
 
 
 def _help(per_kind: Mapping[str, Parameter[Any, Any]]) -> str:
@@ -93,7 +110,8 @@ def _help(per_kind: Mapping[str, Parameter[Any, Any]]) -> str:
     for kind, parameter in per_kind.items():
         defaults.setdefault(_default(parameter), []).append(kind)
     usual, *others = defaults
-    said = [usual, *(f"for {' and '.join(defaults[other])} {other}" for other in others)] if usual else []
+    said = [usual, *(f"for {' and '.join(defaults[other])} {other}" for other in others)]
+    said = said if usual else []
     forms = f": {FORMS[type(first)]}" if type(first) in FORMS else ""
     return f"{some}{meaning}{forms}." + (f" Default {'; '.join(said)}." if said else "")
 
@@ -108,24 +126,29 @@ def _default(parameter: Parameter[Any, Any]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
-        return square(value) if len(value) == 2 or len(set(value)) == 1 else ",".join(map(str, value))
+        return (
+            square(value) if len(value) == 2 or len(set(value)) == 1 else ",".join(map(str, value))
+        )
     return str(value)
 
 
 class Words(TyperCommand):
-    """Takes words as they are typed: what typer converts them with takes a third of this command's time to load."""
+    """Takes words as typed: typer's conversion needs a third of this command's time to load."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
         if rest or given.get("shape") is None or given.get("help"):
             return super().parse_args(ctx, args)  # which says what is wrong, or helps
-        ctx.params = {str(p.name): given.get(str(p.name), p.default) for p in self.params if p.expose_value}
+        ctx.params = {
+            str(p.name): given.get(str(p.name), p.default) for p in self.params if p.expose_value
+        }
         return []
 
 
-def layer(shape: ShapeArgument, kind: TypeOption = "Conv2D", time: TimeOption = False, as_json: JsonOption = False,
-          **words: Any) -> None:  # fmt: skip
-    """Say what one layer does to one input: shape, padding, cost, code in Keras and PyTorch, and what a step changes.
+def layer(shape: ShapeArgument, kind: TypeOption = "Conv2D", time: TimeOption = False,
+          as_json: JsonOption = False, **words: Any) -> None:  # fmt: skip
+    """Say what one layer does to one input: shape, padding, cost, code in Keras and PyTorch, and
+    what a step changes.
 
     For example: convwise layer 224x224x3 --filters 64 --kernel-size 7 --strides 2 --padding same
     """
@@ -134,7 +157,10 @@ def layer(shape: ShapeArgument, kind: TypeOption = "Conv2D", time: TimeOption = 
 
     typed = {name: word for name, word in words.items() if word is not None}
     known = single.DECLARED
-    given = {name: understood(known.get(name), word, f"--{name.replace('_', '-')}") for name, word in typed.items()}
+    given = {
+        name: understood(known.get(name), word, f"--{name.replace('_', '-')}")
+        for name, word in typed.items()
+    }
     answer = single.layer(shape, kind, **given)
     measured: Times = _timed(answer) if time else {}
     print(json.dumps(_plain(answer, measured)) if as_json else "\n".join(text(answer, measured)))
@@ -143,7 +169,10 @@ def layer(shape: ShapeArgument, kind: TypeOption = "Conv2D", time: TimeOption = 
 def _signed(command: Callable[..., None]) -> None:
     """Name the declared parameters in the signature, from which typer makes the options."""
     shape, kind, *rest = inspect.signature(command, eval_str=True).parameters.values()
-    fixed = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (shape, kind, *_options(), *rest[:-1])]
+    fixed = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for each in (shape, kind, *_options(), *rest[:-1])
+    ]
     command.__signature__ = inspect.Signature(fixed)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in fixed}
 
@@ -155,7 +184,9 @@ _signed(layer)
 
 
 def _timed(answer: Answer) -> dict[str, float | None]:
-    """Milliseconds of one image, measured (None where ONNX has no such layer) and predicted: batch 1, one thread."""
+    """Milliseconds of one image, measured (None where ONNX has no such layer) and predicted: batch
+    1, one thread.
+    """
     from dataclasses import replace
 
     from convwise.core.calculus import analyse
@@ -176,7 +207,7 @@ def _timed(answer: Answer) -> dict[str, float | None]:
 
 
 def _plain(answer: Answer, measured: Times) -> dict[str, Any]:
-    from convwise.core.layers import layer_to_json
+    from convwise.core.net import layer_to_json
     from convwise.core.records import to_json
 
     took = {"measured_ms": None, "predicted_ms": None, **measured}
@@ -195,7 +226,11 @@ def text(answer: Answer, measured: Times) -> Iterator[str]:
     yield ""
     yield from _picture(answer)
     for title, lines in (("Keras", answer.keras), ("PyTorch", answer.torch)):
-        yield from ("", title, *(f"  {line}" for line in lines or ["(has no such layer: see below)"]))
+        yield from (
+            "",
+            title,
+            *(f"  {line}" for line in lines or ["(has no such layer: see below)"]),
+        )
     if answer.problems:
         yield from ("", "Please note")
     for problem in answer.problems:
@@ -207,17 +242,22 @@ def text(answer: Answer, measured: Times) -> Iterator[str]:
 def _wrapped(line: str, bullet: str) -> list[str]:
     width = min(max(shutil.get_terminal_size().columns, 60), 110)
     after = " " * len(bullet)
-    return textwrap.wrap(line, width, initial_indent=bullet, subsequent_indent=after, break_on_hyphens=False)
+    return textwrap.wrap(
+        line, width, initial_indent=bullet, subsequent_indent=after, break_on_hyphens=False
+    )
 
 
 def _facts(answer: Answer, measured: Times) -> Iterator[str]:
     sides = zip(("top", "bottom", "left", "right"), answer.pads, strict=True)
     verb = "crops" if answer.layer.op == "Conv2DTranspose" else "pads"
-    weights = f" + {_bytes(answer.weight_bytes)} of weights" if answer.weight_bytes else ""
+    weights = f" + {of_bytes(answer.weight_bytes)} of weights" if answer.weight_bytes else ""
     yield _fact(verb, ", ".join(f"{side} {number}" for side, number in sides))
     yield _fact("params", f"{answer.params:,}")
-    yield _fact("macs", f"{answer.macs:,} multiply-accumulates, and {answer.elementwise:,} other operations")
-    yield _fact("bytes", f"{_bytes(answer.input_bytes)} in{weights} -> {_bytes(answer.activation_bytes)} out (float32)")
+    yield _fact(
+        "macs", f"{answer.macs:,} multiply-accumulates, and {answer.elementwise:,} other operations"
+    )
+    given, made = of_bytes(answer.input_bytes), of_bytes(answer.activation_bytes)
+    yield _fact("bytes", f"{given} in{weights} -> {made} out (float32)")
     yield _fact("intensity", f"{answer.macs_per_byte:.3g} macs per byte, each number moved once")
     yield _fact("field", f"{times(answer.receptive_field)} px seen by one output")
     yield _fact("time", _time(measured))
@@ -235,19 +275,15 @@ def _time(measured: Times) -> str:
     return f"{said}, {predicted:.3g} ms predicted (one image, one thread)"
 
 
-def _bytes(number: int) -> str:
-    if number < 10_000:
-        return f"{number:,} B"
-    return f"{number / 1e6:,.2f} MB" if number >= 1e6 else f"{number / 1e3:,.1f} kB"
-
-
 # --- the picture ----------------------------------------------------------------------------
 
 
 def _picture(answer: Answer) -> Iterator[str]:
     """Each axis as a strip; one for both where they are alike."""
     alike = answer.rows == answer.columns
-    axes = [("rows and columns", answer.rows)] if alike else [("rows", answer.rows), ("columns", answer.columns)]
+    axes = [("rows", answer.rows), ("columns", answer.columns)]
+    if alike:
+        axes = [("rows and columns", answer.rows)]
     for name, along in axes:
         if answer.layer.op == "Conv2DTranspose":
             yield f"How many inputs each output adds up, along {name} ('-' is cropped)"
@@ -259,19 +295,25 @@ def _picture(answer: Answer) -> Iterator[str]:
             yield f"  {_spread(along.reads, name, 'is read', 'times')}"
     if answer.layer.op != "Conv2DTranspose":
         most = max(answer.rows.reads) * max(answer.columns.reads)
-        yield f"  each pixel is read at most {most} times, once per output" if most > 1 else "  no pixel is read twice"
+        once = "  no pixel is read twice"
+        yield f"  each pixel is read at most {most} times, once per output" if most > 1 else once
 
 
 def _sums(along: Along) -> str:
     before, after = max(along.before, 0), max(along.after, 0)
-    return _shortened(lambda place: _mark(along.sums, place - before, "-"), along.outputs, before, after)
+    return _shortened(
+        lambda place: _mark(along.sums, place - before, "-"), along.outputs, before, after
+    )
 
 
 def _strips(along: Along) -> Iterator[str]:
     """The inputs with their padding, and under them the first two windows and the last."""
     before, after = along.before, along.after
-    yield _shortened(lambda place: _mark(along.reads, place - before, "."), along.size, before, after)
-    names = ["first window", "second", "last"] if len(along.windows) == 3 else ["first window", "last"]
+    yield _shortened(
+        lambda place: _mark(along.reads, place - before, "."), along.size, before, after
+    )
+    second = ["second"] if len(along.windows) == 3 else []
+    names = ["first window", *second, "last"]
     for name, taps in zip(names, along.windows, strict=False):
         strip = _shortened(_window(taps, before), along.size, before, after, " ")
         yield f"{strip.rstrip()}  {name}"
@@ -290,13 +332,18 @@ def _window(taps: Sequence[int], before: int) -> Callable[[int], str]:
     return lambda place: "#" if place in places else "-" if first < place < last else " "
 
 
-def _shortened(mark: Callable[[int], str], size: int, before: int, after: int, gap: str = ".") -> str:
+def _shortened(
+    mark: Callable[[int], str], size: int, before: int, after: int, gap: str = "."
+) -> str:
     """The marks of all places, from the padding before to that after; or those at both ends."""
     length = before + size + after
     if length <= WHOLE:
         return "".join(map(mark, range(length)))
     head, tail = min(before + EDGE, WHOLE // 2), min(after + EDGE, WHOLE // 2)
-    return f"{''.join(map(mark, range(head)))} {3 * gap} {''.join(map(mark, range(length - tail, length)))}"
+    return (
+        f"{''.join(map(mark, range(head)))} {3 * gap}"
+        f" {''.join(map(mark, range(length - tail, length)))}"
+    )
 
 
 def _spread(counts: Sequence[int], name: str, verb: str, unit: str) -> str:
@@ -316,8 +363,14 @@ def _spread(counts: Sequence[int], name: str, verb: str, unit: str) -> str:
 
 def _changes(answer: Answer) -> Iterator[str]:
     yield "What one step in each parameter would change"
-    rows = [("", "from", "to", "output", "params", "macs"), *(_change(each, answer) for each in answer.changes)]
-    widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) == 6), strict=True)]
+    rows = [
+        ("", "from", "to", "output", "params", "macs"),
+        *(_change(each, answer) for each in answer.changes),
+    ]
+    widths = [
+        max(map(len, column))
+        for column in zip(*(row for row in rows if len(row) == 6), strict=True)
+    ]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         yield f"  {'  '.join(cells)}".rstrip()

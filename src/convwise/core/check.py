@@ -1,6 +1,7 @@
 """What is wrong with a net: a table of rules, each with its source, over the exact analysis.
 
-'error' is said only of what is wrong for certain; a 'warning' is worth a trial; a 'note' is to know.
+'error' is said only of what is wrong for certain; a 'warning' is worth a trial; a 'note' is to
+know.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "field too small",
         "warning",
-        "Araujo, Norris & Sim, Distill 2019; Richter, ICANN 2021; a third of the image is ours",
+        "Araujo, Norris & Sim, Distill 2019; Richter, ICANN 2021; "
+        f"1/{round(1 / windows.SMALL_SHARE)} of the image is ours",
         windows.small_field,
     ),
     Check(
@@ -110,7 +112,8 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "width explodes",
         "warning",
-        "Radosavovic et al. 2020, arXiv 2003.13678: widths of good networks grow about 2.5 times a stage",
+        "Radosavovic et al. 2020, arXiv 2003.13678: widths of good networks grow about 2.5 times a"
+        " stage",
         layer_order.growing_width,
     ),
     Check(
@@ -199,8 +202,10 @@ CHECKS: tuple[Check, ...] = (
     ),
 )
 # The rules that say something of one layer alone.
-OF_A_LAYER = ("kernel larger than its map", "strides skip inputs", "border lost", "sees only padding", "checkerboard",
-              "off centre")  # fmt: skip
+OF_A_LAYER = (
+    "kernel larger than its map", "strides skip inputs", "border lost",
+    "sees only padding", "checkerboard", "off centre",
+)  # fmt: skip
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
@@ -216,7 +221,10 @@ def check(net: Net, *, scale_px: float | None = None, vector: int = 16) -> tuple
 def findings(
     net: Net, *, scale_px: float | None = None, vector: int = 16, outputs: Sequence[str] = ()
 ) -> tuple[Finding, ...]:
-    """As `check`, with the rule behind each problem and its fix as edits; outputs: layers that answer besides."""
+    """As `check`, with the rule behind each problem and its fix as edits.
+
+    outputs: layers that answer besides.
+    """
     if not net.layers:
         return ()
     context = Context(net, scale_px, vector, tuple(outputs))
@@ -234,15 +242,12 @@ def _found(rule: Check, cases: Sequence[Case]) -> Iterable[Finding]:
 
 def _merged(rule: Check, severity: Severity, cases: Sequence[Case]) -> Finding:
     layers = tuple(name for case in cases for name in case.layers)
-    first, more = cases[0], len(cases) - 1
-    what = first.what + (f" (the first of {len(cases)} such cases)" if more else "")
-    problem = Problem(_names(layers), what, first.expected, _fixes(cases), severity, len(cases))
-    return Finding(problem, rule.name, rule.source, layers, tuple(edit for case in cases for edit in case.edits))
-
-
-def _names(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    edits = tuple(edit for case in cases for edit in case.edits)
+    first, count, unnamed = cases[0], len(cases), len(layers) - NAMED
+    where = ", ".join(layers[:NAMED]) + (f" and {unnamed} more" if unnamed > 0 else "")
+    what = first.what + (f" (the first of {count} such cases)" if count > 1 else "")
+    problem = Problem(where, what, first.expected, _fixes(cases), severity, count)
+    return Finding(problem, rule.name, rule.source, layers, edits)
 
 
 def _fixes(cases: Sequence[Case]) -> str:

@@ -23,12 +23,14 @@ def parse_duration(text: str | float) -> float:
         raise UnusableInput("--budget", f"is {text!r}", "a duration such as 90s, 10m or 1h30m")
     seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
     if seconds < MINIMUM_SECONDS:
-        raise UnusableInput("--budget", f"is {seconds:g} s", f"at least {MINIMUM_SECONDS:g} s", "give it more time")
+        raise UnusableInput(
+            "--budget", f"is {seconds:g} s", f"at least {MINIMUM_SECONDS:g} s", "give it more time"
+        )
     return seconds
 
 
 def duration(seconds: float) -> str:
-    """A budget of at least so many seconds, as it is typed: 41 -> '50s', 95 -> '2m', 4000 -> '1h10m'."""
+    """A budget of at least so many seconds, as typed: 41 -> '50s', 95 -> '2m', 4000 -> '1h10m'."""
     if seconds <= 60:
         return f"{max(10 * ceil(seconds / 10), round(MINIMUM_SECONDS))}s"
     hours, minutes = divmod(ceil(seconds / 60), 60)
@@ -58,7 +60,7 @@ class Clock:
 
 
 def process_age() -> float:
-    """Seconds since this process began, so that start-up counts; 0 where the system does not tell."""
+    """Seconds since this process began, with its start-up; 0 where the system does not tell."""
     try:
         with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
             ticks = float(stat.read().rsplit(")", 1)[1].split()[19])

@@ -14,12 +14,14 @@ from functools import cached_property
 from math import gcd, lcm
 
 Span = tuple[int, int]
-LOOKS = 2**18  # units that are looked at for one layer: half a second, and more than any decoder asks for
+# Units that are looked at for one layer: half a second, and more than any decoder asks for
+LOOKS = 2**18
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How a layer moves along one axis: `outputs` units for every `inputs` read; unit i reads reads(i), in order.
+    """How a layer moves along one axis: `outputs` units for every `inputs` read; unit i reads
+    reads(i), in order.
 
     inputs is 0 where every unit reads the same.
     """
@@ -54,7 +56,10 @@ class Axis:
     @property
     def size(self) -> int:
         """Px from the first to the last that one unit can see: the most over all units."""
-        return max((last - first + 1 for first, last in filter(None, (*self.phases, self.fixed))), default=0)
+        return max(
+            (last - first + 1 for first, last in filter(None, (*self.phases, self.fixed))),
+            default=0,
+        )
 
     @property
     def window(self) -> int:
@@ -63,7 +68,7 @@ class Axis:
 
     @property
     def stride(self) -> int | float:
-        """Px between the fields of neighbouring units: a fraction after upsampling, 0 where all see the same."""
+        """Px between the fields of neighbouring units: a fraction after upsampling, 0 if alike."""
         whole, rest = divmod(self.step, len(self.phases))
         return self.step / len(self.phases) if rest else whole
 
@@ -75,12 +80,18 @@ class Axis:
 
     @property
     def centre(self) -> tuple[int, int]:
-        """The px in the middle of unit 0's field, as a fraction: of all units, each moved back by its strides.
+        """The px in the middle of unit 0's field, as a fraction: of all units, each moved back by
+        its strides.
 
-        Over a turn of phases that is the centre by weights: bilinear interpolation sees px beside its place.
+        Over a turn of phases that is the centre by weights: bilinear interpolation sees px beside
+        its place.
         """
         turn = len(self.phases)
-        middles = [(sum(span) * turn - 2 * self.step * unit) for unit, span in enumerate(self.phases) if span]
+        middles = [
+            (sum(span) * turn - 2 * self.step * unit)
+            for unit, span in enumerate(self.phases)
+            if span
+        ]
         over, under = sum(middles), 2 * turn * len(middles) or 1
         return over // gcd(over, under), under // gcd(over, under)
 
@@ -89,16 +100,24 @@ class Axis:
         turns = len(self.phases) // gcd(len(self.phases), steps.inputs)
         reads = (self._ends(steps.reads(unit)) for unit in range(turns * steps.outputs))
         phases = tuple(_hull(map(self.moving, units)) for units in _looked_at(reads))
-        return replace(self, phases=phases, step=self.step * turns * steps.inputs // len(self.phases))
+        return replace(
+            self, phases=phases, step=self.step * turns * steps.inputs // len(self.phases)
+        )
 
     def _ends(self, units: Sequence[int]) -> Sequence[int]:
-        """Those of the units that see the first px and the last: a turn further in all comes `step` px later."""
+        """Those of the units that see the first px and the last.
+
+        A turn further in all comes `step` px later.
+        """
         most = 1 if self._onward else len(self.phases)
         return (*units[:most], *units[-most:]) if len(units) > 2 * most else units
 
     @cached_property
     def _onward(self) -> bool:
-        """Whether no field lies before that of an earlier unit: those of many units end where their ends do."""
+        """Whether no field lies before that of an earlier unit.
+
+        Those of many units end where their ends do.
+        """
         turn = [self.moving(unit) for unit in range(len(self.phases) + 1)]
         pairs = zip(turn, turn[1:], strict=False)
         return all(a and b and a[0] <= b[0] and a[1] <= b[1] for a, b in pairs)
@@ -121,11 +140,12 @@ def _hull(spans: Iterable[Span | None]) -> Span | None:
 
 @dataclass(frozen=True)
 class Field:
-    """The receptive field of a layer: rows, columns, along its longest path; `short` along its shortest.
+    """The receptive field of a layer: rows, columns, along its longest path; `short` along its
+    shortest.
 
     aligned: False where branches with other strides or centres (`Axis.centre`) meet, so that no one
-    stride and centre is true for all of them. known: False behind an Opaque layer that looks nobody knows where, or
-    where it would take too long to look.
+    stride and centre is true for all of them. known: False behind an Opaque layer that looks nobody
+    knows where, or where it would take too long to look.
     """
 
     rows: Axis = Axis()
@@ -146,7 +166,9 @@ class Field:
 
     @property
     def windows(self) -> tuple[int, int]:
-        """As `size`, without what all units see through global pooling: what convolutions and pools see."""
+        """As `size`, without what all units see through global pooling: what convolutions and pools
+        see.
+        """
         return self.rows.window, self.columns.window
 
     @property
@@ -165,29 +187,41 @@ class Field:
         return self.short[0].size, self.short[1].size
 
     def mirrored_as_well(self, width: int) -> Field:
-        """What one unit sees of an image of so many columns and of its mirror image, told in px of the image."""
+        """What one unit sees of an image of so many columns and of its mirror image, told in px of
+        the image.
+        """
         if (seen := self.columns.at(0)) is None:
             return self
         first, last = seen
-        return replace(self, columns=Axis(((min(first, width - 1 - last), max(last, width - 1 - first)),), 0))
+        return replace(
+            self, columns=Axis(((min(first, width - 1 - last), max(last, width - 1 - first)),), 0)
+        )
 
     def through(self, rows: Steps, columns: Steps) -> Field:
         """The field after a layer that moves so along rows and columns."""
         short = self.short[0].through(rows), self.short[1].through(columns)
-        return replace(self, rows=self.rows.through(rows), columns=self.columns.through(columns), short=short)
+        return replace(
+            self, rows=self.rows.through(rows), columns=self.columns.through(columns), short=short
+        )
 
 
-def join(fields: Sequence[Field], repeated: Sequence[tuple[bool, bool]], units: tuple[int, int] = (1, 1)) -> Field:
+def join(
+    fields: Sequence[Field], repeated: Sequence[tuple[bool, bool]], units: tuple[int, int] = (1, 1)
+) -> Field:
     """Where branches meet: a unit sees what any of them sees.
 
     Rows and columns are joined apart, so the field is a cover, and exact but where one branch has
     units that see nothing.
 
-    repeated: for each branch, whether its only row (column) is read by all units of the output. units: rows and
-    columns of the output: branches of other strides drift apart over them.
+    repeated: for each branch, whether its only row (column) is read by all units of the output.
+    units: rows and columns of the output: branches of other strides drift apart over them.
     """
-    rows, rows_aligned = _join_axis([field.rows for field in fields], [once for once, _ in repeated], units[0])
-    columns, columns_aligned = _join_axis([field.columns for field in fields], [once for _, once in repeated], units[1])
+    rows, rows_aligned = _join_axis(
+        [field.rows for field in fields], [once for once, _ in repeated], units[0]
+    )
+    columns, columns_aligned = _join_axis(
+        [field.columns for field in fields], [once for _, once in repeated], units[1]
+    )
     short = (
         _shortest([field.short[0] for field in fields], [once for once, _ in repeated]),
         _shortest([field.short[1] for field in fields], [once for _, once in repeated]),
@@ -205,9 +239,13 @@ def _join_axis(axes: Sequence[Axis], repeated: Sequence[bool], count: int) -> tu
     base = max(moving, key=lambda axis: axis.stride)
     even = all(axis.stride == base.stride for axis in moving)
     turn = len(base.phases)
-    period = lcm(*(len(axis.phases) for axis in moving)) if even else -(-max(count, turn) // turn) * turn
+    period = (
+        lcm(*(len(axis.phases) for axis in moving)) if even else -(-max(count, turn) // turn) * turn
+    )
     units = _looked_at((unit,) * len(moving) for unit in range(period))
-    phases = tuple(_hull(axis.moving(unit) for axis, unit in zip(moving, each, strict=True)) for each in units)
+    phases = tuple(
+        _hull(axis.moving(unit) for axis, unit in zip(moving, each, strict=True)) for each in units
+    )
     joined = Axis(phases, base.step * period // len(base.phases), fixed)
     return joined, len({(axis.centre, axis.stride) for axis in moving}) == 1
 

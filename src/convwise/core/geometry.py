@@ -13,29 +13,26 @@ from math import prod
 from typing import Any
 
 from convwise.core import layers as L
-from convwise.core.field import Steps
-from convwise.core.parameters import Pads, Pair
-from convwise.core.problems import ShapeError
-from convwise.core.windows import (
-    Shape,
-    Window,
-    adaptive,
-    ceil_after,
-    crops,
-    effective,
-    enlarge,
-    everything,
-    outputs_of,
-    pads_of,
-    resized,
-    spread,
+from convwise.core.layer_windows import (
+    Moves,
+    Pool,
+    adaptive_moves,
+    conv_window,
+    crop_window,
+    enlarging_moves,
+    opaque_moves,
+    opaque_window,
+    pad_window,
+    pool_window,
+    reshape_moves,
+    transposed_crops,
+    transposed_moves,
+    whole_moves,
 )
-
-Windowed = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D | L.Opaque
-Pool = L.MaxPooling2D | L.AveragePooling2D
-
-
-Moves = tuple[Steps, Steps]
+from convwise.core.parameters import Pair
+from convwise.core.problems import ShapeError
+from convwise.core.text import times
+from convwise.core.windows import Shape, Window, effective, outputs_of
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,10 @@ class Geometry:
     """The formulas of one layer type: over the layer, its input shapes and its output shape.
 
     shape: the output shape; window: its moving window or None; moves: how its units see the map,
-    where no window says so; weights: key and shape of each, in Keras's order; besides: numbers stored
-    that are no weights of ours, (all, trainable); macs: multiply-accumulates; elementwise:
-    operations besides (core/calculus.py says which); view: whether the output is the input's memory.
+    where no window says so; weights: key and shape of each, in Keras's order; besides: numbers
+    stored that are no weights of ours, (all, trainable); macs: multiply-accumulates; elementwise:
+    operations besides (core/calculus.py says which); view: whether the output is the input's
+    memory.
     """
 
     shape: Callable[[Any, Sequence[Shape]], Shape]
@@ -58,84 +56,6 @@ class Geometry:
     view: bool = False
 
 
-# --- windows and moves ----------------------------------------------------------------------
-
-
-def _conv_window(layer: Windowed, shape: Shape) -> Window:
-    pads = pads_of(layer.padding, shape, layer.kernel_size, layer.strides, layer.dilation_rate)
-    return Window(layer.kernel_size, layer.strides, layer.dilation_rate, pads)
-
-
-def _pool_window(layer: Pool, shape: Shape) -> Window:
-    top, bottom, left, right = pads_of(layer.padding, shape, layer.pool_size, layer.strides)
-    if layer.ceil_mode:
-        bottom = ceil_after(shape[0], top, bottom, layer.pool_size[0], layer.strides[0])
-        right = ceil_after(shape[1], left, right, layer.pool_size[1], layer.strides[1])
-    return Window(layer.pool_size, layer.strides, (1, 1), (top, bottom, left, right))
-
-
-def _pad_window(layer: L.ZeroPadding2D, shape: Shape) -> Window:
-    return Window((1, 1), (1, 1), (1, 1), layer.padding)
-
-
-def _crop_window(layer: L.Cropping2D, shape: Shape) -> Window:
-    top, bottom, left, right = layer.cropping
-    return Window((1, 1), (1, 1), (1, 1), (-top, -bottom, -left, -right))
-
-
-def transposed_crops(layer: L.Conv2DTranspose) -> Pads:
-    """(top, bottom, left, right) taken from the full output, (n - 1) s + k_e; negative where it is padded instead."""
-    padding, extra = layer.padding, layer.output_padding
-    sides = padding if isinstance(padding, tuple) else (padding,) * 4
-    reach = [effective(k, d) for k, d in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
-    top, bottom = crops(sides[0], _number(sides[1]), reach[0], layer.strides[0], extra[0])
-    left, right = crops(sides[2], _number(sides[3]), reach[1], layer.strides[1], extra[1])
-    return top, bottom, left, right
-
-
-def _number(side: str | int) -> int:
-    return 0 if isinstance(side, str) else side
-
-
-def _transposed_moves(layer: L.Conv2DTranspose, given: Shape, output: Shape) -> Moves:
-    before = transposed_crops(layer)[::2]
-    rows, columns = (
-        spread(*each) for each in zip(layer.kernel_size, layer.strides, layer.dilation_rate, before, strict=True)
-    )
-    return rows, columns
-
-
-def _whole_moves(layer: L.Layer, given: Shape, output: Shape) -> Moves | None:
-    return (everything(given[0]), everything(given[1])) if len(given) == 3 else None
-
-
-def _adaptive_moves(layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, given: Shape, output: Shape) -> Moves:
-    return adaptive(given[0], output[0]), adaptive(given[1], output[1])
-
-
-def _enlarging_moves(layer: L.UpSampling2D, given: Shape, output: Shape) -> Moves:
-    return enlarge(layer.size[0], layer.interpolation), enlarge(layer.size[1], layer.interpolation)
-
-
-def _reshape_moves(layer: L.Reshape, given: Shape, output: Shape) -> Moves | None:
-    """Numbers of a map change their places, but where a side of 1 is left out, or places stand in one row."""
-    squeezed = len(output) == 2 and [n for n in given if n > 1] == [n for n in output if n > 1]
-    tokens = len(given) == 3 and output == (given[0] * given[1], given[2])
-    return None if given == output or squeezed or tokens else _whole_moves(layer, given, output)
-
-
-def _opaque_window(layer: L.Opaque, shape: Shape) -> Window | None:
-    return _conv_window(layer, shape) if layer.moves == "window" and len(shape) == 3 else None
-
-
-def _opaque_moves(layer: L.Opaque, given: Shape, output: Shape) -> Moves | None:
-    if layer.moves in ("unknown", "same", "window") or len(given) != 3:
-        return None
-    if layer.moves == "whole" or len(output) != 3:
-        return _whole_moves(layer, given, output)
-    return resized(given[0], output[0], layer.moves), resized(given[1], output[1], layer.moves)
-
-
 # --- shapes ---------------------------------------------------------------------------------
 
 
@@ -145,7 +65,7 @@ def _slid(layer: L.Layer, shape: Shape, window: Window) -> Pair:
     rows = outputs_of(shape[0], top, bottom, window.reach[0], window.strides[0])
     columns = outputs_of(shape[1], left, right, window.reach[1], window.strides[1])
     if rows < 1 or columns < 1:
-        what = f"needs {window.reach[0]}x{window.reach[1]} inputs, but its map is {shape[0]}x{shape[1]}"
+        what = f"needs {times(window.reach)} inputs, but its map is {times(shape[:2])}"
         what += f" with padding {window.pads}" if any(window.pads) else ""
         fix = "padding='same', a smaller kernel, or fewer strides and pools before it"
         raise ShapeError(f"layer {layer.name}", what, "a map at least as large as the kernel", fix)
@@ -156,21 +76,22 @@ def _grouped(layer: L.Conv2D | L.Conv2DTranspose, channels: int) -> None:
     for label, number in (("input channels", channels), ("filters", layer.filters)):
         if number % layer.groups:
             what = f"has {number} {label} in {layer.groups} groups"
-            raise ShapeError(f"layer {layer.name}", what, f"{label} divisible by groups", "change groups or filters")
+            expected = f"{label} divisible by groups"
+            raise ShapeError(f"layer {layer.name}", what, expected, "change groups or filters")
 
 
 def _conv_shape(layer: L.Conv2D, shapes: Sequence[Shape]) -> Shape:
     _grouped(layer, shapes[0][2])
-    return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), layer.filters)
+    return (*_slid(layer, shapes[0], conv_window(layer, shapes[0])), layer.filters)
 
 
 def _separable_shape(layer: L.SeparableConv2D, shapes: Sequence[Shape]) -> Shape:
-    return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), layer.filters)
+    return (*_slid(layer, shapes[0], conv_window(layer, shapes[0])), layer.filters)
 
 
 def _depthwise_shape(layer: L.DepthwiseConv2D, shapes: Sequence[Shape]) -> Shape:
     channels = shapes[0][2] * layer.depth_multiplier
-    return (*_slid(layer, shapes[0], _conv_window(layer, shapes[0])), channels)
+    return (*_slid(layer, shapes[0], conv_window(layer, shapes[0])), channels)
 
 
 def _transposed_shape(layer: L.Conv2DTranspose, shapes: Sequence[Shape]) -> Shape:
@@ -178,27 +99,32 @@ def _transposed_shape(layer: L.Conv2DTranspose, shapes: Sequence[Shape]) -> Shap
     top, bottom, left, right = transposed_crops(layer)
     rows, columns = (
         (n - 1) * s + effective(k, d)
-        for n, s, k, d in zip(shapes[0][:2], layer.strides, layer.kernel_size, layer.dilation_rate, strict=True)
+        for n, s, k, d in zip(
+            shapes[0][:2], layer.strides, layer.kernel_size, layer.dilation_rate, strict=True
+        )
     )
     if rows <= top + bottom or columns <= left + right:
-        what = f"takes {(top, bottom, left, right)} from an output of {rows}x{columns}"
-        raise ShapeError(f"layer {layer.name}", what, "less than the output", "less padding, or a larger kernel")
+        what = f"takes {(top, bottom, left, right)} from an output of {times((rows, columns))}"
+        fix = "less padding, or a larger kernel"
+        raise ShapeError(f"layer {layer.name}", what, "less than the output", fix)
     return rows - top - bottom, columns - left - right, layer.filters
 
 
 def _pool_shape(layer: Pool, shapes: Sequence[Shape]) -> Shape:
-    return (*_slid(layer, shapes[0], _pool_window(layer, shapes[0])), shapes[0][2])
+    return (*_slid(layer, shapes[0], pool_window(layer, shapes[0])), shapes[0][2])
 
 
 def _padded_shape(layer: L.ZeroPadding2D, shapes: Sequence[Shape]) -> Shape:
-    return (*_slid(layer, shapes[0], _pad_window(layer, shapes[0])), shapes[0][2])
+    return (*_slid(layer, shapes[0], pad_window(layer, shapes[0])), shapes[0][2])
 
 
 def _cropped_shape(layer: L.Cropping2D, shapes: Sequence[Shape]) -> Shape:
-    return (*_slid(layer, shapes[0], _crop_window(layer, shapes[0])), shapes[0][2])
+    return (*_slid(layer, shapes[0], crop_window(layer, shapes[0])), shapes[0][2])
 
 
-def _global_shape(layer: L.GlobalAveragePooling2D | L.GlobalMaxPooling2D, shapes: Sequence[Shape]) -> Shape:
+def _global_shape(
+    layer: L.GlobalAveragePooling2D | L.GlobalMaxPooling2D, shapes: Sequence[Shape]
+) -> Shape:
     return (1, 1, shapes[0][2]) if layer.keepdims else (shapes[0][2],)
 
 
@@ -207,7 +133,11 @@ def _unchanged(layer: L.Layer, shapes: Sequence[Shape]) -> Shape:
 
 
 def _normalized(layer: L.Normalization | L.Rescaling, shapes: Sequence[Shape]) -> Shape:
-    both = (layer.mean, layer.variance) if isinstance(layer, L.Normalization) else (layer.scale, layer.offset)
+    both = (
+        (layer.mean, layer.variance)
+        if isinstance(layer, L.Normalization)
+        else (layer.scale, layer.offset)
+    )
     for numbers in both:
         if len(numbers) not in (1, shapes[0][-1]):
             what = f"has {len(numbers)} numbers for {shapes[0][-1]} channels"
@@ -218,7 +148,8 @@ def _normalized(layer: L.Normalization | L.Rescaling, shapes: Sequence[Shape]) -
 def _group_normalized(layer: L.GroupNormalization, shapes: Sequence[Shape]) -> Shape:
     if shapes[0][-1] % layer.groups:
         what = f"splits {shapes[0][-1]} channels into {layer.groups} groups"
-        raise ShapeError(f"layer {layer.name}", what, "channels divisible by groups", "change groups")
+        expected = "channels divisible by groups"
+        raise ShapeError(f"layer {layer.name}", what, expected, "change groups")
     return shapes[0]
 
 
@@ -228,25 +159,29 @@ def _layer_normalized(layer: L.LayerNormalization, shapes: Sequence[Shape]) -> S
 
 
 def normalized_sides(layer: L.LayerNormalization, shape: Shape) -> Shape:
-    """The sizes of the axes that are normalised over, in Keras's numbers: -1 the last, 0 the batch."""
+    """The sizes of the axes that are normalised over, as Keras counts: -1 the last, 0 the batch."""
     places = sorted(axis - 1 if axis > 0 else len(shape) + axis for axis in layer.axis)
     if not places or not all(0 <= place < len(shape) for place in places) or 0 in layer.axis:
         what = f"normalises over axes {layer.axis} of a shape {shape}"
-        raise ShapeError(f"layer {layer.name}", what, f"axes from 1 to {len(shape)}, or -{len(shape)} to -1")
+        expected = f"axes from 1 to {len(shape)}, or -{len(shape)} to -1"
+        raise ShapeError(f"layer {layer.name}", what, expected)
     return tuple(shape[place] for place in places)
 
 
 def _halved(layer: L.GLU, shapes: Sequence[Shape]) -> Shape:
-    if shapes[0][-1] % 2:
-        raise ShapeError(f"layer {layer.name}", f"halves {shapes[0][-1]} channels", "an even number of channels")
-    return (*shapes[0][:-1], shapes[0][-1] // 2)
+    *places, channels = shapes[0]
+    if channels % 2:
+        what = f"halves {channels} channels"
+        raise ShapeError(f"layer {layer.name}", what, "an even number of channels")
+    return (*places, channels // 2)
 
 
 def _reshaped(layer: L.Reshape, shapes: Sequence[Shape]) -> Shape:
     known = prod(n for n in layer.target_shape if n != -1)
     left, rest = divmod(prod(shapes[0]), known) if known > 0 else (0, 1)
     shape = tuple(left if n == -1 else n for n in layer.target_shape)
-    if rest or layer.target_shape.count(-1) > 1 or prod(shape) != prod(shapes[0]) or min(shape, default=0) < 1:
+    open_sides, least = layer.target_shape.count(-1), min(shape, default=0)
+    if rest or open_sides > 1 or least < 1 or prod(shape) != prod(shapes[0]):
         what = f"makes {layer.target_shape} of {shapes[0]}"
         raise ShapeError(f"layer {layer.name}", what, f"a shape of {prod(shapes[0])} numbers")
     return shape
@@ -255,13 +190,15 @@ def _reshaped(layer: L.Reshape, shapes: Sequence[Shape]) -> Shape:
 def _combined(layer: L.Layer, shapes: Sequence[Shape]) -> Shape:
     sides = [set(side) - {1} for side in zip(*shapes, strict=False)]
     if len({len(shape) for shape in shapes}) > 1 or any(len(side) > 1 for side in sides):
-        raise ShapeError(f"layer {layer.name}", f"combines maps of shapes {list(shapes)}", "one shape, or sides of 1")
+        what = f"combines maps of shapes {list(shapes)}"
+        raise ShapeError(f"layer {layer.name}", what, "one shape, or sides of 1")
     return tuple(max(side, default=1) for side in sides)
 
 
 def _joined(layer: L.Layer, shapes: Sequence[Shape]) -> Shape:
     if len({shape[:-1] for shape in shapes}) != 1:
-        raise ShapeError(f"layer {layer.name}", f"joins maps of shapes {list(shapes)}", "one height and width")
+        what = f"joins maps of shapes {list(shapes)}"
+        raise ShapeError(f"layer {layer.name}", what, "one height and width")
     return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
 
@@ -271,16 +208,17 @@ FIXED = ("moving_mean", "moving_variance")  # the weights that no gradient chang
 
 
 def layer_weights(layer: L.Layer, given: Shape) -> dict[str, Shape]:
-    """Key and shape of each weight of a layer that reads `given`, in Keras's order; none where it shares another's."""
+    """Key and shape of each weight of a layer on `given`, in Keras's order; none that it shares."""
     return {} if layer.shares else GEOMETRY[type(layer)].weights(layer, given)
 
 
 def params_of(layer: L.Layer, given: Shape) -> tuple[int, int]:
-    """(numbers that a layer of its type needs on `given`, those of them that learn), its own or shared ones."""
+    """(numbers that such a layer needs on `given`, those of them that learn), its own or shared."""
     rule = GEOMETRY[type(layer)]
     sizes = {key: prod(shape) for key, shape in rule.weights(layer, given).items()}
     stored, trainable = rule.besides(layer)
-    return stored + sum(sizes.values()), trainable + sum(n for key, n in sizes.items() if key not in FIXED)
+    learning = sum(n for key, n in sizes.items() if key not in FIXED)
+    return stored + sum(sizes.values()), trainable + learning
 
 
 def _conv_weights(layer: L.Conv2D, shape: Shape) -> dict[str, Shape]:
@@ -301,7 +239,8 @@ def _depthwise_weights(layer: L.DepthwiseConv2D, shape: Shape) -> dict[str, Shap
 def _separable_weights(layer: L.SeparableConv2D, shape: Shape) -> dict[str, Shape]:
     depthwise = (*layer.kernel_size, shape[2], layer.depth_multiplier)
     pointwise = (1, 1, shape[2] * layer.depth_multiplier, layer.filters)
-    return {"depthwise_kernel": depthwise, "pointwise_kernel": pointwise, **_bias(layer, layer.filters)}
+    kernels = {"depthwise_kernel": depthwise, "pointwise_kernel": pointwise}
+    return {**kernels, **_bias(layer, layer.filters)}
 
 
 def _bias(layer: Any, outputs: int) -> dict[str, Shape]:
@@ -311,7 +250,8 @@ def _bias(layer: Any, outputs: int) -> dict[str, Shape]:
 def _learnt(
     layer: L.BatchNormalization | L.GroupNormalization | L.LayerNormalization, shape: Shape
 ) -> dict[str, Shape]:
-    return {key: shape for key, present in (("gamma", layer.scale), ("beta", layer.center)) if present}
+    present = (("gamma", layer.scale), ("beta", layer.center))
+    return {key: shape for key, learnt in present if learnt}
 
 
 def prelu_shape(layer: L.PReLU, shape: Shape) -> Shape:
@@ -330,6 +270,12 @@ def _adapted(layer: L.Normalization) -> tuple[int, int]:
 def _after(layer: Any, given: Shape, output: Shape) -> int:
     """Bias and activation: one each per output."""
     return prod(output) * (int(layer.use_bias) + int(layer.activation != "linear"))
+
+
+def _separable_work(layer: L.SeparableConv2D, given: Shape, output: Shape) -> int:
+    """Multiply-accumulates of the depthwise convolution and of the 1x1 one after it."""
+    depthwise = prod(output[:2]) * given[2] * layer.depth_multiplier
+    return depthwise * (prod(layer.kernel_size) + layer.filters)
 
 
 def _pool_work(layer: Pool, given: Shape, output: Shape) -> int:
@@ -355,51 +301,62 @@ def _joining() -> Geometry:
 GEOMETRY: dict[type[L.Layer], Geometry] = {
     L.Conv2D: Geometry(
         _conv_shape,
-        _conv_window,
+        conv_window,
         weights=_conv_weights,
-        macs=lambda layer, given, out: prod(out) * prod(layer.kernel_size) * (given[2] // layer.groups),
+        macs=lambda layer, given, out: (
+            prod(out) * prod(layer.kernel_size) * (given[2] // layer.groups)
+        ),
         elementwise=_after,
     ),
     L.DepthwiseConv2D: Geometry(
         _depthwise_shape,
-        _conv_window,
+        conv_window,
         weights=_depthwise_weights,
         macs=lambda layer, given, out: prod(out) * prod(layer.kernel_size),
         elementwise=_after,
     ),
     L.SeparableConv2D: Geometry(
         _separable_shape,
-        _conv_window,
+        conv_window,
         weights=_separable_weights,
-        macs=lambda layer, given, out: (
-            prod(out[:2]) * given[2] * layer.depth_multiplier * (prod(layer.kernel_size) + layer.filters)
-        ),
+        macs=_separable_work,
         elementwise=_after,
     ),
     L.Conv2DTranspose: Geometry(
         _transposed_shape,
-        moves=_transposed_moves,
+        moves=transposed_moves,
         weights=_transposed_weights,
-        macs=lambda layer, given, out: prod(given) * prod(layer.kernel_size) * (layer.filters // layer.groups),
+        macs=lambda layer, given, out: (
+            prod(given) * prod(layer.kernel_size) * (layer.filters // layer.groups)
+        ),
         elementwise=_after,
     ),
-    L.MaxPooling2D: Geometry(_pool_shape, _pool_window, elementwise=_pool_work),
-    L.AveragePooling2D: Geometry(_pool_shape, _pool_window, elementwise=_pool_work),
-    L.GlobalAveragePooling2D: Geometry(_global_shape, moves=_whole_moves, elementwise=_read),
-    L.GlobalMaxPooling2D: Geometry(_global_shape, moves=_whole_moves, elementwise=_read),
+    L.MaxPooling2D: Geometry(_pool_shape, pool_window, elementwise=_pool_work),
+    L.AveragePooling2D: Geometry(_pool_shape, pool_window, elementwise=_pool_work),
+    L.GlobalAveragePooling2D: Geometry(_global_shape, moves=whole_moves, elementwise=_read),
+    L.GlobalMaxPooling2D: Geometry(_global_shape, moves=whole_moves, elementwise=_read),
     L.AdaptiveAveragePooling2D: Geometry(
-        lambda layer, shapes: (*layer.output_size, shapes[0][2]), moves=_adaptive_moves, elementwise=_read
+        lambda layer, shapes: (*layer.output_size, shapes[0][2]),
+        moves=adaptive_moves,
+        elementwise=_read,
     ),
     L.AdaptiveMaxPooling2D: Geometry(
-        lambda layer, shapes: (*layer.output_size, shapes[0][2]), moves=_adaptive_moves, elementwise=_read
+        lambda layer, shapes: (*layer.output_size, shapes[0][2]),
+        moves=adaptive_moves,
+        elementwise=_read,
     ),
     L.BatchNormalization: Geometry(
         _unchanged,
-        weights=lambda layer, shape: {**_learnt(layer, shape[-1:]), **dict.fromkeys(FIXED, shape[-1:])},
+        weights=lambda layer, shape: {
+            **_learnt(layer, shape[-1:]),
+            **dict.fromkeys(FIXED, shape[-1:]),
+        },
         elementwise=_each(2),
     ),
     L.GroupNormalization: Geometry(
-        _group_normalized, weights=lambda layer, shape: _learnt(layer, shape[-1:]), elementwise=_each(5)
+        _group_normalized,
+        weights=lambda layer, shape: _learnt(layer, shape[-1:]),
+        elementwise=_each(5),
     ),
     L.LayerNormalization: Geometry(
         _layer_normalized,
@@ -410,21 +367,28 @@ GEOMETRY: dict[type[L.Layer], Geometry] = {
         _unchanged, elementwise=lambda layer, given, out: prod(out) * (layer.activation != "linear")
     ),
     L.PReLU: Geometry(
-        _unchanged, weights=lambda layer, shape: {"alpha": prelu_shape(layer, shape)}, elementwise=_each(1)
+        _unchanged,
+        weights=lambda layer, shape: {"alpha": prelu_shape(layer, shape)},
+        elementwise=_each(1),
     ),
     L.GLU: Geometry(_halved, elementwise=_each(2)),
-    L.LayerScale: Geometry(_unchanged, weights=lambda layer, shape: {"gamma": shape[-1:]}, elementwise=_each(1)),
+    L.LayerScale: Geometry(
+        _unchanged, weights=lambda layer, shape: {"gamma": shape[-1:]}, elementwise=_each(1)
+    ),
     L.Dropout: _dropping(),
     L.SpatialDropout2D: _dropping(),
     L.AlphaDropout: _dropping(),
     L.GaussianDropout: _dropping(),
     L.GaussianNoise: _dropping(),
     L.StochasticDepth: _dropping(),
-    L.Flatten: Geometry(lambda layer, shapes: (prod(shapes[0]),), moves=_whole_moves, view=True),
-    L.Reshape: Geometry(_reshaped, moves=_reshape_moves, view=True),
+    L.Flatten: Geometry(lambda layer, shapes: (prod(shapes[0]),), moves=whole_moves, view=True),
+    L.Reshape: Geometry(_reshaped, moves=reshape_moves, view=True),
     L.Dense: Geometry(
         lambda layer, shapes: (*shapes[0][:-1], layer.units),
-        weights=lambda layer, shape: {"kernel": (shape[-1], layer.units), **_bias(layer, layer.units)},
+        weights=lambda layer, shape: {
+            "kernel": (shape[-1], layer.units),
+            **_bias(layer, layer.units),
+        },
         macs=lambda layer, given, out: prod(out) * given[-1],
         elementwise=_after,
     ),
@@ -435,19 +399,23 @@ GEOMETRY: dict[type[L.Layer], Geometry] = {
     L.Maximum: _joining(),
     L.Minimum: _joining(),
     L.Concatenate: Geometry(_joined),
-    L.ZeroPadding2D: Geometry(_padded_shape, _pad_window),
-    L.Cropping2D: Geometry(_cropped_shape, _crop_window),
+    L.ZeroPadding2D: Geometry(_padded_shape, pad_window),
+    L.Cropping2D: Geometry(_cropped_shape, crop_window),
     L.UpSampling2D: Geometry(
-        lambda layer, shapes: (shapes[0][0] * layer.size[0], shapes[0][1] * layer.size[1], shapes[0][2]),
-        moves=_enlarging_moves,
+        lambda layer, shapes: (
+            shapes[0][0] * layer.size[0],
+            shapes[0][1] * layer.size[1],
+            shapes[0][2],
+        ),
+        moves=enlarging_moves,
         elementwise=_each(1),
     ),
     L.Rescaling: Geometry(_normalized, elementwise=_each(2)),
     L.Normalization: Geometry(_normalized, besides=_adapted, elementwise=_each(2)),
     L.Opaque: Geometry(
         lambda layer, shapes: layer.output_shape,
-        _opaque_window,
-        _opaque_moves,
+        opaque_window,
+        opaque_moves,
         besides=lambda layer: (max(layer.params, 0),) * 2,
         macs=lambda layer, given, out: max(layer.macs, 0),
         elementwise=lambda layer, given, out: max(layer.elementwise, 0),
@@ -456,8 +424,9 @@ GEOMETRY: dict[type[L.Layer], Geometry] = {
 
 # Layers that read a map: (height, width, channels), not a row of numbers.
 SPATIAL = (
-    L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D, L.Conv2DTranspose, L.MaxPooling2D, L.AveragePooling2D,
-    L.GlobalAveragePooling2D, L.GlobalMaxPooling2D, L.AdaptiveAveragePooling2D, L.AdaptiveMaxPooling2D,
+    L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D, L.Conv2DTranspose,
+    L.MaxPooling2D, L.AveragePooling2D, L.GlobalAveragePooling2D, L.GlobalMaxPooling2D,
+    L.AdaptiveAveragePooling2D, L.AdaptiveMaxPooling2D,
     L.ZeroPadding2D, L.Cropping2D, L.UpSampling2D, L.SpatialDropout2D,
 )  # fmt: skip
 COMBINING = (L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum)

@@ -1,4 +1,4 @@
-"""What the user wants: the best score, or the lowest cost that keeps one, and the limits of the result."""
+"""What the user wants: the best score, or the lowest cost that keeps one, within limits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ UNEVEN = 3.0  # largest class / smallest class from which classes are called une
 ALIASES = {"latency": "latency_ms", "parameters": "params", "activations": "activation_bytes"}
 _NUMBER = r"((?:\d+\.?\d*|\.\d+)(?:e\d+)?)"
 _LIMIT = re.compile(rf"\s*(\w+)\s*(?:<=|<)\s*{_NUMBER}\s*([a-z]*)\s*", re.IGNORECASE)
-_WANTED_ERROR = re.compile(rf"\s*error\s*(?:<=|<)\s*(?:{_NUMBER}|(best)\s*(?:\+\s*{_NUMBER}\s*%)?)\s*", re.IGNORECASE)
+_WANTED_ERROR = re.compile(
+    rf"\s*error\s*(?:<=|<)\s*(?:{_NUMBER}|(best)\s*(?:\+\s*{_NUMBER}\s*%)?)\s*", re.IGNORECASE
+)
 _KEPT = rf"\s*({'|'.join(SCORES)})\b"
-_WANTED = re.compile(rf"{_KEPT}\s*(?:>=|>)\s*(best\b)?\s*(?:(-?)\s*{_NUMBER}\s*(%?))?\s*", re.IGNORECASE)
+_WANTED = re.compile(
+    rf"{_KEPT}\s*(?:>=|>)\s*(best\b)?\s*(?:(-?)\s*{_NUMBER}\s*(%?))?\s*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,9 @@ class Limit:
 class Cheapest:
     """To cost as little of `metric` as a network can that keeps an accuracy.
 
-    accuracy: the one to keep; None: that of the best network found. within: how far below it will do.
-    score: what is to be kept, one of SCORES, or 'error'. error: then the one to keep; None: that of the best network
-    found, and within is the share of it that may come on top.
+    accuracy: the one to keep; None: that of the best network found. within: how far below it will
+    do. score: what is to be kept, one of SCORES, or 'error'. error: then the one to keep; None:
+    that of the best network found, and within is the share of it that may come on top.
     """
 
     metric: str
@@ -63,13 +67,17 @@ class Cheapest:
         return (self.error if self.of_error else self.accuracy) is not None
 
     def floor(self, best: float, score: Score = ACCURACY) -> float:
-        """The score to keep, where the best network found has `best`; score: how scores are told."""
+        """The score to keep, where the best network has `best`; score: how scores are told."""
         if self.of_error:
-            return score.score(score.value(best) * (1 + self.within) if self.error is None else self.error)
+            return score.score(
+                score.value(best) * (1 + self.within) if self.error is None else self.error
+            )
         return (best if self.accuracy is None else self.accuracy) - self.within
 
     def missed(self, value: float) -> bool:
-        """Whether a network of this accuracy, or error, has not the one to keep, where that was given as a number."""
+        """Whether a network of this accuracy, or error, has not the one to keep, where that was
+        given as a number.
+        """
         if self.of_error:
             return self.error is not None and value > self.error
         return self.accuracy is not None and value < self.accuracy
@@ -86,12 +94,15 @@ class Goal:
 
     @property
     def score(self) -> str:
-        """What networks are compared by, one of SCORES or 'error': the best is wanted, or the one to keep."""
+        """What networks are compared by, of SCORES or 'error': to be the best, or to be kept."""
         return self.cheapest.score if self.cheapest else self.maximise
 
     def excess(self, cost: Mapping[str, float]) -> dict[str, float]:
-        """metric -> how many times over its limit `cost` is; a metric that `cost` lacks is not counted."""
-        strictest = sorted((limit for limit in self.limits if limit.metric in cost), key=lambda limit: -limit.at_most)
+        """metric -> how many times over its limit `cost` is; only of metrics that `cost` has."""
+        strictest = sorted(
+            (limit for limit in self.limits if limit.metric in cost),
+            key=lambda limit: -limit.at_most,
+        )
         over = {limit.metric: cost[limit.metric] / limit.at_most for limit in strictest}
         return {metric: ratio for metric, ratio in over.items() if ratio > 1}
 
@@ -105,16 +116,23 @@ KEPT = {"accuracy": "accuracy>=0.97", "error": "error<=3.5"}
 def parse_goal(text: str | None, scored: str = "accuracy") -> Goal:
     """'accuracy where latency<2ms and params<100k' or 'macs where accuracy>=97%' -> Goal.
 
-    'cheapest' is 'macs where accuracy>=best-0.3%'; balanced_accuracy and macro_f1 stand where accuracy can.
-    scored: what the task scores, 'accuracy', which stands for all of SCORES, or 'error'; of an error that is 'error
-    where latency<2ms', 'macs where error<=3.5', in the unit of the target, or 'macs where error<=best+3%', which is
-    'cheapest'. text: None: the best of what the task scores. UnusableInput says what is not understood.
+    'cheapest' is 'macs where accuracy>=best-0.3%'; balanced_accuracy and macro_f1 stand where
+    accuracy can. scored: what the task scores, 'accuracy', which stands for all of SCORES, or
+    'error'; of an error that is 'error where latency<2ms', 'macs where error<=3.5', in the unit of
+    the target, or 'macs where error<=best+3%', which is 'cheapest'. text: None: the best of what
+    the task scores. UnusableInput says what is not understood.
     """
     text, example = scored if text is None else text, EXAMPLE.replace("accuracy", scored)
     aim, *conditions = re.split(r"\bwhere\b", text, maxsplit=1, flags=re.IGNORECASE)
-    parts = [part for part in re.split(r"\band\b|,", "".join(conditions), flags=re.IGNORECASE) if part.strip()]
+    parts = [
+        part
+        for part in re.split(r"\band\b|,", "".join(conditions), flags=re.IGNORECASE)
+        if part.strip()
+    ]
     if conditions and not parts:
-        raise UnusableInput("--goal", "names no limit after 'where'", "metric<number", f"'{example}'")
+        raise UnusableInput(
+            "--goal", "names no limit after 'where'", "metric<number", f"'{example}'"
+        )
     _refuse_other(text, scored)
     known = ("error",) if scored == "error" else tuple(SCORES)
     wanted = [part for part in parts if re.match(rf"\s*({'|'.join(known)})\b", part, re.IGNORECASE)]
@@ -134,7 +152,9 @@ def parse_goal(text: str | None, scored: str = "accuracy") -> Goal:
     if len(wanted) != 1:
         several = {"accuracy": "accuracies", "error": "errors"}[scored]
         what = f"names two {several} to keep" if wanted else f"names no {scored} to keep"
-        raise UnusableInput("--goal", what, "one, beside any limits", f"'{asked} where {KEPT[scored]}'")
+        raise UnusableInput(
+            "--goal", what, "one, beside any limits", f"'{asked} where {KEPT[scored]}'"
+        )
     kept = {"accuracy": _cheapest, "error": _cheapest_by_error}[scored]
     return Goal("", limits, text.strip(), kept(metric, wanted[0]))
 
@@ -143,11 +163,16 @@ def _refuse_other(text: str, scored: str) -> None:
     """UnusableInput where a goal speaks of the score of another task."""
     if scored == "accuracy" and re.search(r"\berror\b", text, re.IGNORECASE):
         fix = "accuracy>=... instead, or --task regress where the images have numbers"
-        raise UnusableInput("--goal", "asks for an error, but classes are scored by accuracy", f"'{EXAMPLE}'", fix)
+        raise UnusableInput(
+            "--goal", "asks for an error, but classes are scored by accuracy", f"'{EXAMPLE}'", fix
+        )
     if scored == "error" and re.search(r"accuracy\b|\bmacro[\s_-]+f1\b", text, re.IGNORECASE):
         fix = "--goal error, or 'macs where error<=3.5', or --task classify"
         raise UnusableInput(
-            "--goal", "asks for a score of classes, but numbers are scored by their error", "error", fix
+            "--goal",
+            "asks for a score of classes, but numbers are scored by their error",
+            "error",
+            fix,
         )
 
 
@@ -168,29 +193,44 @@ def _cheapest_by_error(metric: str, text: str) -> Cheapest:
 def _cheapest(metric: str, text: str) -> Cheapest:
     """'accuracy>=0.97', 'accuracy>=97%', 'accuracy>=best' or 'accuracy>=best-0.3%'."""
     found = _WANTED.fullmatch(text)
-    score, best, minus, number, percent = found.groups() if found else ("accuracy", None, None, None, None)
+    score, best, minus, number, percent = (
+        found.groups() if found else ("accuracy", None, None, None, None)
+    )
     score, where, said = score.lower(), "--goal", f"says {text.strip()!r}"
     if not (number or best) or bool(best and number) != bool(minus):
-        expected, fix = "an accuracy, or the best found minus some of it", f"'{metric} where {USUAL['accuracy']}'"
+        expected, fix = (
+            "an accuracy, or the best found minus some of it",
+            f"'{metric} where {USUAL['accuracy']}'",
+        )
         raise UnusableInput(where, said, expected, f"'{metric} where accuracy>=0.97' or {fix}")
     share = float(number or 0) / (100 if percent else 1)
     if share >= 1 or not (best or share):
         shown = number if not percent and not best and 1 < share < 100 else "97"
         fix = USUAL["accuracy"] if best else f"{score}>={shown}%"
-        raise UnusableInput(where, said, "a share below 1, or a percentage below 100 %", f"'{metric} where {fix}'")
+        raise UnusableInput(
+            where, said, "a share below 1, or a percentage below 100 %", f"'{metric} where {fix}'"
+        )
     return Cheapest(metric, None, share, score) if best else Cheapest(metric, share, score=score)
 
 
 def _limit(text: str) -> Limit:
     found = _LIMIT.fullmatch(text)
     if not found:
-        raise UnusableInput("--goal", f"has the limit {text.strip()!r}", "metric<number", f"'{EXAMPLE}'")
+        raise UnusableInput(
+            "--goal", f"has the limit {text.strip()!r}", "metric<number", f"'{EXAMPLE}'"
+        )
     metric = ALIASES.get(found[1].lower(), found[1].lower())
     if metric not in METRICS:
-        raise UnusableInput("--goal", f"limits {found[1]!r}", "one of latency, " + ", ".join(METRICS))
+        raise UnusableInput(
+            "--goal", f"limits {found[1]!r}", "one of latency, " + ", ".join(METRICS)
+        )
     unit, factors = METRICS[metric]
     if found[3].lower() not in factors:
-        raise UnusableInput("--goal", f"gives {metric} in {found[3]!r}", f"{unit}: " + ", ".join(filter(None, factors)))
+        raise UnusableInput(
+            "--goal",
+            f"gives {metric} in {found[3]!r}",
+            f"{unit}: " + ", ".join(filter(None, factors)),
+        )
     at_most = float(found[2]) * factors[found[3].lower()]
     if at_most <= 0:
         raise UnusableInput("--goal", f"limits {metric} to {at_most:g}", "a number above 0")

@@ -1,7 +1,8 @@
-"""The pure function that grows a Net from a configuration, with a reason for every parameter of every layer.
+"""The pure function that grows a Net from a configuration, with a reason for every parameter of
+every layer.
 
-A reason is attached where its layer is made: a text names the choice whose reason it is ('stage.filters'), and what
-no choice decides has one of reasons.py.
+A reason is attached where its layer is made: a text names the hyperparameter whose reason it is
+('stage.filters'), and what no hyperparameter decides has one of reasons.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from convwise.core.configuration import Configuration
 
 MAX_FILTERS = 512
-# The running statistics follow within a few steps: a net is used as soon as its rate has fallen to zero.
+# The running statistics follow within a few steps: a net is used as soon as its rate has fallen to
+# zero.
 NORM_MOMENTUM = 0.6
 POOLS: dict[str, type[L.MaxPooling2D] | type[L.AveragePooling2D]] = {
     "MaxPooling2D": L.MaxPooling2D,
@@ -33,16 +35,19 @@ HEADS: dict[str, type[L.Layer]] = {
     "Flatten": L.Flatten,
 }
 
-Why = str | Reason  # the name of a hyperparameter, for its reason; or a reason that is the same for all images
-WHOLE: dict[str, Why] = dict.fromkeys(("padding", "ceil_mode", "count_include_pad"), because.WHOLE_WINDOWS)
+# The name of a hyperparameter, for its reason; or a reason that is the same for all images
+Why = str | Reason
+WHOLE: dict[str, Why] = dict.fromkeys(
+    ("padding", "ceil_mode", "count_include_pad"), because.WHOLE_WINDOWS
+)
 
 
 @dataclass(frozen=True)
 class Grown:
     """A net, and why it is so.
 
-    stages: that it really has, for a small map ends the halving before stage.count; why: layer -> parameter -> what
-    decided it, in the layers' order; the parameter '' is the layer itself.
+    stages: that it really has, for a small map ends the halving before stage.count; why: layer ->
+    parameter -> what decided it, in the layers' order; the parameter '' is the layer itself.
     """
 
     net: Net
@@ -69,7 +74,11 @@ def grow(given: Configuration) -> Grown:
     growing.head()
     growing.answer(space.classes, space.target)
     rows, columns = given.input_size
-    return Grown(Net((times * rows, times * columns, space.channels), tuple(growing.layers)), stages, growing.why)
+    return Grown(
+        Net((times * rows, times * columns, space.channels), tuple(growing.layers)),
+        stages,
+        growing.why,
+    )
 
 
 class _Growing:
@@ -90,13 +99,24 @@ class _Growing:
         return self.layers[-1].name if self.layers else INPUT
 
     def put(self, layer: L.Layer, itself: Why, **why: Why) -> None:
-        """One layer more. itself: why it is there, and why each parameter is so that `why` does not name."""
+        """One layer more.
+
+        itself: why it is there, and why each parameter is so that `why` does not name.
+        """
         self.layers.append(layer)
-        self.why[layer.name] = {"": itself, **{p.name: why.get(p.name, itself) for p in L.parameters(layer)}}
+        self.why[layer.name] = {
+            "": itself,
+            **{p.name: why.get(p.name, itself) for p in L.parameters(layer)},
+        }
 
     def put_conv(self, layer: L.Conv2D | L.DepthwiseConv2D, **why: Why) -> None:
-        """One convolution more. why: of what it does not share with the others that are being made."""
-        shared: dict[str, Why] = {
+        """One convolution more. why: of what it does not share with the others of its kind."""
+        decided: dict[str, Why] = {
+            **{
+                p.name: because.DEFAULT
+                for p in L.parameters(layer)
+                if getattr(layer, p.name) == p.default
+            },
             "strides": because.INSIDE if layer.strides == (1, 1) else "downsampling",
             "padding": because.BLOCK_SIZE,
             "dilation_rate": because.DILATION,
@@ -108,7 +128,9 @@ class _Growing:
             **why,
         }
         self.layers.append(layer)
-        self.why[layer.name] = {name: shared[name] for name in ("", *(p.name for p in L.parameters(layer)))}
+        self.why[layer.name] = {
+            name: decided[name] for name in ("", *(p.name for p in L.parameters(layer)))
+        }
 
     def stem(self) -> None:
         kernel, strides = self.given.stem_kernel_size, self.given.stem_strides
@@ -142,7 +164,9 @@ class _Growing:
         self.decides = {
             "": "block",
             "filters": "stage.filters" if number == 0 else "stage.widening",
-            "kernel_size": because.POINTWISE if self.given.block == "separable" else "stage.kernel_size",
+            "kernel_size": (
+                because.POINTWISE if self.given.block == "separable" else "stage.kernel_size"
+            ),
         }
         BLOCKS[self.given.block](self, f"stage{number + 1}", filters, strides)
         return True
@@ -156,12 +180,13 @@ class _Growing:
         self.size = self.size[0] // 2, self.size[1] // 2
         return 1
 
-    def conv(self, name: str, filters: int, kernel: int, strides: int = 1, padding: str = "", active: bool = True,
-             pool: str = "") -> None:  # fmt: skip
-        """Convolution, normalisation, activation; 'valid' becomes 'same' where the map would fall under 4 px.
+    def conv(self, name: str, filters: int, kernel: int, strides: int = 1, padding: str = "",
+             active: bool = True, pool: str = "") -> None:  # fmt: skip
+        """Convolution, normalisation, activation; 'valid' becomes 'same' where the map would fall
+        under 4 px.
 
-        padding: '' where the block needs 'same'. pool: the name of a stage whose pool comes before the
-        normalisation, or ''.
+        padding: '' where the block needs 'same'. pool: the name of a stage whose pool comes before
+        the normalisation, or ''.
         """
         why: Why = "padding" if padding else because.BLOCK_SIZE
         if padding == "valid" and min(self.size) - kernel + 1 < (8 if pool else 4 * strides):
@@ -178,7 +203,9 @@ class _Growing:
 
     def depthwise(self, name: str, kernel: int, strides: int) -> None:
         inline = "linear" if self.normalized else self.given.activation
-        layer = L.DepthwiseConv2D(kernel, strides, "same", use_bias=not self.normalized, name=name, activation=inline)
+        layer = L.DepthwiseConv2D(
+            kernel, strides, "same", use_bias=not self.normalized, name=name, activation=inline
+        )
         self.put_conv(layer, kernel_size="stage.kernel_size")
         self.moved(kernel, strides, "same", self.filters)
         self.normalize(name, True)
@@ -187,13 +214,17 @@ class _Growing:
         if self.normalized:
             layer = L.BatchNormalization(momentum=NORM_MOMENTUM, name=f"{name}_norm")
             learnt = dict.fromkeys(("center", "scale"), because.SHIFT_AND_SCALE)
-            self.put(layer, "normalization", epsilon=because.EPSILON, momentum=because.MOMENTUM, **learnt)
+            self.put(
+                layer, "normalization", epsilon=because.EPSILON, momentum=because.MOMENTUM, **learnt
+            )
             if active:
                 self.put(L.Activation(self.given.activation, name=f"{name}_act"), "activation")
 
     def moved(self, kernel: int, strides: int, padding: str, filters: int) -> None:
         rows, columns = (
-            (n + sum(same_pads(n, kernel, strides) if padding == "same" else (0, 0)) - kernel) // strides + 1
+            (n + sum(same_pads(n, kernel, strides) if padding == "same" else (0, 0)) - kernel)
+            // strides
+            + 1
             for n in self.size
         )
         self.size, self.filters = (rows, columns), filters
@@ -207,16 +238,23 @@ class _Growing:
         """A probability for each class; or numbers, each brought to the unit of its target."""
         if target is None:
             last = L.Dense(classes, activation="softmax", name="classes")
-            self.put(last, because.PROBABILITIES, units=because.ONE_FOR_EACH_CLASS, use_bias=because.BIAS)
+            self.put(
+                last, because.PROBABILITIES, units=because.ONE_FOR_EACH_CLASS, use_bias=because.BIAS
+            )
             return
         count = len(target.columns)
-        name, why = ("number", because.ONE_NUMBER) if count == 1 else ("numbers", because.SEVERAL_NUMBERS)
+        name, why = (
+            ("number", because.ONE_NUMBER) if count == 1 else ("numbers", because.SEVERAL_NUMBERS)
+        )
         self.put(L.Dense(count, name=name), why, use_bias=because.BIAS)
         self.put(L.Rescaling(target.deviations, target.means, name="target"), because.UNIT)
 
 
 def _pooled(growing: _Growing, name: str, filters: int, strides: int) -> None:
-    """Convolution, pool, normalisation, activation; then the same without a pool: the rest works on a quarter."""
+    """Convolution, pool, normalisation, activation; then the same without a pool.
+
+    All after the pool works on a quarter of the map.
+    """
     kernel, padding = growing.given.stage_kernel_size, growing.given.padding
     for i in range(growing.given.stage_convs):
         conv = f"{name}_conv{i + 1}"
@@ -232,10 +270,16 @@ def _plain(growing: _Growing, name: str, filters: int, strides: int) -> None:
 
 
 def _residual(growing: _Growing, name: str, filters: int, strides: int) -> None:
-    """Blocks of two convolutions (the last of one, where their number is odd), each added to its input."""
+    """Blocks of two convolutions, each added to its input; of an odd number the last is of one."""
     convs = growing.given.stage_convs
     for first in range(0, convs, 2):
-        _residual_block(growing, name, filters, strides if first == 0 else 1, range(first, min(first + 2, convs)))
+        _residual_block(
+            growing,
+            name,
+            filters,
+            strides if first == 0 else 1,
+            range(first, min(first + 2, convs)),
+        )
 
 
 def _residual_block(growing: _Growing, name: str, filters: int, strides: int, convs: range) -> None:
@@ -250,17 +294,22 @@ def _residual_block(growing: _Growing, name: str, filters: int, strides: int, co
         shortcut = L.Conv2D(filters, 1, strides, "same", use_bias=not growing.normalized,
                           name=f"{name}_shortcut{convs[0] + 1}", inputs=(source,))  # fmt: skip
         growing.put_conv(
-            shortcut, **dict.fromkeys(("", "filters", "kernel_size", "strides", "padding"), because.SHORTCUT)
+            shortcut,
+            **dict.fromkeys(("", "filters", "kernel_size", "strides", "padding"), because.SHORTCUT),
         )
         growing.normalize(shortcut.name, False)
         source, growing.size = growing.top, reached
     growing.put(L.Add(name=f"{name}_add{convs[0] + 1}", inputs=(body, source)), "block")
-    growing.put(L.Activation(growing.given.activation, name=f"{name}_out{convs[0] + 1}"), "activation")
+    growing.put(
+        L.Activation(growing.given.activation, name=f"{name}_out{convs[0] + 1}"), "activation"
+    )
 
 
 def _separable(growing: _Growing, name: str, filters: int, strides: int) -> None:
     for i in range(growing.given.stage_convs):
-        growing.depthwise(f"{name}_depthwise{i + 1}", growing.given.stage_kernel_size, strides if i == 0 else 1)
+        growing.depthwise(
+            f"{name}_depthwise{i + 1}", growing.given.stage_kernel_size, strides if i == 0 else 1
+        )
         growing.conv(f"{name}_conv{i + 1}", filters, 1)
 
 

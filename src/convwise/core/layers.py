@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, dataclass_transform
 
@@ -24,14 +24,13 @@ from convwise.core.parameters import (
     Size,
     Word,
 )
-from convwise.core.problems import UnusableInput
 
 Kind = TypeVar("Kind")
 
 
 @dataclass_transform(frozen_default=True)
 def _layer(kind: type[Kind]) -> type[Kind]:
-    """A frozen dataclass; equality and repr are Layer's: made anew for each type they slow the loading of core."""
+    """A frozen dataclass with Layer's equality and repr: made for each type they slow loading."""
     return dataclass(frozen=True, repr=False, eq=False, match_args=False)(kind)
 
 
@@ -104,7 +103,9 @@ class SeparableConv2D(Layer):
 
 @_layer
 class Conv2DTranspose(Layer):
-    """The transpose of a convolution: each input adds a kernel to the output. Kernel (rows, columns, filters, inputs).
+    """The transpose of a convolution: each input adds a kernel to the output.
+
+    Kernel (rows, columns, filters, inputs).
 
     padding takes away from the full output of (n - 1) s + k_e: 'valid' nothing, 'same' so much that
     n s are left; output_padding adds after that, at the bottom and right.
@@ -169,14 +170,17 @@ class GlobalMaxPooling2D(Layer):
 
 @_layer
 class AdaptiveAveragePooling2D(Layer):
-    """The mean of each of output_size windows: window i reads from floor(i n / o) to below ceil((i + 1) n / o)."""
+    """The mean of each of output_size windows.
+
+    Window i reads from floor(i n / o) to below ceil((i + 1) n / o).
+    """
 
     output_size: Size = Size(meaning="rows and columns of the output")
 
 
 @_layer
 class AdaptiveMaxPooling2D(Layer):
-    """The largest value of each of output_size windows, which lie as those of AdaptiveAveragePooling2D."""
+    """The largest value of each of output_size windows, placed as in AdaptiveAveragePooling2D."""
 
     output_size: Size = Size(meaning="rows and columns of the output")
 
@@ -185,8 +189,10 @@ class AdaptiveMaxPooling2D(Layer):
 class BatchNormalization(Layer):
     """Per channel: subtract the mean, divide by the deviation, scale, shift."""
 
-    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance", concern="values")
-    momentum: Number = Number(0, 1, 0.9, meaning="share of the running statistics kept each step", concern="training")
+    epsilon: Number = Number(0, 1e9, 1e-3, meaning="added to the variance", concern="values")
+    momentum: Number = Number(
+        0, 1, 0.9, meaning="share of the running statistics kept each step", concern="training"
+    )
     center: Flag = Flag(True, "learn what is added")
     scale: Flag = Flag(True, "learn the factor")
 
@@ -196,17 +202,19 @@ class GroupNormalization(Layer):
     """As BatchNormalization, but over each image's own map, in groups of channels."""
 
     groups: Count = Count(32, "groups that the channels are split into")
-    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance", concern="values")
+    epsilon: Number = Number(0, 1e9, 1e-3, meaning="added to the variance", concern="values")
     center: Flag = Flag(True, "learn what is added, per channel")
     scale: Flag = Flag(True, "learn the factor, per channel")
 
 
 @_layer
 class LayerNormalization(Layer):
-    """As BatchNormalization, but over the axes of each image: by default over the channels of each position."""
+    """As BatchNormalization, but over axes of each image: by default each position's channels."""
 
-    axis: Dimensions = Dimensions((-1,), "axes to normalise over; -1 is the channels; the batch does not count")
-    epsilon: Number = Number(0, 1, 1e-3, meaning="added to the variance", concern="values")
+    axis: Dimensions = Dimensions(
+        (-1,), "axes to normalise over; -1 is the channels; the batch does not count"
+    )
+    epsilon: Number = Number(0, 1e9, 1e-3, meaning="added to the variance", concern="values")
     center: Flag = Flag(True, "learn what is added")
     scale: Flag = Flag(True, "learn the factor")
 
@@ -222,7 +230,9 @@ class Activation(Layer):
 class PReLU(Layer):
     """x, or alpha x below 0, with a learnt alpha for each row, column and channel."""
 
-    shared_axes: Dimensions = Dimensions((), "axes along which one alpha is shared: 1 rows, 2 columns, 3 channels")
+    shared_axes: Dimensions = Dimensions(
+        (), "axes along which one alpha is shared: 1 rows, 2 columns, 3 channels"
+    )
 
 
 @_layer
@@ -286,7 +296,9 @@ class Flatten(Layer):
 class Reshape(Layer):
     """The same numbers in another shape, in the order height, width, channels."""
 
-    target_shape: Dimensions = Dimensions(meaning="without the batch; one -1 stands for what is left")
+    target_shape: Dimensions = Dimensions(
+        meaning="without the batch; one -1 stands for what is left"
+    )
 
 
 @_layer
@@ -352,7 +364,9 @@ class UpSampling2D(Layer):
     """Repeats rows and columns, or interpolates between them (half-pixel centres)."""
 
     size: Size = Size((2, 2), "outputs per input")
-    interpolation: Word = Word(("nearest", "bilinear", "bicubic"), "nearest", "how values in between are found")
+    interpolation: Word = Word(
+        ("nearest", "bilinear", "bicubic"), "nearest", "how values in between are found"
+    )
 
 
 @_layer
@@ -370,21 +384,27 @@ class Normalization(Layer):
     mean: Numbers = Numbers(meaning="per channel, of the layer's input")
     variance: Numbers = Numbers(meaning="per channel, of the layer's input")
     adapted: Flag = Flag(
-        False, "stored as weights with the count of what was seen, as Keras's adapt() leaves them", "stored"
+        False,
+        "stored as weights with the count of what was seen, as Keras's adapt() leaves them",
+        "stored",
     )
 
 
-MOVES = ("unknown", "same", "window", "whole", "nearest", "bilinear", "bicubic", "aligned bilinear", "aligned bicubic")
+MOVES = (
+    "unknown", "same", "window", "whole",
+    "nearest", "bilinear", "bicubic", "aligned bilinear", "aligned bicubic",
+)  # fmt: skip
 
 
 @_layer
 class Opaque(Layer):
-    """An operator that is none of the layers above: its name and output shape are known, the rest where it is told.
+    """An operator that is none of the layers above: its name and output shape are known.
 
-    What it costs never counts as 0 where that is not known, and what lies behind it sees an unknown
-    field. moves: 'same' where each place reads its own; 'window' where it reads one, of the size, strides, padding
-    and dilation here; 'whole' where it reads the whole map; 'nearest', 'bilinear' and 'bicubic' where the map is
-    resized by half-pixel centres, 'aligned' ones where the corners meet.
+    The rest is known where it is told. What it costs never counts as 0 where that is not known, and
+    what lies behind it sees an unknown field. moves: 'same' where each place reads its own;
+    'window' where it reads one, of the size, strides, padding and dilation here; 'whole' where it
+    reads the whole map; 'nearest', 'bilinear' and 'bicubic' where the map is resized by half-pixel
+    centres, 'aligned' ones where the corners meet.
     """
 
     operator: Word = Word(meaning="the format's own name of it", concern="values")
@@ -453,27 +473,3 @@ def parameters(layer: Layer | type[Layer]) -> Iterator[Parameter[Any, Any]]:
     for column in fields(kind):
         if isinstance(declared := kind.__dict__.get(column.name), Parameter):
             yield declared
-
-
-def layer_to_json(layer: Layer) -> dict[str, Any]:
-    """The layer as plain JSON: its type and every parameter that is not at its default."""
-    values = {p.name: getattr(layer, p.name) for p in parameters(layer)}
-    given = {name: value for name, value in values.items() if value != type(layer).__dict__[name].default}
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
-    return {"type": layer.op, **plain}
-
-
-def layer_from_json(data: Mapping[str, Any]) -> Layer:
-    """The inverse of `layer_to_json`; `name` and `inputs` may be present. UnusableInput names what is unknown."""
-    kind = LAYERS.get(str(data.get("type")))
-    if kind is None:
-        raise UnusableInput("layer", f"has type {data.get('type')!r}", "one of " + ", ".join(LAYERS))
-    arguments: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key != "type"
-    }
-    known = {"name", "inputs", "shares", *(p.name for p in parameters(kind))}
-    if unknown := set(arguments) - known:
-        raise UnusableInput(kind.__name__, f"has no parameter {sorted(unknown)}", "one of " + ", ".join(sorted(known)))
-    if missing := [p.name for p in parameters(kind) if p.default is REQUIRED and p.name not in arguments]:
-        raise UnusableInput(kind.__name__, f"lacks {', '.join(missing)}", "every parameter without a default")
-    return kind(**arguments)

@@ -1,4 +1,4 @@
-"""Parameters of layers: each declares itself once: default, legal values, meaning, and whom it concerns."""
+"""Parameters of layers, declared once: default, legal values, meaning, and whom each concerns."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from convwise.core.activations import ACTIVATIONS, activation
 from convwise.core.problems import UnusableInput
+from convwise.core.text import brief
 
-FIVE = ("kernel_size", "filters", "strides", "padding", "activation")  # what people ask about a convolution
+# What people ask about a convolution
+FIVE = ("kernel_size", "filters", "strides", "padding", "activation")
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
 Got = TypeVar("Got")
 Given = TypeVar("Given")
 
 REQUIRED: Any = object()
-# Whom a parameter concerns. Every writer uses or refuses one of shape or values, and the calculus one of shape as well;
-# of training: writers of what can be trained; stored: how one format keeps it, which leaves the answers alone.
+# Whom a parameter concerns. Every writer uses or refuses one of shape or values, and the calculus
+# one of shape as well; of training: writers of what can be trained; stored: how one format keeps
+# it, which leaves the answers alone.
 Concern = Literal["shape", "values", "training", "stored"]
 # Beyond them nothing is built, and the calculus, which looks at every tap, would not answer soon.
 MOST_COUNT, MOST_SIZE = 2**31 - 1, 65_536
@@ -27,8 +30,8 @@ MOST_COUNT, MOST_SIZE = 2**31 - 1, 65_536
 class Parameter(Generic[Got, Given]):
     """A layer's parameter: normalises what is given and refuses what is not legal.
 
-    It is a descriptor, so that a layer may be written with `kernel_size=3` and read as (3, 3), and so that it is
-    known whether it was read: see `reading`.
+    It is a descriptor, so that a layer may be written with `kernel_size=3` and read as (3, 3), and
+    so that it is known whether it was read: see `reading`.
     """
 
     def __init__(
@@ -59,11 +62,14 @@ class Parameter(Generic[Got, Given]):
         normal = self.normalise(value)
         if normal is None:
             where = f"{type(instance).__name__}.{self.name}"
-            raise UnusableInput(where, f"is {value!r}", ": ".join(filter(None, (self.legal, self.meaning))))
+            raise UnusableInput(
+                where, f"is {brief(value)}", ": ".join(filter(None, (self.legal, self.meaning)))
+            )
         instance.__dict__[self.name] = normal
 
 
-_readers: list[tuple[object, set[str]]] = []  # what is read now, and of which of its parameters that is known
+# What is read now, and of which of its parameters that is known
+_readers: list[tuple[object, set[str]]] = []
 
 
 @contextmanager
@@ -87,6 +93,12 @@ def whole(v: Any) -> int | None:
         return None
 
 
+def at_least(flag: str, number: Any, least: int) -> None:
+    """UnusableInput where what is given for a flag is not a whole number of at least `least`."""
+    if number is not None and ((given := whole(number)) is None or given < least):
+        raise UnusableInput(flag, f"is {brief(number)}", f"a whole number of at least {least}")
+
+
 def _integer(low: int, high: int = MOST_COUNT) -> Callable[[Any], int | None]:
     def normalise(v: Any) -> int | None:
         number = whole(v)
@@ -97,7 +109,9 @@ def _integer(low: int, high: int = MOST_COUNT) -> Callable[[Any], int | None]:
 
 def _many(v: Any, times: int) -> tuple[Any, ...]:
     """Several values; one stands for all."""
-    return (v,) * times if whole(v) is not None else tuple(v) if isinstance(v, (tuple, list)) else ()
+    return (
+        (v,) * times if whole(v) is not None else tuple(v) if isinstance(v, (tuple, list)) else ()
+    )
 
 
 def _pair(low: int) -> Callable[[Any], Pair | None]:
@@ -117,7 +131,11 @@ def _sides(v: Any) -> Pads | None:
 
 
 def _whole(v: Any) -> tuple[int, ...] | None:
-    many = tuple(map(whole, _many(v, 1))) if isinstance(v, (tuple, list)) or whole(v) is not None else (None,)
+    many = (
+        tuple(map(whole, _many(v, 1)))
+        if isinstance(v, (tuple, list)) or whole(v) is not None
+        else (None,)
+    )
     return cast(tuple[int, ...], many) if None not in many else None
 
 
@@ -134,25 +152,44 @@ def _padding(v: Any) -> str | Pads | None:
 
 
 def _activation(v: Any) -> str | None:
+    if not isinstance(v, str | None):
+        return None
     try:
         return str(activation("linear" if v is None else v))
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError):
+        return None
+
+
+def _float(v: Any) -> float | None:
+    """A number as Python's own.
+
+    None for all else, True and False and whole numbers beyond the largest among it.
+    """
+    try:
+        return float(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else None
+    except OverflowError:
         return None
 
 
 def _number(low: float, high: float) -> Callable[[Any], float | None]:
-    return lambda v: float(v) if isinstance(v, (int, float)) and low <= v < high else None
+    def normalise(v: Any) -> float | None:
+        number = _float(v)
+        return number if number is not None and low <= number < high else None
+
+    return normalise
 
 
 def _numbers(v: Any) -> tuple[float, ...] | None:
-    many = v if isinstance(v, (tuple, list)) else (v,)
-    return tuple(float(n) for n in many) if many and all(isinstance(n, (int, float)) for n in many) else None
+    many = tuple(map(_float, v if isinstance(v, (tuple, list)) else (v,)))
+    return cast(tuple[float, ...], many) if many and None not in many else None
 
 
 class Count(Parameter[int, int]):
     """A whole number of at least 1."""
 
-    def __init__(self, default: Any = REQUIRED, meaning: str = "", concern: Concern = "shape") -> None:
+    def __init__(
+        self, default: Any = REQUIRED, meaning: str = "", concern: Concern = "shape"
+    ) -> None:
         legal = f"a whole number of at least 1, at most {MOST_COUNT:,}"
         super().__init__(_integer(1), legal, default, meaning, concern)
 
@@ -160,7 +197,9 @@ class Count(Parameter[int, int]):
 class Size(Parameter[Pair, int | Pair]):
     """[rows, columns], each at least 1 and at most MOST_SIZE; one number stands for both."""
 
-    def __init__(self, default: Any = REQUIRED, meaning: str = "", concern: Concern = "shape") -> None:
+    def __init__(
+        self, default: Any = REQUIRED, meaning: str = "", concern: Concern = "shape"
+    ) -> None:
         legal = f"a whole number of at least 1, at most {MOST_SIZE:,}, or two: (rows, columns)"
         super().__init__(_pair(1), legal, default, meaning, concern)
 
@@ -169,9 +208,15 @@ class PoolStrides(Parameter[Pair, int | Pair | None]):
     """As Size; None stands for the pool's size, as in Keras."""
 
     def __init__(self) -> None:
-        legal = f"a whole number of at least 1, at most {MOST_SIZE:,}, two of them, or None for the pool's size"
+        legal = (
+            f"a whole number of at least 1, at most {MOST_SIZE:,}, two of them, or None for the"
+            " pool's size"
+        )
         super().__init__(
-            lambda v: (0, 0) if v in (None, (0, 0)) else _pair(1)(v), legal, (0, 0), "step between windows"
+            lambda v: (0, 0) if v in (None, (0, 0)) else _pair(1)(v),
+            legal,
+            (0, 0),
+            "step between windows",
         )
 
 
@@ -187,13 +232,17 @@ class Flag(Parameter[bool, bool]):
     """True or False."""
 
     def __init__(self, default: bool, meaning: str = "", concern: Concern = "shape") -> None:
-        super().__init__(lambda v: v if isinstance(v, bool) else None, "True or False", default, meaning, concern)
+        super().__init__(
+            lambda v: v if isinstance(v, bool) else None, "True or False", default, meaning, concern
+        )
 
 
 class Named(Parameter[str, str | None]):
     """An activation as core/activations.py spells it; None is 'linear'."""
 
-    def __init__(self, default: Any = "linear", meaning: str = "the function after the layer") -> None:
+    def __init__(
+        self, default: Any = "linear", meaning: str = "the function after the layer"
+    ) -> None:
         super().__init__(_activation, "one of " + ", ".join(ACTIVATIONS), default, meaning)
 
 
@@ -203,7 +252,13 @@ class Number(Parameter[float, float]):
     def __init__(self, low: float, high: float, default: Any = REQUIRED, meaning: str = "",
                  concern: Concern = "shape") -> None:  # fmt: skip
         self.low, self.high = low, high
-        super().__init__(_number(low, high), f"a number from {low:g} to below {high:g}", default, meaning, concern)
+        super().__init__(
+            _number(low, high),
+            f"a number from {low:g} to below {high:g}",
+            default,
+            meaning,
+            concern,
+        )
 
 
 class Numbers(Parameter[tuple[float, ...], float | tuple[float, ...]]):
@@ -214,10 +269,12 @@ class Numbers(Parameter[tuple[float, ...], float | tuple[float, ...]]):
 
 
 class Crops(Parameter[Pads, int | Pair | Pads]):
-    """(top, bottom, left, right), each at least 0; one number stands for all, two for rows and columns."""
+    """(top, bottom, left, right), each at least 0; one number is all, two are rows and columns."""
 
     def __init__(self, default: Any = REQUIRED, meaning: str = "") -> None:
-        super().__init__(_sides, "a whole number, two, or four: (top, bottom, left, right)", default, meaning)
+        super().__init__(
+            _sides, "a whole number, two, or four: (top, bottom, left, right)", default, meaning
+        )
 
 
 class Extra(Parameter[Pair, int | Pair]):
@@ -249,8 +306,8 @@ class Word(Parameter[str, str]):
                  concern: Concern = "shape") -> None:  # fmt: skip
         said = "one of " + ", ".join(legal) if legal else "a word"
         self.words = legal
-        super().__init__(lambda v: v if isinstance(v, str) and (v in legal or not legal) else None, said, default,
-                         meaning, concern)  # fmt: skip
+        super().__init__(lambda v: v if isinstance(v, str) and (v in legal or not legal) else None,
+                         said, default, meaning, concern)  # fmt: skip
 
 
 class Known(Parameter[int, int | None]):
@@ -258,5 +315,8 @@ class Known(Parameter[int, int | None]):
 
     def __init__(self, default: Any = -1, meaning: str = "") -> None:
         super().__init__(
-            lambda v: -1 if v is None else _integer(-1, 2**63)(v), "a whole number, or -1", default, meaning
+            lambda v: -1 if v is None else _integer(-1, 2**256)(v),
+            "a whole number, or -1",
+            default,
+            meaning,
         )

@@ -1,4 +1,4 @@
-"""Places on the disk: where convwise keeps what is worth keeping between runs, and what lies near a wrong path."""
+"""Places on the disk: where convwise keeps things between runs, and what is near a wrong path."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from convwise.core.problems import UnusableInput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +27,7 @@ def cache_folder() -> Path | None:
 
 @contextmanager
 def some_home() -> Iterator[None]:
-    """Inside, the user has a home folder: that of temporary files, where the system knows of none."""
+    """Inside, the user has a home folder, that of temporary files where there is none."""
     from pathlib import Path
 
     try:
@@ -44,7 +46,16 @@ def some_home() -> Iterator[None]:
 
 def gone(path: Path) -> Path:
     """The part of a path, as it was typed, that is not there, up to the first such folder."""
-    return next((each for each in reversed([path, *path.parents]) if not os.path.lexists(each)), path)
+    return next(
+        (each for each in reversed([path, *path.parents]) if not os.path.lexists(each)), path
+    )
+
+
+def refuse_empty(path: object, where: str, expected: str) -> None:
+    """UnusableInput for an empty name, as of an unset variable: it would be the working folder."""
+    if isinstance(path, (str, os.PathLike)) and not os.fspath(path).strip():
+        fix = "name one; '.' is the folder that you are in"
+        raise UnusableInput(where, "is empty", expected, fix)
 
 
 def near(path: Path) -> list[Path]:
@@ -53,9 +64,17 @@ def near(path: Path) -> list[Path]:
 
     missing = gone(path)
     try:
-        names = {name.lower(): name for name in sorted(os.listdir(missing.parent))}
+        hidden = missing.name.startswith(".")
+        names = {
+            name.lower(): name
+            for name in sorted(os.listdir(missing.parent))
+            if hidden or name[0] != "."
+        }
     except OSError:
         return []
     rest = path.relative_to(missing)
-    found = [missing.parent / names[name] / rest for name in get_close_matches(missing.name.lower(), names, 3)]
-    return [each for each in found if each.exists()]
+    found = [
+        missing.parent / names[name] / rest
+        for name in get_close_matches(missing.name.lower(), names, 3)
+    ]
+    return [each for each in found if os.path.exists(each)]

@@ -41,7 +41,7 @@ class Problem:
 
 
 class ConvwiseError(Exception):
-    """Base of every error that convwise raises on purpose; `problem` says what and how to fix it."""
+    """Base of every error that convwise raises on purpose; `problem` says what, and the fix."""
 
     exit_code = 2
 
@@ -65,11 +65,13 @@ class Infeasible(ConvwiseError):
 
 
 class Unsupported(ConvwiseError):
-    """A layer that a format cannot express, or a format whose library is not there: then there is no layer to name."""
+    """A layer that a format cannot express; without one, a format whose library is not there."""
 
     def __init__(self, format: str, layer: str, what: str, instead: str = "") -> None:
         self.format, self.layer = format, layer
-        super().__init__(f"{format} export" + (f", layer {layer}" if layer else ""), what, fix=instead)
+        super().__init__(
+            f"{format} export" + (f", layer {layer}" if layer else ""), what, fix=instead
+        )
 
 
 class ExportMismatch(ConvwiseError):
@@ -78,24 +80,47 @@ class ExportMismatch(ConvwiseError):
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 FORBIDDEN = {errno.EACCES, errno.EPERM}
-NO_MEMORY = ("can't allocate memory", "failed to map segment")  # in what PyTorch says, and the loader of libraries
+UNUSABLE = {errno.ENAMETOOLONG, errno.ELOOP}
+# What PyTorch and the loader of libraries say where there is no memory
+NO_MEMORY = ("can't allocate memory", "failed to map segment")
 LEAST_MEMORY = 2**30  # bytes of address space: what loading numpy, SciPy and PyTorch takes at least
 
 
 def of_the_machine(error: BaseException, where: str) -> UnusableInput | None:
-    """The message for a full or forbidden disk, or too little memory; None for any other error.
+    """The message for a full or forbidden disk, an impossible name, or too little memory; None for
+    any other error.
 
     where: what was being written, for an error that does not name it.
     """
     if isinstance(error, OSError) and error.errno in FORBIDDEN:
-        what, fix = f"cannot be opened ({error.strerror})", "grant permission, or choose another place"
-        return UnusableInput(str(error.filename or where), what, "a place that this user can read and write", fix)
+        what, fix = (
+            f"cannot be opened ({error.strerror})",
+            "grant permission, or choose another place",
+        )
+        return UnusableInput(
+            str(error.filename or where), what, "a place that this user can read and write", fix
+        )
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
+        what = f"is no name for a file here ({error.strerror})"
+        return UnusableInput(
+            str(error.filename or where)[:100], what, "the path of a file or folder"
+        )
     if isinstance(error, OSError) and error.errno in FULL:
-        what, fix = f"cannot be written ({error.strerror})", "make room there, and run the same command again"
-        return UnusableInput(str(error.filename or where), what, "a disk that has room and can be written to", fix)
-    told = isinstance(error, (RuntimeError, ImportError)) and any(words in str(error) for words in NO_MEMORY)
+        what, fix = (
+            f"cannot be written ({error.strerror})",
+            "make room there, and run the same command again",
+        )
+        return UnusableInput(
+            str(error.filename or where), what, "a disk that has room and can be written to", fix
+        )
+    told = isinstance(error, (RuntimeError, ImportError)) and any(
+        words in str(error) for words in NO_MEMORY
+    )
     if isinstance(error, MemoryError) or told:
-        what, fix = "is not enough for this", "close other programs, raise the limit, or use smaller images"
+        what, fix = (
+            "is not enough for this",
+            "close other programs, raise the limit, or use smaller images",
+        )
         return UnusableInput("memory", what, "more free memory", fix)
     return None
 
@@ -112,5 +137,7 @@ def refuse_little_memory() -> None:
     allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
     if allowed != resource.RLIM_INFINITY and allowed < LEAST_MEMORY:
         what = f"is limited to {allowed // 2**20} MiB for this process"
-        expected = f"at least {LEAST_MEMORY // 2**20} MiB, which loading numpy, SciPy and PyTorch takes"
+        expected = (
+            f"at least {LEAST_MEMORY // 2**20} MiB, which loading numpy, SciPy and PyTorch takes"
+        )
         raise UnusableInput("memory", what, expected, "raise the limit (ulimit -v), or remove it")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from convwise.core.records import Result
+from convwise.core.score import ACCURACY
 
 # What is done in each phase, in words; a phase without words stands for itself.
 DOING = {
@@ -18,7 +19,7 @@ DOING = {
     "beside": "training other networks for comparison",
     "final": "training the chosen network to its end",
     "measure": "measuring what changes are worth",
-    "apply": "testing what was proposed",
+    "apply": "testing the proposed fixes",
     "stopping": "taking the best so far",
     "writing": "writing code, weights and the report",
 }
@@ -28,9 +29,10 @@ DOING = {
 class Live:
     """How far a training is that runs now.
 
-    done: the share of this run; epochs: of it so far; accuracy: the share of the images seen since it was asked last
-    that were answered right as they were learnt from, None where that is not known yet, and of numbers;
-    images_per_second: so far.
+    done: the share of this run; epochs: of it so far; accuracy: the share of the images seen since
+    it was asked last that were answered right as they were learnt from, None where that is not
+    known yet, and of numbers; images_per_second: so far. baseline: the share that always answering
+    the largest class would get right of them.
     """
 
     trial: str
@@ -38,14 +40,29 @@ class Live:
     epochs: float
     accuracy: float | None
     images_per_second: float
+    baseline: float | None = None
+
+    @property
+    def right(self) -> str:
+        """The accuracy, and what it would be without looking, in words; '' where not known."""
+        if self.accuracy is None:
+            return ""
+        beside = (
+            f" ({ACCURACY.nothing} {ACCURACY.said(self.baseline)})"
+            if self.baseline is not None
+            else ""
+        )
+        return f"{ACCURACY.said(self.accuracy)} of its training images{beside}"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher is told: the phase, trials done in it and planned, the best so far, seconds left.
+    """What a watcher is told: the phase, trials done in it and planned, the best so far, seconds
+    left.
 
-    baseline: what knowing nothing of the images scores, beside the best. live: the trainings that run now, where
-    this tells of nothing else.
+    baseline: what knowing nothing of the validation images scores; None of numbers before the first
+    result, whose network says in which unit. live: the trainings that run now, where this tells of
+    nothing else.
     """
 
     phase: str = field(metadata={"key": "stage"})  # as older files call it

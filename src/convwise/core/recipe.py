@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+AVERAGE_EVERY = 5  # steps after which the weights become their running average
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -15,10 +17,10 @@ class Recipe:
     learning_rate: the highest of AdamW; filter_rate: the highest of Muon.
     whitened: name of the convolution whose filters whiten patches of the training images and stay
     as they are, or ''. identity_start: convolutions begin by passing their input on.
-    average: every few steps the weights become their own running average (Zhang et al. 2019).
-    flip: mirror left-right, in turns; shift_px: random translation up to so many pixels;
-    cutmix: share of the batches in which each image gets a box of another one, and that share of its
-    label (Yun et al. 2019); class_weights: loss weight per class, or empty for equal weights.
+    average: every AVERAGE_EVERY steps the weights become their own running average (Zhang et al.
+    2019). flip: mirror left-right, in turns; shift_px: random translation up to so many pixels;
+    cutmix: share of the batches in which each image gets a box of another one, and that share of
+    its label (Yun et al. 2019); class_weights: loss weight per class, or empty for equal weights.
     """
 
     batch_size: int = 128

@@ -1,13 +1,14 @@
-"""The records that pass between the stages, each frozen and JSON in and out."""
+"""The records that pass from room to room, each frozen and JSON in and out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from convwise.core.as_json import from_json as from_json
+from convwise.core.as_json import to_json as to_json
 from convwise.core.configuration import Configuration, Draft
 from convwise.core.goal import Goal as Goal
 from convwise.core.goal import Limit as Limit
@@ -28,9 +29,10 @@ VerdictWord = Literal["matters", "no difference", "not resolved"]
 class Measure:
     """One number read off the images.
 
-    name: as in the table of advice/fingerprint.py; value: the number, in `unit`; low, high: its 95 %
-    interval where it is a probe's estimate, else None; meaning: one sentence in plain words;
-    informs: the choices it bears on; curve: the points behind it (x, y), for plots.
+    name: as in the table of advice/measures.py; value: the number, in `unit`; low, high: its 95
+    % interval where it is a probe's estimate, else None; meaning: one sentence in plain words;
+    informs: the parameters whose rules of advice read it; curve: the points behind it (x, y), for
+    plots.
     """
 
     name: str
@@ -45,7 +47,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image to learn from whose label is doubtful. row: its place among them; confidence: in `suggested`, 0 to 1."""
+    """An image to learn from whose label is doubtful.
+
+    row: its place among them; confidence: in `suggested`, 0 to 1.
+    """
 
     row: int
     label: str
@@ -55,8 +60,10 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Outlier:
-    """An image to learn from that looks like none of the others. row: its place among them; distance: how far it is
-    from its nearest ones, in interquartile ranges above the upper quartile of all images (see advice/outliers.py)."""
+    """An image to learn from that looks like none of the others. row: its place among them;
+    distance: how far it is from its nearest ones, in interquartile ranges above the upper quartile
+    of all images (see advice/outliers.py).
+    """
 
     row: int
     label: str
@@ -67,10 +74,11 @@ class Outlier:
 class Fingerprint(Shown):
     """What a set of images is like: facts about the files, and measures of the pixels.
 
-    suspects: the images whose labels the others speak against, the most doubtful first, of `looked_at`;
-    outliers: those of them that look like none of the others, the farthest first;
-    shape: (height, width, channels) of the images as read; classes: name -> train images, none where the images
-    have numbers; input_shape: the proposed network input; input_reason: why; target: the numbers.
+    suspects: the images whose labels the others speak against, the most doubtful first, of
+    `looked_at`; outliers: those of them that look like none of the others, the farthest first;
+    shape: (height, width, channels) of the images as read; classes: name -> train images, none
+    where the images have numbers; input_shape: the proposed network input; input_reason: why;
+    target: the numbers.
     """
 
     shape: tuple[int, int, int]
@@ -124,8 +132,9 @@ class Trial:
     """One planned training run.
 
     configuration: the values of its configuration; none where its net is an edit that no space has.
-    Exactly one of `seconds` (wall clock of the training loop) and `epochs` (counted, parts of one too) is set.
-    part: 'train' holds the validation part back, 'all' trains on everything not sealed.
+    Exactly one of `seconds` (wall clock of the training loop) and `epochs` (counted, fractions of
+    one too) is set. part: 'train' holds the validation part back, 'all' trains on everything not
+    sealed.
     resumes: the id of the trial whose weights this one starts from, or ''.
     span: which share of the learning-rate schedule the run covers, (0, 1) for all of it: a trial
     that is to be continued covers the beginning, the one that resumes it the rest.
@@ -134,6 +143,7 @@ class Trial:
     """
 
     id: str
+    # The keys are the words of version 0.1.0, whose studies go on
     phase: str = field(metadata={"key": "stage"})
     configuration: Draft = field(metadata={"key": "sample"})
     net: Net
@@ -161,7 +171,8 @@ INTERRUPTED = "interrupted"  # the reason of a Result whose training was brought
 class Engine:
     """Where and how training computes: a torch device, and the dtype of its convolutions.
 
-    beside: whether gradients on narrow maps are computed with several images side by side, see training/narrow.py.
+    beside: whether gradients on narrow maps are computed with several images side by side, see
+    training/narrow.py.
     """
 
     device: str = "cpu"
@@ -170,12 +181,15 @@ class Engine:
 
 
 STEP_SECONDS = 0.005  # of a training step, however few its images are
-WEIGHT_BYTES = 16  # that a step moves for each weight: its gradient, momentum, orthogonalisation and average
+WEIGHT_BYTES = 16  # moved in a step for each weight: gradient, momentum, orthogonalisation, average
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Predicted training seconds on one thread: of an image a sum over macs and activation bytes; of a step its own."""
+    """Predicted training seconds on one thread.
+
+    Of an image a sum over macs and activation bytes; of a step its own.
+    """
 
     per_mac: float
     per_byte: float
@@ -185,13 +199,19 @@ class Pace:
         return self.per_image + self.per_mac * macs + self.per_byte * activation_bytes
 
     def of_step(self, params: float) -> float:
-        """Seconds of a step beside those of its images (docs/findings.md, 'a step takes time of its own')."""
+        """Seconds of a step beside those of its images.
+
+        Source: docs/findings.md, 'a step takes time of its own'.
+        """
         return STEP_SECONDS + self.per_byte * WEIGHT_BYTES * params
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a learning curve: seconds since the loop began, images seen, mean loss, validation score."""
+    """One point of a learning curve.
+
+    seconds: since the loop began; images: seen; loss: mean; accuracy: validation score.
+    """
 
     seconds: float
     images: int
@@ -203,15 +223,17 @@ class Point:
 class Result:
     """What became of a trial.
 
-    One that was brought to an early end is 'done', with INTERRUPTED as its reason, and its span ends at 1.
+    One that was brought to an early end is 'done', with INTERRUPTED as its reason, and its span
+    ends at 1.
 
-    score: the mean of its outcomes on the validation part, of what the trial is scored by (None where it failed or part
-    is 'all'; see core/score.py); correct: of classes, one '0' or '1' per validation example, in their order; weighed:
-    what each example adds to the score where `correct` does not say it: where the goal counts classes alike; errors:
-    of numbers, one absolute error each, in the target's unit; cost: params, macs, activation_bytes, and latency_ms
-    where measured; reason: why it failed. mirrored, mirrored_errors: of a net that was not trained on mirrored images,
-    the same as `correct` or `errors` of some validation examples as they are, then of the same ones mirrored. host:
-    what the machine is called that it ran on.
+    score: the mean of its outcomes on the validation part, of what the trial is scored by (None
+    where it failed or part is 'all'; see core/score.py); correct: of classes, one '0' or '1' per
+    validation example, in their order; weighed: what each example adds to the score where `correct`
+    does not say it: where the goal counts classes alike; errors: of numbers, one absolute error
+    each, in the target's unit; cost: params, macs, activation_bytes, and latency_ms where measured;
+    reason: why it failed. mirrored, mirrored_errors: of a net that was not trained on mirrored
+    images, the same as `correct` or `errors` of some validation examples as they are, then of the
+    same ones mirrored. host: what the machine is called that it ran on.
     """
 
     trial: Trial
@@ -242,7 +264,10 @@ class Result:
 
     @property
     def views(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Outcomes of some validation examples as they are, and of the same ones mirrored; of classes 1 or 0."""
+        """Outcomes of some validation examples as they are, and of the same ones mirrored.
+
+        Of classes each is 1 or 0.
+        """
         both = self._outcomes(self.mirrored, self.mirrored_errors)
         return both[: len(both) // 2], both[len(both) // 2 :]
 
@@ -253,11 +278,15 @@ class Result:
 
 @dataclass(frozen=True, repr=False)
 class Advice(Shown):
-    """What to start with: the space worth testing, the first configuration of it, a reason for each value."""
+    """What to start with: a space worth testing, its first configuration, a reason for each value.
+
+    plan: what the budget is enough for on this machine, in a sentence; '' where nobody asked.
+    """
 
     space: Space
     configuration: Configuration
     reasons: tuple[Reason, ...]
+    plan: str = ""
 
     @property
     def net(self) -> Net:
@@ -271,24 +300,28 @@ class Advice(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """With the net that the configuration grows into."""
-        parts = {"space": self.space, "sample": self.configuration, "net": self.net, "reasons": self.reasons}
-        return {name: to_json(part) for name, part in parts.items()}
+        names = ("space", "configuration", "net", "reasons")
+        return {name: to_json(getattr(self, name)) for name in names}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Advice:
-        """The advice that `to_json` wrote: its configuration keeps the limits of the space already."""
+        """The advice that `to_json` wrote; its configuration keeps the limits of the space."""
         space: Space = from_json(Space, data["space"])
-        return Advice(space, space.fit(data["sample"]), from_json(tuple[Reason, ...], data["reasons"]))
+        # Version 0.1.0 called a configuration a sample
+        draft = data["configuration"] if "configuration" in data else data["sample"]
+        return Advice(space, space.fit(draft), from_json(tuple[Reason, ...], data["reasons"]))
 
     def screen(self) -> Screen:
-        """The network in a line, its cost, and a reason for each parameter, those first that people ask about."""
+        """The network in a line, its cost, and a reason for each parameter, those of FIVE first."""
         cost = self.configuration.cost
         order = sorted(self.reasons, key=lambda r: r.parameter.rpartition(".")[2] not in FIVE)
         told = f"{short(cost['params'])} parameters, {short(cost['macs'])} multiply-accumulates"
-        told += f", {cost['latency_ms']:.3g} ms per image (predicted)" if "latency_ms" in cost else ""
+        if "latency_ms" in cost:
+            told += f", {cost['latency_ms']:.3g} ms per image (predicted)"
+        time = (f"Time: {self.plan}",) if self.plan else ()
         return Screen(
             f"Start with: {described(self.configuration, self.net.input_shape)}",
-            (f"{told}; the goal: {self.space.goal.text}",),
+            (f"{told}; the goal: {self.space.goal.text}", *time),
             ("parameter", "value", "because"),
             [(r.parameter, plain(r.value), r.because) for r in order],
             ("convwise.choose tests this on your images",),
@@ -298,16 +331,19 @@ class Advice(Shown):
 
 def described(values: Draft, input_shape: Sequence[int]) -> str:
     """The network of a configuration in one line."""
-    stem, kernel = (times((size, size)) for size in (values["stem.kernel_size"], values["stage.kernel_size"]))
+    stem, kernel = (
+        times((size, size)) for size in (values["stem.kernel_size"], values["stage.kernel_size"])
+    )
     stages, convs = (f"{values[name]} {word}{'s' * (values[name] != 1)}" for name, word in
                      (("stage.count", "stage"), ("stage.convs", "convolution")))  # fmt: skip
     taken, size = times(input_shape), times(input_shape[:2])
-    if (first := values.get("input.size", size)) != size:  # folders of older versions may not have it
+    # Folders of older versions may not have an input size
+    if (first := values.get("input.size", size)) != size:
         taken += f", averaged to {first}"
     return (
-        f"{values['block']} network for images of {taken}: {values.get('stem', 'learned')} {stem} stem with stride "
-        f"{values['stem.strides']}, {stages} of {convs} of {kernel} starting with {values['stage.filters']} filters, "
-        f"{values['activation']}, {values['head']}"
+        f"{values['block']} network for images of {taken}: {values.get('stem', 'learned')} {stem}"
+        f" stem with stride {values['stem.strides']}, {stages} of {convs} of {kernel} starting with"
+        f" {values['stage.filters']} filters, {values['activation']}, {values['head']}"
     )
 
 
@@ -315,13 +351,13 @@ def described(values: Draft, input_shape: Sequence[int]) -> str:
 class Effect:
     """The measured effect of one change of one parameter, with its 95 % interval.
 
-    accuracy_change, low, high: of the score (0.01 is one point of accuracy); score: how it is told; time_ratio: seconds
-    per image after / before; runs: how many trials the estimate rests on; seconds: of training of each of
-    them, the horizon that the effect was measured at (0 where epochs were counted); p: of a change as
-    large by chance alone; p_same: of one as small although the truth is a whole point; expected:
-    the change to expect of it again, where several effects were told together. Of a part of a
-    training, verdict, p, p_same and expected are of its end, and expected_low, expected_high the
-    95 % interval there. None: not known.
+    accuracy_change, low, high: of the score (0.01 is one point of accuracy); score: how it is told;
+    time_ratio: seconds per image after / before; runs: how many trials the estimate rests on;
+    seconds: of training of each of them, the horizon that the effect was measured at (0 where
+    epochs were counted); p: of a change as large by chance alone; p_same: of one as small although
+    the truth is a whole point; expected: the change to expect of it again, where several effects
+    were told together. Of a segment of a training, verdict, p, p_same and expected are of its end,
+    and expected_low, expected_high the 95 % interval there. None: not known.
     """
 
     parameter: str
@@ -356,10 +392,11 @@ class Effect:
 class Comparison:
     """The chosen network beside another that was named, both trained anew, alike and equally long.
 
-    model: as it was named; title: what it is called; cost, chosen_cost, score, chosen_score: as in Result, the latter
-    after so many seconds (0 where epochs were counted) on so many validation images, the mean over their trainings;
-    standard_errors: of both, over the images; effect: of the chosen network in its place; failed: why there is none;
-    notes: what was changed, and what to know; told: how scores are told.
+    model: as it was named; title: what it is called; cost, chosen_cost, score, chosen_score: as in
+    Result, the latter after so many seconds (0 where epochs were counted) on so many validation
+    images, the mean over their trainings; standard_errors: of both, over the images; effect: of the
+    chosen network in its place; failed: why there is none; notes: what was changed, and what to
+    know; told: how scores are told.
     """
 
     model: str
@@ -379,16 +416,37 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Views:
-    """How many views of an image the network handed over looks at, 2 with the mirrored one, and why.
+    """How many views of an image the network handed over looks at, 2 with the mirrored one, and
+    why.
 
-    effect: of the second view on `images` validation images, with the same weights; None where that was not measured.
-    said: the same in a sentence, '' where there is nothing to say.
+    effect: of the second view on `images` validation images, with the same weights; None where that
+    was not measured. said: the same in a sentence, '' where there is nothing to say.
     """
 
     count: int = 1
     effect: Effect | None = None
     images: int = 0
     said: str = ""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The accuracy of the probe of `look`, beside which a chosen network's stands.
+
+    accuracy, low, high: the share of n training images that it recognises, each by a fit that lacks
+    that image, with its 95 % interval. accuracy_change, change_low, change_high: the network's
+    accuracy on the scored images less that. verdict: 'worse' where the network is surely less
+    accurate, and therefore not called chosen.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    accuracy_change: float
+    change_low: float
+    change_high: float
+    verdict: Literal["better", "not better", "worse"]
 
 
 @dataclass(frozen=True)
@@ -399,42 +457,4 @@ class Verdict:
     effects: tuple[Effect, ...]
     alternatives: tuple[Result, ...]
     reasons: tuple[Reason, ...]
-    standard_error: float
     notes: tuple[str, ...] = ()
-
-
-def _key(declared: Field[Any]) -> str:
-    """The name of a field in JSON: its own, or the one that older files have."""
-    return str(declared.metadata.get("key", declared.name))
-
-
-def to_json(record: Any) -> Any:
-    """The record as plain JSON values, in its own form where it has one."""
-    if hasattr(record, "to_json"):
-        return record.to_json()
-    if isinstance(record, Mapping):
-        return {str(key): to_json(value) for key, value in record.items()}
-    if hasattr(record, "__dataclass_fields__"):
-        return {_key(each): to_json(getattr(record, each.name)) for each in fields(record)}
-    if isinstance(record, (list, tuple)):
-        return [to_json(value) for value in record]
-    return record
-
-
-def from_json(kind: Any, data: Any) -> Any:
-    """The inverse of `to_json` for the record type (or annotation) `kind`."""
-    if data is None or kind is Any:
-        return tuple(data) if isinstance(data, list) else data
-    if hasattr(kind, "from_json"):
-        return kind.from_json(data)
-    if hasattr(kind, "__dataclass_fields__"):
-        kinds = get_type_hints(kind)
-        known = {each.name: _key(each) for each in fields(kind)}
-        return kind(**{name: from_json(kinds[name], data[key]) for name, key in known.items() if key in data})
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is tuple:
-        inner = arguments if arguments[-1] is not Ellipsis else (arguments[0],) * len(data)
-        return tuple(from_json(each, value) for each, value in zip(inner, data, strict=True))
-    if origin is UnionType:
-        return from_json(next(each for each in arguments if each is not type(None)), data)
-    return data

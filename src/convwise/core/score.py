@@ -11,20 +11,23 @@ from convwise.core.layers import Dense, Rescaling
 from convwise.core.net import INPUT, Net
 from convwise.core.text import number
 
-# What classes can be scored by, and what it is called in a sentence; the formulas: training/scores.py.
+# What classes can be scored by, and what it is called in a sentence; the formulas:
+# training/scores.py.
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
 class Score:
-    """How scores are told: as one of SCORES, or as the mean absolute 'error' of a number, in the unit of the target.
+    """How scores are told: as one of SCORES, or as the mean absolute 'error' of a number, in the
+    unit of the target.
 
-    A score itself is the mean of one outcome for each validation example, the higher the better, 1 without a mistake:
-    of a class 1 or 0, or what training/scores.py says, of a number 1 - error / deviation. deviation: of the target,
-    over the training images. So a hundredth is a point of accuracy, or a hundredth of the deviation, and what holds
-    of scores holds of all.
-    numbers: how many an image has. Of several the error is the mean over them of each one's error in its own
-    deviations, since their units can differ; it is told in deviations, and `deviation` is 1.
+    A score itself is the mean of one outcome for each validation example, the higher the better, 1
+    without a mistake: of a class 1 or 0, or what training/scores.py says, of a number 1 - error /
+    deviation. deviation: of the target, over the training images. So a hundredth is a point of
+    accuracy, or a hundredth of the deviation, and what holds of scores holds of all.
+    numbers: how many an image has. Of several the error is the mean over them of each one's error
+    in its own deviations, since their units can differ; it is told in deviations, and `deviation`
+    is 1.
     """
 
     name: str = "accuracy"
@@ -45,19 +48,23 @@ class Score:
 
     @property
     def title(self) -> str:
-        """What stands before a value in a line: 'Accuracy', 'Error', or 'Error in standard deviations'."""
+        """What stands before a value: 'Accuracy', 'Error', or 'Error in standard deviations'."""
         title = SCORES.get(self.name, self.name) + " in standard deviations" * (self.numbers > 1)
         return f"{title[:1].upper()}{title[1:]}"
 
     @property
     def behind(self) -> str:
-        """What stands behind a value in a line, where a percentage alone would say another score."""
+        """What stands behind a value, where a percentage alone would say another score."""
         return "" if self == ACCURACY else f" {self.words}"
 
     @property
     def nothing(self) -> str:
         """What an answer is called that needs no image."""
-        return ("always the median" + "s" * (self.numbers > 1)) if self.is_error else "always the largest class"
+        return (
+            ("always the median" + "s" * (self.numbers > 1))
+            if self.is_error
+            else "always the largest class"
+        )
 
     @property
     def unit(self) -> str:
@@ -73,7 +80,7 @@ class Score:
         return 1 - value / self.deviation if self.is_error else value
 
     def change(self, of_score: float) -> float:
-        """What the value changes by where the score changes by so much: an error falls where a score rises."""
+        """By how much the value changes as the score does: an error falls where a score rises."""
         return -of_score * self.deviation if self.is_error else of_score
 
     def said(self, value: float) -> str:
@@ -108,8 +115,8 @@ ACCURACY = Score()
 class Column:
     """One number that is learnt of each image, over the training images, all in its own unit.
 
-    name: what it is called; low, high, mean, median, and deviation, the standard one; error: the mean absolute
-    error of always answering the median.
+    name: what it is called; low, high, mean, median, and deviation, the standard one; error: the
+    mean absolute error of always answering the median.
     """
 
     name: str
@@ -160,33 +167,45 @@ class Target:
 
 
 def several(count: int) -> list[str]:
-    """What so many numbers are called that have no names: 'number', or 'number_1', 'number_2', ..."""
+    """Names for so many numbers that have none: 'number', or 'number_1', 'number_2', ..."""
     return ["number"] if count == 1 else [f"number_{place}" for place in range(1, count + 1)]
 
 
 def numbers_of(net: Net) -> Rescaling | None:
-    """The layer that brings the numbers of a net to their units; None of a net that tells classes."""
+    """The layer that brings a net's numbers to their units; None where it tells classes."""
     last = net.layers[-1] if net.layers else None
-    if not isinstance(last, Rescaling) or last.inputs == (INPUT,) or len(last.scale) != len(last.offset):
+    if (
+        not isinstance(last, Rescaling)
+        or last.inputs == (INPUT,)
+        or len(last.scale) != len(last.offset)
+    ):
         return None
     before = net[last.inputs[0]]
     return last if isinstance(before, Dense) and before.units == len(last.scale) else None
 
 
 def resolution(net: Net) -> tuple[float, ...]:
-    """What a thousandth of a probability is in the units of what a net answers, as far as float32 can tell it.
+    """What a thousandth of a probability is in the units of what a net answers, as far as float32
+    can tell it.
 
     One for all outputs, or one for each number.
     """
     unit = numbers_of(net)
     if unit is None:
         return (1e-3,)
-    return tuple(1e-3 * scale + 1e-6 * abs(offset) for scale, offset in zip(unit.scale, unit.offset, strict=True))
+    return tuple(
+        1e-3 * scale + 1e-6 * abs(offset)
+        for scale, offset in zip(unit.scale, unit.offset, strict=True)
+    )
 
 
 def score_of(net: Net, name: str = "accuracy") -> Score:
-    """How the score of a network is told: by what it answers; of classes by the score of this name."""
+    """How a network's score is told: by what it answers; of classes by the score of this name."""
     unit = numbers_of(net)
     if unit is None:
         return Score(name)
-    return Score("error", float(unit.scale[0])) if len(unit.scale) == 1 else Score("error", numbers=len(unit.scale))
+    return (
+        Score("error", float(unit.scale[0]))
+        if len(unit.scale) == 1
+        else Score("error", numbers=len(unit.scale))
+    )

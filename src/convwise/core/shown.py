@@ -1,4 +1,4 @@
-"""How a record shows itself where somebody looks: at most one screen, as text and as HTML for notebooks."""
+"""How a record shows itself: at most one screen, as text, and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ CELL = "text-align: left; vertical-align: top; padding: 0.1em 1.5em 0.1em 0"
 
 @dataclass(frozen=True)
 class Bar:
-    """A share, 0 to 1, of the width, and where it lies with 95 % certainty; drawn in HTML alone: the lines say it too.
+    """A share, 0 to 1, of the width, and where it lies with 95 % certainty; drawn in HTML alone:
+    the lines say it too.
 
     said: the value that it stands for.
     """
@@ -34,10 +35,16 @@ class Bar:
     def html(self) -> str:
         """The bar in a line of its own, with its interval as a line through its end."""
         width, said = BAR_PX * self.share, f"{escape(self.label)} {escape(self.said)}"
-        bar = f"<rect width='{width:.1f}' height='12' y='2' fill='currentColor' opacity='0.35'></rect>"
+        bar = (
+            f"<rect width='{width:.1f}' height='12' y='2' fill='currentColor'"
+            " opacity='0.35'></rect>"
+        )
         if self.low is not None and self.high is not None:
             low, high = BAR_PX * self.low, BAR_PX * self.high
-            bar += f"<path d='M{low:.1f} 8H{high:.1f}M{low:.1f} 4v8M{high:.1f} 4v8' stroke='currentColor'></path>"
+            bar += (
+                f"<path d='M{low:.1f} 8H{high:.1f}M{low:.1f} 4v8M{high:.1f} 4v8'"
+                " stroke='currentColor'></path>"
+            )
         drawn = f"<svg width='{BAR_PX}' height='16' role='img' aria-label='{said}'>{bar}</svg>"
         return f"<p style='{LINE}'>{drawn} {said}</p>"
 
@@ -46,7 +53,8 @@ class Bar:
 class Screen:
     """What is shown of a record.
 
-    lines: above the table; below: after it; more: where the rest of the rows is; bars: over a common axis.
+    lines: above the table; below: after it; more: where the rest of the rows is; bars: over a
+    common axis.
     """
 
     title: str
@@ -73,13 +81,20 @@ class Screen:
             "<tr>" + "".join(f"<td style='{CELL}'>{escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows[:fitting]
         )
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if body else ""
+        table = (
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if body else ""
+        )
         above = "".join(bar.html() for bar in self.bars) + _paragraphs(self.lines, ABOVE)
         below = _paragraphs([*self._left_out(fitting), *self.below], BELOW)
-        return f"<div style='{STYLE}'><p><strong>{escape(self.title)}</strong></p>{above}{table}{below}</div>"
+        return (
+            f"<div style='{STYLE}'><p><strong>{escape(self.title)}</strong></p>"
+            f"{above}{table}{below}</div>"
+        )
 
     def _fitting(self, lines: int) -> int:
-        """How many rows are shown in so many lines: all, or as many as leave a line to say how many more there are."""
+        """How many rows are shown in so many lines: all, or as many as leave a line to say how many
+        more there are.
+        """
         return len(self.rows) if len(self.rows) <= lines else max(lines - 1, 0)
 
     def _left_out(self, fitting: int) -> list[str]:
@@ -114,12 +129,22 @@ def plain(value: Any) -> str:
 
 def _wrapped(texts: Sequence[str], most: int) -> list[str]:
     """Each text on lines of its own, `most` in all; what does not fit ends in '...'."""
-    lines = [line for text in texts for line in textwrap.wrap(text, COLUMNS, subsequent_indent="  ")]
-    return lines if len(lines) <= most else [*lines[: most - 1], _cut(f"{lines[most - 1]} ...", COLUMNS)]
+    lines = [
+        line for text in texts for line in textwrap.wrap(text, COLUMNS, subsequent_indent="  ")
+    ]
+    return (
+        lines
+        if len(lines) <= most
+        else [*lines[: most - 1], _cut(f"{lines[most - 1]} ...", COLUMNS)]
+    )
 
 
 def _paragraphs(texts: Sequence[str], most: int) -> str:
-    shown = [*texts[: most - 1], f"... and {len(texts) - most + 1} more"] if len(texts) > most else texts
+    shown = (
+        [*texts[: most - 1], f"... and {len(texts) - most + 1} more"]
+        if len(texts) > most
+        else texts
+    )
     return "".join(f"<p style='{LINE}'>{escape(text)}</p>" for text in shown)
 
 
@@ -128,7 +153,9 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     while sum(widths) + 2 * (len(widths) - 1) > COLUMNS and max(widths) > LEAST_CELL:
         widths[widths.index(max(widths))] -= 1
     return [
-        "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(
+            _cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
         for row in rows
     ]
 

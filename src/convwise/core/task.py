@@ -12,7 +12,8 @@ Reads = Literal["label", "number"]
 
 @dataclass(frozen=True)
 class Kind:
-    """target: what is read of each image, see images/targets; scored: what is told of a network, see core/score.py;
+    """target: what is read of each image, see images/targets; scored: what is told of a network,
+    see core/score.py;
 
     learnt: what is learnt of each image, in the words of the help.
     """

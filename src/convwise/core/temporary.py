@@ -14,10 +14,11 @@ PREFIX = "convwise-run-"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Inside, the folder is this process's. BlockingIOError where it is another's; False where nothing can be locked.
+    """Inside, the folder is this process's. BlockingIOError where it is another's; False where
+    nothing can be locked.
 
-    It is the folder itself that is locked, by the system: the lock ends with the process, however that ends, and no
-    file is left. Some systems, and some network file systems, have no such lock.
+    It is the folder itself that is locked, by the system: the lock ends with the process, however
+    that ends, and no file is left. Some systems, and some network file systems, have no such lock.
     """
     try:
         import fcntl
@@ -50,19 +51,23 @@ def temporaries_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder, for temporary files of every library too, that is gone afterwards; what killed runs left goes first."""
+    """A folder that is gone afterwards, for temporary files of every library too.
+
+    What killed runs left goes first.
+    """
     with folder_inside(tempfile.gettempdir(), PREFIX) as folder, temporaries_in(folder):
         yield folder
 
 
 @contextmanager
 def folder_inside(parent: str | Path, prefix: str) -> Iterator[Path]:
-    """A folder of this name that is gone afterwards; those that killed runs left in `parent` go first."""
+    """A folder of this name that is gone afterwards; what killed runs left in `parent` goes now."""
     remove_left(Path(parent), prefix)
     with ExitStack() as until_the_end:
         while True:
             folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-            with suppress(BlockingIOError, FileNotFoundError):  # another run takes it for one that was left
+            # Another run may take it for one that was left, and remove it
+            with suppress(BlockingIOError, FileNotFoundError):
                 until_the_end.enter_context(locked(folder))
                 if folder.exists():
                     break

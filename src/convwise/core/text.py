@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def times(numbers: Sequence[Any]) -> str:
+def brief(value: Any, most: int = 60) -> str:
+    """A value as Python writes it, cut where that is long: for errors that quote somebody else."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def times(numbers: Iterable[Any]) -> str:
     """(224, 224, 3) -> '224x224x3'."""
     return "x".join(map(str, numbers))
 
@@ -29,5 +35,20 @@ def number(value: float) -> str:
 
 def short(value: float) -> str:
     """25_450 -> '25.4k', 82_310_000 -> '82.3M'."""
-    size, sign = next(((size, sign) for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (1, ""))
-    return f"{value / size:.3g}{sign}"
+    scaled, sign = in_thousands(value)
+    return f"{scaled:.3g}{sign}"
+
+
+def in_thousands(value: float) -> tuple[float, str]:
+    """25_450 -> (25.45, 'k'), -82_310_000 -> (-82.31, 'M'), 640 -> (640, '')."""
+    size, sign = next(
+        (row for row in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(value) >= row[0]), (1.0, "")
+    )
+    return value / size, sign
+
+
+def of_bytes(count: int) -> str:
+    """9_999 -> '9,999 B', 60_450_000 -> '60.45 MB': decimal units."""
+    if count < 10_000:
+        return f"{count:,} B"
+    return f"{count / 1e6:,.2f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"

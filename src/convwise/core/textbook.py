@@ -1,4 +1,4 @@
-"""Networks that people know, to stand beside a chosen one: from images' shape and classes to a Net."""
+"""Networks that people know, to compare with a chosen one: from shape and classes to a Net."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from convwise.core.net import Net
 
 Shape = tuple[int, int, int]
 EXPERT_FILTERS = 32
-LARGE, USUAL = 48, 64  # px: images with a longer side than the first are read at the second, by the fixed net
+# px: images with a longer side than the first are read at the second, by the fixed net
+LARGE, USUAL = 48, 64
 
 
 @dataclass(frozen=True)
 class Known:
-    """A network with a name. title: what it is called; source: where it is from; net: from (images' shape, classes)."""
+    """A network with a name.
+
+    title: what it is called; source: where it is from; net: from (images' shape, classes).
+    """
 
     title: str
     source: str
@@ -56,10 +60,12 @@ def keras_mnist(shape: Shape, classes: int) -> Net:
 
 
 def expert(shape: Shape, classes: int, filters: int = EXPERT_FILTERS) -> Net:
-    """A small residual net that is hard to beat: BatchNormalization and ReLU after each 3x3 convolution.
+    """A small residual net that is hard to beat: BatchNormalization and ReLU after each 3x3
+    convolution.
 
-    Convolutions to `filters` and to twice as many, a pool, a residual block, a convolution to four times as many,
-    a pool, a residual block, the global average. At the size of the images; larger ones at 64x64, with stride 2.
+    Convolutions to `filters` and to twice as many, a pool, a residual block, a convolution to four
+    times as many, a pool, a residual block, the global average. At the size of the images; larger
+    ones at 64x64, with stride 2.
     """
     rows, columns, channels = shape
     size = (USUAL, USUAL) if max(rows, columns) > LARGE else (rows, columns)
@@ -80,18 +86,32 @@ def expert(shape: Shape, classes: int, filters: int = EXPERT_FILTERS) -> Net:
 def _convolution(filters: int, name: str, strides: int = 1) -> Sequence[L.Layer]:
     """3x3, with BatchNormalization and ReLU."""
     conv = L.Conv2D(filters, 3, strides=strides, padding=(1, 1, 1, 1), use_bias=False, name=name)
-    return conv, L.BatchNormalization(epsilon=1e-5, name=f"{name}_norm"), L.Activation("relu", name=f"{name}_relu")
+    return (
+        conv,
+        L.BatchNormalization(epsilon=1e-5, name=f"{name}_norm"),
+        L.Activation("relu", name=f"{name}_relu"),
+    )
 
 
 def _residual(filters: int, name: str, before: str) -> Sequence[L.Layer]:
     """What is `before`, plus two convolutions of it (He et al. 2016), then ReLU."""
     body = [*_convolution(filters, f"{name}_conv1"), *_convolution(filters, f"{name}_conv2")[:2]]
     last = body[-1].name
-    return *body, L.Add(name=f"{name}_sum", inputs=(before, last)), L.Activation("relu", name=f"{name}_relu")
+    return (
+        *body,
+        L.Add(name=f"{name}_sum", inputs=(before, last)),
+        L.Activation("relu", name=f"{name}_relu"),
+    )
 
 
 KNOWN: dict[str, Known] = {
-    "lenet5": Known("LeNet-5", "LeCun et al. 1998, 'Gradient-based learning applied to document recognition'", lenet_5),
-    "keras-mnist": Known("Keras's MNIST example", "keras.io/examples/vision/mnist_convnet", keras_mnist),
+    "lenet5": Known(
+        "LeNet-5",
+        "LeCun et al. 1998, 'Gradient-based learning applied to document recognition'",
+        lenet_5,
+    ),
+    "keras-mnist": Known(
+        "Keras's MNIST example", "keras.io/examples/vision/mnist_convnet", keras_mnist
+    ),
     "expert": Known("a fixed residual net", "He et al. 2016; benchmarks/rivals/expert.py", expert),
 }

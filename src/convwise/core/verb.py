@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def verb(work: Callable[P, T]) -> Callable[P, T]:
-    """`work` with its own signature; UnusableInput where it is given an option by a name that it does not have."""
+    """`work` with its own signature; UnusableInput where it is given an option that it lacks."""
     known = list(inspect.signature(work).parameters)
 
     @wraps(work)
@@ -23,7 +23,8 @@ def verb(work: Callable[P, T]) -> Callable[P, T]:
         for name in options:
             if name not in known:
                 near = get_close_matches(name, known, 1)
-                raise UnusableInput(f"convwise.{work.__name__}", f"takes no {name}", "some of " + ", ".join(known),
+                raise UnusableInput(f"convwise.{work.__name__}", f"does not take {name}",
+                                    "some of " + ", ".join(known),
                                     f"{near[0]}=..." if near else "")  # fmt: skip
         return work(*args, **options)
 

@@ -1,4 +1,4 @@
-"""How windows lie and move along the axes of a map: padding, positions, and the inputs that each output reads."""
+"""How windows lie and move along an axis: padding, positions, and what each output reads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Window:
     def steps(self) -> tuple[Steps, Steps]:
         """The moves along rows and columns."""
         rows, columns = (
-            slide(*each) for each in zip(self.kernel, self.strides, self.dilation, self.pads[::2], strict=True)
+            slide(*each)
+            for each in zip(self.kernel, self.strides, self.dilation, self.pads[::2], strict=True)
         )
         return rows, columns
 
@@ -50,13 +51,17 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int = 1) -> Pair:
     return total // 2, total - total // 2
 
 
-def pads_of(padding: str | Pads, shape: Shape, kernel: Pair, strides: Pair, dilation: Pair = (1, 1)) -> Pads:
+def pads_of(
+    padding: str | Pads, shape: Shape, kernel: Pair, strides: Pair, dilation: Pair = (1, 1)
+) -> Pads:
     """(top, bottom, left, right) of any form of padding on a map of `shape`."""
     if isinstance(padding, tuple):
         return padding
     if padding == "valid":
         return NO_PADS
-    (top, bottom), (left, right) = (same_pads(*each) for each in zip(shape[:2], kernel, strides, dilation, strict=True))
+    (top, bottom), (left, right) = (
+        same_pads(*each) for each in zip(shape[:2], kernel, strides, dilation, strict=True)
+    )
     return top, bottom, left, right
 
 
@@ -66,7 +71,7 @@ def outputs_of(size: int, before: int, after: int, reach: int, stride: int) -> i
 
 
 def ceil_after(size: int, before: int, after: int, reach: int, stride: int) -> int:
-    """The padding after the map that ceil_mode makes of `after`: enough for a window that starts inside."""
+    """The padding after the map with ceil_mode: at least `after`; a last window starts inside."""
     outputs = -(-(size + before + after - reach) // stride) + 1
     outputs -= (outputs - 1) * stride >= size + before
     return max((outputs - 1) * stride + reach - size - before, after)
@@ -83,16 +88,24 @@ def crops(padding: str | int, after: int, reach: int, stride: int, extra: int) -
 
 def slide(kernel: int, stride: int, dilation: int, before: int) -> Steps:
     """A convolution or a pool: one tap every `dilation`, one output every `stride`."""
-    return Steps(1, stride, lambda i: range(i * stride - before, i * stride - before + kernel * dilation, dilation))
+    return Steps(
+        1,
+        stride,
+        lambda i: range(i * stride - before, i * stride - before + kernel * dilation, dilation),
+    )
 
 
 def landings(window: Window, axis: int, px: int, outputs: int) -> list[tuple[range, range]]:
-    """For each tap of a window along one axis: the outputs for which it lies on the map, and the px it reads there."""
+    """For each tap of a window along one axis: the outputs for which it lies on the map, and the px
+    it reads there.
+    """
     stride, rate, before = window.strides[axis], window.dilation[axis], window.pads[2 * axis]
     found = []
     for start in range(-before, window.kernel[axis] * rate - before, rate):
         first, end = max(0, -(start // stride)), min(outputs, (px - 1 - start) // stride + 1)
-        found.append((range(first, end), range(start + first * stride, start + end * stride, stride)))
+        found.append(
+            (range(first, end), range(start + first * stride, start + end * stride, stride))
+        )
     return found
 
 
@@ -121,7 +134,11 @@ def everything(size: int) -> Steps:
 def adaptive(size: int, outputs: int) -> Steps:
     """Adaptive pooling, as PyTorch."""
     shared = gcd(outputs, size)
-    return Steps(outputs // shared, size // shared, lambda i: range(i * size // outputs, -(-(i + 1) * size // outputs)))
+    return Steps(
+        outputs // shared,
+        size // shared,
+        lambda i: range(i * size // outputs, -(-(i + 1) * size // outputs)),
+    )
 
 
 def enlarge(factor: int, interpolation: str) -> Steps:
@@ -134,21 +151,27 @@ def enlarge(factor: int, interpolation: str) -> Steps:
         first, exact = place // (2 * factor), place % (2 * factor) == 0
         if exact:
             return range(first, first + 1)
-        return range(first, first + 2) if interpolation == "bilinear" else range(first - 1, first + 3)
+        return (
+            range(first, first + 2) if interpolation == "bilinear" else range(first - 1, first + 3)
+        )
 
     return Steps(factor, 1, reads)
 
 
 def resized(size: int, outputs: int, way: str) -> Steps:
-    """Any size to any other: 'nearest' reads input floor(i n / o); the others lie as formats resize.
+    """Any size to any other: 'nearest' reads input floor(i n / o); the others lie as formats
+    resize.
 
-    Half-pixel centres put output i at ((2 i + 1) n / o - 1) / 2, 'aligned' ones at i (n - 1) / (o - 1).
+    Half-pixel centres put output i at ((2 i + 1) n / o - 1) / 2, 'aligned' ones at i (n - 1) / (o -
+    1).
     """
     if way == "nearest":
         over, under = _shortened(size, outputs)
         return Steps(under, over, lambda i: (i * over // under,))
     aligned, more = way.startswith("aligned"), int(way.endswith("bicubic"))
-    over, under = _shortened(size - 1, max(outputs - 1, 1)) if aligned else _shortened(size, outputs)
+    over, under = (
+        _shortened(size - 1, max(outputs - 1, 1)) if aligned else _shortened(size, outputs)
+    )
 
     def reads(i: int) -> range:
         place, whole = (i * over, under) if aligned else ((2 * i + 1) * over - under, 2 * under)
@@ -166,12 +189,23 @@ def _shortened(over: int, under: int) -> Pair:
 def symmetric(window: Window, shape: Shape, ceil: bool = False) -> Pair | None:
     """The one padding per axis with which PyTorch puts its windows where ours are, if there is one.
 
-    ceil: with ceil_mode=True. What lies beyond PyTorch's padding on the far side is then read by no window of ours.
+    ceil: with ceil_mode=True. What lies beyond PyTorch's padding on the far side is then read by no
+    window of ours.
     """
     (top, bottom, left, right), (rows, columns) = window.pads, window.reach
-    axes = (shape[0], top, bottom, rows, window.strides[0]), (shape[1], left, right, columns, window.strides[1])
+    axes = (
+        (shape[0], top, bottom, rows, window.strides[0]),
+        (
+            shape[1],
+            left,
+            right,
+            columns,
+            window.strides[1],
+        ),
+    )
     fits = all(
-        torch_positions(size, before, reach, stride, ceil) == outputs_of(size, before, after, reach, stride)
+        torch_positions(size, before, reach, stride, ceil)
+        == outputs_of(size, before, after, reach, stride)
         for size, before, after, reach, stride in axes
     )
     return (top, left) if fits else None

@@ -1,3 +1,3 @@
-"""What results say: paired trainings, effects with intervals, and the one experiment that asks for them."""
+"""What results say: paired trainings, effects with intervals, and the experiment that asks."""
 
-__all__ = ["bench", "edits", "effects", "experiment", "fitting", "fixes", "paired"]
+__all__ = ["bench", "edits", "effects", "experiment", "fitting", "fixes", "paired", "records"]

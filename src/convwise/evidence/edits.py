@@ -1,9 +1,10 @@
 """NAME=VALUE, or nothing said -> edits of a network, named as they can be typed again.
 
-NAME is a hyperparameter of the space that the network grew from ('stage.kernel_size'), a parameter of one
-layer ('stage2_conv1.kernel_size'), or of all convolutions at once ('kernel_size'). Parameters of layers can be
-changed together: 'stem.filters=32 & stage1_conv2.filters=32'. With an & all names are of layers, also the
-last: 'stem.kernel_size=5 &' is of the layer where the space has a hyperparameter of this name.
+NAME is a hyperparameter of the space that the network grew from ('stage.kernel_size'), a parameter
+of one layer ('stage2_conv1.kernel_size'), or of all convolutions at once ('kernel_size').
+Parameters of layers can be changed together: 'stem.filters=32 & stage1_conv2.filters=32'. With an &
+all names are of layers, also the last: 'stem.kernel_size=5 &' is of the layer where the space has a
+hyperparameter of this name.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from convwise.core import layers as L
 from convwise.core.calculus import analyse
 from convwise.core.configuration import Configuration
-from convwise.core.layers import Activation, Conv2D, DepthwiseConv2D, Layer, SeparableConv2D, parameters
 from convwise.core.net import Net
 from convwise.core.parameters import FIVE
 from convwise.core.problems import ConvwiseError, Infeasible, UnusableInput
-from convwise.core.records import Recipe
+from convwise.core.records import Recipe, from_json
 from convwise.core.space import Hyperparameter, Space
-from convwise.evidence.experiment import Edit
+from convwise.core.text import times
+from convwise.evidence.records import Edit
 
-# What a report says of a network beside them, by the names of the space; what decides most comes first.
+# What a report says of a network beside them, by the names of the space; what decides most comes
+# first.
 BESIDE = ("normalization", "stage.convs", "stage.count", "downsampling", "head")
 FLAG = "--parameter"
 AND = "&"
 ALTERNATIVES = 2  # values of one hyperparameter that are tried unasked
-CONVOLUTIONS = (Conv2D, DepthwiseConv2D, SeparableConv2D)
+CONVOLUTIONS = (L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D)
 ENDS = ("linear", "softmax", "sigmoid")  # activations of an answer, which are not varied
 
 
@@ -52,16 +55,14 @@ class Subject:
     @property
     def hyperparameters(self) -> Mapping[str, Hyperparameter]:
         """The hyperparameters of the space, by name; none without a space."""
-        return (
-            {hyperparameter.name: hyperparameter for hyperparameter in self.space.hyperparameters} if self.space else {}
-        )
+        return {each.name: each for each in self.space.hyperparameters} if self.space else {}
 
 
 def named(subject: Subject, text: str) -> Edit:
     """The edit that 'NAME=VALUE' asks for.
 
-    UnusableInput where there is no such name or value, or where it changes nothing; ShapeError where
-    the edited layers do not fit.
+    UnusableInput where there is no such name or value, or where it changes nothing; ShapeError
+    where the edited layers do not fit.
     """
     if AND in text:
         return _together(subject, text)
@@ -85,21 +86,27 @@ def _parted(subject: Subject, text: str) -> tuple[str, str]:
 
 
 def questions(subject: Subject, evidence: Sequence[Mapping[str, Any]] = ()) -> list[Edit]:
-    """What is worth asking, in this order: the five parameters of the question, what else a report says of a
-    network, further values of both, then each layer; in each of these the most doubtful first.
+    """What is worth asking, in this order: the five parameters of the question, what else a report
+    says of a network, further values of both, then each layer; in each of these the most doubtful
+    first.
 
-    evidence: effects told before, as choice.json has them (parameter, to, verdict). What they resolved
-    comes last. Edits that cannot be are left out.
+    evidence: effects told before, as choice.json has them (parameter, to, verdict). What they
+    resolved comes last. Edits that cannot be are left out.
     """
     five = [row for parameter in FIVE for row in _general(subject, parameter)]
-    beside = [list(_possible(subject, _nearest(subject, name))) for name in BESIDE if name in subject.hyperparameters]
+    named_here = [name for name in BESIDE if name in subject.hyperparameters]
+    beside = [list(_possible(subject, _nearest(subject, name))) for name in named_here]
     first, besides = ([row[0] for row in rows if row] for rows in (five, beside))
     further = _turns([row[1:] for row in (*five, *beside)])
-    usual = {edit.net.id for edit in (*first, *besides, *further) if edit.recipe in (None, subject.recipe)}
+    asked = (*first, *besides, *further)
+    usual = {edit.net.id for edit in asked if edit.recipe in (None, subject.recipe)}
     single = [edit for edit in _each_layer(subject) if edit.net.id not in usual]
     sections = enumerate((first, besides, further, single))
-    ranked = [(_doubt(edit, evidence), section, edit) for section, edits in sections for edit in edits]
-    return [edit for *_, edit in sorted(ranked, key=lambda row: (row[0] == RESOLVED, row[1], row[0]))]
+    rows = [
+        (_doubt(edit, evidence), section, edit) for section, edits in sections for edit in edits
+    ]
+    rows.sort(key=lambda row: (row[0] == RESOLVED, row[1], row[0]))
+    return [edit for *_, edit in rows]
 
 
 # What is asked for --------------------------------------------------------------------------------
@@ -109,29 +116,30 @@ def _of_space(subject: Subject, name: str, text: str) -> Edit:
     """One hyperparameter of the space, and nothing else, at another value."""
     assert subject.configuration
     hyperparameter, before = subject.hyperparameters[name], subject.configuration
-    value = _legal(hyperparameter, text)
+    value, where, now = _legal(hyperparameter, text), f"{FLAG} {name}={text}", before[name]
     try:
         after = before.space.fit({**before, name: value})
     except Infeasible as error:
-        raise UnusableInput(f"{FLAG} {name}={text}", error.problem.what, error.problem.expected) from error
+        raise UnusableInput(where, error.problem.what, error.problem.expected) from error
     if others := [each for each in after if after[each] != before[each] and each != name]:
         changes = ", ".join(f"{each} {before[each]} -> {after[each]}" for each in others)
         what = f"would also change {changes}, to keep the goal's limits"
-        raise UnusableInput(
-            f"{FLAG} {name}={text}", what, f"a value that changes nothing else (it is {before[name]} now)"
-        )
+        expected = f"a value that changes nothing else (it is {now} now)"
+        raise UnusableInput(where, what, expected)
     if after[name] != value:
-        what = f"would become {after[name]}"
-        raise UnusableInput(f"{FLAG} {name}={text}", what, "one of " + ", ".join(map(str, hyperparameter.legal)))
+        legal = ", ".join(map(str, hyperparameter.legal))
+        raise UnusableInput(where, f"would become {after[name]}", f"one of {legal}")
     if after.key == (subject.net.id, subject.recipe):
-        is_so = value == before[name]
-        what = "is what the network already has" if is_so else f"gives the same network as {name}={before[name]}"
-        raise UnusableInput(f"{FLAG} {name}={text}", what, _other(hyperparameter, before[name]))
+        same = f"gives the same network as {name}={now}"
+        what = "is what the network already has" if value == now else same
+        other = ", ".join(str(each) for each in hyperparameter.legal if each != now)
+        expected = f"another value, such as {other}" if other else "another value"
+        raise UnusableInput(where, what, expected)
     return Edit(name, after.net, before[name], value, after.recipe, dict(after))
 
 
 def _legal(hyperparameter: Hyperparameter, text: str) -> Any:
-    """What a text says, as a value of the hyperparameter: one of those listed, or another number."""
+    """What a text says, as a value of the hyperparameter: one that is listed, or another number."""
     for value in hyperparameter.legal:
         if str(value).lower() == text.lower():
             return value
@@ -145,14 +153,9 @@ def _legal(hyperparameter: Hyperparameter, text: str) -> Any:
     raise UnusableInput(f"{FLAG} {hyperparameter.name}", f"is {text!r}", f"one of {listed}")
 
 
-def _other(hyperparameter: Hyperparameter, now: Any) -> str:
-    others = [str(value) for value in hyperparameter.legal if value != now]
-    return "another value, such as " + ", ".join(others) if others else "another value"
-
-
 def _check_name(subject: Subject, name: str, parameter: str) -> None:
     layer = next((layer for layer in subject.net.layers if layer.name == name), None)
-    if layer is None or parameter not in (declared := [each.name for each in parameters(layer)]):
+    if layer is None or parameter not in (declared := [each.name for each in L.parameters(layer)]):
         raise _unknown(subject, f"{name}.{parameter}", declared if layer else ())
 
 
@@ -175,24 +178,25 @@ def _together(subject: Subject, text: str) -> Edit:
 
 
 def _of_all(subject: Subject, parameter: str, text: str) -> Edit:
-    """One parameter of all convolutions that it bears on; filters also as a multiple: 'x2', 'x0.5'."""
+    """One parameter of all convolutions that it bears on; filters also times: 'x2', 'x0.5'."""
     layers = [layer for layer in subject.net.layers if _bears_on(parameter, layer)]
     if not layers:
-        raise UnusableInput(FLAG, f"no layer of this network has a {parameter} to change", "another parameter")
+        what = f"no layer of this network has a {parameter} to change"
+        raise UnusableInput(FLAG, what, "another parameter")
     return _edited(subject, {layer.name: parameter for layer in layers}, parameter, text)
 
 
-def _bears_on(parameter: str, layer: Layer) -> bool:
-    """Whether a layer is meant when a parameter is changed everywhere; 1x1 kernels mix channels, and stay so."""
+def _bears_on(parameter: str, layer: L.Layer) -> bool:
+    """Whether a change everywhere means this layer too; 1x1 kernels mix channels, and stay so."""
     if parameter == "activation":
-        return isinstance(layer, (*CONVOLUTIONS, Activation)) and layer.activation not in ENDS
+        return isinstance(layer, (*CONVOLUTIONS, L.Activation)) and layer.activation not in ENDS
     if not isinstance(layer, CONVOLUTIONS) or not hasattr(layer, parameter):
         return False
     return parameter not in ("kernel_size", "padding") or layer.kernel_size != (1, 1)
 
 
 def _edited(subject: Subject, which: Mapping[str, str], name: str, text: str) -> Edit:
-    """The edit of these parameters (layer -> parameter), all to one value; refused where it is none."""
+    """The edit of these parameters (layer -> parameter), all to one value; refused if none."""
     net, where = subject.net, f"{FLAG} {name}={text}"
     before = [getattr(net[layer], parameter) for layer, parameter in which.items()]
     changed = net
@@ -203,7 +207,8 @@ def _edited(subject: Subject, which: Mapping[str, str], name: str, text: str) ->
     analyse(changed)
     same = len(set(map(repr, before))) == 1
     layer, parameter = next(iter(which.items()))
-    after = text if _is_factor(text) and len(which) > 1 else plain(getattr(changed[layer], parameter))
+    several = _is_factor(text) and len(which) > 1
+    after = text if several else plain(getattr(changed[layer], parameter))
     return Edit(name, changed, plain(before[0]) if same else "as it is", after)
 
 
@@ -211,11 +216,12 @@ def _set(net: Net, layer: str, parameter: str, text: str, where: str) -> Net:
     try:
         return net.edit(layer, **{parameter: _value(text, getattr(net[layer], parameter))})
     except UnusableInput as error:
-        raise UnusableInput(where, f"{text} is not a possible {parameter}", error.problem.expected) from error
+        what = f"{text} is not a possible {parameter}"
+        raise UnusableInput(where, what, error.problem.expected) from error
 
 
 def _value(text: str, now: Any) -> Any:
-    """'5' -> 5, '3,5' and '3x5' -> (3, 5), 'true' -> True, 'same' -> 'same'; 'x2' -> twice what it is now."""
+    """'5' -> 5, '3,5' and '3x5' -> (3, 5), 'true' -> True, 'same' -> 'same'; 'x2' -> 2 `now`."""
     if _is_factor(text) and isinstance(now, int):
         return max(round(now * float(text[1:])), 1)
     if text.lower() in ("true", "false"):
@@ -232,57 +238,55 @@ def _is_factor(text: str) -> bool:
 
 def plain(value: Any) -> Any:
     """(5, 5) -> 5: as it is typed."""
-    return value[0] if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1] else value
+    is_pair = isinstance(value, tuple) and len(value) == 2
+    return value[0] if is_pair and value[0] == value[1] else value
 
 
 def _unknown(subject: Subject, name: str, declared: Sequence[str] = ()) -> UnusableInput:
     """No such name: the nearest real ones."""
     layer, _, parameter = name.rpartition(".")
-    real = [
-        *subject.hyperparameters,
-        *(f"{each.name}.{p.name}" for each in subject.net.layers for p in parameters(each)),
-        *FIVE,
-    ]
-    near = get_close_matches(name, dict.fromkeys(real), 3, 0.5)  # the stem is a layer and a hyperparameter
     if declared:
-        near = [f"{layer}.{each}" for each in get_close_matches(parameter, declared, 3, 0.5) or declared]
-        return UnusableInput(f"{FLAG} {name}", f"{layer} has no {parameter}", " or ".join(near[:8]))
-    return UnusableInput(
-        f"{FLAG} {name}",
-        "names nothing that can be changed here",
-        " or ".join(near) or "NAME such as " + _example(subject),
-    )
+        near = get_close_matches(parameter, declared, 3, 0.5) or declared
+        expected = " or ".join([f"{layer}.{each}" for each in near][:8])
+        return UnusableInput(f"{FLAG} {name}", f"{layer} has no {parameter}", expected)
+    single = (f"{each.name}.{p.name}" for each in subject.net.layers for p in L.parameters(each))
+    # Each once: the stem is a layer and a hyperparameter
+    real = dict.fromkeys((*subject.hyperparameters, *single, *FIVE))
+    near = get_close_matches(name, real, 3, 0.5)
+    expected = " or ".join(near) or "NAME such as " + _example(subject)
+    return UnusableInput(f"{FLAG} {name}", "names nothing that can be changed here", expected)
 
 
 def _example(subject: Subject) -> str:
-    conv = next((layer.name for layer in subject.net.layers if isinstance(layer, Conv2D)), "")
-    named_ = [
-        f"{name}={hyperparameter.values[-1]}"
-        for name, hyperparameter in subject.hyperparameters.items()
-        if name == "stage.kernel_size"
-    ]
-    return " or ".join([*named_, f"{conv}.kernel_size=5" if conv else "dense.units=32"])
+    conv = next((layer.name for layer in subject.net.layers if isinstance(layer, L.Conv2D)), "")
+    name, examples = "stage.kernel_size", [f"{conv}.kernel_size=5" if conv else "dense.units=32"]
+    if found := subject.hyperparameters.get(name):
+        examples.insert(0, f"{name}={found.values[-1]}")
+    return " or ".join(examples)
 
 
 # What is asked unasked ----------------------------------------------------------------------------
 
 
 def _general(subject: Subject, parameter: str) -> Iterator[list[Edit]]:
-    """A parameter of the question at other values: a row for each such hyperparameter of the space, else of all
-    convolutions at once."""
+    """A parameter of the question at other values: a row for each such hyperparameter of the space,
+    else of all convolutions at once.
+    """
     names = [name for name in subject.hyperparameters if name.rpartition(".")[2] == parameter]
     rows = [list(_possible(subject, _nearest(subject, name))) for name in names]
     if any(rows):
         yield from rows
-    elif layer := next((layer for layer in subject.net.layers if _bears_on(parameter, layer)), None):
-        where = f"{layer.name}." if parameter == "strides" else ""  # of every layer it would be nonsense
-        yield list(_possible(subject, [f"{where}{parameter}={value}" for value in _next(parameter, layer)]))
+    elif layer := next((each for each in subject.net.layers if _bears_on(parameter, each)), None):
+        # Other strides of every layer at once would be nonsense
+        where = f"{layer.name}." if parameter == "strides" else ""
+        texts = [f"{where}{parameter}={value}" for value in _next(parameter, layer)]
+        yield list(_possible(subject, texts))
 
 
 def _each_layer(subject: Subject) -> Iterator[Edit]:
     for layer in subject.net.layers:
         asked = [parameter for parameter in FIVE if _bears_on(parameter, layer)]
-        texts = [f"{layer.name}.{parameter}={value}" for parameter in asked for value in _next(parameter, layer)]
+        texts = [f"{layer.name}.{name}={value}" for name in asked for value in _next(name, layer)]
         yield from _possible(subject, texts)
 
 
@@ -295,7 +299,7 @@ def _possible(subject: Subject, texts: Sequence[str]) -> Iterator[Edit]:
 
 
 def _nearest(subject: Subject, name: str) -> list[str]:
-    """A few other values of a hyperparameter, as they are typed: of numbers the nearest, one on each side first."""
+    """A few other values of a hyperparameter, as typed; of numbers one on each side first."""
     assert subject.configuration
     now = subject.configuration[name]
     others = [value for value in subject.hyperparameters[name].values if value != now]
@@ -306,13 +310,13 @@ def _nearest(subject: Subject, name: str) -> list[str]:
     return [f"{name}={value}" for value in others[:ALTERNATIVES]]
 
 
-def _next(parameter: str, layer: Layer) -> list[str]:
+def _next(parameter: str, layer: L.Layer) -> list[str]:
     """Texts of the values next to what a layer has."""
     if parameter == "filters":
         return ["x2", "x0.5"]
     now = getattr(layer, parameter)
     if parameter == "kernel_size":
-        return ["x".join(str(n + step) for n in now) for step in (2, -2) if min(now) + step > 1]
+        return [times(n + step for n in now) for step in (2, -2) if min(now) + step > 1]
     if parameter == "strides":
         return ["2"] if now == (1, 1) else ["1"]
     if parameter == "padding":
@@ -322,22 +326,19 @@ def _next(parameter: str, layer: Layer) -> list[str]:
 
 def _turns(rows: Sequence[Sequence[Edit]]) -> list[Edit]:
     """The first of each row, then the second of each."""
-    return [row[turn] for turn in range(max(map(len, rows), default=0)) for row in rows if turn < len(row)]
+    longest = max(map(len, rows), default=0)
+    return [row[turn] for turn in range(longest) for row in rows if turn < len(row)]
 
 
 RESOLVED = 3
 
 
 def _doubt(edit: Edit, evidence: Sequence[Mapping[str, Any]]) -> int:
-    """0: nothing is known of the parameter; 1: it was not resolved; 2: another value of it was; 3: it is resolved."""
+    """0: nothing is known of the parameter; 1: not resolved; 2: another value was; 3: resolved."""
     told = [row for row in evidence if row["parameter"] == edit.parameter]
-    same = [row for row in told if plain(_tuple(row["to"])) == edit.after]
+    same = [row for row in told if plain(from_json(Any, row["to"])) == edit.after]
     if not told:
         return 0
     if not same:
         return 2
     return 1 if same[-1]["verdict"] == "not resolved" else RESOLVED
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

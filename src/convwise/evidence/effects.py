@@ -1,17 +1,18 @@
 """Paired trainings -> Effect: what one change is worth, with an interval and a word for it.
 
-Scores are as in core/score.py (0.01 is one point of accuracy, or a hundredth of a target's deviation),
-variances their squares. A run is one training; it answers every validation example right or wrong, or
-with an error. Two runs of the same net differ for two reasons: examples near the border flip, each by
-itself, and the whole run comes out a little better or worse. The spread over the examples of a paired
-change holds the first already (McNemar 1947); only the second, the run variance, has to be added to it.
+Scores are as in core/score.py (0.01 is one point of accuracy, or a hundredth of a target's
+deviation), variances their squares. A run is one training; it answers every validation example
+right or wrong, or with an error. Two runs of the same net differ for two reasons: examples near the
+border flip, each by itself, and the whole run comes out a little better or worse. The spread over
+the examples of a paired change holds the first already (McNemar 1947); only the second, the run
+variance, has to be added to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, log, sqrt
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def between_runs(runs: Sequence[Result]) -> tuple[float, float, int]:
 
 
 def _right(result: Result) -> np.ndarray:
-    """The outcome of each example: of classes 1.0 for each that the run got right, 0.0 for the others."""
+    """The outcome of each example: of classes 1.0 where the run got it right, else 0.0."""
     return np.array(result.outcomes, np.float64)
 
 
@@ -113,9 +114,13 @@ def effect_of(
         raise ValueError(f"{parameter}: {len(pairs)} pairs, not all of the same examples")
     seen = np.array([[_right(run) for run in pair] for pair in pairs])  # (pairs, 2, examples)
     changes = (seen[:, 1] - seen[:, 0]).mean(0)
-    flip = float((seen**2).sum() / (np.abs(seen).sum() or 1))  # the size of one: 1 for answers that are right or wrong
+    # The size of one change: 1 for answers that are right or wrong
+    flip = float((seen**2).sum() / (np.abs(seen).sum() or 1))
     score = score_of(pairs[0][0].trial.net, pairs[0][0].trial.score)
-    change, examples = float(changes.mean()), _over_examples(changes, flip, 0 if score.is_error else len(pairs))
+    change, examples = (
+        float(changes.mean()),
+        _over_examples(changes, flip, 0 if score.is_error else len(pairs)),
+    )
     between = 2 * runs.variance / len(pairs)
     error = sqrt(examples + between)
     freedom = _satterthwaite((examples, max(len(changes) - 1, 1)), (between, runs.freedom))
@@ -140,11 +145,12 @@ def effect_of(
 
 
 def _over_examples(changes: np.ndarray, flip: float, pairs: int) -> float:
-    """The variance of the mean change over the examples, of classes with one flip more, of this size, than was seen.
+    """The variance of the mean change over the examples, of classes with one flip more, of this
+    size, than was seen.
 
     Few flips, or none, would claim too much: half a pair is added to each cell of McNemar's table
-    (Agresti & Min, Statistics in Medicine 2005), here shared out over the pairs of trainings. pairs: 0 for errors,
-    which differ for every example.
+    (Agresti & Min, Statistics in Medicine 2005), here shared out over the pairs of trainings.
+    pairs: 0 for errors, which differ for every example.
     """
     if not pairs:
         return max(float(changes.var(ddof=1)) / len(changes), 1e-12) if len(changes) > 1 else inf
@@ -165,39 +171,56 @@ def _word(differs: bool, p_same: float) -> VerdictWord:
     return "no difference" if p_same < ALPHA else "not resolved"
 
 
-def repeated_effect(name: str, values: tuple[Any, Any], pairs: Sequence[tuple[Result, Result]]) -> Effect:
-    """The Effect of one change tried under several seeds: pairs (before, after) of one seed and the same examples.
+def repeated_effect(
+    name: str, values: tuple[Any, Any], pairs: Sequence[tuple[Result, Result]]
+) -> Effect:
+    """The Effect of one change tried under several seeds: pairs (before, after) of one seed and the
+    same examples.
 
     How the runs of each net differ among themselves goes into the run variance.
     """
     before, after = zip(*pairs, strict=True)
-    return effect_of(name, values, pairs, RunVariance.known((*before, *after)).updated(before, after))
+    return effect_of(
+        name, values, pairs, RunVariance.known((*before, *after)).updated(before, after)
+    )
 
 
-# From a part of a training to its end --------------------------------------------------------------
+# From a segment of a training to its end ----------------------------------------------------------
 
-# What is ahead after a part of a training need not be ahead at its end: cheap steps lead early and lose late. Fitted by
-# benchmarks/effects.py (benchmarks/effects.md says on what), for each unit of log(whole training / part).
-FADES, FADES_SPREAD = 0.32, 0.08  # share of a change that is gone at the end, and its deviation from change to change
-DRIFT, DRIFT_FREEDOM = 0.016, 30.0  # deviation of what comes instead, as a share of the mistakes; how well it is known
-MEASURED_FREEDOM = 100.0  # of what was measured after the part, about: as many validation images at least
-COLLAPSED, SLOW = 0.4, 1.5  # so small a share of the other's accuracy, at steps not so much slower: it never will train
+# What is ahead after a segment of a training need not be ahead at its end: cheap steps lead early
+# and lose late. Fitted by benchmarks/effects.py (benchmarks/effects.md says on what, and how well
+# it holds of a set that was left out). A change counts as a share of the mistakes, those after the
+# segment or those at the end. Share of it that is gone at the end, for each unit of log(whole
+# training / segment)
+FADES = 0.29
+# Deviations of what comes instead, for each unit until nothing is left: of any change, and as a
+# share of this one; their degrees of freedom
+DRIFT, FADES_SPREAD, DRIFT_FREEDOM = 0.018, 0.1, 20.0
+# Degrees of freedom of what was measured after the segment, about: at least as many images
+MEASURED_FREEDOM = 100.0
+# A net never will train that has so small a share of the other's accuracy, at steps not so much
+# slower
+COLLAPSED, SLOW = 0.4, 1.5
 
 
-def carried(effect: Effect, mistakes: float, share: float) -> Effect:
-    """An effect of a part of a training, with what it says of the end: verdict, p, p_same and what to expect.
+def carried(effect: Effect, mistakes: float, share: float, at_the_end: float = 1.0) -> Effect:
+    """An effect of a segment of a training, with what it says of the end: verdict, p, p_same and
+    what to expect.
 
-    mistakes: the mean share of wrong answers of both nets after the part; share: of the whole
-    training that the part is. The change itself and its interval stay as they were measured. It
-    matters where it did after the part, with the same sign.
+    mistakes: the mean share of wrong answers of both nets after the segment; share: of the
+    whole training that the segment is; at_the_end: the share of wrong answers by then, if known. It
+    is taken to be no more than after the segment. The change itself and its interval stay as they
+    were measured. It matters where it did after the segment, with the same sign.
     """
     error = (effect.high - effect.low) / 2 / float(special.ndtri(1 - ALPHA / 2))
-    fades, spread = (FADES, FADES_SPREAD) if trains(effect, mistakes) else (0.0, 0.0)
-    kept = max(1 + fades * log(share), 0.0)
-    change = kept * effect.accuracy_change
-    own = (kept * error) ** 2
-    drift = log(share) ** 2 * ((DRIFT * max(mistakes, error)) ** 2 + (spread * effect.accuracy_change) ** 2)
-    deviation = sqrt(own + drift)
+    if trains(effect, mistakes):
+        constants = FADES, DRIFT, FADES_SPREAD
+        change, own, drift = faded(
+            (effect.accuracy_change, error), max(mistakes, error), share, at_the_end, constants
+        )
+    else:
+        change, own, drift = effect.accuracy_change, error**2, 0.0
+    change, deviation = float(change), sqrt(own + drift) or 1e-12
     freedom = _satterthwaite((own, MEASURED_FREEDOM), (drift, DRIFT_FREEDOM))
     half = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * deviation
     p = 2 * float(special.stdtr(freedom, -abs(change) / deviation))
@@ -207,11 +230,36 @@ def carried(effect: Effect, mistakes: float, share: float) -> Effect:
                    expected_low=change - half, expected_high=change + half)  # fmt: skip
 
 
+def faded(
+    measured: tuple[Any, Any],
+    mistakes: Any,
+    share: Any,
+    at_the_end: Any,
+    constants: tuple[float, float, float],
+) -> tuple[Any, Any, Any]:
+    """Of changes that train, (change, standard error) each, or arrays of them: what is expected of
+    them at the end, and its variance, of what was measured and of what comes instead.
+
+    constants: FADES, DRIFT and FADES_SPREAD, or what is fitted in their place; the rest is as
+    `carried` has it.
+    """
+    (change, error), (fades, drift, spread) = measured, constants
+    length = np.minimum(-np.log(share), 1 / fades)
+    left = np.minimum(at_the_end / mistakes, 1.0)
+    kept = left * (1 - fades * length)
+    instead = (left * length) ** 2 * ((drift * mistakes) ** 2 + (spread * change) ** 2)
+    return kept * change, (kept * error) ** 2, instead
+
+
 def trains(effect: Effect, mistakes: float) -> bool:
-    """Whether both nets learn: one does not whose accuracy is far below the other's after steps about as fast."""
+    """Whether both nets learn.
+
+    One does not whose accuracy is far below the other's after steps about as fast.
+    """
     half = effect.accuracy_change / 2
     low, high = 1 - mistakes - abs(half), 1 - mistakes + abs(half)
-    slower = effect.time_ratio if half < 0 else 1 / effect.time_ratio  # the steps of the net that is behind
+    # How much slower the steps of the net are that is behind
+    slower = effect.time_ratio if half < 0 else 1 / effect.time_ratio
     return low > COLLAPSED * high or slower > SLOW
 
 
@@ -238,7 +286,11 @@ def verdicts(effects: Iterable[Effect]) -> tuple[Effect, ...]:
         replace(
             effect,
             verdict=_weakened(effect, found),
-            expected=_shrunk(effect.accuracy_change, error, spread) if effect.expected is None else effect.expected,
+            expected=(
+                _shrunk(effect.accuracy_change, error, spread)
+                if effect.expected is None
+                else effect.expected
+            ),
         )
         for effect, error in zip(told, errors.tolist(), strict=True)
     )

@@ -1,17 +1,16 @@
 """What is a change worth? A base, edits of it, paired trainings at equal time -> an Effect each.
 
-The one experiment: `check --apply` and `measure` run it on a bench of their own (bench.py), a study
-lends its folder and its runner.
+`measure` and `check --apply` run it on a bench of their own (bench.py), and the page runs
+`measure`. A study plans its own trainings (search/race.py, search/rivals.py) and shares what makes
+effects of them, effects.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,162 +19,38 @@ from convwise.core.clock import Clock, duration
 from convwise.core.configuration import Draft
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
-from convwise.core.progress import Progress, Watcher, quiet
-from convwise.core.records import Effect, Pace, Recipe, Result, Trial
-from convwise.core.score import ACCURACY, Score, score_of
+from convwise.core.progress import Progress
+from convwise.core.records import Recipe, Result, Trial
+from convwise.core.score import score_of
 from convwise.core.text import number as shown
 from convwise.evidence.effects import repeated_effect
+from convwise.evidence.records import Base, Bench, Edit, Found, Measured, Memory, Record, Terms
 from convwise.training import batches, train
-from convwise.training.runners import Runner
 from convwise.training.tasks import TASKS
 
 LEAST_SECONDS, LEAST_STEPS = 2.0, 8  # of one training
-FAIR_SECONDS, FAIR_EPOCHS = 10.0, 5.0  # of one training, whichever is less, before another edit gets time
-FEW_SEEDS, MOST_SEEDS = 2, 10  # pairs of trainings for each edit: where the time is short, and where it is not
+# What one training gets, whichever is less, before another edit gets time
+FAIR_SECONDS, FAIR_EPOCHS = 10.0, 5.0
+FEW_SEEDS = 2  # pairs of trainings for each edit, where the time is short
 SPARE = 0.1  # share of the time that is not planned: a busy machine takes it
 NO_TIME = "there was no time for it"
-ALIKE = 2.0  # trainings up to so many times longer or shorter than planned are worth continuing with more seeds
+# Trainings up to so many times longer or shorter than planned are worth continuing with more seeds
+ALIKE = 2.0
 
 
 class TooShort(UnusableInput):
     """A budget that is too short for one answer; the fix is one that is not."""
 
 
-@dataclass(frozen=True)
-class Base:
-    """What is edited. recipe: how it and its edits are trained; configuration: what the record keeps of it.
-
-    Where the recipe is None, `measure_on` asks the images, and `experiment` takes the default one.
-    """
-
-    net: Net
-    recipe: Recipe | None = None
-    configuration: Draft = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One change of the base. parameter: its name; before, after: its values; the rest as in Base.
-
-    recipe: None where the edited net is trained as the base is.
-    """
-
-    parameter: str
-    net: Net
-    before: Any = "as it is"
-    after: Any = "edited"
-    recipe: Recipe | None = None
-    configuration: Draft = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What all trainings share.
-
-    seeds: pairs of trainings for each edit, fewer where the time is short, up to most_seeds where it is
-    not. most_seconds: no training is longer.
-    name: the ids of all trials begin with it; what the record holds under it is used again.
-    """
-
-    seeds: int = 3
-    seed: int = 0
-    most_seconds: float = float("inf")
-    most_seeds: int = MOST_SEEDS
-    name: str = "experiment"
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UnusableInput("seeds", f"is {self.seeds}", "at least 1")
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where the trainings run, on what, and until when.
-
-    folder: where `runner` and its `workers` find the stored parts and leave weights (train.run); ensure:
-    stores both parts there as a net learns from them; pace: seconds of one training
-    image, all workers busy; train: images in the stored train part; labels: of the stored valid
-    part, (n,); clock: the budget of everything; watcher: hears how far the trainings are; task: what is learnt.
-    """
-
-    folder: Path
-    runner: Runner
-    workers: int
-    pace: Pace
-    train: int
-    labels: np.ndarray
-    ensure: Callable[[Net], None]
-    clock: Clock
-    watcher: Watcher = quiet
-    task: str = "classify"
-
-
-class Record(Protocol):
-    """Where results are kept and found again: a Ledger is one."""
-
-    @property
-    def results(self) -> Sequence[Result]: ...
-
-    def append(self, result: Result) -> None: ...
-
-
-@dataclass
-class Memory:
-    """A record that lasts as long as the process."""
-
-    results: list[Result] = field(default_factory=list)
-
-    def append(self, result: Result) -> None:
-        """Keep one more result."""
-        self.results.append(result)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one edit is worth; effect is None where it could not be measured, and the notes say why."""
-
-    edit: Edit
-    effect: Effect | None = None
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        notes = "; ".join(self.notes)
-        if (effect := self.effect) is None:
-            return f"not measured: {notes}"
-        low, high = sorted(map(effect.score.change, (effect.low, effect.high)))
-        within = f"{effect.span}" if effect.score.is_error else f"{100 * low:.1f} to {100 * high:.1f}"
-        told = f"measured: {effect.moved} ({within}) after {shown(effect.seconds)} s of training, "
-        told += f"{effect.verdict}; a step takes {effect.time_ratio:.2f} times as long"
-        return told + (f" ({notes})" if notes else "")
-
-
-@dataclass(frozen=True)
-class Found:
-    """Every edit in the order given, and the accuracy of the base on the validation images, or its error: see score.
-
-    seconds: of each training; notes: what to know of all of them.
-    """
-
-    measured: tuple[Measured, ...]
-    accuracy: float | None = None
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-    interrupted: bool = False
-    score: Score = ACCURACY
-
-    @property
-    def effects(self) -> tuple[Effect, ...]:
-        """Of the edits that were measured."""
-        return tuple(one.effect for one in self.measured if one.effect)
-
-
-def experiment(base: Base, edits: Sequence[Edit], bench: Bench, terms: Terms, record: Record | None = None) -> Found:
+def experiment(
+    base: Base, edits: Sequence[Edit], bench: Bench, terms: Terms, record: Record | None = None
+) -> Found:
     """The measured effect of each edit, on the stored validation part.
 
-    Every training takes the same wall clock; an edit and the base share their seeds, and with them the
-    order of the images. The first edits come first, with fewer seeds where the time is short; the
-    notes say what is left and what it would cost. A training that fails costs only itself. Ctrl-C
-    gives what is measured so far. TooShort where there is no time for one edit.
+    Every training takes the same wall clock; an edit and the base share their seeds, and with them
+    the order of the images. The first edits come first, with fewer seeds where the time is short;
+    the notes say what is left and what it would cost. A training that fails costs only itself.
+    Ctrl-C gives what is measured so far. TooShort where there is no time for one edit.
     """
     run = _Run(base, tuple(edits), bench, terms, record or Memory())
     plan = run.plan()
@@ -185,16 +60,20 @@ def experiment(base: Base, edits: Sequence[Edit], bench: Bench, terms: Terms, re
 
 
 def least_seconds(base: Base, edits: Sequence[Edit], bench: Bench) -> float:
-    """Wall clock of the shortest trainings that answer for one edit, as the bench's pace predicts."""
+    """Wall clock of the shortest trainings that answer for one edit, by the bench's pace."""
     run = _Run(base, tuple(edits), bench, Terms(seeds=1), Memory())
     return run.waves(1, 1) * run.slot(run.least_seconds())
 
 
 def too_short(clock: Clock, seconds: float) -> TooShort:
-    """The refusal where the trainings of one answer take so many seconds; its fix is a budget that has room."""
-    what = f"{clock.budget:g} s is too short: one answer takes about {seconds:.0f} s of training on this machine"
+    """The refusal where one answer takes so many seconds of training; its fix names a budget."""
+    what = (
+        f"{clock.budget:g} s is too short: one answer takes about {seconds:.0f} s of training on"
+        " this machine"
+    )
+    what += f", after {clock.elapsed:.0f} s of preparation"
     fix = f"--budget {_budget(clock, seconds)}"
-    return TooShort("--budget", f"{what}, after {clock.elapsed:.0f} s of preparation", "time for one answer", fix)
+    return TooShort("--budget", what, "time for one answer", fix)
 
 
 def _budget(clock: Clock, seconds: float) -> str:
@@ -216,7 +95,7 @@ Job = tuple[int, int]  # number of the net (0 is the base, edits count from 1), 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Edits `first` to `edits`, counted from 1: so many further seeds each, so many seconds a training."""
+    """Edits `first` to `edits`, counted from 1: further seeds of each, seconds of each training."""
 
     edits: int
     seeds: int
@@ -250,14 +129,15 @@ class _Run:
     @cached_property
     def arms(self) -> tuple[_Arm, ...]:
         """The base, then each edit."""
-        base = _Arm(self.base.net, self.base.recipe or Recipe(), self.base.configuration)
-        return base, *(_Arm(edit.net, edit.recipe or base.recipe, edit.configuration) for edit in self.edits)
+        recipe = self.base.recipe or Recipe()
+        edited = [_Arm(e.net, e.recipe or recipe, e.configuration) for e in self.edits]
+        return _Arm(self.base.net, recipe, self.base.configuration), *edited
 
     @cached_property
     def image_seconds(self) -> tuple[float, ...]:
         """Predicted seconds of one training image of each arm."""
-        totals = [analyse(arm.net).total for arm in self.arms]
-        return tuple(self.bench.pace.seconds(total.macs, total.activation_bytes) for total in totals)
+        totals, pace = [analyse(arm.net).total for arm in self.arms], self.bench.pace
+        return tuple(pace.seconds(total.macs, total.activation_bytes) for total in totals)
 
     # The plan --------------------------------------------------------------------------------
 
@@ -265,24 +145,31 @@ class _Run:
         """As many edits as fit into fair trainings; None where there is nothing to try."""
         if not self.edits:
             return None
-        fixed, least = self.slot(0.0), self.least_seconds()
+        least = self.least_seconds()
         fair, few, most = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds), len(self.edits)
         wishes = [(most, seeds, fair) for seeds in range(self.terms.seeds, few, -1)]
         wishes += [(n, few, fair) for n in range(most, 0, -1)]
         left = (1 - SPARE) * self.clock.left
         for edits, seeds, seconds in (*wishes, (1, few, least), (1, 1, least)):
-            if (waves := self.waves(edits, seeds)) * (fixed + seconds) <= left:
-                longest = min(_rounded(left / waves - fixed), self.terms.most_seconds)
+            if (waves := self.waves(edits, seeds)) * self.slot(seconds) <= left:
+                longest = min(_rounded(self.longest(left / waves)), self.terms.most_seconds)
                 plan = _Plan(edits, seeds, max(longest, min(seconds, self.terms.most_seconds)))
                 return self.told(self.widened(self.continued(plan)))
-        raise too_short(self.clock, self.waves(1, few) * (fixed + least))
+        raise too_short(self.clock, self.waves(1, few) * self.slot(least))
 
     def slot(self, seconds: float) -> float:
-        """Wall clock of one training beside others: itself, a last step, its validation, its worker's own work."""
-        valid = len(self.bench.labels)
-        scored = valid + train.CURVE_POINTS * min(valid, train.CURVE_IMAGES)
-        images = self.arms[0].recipe.batch_size + scored / 3  # scoring an image is a third of training on it
-        return seconds + train.OVERHEAD_SECONDS + images * max(self.image_seconds)
+        """Wall clock of one training beside others, with a last step, validation and overhead."""
+        valid, each = len(self.bench.labels), max(self.image_seconds)
+        scored = valid + train.curve_images(valid, seconds / each)
+        # Scoring an image is a third of training on it
+        images = self.arms[0].recipe.batch_size + scored / 3
+        return seconds + train.OVERHEAD_SECONDS + images * each
+
+    def longest(self, slot: float) -> float:
+        """Seconds of the training that so long a slot is for."""
+        curve = train.curve_images(len(self.bench.labels)) / 3 * max(self.image_seconds)
+        rest = slot - self.slot(0.0)
+        return max(rest - curve, rest / (1 + train.CURVE_SHARE))
 
     def least_seconds(self) -> float:
         """A shorter training would not have learnt anything."""
@@ -295,17 +182,18 @@ class _Run:
         return min(max(self.least_seconds(), min(epochs, FAIR_SECONDS)), self.terms.most_seconds)
 
     def waves(self, edits: int, seeds: int, seconds: float = 0.0) -> int:
-        """How often all workers train; `seconds` where trainings of just that length are known, and continued."""
+        """How often all workers train; `seconds`: known trainings of that length are continued."""
         return self.waves_of(_Plan(edits, seeds, seconds))
 
     def waves_of(self, plan: _Plan) -> int:
         return max(ceil(len(self.jobs(plan)) / self.bench.workers), 1)
 
     def jobs(self, plan: _Plan) -> list[Job]:
-        """What is to be trained, seed by seed, so that an interrupt leaves whole pairs of every edit."""
+        """What is to be trained, seed by seed: an interrupt then leaves pairs of every edit."""
         known = self.known(plan.seconds) | self.results
+        seeds = range(plan.seeds + len(known))
         ahead = {
-            number: [seed for seed in range(plan.seeds + len(known)) if not {(0, seed), (number, seed)} <= known.keys()]
+            number: [seed for seed in seeds if not {(0, seed), (number, seed)} <= known.keys()]
             for number in range(plan.first, plan.edits + 1)
         }
         pairs = [(number, ahead[number][turn]) for turn in range(plan.seeds) for number in ahead]
@@ -313,7 +201,10 @@ class _Run:
         return [job for job in dict.fromkeys(wanted) if job not in known]
 
     def filled(self, plan: _Plan) -> list[Job]:
-        """The jobs, and further seeds where workers would be idle at last: who trains alone sees more images."""
+        """The jobs, and further seeds where workers would be idle in the last wave.
+
+        Who trains alone sees more images.
+        """
         jobs = self.jobs(plan)
         if empty := -len(jobs) % self.bench.workers:
             more = self.jobs(replace(plan, seeds=plan.seeds + empty))
@@ -334,13 +225,14 @@ class _Run:
         """Results of the record that can be used again."""
         for result in self.record.results:
             ours = result.trial.id.startswith(f"{self.terms.name}-") and result.status == "done"
-            if ours and len(result.outcomes) == len(self.bench.labels) and result.trial.seed >= 1000 * self.terms.seed:
+            alike = ours and len(result.outcomes) == len(self.bench.labels)
+            if alike and result.trial.seed >= 1000 * self.terms.seed:
                 yield result
 
     def continued(self, plan: _Plan) -> _Plan:
-        """With the length of earlier trainings where it is alike: their results then count with the new ones."""
+        """With the length of earlier trainings where it is alike, so that they count as well."""
         nets = {arm.net.id for arm in self.arms[1 : plan.edits + 1]}
-        lengths = {r.trial.seconds for r in self.kept() if r.trial.net.id in nets and r.trial.seconds}
+        lengths = {r.trial.seconds for r in self.kept() if r.trial.net.id in nets}
         alike = [s for s in lengths if s and 1 / ALIKE <= s / plan.seconds <= ALIKE]
         for seconds in sorted(alike, reverse=True):
             again = [_Plan(plan.edits, plan.seeds, seconds)]
@@ -351,7 +243,10 @@ class _Run:
 
     def widened(self, plan: _Plan) -> _Plan:
         """With more seeds, where trainings need not be longer."""
-        while plan.seeds < self.terms.most_seeds and self.fits(more := replace(plan, seeds=plan.seeds + 1)):
+        while plan.seeds < self.terms.most_seeds:
+            more = replace(plan, seeds=plan.seeds + 1)
+            if not self.fits(more):
+                break
             plan = more
         return plan
 
@@ -361,21 +256,26 @@ class _Run:
     def told(self, plan: _Plan) -> _Plan:
         """What one answer costs here, told before anything starts."""
         each = 2 * plan.seeds * self.slot(plan.seconds) / self.bench.workers
-        pairs = f"{plan.seeds} seed{'s' * (plan.seeds > 1)} x 2 trainings of {shown(plan.seconds)} s"
+        seeds = f"{plan.seeds} seed{'s' * (plan.seeds > 1)}"
+        pairs = f"{seeds} x 2 trainings of {shown(plan.seconds)} s"
         room = f"the budget has time for {plan.edits} of {len(self.edits)} changes"
         said = f"each answer takes about {each:.0f} s here: {pairs}; {room}"
-        fair, few = self.fair_seconds(), min(FEW_SEEDS, self.terms.seeds)
-        enough = _budget(self.clock, self.waves(len(self.edits), few) * self.slot(fair))
-        self.rest = f"about {few * self.slot(fair) / self.bench.workers:.0f} s each; --budget {enough} would test all"
+        slot, few = self.slot(self.fair_seconds()), min(FEW_SEEDS, self.terms.seeds)
+        enough = _budget(self.clock, self.waves(len(self.edits), few) * slot)
+        self.rest = f"about {few * slot / self.bench.workers:.0f} s each"
+        self.rest += f"; --budget {enough} would test all"
         if plan.seconds < 2 * self.bench.train * self.image_seconds[0]:
-            self.notes.append("each training sees the images less than twice, so small effects stay hidden")
-        self.bench.watcher(Progress(self.phase, 0, len(self.jobs(plan)), None, max(self.clock.left, 0.0), said))
+            self.notes.append(
+                "each training sees the images less than twice, so small effects cannot be detected"
+            )
+        left = max(self.clock.left, 0.0)
+        self.bench.watcher(Progress(self.phase, 0, len(self.jobs(plan)), None, left, said))
         return plan
 
     # The trainings ---------------------------------------------------------------------------
 
     def carry_out(self, plan: _Plan) -> None:
-        """Wave by wave, as long as one more ends in time; what the record knows already is not trained."""
+        """Wave by wave, as long as one more ends in time; what the record knows is not trained."""
         self.results = self.known(plan.seconds)
         try:
             for net in {batches.stored_as(arm.net): arm.net for arm in self.arms}.values():
@@ -384,7 +284,10 @@ class _Run:
             while (jobs := self.filled(plan)) and wave <= self.clock.left:
                 wave, left = self.work(jobs, plan.seconds, wave)
                 if left:
-                    self.notes.append(f"the trainings took longer than planned: {left} of {len(jobs)} were left out")
+                    self.notes.append(
+                        f"the trainings took longer than planned: {left} of {len(jobs)} were"
+                        " left out"
+                    )
                 if left or (more := self.further(plan, wave)) is None:
                     break
                 plan = more
@@ -393,7 +296,7 @@ class _Run:
             self.notes.append("interrupted: this is what had been measured by then")
 
     def work(self, jobs: Sequence[Job], seconds: float, wave: float) -> tuple[float, int]:
-        """Train as many of the jobs as end in time: (seconds of the longest wave, jobs left out)."""
+        """Train as many of the jobs as end in time: (longest wave in seconds, jobs left out)."""
         done, workers = 0, self.bench.workers
         while done < len(jobs) and wave <= max(self.clock.left, 0.0):
             began = self.clock.now()
@@ -401,22 +304,26 @@ class _Run:
                 self.results[job] = result
                 self.record.append(result)
                 done += 1
-                self.bench.watcher(Progress(self.phase, done, len(jobs), None, max(self.clock.left, 0.0)))
+                left = max(self.clock.left, 0.0)
+                self.bench.watcher(Progress(self.phase, done, len(jobs), None, left))
             wave = max(wave, self.clock.now() - began)
         return wave, len(jobs) - done
 
     def further(self, plan: _Plan, wave: float) -> _Plan | None:
-        """As many of the next edits as there is time for, or of all from the first, with one more seed.
+        """As many of the next edits as there is time for, or of all with one more seed.
 
-        Which ones does not depend on what was found: the verdict of a change that is tried until it is resolved
-        would be wrong more often.
+        Which ones does not depend on what was found: the verdict of a change that is tried until it
+        is resolved would be wrong more often.
         """
         first, seeds = plan.edits + 1, plan.seeds
         if plan.edits == len(self.edits):
             tried = max((seed + 1 for _, seed in self.results), default=0)
             first, seeds = 1, int(tried < self.terms.most_seeds)
-        plans = (_Plan(edits, seeds, plan.seconds, first) for edits in range(len(self.edits), first - 1, -1))
-        return next((each for each in plans if self.waves_of(each) * wave <= (1 - SPARE) * self.clock.left), None)
+        for edits in range(len(self.edits), first - 1, -1):
+            more = _Plan(edits, seeds, plan.seconds, first)
+            if self.waves_of(more) * wave <= (1 - SPARE) * self.clock.left:
+                return more
+        return None
 
     def train(self, jobs: Sequence[Job], seconds: float) -> Iterator[tuple[Job, Result]]:
         """The results of one wave."""
@@ -443,15 +350,21 @@ class _Run:
 
     def found(self, plan: _Plan | None) -> Found:
         """The answer."""
-        alone = [r.score for (number, _), r in self.results.items() if number == 0 and r.score is not None]
-        if left := sum(not any(net == number for net, _ in self.results) for number in range(1, len(self.edits) + 1)):
-            self.notes.append(f"not enough time for {left} of {len(self.edits)} changes: {self.rest}")
+        alone = [r.score for (net, _), r in self.results.items() if net == 0]
+        scores = [each for each in alone if each is not None]
+        tried, count = {net for net, _ in self.results if net > 0}, len(self.edits)
+        if left := count - len(tried):
+            self.notes.append(f"not enough time for {left} of {count} changes: {self.rest}")
+        labels = np.asarray(self.bench.labels)
         if plan:
-            self.notes.append(f"{shown(plan.seconds)} s for each training, {len(self.bench.labels)} validation images")
-        measured = tuple(self.measured(number) for number in range(1, len(self.edits) + 1))
+            each = f"{shown(plan.seconds)} s for each training"
+            self.notes.append(f"{each}, {len(labels)} validation images")
+        measured = tuple(self.measured(number) for number in range(1, count + 1))
         score = score_of(self.base.net)
-        accuracy = score.value(float(np.mean(alone))) if alone else None
-        return Found(measured, accuracy, plan.seconds if plan else 0.0, tuple(self.notes), self.interrupted, score)
+        accuracy = score.value(float(np.mean(scores))) if scores else None
+        baseline = TASKS[self.bench.task].baseline(labels, score.name, self.base.net)
+        seconds, notes = plan.seconds if plan else 0.0, tuple(self.notes)
+        return Found(measured, accuracy, seconds, notes, self.interrupted, score, baseline)
 
     def measured(self, number: int) -> Measured:
         """What became of one edit, from the pairs of which both trainings ended."""
@@ -484,9 +397,10 @@ class _Run:
     def learnt(self, runs: Sequence[Result]) -> bool:
         """Whether the runs together surely beat the answer that needs no image."""
         outcomes = [np.array(run.errors or run.outcomes) for run in runs]
-        return TASKS[self.bench.task].learns(outcomes, np.asarray(self.bench.labels), runs[0].trial.net)
+        labels = np.asarray(self.bench.labels)
+        return TASKS[self.bench.task].learns(outcomes, labels, runs[0].trial.net)
 
 
 def _rounded(seconds: float) -> float:
-    """Down to whole seconds, or halves of short times: a length that a later experiment can have as well."""
+    """Down to whole seconds, or halves of short times: lengths that a later experiment can have."""
     return float(int(seconds)) if seconds >= 5 else int(2 * seconds) / 2

@@ -14,7 +14,7 @@ from convwise.core.problems import ShapeError, UnusableInput
 
 
 def edited(net: Net, finding: Finding) -> Net | None:
-    """The net with a finding's fix; None where it has no edits, or where the net would not fit together."""
+    """The net with a finding's fix; None where it has no edits, or would not fit together."""
     layers = list(net.layers)
     try:
         for edit in finding.edits:
@@ -38,7 +38,10 @@ def _edit(layers: list[Layer], edit: Edit) -> list[Layer]:
 
 
 def _chain(layer: Layer, instead: Sequence[Layer], taken: set[str]) -> list[Layer]:
-    """New layers, each reading the one before, the first what `layer` reads; the layer's own kind keeps its name."""
+    """New layers, each reading the one before, the first what `layer` reads.
+
+    The layer's own kind keeps its name.
+    """
     chain: list[Layer] = []
     keeper = next((each for each in instead if each.op == layer.op), instead[0])
     for new in instead:
@@ -50,4 +53,7 @@ def _chain(layer: Layer, instead: Sequence[Layer], taken: set[str]) -> list[Laye
 
 
 def _redirected(layers: Sequence[Layer], old: str, new: str) -> list[Layer]:
-    return [replace(layer, inputs=tuple(new if name == old else name for name in layer.inputs)) for layer in layers]
+    return [
+        replace(layer, inputs=tuple(new if name == old else name for name in layer.inputs))
+        for layer in layers
+    ]

@@ -1,7 +1,8 @@
-"""Formats: what a chosen net is handed over as. Each is a module with `save` and `run`, imported on use.
+"""Formats: what a chosen net is handed over as. Each is a module that is imported on use.
 
-`save(folder, net, weights, classes)` writes the files of its row; `run(folder, pixels)` gives what each of them
-answers by that framework's own forward. No file appears before all of them agree with ours.
+`save(folder, net, weights, classes)` writes the files of its row; `run(folder, pixels)` gives what
+each of them answers by that framework's own forward. No file appears before all of them agree with
+ours.
 """
 
 from __future__ import annotations
@@ -35,20 +36,26 @@ class Format:
     """module: where it is done; files: what it writes into a folder, source code first.
 
     lacks: the layers and activations that it cannot express whatever their parameters are.
+    source: whether the first file is a text, which the module's `render(net, classes)` gives.
     """
 
     module: str
     files: tuple[str, ...]
     lacks: frozenset[str] = frozenset()
+    source: bool = False
 
 
 FORMATS: dict[str, Format] = {
-    "keras": Format("convwise.formats.keras", ("model_keras.py", "model.keras"),
-                    lacks=frozenset(name for name, row in ACTIVATIONS.items() if not row.keras)),
-    "torch": Format("convwise.formats.torch", ("model_torch.py", "model.safetensors")),
+    "keras": Format(
+        "convwise.formats.keras",
+        ("model_keras.py", "model.keras"),
+        lacks=frozenset(name for name, row in ACTIVATIONS.items() if not row.keras),
+        source=True,
+    ),
+    "torch": Format("convwise.formats.torch", ("model_torch.py", "model.safetensors"), source=True),
     "onnx": Format("convwise.formats.onnx", ("model.onnx",)),
-    "json": Format("convwise.formats.json", ("net.json",)),
-}  # fmt: skip
+    "json": Format("convwise.formats.json", ("net.json",), source=True),
+}
 OURS = "torch"  # which is trained, and whose answers are those of the net
 DRAFT = ".writing-"  # the name of a folder in which files are written until all are there
 WRITTEN = tuple(file for row in FORMATS.values() for file in row.files)
@@ -61,13 +68,20 @@ def format_module(name: str) -> ModuleType:
     return import_module(FORMATS[name].module)
 
 
-def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
-          formats: Sequence[str] = tuple(FORMATS), beside: Beside | None = None) -> dict[str, float]:  # fmt: skip
+def write(
+    folder: str | Path,
+    net: Net,
+    weights: Weights,
+    classes: Sequence[str],
+    pixels: NDArray[np.uint8],
+    formats: Sequence[str] = tuple(FORMATS),
+    beside: Beside | None = None,
+) -> dict[str, float]:
     """Write the net in every format, checked on pixels (n, height, width, channels).
 
-    beside: what is told beside it, in sources and metadata. Returns the largest absolute difference to
-    ours per format. ExportMismatch, and no file written, where one exceeds `resolution`; Unsupported where
-    a format lacks a layer.
+    beside: what is told beside it, in sources and metadata. Returns the largest absolute difference
+    to ours per format. ExportMismatch, and no file written, where one exceeds `resolution`;
+    Unsupported where a format lacks a layer.
     """
     target, content = Path(folder), (net, weights, classes, beside or Beside())
     target.mkdir(parents=True, exist_ok=True)
@@ -82,15 +96,25 @@ def write(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str]
 
 @dataclass(frozen=True)
 class Handed:
-    """What was written of a net: the largest difference to ours per format, and why others were left out."""
+    """What was written of a net.
+
+    differences: the largest to ours, per format. left_out: why, per other format.
+    """
 
     differences: dict[str, float]
     left_out: dict[str, str]
 
 
-def hand_over(folder: str | Path, net: Net, weights: Weights, classes: Sequence[str], pixels: NDArray[np.uint8],
-              formats: Sequence[str] = tuple(FORMATS), beside: Beside | None = None) -> Handed:  # fmt: skip
-    """As `write`, but a format that cannot express the net, or whose library is not there, is left out.
+def hand_over(
+    folder: str | Path,
+    net: Net,
+    weights: Weights,
+    classes: Sequence[str],
+    pixels: NDArray[np.uint8],
+    formats: Sequence[str] = tuple(FORMATS),
+    beside: Beside | None = None,
+) -> Handed:
+    """As `write`, but without formats that cannot express the net, or whose library is missing.
 
     Unsupported where that is PyTorch, which tells the answers that all others are compared with.
     """
@@ -110,7 +134,8 @@ def hand_over(folder: str | Path, net: Net, weights: Weights, classes: Sequence[
 def export(folder: str | Path, to: str, out: str | Path | None = None) -> list[Path]:
     """Write the choice in `folder` in one more format, into `out` (the folder itself by default).
 
-    Reads model.safetensors, and what it tells beside the net; checked on noise, since the images may be elsewhere.
+    Reads model.safetensors, and what it tells beside the net. The answers are compared on noise,
+    since the images may be elsewhere.
     """
     import numpy as np
 
@@ -123,10 +148,11 @@ def export(folder: str | Path, to: str, out: str | Path | None = None) -> list[P
 
 
 def read(folder: str | Path) -> tuple[Net, Weights, tuple[str, ...]]:
-    """Net, weights and class names of a folder that `write` filled. UnusableInput where it holds no model."""
+    """Net, weights and class names of a folder that `write` filled, or UnusableInput."""
     path = Path(folder) / "model.safetensors"
     if not path.is_file():
-        raise UnusableInput(str(folder), "holds no model.safetensors", "a folder that `convwise choose` wrote")
+        expected = "a folder that `convwise choose` wrote"
+        raise UnusableInput(str(folder), "holds no model.safetensors", expected)
     result: tuple[Net, Weights, tuple[str, ...]] = format_module("torch").read(path)
     return result
 
@@ -139,17 +165,24 @@ def _ours(net: Net, weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.f
     return answer
 
 
-def _verified(form: str, folder: Path, content: tuple[Net, Weights, Sequence[str], Beside],
-             pixels: NDArray[np.uint8], expected: NDArray[np.float32]) -> float:  # fmt: skip
+def _verified(
+    form: str,
+    folder: Path,
+    content: tuple[Net, Weights, Sequence[str], Beside],
+    pixels: NDArray[np.uint8],
+    expected: NDArray[np.float32],
+) -> float:
     """Save one format, run it, and compare."""
     try:
         format_module(form).save(folder, *content)
     except ConvwiseError:
         raise
     except ImportError as error:
-        raise Unsupported(form, "", f"its library cannot be loaded ({error})", "install it") from error
+        what = f"its library cannot be loaded ({error})"
+        raise Unsupported(form, "", what, "install it") from error
     except Exception as error:  # each framework has words of its own for a disk that is full
-        what, fix = f"cannot be written ({error})", "make room there, and run the same command again"
+        what = f"cannot be written ({error})"
+        fix = "make room there, and run the same command again"
         raise ExportMismatch(f"{form} export", what, f"a model in {folder.parent}", fix) from error
     most, largest = resolution(content[0]), 0.0
     for given in _answers(form, folder, pixels):
@@ -167,12 +200,15 @@ def _answers(form: str, folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray
     try:
         answers: list[NDArray[np.float32]] = format_module(form).run(folder, pixels)
     except Exception as error:  # whatever a framework says of a file that it cannot run
-        raise ExportMismatch(f"{form} export", f"cannot be run: {error}", "a model that runs") from error
+        what = f"cannot be run: {error}"
+        raise ExportMismatch(f"{form} export", what, "a model that runs") from error
     return answers
 
 
-def _differences(given: NDArray[np.float32], expected: NDArray[np.float32], units: int) -> list[float]:
-    """The largest difference of all outputs, or, of so many numbers with a unit each, that of each."""
+def _differences(
+    given: NDArray[np.float32], expected: NDArray[np.float32], units: int
+) -> list[float]:
+    """The largest difference of all outputs, or of each number where several have a unit."""
     import numpy as np
 
     if given.shape != expected.shape:

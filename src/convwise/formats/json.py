@@ -15,15 +15,19 @@ from convwise.core.problems import UnusableInput
 from convwise.formats.weights import Weights
 from convwise.formats.written import NOTHING, Beside
 
-MOST_BYTES = 16 << 20  # of a text that is parsed, which takes 40 times as much: a net of 1,000 layers has 0.1 MB
+# At most so much text is parsed, which takes 40 times as much: a net of 1,000 layers has 0.1 MB
+MOST_BYTES = 16 << 20
 
 
 def render(net: Net, classes: Sequence[str] = ()) -> str:
     """The net's canonical JSON with the class names beside it; `Net.from_json` reads it."""
-    return json.dumps({**net.to_json(), "classes": list(classes)}, indent=2, ensure_ascii=False) + "\n"
+    told = {**net.to_json(), "classes": list(classes)}
+    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING) -> None:
+def save(
+    folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING
+) -> None:
     """Write net.json; what stands beside it is in the formats that carry weights."""
     (folder / "net.json").write_text(render(net, classes), encoding="utf-8")
 
@@ -47,6 +51,6 @@ def read(path: Path) -> Net:
 
 
 def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """Nothing to compare, as there are no weights; UnusableInput where the file cannot be read back."""
+    """Nothing, as there are no weights; UnusableInput where the file cannot be read back."""
     read(folder / "net.json")
     return []

@@ -16,16 +16,20 @@ from convwise.core.net import INPUT, Net, fresh, is_mirror
 from convwise.core.problems import Problem, UnusableInput
 from convwise.formats.weights import Weights, require_own
 
+LONGEST = 200  # letters of a layer's name: of modules inside modules they reach 100
+
 
 @dataclass(frozen=True)
 class Lifted:
-    """A model that was read: its net, its weights in Keras's layouts, its class names, and what to know of it.
+    """A model that was read.
 
-    weights: without those of Opaque layers; empty where the source has none, or where the numbers of some are
-    not known. trainable: how many params of a layer learn, where they are not those that its type lets expect:
-    frozen layers, Opaque ones. params: how many it holds, where that is another number: of weights that are made
-    of others, are another layer's, or are no parameters. buffers: numbers that it holds besides, which PyTorch calls
-    no parameters. outputs: the layers that give what the model answers besides, after the net's last.
+    weights: in Keras's layouts, without those of Opaque layers; empty where the source has none, or
+    where the numbers of some are not known. classes: their names. problems: what to know of it.
+    trainable: how many params of a layer learn, where they are not those
+    that its type lets expect: frozen layers, Opaque ones. params: how many it holds, where that is
+    another number: of weights that are made of others, are another layer's, or are no parameters.
+    buffers: numbers that it holds besides, which PyTorch calls no parameters. outputs: the layers
+    that give what the model answers besides, after the net's last.
     """
 
     net: Net
@@ -39,7 +43,7 @@ class Lifted:
 
 
 class Draft:
-    """A net in the making. Values of the source (tensors, nodes) stand for the layers that give them."""
+    """A net in the making; values of the source (tensors) stand for the layers that give them."""
 
     def __init__(self, input_shape: tuple[int, int, int], image: Hashable) -> None:
         self.input_shape = input_shape
@@ -53,23 +57,39 @@ class Draft:
         self._taken = {INPUT}
         self._numbers: dict[str, int] = {}
 
-    def add(self, value: Hashable, layer: Layer, name: str, reads: Sequence[Hashable],
-            weights: Mapping[str, NDArray[np.generic]] | None = None) -> str:  # fmt: skip
+    def add(
+        self,
+        value: Hashable,
+        layer: Layer,
+        name: str,
+        reads: Sequence[Hashable],
+        weights: Mapping[str, NDArray[np.generic]] | None = None,
+    ) -> str:
         """A layer that gives `value` from the values it reads; returns the name it got."""
-        named = replace(layer, name=self.fresh(name or layer.op.lower()), inputs=tuple(self.source(v) for v in reads))
+        word, inputs = self.fresh(name or layer.op.lower()), tuple(map(self.source, reads))
+        named = replace(layer, name=word, inputs=inputs)
         self.layers.append(named)
         self._layer_of[value] = named.name
         for key, array in (weights or {}).items():
             self.weights[f"{named.name}/{key}"] = np.ascontiguousarray(array, np.float32)
         return named.name
 
-    def opaque(self, value: Hashable, operator: str, shape: tuple[int, ...], name: str, reads: Sequence[Hashable],
-               params: int = -1, **known: Any) -> str:  # fmt: skip
-        """An operator that is none of our layers, with the shape of its output (without the batch, channels last).
+    def opaque(
+        self,
+        value: Hashable,
+        operator: str,
+        shape: tuple[int, ...],
+        name: str,
+        reads: Sequence[Hashable],
+        params: int = -1,
+        **known: Any,
+    ) -> str:
+        """An operator that is none of our layers.
 
-        known: macs, elementwise and moves, where they are.
+        shape: of its output, without the batch, channels last; () is one number. known: macs,
+        elementwise and moves, where they are.
         """
-        return self.add(value, Opaque(operator, shape or (1,), params, **known), name, reads)  # () is one number
+        return self.add(value, Opaque(operator, shape or (1,), params, **known), name, reads)
 
     def same(self, value: Hashable, as_value: Hashable) -> None:
         """`value` is `as_value`: an operator that changes nothing was left out."""
@@ -86,20 +106,22 @@ class Draft:
     def source(self, value: Hashable) -> str:
         """The name of the layer that gives a value."""
         if value not in self._layer_of:
-            raise UnusableInput("model", f"reads {value!r}, which does not come from its image", "one image as input")
+            what = f"reads {value!r}, which does not come from its image"
+            raise UnusableInput("model", what, "one image as input")
         return self._layer_of[value]
 
     def fresh(self, name: str) -> str:
         """The name as a word that is not taken yet: 'block1/conv.2' gives 'block1_conv_2'."""
-        word = re.sub(r"\W+", "_", name).strip("_") or "layer"
+        word = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")[:LONGEST] or "layer"
         found = fresh(word if word[0].isalpha() else f"layer_{word}", self._taken, self._numbers)
         self._taken.add(found)
         return found
 
     def lifted(self, classes: Sequence[str] = (), outputs: Sequence[Hashable] = ()) -> Lifted:
-        """The net, checked: ShapeError where a layer does not fit, UnusableInput where weights are not its own.
+        """The net, checked: ShapeError where a layer misfits, UnusableInput where weights do.
 
-        outputs: the values that the model answers with, the first first; by default the last layer's.
+        outputs: the values that the model answers with, the first first; by default one, that of
+        the last layer.
         """
         names = list(dict.fromkeys(map(self.source, outputs))) or [self.layers[-1].name]
         end = self._end(names)
@@ -107,11 +129,11 @@ class Draft:
         if self.weights:
             require_own(net, self.weights)
         more = tuple(name for name in names if name not in (end, INPUT))
-        told = self.trainable, self.params, self.buffers
-        return with_view(Lifted(net, self.weights, tuple(classes), tuple(self.problems), *told, more))
+        told = tuple(self.problems), self.trainable, self.params, self.buffers
+        return with_view(Lifted(net, self.weights, tuple(classes), *told, more))
 
     def _end(self, names: Sequence[str]) -> str:
-        """The output that becomes the last layer: the first that no layer reads, else the first of all, passed on."""
+        """The output that becomes the last layer: the first that none reads, else one passed on."""
         read = {name for layer in self.layers for name in (*layer.inputs, layer.shares)}
         free = [layer for layer in self.layers if layer.name in names and layer.name not in read]
         if not free:
@@ -127,18 +149,25 @@ class Draft:
 
 
 def with_view(lifted: Lifted) -> Lifted:
-    """A net that answers with the mean of an image and its mirror image, as one with a mirrored view; else as it is."""
+    """A net that answers with the mean over an image and its mirror image has a mirrored view.
+
+    Any other net stays as it is.
+    """
     net, end = lifted.net, lifted.net.layers[-1]
     mirrors = [layer.name for layer in net.layers if is_mirror(layer)]
     if len(mirrors) != 1 or lifted.outputs:
         return lifted
-    mean = [end] if isinstance(end, Average) else [net[end.inputs[0]], end] if _halves(net, end) else []
+    halves = _halves(net, end)
+    if not halves and not isinstance(end, Average):
+        return lifted
+    mean = [net[end.inputs[0]], end] if halves else [end]
     behind = {mirrors[0]}  # what the mirror image leads to
     for layer in net.layers:
         behind |= {layer.name} if behind & {*layer.inputs} else set()
     first = [layer for layer in net.layers if layer.name not in behind]
-    second = [layer for layer in net.layers if layer.name in behind and layer not in mean and layer.name not in mirrors]
-    if not (mean and first and len(first) == len(second) and _alike(lifted, first, second, mirrors[0])):
+    others = behind - {*mirrors, *(layer.name for layer in mean)}
+    second = [layer for layer in net.layers if layer.name in others]
+    if not first or len(first) != len(second) or not _alike(lifted, first, second, mirrors[0]):
         return lifted
     if sorted(mean[0].inputs) != sorted([first[-1].name, second[-1].name]):
         return lifted
@@ -148,7 +177,8 @@ def with_view(lifted: Lifted) -> Lifted:
         name: {key: value for key, value in getattr(lifted, name).items() if key in kept}
         for name in ("trainable", "params", "buffers")
     }
-    return replace(lifted, net=Net(net.input_shape, tuple(first), mirrored_view=True), weights=weights, **told)
+    one_view = Net(net.input_shape, tuple(first), mirrored_view=True)
+    return replace(lifted, net=one_view, weights=weights, **told)
 
 
 def _halves(net: Net, layer: Layer) -> bool:
@@ -159,22 +189,29 @@ def _halves(net: Net, layer: Layer) -> bool:
 
 
 def _alike(lifted: Lifted, first: Sequence[Layer], second: Sequence[Layer], mirror: str) -> bool:
-    """Whether the second layers do to the mirror image what the first do to the image, with the same weights."""
+    """Whether the second layers do to the mirror image what the first do, with their weights."""
     names, rows = {INPUT: mirror}, {row.name: row for row in analyse(lifted.net).layers}
-    if len(rows[first[-1].name].output_shape) != 1:  # the mean of two maps is another thing: their places differ
+    # Of two maps it is another mean: left and right of one have changed places
+    if len(rows[first[-1].name].output_shape) != 1:
         return False
     for one, other in zip(first, second, strict=True):
         names[one.name] = other.name
         inputs = tuple(names.get(name, "") for name in one.inputs)
-        if replace(one, name="", inputs=inputs, shares="") != replace(other, name="", inputs=other.inputs, shares=""):
+        mirrored = replace(one, name="", inputs=inputs, shares="")
+        if mirrored != replace(other, name="", shares=""):
             return False
-        if other.shares != (one.shares or one.name) and rows[one.name].params and not _same(lifted.weights, one, other):
+        shared = other.shares == (one.shares or one.name) or not rows[one.name].params
+        if not shared and not _same(lifted.weights, one, other):
             return False
     return True
 
 
 def _same(weights: Weights, one: Layer, other: Layer) -> bool:
-    """Whether two layers have the same numbers; where they are not known, it is not known either."""
-    own, others = ({key.rpartition("/")[2]: array for key, array in weights.items() if key.startswith(f"{layer.name}/")}
-                   for layer in (one, other))  # fmt: skip
-    return bool(own) and own.keys() == others.keys() and all(np.array_equal(own[key], others[key]) for key in own)
+    """Whether two layers are known to have the same numbers."""
+    own, others = (
+        {key.rpartition("/")[2]: weights[key] for key in weights if key.startswith(f"{name}/")}
+        for name in (one.name, other.name)
+    )
+    if not own or own.keys() != others.keys():
+        return False
+    return all(np.array_equal(own[key], others[key]) for key in own)

@@ -15,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from convwise.core import layers as L
 from convwise.core.geometry import layer_weights
-from convwise.core.layers import Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Layer, SeparableConv2D
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
 from convwise.core.windows import Shape
@@ -26,14 +26,15 @@ Array = NDArray[np.float32]
 Weights = dict[str, Array]
 
 _KERNEL, _DEPTHWISE = (3, 2, 0, 1), (2, 3, 0, 1)
-# Kernel axes from Keras's order to PyTorch's and ONNX's: (outputs, inputs, rows, columns); transposed inputs first.
-_AXES: dict[tuple[type[Layer], str], tuple[int, ...]] = {
-    (Conv2D, "kernel"): _KERNEL,
-    (Conv2DTranspose, "kernel"): _KERNEL,
-    (DepthwiseConv2D, "kernel"): _DEPTHWISE,
-    (SeparableConv2D, "depthwise_kernel"): _DEPTHWISE,
-    (SeparableConv2D, "pointwise_kernel"): _KERNEL,
-    (Dense, "kernel"): (1, 0),
+# Kernel axes from Keras's order to PyTorch's and ONNX's, (outputs, inputs, rows, columns), or of
+# transposed ones (inputs, outputs, rows, columns).
+_AXES: dict[tuple[type[L.Layer], str], tuple[int, ...]] = {
+    (L.Conv2D, "kernel"): _KERNEL,
+    (L.Conv2DTranspose, "kernel"): _KERNEL,
+    (L.DepthwiseConv2D, "kernel"): _DEPTHWISE,
+    (L.SeparableConv2D, "depthwise_kernel"): _DEPTHWISE,
+    (L.SeparableConv2D, "pointwise_kernel"): _KERNEL,
+    (L.Dense, "kernel"): (1, 0),
 }
 
 
@@ -51,9 +52,8 @@ def require_own(net: Net, weights: Weights) -> Weights:
     """The weights, if they are those of the net; else UnusableInput names the first that is not."""
     expected = layout(net)
     if strange := set(weights) ^ set(expected):
-        raise UnusableInput(
-            "weights", f"do not fit the net: missing or unexpected are {sorted(strange)}", "the weights of this net"
-        )
+        what = f"do not fit the net: missing or unexpected: {', '.join(sorted(strange))}"
+        raise UnusableInput("weights", what, "the weights of this net")
     for key, shape in expected.items():
         if weights[key].shape != shape:
             raise UnusableInput(f"weight {key}", f"has shape {weights[key].shape}", str(shape))
@@ -65,12 +65,19 @@ def is_kernel(key: str) -> bool:
     return key.endswith("kernel")
 
 
-def channels_first(layer: Layer, kernel: Array, shape: tuple[int, ...], key: str = "kernel") -> Array:
-    """A kernel in PyTorch's and ONNX's layout: (outputs, inputs per group, rows, columns) or (units, inputs)."""
+def channels_first(
+    layer: L.Layer, kernel: Array, shape: tuple[int, ...], key: str = "kernel"
+) -> Array:
+    """A kernel as in PyTorch and ONNX: (outputs, inputs per group, rows, columns).
+
+    Of Dense, (units, inputs).
+    """
     return np.ascontiguousarray(kernel.transpose(_AXES[type(layer), key]).reshape(shape))
 
 
-def channels_last(layer: Layer, kernel: NDArray[Any], shape: tuple[int, ...], key: str = "kernel") -> Array:
+def channels_last(
+    layer: L.Layer, kernel: NDArray[Any], shape: tuple[int, ...], key: str = "kernel"
+) -> Array:
     """The inverse of `channels_first`; `shape` is the one of Keras's layout."""
     axes = _AXES[type(layer), key]
     turned = kernel.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))

@@ -1,4 +1,4 @@
-"""What files of several formats share: what they say of the net, and how the sources make an input of a picture."""
+"""What files of several formats share: what is said of the net, and a picture made its input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def prepare(picture):
     """A file or a PIL image as the network's input, as in training: {gives}, values 0 to 255.
 
     To resize in another way, use one with antialiasing: tf.image.resize(..., antialias=True),
-    keras.utils.load_img(..., interpolation="bilinear"), cv2.resize(..., interpolation=cv2.INTER_AREA).
+    keras.utils.load_img(..., interpolation="bilinear"),
+    cv2.resize(..., interpolation=cv2.INTER_AREA).
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -34,7 +35,8 @@ def prepare(picture):
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    image = image.convert("L" if channels == 1 else "RGB")
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.array(image).reshape(1, height, width, channels)
     return {returned}
 '''
@@ -54,12 +56,13 @@ _BEST = """        best = int(answer.argmax())
 """
 _NUMBER = """        print(f"{float(answer[0]):.6g}")
 """
-_NUMBERS = """        print(", ".join(f"{name} {float(number):.6g}" for name, number in zip(TARGETS, answer)))
+_NUMBERS = """        named = zip(TARGETS, answer)
+        print(", ".join(f"{name} {float(number):.6g}" for name, number in named))
 """
 
 
 class Answer(NamedTuple):
-    """What a net answers of a picture: what that is, what a source prints of it and gives, and its last lines."""
+    """What a net answers of a picture, what a source prints of it and gives, and its last lines."""
 
     output: str
     prints: str
@@ -68,15 +71,27 @@ class Answer(NamedTuple):
 
 
 PROBABILITIES = Answer(
-    "class probabilities", "prints the most probable class", "one number for each of CLASSES", _MAIN + _BEST
+    "class probabilities",
+    "prints the most probable class",
+    "one number for each of CLASSES",
+    _MAIN + _BEST,
 )
-NUMBER = Answer("the number called TARGET", "prints the number", "an array of one number, TARGET", _MAIN + _NUMBER)
-NUMBERS = Answer("one number for each of TARGETS", "prints the numbers", "one number for each of TARGETS",
-                 _MAIN + _NUMBERS)  # fmt: skip
+NUMBER = Answer(
+    "the number called TARGET",
+    "prints the number",
+    "an array of one number, TARGET",
+    _MAIN + _NUMBER,
+)
+NUMBERS = Answer(
+    "one number for each of TARGETS",
+    "prints the numbers",
+    "one number for each of TARGETS",
+    _MAIN + _NUMBERS,
+)
 
 
 def answer_of(net: Net) -> Answer | None:
-    """What a net answers of a picture; None where it says neither classes nor numbers, or reads no picture."""
+    """What a net answers of a picture; None where it reads none, or answers something else."""
     if net.input_shape[2] not in (1, 3):
         return None
     if unit := numbers_of(net):
@@ -95,9 +110,10 @@ def named(net: Net, classes: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Beside:
-    """What is told beside a net. reasons: lines that ride in the sources as comments; wide: of a set whose pictures had
+    """What is told beside a net.
 
-    more than 8 bits, (offset, factor): (value - offset) * factor is 0 to 255.
+    reasons: lines that ride in the sources as comments. wide: (offset, factor) of a set whose
+    pictures had more than 8 bits: (value - offset) * factor is 0 to 255.
     """
 
     reasons: tuple[str, ...] = ()
@@ -114,15 +130,17 @@ NOTHING = Beside()
 
 
 def prepare(beside: Beside, gives: str, returned: str) -> str:
-    """The source of `prepare`, which returns an expression of `pixels`, uint8 (1, height, width, channels)."""
-    usual = 'values *= 1 / 257 if image.mode[0] == "I" else 255 if 0 <= values.min() <= values.max() <= 1 else 1'
-    known, scaled = "65535 is white; floats from 0 to 1, or as they are", usual
+    """The source of `prepare`.
+
+    returned: an expression of `pixels`, uint8 (1, height, width, channels). gives: what that is.
+    """
+    fraction = "255 if 0 <= values.min() <= values.max() <= 1 else 1"
+    scaled = f'values *= 1 / 257 if image.mode[0] == "I" else {fraction}'
+    known = "65535 is white; floats from 0 to 1, or as they are"
     if beside.wide:
         offset, factor = beside.wide
-        known, scaled = (
-            f"{offset:g} is black, {offset + 255 / factor:g} white",
-            f"values = (values - {offset!r}) * {factor!r}",
-        )
+        known = f"{offset:g} is black, {offset + 255 / factor:g} white"
+        scaled = f"values = (values - {offset!r}) * {factor!r}"
     return _PREPARE.format(gives=gives, returned=returned, range=known, scaled=scaled)
 
 
@@ -142,13 +160,14 @@ def preparation(net: Net) -> str:
     height, width, channels = net.input_shape
     kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     return (
-        f"upright by its EXIF tag, transparency over white, {kind}, one bilinear antialiased resize (Pillow) to "
-        f"{height} rows and {width} columns, values 0 to 255"
+        f"upright by its EXIF tag, transparency over white, {kind}, one bilinear antialiased resize"
+        f" (Pillow) to {height} rows and {width} columns, values 0 to 255"
     )
 
 
 def comments(reasons: Sequence[str], indent: str = "    ") -> list[str]:
     """Reasons as lines of comment."""
-    lines = [textwrap.wrap(reason, 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   ")
-             for reason in reasons]  # fmt: skip
-    return [line for each in lines for line in each]
+    wrapper = textwrap.TextWrapper(
+        100, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   "
+    )
+    return [line for reason in reasons for line in wrapper.wrap(reason)]

@@ -1,9 +1,10 @@
-"""One file or array -> uint8 pixels. Every picture that convwise sees, to train or to predict, passes here.
+"""One file or array -> uint8 pixels. Every picture that convwise sees, to train or to predict,
+passes here.
 
-Decisions: EXIF and TIFF orientation is applied; transparent pixels are laid over white; values of more
-than 8 bits are brought to 0..255 by the scale of their set (a picture without a set: 16-bit gray is
-divided by 257); CMYK and the like become RGB by Pillow's plain formulas, colour profiles are not
-applied; of several frames the first is taken.
+Decisions: EXIF and TIFF orientation is applied; transparent pixels are laid over white; values of
+more than 8 bits are brought to 0..255 by the scale of their set (a picture without a set: 16-bit
+gray is divided by 257); CMYK and the like become RGB by Pillow's plain formulas, colour profiles
+are not applied; of several frames the first is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from convwise.core.luma import LUMA
 from convwise.core.problems import UnusableInput
+from convwise.core.text import times
 from convwise.images import kinds, limits
 from convwise.images.value_range import ValueRange
 
@@ -43,8 +46,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 ORIENTATION_TAG = 0x0112
-TURNED_BY = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})  # where Pillow looks for that tag
-# Pillow's blocks of 16 MiB stay with the thread that freed them; what is larger than 32 goes back to the system.
+# The keys of Image.info in which Pillow looks for that tag
+TURNED_BY = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
+# Pillow's blocks of 16 MiB stay with the thread that freed them; what is larger than 32 goes back
+# to the system.
 Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined, unused-ignore]
 # EXIF 2.3, tag Orientation: what makes the picture upright.
 UPRIGHT = {
@@ -60,7 +65,8 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a file say. height, width: of the upright picture, px; mode: Pillow's word.
+    """What the first bytes of a file say. height, width: of the upright picture, px; mode: Pillow's
+    word.
 
     deep: of 16 bits a channel, of which Pillow gives the upper 8.
     """
@@ -75,7 +81,8 @@ class Header:
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: (h, w, 1) where the content is gray, else (h, w, 3); image: the same, where Pillow holds it so.
+    """pixels: (h, w, 1) where the content is gray, else (h, w, 3); image: the same, where Pillow
+    holds it so.
 
     thumbnail: as `thumbnail` makes it of the same pixels, where it is known.
     """
@@ -96,12 +103,14 @@ class Decoded:
 
 
 def load_image(file: File, channels: int, value_range: ValueRange | None = None) -> Pixels:
-    """The picture as (h, w, channels), channels 1 or 3; raises UnusableInput where it cannot be read."""
+    """The picture as (h, w, channels), channels 1 or 3; UnusableInput where it cannot be read."""
     try:
         return with_channels(decode(file, value_range).pixels, channels)
     except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
         where = str(file) if isinstance(file, (str, Path)) else "image"
-        raise UnusableInput(where, explain(error), f"an image file ({', '.join(FORMATS)})") from None
+        raise UnusableInput(
+            where, explain(error, where), f"an image file ({', '.join(FORMATS)})"
+        ) from None
 
 
 def header(file: File) -> Header:
@@ -111,7 +120,9 @@ def header(file: File) -> Header:
 
 
 def header_and_picture(data: bytes, size: tuple[int, int]) -> tuple[Header, Decoded | None]:
-    """Both from one opening; the picture only where it has 8 bits and is of `size` (height, width), and sound."""
+    """Both from one opening; the picture only where it has 8 bits and is of `size` (height, width),
+    and sound.
+    """
     with _open(data) as image:
         header = _header(image)
         if (header.height, header.width) != size or header.mode in WIDE_MODES:
@@ -122,14 +133,17 @@ def header_and_picture(data: bytes, size: tuple[int, int]) -> tuple[Header, Deco
             return header, None
         if found.pixels.shape[:2] != size:  # a PNG may say at its end that it is to be turned
             return header, None
-        return header, replace(found, thumbnail=_thumbnail_of(found.image) if found.image else thumbnail(found.pixels))
+        return header, replace(
+            found, thumbnail=_thumbnail_of(found.image) if found.image else thumbnail(found.pixels)
+        )
 
 
 def _header(image: Image.Image) -> Header:
     width, height = image.size
     # The plain method: that of a PNG decodes all pixels, to see what stands behind them.
     exif = Image.Image.getexif(image) if _may_be_turned(image) else {}
-    turned = image.format != "TIFF" and exif.get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)  # Pillow turns that of a TIFF
+    # A TIFF is turned by Pillow as it is loaded
+    turned = image.format != "TIFF" and exif.get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
     # To count frames can mean to walk through all of them: 60,000 pages of a TIFF.
     several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
     size = (width, height) if turned else (height, width)
@@ -145,8 +159,10 @@ def decode(file: File, value_range: ValueRange | None = None) -> Decoded:
     with _open(file) as image:
         upright = _upright(image)
         if upright.mode in WIDE_MODES:
-            values = np.asarray(upright)
-            return Decoded((value_range.eight_bits(values) if value_range else _narrowed(values))[..., None])
+            values = _finite(np.asarray(upright))
+            return Decoded(
+                (value_range.eight_bits(values) if value_range else _narrowed(values))[..., None]
+            )
         return _gray_or_colour(upright)
 
 
@@ -156,29 +172,41 @@ def has_wide(modes: Iterable[str]) -> bool:
 
 
 def wide_values(file: File) -> NDArray[Any]:
-    """The values (h, w) of a picture of one of the WIDE_MODES, as they are; ValueError where they are not finite."""
+    """The values (h, w) of a picture of one of the WIDE_MODES, as they are; ValueError where they
+    are not finite.
+    """
     with _open(file) as image:
-        values = np.asarray(_upright(image))
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError("holds NaN or infinite values")
+        return _finite(np.asarray(_upright(image)))
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    """The same values; ValueError where some are NaN or infinite, of which no pixel can be made."""
+    if values.dtype.kind == "f" and not (fine := np.isfinite(values)).all():
+        raise ValueError(
+            f"holds NaN or infinite values, {np.count_nonzero(~fine)} of {values.size}"
+        )
     return values
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """As ImageOps.exif_transpose, which would also refuse a picture with an EXIF value that cannot
+    be written anew.
+    """
     image.load()
     turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1)) if _may_be_turned(image) else None
     return image if turn is None else image.transpose(turn)
 
 
 def _may_be_turned(image: Image.Image) -> bool:
-    """Whether there is anything that getexif would look at, which takes as long as a small picture."""
+    """Whether there is anything for getexif to look at, which takes as long as a small picture."""
     return image.format == "TIFF" or not TURNED_BY.isdisjoint(image.info)
 
 
-def explain(error: Exception) -> str:
-    """Why a file could not be read, in words fit for a report."""
+def explain(error: Exception, name: str = "") -> str:
+    """Why a file of this name could not be read, in words fit for a report."""
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a format that can be read"
+        kind = kinds.UNREAD.get(kinds.suffix(name))
+        return kinds.unread(kind) if kind else "not an image in a format that can be read"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"over the limit of {MAX_PIXELS // 10**6} million pixels"
     if "MAX_TEXT" in str(error):
@@ -189,12 +217,13 @@ def explain(error: Exception) -> str:
 
 
 def with_channels(pixels: Pixels, channels: int) -> Pixels:
-    """(..., h, w, 1 or 3) with 1 or 3 channels: gray is repeated, colour weighted as in ITU-R 601-2."""
+    """(..., h, w, 1 or 3) with 1 or 3 channels: gray is repeated, colour weighted by LUMA."""
     if pixels.shape[-1] == channels:
         return pixels
     if pixels.shape[-1] == 1:
         return np.repeat(pixels, 3, axis=-1)
-    weights = np.array([19595, 38470, 7471], np.uint32)  # Pillow's integers, so that equal channels stay exact
+    # The weights are whole numbers, as in Pillow, so that equal channels stay exact
+    weights = np.array([round(share * 2**16) for share in LUMA], np.uint32)
     return ((pixels @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
@@ -209,7 +238,9 @@ def resize(pixels: Pixels, height: int, width: int, way: Way = SMOOTH) -> Pixels
 
 def thumbnail(pixels: Pixels) -> bytes:
     """The gray values of a picture (h, w, 1 or 3) at THUMBNAIL_PX x THUMBNAIL_PX, row by row."""
-    return _thumbnail_of(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)))
+    return _thumbnail_of(
+        Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    )
 
 
 def _thumbnail_of(image: Image.Image) -> bytes:
@@ -260,7 +291,9 @@ def _open(file: File) -> Image.Image:
         raise
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise ValueError(f"{image.width}x{image.height}, over the limit of {MAX_PIXELS // 10**6} million pixels")
+        raise ValueError(
+            f"{times(image.size)}, over the limit of {MAX_PIXELS // 10**6} million pixels"
+        )
     return image
 
 
@@ -291,11 +324,10 @@ def _gray_or_colour(image: Image.Image) -> Decoded:
 
 
 def _narrowed(values: NDArray[Any]) -> Pixels:
-    """16-bit, 32-bit or float values (h, w) as uint8: floats in 0..1 are multiplied by 255, other floats kept."""
+    """16-bit, 32-bit or float values (h, w) as uint8: floats in 0..1 are multiplied by 255, other
+    floats kept.
+    """
+    factor = 1 / 257
     if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise ValueError("holds NaN or infinite values")
         factor = 255.0 if values.min() >= 0 and values.max() <= 1 else 1.0
-    else:
-        factor = 1 / 257
     return np.clip(np.rint(values * factor), 0, 255).astype(np.uint8)

@@ -1,12 +1,14 @@
-"""Found -> Stack, of files: each is decoded once, by threads (Pillow works without the interpreter lock), and kept.
+"""Found -> Stack, of files: each is decoded once, by threads (Pillow works without the interpreter
+lock), and kept.
 
-What is kept of each stands in shelves.py; small pictures of one size are taken many at a time, as plain_jpeg.py does.
+What is kept of each stands in shelves.py; small pictures of one size are taken many at a time, as
+plain_jpeg.py does.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -15,27 +17,28 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from convwise.core.problems import Problem, Severity, UnusableInput
-from convwise.images import decode, limits, plain_jpeg, stack, value_range
+from convwise.core.problems import Problem, UnusableInput
+from convwise.images import decode, limits, plain_jpeg, remarks, stack, value_range
 from convwise.images.decode import Pixels
 from convwise.images.shelves import HEAD, File, Shelves, with_header
 from convwise.images.sources import Found, Item
-from convwise.images.sources.found import counted
 from convwise.images.stack import Stack
 from convwise.images.store import Shelf, Store
 from convwise.images.value_range import ValueRange, Values
 
-DARK = 16  # 8 bits of pictures of 16 that use 12 of them or fewer
 READ = 1 << 16  # bytes of a file, at first
 MANY, A_FEW = 64, 16  # files; those that are asked for the size of all
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-def resized(file: File, shelves: Shelves, height: int, width: int, *ways: decode.Way) -> tuple[File, list[Pixels]]:
-    """The picture (height, width, 1 or 3) in each of the ways, kept, or else decoded once; and the file as it is then.
+def resized(
+    file: File, shelves: Shelves, height: int, width: int, *ways: decode.Way
+) -> tuple[File, list[Pixels]]:
+    """The file, as it is then, and its picture (height, width, 1 or 3) in each of the ways.
 
-    Raises whatever the decoder raises.
+    What was kept is taken, and the rest made of the picture, which is decoded once. Raises whatever
+    the decoder raises.
     """
     on = [shelves.at(height, width, way) for way in ways]
     kept = [shelf.get(file.key) if file.key else None for shelf in on]
@@ -52,16 +55,21 @@ def resized(file: File, shelves: Shelves, height: int, width: int, *ways: decode
     return found, small
 
 
-def _unpacked(file: File, kept: Sequence[bytes | None], height: int, width: int) -> tuple[File, list[Pixels]]:
+def _unpacked(
+    file: File, kept: Sequence[bytes | None], height: int, width: int
+) -> tuple[File, list[Pixels]]:
     pixels = []
     for value in kept:
         assert value is not None
         digest, peak, channels = HEAD.unpack_from(value)
-        pixels.append(np.frombuffer(value, np.uint8, offset=HEAD.size).reshape(height, width, channels))
+        flat = np.frombuffer(value, np.uint8, offset=HEAD.size)
+        pixels.append(flat.reshape(height, width, channels))
     return replace(file, digest=digest, gray=channels == 1, peak=peak), pixels
 
 
-def prepared(item: Item, shelves: Shelves, shape: tuple[int, int, int], value_range: ValueRange | None) -> Pixels:
+def prepared(
+    item: Item, shelves: Shelves, shape: tuple[int, int, int], value_range: ValueRange | None
+) -> Pixels:
     """The picture of an item as (height, width, channels), kept, or else decoded once.
 
     value_range: of values of more than 8 bits. Raises whatever the decoder raises.
@@ -76,7 +84,7 @@ def prepared(item: Item, shelves: Shelves, shape: tuple[int, int, int], value_ra
 
 @dataclass(frozen=True)
 class _Kept:
-    """The pictures of some files at one size, taken from their shelf by a row number or by several."""
+    """The pictures of some files at one size, taken from their shelf by one or several rows."""
 
     files: Sequence[File]
     shelves: Shelves
@@ -115,13 +123,15 @@ class InFile:
             with stack.BUDGET.of(self.file.header):
                 picture = decode.decode(encoded(self.file.item), self.file.value_range)
             same = picture.digest() == self.file.digest
-        except Exception:  # decoders fail in many ways; what could be read before is another file now
+        except Exception:  # decoders fail in many ways: what could be read is another file now
             same = False
         if not same:
             raise changed(self.file)
         return decode.with_channels(picture.pixels, self.channels)
 
-    def at(self, height: int, width: int, way: decode.Way, also: Sequence[decode.Way] = ()) -> Pixels:
+    def at(
+        self, height: int, width: int, way: decode.Way, also: Sequence[decode.Way] = ()
+    ) -> Pixels:
         """UnusableInput where the file is another by now."""
         if self.channels == 1 and not self.file.gray:  # colour becomes gray before it is resized
             return decode.resize(self(), height, width, way)
@@ -142,21 +152,25 @@ class InFile:
 
 def changed(file: File) -> UnusableInput:
     """What is raised where a file is not what was read first."""
-    return UnusableInput(file.item.name, "changed while the study was learning from it", "the same file", "start again")
+    what = "changed while the study was learning from it"
+    return UnusableInput(file.item.name, what, "the same file", "start again")
 
 
 @dataclass(frozen=True)
 class Pace:
     """In which order files are read, and when that ends.
 
-    order: of all; first: so many are read in any case; late: whether this share of the time for reading is over.
+    order: of all; first: so many are read in any case; late: whether this share of the time for
+    reading is over.
     """
 
     order: Sequence[int]
     first: int = 0
     late: Callable[[float], bool] = lambda share: False
 
-    def each(self, work: Callable[[Iterable[A]], list[B]], things: Sequence[A], until: float) -> list[B]:
+    def each(
+        self, work: Callable[[Iterable[A]], list[B]], things: Sequence[A], until: float
+    ) -> list[B]:
         """work(things), by threads, of all or of as many as there is time for: the first ones.
 
         work: takes some things, one by one, and gives as many results.
@@ -175,30 +189,39 @@ class Pace:
         return found
 
 
-def stacked(found: Found, limit_px: int, store: Store, pace: Pace | None = None) -> tuple[Stack, int]:
-    """What can be read of `found`, once decoded, and how many files were read: less than all where that took too long.
+def stacked(
+    found: Found, limit_px: int, store: Store, pace: Pace | None = None
+) -> tuple[Stack, int]:
+    """What can be read of `found`, and how many files were read: fewer where that took too long.
 
     UnusableInput where nothing is readable, or an array holds NaN.
     """
     if not found.items:
         return stack.of_arrays(found, limit_px), 0
-    return _of_files(found, limit_px, Shelves(store, found.place), pace or Pace(range(len(found.items))))
+    pace = pace or Pace(range(len(found.items)))
+    return _of_files(found, limit_px, Shelves(store, found.place), pace)
 
 
 def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tuple[Stack, int]:
     size = _one_size(found.items, limit_px)
     items = [found.items[row] for row in pace.order]
     opened = pace.each(lambda some: _opened(shelves, size, some), items, 1.0 if size else 0.5)
-    broken = {row: end for row, end in zip(pace.order, opened, strict=False) if isinstance(end, str)}
-    rows = [row for row, end in zip(pace.order, opened, strict=False) if isinstance(end, File)]
+    ends = dict(zip(pace.order, opened, strict=False))
+    broken = {row: end for row, end in ends.items() if isinstance(end, str)}
+    rows = [row for row, end in ends.items() if isinstance(end, File)]
     files = [file for file in opened if isinstance(file, File)]
     _refuse_empty(found, files, broken)
     files, scales = _scaled(found.name, files)
-    height, width = stack.base_size(Counter((file.header.height, file.header.width) for file in files), limit_px)
+    sizes = Counter((file.header.height, file.header.width) for file in files)
+    height, width = stack.base_size(sizes, limit_px)
+
+    def told(file: File) -> File | str:
+        return _or_why(_told, shelves, height, width, file)
+
     if (height, width) == size:  # each that could be was decoded as it was opened
-        read = stack.each(lambda file: file if file.digest else _or_why(_told, shelves, height, width, file), files)
+        read = stack.each(lambda file: file if file.digest else told(file), files)
     else:
-        read = pace.each(lambda some: [_or_why(_told, shelves, height, width, file) for file in some], files, 1.0)
+        read = pace.each(lambda some: list(map(told, some)), files, 1.0)
     count = len(opened) if len(read) == len(files) else list(pace.order).index(rows[len(read)])
     broken |= {row: end for row, end in zip(rows, read, strict=False) if isinstance(end, str)}
     good = {row: end for row, end in zip(rows, read, strict=False) if isinstance(end, File)}
@@ -208,13 +231,15 @@ def _of_files(found: Found, limit_px: int, shelves: Shelves, pace: Pace) -> tupl
     channels = 1 if all(file.gray for file in files) else 3
     before = set(pace.order[:count])
     unreadable = {found.items[row].name: broken[row] for row in sorted(broken) if row in before}
-    made = _stack_of(found, files, _Kept(files, shelves, (len(files), height, width, channels)), unreadable, shelves)
+    pixels = _Kept(files, shelves, (len(files), height, width, channels))
+    made = _stack_of(found, files, pixels, unreadable, shelves)
     chosen = next((file.value_range for file in files if file.value_range), ValueRange(0, 1))
     return replace(made, value_range=chosen, problems=(*made.problems, *scales)), count
 
 
 def _stack_of(found: Found, files: Sequence[File], pixels: _Kept, unreadable: dict[str, str],
               shelves: Shelves) -> Stack:  # fmt: skip
+    thumbnails = np.frombuffer(b"".join(file.thumbnail for file in files), np.uint8)
     return Stack(
         pixels,
         np.array([file.item.label for file in files]),
@@ -223,11 +248,11 @@ def _stack_of(found: Found, files: Sequence[File], pixels: _Kept, unreadable: di
         stack.grouped(file.digest for file in files),
         Counter((file.header.height, file.header.width) for file in files),
         Counter(file.header.mode for file in files),
-        (*found.problems, *_file_problems(found.name, files, pixels.shape[3])),
+        (*found.problems, *remarks.of_files(found.name, files, pixels.shape[3])),
         unreadable,
         origins=_origins(files, shelves, pixels.shape),
         shapes=np.array([(file.header.height, file.header.width) for file in files]),
-        thumbnails=np.frombuffer(b"".join(file.thumbnail for file in files), np.uint8).reshape(len(files), -1),
+        thumbnails=thumbnails.reshape(len(files), -1),
         families=_families([file.item.group for file in files]) if found.grouped else None,
     )
 
@@ -235,10 +260,13 @@ def _stack_of(found: Found, files: Sequence[File], pixels: _Kept, unreadable: di
 def _families(names: Sequence[str]) -> NDArray[np.int64]:
     """The same number for the same name; what has none is alone."""
     numbers: dict[str | int, int] = {}
-    return np.array([numbers.setdefault(name or row, len(numbers)) for row, name in enumerate(names)], np.int64)
+    found = (numbers.setdefault(name or row, len(numbers)) for row, name in enumerate(names))
+    return np.fromiter(found, np.int64)
 
 
-def _origins(files: Sequence[File], shelves: Shelves, shape: tuple[int, ...]) -> tuple[stack.Origin, ...]:
+def _origins(
+    files: Sequence[File], shelves: Shelves, shape: tuple[int, ...]
+) -> tuple[stack.Origin, ...]:
     whole = [(file.header.height, file.header.width) == shape[1:3] for file in files]
     if all(whole):
         return ()
@@ -247,9 +275,10 @@ def _origins(files: Sequence[File], shelves: Shelves, shape: tuple[int, ...]) ->
 
 
 def _one_size(items: Sequence[Item], limit_px: int) -> tuple[int, int] | None:
-    """The size (height, width) of all pictures, as a few of them have it; None where it is not one, or large.
+    """The size (height, width) of all pictures, by a few of them; None if there are more, or large.
 
-    Of many small pictures each is decoded while it is open already, if its size is to stay: to open it costs as much.
+    Of many small pictures each is decoded while it is open already, if its size is to stay: to open
+    it costs as much.
     """
     if len(items) < MANY:
         return None
@@ -270,7 +299,9 @@ class _Read:
     data: bytes | None
 
 
-def _opened(shelves: Shelves, size: tuple[int, int] | None, items: Iterable[Item]) -> list[File | str]:
+def _opened(
+    shelves: Shelves, size: tuple[int, int] | None, items: Iterable[Item]
+) -> list[File | str]:
     """Each file with its header, or why it cannot be read; the items are taken one by one.
 
     Small files of `size` have with it what their pictures are like, which is kept then.
@@ -280,8 +311,9 @@ def _opened(shelves: Shelves, size: tuple[int, int] | None, items: Iterable[Item
     facts, at_size = shelves.facts(*size), shelves.at(*size, decode.SMOOTH)
 
     def decoded(read: _Read, plain: tuple[decode.Header, decode.Decoded] | None) -> File:
-        small = plain or (decode.header_and_picture(read.data, size) if read.data is not None else (None, None))
-        header, picture = small
+        header, picture = plain or (None, None)
+        if plain is None and read.data is not None:
+            header, picture = decode.header_and_picture(read.data, size)
         if header is None or picture is None:
             return with_header(shelves, read.item)
         file = File(read.item, header, read.stamp).with_picture(picture)
@@ -290,7 +322,8 @@ def _opened(shelves: Shelves, size: tuple[int, int] | None, items: Iterable[Item
 
     begun = [_or_why(_read, facts, item) for item in items]
     places = [place for place, each in enumerate(begun) if isinstance(each, _Read)]
-    plain = plain_jpeg.pictures([each.data or b"" for each in begun if isinstance(each, _Read)], size)
+    some = [each.data or b"" for each in begun if isinstance(each, _Read)]
+    plain = plain_jpeg.pictures(some, size)
     known = {places[row]: found for row, found in plain.items()}
     return [
         _or_why(decoded, each, known.get(place)) if isinstance(each, _Read) else each
@@ -303,7 +336,13 @@ def _or_why(work: Callable[..., A], *about: Any) -> A | str:
     try:
         return work(*about)
     except Exception as error:  # decoders fail in many ways; all mean: this file cannot be read
-        return decode.explain(error)
+        return decode.explain(error, next(filter(None, map(_name, about)), ""))
+
+
+def _name(about: Any) -> str:
+    """What a file is called, of whatever is known of it; '' of anything else."""
+    item = about if isinstance(about, Item) else getattr(about, "item", None)
+    return item.name if isinstance(item, Item) else ""
 
 
 def _read(facts: Shelf, item: Item) -> File | _Read:
@@ -319,14 +358,18 @@ def _scaled(where: str, files: Sequence[File]) -> tuple[list[File], list[Problem
     """The files with the one scale of all that have more than 8 bits, and what is said of it."""
     wide = [file for file in files if file.wide]
     parts: dict[str, Values] = {}
-    for file, values in zip(wide, stack.each(_values, wide), strict=True):
+    measured = zip(wide, stack.each(_values, wide), strict=True)
+    wide = []  # those that can be read
+    for file, values in measured:
         part = file.item.part or "train"
         if values:
+            wide.append(file)
             parts[part] = parts[part] + values if part in parts else values
     if not parts:
         return list(files), []
     chosen, together = value_range.decided(where, parts)
-    problems = _value_range_problems(where, wide, len(files), together)
+    count = len(wide) + sum(not file.wide for file in files)
+    problems = remarks.of_value_range(where, wide, count, together)
     return [replace(file, value_range=chosen) if file.wide else file for file in files], problems
 
 
@@ -338,29 +381,12 @@ def _values(file: File) -> Values | None:
         return None
 
 
-def _value_range_problems(where: str, wide: Sequence[File], count: int, values: Values) -> list[Problem]:
-    (low, high), names = values.range, ", ".join(file.item.name for file in wide[:3]) + ", ..." * (len(wide) > 3)
-    cut = f"; {counted(values.count_outside, 'value')} outside that range clipped" if values.count_outside else ""
-    problems = []
-    if len(wide) < count:
-        what = f"{len(wide)} images of more than 8 bits among {count} ({names})"
-        problems.append(Problem(where, what, "all of one kind", "save all in the same way", "warning", len(wide)))
-    kind = "of 16 bits" if values.whole else "with float values"
-    severity: Severity = "warning"
-    how = f"{low:g}..{high:g} was scaled to 0..255, in all images alike{cut}"
-    if (low, high) == (0, 2**16 - 1):
-        how, severity = f"reduced to 8{cut}", "note"
-    elif values.whole and low == 0 and values.range in value_range.WHOLE:
-        how = f"use only {int(high).bit_length()} bits and would become very dark: {how}"
-    what = f"{counted(len(wide), 'image')} {kind} {how} ({names})"
-    return [*problems, Problem(where, what, severity=severity, count=len(wide))]
-
-
 def encoded(item: Item) -> bytes:
     """The bytes of a file; ValueError where they are too many for one image."""
     data = b""
     with item.open() as stream:
-        while some := stream.read(max(READ, len(data))):  # to ask for all that is allowed would take the room for it
+        # Not all that is allowed at once: that would take the room for it
+        while some := stream.read(max(READ, len(data))):
             data += some
             if len(data) > limits.FILE:
                 raise ValueError(f"over {limits.size(limits.FILE)}, the limit for one image")
@@ -368,7 +394,7 @@ def encoded(item: Item) -> bytes:
 
 
 def _told(shelves: Shelves, height: int, width: int, file: File) -> File:
-    """The file with what its pixels are like, which are kept. Raises whatever the decoder raises."""
+    """The file with what its pixels are like, which is kept. Raises what the decoder raises."""
     facts = shelves.facts(height, width)
     if kept := File.kept(file.item, file.stamp, file.value_range, facts):
         return kept
@@ -380,30 +406,5 @@ def _refuse_empty(found: Found, files: Sequence[File], broken: dict[int, str]) -
     if not files:
         shown = "; ".join(f"{found.items[row].name} ({broken[row]})" for row in sorted(broken)[:3])
         what = f"none of {len(broken)} images can be read: {shown}"
-        raise UnusableInput(found.name, what, f"image files ({', '.join(decode.FORMATS)})", "check the files")
-
-
-def _file_problems(where: str, files: Sequence[File], channels: int) -> Iterator[Problem]:
-    def note(those: Sequence[File], what: str, fix: str = "", severity: Severity = "note") -> Iterator[Problem]:
-        if those:
-            names = ", ".join(file.item.name for file in those[:3]) + (", ..." if len(those) > 3 else "")
-            text = f"{counted(len(those), 'image')} {what} ({names})"
-            yield Problem(where, text, fix=fix, severity=severity, count=len(those))
-
-    yield from note([f for f in files if f.header.alpha], "with transparency laid over white")
-    yield from note([f for f in files if f.header.several_frames], "with several frames, of which the first was used")
-    yield from note([f for f in files if f.header.mode == "CMYK"], "in CMYK converted to RGB without a colour profile")
-    deep = [file for file in files if file.header.deep]
-    if deep and max(file.peak for file in deep) < DARK:
-        fix = "scale the values to 0..65535, or save as 8 bits"
-        yield from note(deep, "of 16 bits per channel use 12 of them or fewer, and become very dark", fix, "warning")
-    else:
-        yield from note(deep, "of 16 bits per channel reduced to 8")
-    if channels == 1:
-        colour = [file for file in files if file.header.mode not in decode.GRAY_MODES]
-        yield from note(colour, "stored in colour hold only grey, like all the others, so one channel is used")
-    gray = sum(file.gray for file in files)
-    if channels == 3 and gray:
-        what = f"{counted(gray, 'grey image')} among {len(files)}"
-        fix = "grey was repeated in three channels; check that colour does not give the class away"
-        yield Problem(where, what, "all grey or all colour", fix, severity="warning", count=gray)
+        expected = f"image files ({', '.join(decode.FORMATS)})"
+        raise UnusableInput(found.name, what, expected, "check the files")

@@ -23,16 +23,18 @@ Picture = tuple[str, Callable[[int, int], Pixels]]
 
 @contextmanager
 def pictures(
-    source: Any, channels: int, value_range: ValueRange, follow_links: bool = False, wide: bool = True,
+    source: Any, channels: int, value_range: ValueRange, follow_links: bool = False,
+    wide: bool = True,
     cache_size: str | int = CACHE_SIZE,
 ) -> Iterator[list[Picture]]:  # fmt: skip
-    """All pictures of whatever `read` reads by its name, of a loose folder, of one file, of a data set, or of an array.
+    """All pictures of whatever `read` reads by its name, of a loose folder, of one file, of a data
+    set, or of an array.
 
-    value_range: of the set that was learnt from; wide: whether its files had more than 8 bits, so that it holds for
-    such files; follow_links: as in Reading; cache_size: of what is kept of decoded files, as in Within. Classes are
-    not asked for.
-    UnusableInput where there is none; a picture that cannot be read raises UnusableInput when its pixels
-    are asked for. The picture of an array is called by its index.
+    value_range: of the set that was learnt from; wide: whether its files had more than 8 bits, so
+    that it holds for such files; follow_links: as in Reading; cache_size: of what is kept of
+    decoded files, as in Within. Classes are not asked for.
+    UnusableInput where there is none; a picture that cannot be read raises UnusableInput when its
+    pixels are asked for. The picture of an array is called by its index.
     """
     if not isinstance(source, (str, Path)) and not datasets.recognises(source):
         pixels = stack.as_learnt("images", source, value_range)
@@ -59,10 +61,16 @@ def _held(pixels: Pixels, channels: int, height: int, width: int) -> Pixels:
 
 
 def _of_file(
-    shelves: Shelves, channels: int, value_range: ValueRange | None, item: Item, height: int, width: int
+    shelves: Shelves,
+    channels: int,
+    value_range: ValueRange | None,
+    item: Item,
+    height: int,
+    width: int,
 ) -> Pixels:
     try:
         return files.prepared(item, shelves, (height, width, channels), value_range)
-    except Exception as error:  # what a decoder, an archive or a file system raises has no common base
+    except Exception as error:
+        # What decoders, archives and file systems raise has no common base
         expected = f"an image file ({', '.join(decode.FORMATS)})"
-        raise UnusableInput(item.name, decode.explain(error), expected) from None
+        raise UnusableInput(item.name, decode.explain(error, item.name), expected) from None

@@ -3,15 +3,15 @@
 What is dropped, and always reported: unreadable files; classes of the valid or test part that
 train lacks; train and valid copies of test images, and train copies of valid images (exact
 pixels, before any resizing); outside of test, every copy of a picture that has several labels.
-Near duplicates (near.py) are never dropped: a drawn split keeps them on one side, and those in two parts of the source
-are told.
+Near duplicates (near.py) are never dropped: a drawn split keeps them on one side, and those in two
+parts of the source are told.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -20,26 +20,27 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from convwise.core.defaults import TEST_SHARE
+from convwise.core.parameters import at_least
 from convwise.core.problems import Problem, UnusableInput
-from convwise.images import files, near, sources, stack
+from convwise.images import files, near, remarks, sources, stack
 from convwise.images.decode import Pixels, has_wide, load_image, resize
 from convwise.images.labelling import Picture, pictures
 from convwise.images.near import Pair
 from convwise.images.parts import Part, Sealed, file_of
 from convwise.images.sampling import Seen, sampled
-from convwise.images.sources.found import counted, some
-from convwise.images.splits import TEST, TRAIN, VALID, Leaks, draw, leaks
+from convwise.images.sources.found import counted
+from convwise.images.splits import TEST, TRAIN, VALID, draw, leaks
 from convwise.images.stack import Stack
 from convwise.images.store import Store
 from convwise.images.targets import SIDES, TARGETS, Learnt, Target
 from convwise.images.value_range import ValueRange
 
 __all__ = [
-    "Images", "Pair", "Part", "Picture", "Sealed", "Seen", "ValueRange", "Within", "has_wide", "load_image",
-    "pictures", "read", "resize",
+    "Images", "Pair", "Part", "Picture", "Sealed", "Seen", "ValueRange", "Within", "has_wide",
+    "load_image", "pictures", "read", "resize",
 ]  # fmt: skip
 
-TEST_SHARE = 0.2
 ENDED = "read.txt"  # beside the pixels: how many files were read, where that took too long
 MOST_VALID = 10_000
 MOST_SHOWN = 24  # pairs of near duplicates that are kept as pictures
@@ -50,10 +51,10 @@ Ints = NDArray[np.int64]
 class Within:
     """What reading may cost.
 
-    budget: seconds of the study that it is for: where a tenth of it is not enough for all files, a part is read, see
-    sampling.py; late: whether this share of the time that reading may take at most is over, then it ends. most: train
-    images that are wanted. cache_size: of what is kept of decoded files for all runs and
-    commands, as in store.size_of; 0 keeps nothing.
+    budget: seconds of the study that it is for: where a tenth of it is not enough for all files, a
+    part is read, see sampling.py; late: whether this share of the time that reading may take at
+    most is over, then it ends. most: train images that are wanted. cache_size: of what is kept of
+    decoded files for all runs and commands, as in store.size_of; 0 keeps nothing.
     """
 
     budget: float | None = None
@@ -66,14 +67,17 @@ class Within:
 class Images:
     """A set of images, ready to learn from.
 
-    classes: none where the images have numbers, which are called `numbers`; task: what is learnt of them; near: some
-    pairs of near duplicates as pictures, those in two parts first, then those of two classes.
-    test: None only where nothing was to be sealed; base_shape: (height, width, channels) that all
-    images have; facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images
-    whose pixels occurred before), unreadable and dropped (n), read (n), read_shape (base_shape
-    before any `at`), near_duplicates (pairs), scale (of arrays, and of files of more than 8 bits: (value - scale[0]) *
-    scale[1] is 0..255), unreadable_files {name: reason}, read_as (in words: parts, where they were, classes), reading;
-    where not all files were read, seen (the fields of sampling.Seen) and the budget that it was for.
+    classes: none where the images have numbers, which are called `numbers`; task: what is learnt of
+    them; near: some pairs of near duplicates as pictures, those in two parts first, then those of
+    two classes; test: None only where nothing was to be sealed; base_shape: (height, width,
+    channels) that all images have.
+
+    facts: sizes {"WxH": n}, modes {"RGB": n}, own_test, own_valid, duplicates (images whose pixels
+    occurred before), unreadable and dropped (n), read (n), read_shape (base_shape before any `at`),
+    near_duplicates (pairs), scale (of arrays, and of files of more than 8 bits:
+    (value - scale[0]) * scale[1] is 0..255), unreadable_files {name: reason}, read_as (in words:
+    parts, where they were, classes), reading; where not all files were read, seen (the fields of
+    sampling.Seen) and the budget that it was for.
     """
 
     source: str
@@ -125,15 +129,17 @@ class Images:
 
         Where `look` read a part: how many a study of this budget would have, about.
         """
-        read = [len(self.train)] if self.numbers else np.bincount(self.train.labels, minlength=len(self.classes))
+        read = [len(self.train)]
+        if not self.numbers:
+            read = np.bincount(self.train.labels, minlength=len(self.classes)).tolist()
         if not (seen := self.facts.get("seen")) or seen["read"] == seen["affordable"]:
-            return [int(n) for n in read]
+            return read
         listed = [seen["classes"].get(name, 0) for name in self.classes] or [seen["listed"]]
         share = sum(read) / seen["read"] * seen["affordable"] / max(sum(listed), 1)
-        return [max(round(n * share), int(few)) for n, few in zip(listed, read, strict=True)]
+        return [max(round(n * share), few) for n, few in zip(listed, read, strict=True)]
 
     def content(self) -> str:
-        """What is learnt from and scored, as a checksum: another picture, label or split is another one."""
+        """What is learnt from and scored, as a checksum: of each picture, label and split."""
         sums = [zlib.crc32("/".join(self.classes).encode()), self.test.size if self.test else 0]
         for part in (self.train, self.valid):
             sums += [0, zlib.crc32(np.ascontiguousarray(part.labels).data)]
@@ -154,15 +160,21 @@ def read(
     within: Within = Within(),
     **how: Any,
 ) -> Images:
-    """Read a source (see sources.SOURCES) as Images; raises UnusableInput where it cannot be learnt from.
+    """Read a source (see sources.SOURCES) as Images; raises UnusableInput where it cannot be learnt
+    from.
 
     test: the share to seal where the source has no test part of its own (default 0.2); 'none' or 0
     seals nothing, and an own test part is then left aside, unread. valid: the share of what is
     not sealed, at most 10,000 images, where there is no own valid part. seed: of both draws.
     cache: a folder for the pixels, which are then mapped from there. limit_px: the longer side
-    of the base size is at most this. how: task, classes_from, skip_empty_classes, follow_links, as in Reading.
+    of the base size is at most this. how: task, classes_from, skip_empty_classes, follow_links, as
+    in Reading.
     """
-    share, valid, reading = _share(test), _fraction("valid", valid), sources.Reading(**how)
+    at_least("--seed", seed, 0)
+    share = TEST_SHARE if test is None else 0.0
+    if test not in (None, "none", 0):
+        share = _fraction("--test", test)
+    valid, reading = _fraction("valid", valid), sources.Reading(**how)
     target = TARGETS[reading.target]
     found = sources.find(source, reading)
     try:
@@ -185,7 +197,8 @@ def read(
             ended.write_text(str(count))
         seen = sample.seen(count, late)
         found = replace(found, items=tuple(found.items[row] for row in sorted(order[:count])))
-        empty, learnt = target.check_decoded(found, everything, reading), target.learnt(everything, found)
+        empty = target.check_decoded(found, everything, reading)
+        learnt = target.learnt(everything, found)
         images = _images(found.name, everything, target, learnt, (share, valid), seed, cache)
         store.release()
     except BaseException:
@@ -194,24 +207,26 @@ def read(
     if not everything.origins:
         found.close()
     read_as = _read_as(images, everything, target.said(learnt, learnt.labels), found.roles, seen)
-    told: dict[str, Any] = {"read_as": read_as, "reading": asdict(reading)}
+    told = {**images.facts, "read_as": read_as, "reading": asdict(reading)}
     if seen:
         told |= {"seen": asdict(seen), "budget": within.budget}
         empty.append(seen.problem(found.name))
-    return replace(images, task=reading.task, problems=(*images.problems, *empty), facts={**images.facts, **told})
+    return replace(images, task=reading.task, problems=(*images.problems, *empty), facts=told)
 
 
 def _train_share(found: sources.Found, share: float, valid: float) -> float:
     """Of all files, those that are trained on."""
     parts = Counter(item.part or "train" for item in found.items)
     mine = parts["train"] / max(len(found.items), 1)
-    return max(mine * (1 if parts["test"] else 1 - share) * (1 if parts["valid"] else 1 - valid), 1e-3)
+    mine *= 1 if parts["test"] else 1 - share
+    mine *= 1 if parts["valid"] else 1 - valid
+    return max(mine, 1e-3)
 
 
-def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tuple[float, float], seed: int,
-            cache: Path | None) -> Images:  # fmt: skip
+def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tuple[float, float],
+            seed: int, cache: Path | None) -> Images:  # fmt: skip
     (share, valid), labels, known = shares, learnt.labels, learnt.known
-    # What is dropped for its class shall not make others look like copies: each gets a group of its own.
+    # What is dropped for its class must not make others look like copies: each is its own group
     alone = len(known) + np.arange(len(known))
     lost = leaks(learnt.codes, all_.parts, np.where(known, all_.groups, alone))
     kept = np.flatnonzero(known & ~lost.any)
@@ -223,18 +238,21 @@ def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tup
     bound = pairs if families is None else np.concatenate([pairs, near.chained(families)])
     together = near.joined(all_.groups[kept], bound)
     sides = _sides(target.strata(labels[kept]), all_.parts[kept], together, own, share, valid, seed)
-    twins = _twins(all_, kept[pairs], sides[pairs])
+    twins = near.twins(all_, kept[pairs], sides[pairs])
     _check_sides(where, sides, own, share, learnt.grouped)
-    parts = {code: _part(all_, labels, kept[sides == code], cache, name) for code, name in SIDES.items()}
+    parts = {}
+    for code, name in SIDES.items():
+        parts[code] = _part(all_, labels, kept[sides == code], cache, name)
     problems = (
-        *_unreadable(where, all_),
+        *remarks.unreadable(where, all_),
         *all_.problems,
-        *_sizes(where, all_),
-        *_leaked(where, all_, lost),
-        *_nearly(where, twins, bool(learnt.classes)),
-        *(() if families is None else _grouped(where, families, sides, learnt)),
+        *remarks.sizes(where, all_),
+        *remarks.leaked(where, all_, lost),
+        *near.told(where, twins, bool(learnt.classes)),
+        *(() if families is None else remarks.grouped(where, families, sides, learnt)),
         *target.problems(where, all_, learnt, parts, kept[sides == TRAIN], bool(share)),
     )
+    dropped = len(all_.labels) - len(kept)
     return Images(
         source=where,
         classes=learnt.classes,
@@ -244,55 +262,75 @@ def _images(where: str, all_: Stack, target: Target, learnt: Learnt, shares: tup
         test=Sealed(parts[TEST]) if share else None,
         problems=problems,
         base_shape=all_.pixels.shape[1:],
-        facts={**_facts(all_, own, dropped=len(all_.labels) - len(kept)), "near_duplicates": len(pairs)},
+        facts={**remarks.facts(all_, own, dropped), "near_duplicates": len(pairs)},
         near=tuple(pair.kept() for pair in twins[:MOST_SHOWN]),
     )
-
-
-def _share(test: float | Literal["none"] | None) -> float:
-    if test is None:
-        return TEST_SHARE
-    return 0.0 if test in ("none", 0) else _fraction("--test", test)
 
 
 def _fraction(name: str, value: Any) -> float:
     if isinstance(value, (int, float)) and 0 < value < 1:
         return float(value)
-    raise UnusableInput(
-        name, f"{value!r} is not a share", "a number between 0 and 1" + (", or none" * (name == "--test"))
-    )
+    expected = "a number between 0 and 1" + ", or none" * (name == "--test")
+    raise UnusableInput(name, f"{value!r} is not a share", expected)
 
 
 def _without_test(found: sources.Found) -> sources.Found:
     items = tuple(item for item in found.items if item.part != "test")
     blocks = tuple(block for block in found.blocks if block.part != "test")
-    left = len(found.items) - len(items) + sum(len(b.labels) for b in found.blocks if b.part == "test")
-    what = f"the source's own test part ({counted(left, 'image')}) was set aside unread: nothing was to be sealed"
-    problems = (*found.problems, Problem(found.name, what, severity="note", count=left)) if left else found.problems
+    left = len(found.items) - len(items)
+    left += sum(len(block.labels) for block in found.blocks if block.part == "test")
+    problems = found.problems
+    if left:
+        what = f"the source's own test part ({counted(left, 'image')}) was set aside unread:"
+        what += " nothing was to be sealed"
+        problems = (*problems, Problem(found.name, what, severity="note", count=left))
     return replace(found, items=items, blocks=blocks, problems=problems)
 
 
-def _read_as(images: Images, all_: Stack, told: str, roles: Mapping[Any, str], seen: Seen | None) -> str:
-    """'train 800 (Training/), test 200 (Testing/), 10 classes; split into train 640, valid 160, sealed test 200'."""
-    split = {"train": len(images.train), "valid": len(images.valid), "test": images.test.size if images.test else 0}
+def _read_as(
+    images: Images, all_: Stack, told: str, roles: Mapping[Any, str], seen: Seen | None
+) -> str:
+    """How the source was read, and what it became.
+
+    'train 800 (Training/), test 200 (Testing/), 10 classes; split into train 640, valid 160,
+    sealed test 200'.
+    """
+    split = {
+        "train": len(images.train),
+        "valid": len(images.valid),
+        "test": images.test.size if images.test else 0,
+    }
     there = {name: int((all_.parts == code).sum()) for code, name in SIDES.items()}
-    named = [f"{name} {n}" + (f" ({roles[name]}/)" if name in roles else "") for name, n in there.items() if n]
+    named = [
+        f"{name} {n}" + (f" ({roles[name]}/)" if name in roles else "")
+        for name, n in there.items()
+        if n
+    ]
     found = named if len(named) > 1 or roles else [f"{len(all_.labels)} images"]
-    became = ", ".join(f"{'sealed ' * (name == 'test')}{name} {n}" for name, n in split.items() if n)
+    became = ", ".join(
+        f"{'sealed ' * (name == 'test')}{name} {n}" for name, n in split.items() if n
+    )
     whole = f"{seen}: " if seen else ""
     return f"{whole}{', '.join([*found, told])}; split into {became}"
 
 
 def _sides(
-    strata: Ints, parts: Ints, groups: Ints, own: Mapping[int, bool], share: float, valid: float, seed: int
+    strata: Ints,
+    parts: Ints,
+    groups: Ints,
+    own: Mapping[int, bool],
+    share: float,
+    valid: float,
+    seed: int,
 ) -> Ints:
-    """TRAIN, VALID or TEST for each image: the source's own parts, and drawn ones where it has none.
+    """TRAIN, VALID or TEST for each image: the source's own parts, else drawn ones.
 
     What is drawn is whole groups, each as of the one of its strata that the fewest groups have.
     """
     sides = parts.copy()
     _, which = np.unique(groups, return_inverse=True)
-    rows = np.unique(which * (int(strata.max(initial=0)) + 1) + strata, return_index=True)[1]  # of each stratum in each
+    # One row of each stratum in each group
+    rows = np.unique(which * (int(strata.max(initial=0)) + 1) + strata, return_index=True)[1]
     rare = np.bincount(strata[rows])[strata[rows]]
     rows = rows[np.lexsort((rows, rare, which[rows]))]
     strata = strata[rows[np.unique(which[rows], return_index=True)[1]]][which]
@@ -302,16 +340,22 @@ def _sides(
         sides[rows[draw(strata[rows], groups[rows], share, keep, (seed, TEST))]] = TEST
     if not own[VALID]:
         rows = np.flatnonzero(sides == TRAIN)
-        most = max(0, MOST_VALID - len(np.unique(strata)) / 2) / len(rows)  # each class is rounded by up to 1/2
+        # Drawing rounds each class by up to 1/2
+        most = max(0, MOST_VALID - len(np.unique(strata)) / 2) / len(rows)
         sides[rows[draw(strata[rows], groups[rows], min(valid, most), 1, (seed, VALID))]] = VALID
     return sides
 
 
-def _check_sides(where: str, sides: Ints, own: Mapping[int, bool], share: float, grouped: str) -> None:
-    """Refuse a split that leaves nothing to choose by, or nothing to seal. grouped: what groups are called, if any."""
-    empty = [SIDES[code] for code in ((VALID, TEST) if share else (VALID,)) if not (sides == code).any()]
-    if empty:
-        drawn = [SIDES[code] for code in (VALID, TEST) if not own[code] and (share or code == VALID)]
+def _check_sides(
+    where: str, sides: Ints, own: Mapping[int, bool], share: float, grouped: str
+) -> None:
+    """Refuse a split that leaves nothing to choose by, or nothing to seal.
+
+    grouped: what groups are called, if there are any.
+    """
+    wanted = (VALID, TEST) if share else (VALID,)
+    if empty := [SIDES[code] for code in wanted if not (sides == code).any()]:
+        drawn = [SIDES[code] for code in wanted if not own[code]]
         share_out = ", one for ".join(["one for train", *drawn])
         what = f"groups ({grouped})" if grouped else "different images"
         expected = f"at least {len(drawn) + 1} {what} in each class to split: {share_out}"
@@ -326,117 +370,10 @@ def _part(all_: Stack, labels: NDArray[Any], rows: Ints, cache: Path | None, nam
             out[chunk] = all_.pixels[rows[chunk]]
             stack.at_rest(out)
 
-    pixels = stack.filled((len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy")
-    names, origins = (tuple(each[row] for row in rows) if each else () for each in (all_.names, all_.origins))
+    pixels = stack.filled(
+        (len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy"
+    )
+    names, origins = (
+        tuple(each[row] for row in rows) if each else () for each in (all_.names, all_.origins)
+    )
     return Part(pixels, labels[rows], names, origins)
-
-
-# --- what there is to report ---------------------------------------------------------------------
-
-
-def _facts(all_: Stack, own: Mapping[int, bool], dropped: int) -> dict[str, Any]:
-    return {
-        "sizes": {f"{width}x{height}": count for (height, width), count in all_.sizes.most_common(10)},
-        "modes": dict(all_.modes.most_common()),
-        "own_test": own[TEST],
-        "own_valid": own[VALID],
-        "duplicates": len(all_.groups) - len(np.unique(all_.groups)),
-        "dropped": dropped,
-        "unreadable": len(all_.unreadable),
-        "unreadable_files": dict(all_.unreadable),
-        "read": len(all_.labels),
-        "read_shape": list(all_.pixels.shape[1:]),
-        "scale": [all_.value_range.offset, all_.value_range.factor],
-    }
-
-
-def _unreadable(where: str, all_: Stack) -> Iterator[Problem]:
-    if all_.unreadable:
-        shown = some([f"{name} ({reason})" for name, reason in all_.unreadable.items()], 10)
-        what = f"{counted(len(all_.unreadable), 'file')} could not be read and were skipped: {shown}"
-        fix = "repair or remove them"
-        yield Problem(where, what, "readable images", fix, severity="warning", count=len(all_.unreadable))
-
-
-def _sizes(where: str, all_: Stack) -> Iterator[Problem]:
-    height, width = all_.pixels.shape[1:3]
-    if set(all_.sizes) == {(height, width)}:
-        return
-    heights, widths = zip(*all_.sizes, strict=True)
-    shapes = [w / h for h, w in all_.sizes]
-    span = f"{min(widths)}..{max(widths)} px wide, {min(heights)}..{max(heights)} px high"
-    bent = max(shapes) / min(shapes) > 1.5
-    what = f"{counted(len(all_.sizes), 'size')}, {span}; each image is resized as a whole to one shape"
-    fix = "crop the images to one shape if their proportions matter" if bent else ""
-    what += ", without keeping its proportions" if len(set(shapes)) > 1 else ""
-    yield Problem(where, what, severity="warning" if bent else "note", fix=fix, count=sum(all_.sizes.values()))
-
-
-def _leaked(where: str, all_: Stack, lost: Leaks) -> Iterator[Problem]:
-    reasons = (
-        (lost.in_test, "also in test, so dropped from train and valid"),
-        (lost.in_valid, "of train also in valid, so dropped from train"),
-        (lost.conflict, "with the same pixels as one of another class, dropped from train and valid with all copies"),
-    )
-    for mask, reason in reasons:
-        if mask.any():
-            what = f"{counted(int(mask.sum()), 'image')} {reason}: "
-            names = some([f"{all_.names[row]} ({all_.labels[row]})" for row in np.flatnonzero(mask)])
-            yield Problem(where, what + names, "each picture once", severity="warning", count=int(mask.sum()))
-    copies = len(all_.groups) - len(np.unique(all_.groups))
-    if copies:
-        what = f"{counted(copies, 'image')} with exactly the pixels of an earlier one"
-        yield Problem(where, what, fix="copies always stay on one side of the split", severity="note", count=copies)
-
-
-def _grouped(where: str, families: Ints, sides: Ints, learnt: Learnt) -> Iterator[Problem]:
-    """What is said of groups: how many there are, and which are in two parts of the source's own."""
-    count, name = int(families.max(initial=-1)) + 1, learnt.grouped
-    of = [np.unique(families[sides == side]) for side in SIDES]
-    what = f"images of one {name} are kept in one part: {counted(len(np.unique(families)), 'group')}"
-    yield Problem(where, what, severity="note", count=count)
-    across = np.flatnonzero(np.bincount(np.concatenate(of), minlength=count) > 1)
-    if len(across):
-        what = f"{counted(len(across), 'group')} in the column {name} with images in two parts of the source"
-        told = "accuracy reported is too high" if learnt.classes else "error reported is too low"
-        fix = f"move each into one part, or the {told}"
-        yield Problem(where, what, "each group in one part", fix, "warning", len(across))
-
-
-def _twins(all_: Stack, pairs: Ints, sides: Ints) -> list[Pair]:
-    """Pairs (m, 2) of rows as they are told, those on two sides (m, 2) first, then those of two labels."""
-    order = sorted(
-        range(len(pairs)),
-        key=lambda k: (sides[k, 0] == sides[k, 1], np.array_equal(*all_.labels[pairs[k]]), k),
-    )
-    return [_pair(all_, *pairs[k].tolist(), *sides[k].tolist()) for k in order]
-
-
-def _pair(all_: Stack, one: int, other: int, side: int, other_side: int) -> Pair:
-    return Pair(
-        (all_.names[one], all_.names[other]),
-        (str(all_.labels[one]), str(all_.labels[other])),
-        (SIDES[side], SIDES[other_side]),
-        (all_.pixels[one], all_.pixels[other]),
-    )
-
-
-def _nearly(where: str, pairs: Sequence[Pair], classes: bool) -> Iterator[Problem]:
-    """What is said of near duplicates: in two parts, of two classes where there are any, and the rest."""
-    order = [*SIDES.values()]
-    for parts in [(one, other) for one in order for other in order[order.index(one) + 1 :]]:
-        across = [pair for pair in pairs if set(pair.parts) == set(parts)]
-        if not across:
-            continue
-        what = f"{counted(len(across), 'pair')} of nearly the same picture in {' and '.join(parts)}, both kept: "
-        told = "accuracy reported is too high" if classes else "error reported is too low"
-        fix = f"remove one of each, or the {told}; the report of choose shows them"
-        yield Problem(where, what + near.shown(across, 3), "each picture in one part", fix, "warning", len(across))
-    odd = [pair for pair in pairs if classes and len(set(pair.labels)) > 1]
-    if odd:
-        what = f"{counted(len(odd), 'pair')} of nearly the same picture in two classes: {near.shown(odd, 3)}"
-        yield Problem(where, what, "one label for a picture", "correct the wrong label", "warning", len(odd))
-    same = sum(len(set(pair.parts)) == 1 for pair in pairs)
-    if same:
-        what = f"{counted(same, 'pair')} of nearly the same picture in one part; a drawn split never separates them"
-        yield Problem(where, what, severity="note", count=same)

@@ -20,9 +20,10 @@ class Part:
     """Images of one side of the split.
 
     pixels: uint8 (n, height, width, channels), mapped from disk where read() had a cache;
-    labels: (n,) int64 index into Images.classes, or float64 numbers, of several (n, k); names: the path inside the
-    source, or part/index; origins: what gives each picture as it was decoded, or none where `pixels` holds them all so;
-    base: of a part made by `at`, the one that it was made from.
+    labels: (n,) int64 index into Images.classes, or float64 numbers, of several (n, k); names: the
+    path inside the source, or part/index; origins: what gives each picture as it was decoded, or
+    none where `pixels` holds them all so; base: of a part made by `at`, the one that it was made
+    from.
     """
 
     pixels: Pixels
@@ -36,8 +37,16 @@ class Part:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Part:
         """Some of the images, by their positions."""
-        names, origins = (tuple(each[row] for row in rows) if each else () for each in (self.names, self.origins))
-        return Part(np.asarray(self.pixels[rows]), self.labels[rows], names, origins, self.base and self.base[rows])
+        names, origins = (
+            tuple(each[row] for row in rows) if each else () for each in (self.names, self.origins)
+        )
+        return Part(
+            np.asarray(self.pixels[rows]),
+            self.labels[rows],
+            names,
+            origins,
+            self.base and self.base[rows],
+        )
 
     def with_channels(self, channels: int) -> Part:
         """The same images with 1 or 3 channels."""
@@ -46,17 +55,28 @@ class Part:
 
         pixels = with_channels(np.asarray(self.pixels), channels)
         origins = tuple(origin and origin.with_channels(channels) for origin in self.origins)
-        return replace(self, pixels=pixels, origins=origins, base=self.base and self.base.with_channels(channels))
+        return replace(
+            self,
+            pixels=pixels,
+            origins=origins,
+            base=self.base and self.base.with_channels(channels),
+        )
 
     def at(self, height: int, width: int) -> Part:
         """The same images at another size, each resized once, from what was decoded."""
         whole = self.base or self
-        return whole if whole.pixels.shape[1:3] == (height, width) else whole._resized(height, width, decode.SMOOTH)
+        return (
+            whole
+            if whole.pixels.shape[1:3] == (height, width)
+            else whole._resized(height, width, decode.SMOOTH)
+        )
 
     def ways(self, height: int, width: int) -> tuple[Part, Part | None]:
-        """What is trained on at a size: `at`, and the same without antialiasing, or None where nothing is resized.
+        """What is trained on at a size: `at`, and the same without antialiasing, or None where
+        nothing is resized.
 
-        Others resize without it (Keras's load_img, tf.image.resize): so the network learns to answer both alike.
+        Others resize without it (Keras's load_img, tf.image.resize): so the network learns to
+        answer both alike.
         """
         whole = self.base or self
         same = whole.pixels.shape[1:3] == (height, width) and not whole.origins
@@ -67,7 +87,9 @@ class Part:
             smooth = whole._resized(height, width, decode.SMOOTH, (decode.ROUGH,))
         return smooth, whole._resized(height, width, decode.ROUGH)
 
-    def _resized(self, height: int, width: int, way: decode.Way, also: tuple[decode.Way, ...] = ()) -> Part:
+    def _resized(
+        self, height: int, width: int, way: decode.Way, also: tuple[decode.Way, ...] = ()
+    ) -> Part:
         file = file_of(self.pixels)
         beside = file and file.with_name(f"{file.stem}-{height}x{width}-{way.name.lower()}.npy")
         pixels = stack.resized(self.pixels, height, width, beside, self.origins, way, also)
@@ -75,7 +97,7 @@ class Part:
 
 
 class Sealed:
-    """The test part, kept from every phase but the last; `opened` counts how often it was opened."""
+    """The test part, kept from every phase but the last; `opened` counts its openings."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -96,7 +118,11 @@ class Sealed:
 
     def at(self, height: int, width: int) -> Sealed:
         """The same part at another size, still sealed; opening it counts here too."""
-        return self if self._part.pixels.shape[1:3] == (height, width) else _SealedAt(self, height, width)
+        return (
+            self
+            if self._part.pixels.shape[1:3] == (height, width)
+            else _SealedAt(self, height, width)
+        )
 
 
 class _SealedAt(Sealed):

@@ -1,9 +1,10 @@
 """The shortest way to the pixels of many small JPEGs of one size, by Pillow's own decoder.
 
-Pillow's open reads all that a file says of itself before its pixels, which takes longer than to decode 64x64 px. Most
-small JPEGs say nothing but their size. Those are handed to the decoder at once, and laid one below the other, so that
-what follows is asked once for all of them. Whatever says more, is of another kind or is not sound is left to the usual
-way, which also has the words for what is wrong with it.
+Pillow's open reads all that a file says of itself before its pixels, which takes longer than to
+decode 64x64 px. Most small JPEGs say nothing but their size. Those are handed to the decoder at
+once, and laid one below the other, so that what follows is asked once for all of them. Whatever
+says more, is of another kind or is not sound is left to the usual way, which also has the words for
+what is wrong with it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from convwise.images.decode import THUMBNAIL_PX, Decoded, Header, Pixels
 
 MODES = {1: "L", 3: "RGB"}  # by the number of components, as Pillow takes it
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, all of Huffman codes
-# Quantisation and Huffman tables, restart interval, JFIF, comment: nothing that changes how the picture is to be seen.
+# Quantisation and Huffman tables, restart interval, JFIF, comment: nothing that changes how the
+# picture is to be seen.
 SKIPPED = frozenset((0xDB, 0xC4, 0xDD, 0xE0, 0xFE))
 START_OF_SCAN = 0xDA
 
@@ -27,10 +29,12 @@ def pictures(files: Sequence[bytes], size: tuple[int, int]) -> dict[int, tuple[H
     """Of the files that are plain JPEGs of `size` (height, width): place -> header and picture."""
     found: dict[int, tuple[Header, Decoded]] = {}
     head, mode = b"", None
-    strips: dict[str, tuple[Image.Image, list[int]]] = {}  # by mode: pictures one below the other, and their places
+    # For each mode, pictures one below the other, and their places
+    strips: dict[str, tuple[Image.Image, list[int]]] = {}
     height, width = size
     for place, data in enumerate(files):
-        if not (head and data.startswith(head)):  # of the last: what was written by one program often begins alike
+        # Files of one program often begin alike, so the head of the last one is tried first
+        if not (head and data.startswith(head)):
             head, mode = _head(data, size)
         if not mode:
             continue
@@ -42,15 +46,22 @@ def pictures(files: Sequence[bytes], size: tuple[int, int]) -> dict[int, tuple[H
     for mode, (strip, places) in strips.items():
         if places:
             header = Header(*size, mode, alpha=False, several_frames=False, deep=False)
-            laid = strip if len(places) == len(files) else strip.crop((0, 0, width, len(places) * height))
-            found |= zip(places, ((header, each) for each in _decoded(laid, len(places))), strict=True)
+            laid = (
+                strip
+                if len(places) == len(files)
+                else strip.crop((0, 0, width, len(places) * height))
+            )
+            found |= zip(
+                places, ((header, each) for each in _decoded(laid, len(places))), strict=True
+            )
     return found
 
 
 def _laid(strip: Image.Image, data: bytes, box: tuple[int, int, int, int]) -> bool:
-    """Decode a JPEG to its place in a strip; False where that does not go, since it is cut off or damaged."""
+    """Decode a JPEG to its place in a strip; False where it is cut off or damaged."""
     try:
-        decoder = Image._getdecoder(strip.mode, "jpeg", (strip.mode, ""))  # as Image.frombytes does, of a whole image
+        # This is what Image.frombytes does with a whole image
+        decoder = Image._getdecoder(strip.mode, "jpeg", (strip.mode, ""))
         decoder.setimage(strip.im, box)
         rest, error = decoder.decode(data)
     except Exception:
@@ -75,7 +86,8 @@ def _decoded(strip: Image.Image, count: int) -> list[Decoded]:
 def _thumbnails(strip: Image.Image, count: int) -> Pixels:
     """decode.thumbnail of each of the pictures that lie in a strip of mode L, one below the other.
 
-    Pillow resizes rows, then columns. Here the columns are turned into rows in between: so no picture meets the next.
+    Pillow resizes rows, then columns. Here the columns are turned into rows in between: so no
+    picture meets the next.
     """
     rows = strip.resize((THUMBNAIL_PX, strip.height), decode.SMOOTH)
     columns = np.asarray(rows).reshape(count, -1, THUMBNAIL_PX).swapaxes(1, 2)
@@ -85,14 +97,19 @@ def _thumbnails(strip: Image.Image, count: int) -> Pixels:
 
 
 def _head(data: bytes, size: tuple[int, int]) -> tuple[bytes, str | None]:
-    """What stands before the scan of a plain JPEG of this size, and Pillow's mode of it; (b'', None) for any other."""
+    """What stands before the scan of a plain JPEG of this size, and Pillow's mode of it; (b'',
+    None) for any other.
+    """
     if data[:3] != b"\xff\xd8\xff":
         return b"", None
     at, mode = 2, None
     while at + 10 <= len(data) and data[at] == 0xFF:
         kind = data[at + 1]
         if kind in FRAMES:
-            of_size = data[at + 4] == 8 and size == (data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8])
+            of_size = data[at + 4] == 8 and size == (
+                data[at + 5] << 8 | data[at + 6],
+                data[at + 7] << 8 | data[at + 8],
+            )
             if mode or not of_size:
                 break
             mode = MODES.get(data[at + 9])

@@ -15,7 +15,8 @@ from convwise.images.store import Store
 
 
 def preview(source: Any, count: int = 6, limit_px: int = 256) -> list[Pixels]:
-    """At most `count` images, uint8 (h, w, channels), of as many classes as can be; none that the source calls test.
+    """At most `count` images, uint8 (h, w, channels), of as many classes as can be; none that the
+    source calls test.
 
     limit_px: of the longer side. UnusableInput where the source cannot be read.
     """
@@ -24,7 +25,9 @@ def preview(source: Any, count: int = 6, limit_px: int = 256) -> list[Pixels]:
         items = [item for item in found.items if item.part != "test"] or list(found.items)
         blocks = [block for block in found.blocks if block.part != "test"] or list(found.blocks)
         items = [items[row] for row in _various([item.label for item in items], count)]
-        few = replace(found, items=tuple(items), blocks=tuple(_few(block, count) for block in blocks[:1]))
+        few = replace(
+            found, items=tuple(items), blocks=tuple(_few(block, count) for block in blocks[:1])
+        )
         pixels = files.stacked(few, limit_px, Store(None, 0))[0].pixels
         return list(pixels[np.arange(min(count, pixels.shape[0]))])
     finally:

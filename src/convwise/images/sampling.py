@@ -1,7 +1,9 @@
-"""Which files are read, where all would take too long: an amount of work that the budget fixes, not a clock.
+"""Which files are read, where all would take too long: an amount of work that the budget fixes, not
+a clock.
 
-So the same images, budget and seed give the same part on every machine, and a larger budget gives a part that holds
-the smaller one. Only where reading is far slower than anywhere, as from a network drive, a clock ends it.
+So the same images, budget and seed give the same part on every machine, and a larger budget gives a
+part that holds the smaller one. Only where reading is far slower than anywhere, as from a network
+drive, a clock ends it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from convwise.images.sources import Found, Item
 from convwise.images.splits import Ints, spread
 
 READING_SHARE = 0.1  # of a budget, in which images are read
-FILE_SECONDS, PIXEL_SECONDS = 4e-4, 2e-8  # of one core: to open a file; to decode it, and again for the input's size
+# What one core takes to open a file; and for each pixel, decoded and again resized
+FILE_SECONDS, PIXEL_SECONDS = 4e-4, 2e-8
 SIZED = 64  # files whose headers say how large pictures are
 FEW, MOST_SHARE = 500, 0.5  # so many are read in any case, where that takes no more than this share
 EACH = 5  # of each class in each part, at least
@@ -26,10 +29,11 @@ EACH = 5  # of each class in each part, at least
 
 @dataclass(frozen=True)
 class Seen:
-    """What is read of a source. listed: files in all; affordable: for a study of this budget; read: now.
+    """What is read of a source. listed: files in all; affordable: for a study of this budget; read:
+    now.
 
-    classes: how many of each class are listed, outside of a test part of the source's own, none of numbers; late:
-    reading took so long that it was ended before its time.
+    classes: how many of each class are listed, outside of a test part of the source's own, none of
+    numbers; late: reading took so long that it was ended before its time.
     """
 
     listed: int
@@ -42,7 +46,10 @@ class Seen:
     def why(self) -> str:
         """Why it was no more."""
         if self.read < self.affordable:
-            return f"what is measured. `convwise choose` reads {self.affordable:,} of them in this budget"
+            return (
+                f"enough for the measurements. `convwise choose` reads {self.affordable:,} of them"
+                " in this budget"
+            )
         return (
             "reading was so slow on this machine that it was stopped early"
             if self.late
@@ -56,17 +63,27 @@ class Seen:
 
     def problem(self, where: str) -> Problem:
         """What is said where not all is read."""
-        what = f"only {self}, were read: {self.why}. Whether others are broken, or copies, is not known"
+        what = (
+            f"only {self}, were read: {self.why}. Whether others are broken, or copies, is not"
+            " known"
+        )
         fix = "" if self.read < self.affordable else "give a longer --budget to read more of them"
-        return Problem(where, what, severity="warning" if fix else "note", fix=fix, count=self.listed - self.read)
+        return Problem(
+            where,
+            what,
+            severity="warning" if fix else "note",
+            fix=fix,
+            count=self.listed - self.read,
+        )
 
 
 @dataclass(frozen=True)
 class Sample:
     """What is read of a source, and in which order.
 
-    order: of found.items, so that the first of them, however many, are a part in proportion; first: so many are
-    read in any case; listed: files of the source; affordable: for a study of this budget; classes: as in Seen.
+    order: of found.items, so that the first of them, however many, are a part in proportion; first:
+    so many are read in any case; listed: files of the source; affordable: for a study of this
+    budget; classes: as in Seen.
     """
 
     found: Found
@@ -80,37 +97,50 @@ class Sample:
         """Of so many files; None where these are all."""
         if read >= self.listed:
             return None
-        return Seen(self.listed, read if late else max(self.affordable, read), read, self.classes, late)
+        return Seen(
+            self.listed, read if late else max(self.affordable, read), read, self.classes, late
+        )
 
 
 def sampled(found: Found, alike: Sequence[int], seed: int, budget: float | None, most: float | None,
             named: bool = True) -> Sample:  # fmt: skip
     """The part of the files in `found` that is read; arrays stay whole: they are in memory already.
 
-    alike: of each item, the same number where a share is drawn of both: the class, or about the same number. budget:
-    seconds of the study, a tenth of which is for reading; None reads all. most: no more than that. named: whether
-    labels are names of classes.
+    alike: of each item, the same number where a share is drawn of both: the class, or about the
+    same number. budget: seconds of the study, a tenth of which is for reading; None reads all.
+    most: no more than that. named: whether labels are names of classes.
     """
     items = found.items
     classes = dict(Counter(item.label for item in items if item.part != "test" and named))
     order, first = spread(_strata(items, alike), EACH, seed)
-    affordable = len(items) if budget is None or not items else min(_affordable(items, seed, budget), len(items))
+    affordable = (
+        len(items)
+        if budget is None or not items
+        else min(_affordable(items, seed, budget), len(items))
+    )
     count = max(min(affordable, round(most)) if most else affordable, first)
     rows = np.sort(order[:count])
     part = replace(found, items=tuple(items[row] for row in rows)) if count < len(items) else found
     return Sample(
-        part, np.searchsorted(rows, order[:count]), max(first, min(FEW, count)), len(items), affordable, classes
+        part,
+        np.searchsorted(rows, order[:count]),
+        max(first, min(FEW, count)),
+        len(items),
+        affordable,
+        classes,
     )
 
 
 def _strata(items: Sequence[Item], alike: Sequence[int]) -> Ints:
     numbers: dict[tuple[str | None, int], int] = {}
     both = zip(items, alike, strict=True)
-    return np.array([numbers.setdefault((item.part, each), len(numbers)) for item, each in both], np.int64)
+    return np.array(
+        [numbers.setdefault((item.part, each), len(numbers)) for item, each in both], np.int64
+    )
 
 
 def _affordable(items: Sequence[Item], seed: int, budget: float) -> int:
-    """How many files can be read in their share of the budget; the size of some stands for that of all."""
+    """How many files can be read in their share of the budget, by the size of some of them."""
     rows = np.random.default_rng(seed).permutation(len(items))[:SIZED]
     each = FILE_SECONDS + PIXEL_SECONDS * float(np.mean([_pixels(items[row]) for row in rows]))
     return max(int(READING_SHARE * budget / each), min(FEW, int(MOST_SHARE * budget / each)))

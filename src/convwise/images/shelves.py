@@ -1,7 +1,9 @@
-"""What is known of a file whose header could be read, and what is kept of it on the shelves of a store.
+"""What is known of a file whose header could be read, and what is kept of it on the shelves of a
+store.
 
-On the shelf of its size stands what a picture became by its one resize, in its own channels, so that other sets,
-commands and runs find it there. A file is known by its path, size and times: while they stay, it is not read again.
+On the shelf of its size stands what a picture became by its one resize, in its own channels, so
+that other sets, commands and runs find it there. A file is known by its path, size and times: while
+they stay, it is not read again.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from convwise.images.sources import Item
 from convwise.images.store import Shelf, Store
 from convwise.images.value_range import ValueRange
 
-VERSION = 1  # of what stands on a shelf: to be raised with every change of decode.py
+VERSION = 2  # of what stands on a shelf: to be raised with every change of decode.py
 HEAD = struct.Struct("<16sBB")  # digest, peak, channels; the pixels follow
-FACTS = struct.Struct(f"<16sBB{decode.THUMBNAIL_PX**2}s")  # the same, and the thumbnail; the header follows
+# Digest, peak, channels and thumbnail; the header follows
+FACTS = struct.Struct(f"<16sBB{decode.THUMBNAIL_PX**2}s")
 
 
 def key_of(text: str) -> bytes:
@@ -60,7 +63,9 @@ class File:
     def keep(self, shelf: Shelf, pixels: Pixels) -> None:
         """Put what the picture became on the shelf."""
         if self.key:
-            shelf.put(self.key, HEAD.pack(self.digest, self.peak, pixels.shape[2]) + pixels.tobytes())
+            shelf.put(
+                self.key, HEAD.pack(self.digest, self.peak, pixels.shape[2]) + pixels.tobytes()
+            )
 
     def keep_facts(self, shelf: Shelf) -> File:
         """The same file; all that was found of it is put on the shelf."""
@@ -92,7 +97,9 @@ def _header(text: bytes) -> decode.Header:
 
 @dataclass(frozen=True)
 class Shelves:
-    """What is kept of the pictures of one source, by its place: their headers, and their pixels at each size."""
+    """What is kept of the pictures of one source, by its place: their headers, and their pixels at
+    each size.
+    """
 
     store: Store
     place: str

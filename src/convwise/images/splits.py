@@ -1,4 +1,5 @@
-"""Which image goes where: train, valid or the sealed test. Pure functions of labels, groups and a seed.
+"""Which image goes where: train, valid or the sealed test. Pure functions of labels, groups and a
+seed.
 
 A group is a set of images with exactly the same pixels; no group is ever on two sides.
 """
@@ -17,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Leaks:
-    """Masks over the images (n,) that must leave train and valid, by reason; they do not overlap."""
+    """Masks over the images (n,) that must leave train and valid, by reason, without overlap."""
 
     in_test: Mask
     in_valid: Mask
@@ -37,7 +38,9 @@ def leaks(labels: Ints, parts: Ints, groups: Ints) -> Leaks:
     in_test = (parts != TEST) & np.isin(groups, groups[parts == TEST])
     here = (parts != TEST) & ~in_test
     conflict = here & disagreeing(labels, groups, here)
-    in_valid = (parts == TRAIN) & here & ~conflict & np.isin(groups, groups[(parts == VALID) & here])
+    in_valid = (
+        (parts == TRAIN) & here & ~conflict & np.isin(groups, groups[(parts == VALID) & here])
+    )
     return Leaks(in_test, in_valid, conflict)
 
 
@@ -51,7 +54,8 @@ def disagreeing(labels: Ints, groups: Ints, among: Mask) -> Mask:
 
 
 def draw(labels: Ints, groups: Ints, fraction: float, keep: int, seed: tuple[int, ...]) -> Mask:
-    """A stratified share of the images, whole groups only: about `fraction` of each class, at least one image.
+    """A stratified share of the images, whole groups only: about `fraction` of each class, at least
+    one image.
 
     keep: so many groups of each class stay behind if it has more than that (else all but one; a
     class with one group is left alone). Groups must have one label each. The same seed and
@@ -69,10 +73,11 @@ def draw(labels: Ints, groups: Ints, fraction: float, keep: int, seed: tuple[int
 
 
 def spread(strata: Ints, least: int, seed: int) -> tuple[Ints, int]:
-    """All positions (n,), so that the first of them, however many, are of each stratum in proportion.
+    """All positions (n,), so that the first of them, however many, are of each stratum in
+    proportion.
 
-    strata (n,): the number of the stratum that each belongs to. `least` of each stratum, or all, come first: how many
-    these are is told beside.
+    strata (n,): the number of the stratum that each belongs to. `least` of each stratum, or all,
+    come first: how many these are is told beside.
     """
     rng = np.random.default_rng((seed, len(strata)))
     order = np.argsort(strata[shuffled := rng.permutation(len(strata))], kind="stable")
@@ -86,7 +91,7 @@ def spread(strata: Ints, least: int, seed: int) -> tuple[Ints, int]:
 
 
 def _whole_groups(sizes: Ints, wanted: int, stay: int, rng: np.random.Generator) -> Mask:
-    """Groups in random order as long as they fit into `wanted` images; the smallest one where none fits."""
+    """Groups in random order while they fit into `wanted` images; the smallest if none does."""
     taken = np.zeros(len(sizes), bool)
     spare, room = len(sizes) - stay, wanted
     for group in rng.permutation(len(sizes)):

@@ -1,4 +1,4 @@
-"""Everything that a source holds, as uint8 of one size: what files and arrays have in common, and arrays."""
+"""Everything that a source holds, as uint8 of one size: arrays, and what files share with them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from convwise.core.cores import cores
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import decode, limits, value_range
 from convwise.images.decode import Pixels
@@ -27,7 +28,7 @@ from convwise.images.splits import TEST, TRAIN, VALID
 from convwise.images.value_range import ValueRange, Values
 
 PART_CODES = {None: TRAIN, "train": TRAIN, "valid": VALID, "test": TEST}
-THREADS = min(32, os.cpu_count() or 1)
+THREADS = min(32, cores())
 CHUNK = 256  # rows that one thread takes at a time
 
 A = TypeVar("A")
@@ -39,7 +40,9 @@ class Original(Protocol):
 
     def __call__(self) -> Pixels: ...
 
-    def at(self, height: int, width: int, way: decode.Way, also: Sequence[decode.Way] = ()) -> Pixels:
+    def at(
+        self, height: int, width: int, way: decode.Way, also: Sequence[decode.Way] = ()
+    ) -> Pixels:
         """Resized, once; also: other ways that will be asked for."""
         ...
 
@@ -64,15 +67,16 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Stack:
-    """All readable images. pixels (n, h, w, c), taken by rows; labels (n,) text, or floats, (n, k) of several numbers.
+    """All readable images. pixels (n, h, w, c), taken by rows; labels (n,) text, or floats, (n, k)
+    of several numbers.
 
-    parts (n,): TRAIN, VALID or TEST; groups (n,): the same number where the pixels, as decoded, are the same;
-    sizes, modes: how many images of each size (height, width) and Pillow mode; unreadable: name -> reason;
-    scale: what brought the source's values to 0..255; origins (n,), or none where no picture was
-    resized: from them other sizes are made, so that no picture is ever resized twice; shapes (n, 2): height and
-    width of each as decoded; thumbnails (n, values): decode.thumbnail of each of `pixels`, or none where it costs
-    nothing to make them; families (n,): the same number where the source says that images belong together, if it
-    says that of any.
+    parts (n,): TRAIN, VALID or TEST; groups (n,): the same number where the pixels, as decoded, are
+    the same; sizes, modes: how many images of each size (height, width) and Pillow mode;
+    unreadable: name -> reason; scale: what brought the source's values to 0..255; origins (n,), or
+    none where no picture was resized: from them other sizes are made, so that no picture is ever
+    resized twice; shapes (n, 2): height and width of each as decoded; thumbnails (n, values):
+    decode.thumbnail of each of `pixels`, or none where it costs nothing to make them; families
+    (n,): the same number where the source says that images belong together, if it says that of any.
     """
 
     pixels: Rows
@@ -92,13 +96,16 @@ class Stack:
 
 
 def filled(shape: Sequence[int], fill: Callable[[Pixels], None], file: Path | None) -> Pixels:
-    """A uint8 array that `fill` has written: in memory, or mapped from `file` (changes never reach the disk)."""
+    """A uint8 array that `fill` has written: in memory, or mapped from `file` (changes never reach
+    the disk).
+    """
     if file is None or 0 in shape:
         out = np.empty(shape, np.uint8)
         fill(out)
         return out
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may have the file mapped: it keeps the old one, and never sees half of the new.
+    # Another process may have the file mapped: it keeps the old one, and never sees half of the
+    # new.
     draft = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
     mapped = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=tuple(shape))  # type: ignore[no-untyped-call, unused-ignore]
     _reserve(draft)
@@ -110,7 +117,8 @@ def filled(shape: Sequence[int], fill: Callable[[Pixels], None], file: Path | No
 
 
 def at_rest(pixels: Pixels) -> None:
-    """Give back the memory of pixels that are mapped from a file and not wanted soon; on the disk they stay.
+    """Give back the memory of pixels that are mapped from a file and not wanted soon; on the disk
+    they stay.
 
     The system would take it back as well, but only where it is short of it.
     """
@@ -120,7 +128,9 @@ def at_rest(pixels: Pixels) -> None:
 
 
 def _reserve(file: Path) -> None:
-    """Take the room of a mapped file now: a disk that is full later ends the process, and no error is raised."""
+    """Take the room of a mapped file now: a disk that is full later ends the process, and no error
+    is raised.
+    """
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as reserved:
             try:
@@ -130,9 +140,11 @@ def _reserve(file: Path) -> None:
                 raise
 
 
-def resized(pixels: Pixels, height: int, width: int, file: Path | None = None, origins: Sequence[Origin] = (),
-            way: decode.Way = decode.SMOOTH, also: Sequence[decode.Way] = ()) -> Pixels:  # fmt: skip
-    """All images (n, h, w, c) as (n, height, width, c), with decode.resize, each from its origin where it has one.
+def resized(pixels: Pixels, height: int, width: int, file: Path | None = None,
+            origins: Sequence[Origin] = (), way: decode.Way = decode.SMOOTH,
+            also: Sequence[decode.Way] = ()) -> Pixels:  # fmt: skip
+    """All images (n, h, w, c) as (n, height, width, c), with decode.resize, each from its origin
+    where it has one.
 
     also: other ways that will be asked for: nothing is decoded once more for them.
     """
@@ -142,7 +154,9 @@ def resized(pixels: Pixels, height: int, width: int, file: Path | None = None, o
             for row in range(rows.start, rows.stop):
                 origin = origins[row] if origins else None
                 small = origin.at(height, width, way, also) if origin else None
-                out[row] = decode.resize(pixels[row], height, width, way) if small is None else small
+                out[row] = (
+                    decode.resize(pixels[row], height, width, way) if small is None else small
+                )
             at_rest(pixels)
             at_rest(out)
 
@@ -165,7 +179,8 @@ def each(work: Callable[[A], B], things: Iterable[A]) -> list[B]:
 
 def some(work: Callable[[Sequence[A]], list[B]], things: Sequence[A]) -> list[B]:
     """The results of work on some of the things at a time, one after the other, by threads."""
-    step = min(64, len(things) // (8 * THREADS) + 1)  # to hand over one small picture costs as much as to decode it
+    # To hand one small picture to a thread costs as much as to decode it
+    step = min(64, len(things) // (8 * THREADS) + 1)
     few = [things[start : start + step] for start in range(0, len(things), step)]
     with ThreadPoolExecutor(THREADS) as pool:
         return list(chain.from_iterable(pool.map(work, few)))
@@ -174,7 +189,9 @@ def some(work: Callable[[Sequence[A]], list[B]], things: Sequence[A]) -> list[B]
 def base_size(sizes: Counter[tuple[int, int]], limit_px: int) -> tuple[int, int]:
     """The median height and width, the longer one reduced to limit_px."""
     counts = list(sizes.values())
-    height, width = (float(np.median(np.repeat([size[axis] for size in sizes], counts))) for axis in (0, 1))
+    height, width = (
+        float(np.median(np.repeat([size[axis] for size in sizes], counts))) for axis in (0, 1)
+    )
     scale = min(1.0, limit_px / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -216,7 +233,9 @@ def of_arrays(found: Found, limit_px: int) -> Stack:
     """All images of the arrays; UnusableInput where there is none, or one holds NaN."""
     blocks = [block for block in found.blocks if len(block.labels)]
     if not blocks:
-        raise UnusableInput(found.name, "the arrays hold no image", "at least two classes of images")
+        raise UnusableInput(
+            found.name, "the arrays hold no image", "at least two classes of images"
+        )
     chosen, problems = _value_range(found.name, blocks)
     arrays = [_eight_bits(block.pixels, chosen) for block in blocks]
     gray = all(array.shape[3] == 1 or decode.is_gray(array) for array in arrays)
@@ -225,7 +244,10 @@ def of_arrays(found: Found, limit_px: int) -> Stack:
     for array in arrays:
         sizes[array.shape[1:3]] += len(array)
     height, width = base_size(sizes, limit_px)
-    small = [array if array.shape[1:3] == (height, width) else resized(array, height, width) for array in arrays]
+    small = [
+        array if array.shape[1:3] == (height, width) else resized(array, height, width)
+        for array in arrays
+    ]
     pixels = small[0] if len(small) == 1 else np.concatenate(small)
     modes: Counter[str] = Counter()
     for block, array in zip(blocks, arrays, strict=True):
@@ -233,15 +255,23 @@ def of_arrays(found: Found, limit_px: int) -> Stack:
     return Stack(
         pixels,
         np.concatenate([block.labels for block in blocks]),
-        np.repeat([PART_CODES[block.part] for block in blocks], [len(block.labels) for block in blocks]),
-        tuple(f"{block.part or 'images'}/{index}" for block in blocks for index in range(len(block.labels))),
+        np.repeat(
+            [PART_CODES[block.part] for block in blocks], [len(block.labels) for block in blocks]
+        ),
+        tuple(
+            f"{block.part or 'images'}/{index}"
+            for block in blocks
+            for index in range(len(block.labels))
+        ),
         grouped(decode.digest(image) for array in arrays for image in np.ascontiguousarray(array)),
         sizes,
         modes,
         (*found.problems, *problems),
         value_range=chosen,
         origins=_origins_of(arrays, (height, width)),
-        shapes=np.repeat([array.shape[1:3] for array in arrays], [len(array) for array in arrays], axis=0),
+        shapes=np.repeat(
+            [array.shape[1:3] for array in arrays], [len(array) for array in arrays], axis=0
+        ),
     )
 
 
@@ -256,7 +286,9 @@ class _InArray:
     def __call__(self) -> Pixels:
         return decode.with_channels(self.array[self.row], self.channels)
 
-    def at(self, height: int, width: int, way: decode.Way, also: Sequence[decode.Way] = ()) -> Pixels:
+    def at(
+        self, height: int, width: int, way: decode.Way, also: Sequence[decode.Way] = ()
+    ) -> Pixels:
         return decode.resize(self(), height, width, way)
 
     def with_channels(self, channels: int) -> Original:
@@ -270,18 +302,24 @@ def _origins_of(arrays: Sequence[Pixels], size: tuple[int, int]) -> tuple[Origin
     if all(array.shape[1:3] == size for array in arrays):
         return ()
     rows = [(array, row) for array in arrays for row in range(len(array))]
-    return tuple(None if array.shape[1:3] == size else _InArray(array, row, array.shape[3]) for array, row in rows)
+    return tuple(
+        None if array.shape[1:3] == size else _InArray(array, row, array.shape[3])
+        for array, row in rows
+    )
 
 
 def as_learnt(where: str, images: Any, learnt: ValueRange) -> Pixels:
-    """Images in memory as uint8 (n, h, w, 1 or 3), by the scale of the images that were learnt from.
+    """Images in memory as uint8 (n, h, w, 1 or 3), by the scale of the images that were learnt
+    from.
 
     UnusableInput where their values are plainly on another scale.
     """
     array = pixels_of(where, images)
     if not len(array) or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
         shown = "no image" if not len(array) else f"one image {array.shape}"
-        raise UnusableInput(where, f"holds {shown}", "(n, height, width, channels)", "one image is images[None]")
+        raise UnusableInput(
+            where, f"holds {shown}", "(n, height, width, channels)", "one image is images[None]"
+        )
     _refuse_gaps(where, array)
     low, high = float(array.min()), float(array.max())
     top = learnt.back(255)
@@ -290,22 +328,31 @@ def as_learnt(where: str, images: Any, learnt: ValueRange) -> Pixels:
     )
     if faint or low < learnt.back(-255) or high > learnt.back(2 * 255):
         expected = f"the range of the images it learnt from, {learnt.back(0):g} to {top:g}"
-        raise UnusableInput(where, f"values from {low:g} to {high:g}", expected, "scale them in the same way")
+        raise UnusableInput(
+            where, f"values from {low:g} to {high:g}", expected, "scale them in the same way"
+        )
     return _eight_bits(array, learnt)
 
 
 def _value_range(where: str, blocks: Sequence[Block]) -> tuple[ValueRange, list[Problem]]:
-    """One scale for all parts; raises UnusableInput for NaN, and for parts that are on different ones."""
+    """One scale for all parts; UnusableInput for NaN, and for parts on different scales."""
     for block in blocks:
         _refuse_gaps(where, block.pixels)
-    chosen, values = value_range.decided(where, {block.part or "images": Values.of(block.pixels) for block in blocks})
+    chosen, values = value_range.decided(
+        where, {block.part or "images": Values.of(block.pixels) for block in blocks}
+    )
     return chosen, value_range.told(where, values)
 
 
 def _refuse_gaps(where: str, array: NDArray[Any]) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(np.count_nonzero(~np.isfinite(array)))
-        raise UnusableInput(where, f"{bad} pixel values are NaN or infinite", "finite numbers", "remove those images")
+        raise UnusableInput(
+            where,
+            f"{bad} pixel values are NaN or infinite",
+            "finite numbers",
+            "remove those images",
+        )
 
 
 def _eight_bits(array: NDArray[Any], value_range: ValueRange) -> Pixels:
@@ -321,4 +368,6 @@ def _eight_bits(array: NDArray[Any], value_range: ValueRange) -> Pixels:
 
 def _mode(array: NDArray[Any]) -> str:
     channels = array.shape[3] if array.ndim == 4 else 1
-    return {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels] + ("" if array.dtype == np.uint8 else f" {array.dtype}")
+    return {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels] + (
+        "" if array.dtype == np.uint8 else f" {array.dtype}"
+    )

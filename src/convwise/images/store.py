@@ -1,9 +1,10 @@
 """What was decoded once, kept on the disk for all runs: keys -> bytes, on shelves, bounded.
 
-A shelf is a folder of segments. One process writes a segment, once, under another name; a rename makes it visible. So
-there are no halves, writers never meet, and a kill costs what was not written yet. Each value has a checksum: one
-that was damaged counts as missing, and what is missing is decoded again. Where nothing can be written, and for what
-does not fit, there is no more to say: a store saves time, and no result depends on it.
+A shelf is a folder of segments. One process writes a segment, once, under another name; a rename
+makes it visible. So there are no halves, writers never meet, and a kill costs what was not written
+yet. Each value has a checksum: one that was damaged counts as missing, and what is missing is
+decoded again. Where nothing can be written, and for what does not fit, there is no more to say: a
+store saves time, and no result depends on it.
 """
 
 from __future__ import annotations
@@ -30,24 +31,38 @@ HELD = 2**27  # bytes of a shelf that stay in memory where they cannot be writte
 STALE_SECONDS = 3600.0  # after which a file that is still being written belongs to nobody
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
-ENTRY = np.dtype([("key", "<u8"), ("rest", "<u8"), ("at", "<u8"), ("size", "<u4"), ("sum", "<u4"), ("segment", "<u4")])
+ENTRY = np.dtype(
+    [
+        ("key", "<u8"),
+        ("rest", "<u8"),
+        ("at", "<u8"),
+        ("size", "<u4"),
+        ("sum", "<u4"),
+        ("segment", "<u4"),
+    ]
+)
 KEY = struct.Struct("<QQ")
-FOOTER = struct.Struct("<8sQI")  # MAGIC, number of entries, their checksum; the entries stand before it
+# MAGIC, number of entries, their checksum; the entries stand before it
+FOOTER = struct.Struct("<8sQI")
 MAGIC = b"convwis1"
 SUFFIX, DRAFT = ".seg", ".writing"
 
 
 def size_of(text: str | int) -> int:
-    """'4GB', '500 MB', '0' or a number of bytes -> bytes. UnusableInput where it is none of them."""
+    """'4GB', '500 MB', '0' or a number of bytes -> bytes. UnusableInput for anything else."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
     if not found or found[2].replace("i", "") not in UNITS:
-        raise UnusableInput("--cache-size", f"is {text!r}", "a size such as 4GB or 500MB, or 0 for no cache")
+        raise UnusableInput(
+            "--cache-size", f"is {text!r}", "a size such as 4GB or 500MB, or 0 for no cache"
+        )
     return int(float(found[1]) * UNITS[found[2].replace("i", "")])
 
 
 @dataclass
 class Store:
-    """Shelves below `folder`, of at most `most` bytes together; None: nothing is written. used: in this run."""
+    """Shelves below `folder`, of at most `most` bytes together; None: nothing is written. used: in
+    this run.
+    """
 
     folder: Path | None
     most: int
@@ -79,7 +94,9 @@ class Store:
             shelf.release()
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes may be added; segments that no run has used for longest are removed for that."""
+        """Whether so many bytes may be added; segments that no run has used for longest are removed
+        for that.
+        """
         assert self.folder is not None
         files = []
         for file in self.folder.glob("*/*"):
@@ -90,8 +107,11 @@ class Store:
                 else:
                     files.append((about.st_mtime, about.st_size, file))
         filled = sum(each for _, each, _ in files)
-        # What this run has found here it may want again: to remove that would be to decode it each time.
-        others = [row for row in sorted(files) if row[2] not in self.used and row[2].suffix == SUFFIX]
+        # What this run has found here it may want again: to remove that would be to decode it each
+        # time.
+        others = [
+            row for row in sorted(files) if row[2] not in self.used and row[2].suffix == SUFFIX
+        ]
         for _, each, file in others:
             if filled + size <= self.most:
                 break
@@ -161,7 +181,9 @@ class Shelf:
         draft = path.with_suffix(DRAFT)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._store.has_room(self._bytes + ENTRY.itemsize * len(self._waiting) + FOOTER.size):
+            if not self._store.has_room(
+                self._bytes + ENTRY.itemsize * len(self._waiting) + FOOTER.size
+            ):
                 self._folder = None
                 return
             entries = self._entries()
@@ -170,7 +192,8 @@ class Shelf:
                 file.write(entries.tobytes())
                 file.write(FOOTER.pack(MAGIC, len(entries), zlib.crc32(entries.tobytes())))
             os.replace(draft, path)
-        except OSError:  # no room, no permission: what is there stays of use, and nothing more is written
+        except OSError:
+            # Without room or permission what is there stays of use, and nothing more is written
             self._folder = None
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
@@ -195,7 +218,9 @@ class Shelf:
         with suppress(OSError):
             os.utime(path)
         try:
-            file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+            file = os.open(
+                path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+            )
         except OSError:
             return False
         entries = self._entries_of(file)
@@ -218,22 +243,26 @@ class Shelf:
             return None
         magic, count, checksum = FOOTER.unpack(footer)
         start = size - FOOTER.size - count * ENTRY.itemsize
-        table = self._read(file, count * ENTRY.itemsize, start) if magic == MAGIC and start >= 0 else None
-        return np.frombuffer(table, ENTRY).copy() if table is not None and zlib.crc32(table) == checksum else None
+        if magic != MAGIC or start < 0:
+            return None
+        table = self._read(file, count * ENTRY.itemsize, start)
+        if table is None or zlib.crc32(table) != checksum:
+            return None
+        return np.frombuffer(table, ENTRY).copy()
 
     def _read(self, file: int, size: int, at: int) -> bytes | None:
         if at < 0:
             return None
         try:
-            found = os.pread(file, size, at) if hasattr(os, "pread") else self._sought(file, size, at)
+            if hasattr(os, "pread"):
+                found = os.pread(file, size, at)
+            else:
+                with self._lock:
+                    os.lseek(file, at, os.SEEK_SET)
+                    found = os.read(file, size)
         except OSError:
             return None
         return found if len(found) == size else None
-
-    def _sought(self, file: int, size: int, at: int) -> bytes:
-        with self._lock:
-            os.lseek(file, at, os.SEEK_SET)
-            return os.read(file, size)
 
     def __del__(self) -> None:
         for file in self._files:

@@ -10,14 +10,17 @@ from typing import Any
 
 from convwise.core.parameters import whole
 from convwise.core.problems import Problem, ShapeError, UnusableInput
+from convwise.core.text import brief, times
 
 InputShape = tuple[int, int, int]
 EXPECTED = "HEIGHTxWIDTHxCHANNELS such as 224x224x3, or (224, 224, 3), each at least 1"
-CHANNELS, SIDE = (1, 2, 3, 4), 16  # of most images, and a side that is no number of channels beside them
+# Numbers of channels that images have, and the least side that cannot be one
+CHANNELS, SIDE = (1, 2, 3, 4), 16
 
 
 def input_shape(given: Any, where: str = "input_shape") -> InputShape:
-    """(height, width, channels) of what was given: '224x224x3', '224,224,3', a tuple, list or array.
+    """(height, width, channels) of what was given: '224x224x3', '224,224,3', a tuple, list or
+    array.
 
     UnusableInput where it is no such shape, with one that would be.
     """
@@ -26,26 +29,24 @@ def input_shape(given: Any, where: str = "input_shape") -> InputShape:
     if len(numbers) == 3 and all(n is not None and n > 0 for n in numbers):
         height, width, channels = (n for n in numbers if n is not None)
         return height, width, channels
-    raise UnusableInput(where, f"is {_short(given)}{_why(numbers)}", EXPECTED, _instead(numbers, where))
+    why = {1: ", one number", 2: ", without the channels", 4: ", with the batch"}
+    what = f"is {brief(given)}{why.get(len(numbers), '')}"
+    raise UnusableInput(where, what, EXPECTED, _instead(numbers, where))
 
 
 def _parts(given: Any) -> Sequence[Any] | None:
     """The numbers of a shape; a word that is none stays a word."""
     if isinstance(given, str):
         words = re.split(r"\s*[x×*,]\s*|\s+", given.strip(" ()[],.").lower())
-        return [int(word) if word.isascii() and word.isdigit() and len(word) < 20 else word for word in words]
+        return [
+            int(word) if word.isascii() and word.isdigit() and len(word) < 20 else word
+            for word in words
+        ]
     if whole(given) is not None:
         return [given]
-    return list(given) if hasattr(given, "__len__") and not isinstance(given, (dict, bytes)) else None
-
-
-def _short(given: Any) -> str:
-    text = repr(given)
-    return text if len(text) < 60 else f"{text[:57]}..."
-
-
-def _why(numbers: Sequence[int | None]) -> str:
-    return {1: ", one number", 2: ", without the channels", 4: ", with the batch"}.get(len(numbers), "")
+    return (
+        list(given) if hasattr(given, "__len__") and not isinstance(given, (dict, bytes)) else None
+    )
 
 
 def _instead(numbers: Sequence[int | None], where: str) -> str:
@@ -54,7 +55,10 @@ def _instead(numbers: Sequence[int | None], where: str) -> str:
     if len(numbers) == 1 and known:
         return typed((known[0], known[0], 3), where)
     if len(numbers) == 2 and len(known) == 2:
-        return f"{typed((known[0], known[1], 3), where)} for colour images, {typed((*known, 1), where)} for grey ones"
+        return (
+            f"{typed((known[0], known[1], 3), where)} for colour images,"
+            f" {typed((*known, 1), where)} for grey ones"
+        )
     if len(numbers) == 4 and all(n for n in numbers[1:]):
         image = tuple(n for n in numbers[1:] if n)
         return typed(turned(image) if is_channels_first(image, CHANNELS[-1] + 1) else image, where)
@@ -62,14 +66,14 @@ def _instead(numbers: Sequence[int | None], where: str) -> str:
 
 
 def typed(shape: Sequence[int], where: str) -> str:
-    """A shape as it is typed: an option of the command line, its argument, or an argument in Python."""
+    """A shape as it is typed: as an option or argument of the command line, or in Python."""
     if where.startswith("--"):
-        return f"{where} {'x'.join(map(str, shape))}"
-    return f"{where}={tuple(shape)}" if where == "input_shape" else "x".join(map(str, shape))
+        return f"{where} {times(shape)}"
+    return f"{where}={tuple(shape)}" if where == "input_shape" else times(shape)
 
 
 def is_channels_first(shape: Sequence[int], least: int = SIDE) -> bool:
-    """Whether a shape is as PyTorch has it: few channels, then a height and a width of at least so much."""
+    """Whether a shape is as PyTorch has it: few channels, then two sides of at least so much."""
     return shape[0] in CHANNELS and min(shape[1:]) >= least
 
 
@@ -79,20 +83,24 @@ def turned(shape: Sequence[int]) -> InputShape:
 
 
 def channels_first(shape: Sequence[int] | None, where: str) -> tuple[Problem, ...]:
-    """A note on a shape that fits, and that nevertheless may have its channels first; none where it has not."""
+    """A note on a shape that fits, and that nevertheless may have its channels first; none where it
+    has not.
+    """
     if shape is None or not is_channels_first(shape):
         return ()
     height, width, channels = shape
-    what = f"is {'x'.join(map(str, shape))}, read as height {height}, width {width} and {channels} channels"
+    what = f"is {times(shape)}, read as height {height}, width {width} and {channels} channels"
     fix = f"{typed(turned(shape), where)}, if {height} is the number of channels"
     return (Problem(where, what, "height, width, channels: channels last", fix, "note"),)
 
 
 @contextmanager
 def asked(shape: Sequence[int] | None, where: str, name: str = "") -> Iterator[None]:
-    """Errors as who asked reads them: a fix as it is typed there, and a shape that has its channels first as that.
+    """Errors as who asked reads them: a fix as it is typed there, and a shape that has its channels
+    first as that.
 
-    name: the file, if it is one, whose own errors the shape has nothing to do with, or package.module:callable.
+    name: the file, if it is one, whose own errors the shape has nothing to do with, or
+    package.module:callable.
     """
     try:
         yield
@@ -100,13 +108,20 @@ def asked(shape: Sequence[int] | None, where: str, name: str = "") -> Iterator[N
         problem = error.problem
         about_file = name and problem.where in (name, Path(name).name)
         if shape is None or about_file or not is_channels_first(shape):
-            fix = _OPTION.sub(r"input_shape=(\1, \2, \3)", problem.fix) if where == "input_shape" else problem.fix
+            fix = (
+                _OPTION.sub(r"input_shape=(\1, \2, \3)", problem.fix)
+                if where == "input_shape"
+                else problem.fix
+            )
             fix = _PART.sub(rf"\g<0>: {name}\1", fix) if ":" in name else fix
             if fix == problem.fix:
                 raise
             raise type(error)(problem.where, problem.what, problem.expected, fix) from error
         height, width, channels = shape
-        what = f"is {'x'.join(map(str, shape))}, read as height {height}, width {width} and {channels} channels, which "
+        what = (
+            f"is {times(shape)}, read as height {height}, width {width} and {channels} channels,"
+            " which "
+        )
         what += f"does not fit ({problem.where} {problem.what})"
         fix = typed(turned(shape), where)
         raise type(error)(where, what, "height, width, channels: channels last", fix) from error
@@ -130,10 +145,20 @@ INSTEAD = {
     ".hdf5": _KERAS,
     ".py": "name what it defines, as module:callable",
     ".ipynb": "move the network into a .py file and name it: module:callable",
-    ".pb": "python -m tf2onnx.convert --saved-model FOLDER --output model.onnx, with the folder that holds it",
-    ".tflite": "give the model that it was made from, or python -m tf2onnx.convert --tflite FILE --output model.onnx",
-    ".mlmodel": "give the model that it was made from, as .keras, .pt2 or .onnx: Core ML files are not read",
-    ".mlpackage": "give the model that it was made from, as .keras, .pt2 or .onnx: Core ML files are not read",
+    ".pb": (
+        "python -m tf2onnx.convert --saved-model FOLDER --output model.onnx, with the folder that"
+        " holds it"
+    ),
+    ".tflite": (
+        "give the model that it was made from, or python -m tf2onnx.convert --tflite FILE --output"
+        " model.onnx"
+    ),
+    ".mlmodel": (
+        "give the model that it was made from, as .keras, .pt2 or .onnx: Core ML files are not read"
+    ),
+    ".mlpackage": (
+        "give the model that it was made from, as .keras, .pt2 or .onnx: Core ML files are not read"
+    ),
     ".ckpt": _TORCH,
     ".bin": _TORCH,
     ".pkl": _TORCH,
@@ -148,7 +173,9 @@ INSTEAD = {
     ".plan": "give the .onnx file that it was built from",
     ".trt": "give the .onnx file that it was built from",
     ".xml": "give the model that it was converted from: OpenVINO's files are not read",
-    ".npz": "build the network in your own code, load the weights, and give package.module:callable",
+    ".npz": (
+        "build the network in your own code, load the weights, and give package.module:callable"
+    ),
     ".zip": "unpack it, and give the model inside it",
     ".tar": "unpack it, and give the model inside it",
     ".gz": "unpack it, and give the model inside it",
@@ -156,11 +183,18 @@ INSTEAD = {
 
 # What to do with an object of another package than those whose models are read, by that package.
 LIVE_INSTEAD = {
-    "torch": "save what torch.export.export returned with torch.export.save, as 'model.pt2', and give that file",
-    "tensorflow": "tf.saved_model.save(it, 'folder'), and "
-    "python -m tf2onnx.convert --saved-model folder --output model.onnx",
-    "tf_keras": "load it with Keras 3, or tf.saved_model.save(it, 'folder'), and "
-    "python -m tf2onnx.convert --saved-model folder --output model.onnx",
+    "torch": (
+        "save what torch.export.export returned with torch.export.save, as 'model.pt2', and give"
+        " that file"
+    ),
+    "tensorflow": (
+        "tf.saved_model.save(it, 'folder'), and "
+        "python -m tf2onnx.convert --saved-model folder --output model.onnx"
+    ),
+    "tf_keras": (
+        "load it with Keras 3, or tf.saved_model.save(it, 'folder'), and "
+        "python -m tf2onnx.convert --saved-model folder --output model.onnx"
+    ),
     "coremltools": INSTEAD[".mlmodel"],
     "onnxruntime": "give the .onnx file that it runs",
     "flax": _TO_ONNX,
@@ -174,7 +208,9 @@ def folder_instead(path: Path) -> str:
         return f"{fix}, or load it in Keras and model.save('model.keras')"
     if path.suffix == ".mlpackage":
         return INSTEAD[".mlpackage"]
-    models = sorted(each.name for each in path.iterdir() if each.suffix in (".keras", ".onnx", ".pt2"))
+    models = sorted(
+        each.name for each in path.iterdir() if each.suffix in (".keras", ".onnx", ".pt2")
+    )
     return f"give a file in it: {path / models[0]}" if models else ""
 
 
@@ -182,11 +218,20 @@ def live_instead(model: Any) -> tuple[str, str]:
     """What an object is that is no model, and what to give instead."""
     name = getattr(model, "__qualname__", type(model).__name__)
     if isinstance(model, type):
-        return f"is the class {name}, not a model", f"call it, and give what it returns: {name}(...)"
+        return (
+            f"is the class {name}, not a model",
+            f"call it, and give what it returns: {name}(...)",
+        )
     if isinstance(model, dict):
-        return "is a dict, such as weights without their network", "build the network, load them into it, and give that"
+        return (
+            "is a dict, such as weights without their network",
+            "build the network, load them into it, and give that",
+        )
     if callable(model) and hasattr(model, "__qualname__"):
-        return f"is the function {name}, not a model", f"call it, and give what it returns: {name}(...)"
+        return (
+            f"is the function {name}, not a model",
+            f"call it, and give what it returns: {name}(...)",
+        )
     if model is None:
         return "is None, not a model", "return the model"
     fix = LIVE_INSTEAD.get(type(model).__module__.partition(".")[0], "")

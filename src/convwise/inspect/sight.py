@@ -57,8 +57,10 @@ class EffectiveField:
         return rows, columns
 
     def holding(self, share: float) -> int:
-        """The side, px, of the smallest square around the centre that holds this share of the map."""
-        rows, columns = (np.abs(np.arange(n) - c) for n, c in zip(self.map.shape, self.centre, strict=True))
+        """The side, px, of the smallest centred square that holds this share of the map."""
+        rows, columns = (
+            np.abs(np.arange(n) - c) for n, c in zip(self.map.shape, self.centre, strict=True)
+        )
         distance = np.maximum(rows[:, None], columns[None, :]).ravel()
         order = np.argsort(distance, kind="stable")
         held = np.cumsum(self.map.ravel()[order], dtype=np.float64)
@@ -76,7 +78,9 @@ def _deviation(weights: NDArray[np.float32]) -> float:
     return sqrt(float(share @ (places - share @ places) ** 2))
 
 
-def effective_field(net: Net, weights: Weights, pixels: NDArray[np.uint8], layer: str = "") -> EffectiveField:
+def effective_field(
+    net: Net, weights: Weights, pixels: NDArray[np.uint8], layer: str = ""
+) -> EffectiveField:
     """The effective field of the middle unit of `layer`, by default the last that still has places.
 
     weights: Keras's layouts; pixels: (n, height, width, channels), of which MOST_IMAGES at most are
@@ -86,11 +90,17 @@ def effective_field(net: Net, weights: Weights, pixels: NDArray[np.uint8], layer
     costs = analyse(net)
     row = costs[layer] if layer else _last_with_places(costs)
     if len(row.output_shape) != 3:
-        raise UnusableInput(f"layer {row.name}", f"gives a row of {row.output_shape[0]} numbers", "a map")
+        raise UnusableInput(
+            f"layer {row.name}", f"gives a row of {row.output_shape[0]} numbers", "a map"
+        )
     most = min(MOST_IMAGES, max(int(MOST_MACS / (3 * costs.total.macs + 1)), 4))
     some = pixels[:: max(-(-len(pixels) // most), 1)]
     unit = (row.output_shape[0] - 1) // 2, (row.output_shape[1] - 1) // 2
-    found = _sensitivity(net, weights, some, row.name, unit) if len(some) else np.zeros(net.input_shape[:2], np.float32)
+    found = (
+        _sensitivity(net, weights, some, row.name, unit)
+        if len(some)
+        else np.zeros(net.input_shape[:2], np.float32)
+    )
     if not (np.isfinite(found).all() and found.max() > 0):
         what = "does not depend on the images" if len(some) else "was given no image"
         raise UnusableInput(f"layer {row.name}", what, "trained weights, and images")
@@ -105,10 +115,13 @@ def _last_with_places(costs: Analysis) -> LayerCost:
     return placed[-1]
 
 
-def _theory(row: LayerCost, unit: tuple[int, int], net: Net) -> tuple[tuple[float, float], tuple[int, int, int, int]]:
+def _theory(
+    row: LayerCost, unit: tuple[int, int], net: Net
+) -> tuple[tuple[float, float], tuple[int, int, int, int]]:
     """(centre, box) of the theoretical field of one unit."""
     (top, bottom), (left, right) = (
-        axis.at(i) or (0, 0) for axis, i in zip((row.field.rows, row.field.columns), unit, strict=True)
+        axis.at(i) or (0, 0)
+        for axis, i in zip((row.field.rows, row.field.columns), unit, strict=True)
     )
     height, width = net.input_shape[:2]
     box = max(top, 0), min(bottom + 1, height), max(left, 0), min(right + 1, width)

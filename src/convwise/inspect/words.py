@@ -29,10 +29,11 @@ NUMBERS: dict[type[Parameter[Any, Any]], tuple[set[int], str]] = {
 
 
 def understood(declared: Parameter[Any, Any] | None, value: Any, where: str) -> Any:
-    """What a parameter's value stands for, as people type it: '7', '7x5', '7,5', 'SAME', '0.5', numpy's numbers.
+    """What a parameter's value stands for, as people type it: '7', '7x5', '7,5', 'SAME', '0.5',
+    numpy's numbers.
 
-    Of padding one number stands for all sides, as in PyTorch, two for rows and columns. What is no word and no such
-    number stays as it is. UnusableInput where a word means nothing.
+    Of padding one number stands for all sides, as in PyTorch, two for rows and columns. What is no
+    word and no such number stays as it is. UnusableInput where a word means nothing.
     """
     if declared is None or value is None or isinstance(declared, Named):
         return value
@@ -66,12 +67,22 @@ def _number(word: str, declared: Parameter[Any, Any], where: str) -> Any:
 def _in_word(word: str) -> tuple[int, ...]:
     """The whole numbers in a word, none where it has anything else."""
     parts = word.strip("()[] ").replace("x", ",").replace(" ", "").split(",")
-    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts) else ()
+    return (
+        tuple(map(int, parts))
+        if all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts)
+        else ()
+    )
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
     """The whole numbers in a value, in pairs or not; none where it has anything else."""
-    each = [value] if whole(value) is not None else list(value) if hasattr(value, "__len__") else [None]
+    each = (
+        [value]
+        if whole(value) is not None
+        else list(value)
+        if hasattr(value, "__len__")
+        else [None]
+    )
     flat = [n for part in each for n in (part if isinstance(part, (tuple, list)) else [part])]
     found = [whole(n) for n in flat]
     return tuple(n for n in found if n is not None) if None not in found else ()

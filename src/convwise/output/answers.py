@@ -1,4 +1,4 @@
-"""The answer: a card for each parameter that people ask about, and what `check` says of the choice, answered."""
+"""The answer: a card for each parameter that people ask about; warnings of `check`, answered."""
 
 from __future__ import annotations
 
@@ -9,33 +9,50 @@ from typing import Any, Literal
 from convwise.core.check import findings
 from convwise.core.configuration import Draft
 from convwise.core.net import Net
-from convwise.core.records import Effect, Reason
-from convwise.output.words import gain, horizon, plain, span
+from convwise.core.records import Effect, Fingerprint, Reason, from_json
+from convwise.inspect.checking import scale_of
+from convwise.output.words import gain, horizon, plain, points, span
 
 Tag = Literal["tested", "measured", "convention"]
-TESTED, MEASURED, CONVENTION = "tested on your images", "measured on your images", "convention, not tested"
-# What a value rests on that was not tested, by what decided it (advice/rules.py); all else was measured on the images.
+TESTED, MEASURED, CONVENTION = (
+    "tested on your images",
+    "measured on your images",
+    "convention, not tested",
+)
+# What a value rests on that was not tested, by what decided it (advice/rules.py); all else was
+# measured on the images.
 RESTS_ON: Mapping[str, tuple[Tag, str]] = {
     "literature": ("convention", CONVENTION),
     "findings": ("convention", CONVENTION),
     "trials": ("convention", CONVENTION),
     "goal": ("convention", "set by your goal"),
+    "input_shape": ("convention", "convention, set by the size of the images"),
+    "images": ("convention", "convention, set by the number of images"),
+    "classes": ("convention", "convention, set by the images of each class"),
+    "target": ("convention", "convention, set by what is to be told"),
     "pace": ("measured", "measured on this machine"),
 }
 
 
 @dataclass(frozen=True)
 class Question:
-    """title; the parameters that answer it, the one whose reason is told first; how their values are said."""
+    """title; the parameters that answer it, the one whose reason is told first; how their values
+    are said.
+
+    parts: what each parameter is of the answer, where there are several.
+    """
 
     title: str
     parameters: tuple[str, ...]
     value: Callable[[Draft], str]
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Card:
-    """One question answered. tag: what the value rests on, tagged: the same in words; tried: what others were worth."""
+    """One question answered. tag: what the value rests on, tagged: the same in words; tried: what
+    others were worth.
+    """
 
     title: str
     value: str
@@ -47,20 +64,21 @@ class Card:
 
 def _kernel(configuration: Draft) -> str:
     inside, stem = (
-        f"{configuration[name]}×{configuration[name]}" for name in ("stage.kernel_size", "stem.kernel_size")
+        f"{configuration[name]}×{configuration[name]}"
+        for name in ("stage.kernel_size", "stem.kernel_size")
     )
     return inside if inside == stem else f"{inside}, stem {stem}"
 
 
 def _filters(configuration: Draft) -> str:
     later = configuration.get("stage.widening", 2)
-    return f"{configuration['stage.filters']}" + (
-        f", {later} times that in later stages" if later == 4 else ", doubled in each stage"
-    )
+    more = f"{later} times that in later stages" if later == 4 else "doubled in each stage"
+    return f"{configuration['stage.filters']}, {more}"
 
 
 def _strides(configuration: Draft) -> str:
-    return "1" if configuration["stem.strides"] == 1 else f"{configuration['stem.strides']} in the stem, then 1"
+    stem = configuration["stem.strides"]
+    return "1" if stem == 1 else f"{stem} in the stem, then 1"
 
 
 def _depth(configuration: Draft) -> str:
@@ -74,12 +92,27 @@ def _of(name: str) -> Callable[[Draft], str]:
 
 
 QUESTIONS: tuple[Question, ...] = (
-    Question("Kernel size", ("stage.kernel_size", "stem.kernel_size"), _kernel),
-    Question("Filters", ("stage.filters", "stage.widening"), _filters),
+    Question(
+        "Kernel size",
+        ("stage.kernel_size", "stem.kernel_size"),
+        _kernel,
+        ("the kernel inside the stages", "the kernel of the first layer"),
+    ),
+    Question(
+        "Filters",
+        ("stage.filters", "stage.widening"),
+        _filters,
+        ("the filters of the first stage", "how much wider later stages are"),
+    ),
     Question("Stride", ("stem.strides",), _strides),
     Question("Padding", ("padding",), _of("padding")),
     Question("Activation", ("activation",), _of("activation")),
-    Question("Depth", ("stage.count", "stage.convs"), _depth),
+    Question(
+        "Depth",
+        ("stage.count", "stage.convs"),
+        _depth,
+        ("the number of stages", "the convolutions of a stage"),
+    ),
     Question("Pooling", ("downsampling",), _of("downsampling")),
     Question("Normalisation", ("normalization",), _of("normalization")),
     Question("Head", ("head",), _of("head")),
@@ -97,12 +130,38 @@ def cards(given: Sequence[Reason], told: Sequence[Effect], chosen: Draft) -> lis
     ]
 
 
+def cards_of(choice: Mapping[str, Any], told: Sequence[Effect]) -> list[Card]:
+    """The same of a choice.json, which may be of version 0.1.0; told: its effects."""
+    given = [from_json(Reason, row) for row in choice.get("reasons", {}).get("choices", ())]
+    return cards(given, told, choice["configuration"])
+
+
 def _card(question: Question, reason: Reason, told: Sequence[Effect], chosen: Draft) -> Card:
-    tried = tuple(_tried(e) for e in _about(question.parameters, told, chosen))
-    tested: tuple[Tag, str] = ("tested", TESTED)
-    tag, tagged = tested if tried else RESTS_ON.get(reason.measure, ("measured", MEASURED))
+    about = _about(question.parameters, told, chosen)
+    tried = tuple(map(_tried, about))
+    tag, tagged = (
+        _tested(question, about) if about else RESTS_ON.get(reason.measure, ("measured", MEASURED))
+    )
     because = reason.because.rstrip(".")
-    return Card(question.title, question.value(chosen), f"{because[:1].upper()}{because[1:]}.", tag, tagged, tried)
+    return Card(
+        question.title,
+        question.value(chosen),
+        f"{because[:1].upper()}{because[1:]}.",
+        tag,
+        tagged,
+        tried,
+    )
+
+
+def _tested(question: Question, about: Sequence[Effect]) -> tuple[Tag, str]:
+    """That it was tested; where that is true of one part of the answer alone, of which."""
+    tested = {effect.parameter for effect in about}
+    parts = [
+        part
+        for name, part in zip(question.parameters, question.parts, strict=False)
+        if name in tested
+    ]
+    return "tested", f"{TESTED} ({parts[0]})" if len(tested) < len(question.parameters) else TESTED
 
 
 def _about(parameters: Sequence[str], told: Sequence[Effect], chosen: Draft) -> list[Effect]:
@@ -115,42 +174,117 @@ def _tried(effect: Effect) -> str:
     """'5 instead of 3: -0.3 points (-1.7 to +1.0) after 12 s of training, no difference'"""
     change = f"{plain(effect.after)} instead of {plain(effect.before)}"
     change += f" ({effect.parameter})" if effect.parameter.startswith("stem.kernel") else ""
-    early = effect.verdict == "not resolved" and effect.expected_low is not None and effect.low * effect.high > 0
+    early = (
+        effect.verdict == "not resolved"
+        and effect.expected_low is not None
+        and effect.low * effect.high > 0
+    )
     verdict = "too early to tell what it is worth at the end" if early else effect.verdict
     return f"{change}: {gain(effect)} ({span(effect)}) {horizon(effect)}, {verdict}"
 
 
-# What `check` may say of a net that the Space grows: rule -> (the parameter that would mend it, what others say).
-KNOWN: Mapping[str, tuple[str, str]] = {
-    "past the border layer": (
-        "stage.convs",
-        "with one convolution per stage instead of two, clothing lost 2.4 and infrared modules 4.0 points at the end "
-        "of a five-minute training; on six easier sets it made no difference (benchmarks/effects.md)",
+@dataclass(frozen=True)
+class Warned:
+    """What answers a warning of `check`.
+
+    mends: the parameters that a study varies and that would mend it, each with the direction in
+    which it would, 1 for more and -1 for less; why: what is to be said of it besides.
+    """
+
+    mends: tuple[tuple[str, int], ...] = ()
+    why: str = ""
+
+
+# What `check` may say of a net that the Space grows, by its rule.
+WARNED: Mapping[str, Warned] = {
+    "past the border layer": Warned((("stage.convs", -1), ("stage.count", -1))),
+    "kernel larger than its map": Warned((("stage.count", -1),)),
+    "field too small": Warned((("stage.count", 1), ("stage.convs", 1), ("stage.kernel_size", 1))),
+    "border lost": Warned(
+        why="each window lies wholly inside its map, so no border has to be invented"
     ),
-    "kernel larger than its map": ("stage.count", "one stage fewer would fix it; that was not tested here"),
-    "border lost": ("", "each window lies wholly inside its map; padding the pools instead was not tested"),
-    "width shrinks": (
-        "stage.filters",
-        "a whitening stem has one filter for each direction and sign of its patches; the goal and the time allow "
-        "fewer in the convolutions after it",
+    "width shrinks": Warned(
+        (("stage.filters", 1),),
+        "a whitening stem has one filter for each direction and sign of its patches; the goal and"
+        " the time allow fewer in the convolutions after it",
     ),
-    "width explodes": (
-        "stage.filters",
-        "a whitening stem has one filter for each direction and sign of its patches, and no more; the network of "
-        "airbench94 (Jordan 2024), whose recipe this is, goes from 24 filters to 64 at the same point",
+    "width explodes": Warned(
+        (("stage.filters", -1),),
+        "a whitening stem has one filter for each direction and sign of its patches, and no more;"
+        " the network of airbench94 (Jordan 2024), whose recipe this is, goes from 24 filters to 64"
+        " at the same point",
     ),
 }
-UNKNOWN = "not tested; `convwise measure` can tell what a change is worth"
+# (parameter, from, to) -> the least and the most that a change of the advised network was worth at
+# the end of whole trainings, in points, and on how many sets: the rows of benchmarks/effects.md
+# that mend a warning.
+ELSEWHERE: Mapping[tuple[str, Any, Any], tuple[float, float, int]] = {
+    ("stage.kernel_size", 3, 5): (-3.4, 0.0, 8),
+    ("stage.filters", 32, 24): (-0.2, -0.2, 1),
+    ("stage.filters", 32, 48): (-0.4, -0.4, 1),
+    ("stage.filters", 48, 32): (-1.0, -0.1, 2),
+    ("stage.filters", 48, 64): (-0.2, 0.5, 2),
+    ("stage.filters", 64, 48): (-0.5, 1.1, 5),
+    ("stage.filters", 64, 96): (-0.2, 0.1, 5),
+    ("stage.count", 3, 2): (-0.8, 0.3, 7),
+    ("stage.convs", 2, 1): (-4.0, 0.1, 7),
+}
+UNTESTED = "not tested; `convwise measure` can tell what a change is worth"
 
 
-def second_thoughts(net: Net, told: Sequence[Effect], chosen: Draft) -> list[dict[str, Any]]:
-    """Every warning that `check` has for the chosen net, with what trials say of it, or what is known elsewhere."""
-    rows = []
-    for finding in findings(net):
-        if finding.problem.severity == "note":
-            continue
-        parameter, known = KNOWN.get(finding.rule, ("", UNKNOWN))
-        tried = [_tried(e) for e in _about([parameter], told, chosen)]
-        answer = f"tested on these images: {parameter} {'; '.join(tried)}" if tried else known
-        rows.append({"where": finding.problem.where, "what": finding.problem.what, "answer": answer})
-    return rows
+def second_thoughts(
+    net: Net, facts: Fingerprint, told: Sequence[Effect], chosen: Draft
+) -> list[dict[str, Any]]:
+    """Every warning that `check` has for the chosen net, with and without its images, and what was
+    measured of it.
+
+    rule: of check.CHECKS; where, what: as it says them; answer: see `answer`.
+    """
+    scales = dict.fromkeys((scale_of(facts, net.input_shape), None))
+    found = {
+        (f.problem.where, f.problem.what): f
+        for scale in scales
+        for f in findings(net, scale_px=scale)
+    }
+    return [
+        {"rule": f.rule, "where": where, "what": what, "answer": answer(f.rule, told, chosen)}
+        for (where, what), f in found.items()
+        if f.problem.severity != "note"
+    ]
+
+
+def answer(rule: str, told: Sequence[Effect], chosen: Draft) -> str:
+    """What trials here, then on other sets, say of mending a warning; then why it stands."""
+    warned = WARNED.get(rule, Warned())
+    here = [
+        f"{name} {_tried(effect)}"
+        for name, way in warned.mends
+        for effect in _about([name], told, chosen)
+        if _way(chosen[name], effect.after if chosen[name] == effect.before else effect.before)
+        == way
+    ]
+    there = [
+        f"{name} {after} instead of {before}: {_between(least, most)} on {sets}"
+        f" set{'s' * (sets != 1)}"
+        for name, way in warned.mends
+        for (changed, before, after), (least, most, sets) in ELSEWHERE.items()
+        if (changed, before) == (name, chosen.get(name)) and _way(before, after) == way
+    ]
+    said = [f"tested on these images: {'; '.join(here)}"] if here else []
+    if there:
+        others = "at the end of trainings of other sets (benchmarks/effects.md)"
+        said.append(f"{others}: {'; '.join(there)}")
+    return "; ".join([*(said or [UNTESTED]), *filter(None, [warned.why])])
+
+
+def _way(before: Any, after: Any) -> int:
+    """1 where `after` is more, -1 where it is less, 0 where they are no two numbers."""
+    if not (isinstance(before, (int, float)) and isinstance(after, (int, float))):
+        return 0
+    return (after > before) - (after < before)
+
+
+def _between(least: float, most: float) -> str:
+    """'-4.0 to +0.1 points', or one number where it was one set."""
+    ends = [points(each / 100) for each in dict.fromkeys((least, most))]
+    return f"{' to '.join(ends)} points"

@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise import formats
+from convwise.core.cores import cores
 from convwise.core.goal import UNEVEN, USUAL
 from convwise.core.net import Net
 from convwise.core.problems import UnusableInput
-from convwise.core.records import Effect, Reason, described, from_json
-from convwise.core.score import Score, score_of
+from convwise.core.records import Effect, described
+from convwise.core.score import ACCURACY, Score, score_of
 from convwise.core.shown import Bar, Screen, Shown, plain
 from convwise.core.text import number, short
-from convwise.output import answers, deliver
-from convwise.output.words import asked, beside, called, capital, compared_bars, spent
+from convwise.output import answers, deliver, predicting
+from convwise.output.bars import PROBE, side_by_side
+from convwise.output.words import asked, beside, called, capital, is_chosen, spaced, spent
 
 MOST_CLASSES = 12  # in one line
 MOST_NUMBERS = 6  # a line each
@@ -43,8 +45,8 @@ class Choice(Shown):
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """What the numbers are called that the network answers, in their order; none where it tells classes."""
-        return () if self.classes else tuple(deliver.outputs(self.record))
+        """What the numbers that the network answers are called, in order; none with classes."""
+        return () if self.classes else tuple(predicting.outputs(self.record))
 
     @property
     def net(self) -> Net:
@@ -53,7 +55,8 @@ class Choice(Shown):
 
     @property
     def accuracy(self) -> float:
-        """On the sealed test images, or the validation images where nothing was sealed; `record` has its interval.
+        """On the sealed test images, or the validation images where nothing was sealed; `record`
+        has its interval.
 
         UnusableInput where the network answers a number: that has an `error`.
         """
@@ -61,7 +64,8 @@ class Choice(Shown):
 
     @property
     def error(self) -> float:
-        """The mean absolute error on the same images, in the target's unit; of several numbers, in their deviations.
+        """The mean absolute error on the same images, in the target's unit; of several numbers, in
+        their deviations.
 
         UnusableInput where there are classes.
         """
@@ -75,8 +79,12 @@ class Choice(Shown):
 
     @property
     def is_chosen(self) -> bool:
-        """Whether there is a choice: a network that is better than always the largest class, or always the median."""
-        return is_chosen(self.record)
+        """Whether there is a choice: a network that is better than always the largest class, or
+        always the median.
+
+        One that is surely less accurate than the probe of `look` is none either.
+        """
+        return is_chosen(self.record["test"])
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -89,20 +97,22 @@ class Choice(Shown):
             import pandas
         except ImportError as error:
             fix = "pip install pandas, or take .effects"
-            raise UnusableInput("effects_frame", "needs pandas, which is not installed", "pandas", fix) from error
+            what = "needs pandas, which is not installed"
+            raise UnusableInput("effects_frame", what, "pandas", fix) from error
         rows, names = self.record["effects"], [each.name for each in fields(Effect)]
-        return pandas.DataFrame(rows, columns=None if rows else [deliver.KEYS.get(name, name) for name in names])
+        columns = None if rows else [deliver.KEYS.get(name, name) for name in names]
+        return pandas.DataFrame(rows, columns=columns)
 
     def predict(self, images: Any) -> NDArray[Any]:
         """The label of each image, (n,); '' for a file that cannot be read.
 
         Of a number float64 (n,), of several (n, k) in the order of `numbers`; NaN for such a file.
 
-        images: a file, a folder (its files in sorted order, as `convwise.predict` names them), or an array
-        (n, height, width, channels) of values in the range that was learnt from. They are prepared as the images
-        that were trained on.
+        images: a file, a folder (its files in sorted order, as `convwise.predict` names them), or
+        an array (n, height, width, channels) of values in the range that was learnt from. They are
+        prepared as the images that were trained on.
         """
-        rows = deliver.predict(self.folder, images)
+        rows = predicting.predict(self.folder, images, cores())
         if len(self.numbers) > 1:
             unknown = dict.fromkeys(self.numbers, np.nan)
             told = [row.get("numbers", unknown) for row in rows]
@@ -112,7 +122,8 @@ class Choice(Shown):
         return np.array([row["label"] for row in rows])
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
-        """The probability of each class, (n, classes) in the order of `classes`; NaN where a file cannot be read.
+        """The probability of each class, (n, classes) in the order of `classes`; NaN where a file
+        cannot be read.
 
         UnusableInput where the network answers numbers.
         """
@@ -120,15 +131,18 @@ class Choice(Shown):
             what, fix = "answers numbers, which have no probabilities", "take .predict"
             raise UnusableInput(str(self.folder), what, "a network for classes", fix)
         unknown = dict.fromkeys(self.classes, np.nan)
-        rows = [row.get("probabilities", unknown) for row in deliver.predict(self.folder, images)]
+        found = predicting.predict(self.folder, images, cores())
+        rows = [row.get("probabilities", unknown) for row in found]
         shares = np.array([[row[name] for name in self.classes] for row in rows], np.float64)
-        return np.asarray(shares / shares.sum(axis=1, keepdims=True))  # they come rounded to six digits
+        # They come rounded to six digits
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
     def score(self, images: Any, labels: Any) -> float:
-        """The share of `images` (as in `predict`) whose label is that in `labels`, (n,): names, or whole numbers.
+        """The share of `images` (as in `predict`) whose label is that in `labels`, (n,): names, or
+        whole numbers.
 
-        Of a network that answers numbers, the share of the variance of `labels`, (n,) or (n, k), that it explains (R2),
-        the mean over the numbers, as the regressors of scikit-learn score.
+        Of a network that answers numbers, the share of the variance of `labels`, (n,) or (n, k),
+        that it explains (R2), the mean over the numbers, as the regressors of scikit-learn score.
         """
         given = np.asarray(labels)
         found = self.predict(images)
@@ -147,7 +161,8 @@ class Choice(Shown):
         return self._file("report.html", "a folder that `convwise choose` wrote whole")
 
     def keras(self) -> Any:
-        """The trained network as a keras.Model: raw pixels 0 to 255, (n, height, width, channels), to probabilities.
+        """The trained network as a keras.Model: raw pixels 0 to 255, (n, height, width, channels),
+        to probabilities.
 
         Loaded in Keras's safe mode. The backend is the one that KERAS_BACKEND names, else PyTorch.
         """
@@ -158,7 +173,8 @@ class Choice(Shown):
         return keras.saving.load_model(path, compile=False, safe_mode=True)
 
     def torch(self) -> Any:
-        """The trained network as a torch.nn.Module, ready to predict; from model.safetensors, without a pickle.
+        """The trained network as a torch.nn.Module, ready to predict; from model.safetensors,
+        without a pickle.
 
         float32 raw pixels 0 to 255, (n, channels, height, width), to probabilities.
         """
@@ -169,31 +185,25 @@ class Choice(Shown):
         return module.eval()
 
     def export(self, to: str, out: str | Path | None = None) -> list[Path]:
-        """Write the network in one format again, into `out` (its own folder by default); the files written."""
+        """Write the network in one format, into `out` (else its own folder); the files written."""
         return formats.export(self.folder, to, out)
 
     def screen(self) -> Screen:
-        """The answer: what was chosen, how sure it is, and what stands behind each parameter that people ask about."""
+        """The answer: what was chosen, how sure it is, and what each parameter rests on."""
         first, *lines = summary(self.record, self.folder)
-        given = [from_json(Reason, row) for row in self.record.get("reasons", {}).get("choices", ())]
-        cards = answers.cards(given, self.effects, self.record["sample"])
-        rows = [(card.title, card.value, f"{card.tagged}: {'; '.join(card.tried) or card.because}") for card in cards]
-        return Screen(first, lines, ("parameter", "value", "rests on"), rows, more="the report", bars=self._bars())
+        cards = answers.cards_of(self.record, self.effects)
+        why = [f"{card.tagged}: {'; '.join(card.tried) or card.because}" for card in cards]
+        rows = [(card.title, card.value, each) for card, each in zip(cards, why, strict=True)]
+        columns = ("parameter", "value", "rests on")
+        return Screen(first, lines, columns, rows, more="the report", bars=self._bars())
 
     def _bars(self) -> list[Bar]:
-        """The goal's score beside that of knowing nothing; a folder of version 0.1.0 does not have the latter.
-
-        An accuracy is a share of the width itself; of errors the largest takes all of it.
-        """
-        told, score = asked(self.record["test"]), score_of(self.net)
-        rows: list[tuple[str, float, float | None, float | None]] = []
-        rows += [(score.nothing, told["baseline"], None, None)] if "baseline" in told else []
-        rows += [each for row in self.record.get("against", ()) for each in compared_bars(row)]
-        rows.append(("this network", told["value"], told["low"], told["high"]))
-        whole = max((high or value) for _, value, _, high in rows) or 1.0 if score.is_error else 1.0
+        """The goal's score beside that of knowing nothing, of the probe, and of other networks."""
+        test, against = self.record["test"], self.record.get("against", ())
+        rows = side_by_side(asked(test), score_of(self.net), test.get("probe"), against)
         return [
-            Bar(name, value / whole, score.said(value), *(end if end is None else end / whole for end in ends))
-            for name, value, *ends in rows
+            Bar(row["name"], row["share"], spaced(row["text"]), row.get("low"), row.get("high"))
+            for row in rows
         ]
 
     def _file(self, name: str, expected: str, to: str = "") -> Path:
@@ -209,14 +219,20 @@ def load(folder: str | Path) -> Choice:
     return Choice(Path(folder), deliver.read_choice(folder))
 
 
-def is_chosen(record: Mapping[str, Any]) -> bool:
-    """Whether a choice.json tells of a network that is better than guessing; one of version 0.1.0 does not say."""
-    return bool(record["test"].get("better_than_guessing", True))
-
-
 def _within(score: Score, test: Mapping[str, Any]) -> str:
     """'96.1 to 98.0 %', or '3.1 to 3.7'."""
     return f"{score.said(test['low']).removesuffix(' %')} to {score.said(test['high'])}"
+
+
+def _probe_line(test: Mapping[str, Any]) -> Iterator[str]:
+    """What `look` said a network must beat, and by how much this one does."""
+    if probe := test.get("probe"):
+        change = ACCURACY.moved(probe["accuracy_change"])
+        span = ACCURACY.span(probe["change_low"], probe["change_high"])
+        yield (
+            f"{capital(PROBE)}: {ACCURACY.said(probe['accuracy'])} ({_within(ACCURACY, probe)} at"
+            f" 95 %) on {probe['n']} training images; this network: {change} points ({span})"
+        )
 
 
 def _goal_line(score: Score, test: Mapping[str, Any]) -> Iterator[str]:
@@ -228,7 +244,7 @@ def _goal_line(score: Score, test: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _recall_line(test: Mapping[str, Any]) -> Iterator[str]:
-    """The share found of each class, where some are far larger than others: the accuracy hides the small ones."""
+    """The share found of each class, where the small ones hardly move the accuracy."""
     rows = sorted(test.get("recall", {}).items(), key=lambda row: row[1]["recall"])
     counts = [found["n"] for _, found in rows]
     if rows and max(counts) > UNEVEN * min(counts):
@@ -243,50 +259,66 @@ def _number_lines(test: Mapping[str, Any]) -> Iterator[str]:
     for name, found in rows[:MOST_NUMBERS]:
         within = f"{number(found['low'])} to {number(found['high'])}"
         yield (
-            f"{name}: off by {number(found['error'])} on average ({within} at 95 %); always the median: "
-            f"{number(found['baseline'])}; R2 {found['r2']:.3f}"
+            f"{name}: off by {number(found['error'])} on average ({within} at 95 %); always the"
+            f" median: {number(found['baseline'])}; R2 {found['r2']:.3f}"
         )
     if len(rows) > MOST_NUMBERS:
         yield f"{len(rows) - MOST_NUMBERS} more numbers are in choice.json and in the report"
 
 
 def _changes(changed: Sequence[tuple[str, str, str]]) -> str:
-    """(parameter, before, after) in a sentence: 'stage.filters 64 to 96 or 48, padding same to valid'."""
+    """As a sentence: 'stage.filters 64 to 96 or 48, padding same to valid'."""
     values: dict[str, list[str]] = {}
     for parameter, before, after in changed:
         values.setdefault(f"{parameter} {before} to", []).append(after)
-    return ", ".join(f"{named} {' or '.join(after)}" for named, after in values.items()) or "nothing"
+    told = [f"{named} {' or '.join(after)}" for named, after in values.items()]
+    return ", ".join(told) or "nothing"
 
 
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
     test, cost, score = record["test"], record["cost"], score_of(Net.from_json(record["net"]))
-    kind = "sealed test" if test["kind"] == "test" else "validation (slightly optimistic, as nothing was sealed)"
+    kind = "validation (slightly optimistic, as nothing was sealed)"
+    if test["kind"] == "test":
+        kind = "sealed test"
     guessing = f"; {score.nothing}: {score.said(test['baseline'])}" if "baseline" in test else ""
     guessing += f"; R2 {test['r2']:.3f}" if "r2" in test else ""
-    net = described(record["sample"], record["net"]["input_shape"])
+    net = described(record["configuration"], record["net"]["input_shape"])
     lines = [f"Chosen: {net}"]
-    if not is_chosen(record):
+    if not is_chosen(test):
         lines = [f"No network was chosen. {record['notes'][0]}", f"Written anyway: {net}"]
     lines += [*_goal_line(score, test)]
     lines += [
-        f"{score.title}: {score.said(test[score.name])} ({_within(score, test)} at 95 %) on "
-        f"{test['n']} {kind} images{guessing}",
+        (
+            f"{score.title}: {score.said(test[score.name])} ({_within(score, test)} at 95 %) on "
+            f"{test['n']} {kind} images{guessing}"
+        ),
+        *_probe_line(test),
         *_number_lines(test),
-        f"Cost: {short(cost['params'])} parameters, {short(cost['macs'])} macs, {cost['latency_ms']:.2f} ms per image",
+        f"Cost: {short(cost['params'])} parameters, {short(cost['macs'])} macs"
+        + (f", {cost['latency_ms']:.2f} ms per image" if "latency_ms" in cost else ""),
     ]
-    lines += filter(None, [record.get("views", {}).get("said")])  # a folder of version 0.1.0 has none
+    # A folder of version 0.1.0 has none
+    lines += filter(None, [record.get("views", {}).get("said")])
     lines += [*_recall_line(test)]
-    lines += [beside(row).replace("\u202f", " ").replace("\u2212", "-") for row in record.get("against", ())]
+    lines += [spaced(beside(row)) for row in record.get("against", ())]
     if record["effects"]:
-        seconds = max(e.get("seconds", 0) for e in record["effects"])  # a folder of version 0.1.0 has none
+        # A folder of version 0.1.0 has none
+        seconds = max(e.get("seconds", 0) for e in record["effects"])
         length = f" after {seconds:.0f} s of training or less" if seconds else ""
-        last = {(e["parameter"], plain(e["from"]), plain(e["to"])): e["verdict"] for e in record["effects"]}
+        last = {
+            (e["parameter"], plain(e["from"]), plain(e["to"])): e["verdict"]
+            for e in record["effects"]
+        }
         words = ("matters", "no difference", "not resolved")
-        matters, same, unknown = (_changes([key for key in last if last[key] == word]) for word in words)
-        lines.append(f"Measured{length}: matters: {matters}; makes no difference: {same}; not resolved: {unknown}")
+        matters, same, unknown = (
+            _changes([key for key in last if last[key] == word]) for word in words
+        )
+        lines.append(
+            f"Measured{length}. Matters: {matters}. No difference: {same}. Not resolved: {unknown}."
+        )
     usual = USUAL.get(record.get("goal", {}).get("text", ""))
-    if usual and is_chosen(record) and cost["macs"] > SMALL:
+    if usual and is_chosen(test) and cost["macs"] > SMALL:
         lines.append(f"Smaller: choose --goal cheapest looks for the fewest macs with {usual}")
     if not record.get("goal", {}).get("kept", True):
         lines.append(f"The goal was not reached: {record['goal']['text']}")

@@ -1,15 +1,12 @@
-"""The folder that is handed over: models, code, choice.json, report; and predictions from it."""
+"""The folder that is handed over: models, code, choice.json and the report."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from math import inf
 from pathlib import Path
@@ -22,13 +19,14 @@ from convwise.advice import doubts, outliers
 from convwise.advice.advising import as_chosen, layer_reasons, said_by
 from convwise.core.calculus import analyse
 from convwise.core.clock import Clock
-from convwise.core.places import CACHE_SIZE
-from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.net import Net
+from convwise.core.problems import ConvwiseError, Unsupported
 from convwise.core.records import (
     Advice,
     Comparison,
     Effect,
     Fingerprint,
+    Probed,
     Reason,
     Result,
     Verdict,
@@ -39,32 +37,33 @@ from convwise.core.records import (
 from convwise.core.score import ACCURACY, Score, score_of
 from convwise.formats.weights import Weights
 from convwise.formats.written import Beside, preparation
-from convwise.images.loading import Images, Part, Picture, ValueRange, has_wide, pictures, resize
+from convwise.images.loading import Images, Part, has_wide
 from convwise.inspect.sight import EffectiveField, effective_field
-from convwise.output import plots, report, stored
-from convwise.output.answered import ANSWERED, answered_by
-from convwise.output.answers import second_thoughts
+from convwise.output import plots, report, stored, tables
+from convwise.output.answers import answer, second_thoughts
 from convwise.output.drawings import odd_among
+from convwise.output.evidence import Evidence
 from convwise.output.words import asked
 from convwise.training.host import Host
-from convwise.training.machine import ThisMachine
 from convwise.training.scores import baseline, interval, recalls, value
 
 VERIFIED_IMAGES = 32
-CHUNK = 64  # images that are labelled together
 STEPS = 4  # of writing: scoring, the models, what the network sees, the report
 SIGHT_SECONDS, REPORT_SECONDS = 2.0, 2.0  # of these steps, on an idle machine
 
 
 @dataclass(frozen=True)
 class Material:
-    """What is written: the choice, its weights, the scored images with the answers to them, the evidence.
+    """What is written: the choice, its weights, the scored images with the answers to them, the
+    evidence.
 
-    task: what was learnt. kind: 'test' where `scored` was sealed until now, else 'validation'. answers: probabilities
-    (n, classes), or numbers (n, k). baseline: what is told of knowing nothing of the images; better: whether the choice
-    is surely better than that, by the goal's score. otherwise: of how many images (n) that are resized without
-    antialiasing the answer is the same; {} where none is resized. against: the networks that it was compared with.
-    left: seconds that writing may still take; tell: is told (stage, steps done, steps in all).
+    task: what was learnt. kind: 'test' where `scored` was sealed until now, else 'validation'.
+    answers: probabilities (n, classes), or numbers (n, k). baseline: what is told of knowing
+    nothing of the images; better: whether the choice is surely better than that, by the goal's
+    score. otherwise: of how many images (n) that are resized without antialiasing the answer is the
+    same; {} where none is resized. against: the networks that it was compared with. probe: the
+    probe of `look` beside it, where both are told by the accuracy.
+    left: seconds that writing may still take; tell: is told (phase, steps done, steps in all).
     """
 
     folder: Path
@@ -87,6 +86,7 @@ class Material:
     against: tuple[Comparison, ...] = ()
     task: str = "classify"
     views: Views = Views()
+    probe: Probed | None = None
     left: Callable[[], float] = lambda: inf
     tell: Callable[[str, int, int], None] = lambda phase, done, planned: None
 
@@ -119,45 +119,54 @@ def write(material: Material, export: Callable[..., formats.Handed] = formats.ha
     """
     folder, net = material.folder, material.chosen.trial.net
     pixels = np.ascontiguousarray(material.scored.pixels[:VERIFIED_IMAGES])
-    why = tuple(f"{reason.parameter} = {reason.value}: {reason.because}" for reason in material.reasons)
+    why = tuple(
+        f"{reason.parameter} = {reason.value}: {reason.because}" for reason in material.reasons
+    )
     facts = material.images.facts
     beside = Beside(why, tuple(facts["scale"]) if has_wide(facts.get("modes", {})) else None)
     material.tell("writing", 1, STEPS)
     handed = export(folder, net, material.weights, material.outputs, pixels, beside=beside)
     material.tell("writing", 2, STEPS)
-    cost = {**analyse(net).total.cost, "latency_ms": round(material.host.latency_ms(net), 4)}
+    cost = {**analyse(net).total.cost, **_latency(material.host, net)}
     score, slow = estimate(material), material.host.slowness()
     for name, odd in (("suspects.csv", doubts), ("outliers.csv", outliers)):
         if rows := odd.shown(material.facts, material.images.train.names):
-            write_odd(folder / name, rows)
+            tables.write_odd(folder / name, rows)
     sight = _sight(material) if material.left() > slow * (SIGHT_SECONDS + REPORT_SECONDS) else None
     pictured = material.left() > slow * REPORT_SECONDS
     material.tell("writing", 3, STEPS)
-    undrawn = _drawn(folder / "report.html", lambda: _evidence(material, cost, handed, score, sight), pictured)
+    undrawn = _drawn(
+        folder / "report.html", lambda: _evidence(material, cost, handed, score, sight), pictured
+    )
     choice = _choice(material, cost, handed, score)
     choice["notes"] += undrawn
     replaced(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
     return folder
 
 
-def _drawn(page: Path, evidence: Callable[[], report.Evidence], pictured: bool) -> list[str]:
-    """Write the report; where that fails, what to say of it: it costs the report, not the answer."""
+def _drawn(page: Path, evidence: Callable[[], Evidence], pictured: bool) -> list[str]:
+    """Write the report; what to say where that fails, which costs the report alone."""
     try:
         with nullcontext() if pictured else plots.left_out():
             report.write(page, evidence())
     except Exception as error:  # memory, a font, the plot library
         page.unlink(missing_ok=True)
-        return [f"The report could not be drawn ({type(error).__name__}: {error}); everything else was written."]
-    return [] if pictured else ["There was no time left to draw the plots of the report; everything else is in it."]
+        why = f"{type(error).__name__}: {error}"
+        return [f"The report could not be drawn ({why}); everything else was written."]
+    if pictured:
+        return []
+    return ["There was no time left to draw the plots of the report; everything else is in it."]
 
 
 def estimate(material: Material) -> dict[str, Any]:
-    """The accuracy, or error, on the scored images with its 95 % interval, and what knowing nothing of them scores.
+    """The accuracy, or error, on the scored images with its 95 % interval, and what knowing nothing
+    of them scores.
 
-    score: the same of what the goal asks for, recall: by class, the share that was found; both of classes only.
-    numbers: where there are several, the same of each, in its own unit.
+    score: the same of what the goal asks for, recall: by class, the share that was found; both of
+    classes only. numbers: where there are several, the same of each, in its own unit.
     """
-    from convwise.training.tasks import TASKS  # with PyTorch, which whoever only reads a folder does without
+    # Loads PyTorch, which whoever only reads a folder does without
+    from convwise.training.tasks import TASKS
 
     labels = np.asarray(material.scored.labels)
     found = TASKS[material.task].estimate(material.answers, labels, material.chosen.trial.net)
@@ -168,6 +177,7 @@ def estimate(material: Material) -> dict[str, Any]:
         **found,
         "baseline": material.baseline,
         "better_than_guessing": material.better,
+        **({"probe": to_json(material.probe)} if material.probe else {}),
         **({"resized_otherwise": dict(material.otherwise)} if material.otherwise else {}),
         **(_of_classes(material, labels) if material.images.classes else {}),
     }
@@ -186,23 +196,28 @@ def _of_classes(material: Material, labels: np.ndarray) -> dict[str, Any]:
 
 def _choice(material: Material, cost: Mapping[str, float], handed: formats.Handed,
             score: Mapping[str, Any]) -> dict[str, Any]:  # fmt: skip
-    images, chosen, goal, views = material.images, material.chosen, material.advice.space.goal, material.views
+    images, chosen, views = material.images, material.chosen, material.views
+    goal, configuration = material.advice.space.goal, chosen.trial.configuration
+    grown, told = material.advice.space.fit(configuration).grown, material.verdict.effects
     return {
         "net": chosen.trial.net.to_json(),
-        "sample": dict(chosen.trial.configuration),
+        "configuration": dict(configuration),
         "task": material.task,
         "test": dict(score),
-        "goal": {"text": goal.text, "kept": not (goal.cheapest and goal.cheapest.missed(asked(score)["value"]))},
+        "goal": {
+            "text": goal.text,
+            "kept": not (goal.cheapest and goal.cheapest.missed(asked(score)["value"])),
+        },
         "cost": dict(cost),
         "notes": _notes(material, handed),
-        "effects": [effect_row(effect) for effect in material.verdict.effects],
+        "effects": [effect_row(effect) for effect in told],
         "views": {**to_json(views), "effect": effect_row(views.effect) if views.effect else None},
         "against": [comparison_row(each) for each in material.against],
         "alternatives": [_alternative(result) for result in material.verdict.alternatives],
         "reasons": {
             "verdict": to_json(material.verdict.reasons),
             "choices": to_json(material.reasons),
-            "layers": layer_reasons(material.advice.space.fit(chosen.trial.configuration).grown, material.reasons),
+            "layers": layer_reasons(grown, material.reasons),
         },
         "data": {
             "source": images.source,
@@ -216,8 +231,12 @@ def _choice(material: Material, cost: Mapping[str, float], handed: formats.Hande
             "problems": to_json(images.problems),
             "facts": to_json(images.facts),
         },
-        "training": {"recipe": to_json(chosen.trial.recipe), "seconds": chosen.seconds, "dtype": chosen.dtype},
-        "check": second_thoughts(chosen.trial.net, material.verdict.effects, chosen.trial.configuration),
+        "training": {
+            "recipe": to_json(chosen.trial.recipe),
+            "seconds": chosen.seconds,
+            "dtype": chosen.dtype,
+        },
+        "check": second_thoughts(chosen.trial.net, material.facts, told, configuration),
         "exports": dict(handed.differences),
         "left_out": dict(handed.left_out),
         "provenance": {**material.provenance, "wall_seconds": round(material.clock.elapsed, 2)},
@@ -228,23 +247,30 @@ def _notes(material: Material, handed: formats.Handed) -> list[str]:
     return [*material.verdict.notes, *(f"Left out: {why}" for why in handed.left_out.values())]
 
 
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-KEYS = {"before": "from", "after": "to"}  # field of an Effect -> its key in choice.json, where it is another
+# Field of an Effect -> its key in choice.json, where it is another
+KEYS = {"before": "from", "after": "to"}
 # Changes of a score, each before what its opposite is where the score is told as an error.
-CHANGES = {"accuracy_change": "accuracy_change", "low": "high", "high": "low", "expected": "expected",
+CHANGES = {"accuracy_change": "accuracy_change", "low": "high", "high": "low",
+           "expected": "expected",
            "expected_low": "expected_high", "expected_high": "expected_low"}  # fmt: skip
 
 
 def effect_row(effect: Effect) -> dict[str, Any]:
-    """An Effect as choice.json has it; of an error, the changes in its unit, and the deviation behind them.
+    """An Effect as choice.json has it; of an error, the changes in its unit, and the deviation
+    behind them.
 
-    Where each image has several numbers the changes are in deviations of them, and `numbers` says how many.
+    Where each image has several numbers the changes are in deviations of them, and `numbers` says
+    how many.
     """
-    row = {KEYS.get(name, name): value for name, value in to_json(effect).items() if name != "score"}
+    row = {KEYS.get(name, name): value for name, value in to_json(effect).items()}
+    row.pop("score", None)
     if not effect.score.is_error:
         return row if effect.score == ACCURACY else {**row, "score": effect.score.name}
     told = {name: _changed(effect.score.change, row[other]) for name, other in CHANGES.items()}
-    row = {("error_change" if name == "accuracy_change" else name): told.get(name, row[name]) for name in row}
+    row = {
+        ("error_change" if name == "accuracy_change" else name): told.get(name, row[name])
+        for name in row
+    }
     several = {"numbers": effect.score.numbers} if effect.score.numbers > 1 else {}
     return {**row, "deviation": effect.score.deviation, **several}
 
@@ -254,13 +280,14 @@ def comparison_row(found: Comparison) -> dict[str, Any]:
     score, row = found.told, effect_row(found.effect) if found.effect else {}
     name = "error" if score.is_error else "accuracy"
     spread = {f"{name}_standard_errors": [score.deviation * each for each in found.standard_errors]}
+    keys = (f"{name}_change", "low", "high", "time_ratio", "verdict", "runs")
     return {
         "model": found.model,
         "title": found.title,
         name: _changed(score.value, found.score),
         f"chosen_{name}": _changed(score.value, found.chosen_score),
         **(spread if score.is_error else {}),
-        **{key: row.get(key) for key in (f"{name}_change", "low", "high", "time_ratio", "verdict", "runs")},
+        **{key: row.get(key) for key in keys},
         **({"numbers": score.numbers} if score.numbers > 1 else {}),
         "seconds": found.seconds,
         "n": found.images,
@@ -279,8 +306,14 @@ def effect_of(row: Mapping[str, Any]) -> Effect:
         values["score"] = {"name": row["score"]}
     if "error_change" in row:
         deviation = row["deviation"]
-        back = {name: _changed(lambda told: -told / deviation, values.get(other)) for name, other in CHANGES.items()}
-        values |= {**back, "score": {"name": "error", "deviation": deviation, "numbers": row.get("numbers", 1)}}
+        back = {
+            name: _changed(lambda told: -told / deviation, values.get(other))
+            for name, other in CHANGES.items()
+        }
+        values |= {
+            **back,
+            "score": {"name": "error", "deviation": deviation, "numbers": row.get("numbers", 1)},
+        }
     found: Effect = from_json(Effect, values)
     return found
 
@@ -290,7 +323,8 @@ def _changed(by: Callable[[float], float], change: float | None) -> float | None
 
 
 def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
-    """Put effects into choice.json, each marked with what made it, and into report.html; what could not be, in words.
+    """Put effects into choice.json, each marked with what made it, and into report.html; what could
+    not be, in words.
 
     An earlier effect of the same change by the same maker is replaced.
     """
@@ -301,11 +335,17 @@ def add_effects(folder: Path, effects: Sequence[Effect], by: str) -> str:
     told, reasons = [effect_of(row) for row in choice["effects"]], choice["reasons"]
     for row in reasons["choices"]:
         row["trials"] = said_by(told, row["parameter"], row["value"]) or row.get("trials")
+    for row in choice.get("check", ()):
+        if "rule" in row:
+            row["answer"] = answer(row["rule"], told, choice["configuration"])
     replaced(folder / "choice.json", json.dumps(choice, indent=2, default=str) + "\n")
-    page, given = folder / "report.html", [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
-    renewed = report.renewed(page.read_text(encoding="utf-8"), told, given, choice["sample"]) if page.exists() else None
+    page, thoughts = folder / "report.html", choice.get("check", ())
+    given = [from_json(Reason, row) for row in (*reasons["verdict"], *reasons["choices"])]
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    renewed = report.renewed(text, told, given, choice["configuration"], thoughts) if text else None
     if renewed is None:
-        return f"{page} is missing or was written by an older convwise: the effects are only in choice.json"
+        why = "is missing or was written by an older convwise"
+        return f"{page} {why}: the effects are only in choice.json"
     replaced(page, renewed)
     return ""
 
@@ -318,17 +358,22 @@ def _alternative(result: Result) -> dict[str, Any]:
     configuration = dict(result.trial.configuration)
     score = score_of(result.trial.net, result.trial.score)
     value = None if result.score is None else score.value(result.score)
-    return {"trial": result.trial.id, "sample": configuration, f"validation_{score.name}": value, **result.cost}
+    return {
+        "trial": result.trial.id,
+        "configuration": configuration,
+        f"validation_{score.name}": value,
+        **result.cost,
+    }
 
 
 def _evidence(material: Material, cost: Mapping[str, float], handed: formats.Handed,
-              score: Mapping[str, Any], sight: EffectiveField | None) -> report.Evidence:  # fmt: skip
+              score: Mapping[str, Any],
+              sight: EffectiveField | None) -> Evidence:  # fmt: skip
     verdict = material.verdict
     reasons = (*verdict.reasons, *material.reasons)
-    return report.Evidence(
+    return Evidence(
         title=Path(material.images.source).name or material.images.source,
-        verdict=Verdict(verdict.chosen, verdict.effects, verdict.alternatives, reasons, verdict.standard_error,
-                        tuple(_notes(material, handed))),
+        verdict=replace(verdict, reasons=reasons, notes=tuple(_notes(material, handed))),
         results=material.results,
         fingerprint=material.facts,
         problems=material.images.problems,
@@ -352,22 +397,31 @@ def _evidence(material: Material, cost: Mapping[str, float], handed: formats.Han
 
 
 def _sight(material: Material) -> EffectiveField | None:
-    """How far the chosen net really looks; None where there is no image or nothing reaches its last map."""
+    """How far the chosen net really looks; None without an image, or where nothing is reached."""
+    net = material.chosen.trial.net
     try:
-        return effective_field(material.chosen.trial.net, material.weights, np.asarray(material.scored.pixels))
+        return effective_field(net, material.weights, np.asarray(material.scored.pixels))
     except ConvwiseError:
         return None
 
 
+def _latency(host: Host, net: Net) -> dict[str, float]:
+    """latency_ms of the net; {} where what measures it cannot be loaded, or express the net."""
+    try:
+        return {"latency_ms": round(host.latency_ms(net), 4)}
+    except (ImportError, Unsupported):
+        return {}
+
+
 def warm_up() -> None:
-    """Load what the report needs, beside the final training; what goes wrong here goes wrong again in `write`."""
+    """Load what the report needs, beside a training; an error comes again in `write`."""
     with suppress(Exception):
         plots.altair()
         import_module("vl_convert")
 
 
 def replaced(path: Path, text: str) -> None:
-    """Write a file beside, and move it into its place: what was there stays whole where that fails."""
+    """Write a file beside `path` and move it there; where that fails, the old one stays whole."""
     if path.exists() and not path.is_file():  # a pipe, a device
         path.write_text(text, encoding="utf-8", newline="")
         return
@@ -386,106 +440,13 @@ def read_choice(folder: str | Path) -> dict[str, Any]:
 
 
 def located(source: str, directory: str | None) -> str:
-    """A source as a path that is found from anywhere, where it was relative to the directory a study was started in."""
+    """A source, as a path that is found from anywhere if it was relative to `directory`."""
     there = Path(directory or ".", source)
     return str(there) if directory and not Path(source).exists() and there.exists() else source
 
 
 def is_finished(folder: Path) -> bool:
     """Whether `folder` holds a choice that was not interrupted."""
-    return (folder / "choice.json").exists() and not read_choice(folder)["provenance"]["interrupted"]
-
-
-def predict(
-    folder: str | Path, images: Any, *, follow_links: bool = False, cache_size: str | int = CACHE_SIZE
-) -> list[dict[str, Any]]:
-    """{path, label, probabilities {class: p}} for each image, or {path, label, number}.
-
-    UnusableInput where none can be read.
-
-    images: an image file, a folder, whatever else `choose` reads by its name, or an array (n, height, width,
-    channels) with values in the range that was learnt from; the path of an array's image is its
-    index. Images go the way that the training images went: decoded, then resized once to the
-    network's input size. One that cannot be read has the label '' and an 'error'. cache_size: of what is kept of
-    decoded files, '4GB', '500MB', or 0 for nothing.
-    """
-    choice = read_choice(folder)
-    session = _session(Path(folder) / "model.onnx")
-    facts, channels = choice["data"]["facts"], choice["data"]["base_shape"][2]
-    value_range = ValueRange(*facts.get("scale", (0, 1)))
-    with pictures(images, channels, value_range, follow_links, has_wide(facts.get("modes", {})), cache_size) as every:
-        chunks = (every[start : start + CHUNK] for start in range(0, len(every), CHUNK))
-        rows = [row for some in chunks for row in _rows(session, choice, some)]
-    if all("error" in row for row in rows):
-        others = f", and neither can {len(rows) - 1} more" if len(rows) > 1 else ""
-        raise UnusableInput(rows[0]["path"], f"cannot be read ({rows[0]['error']}){others}", "images to label")
-    return rows
-
-
-def _session(model: Path) -> Any:
-    from convwise.formats import onnx
-
-    try:
-        return onnx.session(model, threads=ThisMachine().cores)
-    except Exception as error:  # ONNX Runtime's errors have no common base
-        what = f"cannot be read ({str(error).rpartition(':')[2].strip()})" if model.exists() else "is missing"
-        fix = f"convwise export {model.parent} --to onnx"
-        raise UnusableInput(str(model), what, "the model that `convwise choose` wrote", fix) from error
-
-
-def _rows(session: Any, choice: Mapping[str, Any], some: Sequence[Picture]) -> list[dict[str, Any]]:
-    from convwise.formats import onnx
-
-    names, row = outputs(choice), answered_by(choice).row
-    with ThreadPoolExecutor(ThisMachine().cores) as pool:
-        ready = list(pool.map(lambda picture: _prepared(picture[1], choice), some))
-    good = [pixels for pixels in ready if not isinstance(pixels, str)]
-    answers = iter(onnx.forward(session, np.stack(good)) if good else ())
-    return [
-        {"path": path, "label": "", "error": pixels}
-        if isinstance(pixels, str)
-        else {"path": path, **row(next(answers), names)}
-        for (path, _), pixels in zip(some, ready, strict=True)
-    ]
-
-
-def outputs(choice: Mapping[str, Any]) -> list[str]:
-    """What the numbers of an answer are called, as choice.json says: the classes, or what was learnt."""
-    data = choice["data"]
-    return list(data["classes"] or data.get("numbers") or [data.get("number", "number")])
-
-
-def _prepared(picture: Callable[[int, int], np.ndarray], choice: Mapping[str, Any]) -> np.ndarray | str:
-    """The picture as an input of the network, or why it cannot be read."""
-    base, net = choice["data"]["base_shape"], choice["net"]["input_shape"]
-    twice = "preparation" not in choice["data"]  # written by 0.1.0, whose training images were resized twice
-    try:
-        pixels = picture(*(base if twice else net)[:2])
-    except ConvwiseError as error:
-        return error.problem.what  # beside the path: it need not be said twice
-    return resize(pixels, net[0], net[1])
-
-
-def write_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str], file: Any, task: str = "classify") -> None:
-    """The rows of `predict` as CSV: path, and what the task says of an answer. names: of the outputs.
-
-    A cell that a spreadsheet would take for a formula begins with an apostrophe.
-    """
-    writer, answered = csv.writer(file, lineterminator="\n"), ANSWERED[task]
-    writer.writerow(["path", *map(_cell, answered.columns(names))])
-    for row in rows:
-        writer.writerow([_cell(row["path"]), *map(_cell, answered.cells(row, names))])
-
-
-def write_odd(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows, at least one, of doubts.shown or outliers.shown as CSV, with their keys as its head."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
-
-
-def _cell(text: Any) -> Any:
-    """Text that no spreadsheet runs: OWASP, CSV injection. Numbers are left as they are."""
-    if not isinstance(text, str):
-        return text
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not NUMBER.fullmatch(text) else text
+    if not (folder / "choice.json").exists():
+        return False
+    return not read_choice(folder)["provenance"]["interrupted"]

@@ -1,4 +1,4 @@
-"""The report's network, as a table with its branches; what an output sees of an image; odd images as pictures."""
+"""The report's table of the network, what an output sees of an image, and odd images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,29 @@ from convwise.output.words import plain
 
 MOST_FIELDS = 5
 # Parameters that are shown even at their default: what people ask about.
-ALWAYS = ("filters", "kernel_size", "strides", "padding", "activation", "pool_size", "units", "rate")
+ALWAYS = (
+    "filters",
+    "kernel_size",
+    "strides",
+    "padding",
+    "activation",
+    "pool_size",
+    "units",
+    "rate",
+)
 PICTURE_PX = 224
 ODD_PX, MOST_ODD, MOST_UNLIKE = 112, 24, 12  # of pictures that are odd, and how many are shown
-Pictures = tuple[tuple[np.ndarray, Mapping[str, Any]], ...]  # uint8 (h, w, c), and what is said of each
+# uint8 (h, w, c), and what is said of each
+Pictures = tuple[tuple[np.ndarray, Mapping[str, Any]], ...]
 
 
 @dataclass(frozen=True)
 class Odd:
-    """What is odd about the images. near: pairs of near duplicates; suspects: images to learn from whose labels are
-    doubtful, each with its path, label and suggested label, some of `doubtful` of so many `looked_at`; outliers: images
-    unlike all others, each with its path, label and distance, some of `unlike`."""
+    """What is odd about the images. near: pairs of near duplicates; suspects: images to learn from
+    whose labels are doubtful, each with its path, label and suggested label, some of `doubtful` of
+    so many `looked_at`; outliers: images unlike all others, each with its path, label and distance,
+    some of `unlike`.
+    """
 
     near: tuple[Pair, ...] = ()
     suspects: Pictures = ()
@@ -44,7 +56,9 @@ class Odd:
 def odd_among(images: Images, facts: Fingerprint) -> Odd:
     """What is odd about the images, as pictures."""
 
-    def pictures(rows: Sequence[Mapping[str, Any]], found: Sequence[Suspect | Outlier], most: int) -> Pictures:
+    def pictures(
+        rows: Sequence[Mapping[str, Any]], found: Sequence[Suspect | Outlier], most: int
+    ) -> Pictures:
         shown = list(zip(rows, found, strict=True))[:most]
         return tuple((np.asarray(images.train.pixels[each.row]), row) for row, each in shown)
 
@@ -64,8 +78,11 @@ def by(pair: Sequence[int]) -> str:
     return "×".join(str(n) for n in pair)
 
 
-def fields(net: Net, pixels: np.ndarray, labels: np.ndarray, sight: EffectiveField | None) -> dict[str, Any]:
-    """The receptive field after each stage, drawn on up to three of the scored images; the measured one on another.
+def fields(
+    net: Net, pixels: np.ndarray, labels: np.ndarray, sight: EffectiveField | None
+) -> dict[str, Any]:
+    """The receptive field after each stage, drawn on up to three of the scored images; the measured
+    one on another.
 
     pixels: uint8 (n, h, w, c); labels: (n,), or (n, k) of several numbers.
     """
@@ -76,7 +93,14 @@ def fields(net: Net, pixels: np.ndarray, labels: np.ndarray, sight: EffectiveFie
     images = [plots.png(pixels[i], PICTURE_PX) for i in first]
     used = _used(sight, pixels[first[0]]) if sight and first else None
     pixelated = max(height, width) < 100
-    return {"stages": seen, "images": images, "height": height, "width": width, "pixelated": pixelated, "used": used}
+    return {
+        "stages": seen,
+        "images": images,
+        "height": height,
+        "width": width,
+        "pixelated": pixelated,
+        "used": used,
+    }
 
 
 def _milestones(costs: Analysis) -> list[LayerCost]:
@@ -93,18 +117,31 @@ def _box(row: LayerCost, height: int, width: int) -> dict[str, Any]:
     for axis, outputs, size in zip(
         (row.field.rows, row.field.columns), row.output_shape[:2], (height, width), strict=True
     ):
-        start = (axis.at((outputs - 1) // 2) or (0, 0))[0] if row.field.aligned else (size - axis.size) // 2
+        start = (
+            (axis.at((outputs - 1) // 2) or (0, 0))[0]
+            if row.field.aligned
+            else (size - axis.size) // 2
+        )
         spans.append((max(start, 0), min(start + axis.size, size)))
     (top, bottom), (left, right) = spans
     share = (bottom - top) * (right - left) / (height * width)
     box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
-    return {"name": row.name, "size": by(row.field.size), "map": by(row.output_shape[:2]), "share": share, "box": box}
+    return {
+        "name": row.name,
+        "size": by(row.field.size),
+        "map": by(row.output_shape[:2]),
+        "share": share,
+        "box": box,
+    }
 
 
 def _used(sight: EffectiveField, pixels: np.ndarray) -> dict[str, Any]:
-    """The measured field over one image in gray: how much each px counts, the theoretical box, and what holds 95 %."""
+    """The measured field over one image in gray: how much each px counts, the theoretical box, and
+    what holds 95 %.
+    """
     top, bottom, left, right = sight.box
-    half, most = sight.holding(0.5), sight.holding(0.95)  # a square around the middle may reach past the image
+    # A square around the middle may reach past the image
+    half, most = sight.holding(0.5), sight.holding(0.95)
     (y, dashed_bottom), (x, dashed_right) = (
         (max(middle + 0.5 - most / 2, 0), min(middle + 0.5 + most / 2, n))
         for middle, n in zip(sight.centre, sight.map.shape, strict=True)
@@ -126,18 +163,31 @@ def network(net: Net) -> dict[str, Any]:
     """The layers as rows with their shapes and costs, and the wires between them."""
     costs = analyse(net)
     wires, lanes = _wires(net)
-    top: dict[str, Any] = {"name": INPUT, "shape": by(net.input_shape), "block": _block(net.input_shape, net)}
-    rows = [top] + [_layer_row(net, layer, row) for layer, row in zip(net.layers, costs.layers, strict=True)]
+    top: dict[str, Any] = {
+        "name": INPUT,
+        "shape": by(net.input_shape),
+        "block": _block(net.input_shape, net),
+    }
+    rows = [top] + [
+        _layer_row(net, layer, row) for layer, row in zip(net.layers, costs.layers, strict=True)
+    ]
     for row, paths in zip(rows, wires, strict=True):
         row["wires"] = paths
-    return {"rows": rows, "total": costs.total, "width": 20 + 14 * lanes, "branches": not net.is_chain}
+    return {
+        "rows": rows,
+        "total": costs.total,
+        "width": 20 + 14 * lanes,
+        "branches": not net.is_chain,
+    }
 
 
 def _layer_row(net: Net, layer: Layer, cost: LayerCost) -> dict[str, Any]:
     return {
         "name": layer.name,
         "op": layer.op,
-        "settings": [text for p in parameters(layer) if (text := _setting(layer, p.name, p.default, cost))],
+        "settings": [
+            text for p in parameters(layer) if (text := _setting(layer, p.name, p.default, cost))
+        ],
         "shape": by(cost.output_shape),
         "block": _block(cost.output_shape, net),
         "params": cost.params,
@@ -154,13 +204,15 @@ def _setting(layer: Layer, name: str, default: Any, cost: LayerCost) -> str:
         return ""
     if name == "padding":
         around = dict.fromkeys(cost.pads) if len(set(cost.pads)) == 1 else cost.pads
-        return f"padding {plain(value)}" + (f" ({plain(tuple(around))})" if value == "same" and any(cost.pads) else "")
+        return f"padding {plain(value)}" + (
+            f" ({plain(tuple(around))})" if value == "same" and any(cost.pads) else ""
+        )
     pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) for n in value)
     return f"{name} {by(value) if pair else plain(value)}"
 
 
 def _block(shape: Sequence[int], net: Net) -> tuple[float, float]:
-    """(width, height) in px: the width tells the channels, on a log scale; the height the map's rows."""
+    """(width, height) in px: the channels, on a log scale, and the rows of the map."""
     width = 3 + 4 * math.log2(shape[-1] + 1)
     height = 4 + 24 * math.sqrt(min(shape[0] / net.input_shape[0], 1)) if len(shape) == 3 else 4
     return round(min(width, 48), 1), round(height, 1)
@@ -191,7 +243,9 @@ def _wires(net: Net) -> tuple[list[list[str]], int]:
 
 
 def odd(found: Odd) -> dict[str, Any]:
-    """Near duplicates side by side, the images whose labels are doubtful, and those unlike all others, as pictures."""
+    """Near duplicates side by side, the images whose labels are doubtful, and those unlike all
+    others, as pictures.
+    """
     return {
         "near": [
             {"images": [plots.png(each, ODD_PX) for each in pair.pictures],

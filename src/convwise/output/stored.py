@@ -1,26 +1,34 @@
-"""Reads choice.json again: it may have been changed by others, so what is missing or of another kind is reported."""
+"""Reads choice.json, which others may have changed: what is missing or wrong is reported."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from convwise.core import places
 from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.records import Reason, Recipe, from_json
 from convwise.formats.json import MOST_BYTES
+from convwise.images import limits
 
 FILE = "choice.json"
 EXPECTED, FIX = "a folder that `convwise choose` wrote", "run `convwise choose`"
-WRITTEN = ("net", "sample", "test", "cost", "effects", "data", "provenance")  # what every version wrote
+# What every version wrote
+WRITTEN = ("net", "configuration", "test", "cost", "effects", "data", "provenance")
 NUMBER, FLAG, WORD = (int, float), (bool, type(None)), (str,)
+MOST_BITS = 1000  # of a whole number: larger ones are no float
 UNKNOWN = (*NUMBER, type(None))  # a number, or None where it is not known
-# The kinds of what is read of it, where it is there: of a dict by its keys ('*' stands for the others), of a list of
-# all in it, or of each of so many.
+# The kinds of what is read of it, where it is there: of a dict by its keys ('*' stands for the
+# others), of a list of all in it, or of each of so many.
 KINDS: dict[str, Any] = {
-    "net": {"input_shape": [(int,)]},
-    "sample": {"*": (str, int, float, bool, list)},
+    "net": {"input_shape": [(int,)] * 3},
+    "configuration": {"*": (str, int, float, bool, list)},
     "test": {
         **dict.fromkeys(("accuracy", "error", "low", "high", "baseline", "r2"), NUMBER),
         "kind": WORD,
@@ -28,9 +36,19 @@ KINDS: dict[str, Any] = {
         "score": {"name": WORD, "*": NUMBER},
         "recall": {"*": {"*": NUMBER}},
         "numbers": {"*": {"*": NUMBER}},
+        "probe": {"verdict": WORD, "*": NUMBER},
     },
     "cost": {"*": NUMBER},
-    "effects": [{"parameter": WORD, "verdict": WORD, "seconds": NUMBER, "score": WORD, "numbers": (int,)}],
+    "effects": [
+        {
+            **dict.fromkeys(("parameter", "verdict", "score"), WORD),
+            **dict.fromkeys(("accuracy_change", "error_change", "low", "high"), NUMBER),
+            **dict.fromkeys(("time_ratio", "seconds", "deviation"), NUMBER),
+            **dict.fromkeys(("p", "p_same", "expected"), UNKNOWN),
+            **dict.fromkeys(("expected_low", "expected_high"), UNKNOWN),
+            **dict.fromkeys(("runs", "numbers"), (int,)),
+        }
+    ],
     "against": [
         {
             **dict.fromkeys(("model", "title", "failed"), WORD),
@@ -53,13 +71,34 @@ KINDS: dict[str, Any] = {
         "facts": {"scale": [NUMBER] * 2, "modes": {"*": (int,)}},
     },
     "task": WORD,
-    "provenance": {"interrupted": FLAG, "wall_seconds": NUMBER, "budget_seconds": UNKNOWN},
+    "training": {
+        "recipe": {
+            **dict.fromkeys(("batch_size", "shift_px"), (int,)),
+            **dict.fromkeys(("optimizer", "whitened"), WORD),
+            **dict.fromkeys(("identity_start", "average", "flip"), FLAG),
+            "class_weights": [NUMBER],
+            "*": NUMBER,
+        },
+        "seconds": NUMBER,
+        "dtype": WORD,
+    },
+    "provenance": {
+        "interrupted": FLAG,
+        **dict.fromkeys(("seed", "workers"), (int,)),
+        "wall_seconds": NUMBER,
+        "budget_seconds": UNKNOWN,
+    },
     "notes": [WORD],
     "left_out": {"*": WORD},
     "views": {"count": (int,), "said": WORD},
     "goal": {"kept": FLAG, "text": WORD},
-    "reasons": {"verdict": [{}], "choices": [{"parameter": WORD, "because": WORD, "source": WORD}], "layers": {}},
-    "check": [{"where": WORD, "what": WORD, "answer": WORD}],
+    "reasons": {
+        **dict.fromkeys(
+            ("verdict", "choices"), [{"parameter": WORD, "because": WORD, "source": WORD}]
+        ),
+        "layers": {},
+    },
+    "check": [{"rule": WORD, "where": WORD, "what": WORD, "answer": WORD}],
 }
 
 
@@ -71,30 +110,68 @@ def called(numbers: Sequence[str]) -> dict[str, Any]:
 
 
 def read(folder: Path, effect_of: Callable[[Any], Any]) -> dict[str, Any]:
-    """choice.json of `folder`. UnusableInput where it is none, or of another kind; effect_of: reads one effect."""
+    """choice.json of `folder`. UnusableInput where it is none; effect_of: reads one effect."""
     try:
         with (folder / FILE).open("rb") as file:
             text = file.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             raise _refused(folder, f"is larger than {MOST_BYTES >> 20} MB")
-        choice = json.loads(text.decode("utf-8"), object_pairs_hook=lambda pairs: _Mapping(folder, pairs))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnusableInput(str(folder), f"holds no choice ({type(error).__name__})", EXPECTED, FIX) from error
+        choice = json.loads(
+            text.decode("utf-8"), object_pairs_hook=lambda pairs: _Mapping(folder, pairs)
+        )
+    except OSError as error:
+        raise _unopened(folder, error) from error
+    except (ValueError, RecursionError) as error:
+        raise _refused(folder, "is damaged: it is not JSON") from error
+    if isinstance(choice, dict) and "configuration" not in choice and "sample" in choice:
+        choice["configuration"] = choice.pop("sample")  # as version 0.1.0 called it
     missing = [key for key in WRITTEN if not (isinstance(choice, dict) and key in choice)]
     if missing:
         raise _refused(folder, f"has no {', '.join(missing)}")
     if wrong := _misfit(choice, KINDS):
         raise _refused(folder, f"has an unexpected value at {wrong}")
-    for name, made, values in (("net", Net.from_json, [choice["net"]]), ("effects", effect_of, choice["effects"])):
+    reasons = choice.get("reasons", {})
+    for name, made, values in (
+        ("net", Net.from_json, [choice["net"]]),
+        ("effects", lambda row: hash(effect_of(row)), choice["effects"]),  # by its values
+        ("reasons.choices", partial(from_json, Reason), reasons.get("choices", ())),
+        ("reasons.verdict", partial(from_json, Reason), reasons.get("verdict", ())),
+        ("training.recipe", partial(from_json, Recipe), [choice.get("training", {}).get("recipe")]),
+        ("data.base_shape", _picture, [choice["data"].get("base_shape", (1, 1, 1))]),
+    ):
         try:
             for value in values:
                 made(value)
         except ConvwiseError as error:
             raise _refused(folder, f"has an unexpected value at {name}: {error}") from error
-        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            ArithmeticError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise _refused(folder, f"has an unexpected value at {name}") from error
     found: dict[str, Any] = choice
     return found
+
+
+def _picture(shape: Sequence[int]) -> None:
+    if min(shape) < 1 or prod(shape[:2]) > limits.PICTURE:
+        raise ValueError("no picture has this shape")
+
+
+def _unopened(folder: Path, error: OSError) -> UnusableInput:
+    """Why choice.json could not be opened: what is missing, or what the system says."""
+    if not os.path.lexists(folder):
+        like = " or ".join(map(str, places.near(folder)))
+        return UnusableInput(str(folder), "does not exist", EXPECTED, like or FIX)
+    if not folder.is_dir():
+        return UnusableInput(str(folder), "is not a folder", EXPECTED, FIX)
+    if isinstance(error, FileNotFoundError):
+        return UnusableInput(str(folder), f"holds no {FILE}", EXPECTED, FIX)
+    return _refused(folder, f"cannot be read ({error.strerror or error})")
 
 
 class _Mapping(dict[str, Any]):
@@ -116,6 +193,7 @@ def _misfit(value: Any, kind: Any, where: str = "") -> str:
     """Where in it a value is not of its kind; '' where all are."""
     if isinstance(kind, tuple):
         fits = isinstance(value, kind) and (bool in kind or not isinstance(value, bool))
+        fits = fits and not (isinstance(value, int) and value.bit_length() > MOST_BITS)
         return "" if fits else where
     if not isinstance(value, type(kind)):
         return where
@@ -123,8 +201,21 @@ def _misfit(value: Any, kind: Any, where: str = "") -> str:
         return where
     if isinstance(kind, list):
         kind = kind * len(value) if len(kind) == 1 else kind
-        pairs = [(f"{where}[{i}]", each, one) for i, (each, one) in enumerate(zip(value, kind, strict=True))]
+        pairs = [
+            (f"{where}[{i}]", each, one)
+            for i, (each, one) in enumerate(zip(value, kind, strict=True))
+        ]
     else:
         other = kind.get("*")
-        pairs = [(f"{where}.{key}".lstrip("."), each, kind.get(key, other)) for key, each in value.items()]
-    return next((wrong for place, each, one in pairs if one is not None and (wrong := _misfit(each, one, place))), "")
+        pairs = [
+            (f"{where}.{key}".lstrip("."), each, kind.get(key, other))
+            for key, each in value.items()
+        ]
+    return next(
+        (
+            wrong
+            for place, each, one in pairs
+            if one is not None and (wrong := _misfit(each, one, place))
+        ),
+        "",
+    )

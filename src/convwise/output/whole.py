@@ -1,4 +1,4 @@
-"""A folder that is whole: what is handed over takes its place together, so that a kill mixes nothing."""
+"""What is handed over takes its place in the folder together, so that a kill mixes nothing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ READY, MOVING = ".written", ".moving"  # folders inside, after DRAFT, from one s
 
 @contextmanager
 def together(folder: Path) -> Iterator[Path]:
-    """Inside, an empty folder to write to; afterwards its files stand in `folder`, in place of what was handed over.
+    """Inside, an empty folder to write to; afterwards its files stand in `folder`, in place of what
+    was handed over.
 
-    An error, or a kill, inside leaves `folder` as it was; what a kill afterwards leaves undone, `finish` does.
+    An error, or a kill, inside leaves `folder` as it was; what a kill afterwards leaves undone,
+    `finish` does.
     """
     with folder_inside(folder, DRAFT) as draft:
         yield draft

@@ -14,18 +14,33 @@ from convwise.core.intervals import Z95, wilson
 from convwise.core.records import Effect, Result
 from convwise.core.score import Score, score_of
 from convwise.core.shown import plain as plain
+from convwise.core.text import in_thousands
 
-# Words of the report that a reader may not know; each is explained where it stands, and all of them at its end.
+# Words of the report that a reader may not know; each is explained where it stands, and all of them
+# at its end.
 GLOSSARY: Mapping[str, str] = {
     "stem": "the first convolution of the network, the one that reads the image itself",
-    "stage": "the layers between two halvings of the map: one or more convolutions on maps of the same size",
-    "probe": "a quick classifier on simple filters, fitted in a second; a trained network should beat it",
-    "sealed": "held out: set aside before anything was looked at, and opened once, after the choice, to score it",
-    "macs": "multiply-accumulates: how many times a weight is multiplied by a value, for one image; the usual measure "
-    "of a network's work",
+    "stage": (
+        "the layers between two halvings of the map: one or more convolutions on maps of the same"
+        " size"
+    ),
+    "probe": (
+        "a quick classifier on simple filters, fitted in a second; a trained network should beat it"
+    ),
+    "sealed": (
+        "held out: set aside before anything was looked at, and opened once, after the choice, to"
+        " score it"
+    ),
+    "macs": (
+        "multiply-accumulates: how many times a weight is multiplied by a value, for one image; the"
+        " usual measure of a network's work"
+    ),
     "field": "the receptive field: the part of the image that one output can see",
     "kernel": "the window of weights that a convolution moves over the map",
-    "race": "the part of a study in which other values are trained beside the advised network and compared with it",
+    "race": (
+        "the part of a study in which other values are trained beside the advised network and"
+        " compared with it"
+    ),
 }
 
 
@@ -51,7 +66,8 @@ def called(score: str) -> str:
 
 
 def asked(test: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of `test` in choice.json what the goal asks for: its name, value, low, high, and baseline where that is known.
+    """Of `test` in choice.json what the goal asks for: its name, value, low, high, and baseline
+    where that is known.
 
     Folders of version 0.1.0, and those of numbers, have one score alone.
     """
@@ -59,9 +75,24 @@ def asked(test: Mapping[str, Any]) -> Mapping[str, Any]:
     return test.get("score") or {**test, "name": name, "value": test.get(name)}
 
 
+def is_chosen(test: Mapping[str, Any]) -> bool:
+    """Whether `test` in choice.json is of a network that can be called chosen; one of version 0.1.0
+    does not say.
+
+    It is better than guessing, and not surely less accurate than the probe of `look`.
+    """
+    beats_guessing = bool(test.get("better_than_guessing", True))
+    return beats_guessing and test.get("probe", {}).get("verdict") != "worse"
+
+
 def capital(text: str) -> str:
     """Text as it begins a sentence."""
     return f"{text[:1].upper()}{text[1:]}"
+
+
+def spaced(text: str) -> str:
+    """Words of the report as any terminal shows them: plain spaces and minus signs."""
+    return text.replace("\u202f", " ").replace("\u2212", "-")
 
 
 def told(result: Result) -> str:
@@ -70,19 +101,17 @@ def told(result: Result) -> str:
     return said(score, None if result.score is None else score.value(result.score))
 
 
-def moved(score: Score, change: float, signed: bool = True) -> str:
-    """A change of a score, without its unit: percentage points of accuracy, or of an error what that changes by."""
-    return score.moved(change, signed).replace("-", "\u2212")
+def moved(score: Score, change: float) -> str:
+    """A change of a score, without its unit: percentage points, or by how much an error changes."""
+    return score.moved(change).replace("-", "\u2212")
 
 
 def short(number: float | None) -> str:
-    """25450 -> '25.4 k', 4200000 -> '4.2 M'."""
+    """25450 -> '25.4 k', 4200000 -> '4.20 M'."""
     if number is None or not math.isfinite(number):
         return "–"
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= factor:
-            return f"{number / factor:#.3g}".rstrip(".") + f"\u202f{unit}"
-    return f"{number:.3g}"
+    scaled, unit = in_thousands(number)
+    return f"{scaled:#.3g}".rstrip(".") + f"\u202f{unit}" if unit else f"{number:.3g}"
 
 
 def whole(number: float | None) -> str:
@@ -99,12 +128,12 @@ def sig(number: float | None) -> str:
 
 
 def ms(number: float | None) -> str:
-    """Milliseconds, always three digits, so that a column of them can be compared: 4.3 -> '4.30'."""
+    """Milliseconds, always in three digits, to compare them in a column: 4.3 -> '4.30'."""
     return "–" if number is None or not math.isfinite(number) else f"{number:#.3g}".rstrip(".")
 
 
 def explained(text: str) -> Markup:
-    """HTML of `text`, escaped; the first of each word of the glossary tells its meaning when it is pointed at."""
+    """HTML of `text`, escaped; the first of each word in the glossary tells what it means."""
     known, parts, rest = list(GLOSSARY), [], text
     while known and (found := re.search(rf"\b({'|'.join(known)})s?\b", rest)):
         known.remove(found[1])
@@ -115,13 +144,15 @@ def explained(text: str) -> Markup:
 
 
 def resized_otherwise(estimate: Mapping[str, Any], shape: Sequence[int]) -> Iterator[str]:
-    """How to resize pictures for the network in other programs, and what it was seen to cost not to."""
+    """How to resize pictures for the network in other programs, and what not to do so costs."""
     if found := estimate.get("resized_otherwise"):
-        same = f"{100 * found['same'] / found['n']:.1f} % of {whole(found['n'])} images get the same answer"
+        share = 100 * found["same"] / found["n"]
+        same = f"{share:.1f} % of {whole(found['n'])} images get the same answer"
         yield (
-            f"Resize pictures to {shape[0]}×{shape[1]} with antialiasing: Pillow's BILINEAR, tf.image.resize with "
-            'antialias=True, Keras\'s load_img with interpolation="bilinear", or cv2.INTER_AREA. '
-            f"By nearest pixel, which is load_img's default, {same}."
+            f"Resize pictures to {shape[0]}×{shape[1]} with antialiasing: Pillow's BILINEAR,"
+            " tf.image.resize with antialias=True, Keras's load_img with"
+            ' interpolation="bilinear", or cv2.INTER_AREA. By nearest pixel, which is load_img\'s'
+            f" default, {same}."
         )
 
 
@@ -155,8 +186,10 @@ def span(effect: Effect) -> str:
 
 
 def horizon(effect: Effect) -> str:
-    """How long both networks had been trained: an effect is true after that, and can be another after more."""
-    return f"after {sig(effect.seconds)} s of training" if effect.seconds else "after the same number of epochs"
+    """How long both networks had been trained; the effect can be another after more."""
+    if effect.seconds:
+        return f"after {sig(effect.seconds)} s of training"
+    return "after the same number of epochs"
 
 
 def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
@@ -168,25 +201,32 @@ def by_horizon(effects: Sequence[Effect], told: Callable[[Effect], str]) -> str:
 
 
 def beside(row: Mapping[str, Any]) -> str:
-    """What a comparison says, as choice.json has it: accuracies or errors, and costs, then the difference."""
+    """A comparison in choice.json as sentences: scores, costs, and the difference."""
     title = capital(row["title"])
     if row["failed"]:
         return f"{title} could not be compared: {row['failed']}."
-    after = f"after {sig(row['seconds'])} s of training each" if row["seconds"] else "after the same number of epochs"
+    after = "after the same number of epochs"
+    if row["seconds"]:
+        after = f"after {sig(row['seconds'])} s of training each"
     ours, theirs = (_scored(row[f"{which}{_name(row)}"], row) for which in ("chosen_", ""))
     told = f"{title}: {theirs}, {short(row['cost'].get('macs'))} macs; the chosen network: "
     told += f"{ours}, {short(row['chosen_cost'].get('macs'))} macs"
-    return f"{told} (both newly trained in the same way, {after}, {row['n']:,} validation images). {_difference(row)}"
+    how = f"both newly trained in the same way, {after}, {row['n']:,} validation images"
+    return f"{told} ({how}). {_difference(row)}"
 
 
 def compared_bars(row: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
-    """(what, accuracy or error, low, high) of both networks of a comparison; none where there was none."""
+    """(what, score, low, high) of both networks of a comparison; none where it failed."""
     if row["failed"]:
         return []
-    n, when = row["n"], f"after {sig(row['seconds'])} s" if row["seconds"] else "after the same number of epochs"
+    n, when = row["n"], "after the same number of epochs"
+    if row["seconds"]:
+        when = f"after {sig(row['seconds'])} s"
     if _name(row) == "error":
-        errors, halves = (row["error"], row["chosen_error"]), [Z95 * each for each in row["error_standard_errors"]]
-        ends = [(max(error - half, 0.0), error + half) for error, half in zip(errors, halves, strict=True)]
+        errors = (row["error"], row["chosen_error"])
+        halves = [Z95 * each for each in row["error_standard_errors"]]
+        spans = zip(errors, halves, strict=True)
+        ends = [(max(error - half, 0.0), error + half) for error, half in spans]
     else:
         errors = (row["accuracy"], row["chosen_accuracy"])
         ends = [wilson(round(share * n), n) for share in errors]
@@ -213,9 +253,11 @@ def _difference(row: Mapping[str, Any]) -> str:
     if _name(row) == "error":
         return _error_difference(row, change, low, high)
     if row["verdict"] == "matters":
-        better, least, most = ("The chosen network", low, high) if change > 0 else (row["title"], -high, -low)
-        amount = f"{points(abs(change), signed=False)} points better ({points(least, False)} to {points(most, False)})"
-        return f"{capital(better)} is {amount}."
+        better, ends = "the chosen network", (low, high)
+        if change <= 0:
+            better, ends = row["title"], (-high, -low)
+        amount, least, most = (points(each, signed=False) for each in (abs(change), *ends))
+        return f"{capital(better)} is {amount} points better ({least} to {most})."
     interval = f"{points(change)} points, {points(low)} to {points(high)}"
     if row["verdict"] == "no difference":
         return f"They are equally good ({interval}): take the cheaper."
@@ -225,8 +267,11 @@ def _difference(row: Mapping[str, Any]) -> str:
 def _error_difference(row: Mapping[str, Any], change: float, low: float, high: float) -> str:
     """The same of errors, in their unit: the chosen network's less the other's."""
     if row["verdict"] == "matters":
-        better, least, most = ("the chosen network", -high, -low) if change < 0 else (row["title"], low, high)
-        return f"The error of {better} is {sig(abs(change))}{_deviations(row)} smaller ({sig(least)} to {sig(most)})."
+        better, ends = row["title"], (low, high)
+        if change < 0:
+            better, ends = "the chosen network", (-high, -low)
+        smaller, span = f"{sig(abs(change))}{_deviations(row)}", " to ".join(map(sig, ends))
+        return f"The error of {better} is {smaller} smaller ({span})."
     interval = f"the error changes by {sig(change)}{_deviations(row)}, {sig(low)} to {sig(high)}"
     if row["verdict"] == "no difference":
         return f"They are equally good ({interval}): take the cheaper."
@@ -250,7 +295,7 @@ def effect_cells(effect: Effect) -> tuple[str, ...]:
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as rows (dotted name, text); what is None was not asked for and is left out."""
+    """Nested mappings as rows (dotted name, text), without what is None: not asked for."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{above}{name}.")

@@ -1,4 +1,4 @@
-"""A process beside the study that writes the model files: it loads the frameworks before their time comes."""
+"""A process beside the study that loads the frameworks early, and writes the model files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from convwise.core.net import Net
 class Writer:
     """Does what `formats.hand_over` does, called the same way, in a process that is ready for it.
 
-    Loading Keras and ONNX Runtime takes longer than writing. Where the process is gone, or something goes wrong in it,
-    it is done here: so the error is told as ever.
+    Loading Keras and ONNX Runtime takes longer than writing. Where the process is gone, or
+    something goes wrong in it, it is done here: so the error is told as ever.
     """
 
     def __init__(self) -> None:
@@ -48,16 +48,18 @@ class Writer:
 
 
 def _serve(pipe: Connection, temporary: str | None) -> None:
-    """temporary: where the study keeps temporary files, so that the next run finds what a kill leaves."""
+    """temporary: where the study's temporary files are, which the next run clears up."""
     tempfile.tempdir = temporary
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     _warm_up()
 
-    import torch  # only now: it takes seconds, in which an interrupt is to be ignored and the study's end noticed
+    # Only now: it takes seconds, in which an interrupt is to be ignored and the study's end noticed
+    import torch
 
-    torch.set_num_threads(1)  # what is checked is little work, and threads wait for each other where others compute
+    # What is checked is little work, and threads wait for each other where others compute
+    torch.set_num_threads(1)
     with suppress(OSError, EOFError):
         while True:
             what, how = pipe.recv()
@@ -75,7 +77,7 @@ def _end_with_the_study() -> None:
 
 
 def _warm_up() -> None:
-    """Load what writing needs, by writing a tiny net; what goes wrong here goes wrong again when it matters."""
+    """Load what writing needs, by writing a tiny net; an error comes again when it matters."""
     net = Net((8, 8, 1), (GlobalAveragePooling2D(), Dense(2, activation="softmax")))
     kernel = {"dense/kernel": np.zeros((1, 2), np.float32), "dense/bias": np.zeros(2, np.float32)}
     with suppress(Exception), tempfile.TemporaryDirectory() as folder:

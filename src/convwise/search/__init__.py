@@ -1,7 +1,8 @@
-"""What to try next: a table of pure functions from the advice and the results so far to configurations.
+"""What to try next: a table of pure functions from the advice and the results so far to
+configurations.
 
-A strategy is called as (advice, results, count, seed) and returns at most `count` configurations, best
-guesses first. It sees neither storage nor runner, so a crash or a rerun changes nothing.
+A strategy is called as (advice, results, count, seed) and returns at most `count` configurations,
+best guesses first. It sees neither storage nor runner, so a crash or a rerun changes nothing.
 """
 
 from __future__ import annotations

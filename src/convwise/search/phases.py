@@ -1,11 +1,11 @@
-"""The phases of a search, one record each, and what they share: the advice, the results, and what is left to spend."""
+"""The phases of a search, one record each, and what they share: advice, results, what is left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol
+from typing import Literal, Protocol
 
 from convwise.core.configuration import Configuration
 from convwise.core.records import INTERRUPTED, Advice, Result, Trial
@@ -15,22 +15,32 @@ from convwise.core.records import INTERRUPTED, Advice, Result, Trial
 class Phase:
     """One phase of a search.
 
-    name: of its trials, in the ledger. until: the share of the budget by which it has ended. epochs: of one
-    of its trainings, where trials are counted. alone: it is one training, by all workers together.
+    name: of its trials, in the ledger. until: the share of the budget by which it has ended.
+    epochs: of one of its trainings, where trials are counted. alone: it is one training, by all
+    workers together. role: whether its trainings are to choose from, to compare the choice with, or
+    that of the network handed over. strategy: the row of STRATEGIES that proposes them; '' where
+    its own waves do.
     """
 
     name: str
     until: float
     epochs: int
     alone: bool = False
+    role: Literal["search", "comparison", "final"] = "search"
+    strategy: str = ""
 
 
-RACE = Phase("race", 0.6, 4)  # the leader trains on, others take its first steps; with less evidence it ends earlier
-TEACHER = Phase("teacher", 0.45, 8, alone=True)  # for a goal of cost: the leader is trained to its end
+# The leader trains on, others take its first steps; with less evidence it ends earlier.
+RACE = Phase("race", 0.6, 4, strategy="neighbours")
+# For a goal of cost the leader is trained to its end, as the teacher
+TEACHER = Phase("teacher", 0.45, 8, alone=True)
 KNOWN_UNTIL = 0.25  # instead, where the accuracy to keep is a number: the best net is not needed
 LADDER = Phase("ladder", 0.68, 8)  # nets of falling cost
-BESIDE = Phase("beside", 0.85, 8)  # the chosen net and others that were named, from the beginning, to be compared
-FINAL = Phase("final", 1.0, 16, alone=True)  # the rest of the chosen net's training, on everything not sealed
+# The chosen net and others that were named, from the beginning, to be compared.
+BESIDE = Phase("beside", 0.85, 8, role="comparison")
+# The rest of the chosen net's training, on everything not sealed.
+FINAL = Phase("final", 1.0, 16, alone=True, role="final")
+PHASES = (RACE, TEACHER, LADDER, BESIDE, FINAL)
 
 
 @dataclass(frozen=True)
@@ -92,13 +102,16 @@ class Budget(Protocol):
         """What a ladder of so many rungs may spend, of which so many trials have ended."""
 
     def beside(self, rivals: int) -> Allowed:
-        """What trainings of the chosen net and of so many others may spend; no wave where there is no time."""
+        """What trainings of the chosen net and so many others may spend; no wave without time."""
 
     def final_seconds(self, chosen: Result, scored: int) -> float | None:
         """Of the final training; scored: images that are answered after it."""
 
-    def trained_share(self, chosen: Result, segments: Sequence[Result], seconds: float | None) -> float:
-        """Which share of its whole training a net has behind it that is trained for so many seconds more.
+    def trained_share(
+        self, chosen: Result, segments: Sequence[Result], seconds: float | None
+    ) -> float:
+        """Which share of its whole training a net has behind it that is trained for so many seconds
+        more.
 
         segments: of the race, of which its training consists so far.
         """
@@ -113,9 +126,11 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Search:
-    """What the phases share. What they propose follows from it alone: they see neither storage nor runner.
+    """What the phases share. What they propose follows from it alone: they see neither storage nor
+    runner.
 
-    enough: images, each counted as often as it is seen, from which a training on these images learns little more.
+    enough: images, each counted as often as it is seen, from which a training on these images
+    learns little more.
     """
 
     advice: Advice
@@ -125,7 +140,7 @@ class Search:
     enough: float = inf
 
     def trial(self, id: str, phase: Phase, given: Configuration, seconds: float | None) -> Trial:
-        """Its training, of so many seconds, or of the stage's epochs."""
+        """Its training, of so many seconds, or of the phase's epochs."""
         epochs = phase.epochs if seconds is None else None
         how = (seconds, epochs, 1000 * self.seed)
         score = self.advice.space.goal.score
@@ -142,9 +157,10 @@ class Search:
 
 
 def last_number(ran: Sequence[Result]) -> int:
-    """The highest number in the names of trials, 'race-NUMBER-SLOT' or 'ladder-NUMBER'; 0 where there are none.
+    """The highest number in the names of trials, 'race-NUMBER-SLOT' or 'ladder-NUMBER'; 0 where
+    there are none.
 
-    A continued study goes on counting from there, also where trials side by side did not all end: a name, and the
-    weights that are kept under it, stand for one network for ever.
+    A continued study goes on counting from there, also where trials side by side did not all end: a
+    name, and the weights that are kept under it, stand for one network for ever.
     """
     return max((int(result.trial.id.split("-")[1]) for result in ran), default=0)

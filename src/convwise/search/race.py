@@ -1,14 +1,16 @@
-"""The race: one net trains on without a break; beside it others take its first steps, and are compared at equal time.
+"""The race: one net trains on without a break; beside it others take its first steps, and are
+compared at equal time.
 
-What is ahead after a few seconds need not be ahead at the end: nets whose steps are cheap lead early and lose late
-(docs/findings.md, 'judging early turns effects round'). So the advised net keeps its place unless it hardly learns
-at all, and most of the time goes into one training.
+What is ahead after a few seconds need not be ahead at the end: nets whose steps are cheap lead
+early and lose late (docs/findings.md, 'judging early turns effects round'). So the advised net
+keeps its place unless it hardly learns at all, and most of the time goes into one training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from convwise.core.configuration import Configuration
@@ -19,19 +21,22 @@ from convwise.search import STRATEGIES
 from convwise.search.phases import RACE, TEACHER, Allowed, Phase, Search, Wave, last_number
 from convwise.search.ranking import tried
 
-BESIDE = "neighbours"  # the strategy that says what is trained beside the leader
 FLIP = "training.flip"
+PROPOSALS = 100  # changes at most, of which those come first that can be compared
 LEAST_IMAGES = 2000  # that a segment must see before two of them are compared: less tells nothing
 FLIP_SEGMENTS = 2  # that the mirrored and the unmirrored training take before one is chosen
 HARMLESS = 0.05  # of the score that may be lost where mirroring is harmless: see `leader`
-HARMLESS_SHARE = 0.1  # of what it has right: a net that has learnt little loses little, whatever a mirror image is
+# The same as a share of what it has right: a net that has learnt little loses little, whatever a
+# mirror image is
+HARMLESS_SHARE = 0.1
 WHOLE = 0.0, 1.0  # the span of a training that nothing goes on from
-SLOWER = 0.95  # of a step's time: a change whose steps are cheaper than that is not adopted for an early lead
+# Share of a step's time: a change whose steps are cheaper is not adopted for an early lead
+SLOWER = 0.95
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One training to run next: a configuration, and the result that it continues, or None for its first segment."""
+    """One training to run next: a configuration, and the result it continues, or None at first."""
 
     configuration: Configuration
     after: Result | None = None
@@ -47,8 +52,14 @@ def waves(search: Search) -> Iterator[Wave]:
         entries = wave(search.advice, search.tried(RACE), budget.workers)[:most]
         if not entries:
             return
-        name, said = f"race-{before + number + 1}", str(budget) if allowed.seconds and not number else ""
-        trials = [_entered(search, entry, f"{name}-{slot}", allowed) for slot, entry in enumerate(entries, 1)]
+        name, said = (
+            f"race-{before + number + 1}",
+            (str(budget) if allowed.seconds and not number else ""),
+        )
+        trials = [
+            _entered(search, entry, f"{name}-{slot}", allowed)
+            for slot, entry in enumerate(entries, 1)
+        ]
         yield Wave(RACE, tuple(trials), number, allowed.waves, said)
         if allowed.seconds and not any(tells([result]) for result in search.tried(RACE)):
             return  # slower than was predicted: what there is goes into one network
@@ -56,7 +67,7 @@ def waves(search: Search) -> Iterator[Wave]:
 
 
 def _entered(search: Search, entry: Entry, id: str, allowed: Allowed) -> Trial:
-    """The next segment of a training: as much of the schedule as its time is of the whole training's."""
+    """The next segment of a training: as much of the schedule as its time is of the whole."""
     begun = entry.after.trial.span[1] if entry.after else 0.0
     span = (begun, min(begun + search.budget.segment_share(allowed), 0.99))
     trial = search.trial(id, RACE, entry.configuration, allowed.seconds)
@@ -67,8 +78,8 @@ def to_the_end(search: Search, chosen: Result, phase: Phase, seconds: float | No
                part: Literal["train", "all"] = "train") -> Trial:  # fmt: skip
     """Go on with a training to the end of its schedule, by all workers together.
 
-    One that has come to its end already goes on at the rate that a training so much longer has there: where
-    little time is left, that is a low one, and nothing is lost.
+    One that has come to its end already goes on at the rate that a training so much longer has
+    there: where little time is left, that is a low one, and nothing is lost.
     """
     ran, of_race = search.tried(RACE), chosen.trial.phase in (RACE.name, TEACHER.name)
     behind = segments(ran, chosen.trial.key) if of_race else []
@@ -85,7 +96,8 @@ def to_the_end(search: Search, chosen: Result, phase: Phase, seconds: float | No
 def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]:
     """What runs next, side by side on `workers`: the leader's next segment, then others.
 
-    With one worker the leader waits while others take its first steps. What has failed is not run again.
+    With one worker the leader waits while others take its first steps. What has failed is not run
+    again.
     """
     leading = leader(advice, results)
     mine, broken = segments(results, leading.key), failed(results)
@@ -100,16 +112,40 @@ def wave(advice: Advice, results: Sequence[Result], workers: int) -> list[Entry]
         entries.append(Entry(mirrored))  # the advised training failed before its twin began
     left = workers - len(entries)
     if left > 0:
-        beside = STRATEGIES[BESIDE](replace(advice, configuration=leading), results, left + 1, 0)
-        entries += [Entry(each) for each in beside if each.training_flip == leading.training_flip][:left]
+        beside = STRATEGIES[RACE.strategy](
+            replace(advice, configuration=leading), results, PROPOSALS, 0
+        )
+        alike = [each for each in beside if each.training_flip == leading.training_flip]
+        alike.sort(key=lambda each: not _would_tell(each, leading, mine))
+        entries += [Entry(each) for each in alike[:left]]
     return entries[:workers]
 
 
+def _would_tell(change: Configuration, leading: Configuration, mine: Sequence[Result]) -> bool:
+    """Whether a first segment of the change will see enough images to be compared, by what those of
+    the leader saw in the same time: an image takes about as long as it has macs.
+    """
+    seen = [r.history[-1].images for r in mine if r.trial.seconds is not None and r.history]
+    share = leading.cost["macs"] / change.cost["macs"]
+    return not seen or share * fmean(seen) >= LEAST_IMAGES
+
+
 def segments(results: Sequence[Result], key: tuple[str, Recipe]) -> list[Result]:
-    """The finished parts of one training, in their order; a short answer to an interrupt is none. key: its trials'."""
-    mine = [r for r in results if r.trial.phase == RACE.name and r.status == "done" and r.score is not None]
-    mine = [r for r in mine if r.trial.key == key and r.trial.span != WHOLE]
+    """The finished segments of one training, in order; a short answer to an interrupt is none.
+
+    key: its trials'.
+    """
+    mine = [r for r in ended(results) if r.trial.key == key and r.trial.span != WHOLE]
     return sorted(mine, key=lambda r: r.trial.span)
+
+
+def ended(results: Sequence[Result]) -> list[Result]:
+    """What the race trained that has a score."""
+    return [
+        r
+        for r in results
+        if r.trial.phase == RACE.name and r.status == "done" and r.score is not None
+    ]
 
 
 def twin(advice: Advice) -> Configuration | None:
@@ -125,7 +161,7 @@ def failed(results: Sequence[Result]) -> set[tuple[str, Recipe]]:
 
 
 def settled(advice: Advice, results: Sequence[Result]) -> bool:
-    """Whether the mirrored and the unmirrored training have gone as far as they are compared, or one has failed."""
+    """Whether the mirrored and unmirrored training can be compared, or one of them has failed."""
     pair = [advice.configuration, twin(advice) or advice.configuration]
     if any(each.key in failed(results) for each in pair):
         return True
@@ -133,12 +169,14 @@ def settled(advice: Advice, results: Sequence[Result]) -> bool:
 
 
 def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
-    """The advised configuration, or its mirrored twin where the trials say that mirroring is harmless.
+    """The advised configuration, or its mirrored twin where the trials say that mirroring is
+    harmless.
 
-    It is harmless where the net that never saw a mirrored image answers mirrored ones within HARMLESS as well
-    as the others: a mirror image is then one more image of its class, not another class or none. Mirrored
-    training is behind early, because it learns more, and gains late; so it may be behind in its first segments, but
-    not surely by more than HARMLESS (docs/findings.md, 'is a mirror image another image of its class').
+    It is harmless where the net that never saw a mirrored image answers mirrored ones within
+    HARMLESS as well as the others: a mirror image is then one more image of its class, not another
+    class or none. Mirrored training is behind early, because it learns more, and gains late; so it
+    may be behind in its first segments, but not surely by more than HARMLESS (docs/findings.md, 'is
+    a mirror image another image of its class').
     """
     mirrored = twin(advice)
     if mirrored is None:
@@ -157,11 +195,13 @@ def leader(advice: Advice, results: Sequence[Result]) -> Configuration:
 
 
 def onwards(advice: Advice, results: Sequence[Result], chosen: Result) -> Configuration:
-    """What the rest of the chosen training learns: its configuration, on mirrored images as well where they are safe.
+    """What the rest of the chosen training learns: its configuration, on mirrored images as well
+    where they are safe.
 
-    Where there was no time for the mirrored twin, what the net says of mirrored images decides alone. So early it
-    does: after 2,000 images hand signs, digits and letters lose half of their right answers or more, photos of
-    clothing, cells and infrared modules hardly any (docs/findings.md, 'is a mirror image another image of its class').
+    Where there was no time for the mirrored twin, what the net says of mirrored images decides
+    alone. So early it does: after 2,000 images hand signs, digits and letters lose half of their
+    right answers or more, photos of clothing, cells and infrared modules hardly any
+    (docs/findings.md, 'is a mirror image another image of its class').
     """
     given, mirrored = advice.space.fit(chosen.trial.configuration), twin(advice)
     mine = segments(results, chosen.trial.key)
@@ -171,7 +211,7 @@ def onwards(advice: Advice, results: Sequence[Result], chosen: Result) -> Config
 
 
 def mirrored_alike(results: Sequence[Result]) -> bool:
-    """Whether a net that never saw a mirrored image answers mirrored ones as well as the others, in all its parts."""
+    """Whether a net that never saw a mirrored image always answers those as well as others."""
     halves = [result.views for result in results]
     asked, right = sum(len(as_is) for as_is, _ in halves), sum(sum(as_is) for as_is, _ in halves)
     lost = right - sum(sum(mirrored) for _, mirrored in halves)
@@ -179,13 +219,16 @@ def mirrored_alike(results: Sequence[Result]) -> bool:
 
 
 def tells(run: Sequence[Result]) -> bool:
-    """Whether a training has seen enough images in these segments of it, one after the other, to be compared."""
+    """Whether a training saw enough images in these segments, one after the other, to compare."""
     counted = all(result.trial.seconds is None for result in run)  # as long as was asked for
     seen = [result.history[-1].images for result in run if result.history]
     return bool(seen) and (counted or sum(seen) >= LEAST_IMAGES)
 
 
 def adopted(effects: Sequence[Effect]) -> Effect | None:
-    """The change that takes the leader's place: surely better at the end, so that the leader hardly learns at all."""
+    """The change that takes the leader's place.
+
+    Surely better at the end, so that the leader hardly learns at all.
+    """
     better = [e for e in effects if e.verdict == "matters" and e.low > 0 and e.time_ratio >= SLOWER]
     return max((e for e in better if e.parameter != FLIP), key=lambda e: e.low, default=None)

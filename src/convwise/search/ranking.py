@@ -9,7 +9,9 @@ from convwise.core.recipe import Recipe
 from convwise.core.records import Result
 
 
-def distinct(given: Iterable[Configuration], seen: Iterable[tuple[str, Recipe]] = ()) -> list[Configuration]:
+def distinct(
+    given: Iterable[Configuration], seen: Iterable[tuple[str, Recipe]] = ()
+) -> list[Configuration]:
     """Those that differ in net or recipe from each other and from the keys in `seen`, in order."""
     known, kept = set(seen), []
     for each in given:

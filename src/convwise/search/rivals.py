@@ -1,7 +1,9 @@
-"""Beside others: the chosen network and networks that were named, trained alike from the beginning, and compared.
+"""Beside others: the chosen network and networks that were named, trained alike from the beginning,
+and compared.
 
-What a long training gave says nothing against a short one. So the chosen network is trained anew as well, for as
-long as each of the others, on the same images, in the same order; they are compared example by example.
+What a long training gave says nothing against a short one. So the chosen network is trained anew as
+well, for as long as each of the others, on the same images, in the same order; they are compared
+example by example.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ FEW_VIEWS = 1.0  # of each image: a training that saw them less often says littl
 
 @dataclass(frozen=True)
 class Rival:
-    """A network to be compared with: how it was named, what it is called, its net on these images, what was changed."""
+    """A network to be compared with.
+
+    How it was named, what it is called, its net on these images, what was changed.
+    """
 
     model: str
     title: str
@@ -32,18 +37,24 @@ class Rival:
 
 
 def alike(recipe: Recipe, chosen: Net, net: Net) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe of the chosen net for another one, without what is for the nets of the space alone.
+    """The recipe of the chosen net for another one, without what is for the nets of the space
+    alone.
 
-    Those begin whitened or as an identity, and Muon's rates are for filters that a normalisation follows: AdamW
-    trains any net. Shifts are the same share of the side.
+    Those begin whitened or as an identity, and Muon's rates are for filters that a normalisation
+    follows: AdamW trains any net. Shifts are the same share of the side.
     """
-    shift = max(1, round(recipe.shift_px * min(net.shrunk.input_shape[:2]) / min(chosen.shrunk.input_shape[:2])))
+    shift = max(
+        1,
+        round(
+            recipe.shift_px * min(net.shrunk.input_shape[:2]) / min(chosen.shrunk.input_shape[:2])
+        ),
+    )
     usual = replace(recipe, optimizer="adamw", whitened="", identity_start=False, shift_px=shift)
     return in_memory(usual, (net,))
 
 
 def waves(search: Search, rivals: Sequence[Rival], chosen: Result) -> Iterator[Wave]:
-    """All of them under one seed, then under others where workers are left, as far as there is time."""
+    """All of them under one seed, then under others where workers are left and there is time."""
     if not rivals:
         return
     allowed, ran = search.budget.beside(len(rivals)), search.tried(BESIDE)
@@ -55,26 +66,49 @@ def waves(search: Search, rivals: Sequence[Rival], chosen: Result) -> Iterator[W
             yield Wave(BESIDE, tuple(wave), number, allowed.waves)
 
 
-def _trials(search: Search, rivals: Sequence[Rival], chosen: Result, seconds: float | None) -> list[Trial]:
+def _trials(
+    search: Search, rivals: Sequence[Rival], chosen: Result, seconds: float | None
+) -> list[Trial]:
     """One of each network for each seed; the same seed is the same order of the images."""
     values, recipe, own = chosen.trial.configuration, chosen.trial.recipe, chosen.trial.net
-    arms = [(values, own, recipe), *(({}, rival.net, alike(recipe, own, rival.net)[0]) for rival in rivals)]
+    arms = [
+        (values, own, recipe),
+        *(({}, rival.net, alike(recipe, own, rival.net)[0]) for rival in rivals),
+    ]
     epochs = BESIDE.epochs if seconds is None else None
-    first = Trial("", BESIDE.name, values, own, recipe, seconds, epochs, 1000 * search.seed, span=WHOLE)
+    first = Trial(
+        "", BESIDE.name, values, own, recipe, seconds, epochs, 1000 * search.seed, span=WHOLE
+    )
     return [
-        replace(first, id=f"{BESIDE.name}-{'chosen' if given else 'other'}-{net.id}-{seed}", configuration=given,
+        replace(first, id=f"{BESIDE.name}-{'chosen' if given else 'other'}-{net.id}-{seed}",
+        configuration=given,
                 net=net, recipe=how, seed=first.seed + seed)
         for seed in range(max(search.budget.workers // len(arms), 1))
         for given, net, how in arms
     ]  # fmt: skip
 
 
-def compared(rivals: Sequence[Rival], chosen: Result, results: Sequence[Result], images: int) -> tuple[Comparison, ...]:
-    """What became of each; images: to train on. The effect is that of the chosen network in the other's place."""
+def compared(
+    rivals: Sequence[Rival], chosen: Result, results: Sequence[Result], images: int
+) -> tuple[Comparison, ...]:
+    """What became of each; images: to train on.
+
+    The effect is that of the chosen network in the other's place.
+    """
     ran = [r for r in results if r.trial.phase == BESIDE.name]
-    ours = {r.trial.seed: r for r in ran if r.trial.configuration and r.trial.net.id == chosen.trial.net.id}
-    theirs = [[r for r in ran if not r.trial.configuration and r.trial.net.id == rival.net.id] for rival in rivals]
-    return tuple(_compared(rival, chosen, (ours, ran), images) for rival, ran in zip(rivals, theirs, strict=True))
+    ours = {
+        r.trial.seed: r
+        for r in ran
+        if r.trial.configuration and r.trial.net.id == chosen.trial.net.id
+    }
+    theirs = [
+        [r for r in ran if not r.trial.configuration and r.trial.net.id == rival.net.id]
+        for rival in rivals
+    ]
+    return tuple(
+        _compared(rival, chosen, (ours, ran), images)
+        for rival, ran in zip(rivals, theirs, strict=True)
+    )
 
 
 def _compared(rival: Rival, chosen: Result, ran: tuple[Mapping[int, Result], Sequence[Result]],
@@ -83,14 +117,20 @@ def _compared(rival: Rival, chosen: Result, ran: tuple[Mapping[int, Result], Seq
     ours, theirs = ran
     both = [(r, ours.get(r.trial.seed)) for r in theirs]
     ended = [(r, own) for r, own in both if own and r.status == own.status == "done"]
-    pairs = [(r, own) for r, own in ended if not r.reason and not own.reason]  # nothing was cut short
+    # Only pairs of which neither was cut short
+    pairs = [(r, own) for r, own in ended if not r.reason and not own.reason]
     notes = (*rival.notes, *alike(chosen.trial.recipe, chosen.trial.net, rival.net)[1])
     cost = {name: value for r in theirs for name, value in r.cost.items()}
     told = Comparison(rival.model, rival.title, cost, chosen.cost, notes=notes,
                       told=score_of(rival.net, chosen.trial.score))  # fmt: skip
     if not pairs:
         failed = [r.reason for r in theirs if r.status == "failed"]
-        return replace(told, failed=f"its training failed ({failed[0]})" if failed else "there was no time to train it")
+        return replace(
+            told,
+            failed=(
+                f"its training failed ({failed[0]})" if failed else "there was no time to train it"
+            ),
+        )
     effect = repeated_effect("network", (rival.title, "the chosen network"), pairs)
     scores = [[r.score or 0.0 for r in side] for side in zip(*pairs, strict=True)]
     seen = pairs[0][0].history[-1].images / images if pairs[0][0].history else 0.0
@@ -98,6 +138,6 @@ def _compared(rival: Rival, chosen: Result, ran: tuple[Mapping[int, Result], Seq
         notes += (f"it saw each image only {seen:.1f} times, too few to say much about it",)
     means = [sum(side) / len(side) for side in scores]
     first, own = pairs[0]
-    return replace(told, score=means[0], chosen_score=means[1], effect=effect, seconds=effect.seconds,
-                   standard_errors=(standard_error(first), standard_error(own)), images=len(first.outcomes),
-                   notes=notes)  # fmt: skip
+    return replace(told, score=means[0], chosen_score=means[1], effect=effect,
+                   seconds=effect.seconds, standard_errors=(standard_error(first),
+                   standard_error(own)), images=len(first.outcomes), notes=notes)  # fmt: skip

@@ -13,8 +13,8 @@ from convwise.search.phases import FINAL, TEACHER, Search, Wave
 def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
     """The race; then, for a goal of cost, the ladder, below a teacher or without one.
 
-    teach: stores a teacher's answers. Each wave is proposed when the results of the one before are recorded.
-    What has been trained to its end is judged already: nothing is tried after that.
+    teach: stores a teacher's answers. Each wave is proposed when the results of the one before are
+    recorded. What has been trained to its end is judged already: nothing is tried after that.
     """
     if search.tried(FINAL):
         return
@@ -25,6 +25,6 @@ def waves(search: Search, teach: Callable[[Trial], None]) -> Iterator[Wave]:
 
 
 def verdict(search: Search) -> Verdict:
-    """What the race says or, where it was tried, the ladder. Infeasible where no trial gave a network to use."""
+    """What the race says, or the ladder if tried. Infeasible where no trial gave a network."""
     judged = judge(search.advice, search.record.results)
     return ladder.of(search).verdict(judged) if search.advice.space.goal.cheapest else judged

@@ -1,4 +1,6 @@
-"""Images -> batches: kept on disk once per input size, streamed from there where they are many, and augmented."""
+"""Images -> batches: kept on disk once per input size, streamed from there where they are many, and
+augmented.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,18 @@ import torch
 from convwise.core.net import Net
 from convwise.core.records import Recipe
 
-# Share of the training images that are shown resized without antialiasing: so a net answers those alike.
+# Share of the training images that are shown resized without antialiasing: so a net answers those
+# alike.
 ROUGH = 0.25
 AVERAGED_AT_ONCE = 256  # images
-RESIDENT = 2**28  # bytes of pixels that each worker holds in memory; of more it reads batch after batch from the disk
+# Bytes of pixels that each worker holds in memory; of more it reads batch after batch from the disk
+RESIDENT = 2**28
 
 
 class Part(Protocol):
-    """Images with labels: uint8 (n, height, width, channels), and int64 (n,), or float64 numbers, (n,) or (n, k)."""
+    """Images with labels: uint8 (n, height, width, channels), and int64 (n,), or float64 numbers,
+    (n,) or (n, k).
+    """
 
     @property
     def pixels(self) -> np.ndarray: ...
@@ -34,9 +40,11 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Mapped:
-    """Images uint8 (n, height, width, channels) that stay on the disk: several mapped tensors, one after the other.
+    """Images uint8 (n, height, width, channels) that stay on the disk: several mapped tensors, one
+    after the other.
 
-    All workers share the pages that are in memory, and the system takes them back where it needs the room.
+    All workers share the pages that are in memory, and the system takes them back where it needs
+    the room.
     """
 
     tensors: tuple[torch.Tensor, ...]
@@ -63,7 +71,7 @@ class Mapped:
         return self
 
     def to(self, device: str) -> torch.Tensor | Mapped:
-        """On a GPU with room for them, all of them there; else as they are, and batches are brought there."""
+        """All on the GPU where it has room; else as they are, and batches are brought there."""
         if device == "cpu" or 2 * math.prod(self.shape) > torch.cuda.mem_get_info(device)[0]:
             return self
         return torch.cat([tensor.to(device) for tensor in self.tensors])
@@ -71,10 +79,11 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images: uint8 (n, height, width, channels), labels (n,), or as a task learns them, on one device.
+    """Images: uint8 (n, height, width, channels), labels (n,), or as a task learns them, on one
+    device.
 
-    To train on, pixels may be (2n, ...): the same images once more, resized without antialiasing. Where a net
-    learns from a teacher, labels are float32 (n, classes): what a task makes of both.
+    To train on, pixels may be (2n, ...): the same images once more, resized without antialiasing.
+    Where a net learns from a teacher, labels are float32 (n, classes): what a task makes of both.
     """
 
     pixels: torch.Tensor | Mapped
@@ -98,14 +107,14 @@ class Parts(Protocol):
 
 
 class Sized(Protocol):
-    """One part, at the size that is asked for, and the same without antialiasing where it was resized."""
+    """One part at the size asked for; where it was resized, also without antialiasing."""
 
     def ways(self, height: int, width: int) -> tuple[Part, Part | None]: ...
 
 
 @dataclass(frozen=True)
-class Store:
-    """The parts of some images in a folder that workers read, at each input size that was asked for."""
+class Prepared:
+    """The parts of some images in a folder that workers read, at each input size asked for."""
 
     folder: Path
     images: Parts
@@ -124,7 +133,8 @@ def stored_as(net: Net) -> str:
 
 
 def prepare(folder: Path, net: Net, name: str, part: Sized) -> None:
-    """Write one part as the net learns from it: at its size, and averaged where its first layer does that.
+    """Write one part as the net learns from it: at its size, and averaged where its first layer
+    does that.
 
     So what has no weights is done once, and not in every step.
     """
@@ -156,7 +166,9 @@ def _averaged(part: Part, times: int) -> Part:
 
 
 def store(folder: Path, size: str, name: str, part: Part, rough: Part | None = None) -> None:
-    """Write one part at one input size, for workers in other processes; rough: the same without antialiasing."""
+    """Write one part at one input size, for workers in other processes; rough: the same without
+    antialiasing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _save(_file(folder, size, name, "pixels"), part.pixels)
     if rough is not None:
@@ -167,7 +179,8 @@ def store(folder: Path, size: str, name: str, part: Part, rough: Part | None = N
 def _save(path: Path, array: np.ndarray) -> None:
     """The whole file or none, whenever this process ends: what is there is used again.
 
-    An array that is a whole file already, mapped from there, gets a second name and is not written twice.
+    An array that is a whole file already, mapped from there, gets a second name and is not written
+    twice.
     """
     draft = path.with_suffix(".writing")
     draft.unlink(missing_ok=True)
@@ -183,7 +196,9 @@ def _save(path: Path, array: np.ndarray) -> None:
 def _is_whole(array: np.memmap, file: str | os.PathLike[str]) -> bool:
     """Whether the file that it is mapped from holds just this array."""
     whole = np.load(file, mmap_mode="r")
-    return bool((whole.shape, whole.dtype, whole.strides) == (array.shape, array.dtype, array.strides))
+    return bool(
+        (whole.shape, whole.dtype, whole.strides) == (array.shape, array.dtype, array.strides)
+    )
 
 
 def _file(folder: Path, size: str, name: str, what: str) -> Path:
@@ -196,18 +211,28 @@ def is_stored(folder: Path, size: str, name: str) -> bool:
 
 
 def load(folder: Path, size: str, names: tuple[str, ...], *, training: bool = False) -> Examples:
-    """The stored parts, one after the other; with `training` also as they are without antialiasing, where stored."""
-    ways = ("pixels", "rough") if training and _file(folder, size, names[0], "rough").exists() else ("pixels",)
+    """The stored parts, one after the other; with `training` also as they are without antialiasing,
+    where stored.
+    """
+    ways = (
+        ("pixels", "rough")
+        if training and _file(folder, size, names[0], "rough").exists()
+        else ("pixels",)
+    )
     # 'c' for PyTorch, which warns of arrays that cannot be written to; nobody does.
-    mapped = [np.load(_file(folder, size, name, way), mmap_mode="c") for way in ways for name in names]
-    labels = torch.from_numpy(np.concatenate([np.load(_file(folder, size, name, "labels")) for name in names]))
+    mapped = [
+        np.load(_file(folder, size, name, way), mmap_mode="c") for way in ways for name in names
+    ]
+    labels = torch.from_numpy(
+        np.concatenate([np.load(_file(folder, size, name, "labels")) for name in names])
+    )
     if sum(array.nbytes for array in mapped) > RESIDENT:
         return Examples(Mapped(tuple(map(torch.from_numpy, mapped))), labels)
     return Examples(torch.from_numpy(np.concatenate(mapped)), labels)
 
 
 def store_answers(folder: Path, teacher: str, name: str, answers: np.ndarray) -> None:
-    """Write what a trained trial says of one part, float32 (n, classes), for nets that learn from it."""
+    """Write what a trained trial, as a teacher, says of one part: float32 (n, classes)."""
     _save(_answers(folder, teacher, name), answers.astype(np.float32))
 
 
@@ -218,7 +243,9 @@ def has_answers(folder: Path, teacher: str, name: str) -> bool:
 
 def answers(folder: Path, teacher: str, names: tuple[str, ...]) -> torch.Tensor:
     """The stored answers to the parts, one after the other."""
-    return torch.from_numpy(np.concatenate([np.load(_answers(folder, teacher, name)) for name in names]))
+    return torch.from_numpy(
+        np.concatenate([np.load(_answers(folder, teacher, name)) for name in names])
+    )
 
 
 def _answers(folder: Path, teacher: str, name: str) -> Path:
@@ -228,11 +255,12 @@ def _answers(folder: Path, teacher: str, name: str) -> Path:
 def batches(
     examples: Examples, recipe: Recipe, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Epoch after epoch in random order, augmented: float (n, channels, height, width) in channels_last, labels.
+    """Epoch after epoch in random order, augmented: float (n, channels, height, width) in
+    channels_last, labels.
 
     Where images are mirrored, half of them are in the first epoch, the others in the next, and so
-    on in turns: so each is seen both ways equally often (airbench94, Jordan 2024). The last, smaller
-    batch of an epoch is left out where there is a full one before it.
+    on in turns: so each is seen both ways equally often (airbench94, Jordan 2024). The last,
+    smaller batch of an epoch is left out where there is a full one before it.
     """
     size, device = min(recipe.batch_size, len(examples)), examples.labels.device
     mirrored = torch.rand(len(examples), generator=generator).to(device) < 0.5
@@ -249,11 +277,14 @@ def batches(
         mirrored = ~mirrored
 
 
-def boxed(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """A box of every image replaced by the same box of another: (images, which other, share that is still its own).
+def boxed(
+    images: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A box of every image replaced by the same box of another: (images, which other, share that is
+    still its own).
 
-    images: (n, channels, height, width). The box is one for the batch, its area drawn evenly from all
-    shares: CutMix (Yun et al. 2019), but that the box lies inside the image.
+    images: (n, channels, height, width). The box is one for the batch, its area drawn evenly from
+    all shares: CutMix (Yun et al. 2019), but that the box lies inside the image.
     """
     height, width = images.shape[2:]
     side = float(torch.rand((), generator=generator)) ** 0.5
@@ -279,9 +310,11 @@ def _as_input(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float()
 
 
-def augment(pixels: torch.Tensor | Mapped, index: torch.Tensor, shift_px: int, generator: torch.Generator,
+def augment(pixels: torch.Tensor | Mapped, index: torch.Tensor, shift_px: int,
+            generator: torch.Generator,
             flips: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
-    """pixels[index], each image shifted by whole pixels at random, and mirrored where `flips`, in one gather.
+    """pixels[index], each image shifted by whole pixels at random, and mirrored where `flips`, in
+    one gather.
 
     Where an image ends, it is continued as its own mirror image.
     """
@@ -290,7 +323,9 @@ def augment(pixels: torch.Tensor | Mapped, index: torch.Tensor, shift_px: int, g
     lines = []
     for size in pixels.shape[1:3]:
         shifts = torch.randint(-shift_px, shift_px + 1, (len(index), 1), generator=generator)
-        position = ((size - 1) - ((size - 1) - (torch.arange(size) + shifts).abs()).abs()).clamp(0, size - 1)
+        position = ((size - 1) - ((size - 1) - (torch.arange(size) + shifts).abs()).abs()).clamp(
+            0, size - 1
+        )
         lines.append(position.to(pixels.device))
     rows, columns = lines
     if flips is not None:

@@ -1,4 +1,4 @@
-"""A host: what trains and answers. It is made once, at the border, and passed in; nothing looks it up."""
+"""A host: what trains and answers. It is made once, at the border, and passed in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convwise.core.space import LatencyModel
 
 
 class Host(Protocol):
-    """A machine: what computes there, how fast, and what it is called. `machine.ThisMachine` is one."""
+    """A machine, such as `machine.ThisMachine`: what computes, how fast, and its name."""
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ class Host(Protocol):
         """Predicted milliseconds of the answer to one image."""
 
     def slowness(self) -> float:
-        """Seconds of the clock that a second of work takes at this moment: 1 where nothing else runs."""
+        """Seconds of the clock for a second of work at this moment: 1 where nothing else runs."""
 
     def latency_ms(self, net: Net) -> float:
         """Measured milliseconds of the answer to one image; the same each time that it is asked."""

@@ -11,7 +11,8 @@ from convwise.core.recipe import Recipe
 from convwise.training.batches import Mapped
 
 PATCH_IMAGES = 2000  # training images that the whitening is computed from, at most
-SMALLEST_VARIANCE = 5e-4  # added to each variance before it is divided by, so that noise is not blown up
+# Added to each variance before anything is divided by it, so that noise is not blown up
+SMALLEST_VARIANCE = 5e-4
 
 
 def initialise(model: nn.Module, recipe: Recipe, images: torch.Tensor | Mapped) -> None:
@@ -45,11 +46,12 @@ def freeze(model: nn.Module, recipe: Recipe) -> None:
 
 @torch.no_grad()
 def whiten(model: nn.Module, name: str, images: torch.Tensor | Mapped) -> None:
-    """Give the convolution `name` filters that decorrelate the patches it sees and bring them to variance 1.
+    """Give the convolution `name` filters that decorrelate the patches it sees and bring them to
+    variance 1.
 
-    They are the eigenvectors of the patches' covariance over their deviations, first with one sign and
-    then with the other, largest variance first. The patches are what the layers before `name` make
-    of every k-th image.
+    They are the eigenvectors of the patches' covariance over their deviations, first with one sign
+    and then with the other, largest variance first. The patches are what the layers before `name`
+    make of every k-th image.
     """
     conv = model.get_submodule(name)
     assert isinstance(conv, nn.Conv2d)
@@ -59,7 +61,13 @@ def whiten(model: nn.Module, name: str, images: torch.Tensor | Mapped) -> None:
             break
         x = module(x)
     rows, columns = conv.kernel_size
-    patches = x.unfold(2, rows, 1).unfold(3, columns, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+    patches = (
+        x.unfold(2, rows, 1)
+        .unfold(3, columns, 1)
+        .permute(0, 2, 3, 1, 4, 5)
+        .flatten(3)
+        .flatten(0, 2)
+    )
     patches = patches[:: max(1, len(patches) // 200_000)].double()
     variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (directions / torch.sqrt(variances + SMALLEST_VARIANCE)).T.flip(0)

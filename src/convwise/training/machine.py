@@ -1,4 +1,5 @@
-"""This machine: what it is, whether its low precision can be trusted, how fast it trains and answers.
+"""This machine: what it is, whether its low precision can be trusted, how fast it trains and
+answers.
 
 Measured once per install and kept in the user's cache folder.
 """
@@ -7,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import statistics
 import time
@@ -22,16 +22,18 @@ import numpy as np
 from scipy.optimize import nnls
 
 from convwise.core.calculus import analyse
+from convwise.core.cores import cores
+from convwise.core.defaults import MOST_WORKERS
 from convwise.core.layers import Conv2D, Dense, GlobalAveragePooling2D, MaxPooling2D
 from convwise.core.net import Net
 from convwise.core.places import cache_folder
 from convwise.core.records import Engine, Pace, from_json, to_json
 from convwise.core.space import LatencyModel
 
-MOST_WORKERS = 8  # a team's batch grows with its members
 PACKAGES = ("convwise", "torch", "numpy", "keras", "onnxruntime", "optuna", "scikit-learn")
 Dtype = Literal["float32", "bfloat16"]
-BF16_TOLERANCE = 0.05  # largest relative error of a bf16 convolution against fp32, forward and gradients
+# Largest relative error of a bf16 convolution against fp32, forward and gradients
+BF16_TOLERANCE = 0.05
 # Small nets around which training time and latency are fitted: (image size, filters, kernel size).
 PROBES = ((16, 8, 3), (28, 16, 3), (28, 32, 3), (32, 32, 5), (48, 16, 3), (32, 64, 1))
 
@@ -54,7 +56,8 @@ class ThisMachine:
 
     @property
     def workers(self) -> int:
-        return min(self.cores, MOST_WORKERS) if self.engine.device == "cpu" else 1  # one training a core; on a GPU one
+        # Each core trains one net; a GPU, one at a time
+        return min(self.cores, MOST_WORKERS) if self.engine.device == "cpu" else 1
 
     @cached_property
     def pace(self) -> Pace:
@@ -76,17 +79,22 @@ class ThisMachine:
             "cores": self.cores,
             "system": platform.platform(),
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in PACKAGES},
+            **{name: version for name in PACKAGES if (version := _version(name))},
         }
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _version(package: str) -> str:
+    """Its version, '' where it is not there: formats are left out whose library is missing."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def slowness(seconds: float = 0.1) -> float:
-    """How long so many seconds of work take at this moment, over what they take where nothing else runs."""
+    """How long so many seconds of work take at this moment, over what they take where nothing else
+    runs.
+    """
     began, worked = time.monotonic(), time.thread_time()
     while time.thread_time() - worked < seconds:
         pass
@@ -101,22 +109,27 @@ def _cpu() -> str:
 
 
 def engine() -> Engine:
-    """The engine for training: CUDA where there is one, bf16 where the self-test allows and it is faster."""
+    """The engine for training: CUDA where there is one, bf16 where that is right and faster."""
     import torch
 
     from convwise.training import narrow
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = _remembered(f"dtype-{device}", lambda: _dtype(device))
-    # Kept, so that every process sums in the same order, and the same trials give the same network again.
-    beside = (device, dtype) == ("cpu", "bfloat16") and bool(_remembered("side-by-side", narrow.pays))
+    # Kept, so that every process sums in the same order, and the same trials give the same network
+    # again.
+    beside = (device, dtype) == ("cpu", "bfloat16") and bool(
+        _remembered("side-by-side", narrow.pays)
+    )
     return Engine(device, cast(Dtype, dtype), beside)
 
 
 def pace(engine: Engine) -> Pace:
-    """How long training takes here per image, fitted on PROBES with one thread; a few seconds, once per install.
+    """How long training takes here per image, fitted on PROBES with one thread; a few seconds, once
+    per install.
 
-    It is kept, so that the same images get the same advice each time, whatever else the machine does.
+    It is kept, so that the same images get the same advice each time, whatever else the machine
+    does.
     """
     found = _remembered(f"pace-{engine.device}-{engine.dtype}", lambda: to_json(_pace(engine)))
     return cast(Pace, from_json(Pace, found))
@@ -140,8 +153,8 @@ def latency_model() -> LatencyModel:
 def latency_ms(net: Net, runs: int = 50) -> float:
     """Measured milliseconds of one image: batch 1, ONNX Runtime, one thread, median of `runs`.
 
-    Weights do not matter for time, so they are drawn at random. Measured once in a process: what kept a
-    limit when it was advised must not break it by noise when it is chosen.
+    Weights do not matter for time, so they are drawn at random. Measured once in a process: what
+    kept a limit when it was advised must not break it by noise when it is chosen.
     """
     from convwise.formats import onnx as onnx_format
     from convwise.formats import torch as torch_format
@@ -168,26 +181,40 @@ def _dtype(device: str) -> str:
 
 
 def bf16_agrees(device: str = "cpu") -> bool:
-    """Whether bf16 convolutions agree with fp32, forward and gradients (released builds have been wrong)."""
+    """Whether bf16 convolutions agree with fp32, also in gradients: some builds are wrong."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    for channels, kernel, stride, groups in ((3, 3, 1, 1), (16, 3, 2, 1), (16, 5, 1, 16), (32, 1, 1, 1)):
+    for channels, kernel, stride, groups in (
+        (3, 3, 1, 1),
+        (16, 3, 2, 1),
+        (16, 5, 1, 16),
+        (32, 1, 1, 1),
+    ):
         x = torch.randn(4, channels, 17, 17, generator=generator).to(device)
         weight = torch.randn(32, channels // groups, kernel, kernel, generator=generator).to(device)
         exact, low = (
-            _conv_and_gradients(x, weight, stride, groups, dtype) for dtype in (torch.float32, torch.bfloat16)
+            _conv_and_gradients(x, weight, stride, groups, dtype)
+            for dtype in (torch.float32, torch.bfloat16)
         )
-        if any(not _relative_error(a, b) <= BF16_TOLERANCE for a, b in zip(exact, low, strict=True)):
+        if any(
+            not _relative_error(a, b) <= BF16_TOLERANCE for a, b in zip(exact, low, strict=True)
+        ):
             return False
     return True
 
 
-def _conv_and_gradients(x: Any, weight: Any, stride: int, groups: int, dtype: Any) -> tuple[Any, ...]:
+def _conv_and_gradients(
+    x: Any, weight: Any, stride: int, groups: int, dtype: Any
+) -> tuple[Any, ...]:
     import torch
 
-    x, weight = (t.to(dtype).to(memory_format=torch.channels_last).requires_grad_() for t in (x, weight))
-    out = torch.nn.functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
+    x, weight = (
+        t.to(dtype).to(memory_format=torch.channels_last).requires_grad_() for t in (x, weight)
+    )
+    out = torch.nn.functional.conv2d(
+        x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups
+    )
     return out, *torch.autograd.grad(out.float().square().mean(), (x, weight))
 
 
@@ -196,7 +223,9 @@ def _relative_error(exact: Any, low: Any) -> float:
 
 
 def _bf16_gain(device: str) -> float:
-    """How many times faster bf16 trains; measured in turns, best of three each, so that other load misleads less."""
+    """How many times faster bf16 trains; measured in turns, best of three each, so that other load
+    misleads less.
+    """
     net = _probe_net(28, 32, 3)
     best: dict[Dtype, float] = {"bfloat16": float("inf"), "float32": float("inf")}
     for _ in range(3):
@@ -207,7 +236,11 @@ def _bf16_gain(device: str) -> float:
 
 def _probe_net(size: int, filters: int, kernel: int) -> Net:
     body = [Conv2D(filters, kernel, padding="same", activation="relu"), MaxPooling2D(2)]
-    body += [Conv2D(2 * filters, kernel, padding="same", activation="relu"), GlobalAveragePooling2D(), Dense(10)]
+    body += [
+        Conv2D(2 * filters, kernel, padding="same", activation="relu"),
+        GlobalAveragePooling2D(),
+        Dense(10),
+    ]
     return Net((size, size, 3), tuple(body))
 
 
@@ -222,10 +255,14 @@ def _seconds_per_image(net: Net, engine: Engine, batch: int = 32) -> float:
     model = torch_format.build(net, logits=True).to(engine.device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     height, width, channels = net.input_shape
-    x = torch.rand(batch, channels, height, width, device=engine.device).to(memory_format=torch.channels_last)
+    x = torch.rand(batch, channels, height, width, device=engine.device).to(
+        memory_format=torch.channels_last
+    )
 
     def step() -> None:
-        with torch.autocast(engine.device, dtype=torch.bfloat16, enabled=engine.dtype == "bfloat16"):
+        with torch.autocast(
+            engine.device, dtype=torch.bfloat16, enabled=engine.dtype == "bfloat16"
+        ):
             loss = model(x).float().square().mean()
         loss.backward()
         if engine.device == "cuda":
@@ -238,12 +275,15 @@ def _seconds_per_image(net: Net, engine: Engine, batch: int = 32) -> float:
 
 def _latency_model() -> LatencyModel:
     nets = [_probe_net(*probe) for probe in PROBES]
-    totals = [(len(net.layers), analyse(net).total.macs, analyse(net).total.activation_bytes) for net in nets]
+    totals = [
+        (len(net.layers), analyse(net).total.macs, analyse(net).total.activation_bytes)
+        for net in nets
+    ]
     return LatencyModel(*_fit(totals, [latency_ms(net) for net in nets]))
 
 
 def _fit(rows: Iterable[tuple[float, ...]], times: list[float]) -> list[float]:
-    """Non-negative least squares of the relative error, so that small nets count as much as large ones."""
+    """Non-negative least squares of the relative error: small nets count as much as large ones."""
     matrix = np.array(list(rows), float) / np.array(times)[:, None]
     scale = matrix.max(0)
     found, _ = nnls(matrix / scale, np.ones(len(times)))
@@ -252,7 +292,7 @@ def _fit(rows: Iterable[tuple[float, ...]], times: list[float]) -> list[float]:
 
 def _remembered(key: str, measure: Any) -> Any:
     """The value kept for `key` on this install, measured where there is none."""
-    text = json.dumps([_cpu(), cores(), metadata.version("torch"), metadata.version("onnxruntime"), PROBES])
+    text = json.dumps([_cpu(), cores(), metadata.version("torch"), _version("onnxruntime"), PROBES])
     name = f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
     folder = cache_folder()
     if folder is None:

@@ -1,7 +1,9 @@
-"""How well answers agree with labels: accuracy, balanced accuracy and macro F1, each with its interval.
+"""How well answers agree with labels: accuracy, balanced accuracy and macro F1, each with its
+interval.
 
-Answers and labels are indices of classes, (n,). Balanced accuracy is the mean of the recalls of the classes that are
-there; macro F1 the mean of the F1 of the classes that are there or were answered (as in scikit-learn).
+Answers and labels are indices of classes, (n,). Balanced accuracy is the mean of the recalls of the
+classes that are there; macro F1 the mean of the F1 of the classes that are there or were answered
+(as in scikit-learn).
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ class Recall:
 def outcomes(answers: Ints, labels: Ints, score: str) -> Doubles:
     """What each answer adds to the score, (n,): their mean is the score.
 
-    accuracy: 1 where it is right. balanced_accuracy: right answers weigh the more, the rarer their class is.
-    macro_f1: the score, and how it changes with the weight of the example (infinitesimal jackknife: Efron, The
-    Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6), so that differences of paired outcomes
-    vary as differences of the score do.
+    accuracy: 1 where it is right. balanced_accuracy: right answers weigh the more, the rarer their
+    class is. macro_f1: the score, and how it changes with the weight of the example (infinitesimal
+    jackknife: Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6), so
+    that differences of paired outcomes vary as differences of the score do.
     """
     right = (answers == labels).astype(np.float64)
     if score == "accuracy" or not len(labels):
@@ -62,12 +64,14 @@ def largest(labels: Ints) -> Ints:
 
 
 def baseline(labels: Ints, score: str) -> float:
-    """What always answering with the largest class would score: an accuracy of its share; 0 without labels."""
+    """What always answering with the largest class would score: an accuracy of its share; 0 without
+    labels.
+    """
     return value(largest(labels), labels, score)
 
 
 def recalls(answers: Ints, labels: Ints) -> dict[int, Recall]:
-    """class -> the share of it that was found, for the classes that are there; intervals are Wilson's."""
+    """class -> the share of it that was found, if it is there; intervals are Wilson's."""
     found = {}
     for label in np.unique(labels).tolist():
         mine = answers[labels == label] == label
@@ -78,9 +82,9 @@ def recalls(answers: Ints, labels: Ints) -> dict[int, Recall]:
 def interval(answers: Ints, labels: Ints, score: str) -> tuple[float, float]:
     """The 95 % interval of the score.
 
-    accuracy: Wilson's. balanced_accuracy: from those of the recalls (square-and-add: Zou & Donner, Statistics in
-    Medicine 2008). macro_f1: the percentile bootstrap; where every answer is right nothing varies, and the interval is
-    that of balanced_accuracy.
+    accuracy: Wilson's. balanced_accuracy: from those of the recalls (square-and-add: Zou & Donner,
+    Statistics in Medicine 2008). macro_f1: the percentile bootstrap; where every answer is right
+    nothing varies, and the interval is that of balanced_accuracy.
     """
     if score == "accuracy" or not len(labels):
         return wilson(int((answers == labels).sum()), len(labels))
@@ -95,7 +99,7 @@ def interval(answers: Ints, labels: Ints, score: str) -> tuple[float, float]:
 
 
 def _drawn_f1(answers: Ints, labels: Ints) -> Doubles:
-    """Macro F1 of as many examples drawn again, (DRAWS,): all that counts is how many are of each kind."""
+    """Macro F1 of as many examples drawn again, (DRAWS,), by how many are of each kind."""
     (labels, answers), kinds = np.unique(np.stack([labels, answers]), axis=1, return_counts=True)
     drawn = np.random.default_rng(0).multinomial(kinds.sum(), kinds / kinds.sum(), DRAWS)
     classes = int(max(labels.max(), answers.max())) + 1
@@ -106,10 +110,11 @@ def _drawn_f1(answers: Ints, labels: Ints) -> Doubles:
 
 
 def surely_higher(answers: Ints, labels: Ints, score: str) -> bool:
-    """Whether the score is surely higher than that of always the largest class: paired, one-sided, at 5 %.
+    """Whether the score is surely higher than that of always the largest class: paired, one-sided,
+    at 5 %.
 
-    The variance holds one changed answer more each way than there was (after Agresti & Min, Statistics in Medicine
-    2005): few examples, or none that differs, would claim too much.
+    The variance holds one changed answer more each way than there was (after Agresti & Min,
+    Statistics in Medicine 2005): few examples, or none that differs, would claim too much.
     """
     if not len(labels):
         return False

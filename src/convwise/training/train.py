@@ -1,4 +1,4 @@
-"""Trial -> Result: one training run, whole or a part of one, inside its time."""
+"""Trial -> Result: one training run, whole or a segment of one, inside its time."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from convwise.training.initial import freeze, initialise
 from convwise.training.narrow import quicken
 from convwise.training.optimizers import RunningAverage, TailMean, optimizers, settling
 from convwise.training.tasks import TASKS, Task
+from convwise.training.threads import Threads
 
 WARM_UP = 0.15  # share of the schedule in which the learning rate rises
 OVERHEAD_SECONDS = 0.6  # of one trial beside training and validation
@@ -35,7 +36,8 @@ BOXED_UNTIL = 0.85  # share of the schedule after which images are whole again
 SETTLING_BATCHES = 10  # that the statistics of averaged weights are measured on
 CURVE_POINTS = 8  # validation points of a learning curve, beside the last
 CURVE_IMAGES = 500  # validation images at most that a point is measured on
-PART_IMAGES = 5000  # validation images at most that a part of a training is judged by
+CURVE_SHARE = 1 / 16  # of the time of a training, at most, for the points of its curve
+SEGMENT_IMAGES = 5000  # validation images at most that a segment of a training is judged by
 LEAST_OWN = 32  # images of a batch that each member of a team takes
 TELLING_SECONDS = 1.0  # from one word on how far it is to the next
 COOLING_SECONDS = 1.0  # in which a training comes to an early end
@@ -89,8 +91,8 @@ ALONE = Alone()
 class _Run:
     """What changes while a run goes on.
 
-    right, asked: of `asked` images seen since it was told last, how many were answered right. cut: when it was asked
-    to come to an early end, in time.monotonic seconds.
+    right, asked: of `asked` images seen since it was told last, how many were answered right. cut:
+    when it was asked to come to an early end, in time.monotonic seconds.
     """
 
     started: float
@@ -113,36 +115,40 @@ class _Run:
         return mean
 
 
-def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", initial: Weights | None = None,
-          line: Line = ALONE) -> tuple[Result, Weights]:  # fmt: skip
+def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify",
+          initial: Weights | None = None, line: Line = ALONE
+          ) -> tuple[Result, Weights]:  # fmt: skip
     """Train `trial` on the parts stored in `folder`; returns its result and its weights.
 
-    With a team every member calls this with the same trial, and gets the same weights. Asked to come to an early
-    end, the learning rate falls to zero in COOLING_SECONDS: what there is by then is the result.
-
-    TrainingFailed where the loss stops being a number.
+    With a team every member calls this with the same trial, and gets the same weights. Asked to
+    come to an early end, the learning rate falls to zero in COOLING_SECONDS: what there is by then
+    is the result. TrainingFailed where the loss stops being a number.
     """
     torch.set_num_threads(1 if line.team else trial.threads)
     size = batches.stored_as(trial.net)
     names = ("train", "valid") if trial.part == "all" else ("train",)
     stored = batches.load(folder, size, names, training=True)
-    examples = _learnt(_taught(trial, folder, names, stored, TASKS[task]), trial, TASKS[task]).to(engine.device)
+    taught = _taught(trial, folder, names, stored, TASKS[task])
+    examples = _learnt(taught, trial, TASKS[task]).to(engine.device)
     held_out = None
     if trial.part != "all":
-        held_out = _learnt(batches.load(folder, size, ("valid",)), trial, TASKS[task]).to(engine.device)
+        stored = batches.load(folder, size, ("valid",))
+        held_out = _learnt(stored, trial, TASKS[task]).to(engine.device)
     model = _model(trial, engine, initial, examples)
     run = _fit(model, trial, examples, held_out, engine, TASKS[task], line)
     seconds = time.monotonic() - run.started
     if run.cut:
         trial = replace(trial, span=(trial.span[0], 1.0))
-    asked, outcomes, weighed, score = _Asked(trial, engine, TASKS[task]), np.zeros(0), np.zeros(0), None
+    asked, score = _Asked(trial, engine, TASKS[task]), None
+    outcomes, weighed, mirrored = np.zeros(0), np.zeros(0), np.zeros(0)
     if held_out:
-        held_out = held_out if trial.span[1] == 1 else _some(held_out, PART_IMAGES)
+        held_out = held_out if trial.span[1] == 1 else _some(held_out, SEGMENT_IMAGES)
         outcomes, weighed = asked.outcomes(model, held_out)
         score = asked.score(outcomes, weighed)
     line.tell(Live(trial.id, 1.0, run.images / len(examples), None, run.images / seconds))
-    cheap = run.images >= 2 * min(len(outcomes), MIRRORED_IMAGES) and not run.cut  # not where it costs most
-    mirrored = asked.mirrored(model, held_out) if held_out and cheap and not trial.recipe.flip else np.zeros(0)
+    cheap = run.images >= 2 * min(len(outcomes), MIRRORED_IMAGES) and not run.cut
+    if held_out and cheap and not trial.recipe.flip:
+        mirrored = asked.mirrored(model, held_out)
     run.history.append(Point(seconds, run.images, run.mean_loss(), score))
     result = Result(
         trial=trial,
@@ -160,8 +166,10 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify", in
     return result, torch_format.weights(model, trial.net.shrunk)
 
 
-def _taught(trial: Trial, folder: Path, names: tuple[str, ...], examples: Examples, task: Task) -> Examples:
-    """The examples as the trial learns them: with the labels alone, or with a teacher's answers as well."""
+def _taught(
+    trial: Trial, folder: Path, names: tuple[str, ...], examples: Examples, task: Task
+) -> Examples:
+    """The examples as the trial learns them: with their labels, or a teacher's answers as well."""
     if not trial.teacher:
         return examples
     said = batches.answers(folder, trial.teacher, names)
@@ -186,8 +194,8 @@ def _model(trial: Trial, engine: Engine, initial: Weights | None, examples: Exam
     return model.to(engine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples | None, engine: Engine,
-         task: Task, line: Line) -> _Run:  # fmt: skip
+def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples | None,
+         engine: Engine, task: Task, line: Line) -> _Run:  # fmt: skip
     model.train()
     recipe, rank, members = _shared_out(trial.recipe, line.team)
     movers = optimizers(model, recipe, engine.dtype == "bfloat16")
@@ -195,17 +203,19 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
     tail = TailMean(model) if trial.span[1] < 1 else None
     run = _Run(time.monotonic())
     progress = _progress(trial, examples, run)
-    threads = _Threads(1 if line.team else trial.threads)
+    threads = Threads(1 if line.team else trial.threads)
     begin, end = trial.span
     share = begin  # of the schedule
     counted = not trial.teacher and not score_of(trial.net).is_error  # answers are right or wrong
-    # Each member, and each part of a training, has an order of its own; nets that are compared share it.
+    # Each member, and each segment of a training, has an order of its own; nets that are compared
+    # share it.
     generator = torch.Generator().manual_seed(trial.seed + 7919 * rank + round(1e4 * begin))
     source = batches.batches(examples, recipe, generator)
     for x, y in source:
         threads.settle()
         model.zero_grad(set_to_none=True)
-        if share < BOXED_UNTIL and recipe.cutmix and float(torch.rand((), generator=generator)) < recipe.cutmix:
+        boxed = recipe.cutmix and share < BOXED_UNTIL
+        if boxed and float(torch.rand((), generator=generator)) < recipe.cutmix:
             x, others, own = batches.boxed(x, generator)
             loss, _ = _loss(model, x, (y, y[others]), (own, 1 - own), recipe, engine, task)
         else:
@@ -231,12 +241,13 @@ def _fit(model: nn.Module, trial: Trial, examples: Examples, held_out: Examples 
             tail.step(done)
         run.images += members * len(y)
         run.losses.append(loss.detach())
-        if trial.span == (0.0, 1.0) or held_out is None:  # a part of a run is one point of its curve
+        if trial.span == (0.0, 1.0) or held_out is None:  # a segment is one point of its curve
             _record(run, model, held_out, _Asked(trial, engine, task), done)
         _tell(line, run, trial, done, len(examples))
     if average:
         average.end()
-    if tail and run.cut is None:  # else the rate has come down, and the running statistics are of these weights
+    # Where it was cut, the rate has come down, and the running statistics are of these weights
+    if tail and run.cut is None:
         tail.end()
         with settling(model), torch.no_grad():
             for x, _ in islice(source, SETTLING_BATCHES):
@@ -248,7 +259,8 @@ def _shared_out(recipe: Recipe, team: Team | None) -> tuple[Recipe, int, int]:
     """(what one member does, its rank, the number of members): a team shares one batch."""
     if team is None:
         return recipe, 0, 1
-    return replace(recipe, batch_size=members_batch(recipe.batch_size, team.size)), team.rank, team.size
+    mine = replace(recipe, batch_size=members_batch(recipe.batch_size, team.size))
+    return mine, team.rank, team.size
 
 
 def members_batch(batch: int, members: int) -> int:
@@ -257,7 +269,10 @@ def members_batch(batch: int, members: int) -> int:
 
 
 def _agree(team: Team, model: nn.Module, mine: tuple[float, ...]) -> tuple[float, ...]:
-    """Give every member the mean gradients; returns the mean of their numbers, so that all stop at one step."""
+    """Give every member the mean gradients; returns the mean of their numbers.
+
+    So all of them stop at the same step.
+    """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([torch.tensor(mine), *(g.flatten().cpu() for g in gradients)])
     mean = torch.from_numpy(team.mean(flat.numpy()))
@@ -267,32 +282,6 @@ def _agree(team: Team, model: nn.Module, mine: tuple[float, ...]) -> tuple[float
     return tuple(float(number) for number in mean[: len(mine)])
 
 
-class _Threads:
-    """Finds out whether `most` threads are faster than one: on small nets, or beside other load, they are not.
-
-    Every PERIOD steps a few are timed with each number, and the faster number is kept.
-    """
-
-    PERIOD, TIMED = 256, 4  # steps; the first step after a change is not timed
-
-    def __init__(self, most: int) -> None:
-        self.counts, self.step = sorted({1, most}, reverse=True), 0
-        self.before, self.times = time.perf_counter(), dict.fromkeys(self.counts, math.inf)
-
-    def settle(self) -> None:
-        """To be called before each step."""
-        if len(self.counts) == 1:
-            return
-        now, (phase, step) = time.perf_counter(), divmod(self.step % self.PERIOD, self.TIMED + 1)
-        if phase < 2:
-            count = self.counts[phase]
-            torch.set_num_threads(count)
-            self.times[count] = math.inf if step < 2 else min(self.times[count], now - self.before)
-        elif (phase, step) == (2, 0):
-            torch.set_num_threads(min(self.times, key=lambda n: self.times[n]))
-        self.step, self.before = self.step + 1, now
-
-
 def _set_rate(movers: list[torch.optim.Optimizer], share: float) -> None:
     for mover in movers:
         for group in mover.param_groups:
@@ -300,12 +289,12 @@ def _set_rate(movers: list[torch.optim.Optimizer], share: float) -> None:
 
 
 def falling(done: float) -> float:
-    """The learning rate's share of its peak after the share `done` of the schedule: down to zero in a line."""
+    """The learning rate's share of its peak after the share `done` of it all: down in a line."""
     return 1 - done
 
 
 def one_cycle(done: float) -> float:
-    """The learning rate's share of its peak after the share `done` of the run: up linearly, down by a cosine."""
+    """The same share where the rate first rises, in a line, and then falls by a cosine."""
     if done < WARM_UP:
         return 0.1 + 0.9 * done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
@@ -328,20 +317,27 @@ def _logits(model: nn.Module, x: torch.Tensor, engine: Engine) -> torch.Tensor:
     return logits.float()
 
 
-def _loss(model: nn.Module, x: torch.Tensor, labels: Sequence[torch.Tensor], shares: Sequence[float], recipe: Recipe,
-          engine: Engine, task: Task) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+def _loss(model: nn.Module, x: torch.Tensor, labels: Sequence[torch.Tensor],
+          shares: Sequence[float], recipe: Recipe, engine: Engine,
+          task: Task) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """(loss, logits) of images of which each holds `shares` of what `labels` name."""
     logits = _logits(model, x, engine)
     losses = [own * task.loss(logits, y, recipe) for y, own in zip(labels, shares, strict=True)]
     loss = torch.stack(losses).sum()
     if not torch.isfinite(loss):
-        raise TrainingFailed("training", "the loss is not a number", "a finite loss", "a lower learning rate")
+        what, fix = "the loss is not a number", "a lower learning rate"
+        raise TrainingFailed("training", what, "a finite loss", fix)
     return loss, logits
 
 
-def _record(run: _Run, model: nn.Module, held_out: Examples | None, asked: _Asked, done: float) -> None:
-    """A point of the learning curve at equal steps of the run; the clock stands still meanwhile."""
-    if len(run.history) + 1 > done * CURVE_POINTS or done > 0.97:
+def _record(
+    run: _Run, model: nn.Module, held_out: Examples | None, asked: _Asked, done: float
+) -> None:
+    """A point of the learning curve at equal steps of the run, or fewer where they would take long;
+    the clock stands still meanwhile.
+    """
+    points, each = len(run.history) + 1, min(len(held_out), CURVE_IMAGES) if held_out else 0
+    if points > done * CURVE_POINTS or done > 0.97 or points * each > _affordable(run.images):
         return
     before = time.monotonic()
     score = asked.score(*asked.outcomes(model, _some(held_out, CURVE_IMAGES))) if held_out else None
@@ -349,13 +345,23 @@ def _record(run: _Run, model: nn.Module, held_out: Examples | None, asked: _Aske
     run.started += time.monotonic() - before
 
 
+def curve_images(valid: int, trained: float = math.inf) -> float:
+    """Validation images that a curve asks at most, of a training that sees so many images."""
+    return min(CURVE_POINTS * min(valid, CURVE_IMAGES), _affordable(trained))
+
+
+def _affordable(trained: float) -> float:
+    return 3 * CURVE_SHARE * trained  # scoring an image is a third of training on it
+
+
 def _tell(line: Line, run: _Run, trial: Trial, done: float, images: int) -> None:
-    """How far it is, every TELLING_SECONDS: the answers to the images that it learns from cost next to nothing."""
+    """How far it is, every TELLING_SECONDS; answers to what it learns from cost next to nothing."""
     now = time.monotonic()
     if now - run.told < TELLING_SECONDS:
         return
     accuracy = float(torch.stack(run.right).sum()) / run.asked if run.asked else None
-    line.tell(Live(trial.id, done, run.images / images, accuracy, run.images / max(now - run.started, 1e-9)))
+    pace = run.images / max(now - run.started, 1e-9)
+    line.tell(Live(trial.id, done, run.images / images, accuracy, pace))
     run.told, run.right, run.asked = now, [], 0
 
 
@@ -367,14 +373,16 @@ def _some(examples: Examples, most: int) -> Examples:
 
 @dataclass(frozen=True)
 class _Asked:
-    """How a model is asked for its answers to examples: it is the trial's net without its softmax, or unit."""
+    """How a model, the trial's net without its softmax or unit, is asked for its answers."""
 
     trial: Trial
     engine: Engine
     task: Task
 
     def outcomes(self, model: nn.Module, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-        """What each answer is worth, as the task counts it: (n,); and what it adds to the score where that differs."""
+        """What each answer is worth, as the task counts it: (n,); and, where that differs, what it
+        adds to the score.
+        """
         training = model.training
         model.eval()
         with torch.inference_mode():
@@ -398,7 +406,7 @@ class _Asked:
 
 
 def run(folder: Path, engine: Engine, task: str, trial: Trial, line: Line = ALONE) -> Result:
-    """A worker's work: train on the parts stored in `folder`, keep the weights there, return the result."""
+    """A worker's work: train on the parts stored in `folder`, and keep the weights there."""
     initial = load_weights(folder, trial.resumes) if trial.resumes else None
     result, weights = train(trial, folder, engine, task, initial, line)
     if line.team and line.team.rank:
@@ -429,18 +437,19 @@ def teach(folder: Path, teacher: Trial) -> None:
     for name in ("train", "valid"):
         if not batches.has_answers(folder, teacher.id, name):
             examples = batches.load(folder, batches.stored_as(teacher.net), (name,))
-            batches.store_answers(folder, teacher.id, name, _answers(net, weights, examples, teacher.recipe.flip))
+            said = _answers(net, weights, examples, teacher.recipe.flip)
+            batches.store_answers(folder, teacher.id, name, said)
 
 
 def answers(net: Net, weights: Weights, pixels: np.ndarray) -> np.ndarray:
-    """Class probabilities (n, classes), or numbers (n, 1), of uint8 images (n, h, w, c), in float32."""
+    """Class probabilities (n, classes), or numbers (n, 1), of uint8 (n, h, w, c), in float32."""
     labels = torch.zeros(len(pixels), dtype=torch.int64)
     return _answers(net, weights, Examples(torch.from_numpy(np.ascontiguousarray(pixels)), labels))
 
 
 @torch.inference_mode()
 def _answers(net: Net, weights: Weights, examples: Examples, mirrored: bool = False) -> np.ndarray:
-    """What the net answers in float32, (n, outputs); with `mirrored`, the mean of both views of each image."""
+    """What the net answers in float32, (n, outputs); with `mirrored`, the mean of both views."""
     model = torch_format.build(net)
     torch_format.load(model, net, weights)
     model.eval()

@@ -22,12 +22,14 @@ from convwise.core.net import Net
 from convwise.core.problems import ConvwiseError, Problem, UnusableInput
 
 PATIENCE_SECONDS = 20.0  # for what is measured to be written, where the page ends
-SOURCES = {"keras": "model_keras.py", "torch": "model_torch.py", "json": "net.json"}
+SOURCES = {name: row.files[0] for name, row in formats.FORMATS.items() if row.source}
 
 
 @dataclass
 class Test:
-    """One experiment: what was asked, and what has become of it. answer: as `convwise measure --json` prints it."""
+    """One experiment: what was asked, and what has become of it. answer: as `convwise measure
+    --json` prints it.
+    """
 
     __test__ = False  # for pytest
 
@@ -62,8 +64,18 @@ class Experiments:
         """Begin to measure 'NAME=VALUE'. UnusableInput while another one runs."""
         with self._lock:
             if self.running:
-                raise UnusableInput("test", "another test is running", "one at a time", "wait for it, or stop it")
-            command = [sys.executable, "-m", "convwise", "measure", str(self.folder), "--parameter", parameter]
+                raise UnusableInput(
+                    "test", "another test is running", "one at a time", "wait for it, or stop it"
+                )
+            command = [
+                sys.executable,
+                "-m",
+                "convwise",
+                "measure",
+                str(self.folder),
+                "--parameter",
+                parameter,
+            ]
             self._process = subprocess.Popen(
                 [*command, "--budget", budget, "--json"], text=True, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -102,13 +114,18 @@ class Experiments:
         try:
             test.answer = json.loads(printed)
         except ValueError:
-            told = [line.removeprefix("convwise: ") for line in said if line.startswith("convwise: ")]
-            test.error = " ".join(told) or (said[-1] if said else f"it ended with exit code {process.returncode}")
+            told = [
+                line.removeprefix("convwise: ") for line in said if line.startswith("convwise: ")
+            ]
+            test.error = " ".join(told) or (
+                said[-1] if said else f"it ended with exit code {process.returncode}"
+            )
         test.running = False
 
 
 def written(folder: Path, net: Net, classes: Sequence[str]) -> list[Path]:
-    """The sources of an edited net and its net.json, in a folder of their own inside `folder`: the new files.
+    """The sources of an edited net and its net.json, in a folder of their own inside `folder`: the
+    new files.
 
     UnusableInput where a format cannot express it.
     """
@@ -122,7 +139,9 @@ def written(folder: Path, net: Net, classes: Sequence[str]) -> list[Path]:
 
 def _write(folder: Path, net: Net, classes: Sequence[str]) -> list[Path] | Problem:
     try:
-        texts = {file: formats.format_module(name).render(net, classes) for name, file in SOURCES.items()}
+        texts = {
+            file: formats.format_module(name).render(net, classes) for name, file in SOURCES.items()
+        }
     except ConvwiseError as error:
         return error.problem  # the error itself does not survive the way back
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Who may ask the page's server: the browser that opened the printed address, from that page alone."""
+"""Who may ask the page's server: the browser that opened the printed address, from its page."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MOST_BODY = 64 << 10  # bytes of a request
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src"
+    " 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# A report is a closed file with its script inside: it is shown as from nowhere, and can ask nothing of this server.
+# A report is a closed file with its script inside: it is shown as from nowhere, and can ask nothing
+# of this server.
 REPORT_POLICY = (
-    "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "frame-ancestors 'none'"
+    "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline';"
+    " script-src 'unsafe-inline'; frame-ancestors 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -36,7 +37,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-CLOSED = "This page belongs to whoever started it: open the address that `convwise serve` printed, with its token.\n"
+CLOSED = (
+    "This page belongs to whoever started it: open the address that `convwise serve` printed, with"
+    " its token.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ class Door:
         return f"convwise-{self.port}"
 
     def is_ours(self, host: str) -> bool:
-        """Whether a Host header names this machine: another name is a page elsewhere that was made to resolve here."""
+        """Whether a Host header names this machine: another name is a page elsewhere that was made
+        to resolve here.
+        """
         name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
         bare = (name or host).strip("[]")
         if port and port != str(self.port):
@@ -78,7 +84,8 @@ def _is_address(text: str) -> bool:
 
 
 def door(folder: Path, host: str, port: int | None) -> tuple[Door, socket.socket]:
-    """A bound socket, and its door: the port and the token that this folder's page had before, where that can be.
+    """A bound socket, and its door: the port and the token that this folder's page had before,
+    where that can be.
 
     OSError where a port that was asked for is taken.
     """
@@ -110,7 +117,7 @@ def _bound(host: str, ports: list[int]) -> socket.socket:
 
 
 class Guard:
-    """ASGI middleware: Host, token and origin are checked before anything else; every answer gets HEADERS."""
+    """ASGI middleware: checks Host, token and origin first; every answer gets HEADERS."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self.app, self.door = app, door
@@ -129,7 +136,10 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 if opened:
-                    headers.append("Set-Cookie", f"{self.door.cookie}={opened}; HttpOnly; SameSite=Strict; Path=/")
+                    headers.append(
+                        "Set-Cookie",
+                        f"{self.door.cookie}={opened}; HttpOnly; SameSite=Strict; Path=/",
+                    )
             await send(message)
 
         if refusal := self._refusal(scope):

@@ -1,4 +1,4 @@
-"""The server of one folder's page: a few routes over what the folder says, and the actions of a person."""
+"""The server of one folder's page: routes over what the folder says, and a person's actions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Page:
         self.following = Following(folder)
         self.experiments = experiments.Experiments(folder)
         self._pictures: tuple[str, dict[str, Any]] = ("", {})
-        self._drawing = threading.Lock()  # what is imported on use must not be imported twice at once
+        # What is imported on use must not be imported twice at once
+        self._drawing = threading.Lock()
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -55,7 +56,10 @@ class Page:
         known = self.following.look()
         live = self.following.live
         # The version changes with every word of an experiment.
-        words = (f"{test.running:d}{len(test.notes)}-{test.progress.get('done')}" for test in self.experiments.tests)
+        words = (
+            f"{test.running:d}{len(test.notes)}-{test.progress.get('done')}"
+            for test in self.experiments.tests
+        )
         version = f"{known.version}.{'.'.join(words)}.{zlib.crc32(repr(live).encode()):x}"
         if since == version:
             return None
@@ -83,7 +87,9 @@ class Page:
         """The network that changes are of. UnusableInput where there is none yet."""
         net = self.following.look().net
         if net is None:
-            raise UnusableInput("the study", "has no network yet", "one that has looked at its images")
+            raise UnusableInput(
+                "the study", "has no network yet", "one that has looked at its images"
+            )
         return net
 
     def layers(self) -> dict[str, Any]:
@@ -98,9 +104,15 @@ class Page:
     def what_if(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the asked changes make of the network."""
         at = asked.get("at", (0.5, 0.5))
-        if not (isinstance(at, (list, tuple)) and len(at) == 2 and all(0 <= float(share) <= 1 for share in at)):
+        if not (
+            isinstance(at, (list, tuple))
+            and len(at) == 2
+            and all(0 <= float(share) <= 1 for share in at)
+        ):
             raise UnusableInput("at", f"is {at!r}", "two shares from 0 to 1")
-        return whatif.answer(self.net(), _changes(asked), str(asked.get("layer", "")), (float(at[0]), float(at[1])))
+        return whatif.answer(
+            self.net(), _changes(asked), str(asked.get("layer", "")), (float(at[0]), float(at[1]))
+        )
 
     def test(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Measure the asked changes on the study's images."""
@@ -111,9 +123,13 @@ class Page:
             raise UnusableInput("test", "nothing is changed", "a change of the network")
         if known.news.running or known.choice is None:
             raise UnusableInput(
-                "test", "the study still runs", "a study that has ended", "wait for it, or take the best now"
+                "test",
+                "the study still runs",
+                "a study that has ended",
+                "wait for it, or take the best now",
             )
-        of_layers = " &" if len(changes) == 1 else ""  # a choice of the space may have the name of a layer's parameter
+        # A choice of the space may have the name of a layer's parameter
+        of_layers = " &" if len(changes) == 1 else ""
         return self.experiments.start(" & ".join(map(str, changes)) + of_layers, budget).to_json()
 
     def stop_test(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +138,9 @@ class Page:
         return {}
 
     def stop(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """As Ctrl-C where the study was started. UnusableInput where none runs that can be stopped."""
+        """As Ctrl-C where the study was started. UnusableInput where none runs that can be
+        stopped.
+        """
         told = self.following.look().news
         if not told.running or not told.about.get("stoppable"):
             raise UnusableInput(
@@ -199,10 +217,15 @@ def application(page: Page, where: Door) -> Starlette:
     def report(request: Request) -> Response:
         path = page.folder / "report.html"
         if not path.is_file():
-            return PlainTextResponse("There is no report yet: the study writes it when it ends.\n", 404)
-        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+            return PlainTextResponse(
+                "There is no report yet: the study writes it when it ends.\n", 404
+            )
+        return FileResponse(
+            path, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY}
+        )
 
-    actions = {"what-if": page.what_if, "test": page.test, "test/stop": page.stop_test, "stop": page.stop,
+    actions = {"what-if": page.what_if, "test": page.test, "test/stop": page.stop_test,
+               "stop": page.stop,
                "export": page.export}  # fmt: skip
     routes = [
         Route("/", lambda request: FileResponse(STATIC / "page.html", media_type="text/html")),
@@ -230,7 +253,7 @@ def _told(give: Callable[[], Any]) -> Response:
         return JSONResponse(give())
     except ConvwiseError as error:
         return JSONResponse({"error": str(error)}, 409)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         return JSONResponse({"error": f"this cannot be asked: {error}"}, 400)
 
 
@@ -238,11 +261,16 @@ def check_folder(folder: Path) -> None:
     """UnusableInput where `folder` is none of a study, nor an empty one that awaits its study."""
     if not folder.is_dir():
         raise UnusableInput(
-            str(folder), "is not a folder", "one that `convwise choose` writes", "convwise choose IMAGES"
+            str(folder),
+            "is not a folder",
+            "one that `convwise choose` writes",
+            "convwise choose IMAGES",
         )
     inside = {path.name for path in folder.iterdir()} - {".page.json"}
     if inside and not inside & {"study.db", "choice.json", feed.WORK}:
-        raise UnusableInput(str(folder), "holds no study", "a folder that `convwise choose` writes, or an empty one")
+        raise UnusableInput(
+            str(folder), "holds no study", "a folder that `convwise choose` writes, or an empty one"
+        )
 
 
 def serve(folder: Path, host: str, port: int | None, ready: Callable[[Door], None]) -> None:
@@ -255,10 +283,13 @@ def serve(folder: Path, host: str, port: int | None, ready: Callable[[Door], Non
         where, bound = door(folder, host, port)
     except OSError as error:
         what = f"{host} port {port or 'any'} is not available ({error.strerror})"
-        raise UnusableInput("--port", what, "a free port of this machine", "another --port, or none") from error
+        raise UnusableInput(
+            "--port", what, "a free port of this machine", "another --port, or none"
+        ) from error
     page = Page(folder)
     config = uvicorn.Config(
-        application(page, where), log_level="error", access_log=False, server_header=False, lifespan="off",
+        application(page, where), log_level="error", access_log=False, server_header=False,
+        lifespan="off",
         timeout_graceful_shutdown=2,
     )  # fmt: skip
     bound.listen(128)

@@ -1,4 +1,6 @@
-"""A network and changes of its layers -> shapes, costs, what one output sees, and what is wrong: as plain JSON."""
+"""A network and changes of its layers -> shapes, costs, what one output sees, and what is wrong: as
+plain JSON.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,18 @@ from convwise.core.activations import ACTIVATIONS
 from convwise.core.calculus import Analysis, LayerCost, analyse
 from convwise.core.check import findings
 from convwise.core.net import INPUT, Net
-from convwise.core.parameters import FIVE, Count, Extra, Flag, Named, Number, Padding, Parameter, Size, Word
+from convwise.core.parameters import (
+    FIVE,
+    Count,
+    Extra,
+    Flag,
+    Named,
+    Number,
+    Padding,
+    Parameter,
+    Size,
+    Word,
+)
 from convwise.core.problems import ConvwiseError, UnusableInput
 
 BETWEEN = (
@@ -23,7 +36,8 @@ BETWEEN = (
     L.Dropout,
 )
 KINDS: dict[type, str] = {
-    Count: "count", Size: "pair", Extra: "pair", Padding: "padding", Flag: "flag", Named: "word", Word: "word",
+    Count: "count", Size: "pair", Extra: "pair", Padding: "padding", Flag: "flag", Named: "word",
+    Word: "word",
     Number: "number",
 }  # fmt: skip
 
@@ -42,11 +56,19 @@ class Change:
         if not isinstance(row, Mapping) or not {"layer", "parameter", "value"} <= row.keys():
             raise UnusableInput("change", f"is {row!r}", "layer, parameter and value")
         value = row["value"]
-        return Change(str(row["layer"]), str(row["parameter"]), tuple(value) if isinstance(value, list) else value)
+        return Change(
+            str(row["layer"]),
+            str(row["parameter"]),
+            tuple(value) if isinstance(value, list) else value,
+        )
 
     def __str__(self) -> str:
         """As `convwise measure --parameter` takes it."""
-        same = isinstance(self.value, tuple) and len(self.value) == 2 and self.value[0] == self.value[1]
+        same = (
+            isinstance(self.value, tuple)
+            and len(self.value) == 2
+            and self.value[0] == self.value[1]
+        )
         value = self.value[0] if same else self.value
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         return f"{self.layer}.{self.parameter}={shown}"
@@ -56,21 +78,29 @@ def edited(net: Net, changes: Sequence[Change]) -> Net:
     """The net with these changes. UnusableInput where a name or a value is none."""
     for change in changes:
         if change.parameter not in [declared.name for declared in L.parameters(net[change.layer])]:
-            raise UnusableInput(change.layer, f"has no parameter {change.parameter!r}", "one that it declares")
+            raise UnusableInput(
+                change.layer, f"has no parameter {change.parameter!r}", "one that it declares"
+            )
         net = net.edit(change.layer, **{change.parameter: change.value})
     return net
 
 
 def layers(net: Net) -> list[dict[str, Any]]:
     """Every layer with its controls: those of the activation behind a convolution stand with it."""
-    return [{"name": each.name, "op": each.op, "controls": list(_controls(net, each))} for each in net.layers]
+    return [
+        {"name": each.name, "op": each.op, "controls": list(_controls(net, each))}
+        for each in net.layers
+    ]
 
 
-def answer(net: Net, changes: Sequence[Change], layer: str, at: tuple[float, float] = (0.5, 0.5)) -> dict[str, Any]:
-    """What the changes make of the net: a row for each layer, the total, and what an output of `layer` sees.
+def answer(
+    net: Net, changes: Sequence[Change], layer: str, at: tuple[float, float] = (0.5, 0.5)
+) -> dict[str, Any]:
+    """What the changes make of the net: a row for each layer, the total, and what an output of
+    `layer` sees.
 
-    at: which output, as shares of the rows and columns of its map. Where the changes cannot be, only
-    `problem`: where, what, expected, fix.
+    at: which output, as shares of the rows and columns of its map. Where the changes cannot be,
+    only `problem`: where, what, expected, fix.
     """
     before = analyse(net)
     try:
@@ -87,19 +117,29 @@ def answer(net: Net, changes: Sequence[Change], layer: str, at: tuple[float, flo
         "net": net.id,
         "edited": changed.id,
         "input": list(net.input_shape),
-        "rows": [_row(a, b, changed[b.name]) for a, b in zip(before.layers, after.layers, strict=True)],
+        "rows": [
+            _row(a, b, changed[b.name]) for a, b in zip(before.layers, after.layers, strict=True)
+        ],
         "total": {"before": _total(before), "after": _total(after)},
         "seen": {"before": seen(before[shown], net, at), "after": seen(after[shown], changed, at)},
-        "findings": [str(each.problem) for each in findings(changed) if str(each.problem) not in known][:6],
+        "findings": [
+            str(each.problem) for each in findings(changed) if str(each.problem) not in known
+        ][:6],
     }
 
 
 def together(net: Net, changes: Sequence[Change]) -> list[dict[str, Any]]:
-    """Further changes with which these can be: layers whose maps are joined have as many filters. None: no such."""
+    """Further changes with which these can be: layers whose maps are joined have as many filters.
+    None: no such.
+    """
     filters = [change for change in changes if change.parameter == "filters"]
     named = {change.layer for change in filters}
     try:
-        more = [Change(name, "filters", each.value) for each in filters for name in joined(net, each.layer) - named]
+        more = [
+            Change(name, "filters", each.value)
+            for each in filters
+            for name in joined(net, each.layer) - named
+        ]
         analyse(edited(net, [*changes, *more]))
     except ConvwiseError:
         return []
@@ -107,7 +147,8 @@ def together(net: Net, changes: Sequence[Change]) -> list[dict[str, Any]]:
 
 
 def joined(net: Net, name: str) -> set[str]:
-    """The layers with filters whose maps meet that of layer `name` where maps are joined, and itself.
+    """The layers with filters whose maps meet that of layer `name` where maps are joined, and
+    itself.
 
     UnusableInput where there is no such layer.
     """
@@ -121,7 +162,8 @@ def joined(net: Net, name: str) -> set[str]:
 
 
 def seen(row: LayerCost, net: Net, at: tuple[float, float] = (0.5, 0.5)) -> dict[str, Any] | None:
-    """What one output of a layer sees, in input px, clipped to the image; None behind what has no places.
+    """What one output of a layer sees, in input px, clipped to the image; None behind what has no
+    places.
 
     size: of the whole field, before clipping.
     """
@@ -139,7 +181,13 @@ def seen(row: LayerCost, net: Net, at: tuple[float, float] = (0.5, 0.5)) -> dict
     (top, bottom), (left, right) = spans
     share = (bottom - top) * (right - left) / (net.input_shape[0] * net.input_shape[1])
     box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
-    return {"box": box, "size": list(row.field.size), "map": list(row.output_shape), "unit": units, "share": share}
+    return {
+        "box": box,
+        "size": list(row.field.size),
+        "map": list(row.output_shape),
+        "unit": units,
+        "share": share,
+    }
 
 
 def _row(before: LayerCost, after: LayerCost, layer: L.Layer) -> dict[str, Any]:
@@ -178,16 +226,22 @@ def _short(value: Any) -> str:
 def _total(found: Analysis) -> dict[str, Any]:
     total = found.total
     return {"params": total.params, "macs": total.macs, "peak_bytes": total.peak_bytes,
-            "activation_bytes": total.activation_bytes, "field": list(total.field.size)}  # fmt: skip
+            "activation_bytes": total.activation_bytes,
+            "field": list(total.field.size)}  # fmt: skip
 
 
 # Controls, from what each layer declares ----------------------------------------------------------
 
 
 def _controls(net: Net, layer: L.Layer) -> Iterator[dict[str, Any]]:
-    declared = sorted(L.parameters(layer), key=lambda each: FIVE.index(each.name) if each.name in FIVE else len(FIVE))
+    declared = sorted(
+        L.parameters(layer),
+        key=lambda each: FIVE.index(each.name) if each.name in FIVE else len(FIVE),
+    )
     behind = (
-        _activation_of(net, layer) if hasattr(layer, "activation") and not isinstance(layer, L.Activation) else None
+        _activation_of(net, layer)
+        if hasattr(layer, "activation") and not isinstance(layer, L.Activation)
+        else None
     )
     for each in declared:
         if each.name == "activation" and behind:
@@ -204,14 +258,20 @@ def kind_of(declared: Parameter[Any, Any]) -> str:
 
 def _control(layer: L.Layer, declared: Parameter[Any, Any], asked: bool) -> dict[str, Any]:
     value = getattr(layer, declared.name)
-    options = list(ACTIVATIONS) if isinstance(declared, Named) else list(getattr(declared, "words", ()))
+    options = (
+        list(ACTIVATIONS) if isinstance(declared, Named) else list(getattr(declared, "words", ()))
+    )
     return {
         "layer": layer.name,
         "parameter": declared.name,
         "kind": kind_of(declared),
         "value": list(value) if isinstance(value, tuple) else value,
         "options": options if value in options or not options else [value, *options],
-        "meanings": {name: row.meaning for name, row in ACTIVATIONS.items()} if isinstance(declared, Named) else {},
+        "meanings": (
+            {name: row.meaning for name, row in ACTIVATIONS.items()}
+            if isinstance(declared, Named)
+            else {}
+        ),
         "meaning": declared.meaning,
         "legal": declared.legal,
         "asked": asked,
@@ -219,7 +279,9 @@ def _control(layer: L.Layer, declared: Parameter[Any, Any], asked: bool) -> dict
 
 
 def _activation_of(net: Net, layer: L.Layer) -> L.Layer | None:
-    """The activation that is a layer of its own behind a convolution, with nothing but BETWEEN in between."""
+    """The activation that is a layer of its own behind a convolution, with nothing but BETWEEN in
+    between.
+    """
     while layer.name != INPUT:
         readers = [each for each in net.layers if layer.name in each.inputs]
         if len(readers) != 1:

@@ -1,4 +1,4 @@
-"""What the rules look at: a net with its analysis, who reads what, and the path that everything takes."""
+"""What the rules look at: a net with its analysis, who reads what, and the path that all takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from convwise.core.windows import Shape, Window
 Conv = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D | L.Conv2DTranspose
 CONVS = (L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D, L.Conv2DTranspose)
 NORMS = (L.BatchNormalization, L.GroupNormalization, L.LayerNormalization)
-DROPOUTS = (L.Dropout, L.SpatialDropout2D, L.AlphaDropout, L.GaussianDropout, L.GaussianNoise, L.StochasticDepth)
+DROPOUTS = (
+    L.Dropout, L.SpatialDropout2D, L.AlphaDropout,
+    L.GaussianDropout, L.GaussianNoise, L.StochasticDepth,
+)  # fmt: skip
 # Activations that are chosen for an output, or for nothing.
 OUTPUTS = ("linear", "softmax", "log_softmax", "softmin", "sigmoid", "sparsemax", "log_sigmoid")
 
@@ -117,8 +120,10 @@ class Context:
         readers = self.readers[layer.name]
         return readers[0] if len(readers) == 1 and len(readers[0].inputs) == 1 else None
 
-    def after(self, layer: L.Layer, passing: Callable[[L.Layer], bool]) -> tuple[list[L.Layer], L.Layer | None]:
-        """Along only readers: the layers for which `passing` holds, then the first for which it does not."""
+    def after(
+        self, layer: L.Layer, passing: Callable[[L.Layer], bool]
+    ) -> tuple[list[L.Layer], L.Layer | None]:
+        """Along only readers: the layers for which `passing` holds, then the first other one."""
         passed: list[L.Layer] = []
         following = self.reader(layer)
         while following is not None and passing(following):
@@ -136,10 +141,13 @@ class Context:
 
     @cached_property
     def trunk(self) -> tuple[L.Layer, ...]:
-        """The layers that every path from input to output passes: not those inside branches and residuals."""
+        """The layers that every path from input to output passes: none in a branch or residual."""
         order = {name: number for number, name in enumerate((INPUT, *self.layers))}
         furthest, found = -1, []
-        reach = {name: max((order[r.name] for r in readers), default=-1) for name, readers in self.readers.items()}
+        reach = {
+            name: max((order[r.name] for r in readers), default=-1)
+            for name, readers in self.readers.items()
+        }
         for name, number in order.items():
             if number >= furthest and name != INPUT:
                 found.append(self.layers[name])
@@ -148,7 +156,7 @@ class Context:
 
     @cached_property
     def widest_after(self) -> Mapping[str, int]:
-        """For each layer, the channels of the widest convolution that comes later; 0 where none does."""
+        """For each layer, the channels of the widest convolution that comes later, or 0."""
         widest, found = 0, {}
         for layer in reversed(self.net.layers):
             found[layer.name] = widest
@@ -167,7 +175,8 @@ class Context:
     @cached_property
     def usual_activation(self) -> str:
         """The activation that the net's layers have most often; relu where they have none."""
-        return next(iter(Counter(filter(None, map(hidden_activation, self.net.layers))).most_common(1)), ("relu", 0))[0]
+        counted = Counter(filter(None, map(hidden_activation, self.net.layers)))
+        return next((name for name, _ in counted.most_common(1)), "relu")
 
 
 def hidden_activation(layer: L.Layer) -> str:
@@ -188,7 +197,9 @@ def is_unknown(layer: L.Layer) -> bool:
 
 def is_depthwise(layer: L.Layer, channels: int) -> bool:
     """Whether each output channel of a convolution of `channels` reads one input channel alone."""
-    return isinstance(layer, L.DepthwiseConv2D) or (isinstance(layer, L.Conv2D) and layer.groups == channels > 1)
+    return isinstance(layer, L.DepthwiseConv2D) or (
+        isinstance(layer, L.Conv2D) and layer.groups == channels > 1
+    )
 
 
 def is_pointwise(layer: L.Layer) -> bool:

@@ -36,16 +36,18 @@ PROBABILITIES = ("softmax", "sigmoid", "log_softmax", "sparsemax")
 
 
 def shrinking_width(context: Context) -> Iterator[Case]:
-    """Spatial convolutions of the trunk that drop the width and are not followed by anything as wide."""
+    """Spatial convolutions of the trunk that drop the width, and nothing after them is as wide."""
     for before, layer in _trunk_pairs(context):
         given, output = context.given(layer), context.shape(layer.name)
-        grows = prod(output[:2]) > prod(context.shape(before.name)[:2])  # a decoder narrows as its map grows
+        # A decoder narrows as its map grows
+        grows = prod(output[:2]) > prod(context.shape(before.name)[:2])
         again = context.widest_after[layer.name] >= given[2]
         if given[2] < TIMES * output[2] or grows or again or layer.name not in context.feeding:
             continue
         what = f"goes from {given[2]} channels to {output[2]}, and nothing after it is as wide"
         edits = (Edit(layer.name, {"filters": given[2]}),)
-        yield Case((layer.name,), what, f"more than 1/{TIMES} of the channels", f"filters={given[2]}", edits)
+        expected = f"more than 1/{TIMES} of the channels"
+        yield Case((layer.name,), what, expected, f"filters={given[2]}", edits)
 
 
 def growing_width(context: Context) -> Iterator[Case]:
@@ -54,7 +56,10 @@ def growing_width(context: Context) -> Iterator[Case]:
         given, output = context.given(layer), context.shape(layer.name)
         if output[2] <= TIMES * given[2] or prod(output[:2]) < prod(context.shape(before.name)[:2]):
             continue
-        what = f"goes from {given[2]} channels to {output[2]} at once, while the map stays {times(output[:2])}"
+        what = (
+            f"goes from {given[2]} channels to {output[2]} at once, while the map stays"
+            f" {times(output[:2])}"
+        )
         fix = f"filters={2 * given[2]}, or halve the map with it"
         yield Case((layer.name,), what, f"at most {TIMES} times as many channels", fix,
                    (Edit(layer.name, {"filters": 2 * given[2]}),))  # fmt: skip
@@ -64,7 +69,9 @@ def _trunk_pairs(context: Context) -> Iterator[tuple[Conv, L.Conv2D | L.Separabl
     """Each spatial convolution of the trunk that mixes channels, with the convolution before it."""
     convs = [layer for layer in context.trunk if isinstance(layer, CONVS)]
     for before, layer in zip(convs, convs[1:], strict=False):
-        mixes = isinstance(layer, (L.Conv2D, L.SeparableConv2D)) and not is_depthwise(layer, context.given(layer)[2])
+        mixes = isinstance(layer, (L.Conv2D, L.SeparableConv2D)) and not is_depthwise(
+            layer, context.given(layer)[2]
+        )
         if mixes and not is_pointwise(layer):
             assert isinstance(layer, (L.Conv2D, L.SeparableConv2D))
             yield before, layer
@@ -75,7 +82,9 @@ def heavy_head(context: Context) -> Iterator[Case]:
     total = context.analysis.total.params
     for flat in context.each(L.Flatten, L.Reshape):
         given = context.given(flat)
-        _, dense = context.after(flat, lambda layer: isinstance(layer, (*DROPOUTS, *NORMS, L.Activation)))
+        _, dense = context.after(
+            flat, lambda layer: isinstance(layer, (*DROPOUTS, *NORMS, L.Activation))
+        )
         if (
             len(given) != 3
             or prod(given[:2]) == 1
@@ -91,8 +100,14 @@ def heavy_head(context: Context) -> Iterator[Case]:
 def _head_case(context: Context, flat: L.Layer, dense: L.Dense) -> Case:
     given, params = context.given(flat), context.rows[dense.name].params
     pooled = given[2] * dense.units + dense.use_bias * dense.units
-    what = f"holds {params:,} of {context.analysis.total.params:,} parameters: it reads a flattened {given} map"
-    fix = f"GlobalAveragePooling2D() instead of {flat.name}: {pooled:,} parameters instead of {params:,}"
+    what = (
+        f"holds {params:,} of {context.analysis.total.params:,} parameters: it reads a flattened"
+        f" {given} map"
+    )
+    fix = (
+        f"GlobalAveragePooling2D() instead of {flat.name}: {pooled:,} parameters instead of"
+        f" {params:,}"
+    )
     edits = (Edit(flat.name, instead=(L.GlobalAveragePooling2D(),)),)
     return Case((dense.name,), what, "most parameters in the convolutions", fix, edits)
 
@@ -109,13 +124,16 @@ def bias_before_norm(context: Context) -> Iterator[Case]:
             biases = context.shape(layer.name)[-1]
             what = f"its {biases:,} biases are cancelled by the BatchNormalization that follows"
             edits = (Edit(layer.name, {"use_bias": False}),)
-            yield Case((layer.name,), what, "no bias before BatchNormalization", "use_bias=False", edits)
+            expected = "no bias before BatchNormalization"
+            yield Case((layer.name,), what, expected, "use_bias=False", edits)
 
 
 def _first_after(context: Context, layer: L.Layer) -> L.Layer | None:
     """What comes after pools, through which a bias passes as it is."""
     whole = isinstance(layer, L.AveragePooling2D) and layer.count_include_pad
-    return context.after(layer, lambda each: isinstance(each, (L.MaxPooling2D, L.AveragePooling2D)) and not whole)[1]
+    return context.after(
+        layer, lambda each: isinstance(each, (L.MaxPooling2D, L.AveragePooling2D)) and not whole
+    )[1]
 
 
 def missing_norm(context: Context) -> Iterator[Case]:
@@ -129,9 +147,14 @@ def missing_norm(context: Context) -> Iterator[Case]:
         chains[layer.name] = chain
         if is_conv and chain and chain.length >= PLAIN_CONVS and layer.name not in going_on:
             names = chain.names()
-            what = f"{len(names)} convolutions follow each other without normalisation or a residual connection"
+            what = (
+                f"{len(names)} convolutions follow each other without normalisation or a residual"
+                " connection"
+            )
             edits = tuple(Edit(name, instead=_normalized(context.layers[name])) for name in names)
-            yield Case(names, what, f"normalisation within {PLAIN_CONVS} convolutions", _NORM_FIX, edits)
+            yield Case(
+                names, what, f"normalisation within {PLAIN_CONVS} convolutions", _NORM_FIX, edits
+            )
 
 
 class Chain(NamedTuple):
@@ -164,8 +187,10 @@ def _going_on(context: Context) -> set[str]:
 
 
 def _steadies(layer: L.Layer) -> bool:
-    """Whether a layer ends a plain chain: it normalises, joins, or cannot be read; or selu does it."""
-    return isinstance(layer, (*NORMS, *JOINS)) or is_unknown(layer) or activation_of(layer) == "selu"
+    """Whether a layer ends a plain chain: it normalises (selu too), joins, or cannot be read."""
+    return (
+        isinstance(layer, (*NORMS, *JOINS)) or is_unknown(layer) or activation_of(layer) == "selu"
+    )
 
 
 _NORM_FIX = "BatchNormalization() between each convolution and its activation, and use_bias=False"
@@ -186,29 +211,46 @@ def missing_activation(context: Context) -> Iterator[Case]:
         if layer.activation != "linear":
             continue
         passed, following = context.after(layer, _passes_linearly)
-        alike = isinstance(following, L.Dense) if isinstance(layer, L.Dense) else isinstance(following, CONVS)
-        if alike and isinstance(following, (*CONVS, L.Dense)) and not _is_factor(context, layer, following):
+        alike = (
+            isinstance(following, L.Dense)
+            if isinstance(layer, L.Dense)
+            else isinstance(following, CONVS)
+        )
+        if (
+            alike
+            and isinstance(following, (*CONVS, L.Dense))
+            and not _is_factor(context, layer, following)
+        ):
             yield _linear_case(context, layer, passed, following)
 
 
 def _passes_linearly(layer: L.Layer) -> bool:
     linear = isinstance(layer, L.Activation) and layer.activation == "linear"
-    return linear or isinstance(layer, (L.BatchNormalization, L.AveragePooling2D, L.ZeroPadding2D, *DROPOUTS))
+    return linear or isinstance(
+        layer, (L.BatchNormalization, L.AveragePooling2D, L.ZeroPadding2D, *DROPOUTS)
+    )
 
 
 def _is_factor(context: Context, first: Conv | L.Dense, second: Conv | L.Dense) -> bool:
-    """Whether two linear layers are one on purpose: depthwise and pointwise, or through a narrow waist."""
-    given, waist, wide = context.given(first)[-1], context.shape(first.name)[-1], context.shape(second.name)[-1]
+    """Whether two linear layers are one on purpose: depthwise and pointwise, or a narrow waist."""
+    given, waist, wide = (
+        context.given(first)[-1],
+        context.shape(first.name)[-1],
+        context.shape(second.name)[-1],
+    )
     narrow = waist <= given and waist < wide
     point = isinstance(first, L.Dense) or is_pointwise(first) or is_pointwise(second)
     return is_depthwise(first, given) or is_depthwise(second, waist) or (narrow and point)
 
 
-def _linear_case(context: Context, layer: Conv | L.Dense, passed: Sequence[L.Layer], following: L.Layer) -> Case:
+def _linear_case(
+    context: Context, layer: Conv | L.Dense, passed: Sequence[L.Layer], following: L.Layer
+) -> Case:
     usual = context.usual_activation
     norms = [each for each in passed if isinstance(each, L.BatchNormalization)]
     between = f" (only {', '.join(each.op for each in passed)})" if passed else ""
-    what = f"there is no activation between it and {following.name}{between}: two linear layers can do no more than one"
+    what = f"there is no activation between it and {following.name}{between}: "
+    what += "together they can do no more than a single linear layer"
     if norms:
         fix = f'Activation("{usual}") after {norms[0].name}'
         edit = Edit(norms[0].name, instead=(norms[0], L.Activation(usual)))
@@ -218,12 +260,13 @@ def _linear_case(context: Context, layer: Conv | L.Dense, passed: Sequence[L.Lay
 
 
 def saturating(context: Context) -> Iterator[Case]:
-    """Sigmoid or tanh again and again along one path; gates, which only multiply, are none of them."""
+    """Sigmoid or tanh again and again along one path; gates, which only multiply, do not count."""
     chains: dict[str, Chain | None] = {}
     longest: Chain | None = None
     for layer in context.net.layers:
         inputs = [chains.get(name) for name in layer.inputs]
-        chain = (min if isinstance(layer, L.Add) else max)(inputs, key=_length)  # a sum has a way around
+        # A sum has a way around the saturating branch: the shorter chain counts
+        chain = (min if isinstance(layer, L.Add) else max)(inputs, key=_length)
         saturates = activation(activation_of(layer)).name in SATURATING
         counts = layer is not context.last and saturates and not _is_gate(context, layer)
         chains[layer.name] = _grown(chain, layer) if counts else chain
@@ -231,9 +274,14 @@ def saturating(context: Context) -> Iterator[Case]:
     if longest and longest.length >= SATURATING_LAYERS:
         layers = longest.names()
         names = sorted({activation(activation_of(context.layers[name])).name for name in layers})
-        what = f"{' and '.join(names)} {len(layers)} times along one path: each one weakens the gradient"
+        what = (
+            f"{' and '.join(names)} {len(layers)} times along one path: each one weakens the"
+            " gradient"
+        )
         edits = tuple(Edit(name, {"activation": "relu"}) for name in layers)
-        yield Case(layers, what, f"fewer than {SATURATING_LAYERS} in a row", 'activation="relu"', edits)
+        yield Case(
+            layers, what, f"fewer than {SATURATING_LAYERS} in a row", 'activation="relu"', edits
+        )
 
 
 def _length(chain: Chain | None) -> int:
@@ -256,8 +304,14 @@ def output_assumption(context: Context) -> Iterator[Case]:
     last, name = context.last, activation(activation_of(context.last)).name
     if name in ("softmax", "sigmoid"):
         what = f"the network ends in {name}, so it gives probabilities"
-        yield Case((last.name,), what, "a loss that takes probabilities", "train with from_logits=False")
-    elif isinstance(last, (L.Dense, L.Conv2D)) and name == "linear" and len(context.shape(last.name)) == 1:
+        yield Case(
+            (last.name,), what, "a loss that takes probabilities", "train with from_logits=False"
+        )
+    elif (
+        isinstance(last, (L.Dense, L.Conv2D))
+        and name == "linear"
+        and len(context.shape(last.name)) == 1
+    ):
         what = "the network ends without an activation, so as a classifier it gives logits"
         fix = 'train with from_logits=True, or activation="softmax"'
         yield Case((last.name,), what, "a loss that takes logits", fix)
@@ -266,10 +320,19 @@ def output_assumption(context: Context) -> Iterator[Case]:
 def softmax_of_one(context: Context) -> Iterator[Case]:
     """Softmax over a single number, which is 1 whatever the image shows."""
     for layer in context.net.layers:
-        if activation(activation_of(layer)).name in ("softmax", "softmin") and context.shape(layer.name)[-1] == 1:
+        if (
+            activation(activation_of(layer)).name in ("softmax", "softmin")
+            and context.shape(layer.name)[-1] == 1
+        ):
             what = "takes the softmax of one number, which is always 1"
             edits = (Edit(layer.name, {"activation": "sigmoid"}),)
-            yield Case((layer.name,), what, "two or more classes, or sigmoid", 'activation="sigmoid"', edits)
+            yield Case(
+                (layer.name,),
+                what,
+                "two or more classes, or sigmoid",
+                'activation="sigmoid"',
+                edits,
+            )
 
 
 def squashed_again(context: Context) -> Iterator[Case]:
@@ -280,17 +343,33 @@ def squashed_again(context: Context) -> Iterator[Case]:
             continue
         name, second = (activation(activation_of(each)).name for each in (layer, following))
         if name in PROBABILITIES and second in PROBABILITIES:
-            what = f"takes the {second} of {layer.name}'s {name}: all classes become almost equally probable"
+            what = (
+                f"takes the {second} of {layer.name}'s {name}: all classes become almost equally"
+                " probable"
+            )
             edits = (Edit(following.name, reads=layer.name),)
-            yield Case((following.name,), what, "just one of the two", f"remove {following.name}", edits)
+            yield Case(
+                (following.name,), what, "just one of the two", f"remove {following.name}", edits
+            )
 
 
 def slow_depthwise(context: Context) -> Iterator[Case]:
     """Depthwise kernels of 5 and more, where this engine has no fast path."""
     for layer in context.each(L.Conv2D, L.DepthwiseConv2D, L.SeparableConv2D):
-        depthwise = isinstance(layer, L.SeparableConv2D) or is_depthwise(layer, context.given(layer)[2])
+        depthwise = isinstance(layer, L.SeparableConv2D) or is_depthwise(
+            layer, context.given(layer)[2]
+        )
         if depthwise and max(layer.kernel_size) >= 5:
-            what = f"a depthwise kernel of {times(layer.kernel_size)}: 5x5 trains at 2 Gmac/s on one core, 3x3 at 15, "
+            what = (
+                f"a depthwise kernel of {times(layer.kernel_size)}: 5x5 trains at 2 Gmac/s on one"
+                " core, 3x3 at 15, "
+            )
             what += "a full 3x3 at 472"
             fix = "kernel_size=3 (two of them see as far as one 5x5)"
-            yield Case((layer.name,), what, "depthwise kernels of 3x3", fix, (Edit(layer.name, {"kernel_size": 3}),))
+            yield Case(
+                (layer.name,),
+                what,
+                "depthwise kernels of 3x3",
+                fix,
+                (Edit(layer.name, {"kernel_size": 3}),),
+            )

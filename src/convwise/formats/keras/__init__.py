@@ -1,4 +1,4 @@
-"""Nets as Keras models, on any backend: raw pixels (n, height, width, channels) to probabilities."""
+"""Nets as Keras models, on any backend: pixels (n, height, width, channels) to probabilities."""
 
 from __future__ import annotations
 
@@ -24,18 +24,34 @@ from convwise.core import layers as L  # noqa: E402
 from convwise.core.net import INPUT, Net, fresh  # noqa: E402
 from convwise.core.problems import Unsupported  # noqa: E402
 from convwise.core.windows import Shape  # noqa: E402
-from convwise.formats.lowering.calls import Call, Step, identifiers, literal, plan, variables  # noqa: E402
-from convwise.formats.lowering.keras import expanded, lower  # noqa: E402
+from convwise.formats.lowering.calls import (  # noqa: E402
+    Call,
+    Step,
+    identifiers,
+    literal,
+    plan,
+    variables,
+)
+from convwise.formats.lowering.keras import lower  # noqa: E402
+from convwise.formats.lowering.keras_glu import expanded  # noqa: E402
 from convwise.formats.weights import Weights, layout, require_own  # noqa: E402
-from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare  # noqa: E402
+from convwise.formats.written import (  # noqa: E402
+    NOTHING,
+    Beside,
+    about,
+    answer_of,
+    comments,
+    named,
+    prepare,
+)
 
 FIRST_OF_ZIP = time.struct_time((1980, 1, 1, 0, 0, 0, 1, 1, 0))
 MEMBER = "convwise.json"  # in the .keras archive: net, classes and input shape
 
-# Zero padding before max pooling is Keras's only explicit one; it is right where nothing is below 0.
+# Keras's only explicit padding is with zeros: right before max pooling where nothing is below 0.
 _NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
-_KEEP_SIGN = (L.MaxPooling2D, L.AveragePooling2D, L.GlobalAveragePooling2D, L.GlobalMaxPooling2D, L.Dropout, L.Flatten,
-              L.Reshape, L.Add, L.Concatenate, L.ZeroPadding2D)  # fmt: skip
+_KEEP_SIGN = (L.MaxPooling2D, L.AveragePooling2D, L.GlobalAveragePooling2D, L.GlobalMaxPooling2D,
+              L.Dropout, L.Flatten, L.Reshape, L.Add, L.Concatenate, L.ZeroPadding2D)  # fmt: skip
 
 
 def build(net: Net, weights: Weights) -> keras.Model:
@@ -44,7 +60,10 @@ def build(net: Net, weights: Weights) -> keras.Model:
     keys, net = list(layout(net)), expanded(net)
     steps = steps_of(net)
     made = {name: _made(steps[name]) for name in _owners(net, steps).values()}
-    model = _functional(net, steps, made) if _branches(net) else _sequential(net, made)
+    if _branches(net):
+        model = _functional(net, steps, made)
+    else:
+        model = keras.Sequential([keras.Input(net.input_shape), *made.values()], **_called(net))
     model = _both_views(model) if net.mirrored_view else model
     for layer in net.layers:
         values = [weights[key] for key in keys if key.startswith(f"{layer.name}/")]
@@ -53,13 +72,14 @@ def build(net: Net, weights: Weights) -> keras.Model:
 
 
 def steps_of(net: Net) -> dict[str, Step]:
-    """The Keras layers of the net in order, by their names. Unsupported where Keras cannot say a layer."""
+    """The Keras layers of the net in order, by name. Unsupported where Keras cannot say a layer."""
     net, safe = expanded(net), _not_negative(expanded(net))
 
     def rule(layer: L.Layer, shapes: Sequence[Shape]) -> tuple[Call, ...]:
         return lower(layer, shapes, not_negative=safe[layer.inputs[0]])
 
-    return {step.name: step for step in plan(net, rule, {layer.name: layer.name for layer in net.layers})}
+    names = {layer.name: layer.name for layer in net.layers}
+    return {step.name: step for step in plan(net, rule, names)}
 
 
 def _branches(net: Net) -> bool:
@@ -67,7 +87,7 @@ def _branches(net: Net) -> bool:
 
 
 def _owners(net: Net, steps: Mapping[str, Step]) -> dict[str, str]:
-    """Per step, the step whose Keras layer it calls: its own, or that of the layer whose weights it shares."""
+    """Per step, the step whose Keras layer it calls: itself, or that whose weights it shares."""
     owners: dict[str, str] = {}
     for name, step in steps.items():
         shares = net[step.layer].shares if name == step.layer else ""
@@ -91,16 +111,14 @@ def _made(step: Step) -> keras.layers.Layer:
     return getattr(layers, step.call.kind)(*step.call.args, **step.call.kwargs, name=step.name)
 
 
-def _sequential(net: Net, made: Mapping[str, keras.layers.Layer]) -> keras.Model:
-    return keras.Sequential([keras.Input(net.input_shape), *made.values()], **_called(net))
-
-
 def _called(net: Net) -> dict[str, str]:
-    """The name of what looks at one view, where a model holds it; a model itself has Keras's own."""
+    """The name of the part of a model that looks at one view; a model itself has Keras's own."""
     return {"name": "network"} if net.mirrored_view else {}
 
 
-def _functional(net: Net, steps: Mapping[str, Step], made: Mapping[str, keras.layers.Layer]) -> keras.Model:
+def _functional(
+    net: Net, steps: Mapping[str, Step], made: Mapping[str, keras.layers.Layer]
+) -> keras.Model:
     image = keras.Input(net.input_shape)
     values, owners = {INPUT: image}, _owners(net, steps)
     for step in steps.values():
@@ -118,7 +136,9 @@ def _both_views(network: keras.Model) -> keras.Model:
 
 # --- source ---------------------------------------------------------------------------------
 
-_HEAD = '''"""A network chosen by convwise: pixels 0 to 255, shaped (n, height, width, channels), to {output}.{usage}"""
+_HEAD = '''"""A network chosen by convwise, from pixels to {output}.
+
+Pixels: 0 to 255, shaped (n, height, width, channels).{usage}"""
 
 {imports}import keras
 from keras import layers
@@ -136,21 +156,21 @@ _USAGE = """
 """
 
 _LOAD = '''def load(path=None):
-    """The network with its trained weights, by default from the file beside this one, ready to predict."""
+    """The network with its trained weights, by default from the file beside this one."""
     model = build_model()
     model.load_weights(path or Path(__file__).with_name("model.keras"))
     return model
 '''
 
 _LOGITS = '''def load_logits(path=None):
-    """The same network without its softmax, for a loss with from_logits=True, which applies one itself."""
+    """The same network without its softmax, for a loss with from_logits=True."""
     model = load(path)
     model.layers[-1].activation = keras.activations.linear
     return model
 '''
 
 _LOGITS_OF_A_VIEW = '''def load_logits(path=None):
-    """The network that looks at each view, without its softmax, for a loss with from_logits=True."""
+    """The network that looks at each view, without softmax, for a loss with from_logits=True."""
     network = load(path).get_layer("network")
     network.layers[-1].activation = keras.activations.linear
     return network
@@ -180,18 +200,23 @@ if not find_spec("tensorflow"):
 """
 
 
-def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, trained: bool = False) -> str:
+def render(
+    net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, trained: bool = False
+) -> str:
     """model_keras.py: the source of `build(net, ...)`.
 
-    beside: its reasons are comments in build_model. trained: there are weights beside it, which `load` reads;
-    where a picture can be its input, `prepare` and `predict` make it one.
+    beside: its reasons are comments in build_model. trained: there are weights beside it, which
+    `load` reads; where a picture can be its input, `prepare` and `predict` make it one.
     """
     net = expanded(net)
     steps = steps_of(net)
     activation = getattr(net.layers[-1], "activation", "")
-    tail, logits = [_BOTH_VIEWS] if net.mirrored_view else [], _LOGITS_OF_A_VIEW if net.mirrored_view else _LOGITS
-    tail += [] if not trained else [_LOAD, *([logits] if activation == "softmax" else [])]
-    answer, output = answer_of(net), "class probabilities" if activation in ("softmax", "sigmoid") else "numbers"
+    tail = [_BOTH_VIEWS] if net.mirrored_view else []
+    tail += [_LOAD] if trained else []
+    if trained and activation == "softmax":
+        tail.append(_LOGITS_OF_A_VIEW if net.mirrored_view else _LOGITS)
+    answer = answer_of(net)
+    output = "class probabilities" if activation in ("softmax", "sigmoid") else "numbers"
     head = _HEAD.format(
         names=named(net, classes),
         shape=net.input_shape,
@@ -200,7 +225,7 @@ def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, t
         imports=_BACKEND if trained else "",
         build="build_network" if net.mirrored_view else "build_model",
     )
-    lines = _graph(net, steps) if _branches(net) else _chain(net, list(steps.values()))
+    lines = _graph(net, steps) if _branches(net) else _chain(net, steps)
     built = head + "\n".join([*comments(beside.reasons), *(f"    {line}" for line in lines)])
     if trained and answer:
         tail += [prepare(beside, *_PREPARED), _PREDICT.format(gives=answer.gives), answer.main]
@@ -208,8 +233,8 @@ def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, t
     return "\n\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _chain(net: Net, steps: Sequence[Step]) -> list[str]:
-    made = [f"    {_source(step)}," for step in steps]
+def _chain(net: Net, steps: Mapping[str, Step]) -> list[str]:
+    made = [f"    {_source(step)}," for step in steps.values()]
     return ["return keras.Sequential([", "    keras.Input(INPUT_SHAPE),", *made, f"]{_name(net)})"]
 
 
@@ -221,7 +246,11 @@ def _graph(net: Net, steps: Mapping[str, Step]) -> list[str]:
     used = ("x", "image", "keras", "layers", "CLASSES", "TARGET", "TARGETS", "INPUT_SHAPE")
     words = identifiers((layer.name for layer in net.layers), used.__contains__)
     names, owners = {**variables(net, words), INPUT: "image"}, _owners(net, steps)
-    twice = {owner: fresh(f"{words[owner]}_layer", words.values()) for name, owner in owners.items() if owner != name}
+    twice = {
+        owner: fresh(f"{words[owner]}_layer", words.values())
+        for name, owner in owners.items()
+        if owner != name
+    }
     values, lines = {INPUT: "image"}, ["image = keras.Input(INPUT_SHAPE)"]
     for step in steps.values():
         read = [values[name] for name in step.inputs]
@@ -229,22 +258,27 @@ def _graph(net: Net, steps: Mapping[str, Step]) -> list[str]:
         given = read[0] if len(read) == 1 else f"[{', '.join(read)}]"
         if step.name in twice:
             lines.append(f"{twice[step.name]} = {_source(step)}")
-        lines.append(f"{names[step.layer]} = {twice.get(owners[step.name]) or _source(step)}({given})")
+        called = twice.get(owners[step.name]) or _source(step)
+        lines.append(f"{names[step.layer]} = {called}({given})")
     return [*lines, f"return keras.Model(image, {names[net.layers[-1].name]}{_name(net)})"]
 
 
 def _source(step: Step) -> str:
     """The call, with its name where that is more than Keras's 'conv2d_1' or ours."""
-    given = re.fullmatch(rf"{step.call.kind.lower()}(_\d+)?", step.name) is None and step.name == step.layer
-    return step.call.source("layers.", **({"name": step.name} if given else {}))
+    usual = re.fullmatch(rf"{step.call.kind.lower()}(_\d+)?", step.name)
+    given = {} if usual or step.name != step.layer else {"name": step.name}
+    return step.call.source("layers.", **given)
 
 
 # --- files ----------------------------------------------------------------------------------
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING) -> None:
+def save(
+    folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING
+) -> None:
     """Write model_keras.py, and model.keras; the archive says what `about` says besides."""
-    (folder / "model_keras.py").write_text(render(net, classes, beside, trained=True), encoding="utf-8")
+    source = render(net, classes, beside, trained=True)
+    (folder / "model_keras.py").write_text(source, encoding="utf-8")
     with _dated():
         build(net, weights).save(folder / "model.keras")
         with zipfile.ZipFile(folder / "model.keras", "a") as archive:
@@ -253,9 +287,9 @@ def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], besid
 
 @contextmanager
 def _dated() -> Iterator[None]:
-    """Inside, a zip file can be written where the clock stands before 1980, the first year that it can tell.
+    """Inside, a zip file can be written also where the clock is before 1980, its first year.
 
-    As on a board without a battery, at 1970. Neither Keras nor zipfile can be given another date.
+    A board without a battery starts at 1970. Neither Keras nor zipfile takes another date.
     """
     usual = time.localtime
     if 1980 <= usual().tm_year <= 2107:
@@ -269,11 +303,13 @@ def _dated() -> Iterator[None]:
 
 
 def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """What model.keras gives for pixels (n, height, width, channels), and what the source gives with its weights."""
+    """What model.keras gives for pixels (n, height, width, channels), then the source with it."""
     stored = keras.saving.load_model(folder / "model.keras", safe_mode=True)
     space: dict[str, Any] = {"__name__": "model_keras"}
-    exec(compile((folder / "model_keras.py").read_text(encoding="utf-8"), "model_keras.py", "exec"), space)
-    return [forward(model, pixels) for model in (stored, space["load"](str(folder / "model.keras")))]
+    source = (folder / "model_keras.py").read_text(encoding="utf-8")
+    exec(compile(source, "model_keras.py", "exec"), space)
+    loaded = space["load"](str(folder / "model.keras"))
+    return [forward(model, pixels) for model in (stored, loaded)]
 
 
 def forward(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,9 +1,11 @@
-"""What each layer and operation of Keras 3 is in our terms: one row each. The inverse of lowering.py."""
+"""What each layer and operation of Keras 3 is in our terms, one row each: the inverse of lowering.
+
+Those that move numbers are in moves.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,55 +16,33 @@ from convwise.core.activations import ACTIVATIONS, ALIASES, INFINITY, spelled
 from convwise.core.layers import Layer, parameters
 from convwise.core.parameters import Pads, Pair
 from convwise.core.windows import Shape, effective
-
-
-class Unreadable(Exception):
-    """An operation that our layers cannot say: it becomes an Opaque layer."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """One use of a Keras layer or operation: what is called, on maps of which shapes (without the batch).
-
-    arguments: the positional ones of the call, Keras's tensors among them.
-    """
-
-    op: Any
-    shapes: Sequence[Shape]
-    arguments: Sequence[Any] = ()
-
-    @property
-    def shape(self) -> Shape:
-        return self.shapes[0]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A layer that a use becomes, and what it reads: inputs of the use by number, -1 for the piece before."""
-
-    layer: Layer
-    reads: tuple[int, ...]
-
-
-Rule = Callable[[Use], Sequence[Layer | Piece]]
+from convwise.formats.keras.moves import MOVING_LAYERS, MOVING_OPS
+from convwise.formats.keras.use import Piece, Rule, Unreadable, Use
 
 
 def pieces_of(use: Use) -> list[Piece]:
     """The use in our terms; none where it changes nothing. Unreadable where they do not suffice."""
-    table = _OPS if isinstance(use.op, keras.Operation) and not isinstance(use.op, keras.layers.Layer) else _LAYERS
-    rule = table.get(type(use.op).__name__)
-    if rule is None or not type(use.op).__module__.startswith("keras."):  # a class of one's own may do anything
+    is_layer = isinstance(use.op, keras.layers.Layer) or not isinstance(use.op, keras.Operation)
+    rule = (_LAYERS if is_layer else _OPS).get(type(use.op).__name__)
+    # A class of the user's own may do anything
+    if rule is None or not type(use.op).__module__.startswith("keras."):
         raise Unreadable
     found = list(rule(use))
     every = tuple(range(len(use.shapes)))
-    return [each if isinstance(each, Piece) else Piece(each, (-1,) if i else every) for i, each in enumerate(found)]
+    return [
+        each if isinstance(each, Piece) else Piece(each, (-1,) if i else every)
+        for i, each in enumerate(found)
+    ]
 
 
 # --- activations ----------------------------------------------------------------------------
 
 
 def activation_of(function: Any) -> str:
-    """The spelling of a Keras activation: None, a function, or a layer. Unreadable where it is none of ours."""
+    """The spelling of a Keras activation: None, a function, or a layer.
+
+    Unreadable where it is none of ours.
+    """
     if function is None:
         return "linear"
     if isinstance(function, keras.layers.Layer):
@@ -87,11 +67,8 @@ def _activated(make: Callable[[str], Layer], op: Any) -> list[Layer]:
         return [make(activation_of(op.activation))]
     except Unreadable:
         name = getattr(op.activation, "__name__", type(op.activation).__name__)
-        return [make("linear"), L.Opaque(f"activation {name}", (1,), 0)]  # its shape is that of its input
-
-
-def _alone(use: Use) -> list[Layer]:
-    return [L.Activation(activation_of(use.op.activation))]
+        # Its shape, that of its input, is put in by `resolved`
+        return [make("linear"), L.Opaque(f"activation {name}", (1,), 0)]
 
 
 def _relu(use: Use) -> list[Layer]:
@@ -101,12 +78,8 @@ def _relu(use: Use) -> list[Layer]:
         return [L.Activation("relu6")]
     if slope and (most, threshold) == (INFINITY, 0.0):
         return [L.Activation(spelled("leaky_relu", negative_slope=slope))]
-    return [L.Activation(spelled("relu", max_value=most, negative_slope=slope, threshold=threshold))]
-
-
-def _softmax(use: Use) -> list[Layer]:
-    _last(use.op.axis, use)
-    return [L.Activation("softmax")]
+    general = spelled("relu", max_value=most, negative_slope=slope, threshold=threshold)
+    return [L.Activation(general)]
 
 
 def _last(axis: Any, use: Use) -> None:
@@ -117,15 +90,27 @@ def _last(axis: Any, use: Use) -> None:
         raise Unreadable
 
 
+def _along_channels(rule: Rule) -> Rule:
+    """The rule, of an axis that must be the channels'."""
+
+    def along(use: Use) -> Sequence[Layer | Piece]:
+        _last(use.op.axis, use)
+        return rule(use)
+
+    return along
+
+
 def _spelled(name: str, **attributes: str) -> Rule:
-    """An operation that is an activation; `attributes` gives its argument names, where Keras's differ."""
+    """An operation that is an activation; attributes: how Keras calls arguments otherwise."""
 
     def rule(use: Use) -> list[Layer]:
         if hasattr(use.op, "axis"):
             _last(use.op.axis, use)
-        usual = ACTIVATIONS[name].arguments
-        given = {key: getattr(use.op, attributes.get(key, key), value) for key, value in usual.items()}
-        return [L.Activation(spelled(name, **{key: float(value) for key, value in given.items()}))]
+        given = {
+            key: float(getattr(use.op, attributes.get(key, key), usual))
+            for key, usual in ACTIVATIONS[name].arguments.items()
+        }
+        return [L.Activation(spelled(name, **given))]
 
     return rule
 
@@ -145,15 +130,10 @@ def _terms(kind: type[Layer], op: Any) -> dict[str, Any]:
 
 def _learnt(kind: type[Any]) -> Rule:
     """As `_same`, with an activation."""
-    return lambda use: _activated(lambda name: kind(**_terms(kind, use.op), activation=name), use.op)
 
-
-def _along_channels(kind: type[Layer]) -> Rule:
-    """As `_same`, of an axis that must be the channels'."""
-
-    def rule(use: Use) -> Sequence[Layer | Piece]:
-        _last(use.op.axis, use)
-        return _same(kind)(use)
+    def rule(use: Use) -> list[Layer]:
+        terms = _terms(kind, use.op)
+        return _activated(lambda name: kind(**terms, activation=name), use.op)
 
     return rule
 
@@ -161,16 +141,15 @@ def _along_channels(kind: type[Layer]) -> Rule:
 def _transposed(use: Use) -> list[Layer]:
     op = use.op
     padding, extra = (op.padding, (0, 0)) if op.output_padding is None else _with_extra(op)
-    return _activated(
-        lambda name: L.Conv2DTranspose(
-            op.filters, op.kernel_size, op.strides, padding, extra, op.dilation_rate, 1, op.use_bias, name
-        ),
-        op,
-    )
+    window = op.kernel_size, op.strides, padding, extra, op.dilation_rate
+    return _activated(lambda name: L.Conv2DTranspose(op.filters, *window, 1, op.use_bias, name), op)
 
 
 def _with_extra(op: Any) -> tuple[Pads, Pair]:
-    """Padding and output_padding in numbers: Keras's output_padding leaves (n - 1) s + k_e mod 2 + it of 'same'."""
+    """Padding and output_padding in numbers.
+
+    With Keras's output_padding, 'same' leaves (n - 1) s + k_e mod 2 and that much more.
+    """
     given = (op.output_padding,) * 2 if isinstance(op.output_padding, int) else op.output_padding
     pads, extra = [], []
     for size, rate, more in zip(op.kernel_size, op.dilation_rate, given, strict=True):
@@ -180,6 +159,17 @@ def _with_extra(op: Any) -> tuple[Pads, Pair]:
         pads += [before, max(total - before, 0)]
         extra.append(max(before - total, 0))
     return (pads[0], pads[1], pads[2], pads[3]), (extra[0], extra[1])
+
+
+def _pool(kind: Callable[..., Layer]) -> Rule:
+    """keras.ops.max_pool and average_pool."""
+
+    def rule(use: Use) -> list[Layer]:
+        if len(use.shape) != 3 or use.op.data_format == "channels_first":
+            raise Unreadable
+        return [kind(use.op.pool_size, use.op.strides, use.op.padding)]
+
+    return rule
 
 
 def _over_map(kind: Callable[..., Layer]) -> Rule:
@@ -206,14 +196,13 @@ def _layer_norm(use: Use) -> list[Layer]:
 def numbers(value: Any, shape: Shape) -> tuple[float, ...]:
     """A constant as one number, or one per channel. Unreadable where it is neither."""
     array = np.asarray(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
-    if array.dtype.kind not in "fiu" or not (array.size == 1 or array.shape[-1:] == (array.size,) == shape[-1:]
-                                             or array.shape == (*(1,) * (array.ndim - 1), shape[-1])):  # fmt: skip
+    if array.dtype.kind not in "fiu" or not (
+        array.size == 1
+        or array.shape[-1:] == (array.size,) == shape[-1:]
+        or array.shape == (*(1,) * (array.ndim - 1), shape[-1])
+    ):
         raise Unreadable
     return tuple(float(n) for n in array.ravel())
-
-
-def _rescaling(use: Use) -> list[Layer]:
-    return [L.Rescaling(numbers(use.op.scale, use.shape), numbers(use.op.offset, use.shape))]
 
 
 def _normalization(use: Use) -> list[Layer]:
@@ -237,11 +226,23 @@ def _einsum(use: Use) -> list[Layer]:
     return [L.LayerScale()]
 
 
-def _dropout(use: Use) -> list[Layer]:
+def _dropout(use: Use) -> Sequence[Layer | Piece]:
     noise = use.op.noise_shape
-    if noise and noise[0] in (None, -1) and all(n == 1 for n in noise[1:]):
-        return [L.StochasticDepth(use.op.rate)]
-    return [L.Dropout(use.op.rate)]
+    per_image = noise and noise[0] in (None, -1) and all(n == 1 for n in noise[1:])
+    return _dropping(L.StochasticDepth if per_image else L.Dropout)(use)
+
+
+def _dropping(kind: Callable[[float], Layer]) -> Rule:
+    """What drops numbers while a model learns; our layers cannot say that all are dropped."""
+    return lambda use: [kind(use.op.rate)] if use.op.rate < 1 else []
+
+
+def _batch_norm(use: Use) -> list[Layer]:
+    _last(use.op.axis, use)
+    terms = _terms(L.BatchNormalization, use.op)
+    if not 0 <= use.op.momentum < 1:  # it matters to training alone
+        del terms["momentum"]
+    return [L.BatchNormalization(**terms)]
 
 
 # --- operations on two values ---------------------------------------------------------------
@@ -259,7 +260,10 @@ def _join(kind: Callable[[], Layer], use: Use) -> Layer:
 
 def _binary(kind: Callable[[], Layer], first: Callable[[float], tuple[float, float]] | None,
             second: Callable[[float], tuple[float, float]]) -> Rule:  # fmt: skip
-    """An operator of two values: a join, or with one constant (factor, summand) of the value that varies."""
+    """An operator of two values: a join, or with a constant a Rescaling of the other.
+
+    first, second: (factor, summand) by a constant that comes first, or second.
+    """
 
     def rule(use: Use) -> Sequence[Layer | Piece]:
         left, right = use.arguments[:2]
@@ -270,13 +274,14 @@ def _binary(kind: Callable[[], Layer], first: Callable[[float], tuple[float, flo
         if moves is None:
             raise Unreadable
         pairs = [moves(n) for n in numbers(right if moves is second else left, use.shape)]
-        return [L.Rescaling(tuple(pair[0] for pair in pairs), _short(tuple(pair[1] for pair in pairs)))]
+        factors, summands = zip(*pairs, strict=True)
+        return [L.Rescaling(factors, summands[:1] if len({*summands}) == 1 else summands)]
 
     return rule
 
 
-def _short(many: tuple[float, ...]) -> tuple[float, ...]:
-    return many[:1] if len(set(many)) == 1 else many
+def _concatenate(use: Use) -> list[Layer]:
+    return [L.Concatenate()] if len(use.shapes) > 1 else []
 
 
 def _maximum(use: Use) -> Sequence[Layer | Piece]:
@@ -298,65 +303,13 @@ def _none(number: float) -> tuple[float, float]:
 
 def _clip(use: Use) -> list[Layer]:
     low, high = float(use.op.x_min), float(use.op.x_max)
-    return [L.Activation("relu6" if (low, high) == (0, 6) else spelled("hard_tanh", min_val=low, max_val=high))]
+    if (low, high) == (0, 6):
+        return [L.Activation("relu6")]
+    return [L.Activation(spelled("hard_tanh", min_val=low, max_val=high))]
 
 
-# --- shapes ---------------------------------------------------------------------------------
-
-
-def _padding(use: Use) -> list[Layer]:
-    return [L.ZeroPadding2D(tuple(n for pair in use.op.padding for n in pair))]
-
-
-def _cropping(use: Use) -> list[Layer]:
-    return [L.Cropping2D(tuple(n for pair in use.op.cropping for n in pair))]
-
-
-def _pad(use: Use) -> list[Layer]:
-    width = [tuple(pair) for pair in use.op.pad_width]
-    if len(width) == 1 or len(use.shape) != 3 or use.op.mode != "constant" or (0, 0) not in (width[0], width[-1]):
-        raise Unreadable
-    if width[0] != width[-1] or any(constant for constant in use.arguments[1:]):
-        raise Unreadable
-    return [L.ZeroPadding2D((*width[1], *width[2]))]
-
-
-def _item(use: Use) -> list[Layer]:
-    """x[:, 1:, :-1, :] and such."""
-    keys = use.arguments[1] if isinstance(use.arguments[1], tuple) else (use.arguments[1],)
-    if len(use.shape) != 3 or len(keys) > 4 or not all(isinstance(key, slice) for key in keys):
-        raise Unreadable
-    keys = (*keys, *(slice(None),) * (4 - len(keys)))
-    spans = [key.indices(n) for key, n in zip(keys[1:], use.shape, strict=True)]
-    whole = keys[0] == slice(None) and spans[2] == (0, use.shape[2], 1)
-    if not whole or any(step != 1 or start >= stop for start, stop, step in spans):
-        raise Unreadable
-    (top, bottom, _), (left, right, _) = spans[:2]
-    return [L.Cropping2D((top, use.shape[0] - bottom, left, use.shape[1] - right))]
-
-
-def _concatenate(use: Use) -> Sequence[Layer]:
-    _last(use.op.axis, use)
-    return [L.Concatenate()] if len(use.shapes) > 1 else []
-
-
-def _glu(use: Use) -> list[Layer]:
-    _last(use.op.axis, use)
-    return [L.GLU()]
-
-
-def _reshape(use: Use) -> list[Layer]:
-    first, *rest = use.op.newshape
-    if first not in (-1, None) or not rest:
-        raise Unreadable
-    return [L.Reshape(tuple(-1 if n is None else int(n) for n in rest))]
-
-
-def _squeezed(use: Use) -> list[Layer]:
-    shape = use.op.compute_output_spec(keras.KerasTensor((2, *use.shape))).shape
-    if shape[0] != 2:  # the axis of the batch itself
-        raise Unreadable
-    return [L.Reshape(tuple(shape[1:]))]
+def _nothing(use: Use) -> list[Layer]:
+    return []
 
 
 def _nothing_if(unchanged: bool) -> list[Layer]:
@@ -365,19 +318,16 @@ def _nothing_if(unchanged: bool) -> list[Layer]:
     return []
 
 
-def _center_crop(use: Use) -> list[Layer]:
-    rows, columns = use.shape[0] - use.op.height, use.shape[1] - use.op.width
-    if min(rows, columns) < 0:
-        raise Unreadable
-    return [L.Cropping2D((rows // 2, rows - rows // 2, columns // 2, columns - columns // 2))]
-
-
-def _nothing(use: Use) -> list[Layer]:
-    return []
-
-
 # --- the tables -----------------------------------------------------------------------------
 
+# While a model answers, these leave the image as it is.
+_AUGMENTING = (
+    "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration",
+    "RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing", "RandomFlip",
+    "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective",
+    "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear",
+    "RandomTranslation", "RandomZoom",
+)  # fmt: skip
 _LAYERS: dict[str, Rule] = {
     "Conv2D": _learnt(L.Conv2D),
     "DepthwiseConv2D": _learnt(L.DepthwiseConv2D),
@@ -389,27 +339,29 @@ _LAYERS: dict[str, Rule] = {
     "GlobalMaxPooling2D": _same(L.GlobalMaxPooling2D),
     "AdaptiveAveragePooling2D": _same(L.AdaptiveAveragePooling2D),
     "AdaptiveMaxPooling2D": _same(L.AdaptiveMaxPooling2D),
-    "BatchNormalization": _along_channels(L.BatchNormalization),
-    "GroupNormalization": _along_channels(L.GroupNormalization),
+    "BatchNormalization": _batch_norm,
+    "GroupNormalization": _along_channels(_same(L.GroupNormalization)),
     "LayerNormalization": _layer_norm,
-    "Activation": _alone,
+    "Activation": lambda use: [L.Activation(activation_of(use.op.activation))],
     "ReLU": _relu,
     "LeakyReLU": _spelled("leaky_relu"),
     "ELU": _spelled("elu"),
-    "Softmax": _softmax,
+    "Softmax": _along_channels(lambda use: [L.Activation("softmax")]),
     "PReLU": lambda use: [L.PReLU(tuple(use.op.shared_axes or ()))],
     "EinsumDense": _einsum,
     "LayerScale": lambda use: [L.LayerScale()],  # of keras.applications, as the two below
     "StochasticDepth": lambda use: [L.StochasticDepth(use.op.drop_path_rate)],
     # InceptionResNetV2's: the first input plus the second, scaled.
-    "CustomScaleLayer": lambda use: [Piece(L.Rescaling(float(use.op.scale)), (1,)), Piece(L.Add(), (0, -1))],
+    "CustomScaleLayer": lambda use: [
+        Piece(L.Rescaling(float(use.op.scale)), (1,)),
+        Piece(L.Add(), (0, -1)),
+    ],
     "Dropout": _dropout,
-    "SpatialDropout2D": _same(L.SpatialDropout2D),
-    "AlphaDropout": _same(L.AlphaDropout),
-    "GaussianDropout": _same(L.GaussianDropout),
+    "SpatialDropout2D": _dropping(L.SpatialDropout2D),
+    "AlphaDropout": _dropping(L.AlphaDropout),
+    "GaussianDropout": _dropping(L.GaussianDropout),
     "GaussianNoise": _same(L.GaussianNoise),
     "Flatten": _same(L.Flatten),
-    "Reshape": lambda use: [L.Reshape(tuple(-1 if n is None else int(n) for n in use.op.target_shape))],
     "Dense": _learnt(L.Dense),
     "Add": _joining(L.Add),
     "Subtract": _joining(L.Subtract),
@@ -417,34 +369,27 @@ _LAYERS: dict[str, Rule] = {
     "Average": _joining(L.Average),
     "Maximum": _joining(L.Maximum),
     "Minimum": _joining(L.Minimum),
-    "Concatenate": _concatenate,
-    "ZeroPadding2D": _padding,
-    "Cropping2D": _cropping,
+    "Concatenate": _along_channels(_concatenate),
     "UpSampling2D": _same(L.UpSampling2D),
-    "Rescaling": _rescaling,
+    "Rescaling": lambda use: [
+        L.Rescaling(numbers(use.op.scale, use.shape), numbers(use.op.offset, use.shape))
+    ],
     "Normalization": _normalization,
     "Permute": lambda use: _nothing_if(tuple(use.op.dims) == tuple(range(1, len(use.shape) + 1))),
     "Resizing": lambda use: _nothing_if((use.op.height, use.op.width) == use.shape[:2]),
-    "CenterCrop": _center_crop,
     "Identity": _nothing,
     "ActivityRegularization": _nothing,
-    # While a model answers, these leave the image as it is.
-    **dict.fromkeys(
-        ("AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration",
-         "RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing", "RandomFlip",
-         "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective",
-         "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear",
-         "RandomTranslation", "RandomZoom"),
-        _nothing,
-    ),
-}  # fmt: skip
+    **MOVING_LAYERS,
+    **dict.fromkeys(_AUGMENTING, _nothing),
+}
 
 _FUNCTIONS = {
-    "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leaky_relu", "Elu": "elu", "Selu": "selu", "Celu": "celu",
-    "Silu": "silu", "HardSilu": "hard_silu", "Softplus": "softplus", "Softsign": "softsign",
-    "Squareplus": "squareplus", "SparsePlus": "sparse_plus", "Exp": "exponential", "Tanh": "tanh",
-    "HardTanh": "hard_tanh", "TanhShrink": "tanh_shrink", "SoftShrink": "soft_shrink", "HardShrink": "hard_shrink",
-    "Sigmoid": "sigmoid", "HardSigmoid": "hard_sigmoid", "LogSigmoid": "log_sigmoid",
+    "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leaky_relu", "Elu": "elu", "Selu": "selu",
+    "Celu": "celu", "Silu": "silu", "HardSilu": "hard_silu", "Softplus": "softplus",
+    "Softsign": "softsign", "Squareplus": "squareplus", "SparsePlus": "sparse_plus",
+    "Exp": "exponential", "Tanh": "tanh", "HardTanh": "hard_tanh", "TanhShrink": "tanh_shrink",
+    "SoftShrink": "soft_shrink", "HardShrink": "hard_shrink", "Sigmoid": "sigmoid",
+    "HardSigmoid": "hard_sigmoid", "LogSigmoid": "log_sigmoid",
     "SparseSigmoid": "sparse_sigmoid", "Softmax": "softmax", "LogSoftmax": "log_softmax",
 }  # fmt: skip
 _OPS: dict[str, Rule] = {
@@ -456,15 +401,13 @@ _OPS: dict[str, Rule] = {
     "Negative": lambda use: [L.Rescaling(-1.0)],
     "Square": lambda use: [Piece(L.Multiply(), (0, 0))],
     "Clip": _clip,
-    "Concatenate": _concatenate,
-    "Reshape": _reshape,
-    "Squeeze": _squeezed,
-    "ExpandDims": _squeezed,
-    "Pad": _pad,
-    "GetItem": _item,
+    "Concatenate": _along_channels(_concatenate),
+    **MOVING_OPS,
+    "MaxPool": _pool(L.MaxPooling2D),
+    "AveragePool": _pool(L.AveragePooling2D),
     "Mean": _over_map(L.GlobalAveragePooling2D),
     "Max": _over_map(L.GlobalMaxPooling2D),
-    "Glu": _glu,
+    "Glu": _along_channels(lambda use: [L.GLU()]),
     "Gelu": lambda use: [L.Activation("gelu_tanh" if use.op.approximate else "gelu")],
     "Threshold": _spelled("threshold", value="default_value"),
     **{name: _spelled(known) for name, known in _FUNCTIONS.items()},

@@ -1,4 +1,4 @@
-"""Calls: what a layer becomes in a framework. The same calls are built for use and rendered as source."""
+"""Calls: what a layer becomes in a framework, built for use and rendered as source alike."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Step:
-    """One call in a net: its own name, the layer it belongs to, and the steps (or 'input') it reads."""
+    """One call in a net: its name, the layer it belongs to, and the steps, or 'input', it reads."""
 
     name: str
     layer: str
@@ -49,10 +49,10 @@ Lower = Callable[[Layer, Sequence[Shape]], tuple[Call, ...]]
 
 @contextmanager
 def consumed(form: str, layer: Layer, *concerns: Concern) -> Iterator[None]:
-    """Unsupported where what is written inside leaves a parameter unread that is not at its default.
+    """Unsupported where what is written inside leaves a parameter unread, unless at its default.
 
-    concerns: those of the format: it need not read a parameter that concerns another. So no format drops a
-    parameter without a word, one that was added after it included.
+    concerns: those of the format: it need not read a parameter that concerns another. So no format
+    drops a parameter without a word, one that was added after it included.
     """
     with reading(layer) as read:
         yield
@@ -60,19 +60,25 @@ def consumed(form: str, layer: Layer, *concerns: Concern) -> Iterator[None]:
         if parameter.concern in concerns and parameter.name not in read:
             value = getattr(layer, parameter.name)
             if value != parameter.default:
-                what = f"{parameter.name}={value!r} of {layer.op} has no form there"
-                fix = "" if parameter.default is REQUIRED else f"{parameter.name}={parameter.default!r}"
+                given = f"{parameter.name}={value!r} of {layer.op}"
+                what = f"{given} cannot be expressed in this format"
+                default = f"{parameter.name}={parameter.default!r}"
+                fix = "" if parameter.default is REQUIRED else default
                 raise Unsupported(form, layer.name, what, fix)
 
 
-def short(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], defaults: Mapping[str, Any]) -> Call:
+def short(
+    kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Call:
     """The call of a class, without the keyword arguments that are at their defaults."""
-    return Call(kind, args, {name: value for name, value in kwargs.items() if value != defaults[name]})
+    told = {name: value for name, value in kwargs.items() if value != defaults[name]}
+    return Call(kind, args, told)
 
 
 def one(value: Any) -> Any:
     """(3, 3) and (3,) as 3, anything else as it is."""
-    return value[0] if isinstance(value, tuple) and len(value) in (1, 2) and len(set(value)) == 1 else value
+    alike = isinstance(value, tuple) and len(value) in (1, 2) and len(set(value)) == 1
+    return value[0] if alike else value
 
 
 def literal(value: Any) -> str:
@@ -134,13 +140,13 @@ def identifiers(names: Iterable[str], reserved: Callable[[str], bool]) -> dict[s
 
 
 def variables(net: Net, words: Mapping[str, str]) -> dict[str, str]:
-    """The variable of each layer's output: 'x' where only the next layer reads it, else its own word."""
-    following = {layer.name: after for layer, after in zip(net.layers, (*net.layers[1:], None), strict=True)}
-    names = {INPUT: "x"} if _private(INPUT, net.layers[0], net) else {INPUT: "image"}
-    for layer in net.layers:
-        names[layer.name] = "x" if _private(layer.name, following[layer.name], net) else words[layer.name]
+    """The variable of each layer's output: 'x' where the next layer alone reads it, or its word."""
+    names = {INPUT: "x" if _private(INPUT, net.layers[0], net) else "image"}
+    for layer, after in zip(net.layers, (*net.layers[1:], None), strict=True):
+        names[layer.name] = "x" if _private(layer.name, after, net) else words[layer.name]
     return names
 
 
 def _private(name: str, after: Layer | None, net: Net) -> bool:
+    """Whether no layer but `after` reads what the one of this name gives."""
     return all(layer is after for layer in net.layers if name in layer.inputs)

@@ -1,39 +1,41 @@
-"""What each layer becomes in Keras: classes of keras.layers, alike on its TensorFlow, JAX and PyTorch backends.
+"""What each layer becomes in Keras: classes of keras.layers, alike on its backends.
 
-What one class cannot say is composed of several where that is exact: the outputs of a stride are
-every s-th output of stride 1 (MaxPooling2D(1, strides=s) picks them), explicit padding is
-ZeroPadding2D or Cropping2D, and functions that scale with their argument stand between two Rescaling.
-Keras itself is not loaded.
+These are TensorFlow, JAX and PyTorch. What one class cannot say is composed of several where that
+is exact: the outputs of a stride are every s-th output of stride 1 (MaxPooling2D(1, strides=s)
+picks them), explicit padding is ZeroPadding2D or Cropping2D, and functions that scale with their
+argument stand between two Rescaling. GLU is in keras_glu.py. Keras itself is not loaded.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import zip_longest
-from math import ceil, floor, prod
+from math import ceil, floor
 from typing import Any
 
 from convwise.core import layers as L
 from convwise.core.activations import INFINITY, Activated, activation
-from convwise.core.geometry import transposed_crops, window_of
-from convwise.core.net import Net, fresh
+from convwise.core.geometry import window_of
+from convwise.core.layer_windows import transposed_crops
 from convwise.core.parameters import REQUIRED, Pads, Pair
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, outputs_of, pads_of
-from convwise.formats.lowering.calls import Call, consumed, one, shapes_of, short
+from convwise.formats.lowering.calls import Call, consumed, one, short
 
 Pool = L.MaxPooling2D | L.AveragePooling2D
 Adaptive = L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D
 Calls = tuple[Call, ...]
 _SIDES = ((0, 1), (2, 3))  # of (top, bottom, left, right), per axis
 # The parameters that Keras's layers have under the same names: no other is handed on.
-TERMS = frozenset({"activation", "axis", "center", "depth_multiplier", "dilation_rate", "epsilon", "filters", "groups",
-                   "interpolation", "keepdims", "kernel_size", "momentum", "output_padding", "output_size", "padding",
-                   "pool_size", "rate", "scale", "size", "stddev", "strides", "target_shape", "units",
-                   "use_bias"})  # fmt: skip
-# Keyword arguments that need not be written: Keras's defaults of classes that are not a layer of ours by name...
+TERMS = frozenset((
+    "activation", "axis", "center", "depth_multiplier", "dilation_rate", "epsilon", "filters",
+    "groups", "interpolation", "keepdims", "kernel_size", "momentum", "output_padding",
+    "output_size", "padding", "pool_size", "rate", "scale", "size", "stddev", "strides",
+    "target_shape", "units", "use_bias",
+))  # fmt: skip
+# Keyword arguments that need not be written, since they are Keras's defaults: of classes that are
+# no layer of ours by name...
 DEFAULTS: dict[str, Mapping[str, Any]] = {
     "ReLU": {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
     "Rescaling": {"offset": 0.0},
@@ -49,14 +51,15 @@ DIFFERENT: dict[tuple[str, str], Any] = {
 
 
 def lower(layer: L.Layer, shapes: Sequence[Shape], *, not_negative: bool = False) -> Calls:
-    """The keras.layers classes that do what the layer does on maps of `shapes`. Unsupported where there are none.
+    """The keras.layers classes that do what the layer does on maps of `shapes`, or Unsupported.
 
     not_negative: whether the layer's input is known to hold no number below 0.
     """
     rule = LOWER.get(type(layer))
     if rule is None:
+        what = f"{layer.op} cannot be expressed in Keras"
         known = ", ".join(kind.__name__ for kind in LOWER)
-        raise Unsupported("keras", layer.name, f"{layer.op} has no form in Keras", f"one of {known}")
+        raise Unsupported("keras", layer.name, what, f"one of {known}")
     with consumed("keras", layer, "shape", "values", "training"):
         return rule(layer, shapes[0], not_negative)
 
@@ -71,13 +74,16 @@ def same_terms(layer: L.Layer, **changes: Any) -> Call:
     first = [p.name for p in shared if p.default is REQUIRED]
     apart = [*first, "groups"] if isinstance(layer, L.Conv2DTranspose) else first
     rest = {name: _plain(name, value) for name, value in declared.items() if name not in apart}
-    return short(layer.op, tuple(one(declared[name]) for name in first), rest, defaults(type(layer)))
+    args = tuple(one(declared[name]) for name in first)
+    return short(layer.op, args, rest, defaults(type(layer)))
 
 
 def defaults(kind: type[L.Layer]) -> dict[str, Any]:
     """Keras's defaults of the parameters that its layer of the same name shares with ours."""
     shared = [p for p in L.parameters(kind) if p.name in TERMS]
-    return {p.name: DIFFERENT.get((kind.__name__, p.name), _plain(p.name, p.default)) for p in shared}
+    return {
+        p.name: DIFFERENT.get((kind.__name__, p.name), _plain(p.name, p.default)) for p in shared
+    }
 
 
 def _call(kind: str, *args: Any, **kwargs: Any) -> Call:
@@ -93,7 +99,7 @@ def _as_it_is(layer: L.Layer, shape: Shape, not_negative: bool) -> Calls:
 
 
 def _activated(layer: Any, **changes: Any) -> Calls:
-    """The layer with its activation: in the layer by its name, or after it where it has arguments."""
+    """The layer with its activation: inside by its name, or after it where it has arguments."""
     after = _function(layer, activation(layer.activation))
     inside = "linear" if after else layer.activation
     return (same_terms(layer, activation=inside, **changes), *after)
@@ -114,7 +120,8 @@ _SCALED: dict[str, Callable[[Mapping[str, float]], float]] = {
 def _function(layer: L.Layer, given: Activated) -> Calls:
     """An activation with arguments as layers; nothing where Keras has it by its name."""
     if not given.row.keras:
-        raise Unsupported("keras", layer.name, f"keras.activations lacks {given.name}", "gelu, relu, or softmax")
+        what = f"keras.activations lacks {given.name}"
+        raise Unsupported("keras", layer.name, what, "gelu, relu, or softmax")
     if not given.changed:
         return ()
     arguments = dict(given.arguments)
@@ -134,7 +141,8 @@ def _function(layer: L.Layer, given: Activated) -> Calls:
 def _clipped(layer: L.Layer, low: float, high: float) -> Calls:
     """low + min(max(x - low, 0), high - low)."""
     if not -INFINITY < low < high:
-        raise Unsupported("keras", layer.name, f"hard_tanh from {low} to {high} has no form in Keras", "other ends")
+        what = f"hard_tanh from {low} to {high} cannot be expressed in Keras"
+        raise Unsupported("keras", layer.name, what, "other ends")
     inside = _call("ReLU", max_value=None if high == INFINITY else high - low)
     return (_moved(offset=-low), inside, _moved(offset=low)) if low else (inside,)
 
@@ -146,7 +154,8 @@ def _moved(scale: float = 1.0, offset: float = 0.0) -> Call:
 def _scaled(layer: L.Layer, given: Activated) -> Calls:
     by = _SCALED[given.name](given.arguments)
     if not 0 < by < INFINITY:
-        raise Unsupported("keras", layer.name, f"{given} has no form in Keras", "arguments above 0")
+        what = f"{given} cannot be expressed in Keras"
+        raise Unsupported("keras", layer.name, what, "arguments above 0")
     return _moved(1 / by), Call("Activation", (given.name,)), _moved(by)
 
 
@@ -157,12 +166,17 @@ def _activation(layer: L.Activation, shape: Shape, not_negative: bool) -> Calls:
 # --- convolutions ---------------------------------------------------------------------------
 
 
-def _windowed(layer: L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D, shape: Shape, not_negative: bool) -> Calls:
-    """Strides that Keras refuses (with dilation, or uneven and depthwise on TensorFlow) follow as a layer of picks."""
+def _windowed(
+    layer: L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D, shape: Shape, not_negative: bool
+) -> Calls:
+    """Strides that Keras refuses follow as a layer of picks.
+
+    It refuses them with dilation, and on TensorFlow uneven ones of a depthwise convolution.
+    """
     uneven = not isinstance(layer, L.Conv2D) and layer.strides[0] != layer.strides[1]
     if max(layer.strides) > 1 and (uneven or max(layer.dilation_rate) > 1):
-        pads = window_of(layer, shape).pads
-        return (*_zeros(pads), *_activated(layer, padding="valid", strides=(1, 1)), _picked(layer.strides))
+        made = _activated(layer, padding="valid", strides=(1, 1))
+        return *_zeros(window_of(layer, shape).pads), *made, _picked(layer.strides)
     padding, pads = _padding(layer, shape)
     return *_zeros(pads), *_activated(layer, padding=padding)
 
@@ -206,17 +220,20 @@ def _transposed(layer: L.Conv2DTranspose, shape: Shape, not_negative: bool) -> C
         what = f"output_padding that adds {extra} to the full output is refused by Keras"
         raise Unsupported("keras", layer.name, what, "output_padding below the strides")
     # Without a word on it, Keras adds what a step larger than the kernel leaves open.
-    open_ended = any(size < step for size, step in zip(layer.kernel_size, layer.strides, strict=True))
-    made = _activated(layer, padding="valid", output_padding=extra if any(extra) or open_ended else None)
+    sizes = zip(layer.kernel_size, layer.strides, strict=True)
+    open_ended = any(size < step for size, step in sizes)
+    added = extra if any(extra) or open_ended else None
+    made = _activated(layer, padding="valid", output_padding=added)
     return *made, *_cropped((top, max(bottom, 0), left, max(right, 0)))
 
 
 def _check_transposed(layer: L.Conv2DTranspose) -> None:
     if layer.groups > 1:
-        what = f"groups={layer.groups} of Conv2DTranspose has no form in Keras"
+        what = f"groups={layer.groups} of Conv2DTranspose cannot be expressed in Keras"
         raise Unsupported("keras", layer.name, what, "groups=1")
     if max(layer.dilation_rate) > 1 and max(layer.strides) > 1:
-        what = f"strides {layer.strides} with dilation_rate {layer.dilation_rate} is refused by Keras"
+        both = f"strides {layer.strides} with dilation_rate {layer.dilation_rate}"
+        what = f"{both} is refused by Keras"
         raise Unsupported("keras", layer.name, what, "strides or dilation_rate of 1")
 
 
@@ -227,30 +244,38 @@ def _pool(layer: Pool, shape: Shape, not_negative: bool) -> Calls:
     window = window_of(layer, shape)
     reached = tuple(_reached(shape, window, axis) for axis in (0, 1))
     if any(pad >= layer.pool_size[i // 2] for i, pad in enumerate(window.pads)):
-        what = f"padding {window.pads} makes windows of {layer.pool_size} that hold nothing"
+        what = f"padding {window.pads} makes windows of {layer.pool_size} that hold only padding"
         raise Unsupported("keras", layer.name, what, "padding smaller than the pool")
-    made = _pool_by_word(layer, shape, window, reached) or _pool_of_zeros(layer, window, not_negative)
+    made = _pool_by_word(layer, shape, window, reached)
+    made = made or _pool_of_zeros(layer, window, not_negative)
     made = made or _pool_of_picks(layer, shape, window, reached)
     if not made:
-        what = f"padding {window.pads} of {layer.op} has no form in Keras that is the same on every backend"
-        raise Unsupported("keras", layer.name, what, "padding='valid', an odd pool size, or MaxPooling2D after relu")
+        cannot = "cannot be expressed in Keras the same on every backend"
+        what = f"padding {window.pads} of {layer.op} {cannot}"
+        fix = "padding='valid', an odd pool size, or MaxPooling2D after relu"
+        raise Unsupported("keras", layer.name, what, fix)
     return made
 
 
 def _reached(shape: Shape, window: Window, axis: int) -> Pair:
-    """(before, after) that the windows really reach along an axis: after may be less than the padding, or below 0."""
+    """(before, after) that the windows reach along an axis.
+
+    after may be less than the padding, or below 0.
+    """
     before, after = (window.pads[side] for side in _SIDES[axis])
     step, size = window.strides[axis], window.kernel[axis]
-    return before, (outputs_of(shape[axis], before, after, size, step) - 1) * step + size - shape[axis] - before
+    last = (outputs_of(shape[axis], before, after, size, step) - 1) * step
+    return before, last + size - shape[axis] - before
 
 
 def _pool_by_word(layer: Pool, shape: Shape, window: Window, reached: Sequence[Pair]) -> Calls:
-    """'valid' or 'same', where that puts the same windows on the map: the layer's own word first."""
+    """'valid' or 'same' where it puts the same windows on the map: the layer's own word first."""
     own = (layer.padding,) if isinstance(layer.padding, str) else ()
     for word in dict.fromkeys((*own, "valid", "same")):
         pads = pads_of(word, shape, layer.pool_size, layer.strides)
-        there = [_reached(shape, Window(window.kernel, window.strides, (1, 1), pads), axis) for axis in (0, 1)]
-        # Keras 3.15 on PyTorch averages copies of the edge where 'same' is uneven, on TensorFlow it does not.
+        by_word = Window(window.kernel, window.strides, (1, 1), pads)
+        there = [_reached(shape, by_word, axis) for axis in (0, 1)]
+        # Where 'same' is uneven, Keras 3.15 averages copies of the edge on PyTorch alone.
         fair = not isinstance(layer, L.AveragePooling2D) or pads[::2] == pads[1::2]
         counted = getattr(layer, "count_include_pad", False) and any(pads)
         if list(reached) == there and fair and not counted:
@@ -267,17 +292,20 @@ def pool_call(layer: Pool, padding: str) -> Call:
 def _pool_of_zeros(layer: Pool, window: Window, not_negative: bool) -> Calls:
     """Zeros around the map, where they count, or where no number is below them."""
     if isinstance(layer, L.AveragePooling2D):
-        fits = layer.count_include_pad and window.pads == layer.padding  # what ceil_mode adds does not count
+        # The pads are others where ceil_mode adds some, which do not count
+        fits = layer.count_include_pad and window.pads == layer.padding
     else:
         fits = not_negative
     return (*_zeros(window.pads), pool_call(layer, "valid")) if fits else ()
 
 
 def _pool_of_picks(layer: Pool, shape: Shape, window: Window, reached: Sequence[Pair]) -> Calls:
-    """Pools of stride 1 with 'same', of which every s-th output is taken: what lies outside the map never counts."""
+    """Every s-th output of pools of stride 1 with 'same': what is outside the map never counts."""
     if getattr(layer, "count_include_pad", False) and any(window.pads):
         return ()
-    plans = [_pools_for(layer, size, sides) for size, sides in zip(layer.pool_size, reached, strict=True)]
+    plans = [
+        _pools_for(layer, size, sides) for size, sides in zip(layer.pool_size, reached, strict=True)
+    ]
     if None in plans:
         return ()
     sizes = zip_longest(*(plan[0] for plan in plans if plan), fillvalue=1)
@@ -288,9 +316,10 @@ def _pool_of_picks(layer: Pool, shape: Shape, window: Window, reached: Sequence[
 
 
 def _pools_for(layer: Pool, size: int, sides: Pair) -> tuple[list[int], int] | None:
-    """Sizes of pools in a row that together reach at least `sides` around the map, and what they reach before it."""
+    """Sizes of pools in a row that reach at least `sides` around the map, and what before it."""
     before = (size - 1) // 2
-    if sides[0] <= before and sides[1] <= size - 1 - before and (size % 2 or isinstance(layer, L.MaxPooling2D)):
+    enough = sides[0] <= before and sides[1] <= size - 1 - before
+    if enough and (size % 2 or isinstance(layer, L.MaxPooling2D)):
         return [size], before
     before = size - 1 - max(sides[1], 0)
     if isinstance(layer, L.AveragePooling2D) or sides[0] > before or 2 * before > size - 1:
@@ -300,7 +329,7 @@ def _pools_for(layer: Pool, size: int, sides: Pair) -> tuple[list[int], int] | N
 
 
 def _crops_of_picks(shape: Shape, window: Window, starts: Sequence[int]) -> Pads:
-    """What to take from outputs of stride 1, so that the first pick is the first window and the last the last."""
+    """What to crop of outputs of stride 1, so that the picks begin and end with the windows."""
     ends = []
     for axis in (0, 1):
         before, after = (window.pads[side] for side in _SIDES[axis])
@@ -315,7 +344,8 @@ def _crops_of_picks(shape: Shape, window: Window, starts: Sequence[int]) -> Pads
 
 
 def _normalization(layer: L.Normalization, shape: Shape, not_negative: bool) -> Calls:
-    mean, variance = (list(n) if len(n) > 1 else list(n) * shape[-1] for n in (layer.mean, layer.variance))
+    numbers = (layer.mean, layer.variance)
+    mean, variance = (list(n) if len(n) > 1 else list(n) * shape[-1] for n in numbers)
     return (Call("Normalization", (), {"mean": mean, "variance": variance}),)
 
 
@@ -332,9 +362,12 @@ def _adaptive(layer: Adaptive, shape: Shape, not_negative: bool) -> Calls:
 
 
 def _misplaced(size: int, outputs: int) -> bool:
-    """Whether float32, in which Keras 3.15 finds the windows on JAX (as i n times 1 / o), puts one elsewhere."""
-    places = ((n * size, _float32(_float32(n * size) * _float32(1 / outputs))) for n in range(outputs + 1))
-    return any(floor(place) != n // outputs or ceil(place) != -(-n // outputs) for n, place in places)
+    """Whether float32 puts a window elsewhere: Keras 3.15 on JAX finds them as i n times 1 / o."""
+    for n in range(0, outputs * size + 1, size):
+        place = _float32(_float32(n) * _float32(1 / outputs))
+        if floor(place) != n // outputs or ceil(place) != -(-n // outputs):
+            return True
+    return False
 
 
 def _float32(number: float) -> float:
@@ -354,16 +387,14 @@ def _rescaling(layer: L.Rescaling, shape: Shape, not_negative: bool) -> Calls:
     return (_call("Rescaling", scale, offset=offset),)
 
 
-def _prelu(layer: L.PReLU, shape: Shape, not_negative: bool) -> Calls:
-    return (_call("PReLU", shared_axes=list(layer.shared_axes) or None),)
-
-
 def _layer_norm(layer: L.LayerNormalization, shape: Shape, not_negative: bool) -> Calls:
     axes = sorted(axis % (len(shape) + 1) for axis in layer.axis)
     if axes[-1] < len(shape) and axes == list(range(axes[0], axes[-1] + 1)):
-        # Keras 3.15 on PyTorch normalises the last axes instead, on TensorFlow and JAX those that are meant.
-        what = f"axis={layer.axis}, which are neighbours before the channels, is not the same on every backend of Keras"
-        raise Unsupported("keras", layer.name, what, f"axis={(*layer.axis, len(shape))}, or axis=-1")
+        # Keras 3.15 on PyTorch normalises the last axes instead, on TensorFlow and JAX these.
+        which = f"axis={layer.axis}, which are neighbours before the channels,"
+        what = f"{which} is not the same on every backend of Keras"
+        fix = f"axis={(*layer.axis, len(shape))}, or axis=-1"
+        raise Unsupported("keras", layer.name, what, fix)
     return _as_it_is(layer, shape, not_negative)
 
 
@@ -391,7 +422,9 @@ LOWER: dict[type[L.Layer], Callable[[Any, Shape, bool], Calls]] = {
     L.GroupNormalization: _as_it_is,
     L.LayerNormalization: _layer_norm,
     L.Activation: _activation,
-    L.PReLU: _prelu,
+    L.PReLU: lambda layer, shape, not_negative: (
+        _call("PReLU", shared_axes=list(layer.shared_axes) or None),
+    ),
     L.LayerScale: _layer_scale,
     L.Dropout: _as_it_is,
     L.SpatialDropout2D: _as_it_is,
@@ -409,41 +442,13 @@ LOWER: dict[type[L.Layer], Callable[[Any, Shape, bool], Calls]] = {
     L.Maximum: _as_it_is,
     L.Minimum: _as_it_is,
     L.Concatenate: _as_it_is,
-    L.ZeroPadding2D: lambda layer, shape, not_negative: (Call("ZeroPadding2D", (_sides(layer.padding),)),),
-    L.Cropping2D: lambda layer, shape, not_negative: (Call("Cropping2D", (_sides(layer.cropping),)),),
+    L.ZeroPadding2D: lambda layer, shape, not_negative: (
+        Call("ZeroPadding2D", (_sides(layer.padding),)),
+    ),
+    L.Cropping2D: lambda layer, shape, not_negative: (
+        Call("Cropping2D", (_sides(layer.cropping),)),
+    ),
     L.UpSampling2D: _upsampling,
     L.Rescaling: _rescaling,
     L.Normalization: _normalization,
 }
-
-
-# --- layers that are several ----------------------------------------------------------------
-
-
-def expanded(net: Net) -> Net:
-    """The net with each GLU in terms of other layers: Keras has no layer that splits channels."""
-    if not any(isinstance(layer, L.GLU) for layer in net.layers):
-        return net
-    shapes, taken = shapes_of(net), {layer.name for layer in net.layers}
-    made: list[L.Layer] = []
-    for layer in net.layers:
-        made += _halves(layer, shapes[layer.inputs[0]], taken) if isinstance(layer, L.GLU) else [layer]
-    return replace(net, layers=tuple(made))
-
-
-def _halves(layer: L.GLU, shape: Shape, taken: set[str]) -> list[L.Layer]:
-    """The channels as columns (first half, second half), one of which is cropped away."""
-    columns, values, first, gates, second, gate = (
-        fresh(f"{layer.name}_{word}", taken) for word in ("halves", "left", "values", "right", "gates", "sigmoid")
-    )
-    half = shape[-1] // 2
-    target = (*shape[:-1], half)
-    return [
-        L.Reshape((prod(shape[:-1]), 2, half), name=columns, inputs=layer.inputs),
-        L.Cropping2D((0, 0, 0, 1), name=values, inputs=(columns,)),
-        L.Reshape(target, name=first, inputs=(values,)),
-        L.Cropping2D((0, 0, 1, 0), name=gates, inputs=(columns,)),
-        L.Reshape(target, name=second, inputs=(gates,)),
-        L.Activation("sigmoid", name=gate, inputs=(second,)),
-        L.Multiply(name=layer.name, inputs=(first, gate)),
-    ]

@@ -1,6 +1,7 @@
-"""What every layer is in PyTorch: classes of torch.nn, or of our own (formats/torch/modules.py) where it lacks one.
+"""What every layer is in PyTorch: classes of torch.nn, or where it lacks one of our own.
 
-Maps are (n, channels, height, width) there, all other shapes stay in their order. PyTorch itself is not loaded.
+These are in formats/torch/modules.py. Maps are (n, channels, height, width) there, all other shapes
+stay in their order. PyTorch itself is not loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from convwise.core import layers as L
 from convwise.core.activations import activation
-from convwise.core.geometry import GEOMETRY, normalized_sides, prelu_shape, transposed_crops, window_of
+from convwise.core.geometry import GEOMETRY, normalized_sides, prelu_shape, window_of
+from convwise.core.layer_windows import transposed_crops
 from convwise.core.parameters import Pads
 from convwise.core.problems import Unsupported
 from convwise.core.windows import NO_PADS, Shape, Window, pads_of, symmetric
@@ -22,19 +24,25 @@ Calls = tuple[Call, ...]
 Convolution = L.Conv2D | L.DepthwiseConv2D | L.SeparableConv2D
 Pool = L.MaxPooling2D | L.AveragePooling2D
 # The calls that hold weights: a layer that shares another's must make the same ones.
-STATEFUL = frozenset({"Conv2d", "ConvTranspose2d", "Linear", "BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm",
-                      "OrderedLayerNorm", "PReLU", "PlacedPReLU", "Scale", "Shift"})  # fmt: skip
+STATEFUL = frozenset((
+    "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm",
+    "OrderedLayerNorm", "PReLU", "PlacedPReLU", "Scale", "Shift",
+))  # fmt: skip
 # The classes of our own, by their names in formats/torch/modules.py.
-OWN = frozenset({"FlattenLast", "Rescaling", "ChannelRescaling", "Normalization", "Scale", "Shift", "OrderedLayerNorm",
-                 "AveragePool", "PlacedPReLU", "GeneralReLU", "Exponential", "Squareplus", "SparsePlus",
-                 "SparseSigmoid", "Sparsemax", "GaussianDropout", "GaussianNoise", "StochasticDepth", "Reshape", "Add",
-                 "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"})  # fmt: skip
+OWN = frozenset((
+    "FlattenLast", "Rescaling", "ChannelRescaling", "Normalization", "Scale", "Shift",
+    "OrderedLayerNorm", "AveragePool", "PlacedPReLU", "GeneralReLU", "Exponential", "Squareplus",
+    "SparsePlus", "SparseSigmoid", "Sparsemax", "GaussianDropout", "GaussianNoise",
+    "StochasticDepth", "Reshape", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum",
+    "Concatenate",
+))  # fmt: skip
 # Keyword arguments that need not be written: PyTorch's defaults, and our own classes'.
+_CONVOLVED = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True}
 _POOLED = {"stride": None, "padding": 0, "ceil_mode": False}
 _BATCH_NORM = {"eps": 1e-5, "momentum": 0.1, "affine": True}
 DEFAULTS: dict[str, Mapping[str, Any]] = {
-    "Conv2d": {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True},
-    "ConvTranspose2d": {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "bias": True, "dilation": 1},
+    "Conv2d": _CONVOLVED,
+    "ConvTranspose2d": {**_CONVOLVED, "output_padding": 0},
     "Linear": {"bias": True},
     "MaxPool2d": _POOLED,
     "AvgPool2d": {**_POOLED, "count_include_pad": True},
@@ -50,11 +58,12 @@ DEFAULTS: dict[str, Mapping[str, Any]] = {
 
 
 def lower(layer: L.Layer, shapes: Sequence[Shape]) -> Calls:
-    """The torch.nn classes (or those of formats/torch/modules.py) that do what the layer does on maps of `shapes`."""
+    """The classes of torch.nn, or of our own, that do what the layer does on maps of `shapes`."""
     rule = LOWER.get(type(layer))
     if rule is None:
+        what = f"{layer.op} cannot be expressed in PyTorch"
         known = ", ".join(kind.__name__ for kind in LOWER)
-        raise Unsupported("torch", layer.name, f"{layer.op} has no form in PyTorch", f"one of {known}")
+        raise Unsupported("torch", layer.name, what, f"one of {known}")
     with consumed("torch", layer, "shape", "values", "training"):
         return rule(layer, shapes[0])
 
@@ -64,9 +73,9 @@ def _call(kind: str, *args: Any, **kwargs: Any) -> Call:
 
 
 def _as_keras(layer: L.Layer, shape: Shape) -> None:
-    """PyTorch looks for the channels behind the batch, which is where they are in a map and in a row."""
+    """Unsupported unless the channels are next to the batch, as in a map and in a row."""
     if len(shape) not in (1, 3):
-        what = f"{layer.op} on a shape of {len(shape)} sides reads other channels in PyTorch"
+        what = f"{layer.op} on a shape of {len(shape)} sides reads different channels in PyTorch"
         raise Unsupported("torch", layer.name, what, "a map (height, width, channels) or a row")
 
 
@@ -97,34 +106,32 @@ def _prelu(layer: L.PReLU, shape: Shape) -> Calls:
     return (Call("PlacedPReLU", alphas[2:] + alphas[:2] if len(alphas) == 3 else alphas),)
 
 
-def _glu(layer: L.GLU, shape: Shape) -> Calls:
-    return (Call("GLU", (), {"dim": 1} if len(shape) == 3 else {}),)
-
-
 # --- convolutions ---------------------------------------------------------------------------
 
 
 def _conv(layer: L.Conv2D, shape: Shape) -> Calls:
-    made = _call("Conv2d", shape[2], layer.filters, one(layer.kernel_size), groups=layer.groups, **_common(layer))
+    size, common = one(layer.kernel_size), _common(layer)
+    made = _call("Conv2d", shape[2], layer.filters, size, groups=layer.groups, **common)
     return _padded_conv(layer, shape, made)
 
 
 def _depthwise(layer: L.DepthwiseConv2D, shape: Shape) -> Calls:
-    outputs = shape[2] * layer.depth_multiplier
-    made = _call("Conv2d", shape[2], outputs, one(layer.kernel_size), groups=shape[2], **_common(layer))
+    outputs, size = shape[2] * layer.depth_multiplier, one(layer.kernel_size)
+    made = _call("Conv2d", shape[2], outputs, size, groups=shape[2], **_common(layer))
     return _padded_conv(layer, shape, made)
 
 
 def _separable(layer: L.SeparableConv2D, shape: Shape) -> Calls:
-    channels = shape[2] * layer.depth_multiplier
+    channels, size = shape[2] * layer.depth_multiplier, one(layer.kernel_size)
     common = {**_common(layer), "bias": False}
-    depthwise = _call("Conv2d", shape[2], channels, one(layer.kernel_size), groups=shape[2], **common)
+    depthwise = _call("Conv2d", shape[2], channels, size, groups=shape[2], **common)
     pointwise = _call("Conv2d", channels, layer.filters, 1, bias=layer.use_bias)
     return *_padded(layer, shape, depthwise), pointwise, *_activation(layer.activation, shape)
 
 
 def _common(layer: Convolution) -> dict[str, Any]:
-    return {"stride": one(layer.strides), "dilation": one(layer.dilation_rate), "bias": layer.use_bias}
+    stride, dilation = one(layer.strides), one(layer.dilation_rate)
+    return {"stride": stride, "dilation": dilation, "bias": layer.use_bias}
 
 
 def _padded_conv(layer: L.Conv2D | L.DepthwiseConv2D, shape: Shape, made: Call) -> Calls:
@@ -132,42 +139,51 @@ def _padded_conv(layer: L.Conv2D | L.DepthwiseConv2D, shape: Shape, made: Call) 
 
 
 def _padded(layer: Convolution, shape: Shape, made: Call) -> Calls:
-    """The convolution with its padding: its own where that is the same before and after, else before it."""
+    """The convolution with its padding: its own where it is symmetric, else in front of it."""
     window = window_of(layer, shape)
     native = symmetric(window, shape)
     if native is None:
         return _pad("ZeroPad2d", window.pads), made
+    # In the order of nn.Conv2d: stride before padding
+    stride = {key: value for key, value in made.kwargs.items() if key == "stride"}
     padding = {"padding": one(native)} if any(native) else {}
-    return (Call(made.kind, made.args, _ordered(padding, made.kwargs)),)
-
-
-def _ordered(padding: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments in the order of nn.Conv2d: stride before padding."""
-    return {**{k: v for k, v in rest.items() if k == "stride"}, **padding, **rest}
+    return (Call(made.kind, made.args, {**stride, **padding, **made.kwargs}),)
 
 
 def _transposed(layer: L.Conv2DTranspose, shape: Shape) -> Calls:
-    """PyTorch takes `padding` from both sides and adds `output_padding` after; a negative pad takes what is left."""
+    """PyTorch takes `padding` from both sides, and adds `output_padding` after.
+
+    A negative pad takes what is left.
+    """
     top, bottom, left, right = transposed_crops(layer)
     rows = _taken(layer, top, bottom, max(layer.strides[0], layer.dilation_rate[0]))
     columns = _taken(layer, left, right, max(layer.strides[1], layer.dilation_rate[1]))
-    made = _call("ConvTranspose2d", shape[2], layer.filters, one(layer.kernel_size), stride=one(layer.strides),
-                padding=one((rows[0], columns[0])), output_padding=one((rows[1], columns[1])), groups=layer.groups,
-                bias=layer.use_bias, dilation=one(layer.dilation_rate))  # fmt: skip
+    made = _call(
+        "ConvTranspose2d",
+        shape[2],
+        layer.filters,
+        one(layer.kernel_size),
+        stride=one(layer.strides),
+        padding=one((rows[0], columns[0])),
+        output_padding=one((rows[1], columns[1])),
+        groups=layer.groups,
+        bias=layer.use_bias,
+        dilation=one(layer.dilation_rate),
+    )
     cut = -rows[2], -rows[3], -columns[2], -columns[3]
     crop = (_pad("ZeroPad2d", cut),) if any(cut) else ()
     return made, *crop, *_activation(layer.activation, shape)
 
 
 def _taken(layer: L.Conv2DTranspose, before: int, after: int, limit: int) -> Pads:
-    """Padding, output padding (below `limit`), and what is cropped before and after, on one axis."""
+    """On one axis: padding, output padding (below `limit`), what is cropped before and after."""
     if before <= after:
         return before, 0, 0, after - before
     if before - after < limit:
         return before, before - after, 0, 0
     padding, extra = max(after, 0), max(-after, 0)
     if extra >= limit:
-        what = f"PyTorch takes no output_padding as large as {layer.output_padding} here"
+        what = f"PyTorch does not accept an output_padding as large as {layer.output_padding} here"
         raise Unsupported("torch", layer.name, what, "output_padding smaller than the strides")
     return padding, extra, before - padding, 0
 
@@ -215,7 +231,8 @@ def _padded_average(layer: L.AveragePooling2D, shape: Shape) -> Calls:
     for ceil in (False, True):
         if symmetric(rest, around, ceil) == (0, 0):
             return _pad("ZeroPad2d", pads), _pool("AvgPool2d", layer, ceil_mode=ceil)
-    raise Unsupported("torch", layer.name, f"padding {pads} with ceil_mode has no form in PyTorch", "ceil_mode=False")
+    what = f"padding {pads} with ceil_mode cannot be expressed in PyTorch"
+    raise Unsupported("torch", layer.name, what, "ceil_mode=False")
 
 
 def _less(pads: Pads, without: Pads) -> Pads:
@@ -224,11 +241,14 @@ def _less(pads: Pads, without: Pads) -> Pads:
 
 
 def _native_pool(layer: Pool, shape: Shape, kind: str) -> Call | None:
-    """PyTorch's own pooling, where its rounding gives our windows: what lies outside the map never counts."""
+    """PyTorch's own pooling, where its rounding gives our windows.
+
+    What lies outside the map never counts.
+    """
     window = window_of(layer, shape)
-    rows, columns = window.kernel
-    if any(pad >= size for pad, size in zip(window.pads, (rows, rows, columns, columns), strict=True)):
-        what = f"padding {window.pads} makes windows of {window.kernel} that hold nothing"
+    (top, bottom, left, right), (rows, columns) = window.pads, window.kernel
+    if max(top, bottom) >= rows or max(left, right) >= columns:
+        what = f"padding {window.pads} makes windows of {window.kernel} that hold only padding"
         raise Unsupported("torch", layer.name, what, "padding smaller than the pool")
     for ceil in (False, True):
         native = symmetric(window, shape, ceil)
@@ -258,7 +278,8 @@ def _batch_norm(layer: L.BatchNormalization, shape: Shape) -> Calls:
     kind = "BatchNorm2d" if len(shape) == 3 else "BatchNorm1d"
     both = layer.scale and layer.center
     # Keras's momentum is the share that stays, PyTorch's the share that is replaced.
-    made = _call(kind, shape[-1], eps=layer.epsilon, momentum=round(1 - layer.momentum, 12), affine=both)
+    replaced = round(1 - layer.momentum, 12)
+    made = _call(kind, shape[-1], eps=layer.epsilon, momentum=replaced, affine=both)
     return made, *_learnt(layer, both, shape[-1:])
 
 
@@ -291,7 +312,8 @@ def _learnt(layer: L.BatchNormalization | L.GroupNormalization, both: bool, shap
     """The one of scale and shift that is learnt, where PyTorch has both or none."""
     if both:
         return ()
-    return tuple(Call(kind, shape) for kind, present in (("Scale", layer.scale), ("Shift", layer.center)) if present)
+    halves = (("Scale", layer.scale), ("Shift", layer.center))
+    return tuple(Call(kind, shape) for kind, present in halves if present)
 
 
 def _rescaling(layer: L.Rescaling, shape: Shape) -> Calls:
@@ -326,7 +348,8 @@ def _reshape(layer: L.Reshape, shape: Shape) -> Calls:
 
 def _dense(layer: L.Dense, shape: Shape) -> Calls:
     after = _activation(layer.activation, shape)
-    if len(shape) == 3:  # Keras applies Dense at every position of a map, which is a 1x1 convolution.
+    # Keras applies Dense at every position of a map, which is a 1x1 convolution.
+    if len(shape) == 3:
         return (_call("Conv2d", shape[2], layer.units, 1, bias=layer.use_bias), *after)
     return (_call("Linear", shape[-1], layer.units, bias=layer.use_bias), *after)
 
@@ -334,10 +357,6 @@ def _dense(layer: L.Dense, shape: Shape) -> Calls:
 def _concatenate(layer: L.Concatenate, shape: Shape) -> Calls:
     _as_keras(layer, shape)
     return (Call("Concatenate"),)
-
-
-def _cropping(layer: L.Cropping2D, shape: Shape) -> Calls:
-    return (_pad("ZeroPad2d", _less(NO_PADS, layer.cropping)),)
 
 
 def _up_sampling(layer: L.UpSampling2D, shape: Shape) -> Calls:
@@ -364,14 +383,18 @@ LOWER: dict[type[L.Layer], Callable[[Any, Shape], Calls]] = {
     L.AveragePooling2D: _average_pool,
     L.GlobalAveragePooling2D: _global("AdaptiveAvgPool2d"),
     L.GlobalMaxPooling2D: _global("AdaptiveMaxPool2d"),
-    L.AdaptiveAveragePooling2D: lambda layer, shape: (Call("AdaptiveAvgPool2d", (one(layer.output_size),)),),
-    L.AdaptiveMaxPooling2D: lambda layer, shape: (Call("AdaptiveMaxPool2d", (one(layer.output_size),)),),
+    L.AdaptiveAveragePooling2D: lambda layer, shape: (
+        Call("AdaptiveAvgPool2d", (one(layer.output_size),)),
+    ),
+    L.AdaptiveMaxPooling2D: lambda layer, shape: (
+        Call("AdaptiveMaxPool2d", (one(layer.output_size),)),
+    ),
     L.BatchNormalization: _batch_norm,
     L.GroupNormalization: _group_norm,
     L.LayerNormalization: _layer_norm,
     L.Activation: lambda layer, shape: _activation(layer.activation, shape) or (Call("Identity"),),
     L.PReLU: _prelu,
-    L.GLU: _glu,
+    L.GLU: lambda layer, shape: (Call("GLU", (), {"dim": 1} if len(shape) == 3 else {}),),
     L.LayerScale: lambda layer, shape: (Call("Scale", shape[-1:]),),
     L.Dropout: _dropping("Dropout"),
     L.SpatialDropout2D: _dropping("Dropout2d"),
@@ -390,8 +413,10 @@ LOWER: dict[type[L.Layer], Callable[[Any, Shape], Calls]] = {
     L.Minimum: _plain("Minimum"),
     L.Concatenate: _concatenate,
     L.ZeroPadding2D: lambda layer, shape: (_pad("ZeroPad2d", window_of(layer, shape).pads),),
-    L.Cropping2D: _cropping,
+    L.Cropping2D: lambda layer, shape: (_pad("ZeroPad2d", _less(NO_PADS, layer.cropping)),),
     L.UpSampling2D: _up_sampling,
     L.Rescaling: _rescaling,
-    L.Normalization: lambda layer, shape: (Call("Normalization", (list(layer.mean), list(layer.variance))),),
+    L.Normalization: lambda layer, shape: (
+        Call("Normalization", (list(layer.mean), list(layer.variance))),
+    ),
 }

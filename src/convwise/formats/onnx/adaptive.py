@@ -1,6 +1,8 @@
-"""Adaptive average pooling as PyTorch's exporter writes it where its windows differ: px picked by index, then averaged.
+"""Adaptive average pooling as PyTorch's exporter writes it where its windows differ: px picked by
+index, then averaged.
 
-The operators are worked out on random numbers: where they give the averages of the windows, they are that pooling.
+The operators are worked out on random numbers: where they give the averages of the windows, they
+are that pooling.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from convwise.formats.onnx.graph import Graph, Node, Shape, Tensor
+from convwise.formats.onnx.graph import Graph
+from convwise.formats.onnx.nodes import Node, Shape, Tensor
 
 MOST_STEPS = 400  # operators that are worked out for one pooling
 MOST_NUMBERS = 2**22  # that one of them may give
@@ -19,15 +22,15 @@ _PICKING = ("Gather", "GatherND")
 
 
 def adaptive(graph: Graph, makers: Mapping[str, Node], node: Node) -> str:
-    """The map that is averaged to the rows and columns that the operator gives; '' where that is not what it does."""
+    """The map that is averaged to the operator's rows and columns; '' where none is."""
     out = graph.shapes[node.outputs[0]]
     if node.kind not in ("Div", "Mul", "ReduceMean") or len(out) != 4 or min(out[2:]) < 2:
         return ""
     worked = _Worked(graph, makers)
     try:
         given = worked.out(node.outputs[0])
-    except (_Unknown, IndexError, KeyError, RecursionError, TypeError, ValueError):  # others, or what does not fit
-        return ""
+    except (_Unknown, IndexError, KeyError, RecursionError, TypeError, ValueError):
+        return ""  # other operators, or what does not fit
     read = worked.numbers.get(worked.source)
     if read is None or read.shape[:2] != out[:2] or given.shape != out:
         return ""
@@ -35,7 +38,7 @@ def adaptive(graph: Graph, makers: Mapping[str, Node], node: Node) -> str:
 
 
 def _averages(array: Tensor, sides: Shape) -> Tensor:
-    """As nn.AdaptiveAvgPool2d: unit i averages px from floor(i n / m) until before ceil((i + 1) n / m)."""
+    """As nn.AdaptiveAvgPool2d: unit i averages floor(i n / m) to before ceil((i + 1) n / m)."""
     for axis, units in zip((2, 3), sides, strict=True):
         n = array.shape[axis]
         windows = [range(i * n // units, -(-(i + 1) * n // units)) for i in range(units)]
@@ -67,10 +70,12 @@ class _Worked:
             raise _Unknown
         if node.kind in _PICKING:
             self._begin(node.inputs[0])
-        return _RULES[node.kind]([self.out(each) for each in node.inputs if each], node.attributes, shape)
+        return _RULES[node.kind](
+            [self.out(each) for each in node.inputs if each], node.attributes, shape
+        )
 
     def _begin(self, name: str) -> None:
-        """A map of which px are picked, or one whose axes are turned for that, is the one that is read."""
+        """The map that is read is the one of which px are picked, perhaps turned for that."""
         turned = self.makers.get(name)
         name = turned.inputs[0] if turned and turned.kind == "Transpose" else name
         shape = self.graph.shapes[name]
@@ -111,7 +116,10 @@ def _picked(reads: Reads, attributes: Attributes, shape: Shape) -> Tensor:
 
 _RULES: dict[str, Callable[[Reads, Attributes, Shape], Tensor]] = {
     "Transpose": lambda reads, attributes, shape: reads[0].transpose(attributes["perm"]),
-    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze"), lambda reads, attributes, shape: reads[0].reshape(shape)),
+    **dict.fromkeys(
+        ("Reshape", "Squeeze", "Unsqueeze"),
+        lambda reads, attributes, shape: reads[0].reshape(shape),
+    ),
     "Gather": lambda reads, attributes, shape: reads[0].take(reads[1], attributes.get("axis", 0)),
     "GatherND": _picked,
     "Slice": _sliced,

@@ -1,9 +1,11 @@
-"""Which single numbers of an ONNX file a training changes: what the file says of it, and what it leaves open.
+"""Which single numbers of an ONNX file a training changes: what the file says of it, and what it
+leaves open.
 
-Arrays are told by the operators that read them. A single number that is multiplied or added may as well be the
-0.5 of a formula. torch.onnx.export with dynamo=True writes down which tensors are parameters, and of what a folded
-constant was made. Without it, PyTorch keeps the names of a module's parameters and buffers, and writes the numbers
-of the code as Constant operators. Other programs tell nothing.
+Arrays are told by the operators that read them. A single number that is multiplied or added may as
+well be the 0.5 of a formula. torch.onnx.export with dynamo=True writes down which tensors are
+parameters, and of what a folded constant was made. Without it, PyTorch keeps the names of a
+module's parameters and buffers, and writes the numbers of the code as Constant operators. Other
+programs tell nothing.
 """
 
 from __future__ import annotations
@@ -16,19 +18,24 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-FEW = 4  # numbers of a constant, one or per channel, up to which it is not taken for weights unless a file says so
-JOINING = ("Add", "Clip", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum", "Where")  # constants meet maps here
+# Numbers of a constant, one or per channel, up to which it is not taken for weights unless a file
+# says so
+FEW = 4
+# Operators in which constants meet maps
+JOINING = ("Add", "Clip", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum", "Where")
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _FOLDED = "pkg.onnxscript.optimizer.folded_from"
-_NAME = re.compile(r"(?!val_\d|scalar_tensor)[A-Za-z_]\w*(\.\w+)*")  # of a module's; the exporters' own are others
+# The names of a module's parameters and buffers; those of the exporters are others
+_NAME = re.compile(r"(?!val_\d|scalar_tensor)[A-Za-z_]\w*(\.\w+)*")
 
 
 @dataclass(frozen=True)
 class Told:
     """What a file says of its initializers.
 
-    stored: all of them; whole: whether it says which of them are parameters; parameters: for each that is one, or is
-    made of some, their names; named: where it does not say so, those with the name of a module's parameter or buffer.
+    stored: all of them; whole: whether it says which of them are parameters; parameters: for each
+    that is one, or is made of some, their names; named: where it does not say so, those with the
+    name of a module's parameter or buffer.
     """
 
     stored: frozenset[str] = frozenset()
@@ -48,11 +55,21 @@ class Told:
 def told_by(model: onnx.ModelProto) -> Told:
     """What a model's metadata and names say."""
     names = [tensor.name for tensor in model.graph.initializer]
-    signature = next((each.value for each in model.graph.metadata_props if each.key == _SIGNATURE), "")
-    kinds = {target: kind for kind, target in re.findall(r": ([A-Z_]+) target='([^']*)'", signature)}
+    signature = next(
+        (each.value for each in model.graph.metadata_props if each.key == _SIGNATURE), ""
+    )
+    kinds = {
+        target: kind for kind, target in re.findall(r": ([A-Z_]+) target='([^']*)'", signature)
+    }
     if kinds:
-        about = [(value.name, each) for value in model.graph.value_info for each in value.metadata_props]
-        folded = {name: re.findall(r"'([^']*)'", each.value) for name, each in about if each.key == _FOLDED}
+        about = [
+            (value.name, each) for value in model.graph.value_info for each in value.metadata_props
+        ]
+        folded = {
+            name: re.findall(r"'([^']*)'", each.value)
+            for name, each in about
+            if each.key == _FOLDED
+        }
         learning = {name for name, kind in kinds.items() if kind == "PARAMETER"}
         made = {name: frozenset(_origins(name, folded) & learning) for name in names}
         return Told(frozenset(names), True, {name: of for name, of in made.items() if of})
@@ -72,8 +89,10 @@ def _origins(name: str, folded: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def is_plain(array: NDArray[np.generic]) -> bool:
-    """Whether the numbers look written by hand: of at most four digits, or a root or reciprocal of such a number."""
-    return all(any(_digits(form) <= 4 for form in _forms(float(each))) for each in array.reshape(-1))
+    """Whether numbers look typed: at most four digits, or a root or reciprocal of such a number."""
+    return all(
+        any(_digits(form) <= 4 for form in _forms(float(each))) for each in array.reshape(-1)
+    )
 
 
 def _forms(number: float) -> tuple[float, ...]:

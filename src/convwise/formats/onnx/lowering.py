@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from convwise.core import layers as L
 from convwise.core.activations import INFINITY, activation
-from convwise.core.geometry import GEOMETRY, normalized_sides, transposed_crops, window_of
+from convwise.core.geometry import GEOMETRY, normalized_sides, window_of
+from convwise.core.layer_windows import transposed_crops
 from convwise.core.parameters import Pads
 from convwise.core.problems import Unsupported
 from convwise.core.windows import Shape, Window, pads_of
@@ -41,11 +42,15 @@ Ops = tuple[Op, ...]
 
 
 def lower(layer: L.Layer, shapes: Sequence[Shape], weights: Kernels) -> Ops:
-    """The operators that do what the layer does on maps of `shapes`; weights by 'kernel', 'bias', ..."""
+    """The operators that do what the layer does on maps of `shapes`; weights by 'kernel' and so on.
+
+    Unsupported where ONNX has none.
+    """
     rule = LOWER.get(type(layer))
     if rule is None:
+        what = f"{layer.op} cannot be expressed in ONNX"
         known = ", ".join(kind.__name__ for kind in LOWER)
-        raise Unsupported("onnx", layer.name, f"{layer.op} has no form in ONNX", f"one of {known}")
+        raise Unsupported("onnx", layer.name, what, f"one of {known}")
     return rule(layer, shapes[0], weights) or (Op("Identity"),)
 
 
@@ -85,7 +90,10 @@ def _clip(low: float = -INFINITY, high: float = INFINITY) -> Op:
 def _relu(max_value: float, negative_slope: float, threshold: float) -> Ops:
     most = (Op("Min", {"most": _numbers(max_value)}),) if max_value < INFINITY else ()
     if threshold:
-        below = Op("Greater", {"threshold": _numbers(threshold)}), Op("Sub", {"by": _numbers(threshold)}, reads=(-2,))
+        below = (
+            Op("Greater", {"threshold": _numbers(threshold)}),
+            Op("Sub", {"by": _numbers(threshold)}, reads=(-2,)),
+        )
         slope = Op("Mul", {"slope": _numbers(negative_slope)})
         return (*below, slope, Op("Where", reads=(-3, -4, -1)), *most)
     if negative_slope:
@@ -94,12 +102,14 @@ def _relu(max_value: float, negative_slope: float, threshold: float) -> Ops:
 
 
 def _softplus(beta: float) -> Ops:
+    if beta == 1:
+        return (Op("Softplus"),)
     factor = {"beta": _numbers(beta)}
-    return (Op("Softplus"),) if beta == 1 else (Op("Mul", factor), Op("Softplus"), Op("Div", factor))
+    return Op("Mul", factor), Op("Softplus"), Op("Div", factor)
 
 
 def _sparsemax(channels: int) -> Ops:
-    """max(x - t, 0) with t the largest of (sum of the k largest - 1) / k, after Martins & Astudillo 2016."""
+    """max(x - t, 0), t the largest of (sum of the k largest - 1) / k: Martins & Astudillo 2016."""
     counts = _numbers(*range(1, channels + 1)).reshape(1, channels)
     sort = Op("TopK", {"k": _whole(channels)}, {"axis": -1}, spare=1)
     sums = Op("CumSum", {"axis": np.array(-1, np.int64)}), Op("Sub", {"one": _numbers(1)})
@@ -115,17 +125,19 @@ _COMPOSED: dict[str, Callable[..., Ops]] = {
     "relu6": lambda: (_clip(0, 6),),
     "softplus": _softplus,
     "squareplus": lambda b: (
-        Op("Mul", reads=(-1, -1)), Op("Add", {"b": _numbers(b)}), Op("Sqrt"), Op("Add", reads=(-4, -1)),
-        Op("Mul", {"half": _numbers(0.5)}),
+        Op("Mul", reads=(-1, -1)), Op("Add", {"b": _numbers(b)}), Op("Sqrt"),
+        Op("Add", reads=(-4, -1)), Op("Mul", {"half": _numbers(0.5)}),
     ),
     "sparse_plus": lambda: (
-        _clip(-1, 1), Op("Add", {"one": _numbers(1)}), Op("Mul", reads=(-1, -1)), Op("Mul", {"part": _numbers(0.25)}),
+        _clip(-1, 1), Op("Add", {"one": _numbers(1)}),
+        Op("Mul", reads=(-1, -1)), Op("Mul", {"part": _numbers(0.25)}),
         Op("Sub", {"one": _numbers(1)}, reads=(-5,)), Op("Relu"), Op("Add", reads=(-3, -1)),
     ),
     "hard_tanh": lambda min_val, max_val: (_clip(min_val, max_val),),
     "tanh_shrink": lambda: (Op("Tanh"), Op("Sub", reads=(-2, -1))),
     "threshold": lambda threshold, value: (
-        Op("Greater", {"threshold": _numbers(threshold)}), Op("Where", {"value": _numbers(value)}, reads=(-1, -2)),
+        Op("Greater", {"threshold": _numbers(threshold)}),
+        Op("Where", {"value": _numbers(value)}, reads=(-1, -2)),
     ),
     "log_sigmoid": lambda: (Op("Neg"), Op("Softplus"), Op("Neg")),
     "sparse_sigmoid": lambda: (
@@ -161,11 +173,14 @@ def _moves(window: Window) -> dict[str, Any]:
     return {"kernel_shape": window.kernel, "strides": window.strides, "pads": _sides(window.pads)}
 
 
-def _convolved(layer: L.Layer, shape: Shape, weights: Kernels, key: str, outputs: int, groups: int) -> Op:
+def _convolved(
+    layer: L.Layer, shape: Shape, weights: Kernels, key: str, outputs: int, groups: int
+) -> Op:
     window = window_of(layer, shape)
     turned = channels_first(layer, weights[key], (outputs, shape[2] // groups, *window.kernel), key)
     bias = {"bias": weights["bias"]} if "bias" in weights else {}
-    return Op("Conv", {key: turned, **bias}, {**_moves(window), "dilations": window.dilation, "group": groups})
+    attributes = {**_moves(window), "dilations": window.dilation, "group": groups}
+    return Op("Conv", {key: turned, **bias}, attributes)
 
 
 def _conv(layer: L.Conv2D, shape: Shape, weights: Kernels) -> Ops:
@@ -191,18 +206,24 @@ def _separable(layer: L.SeparableConv2D, shape: Shape, weights: Kernels) -> Ops:
 
 def _transposed(layer: L.Conv2DTranspose, shape: Shape, weights: Kernels) -> Ops:
     top, bottom, left, right = transposed_crops(layer)
-    turned = channels_first(layer, weights["kernel"], (shape[2], layer.filters // layer.groups, *layer.kernel_size))
+    sides = (shape[2], layer.filters // layer.groups, *layer.kernel_size)
+    turned = channels_first(layer, weights["kernel"], sides)
     attributes = {
-        "kernel_shape": layer.kernel_size, "strides": layer.strides, "dilations": layer.dilation_rate,
-        "group": layer.groups, "pads": _sides((top, max(bottom, 0), left, max(right, 0))),
-    }  # fmt: skip
+        "kernel_shape": layer.kernel_size,
+        "strides": layer.strides,
+        "dilations": layer.dilation_rate,
+        "group": layer.groups,
+        "pads": _sides((top, max(bottom, 0), left, max(right, 0))),
+    }
     after = _activation(layer.activation, (1, 1, layer.filters))
-    # Rows that no input writes: ONNX Runtime's output_padding is limited, a Pad is not; the bias is there as well.
+    # Rows that no input writes, and the bias there: ONNX Runtime's output_padding is limited, a Pad
+    # is not.
     extra = max(-bottom, 0), max(-right, 0)
     if not any(extra):
         return (Op("ConvTranspose", {**weights, "kernel": turned}, attributes), *after)
+    made = Op("ConvTranspose", {"kernel": turned}, attributes)
     bias = (Op("Add", {"bias": _first(weights["bias"], 3)}),) if "bias" in weights else ()
-    return (Op("ConvTranspose", {"kernel": turned}, attributes), _pad((0, extra[0], 0, extra[1])), *bias, *after)
+    return (made, _pad((0, extra[0], 0, extra[1])), *bias, *after)
 
 
 def _dense(layer: L.Dense, shape: Shape, weights: Kernels) -> Ops:
@@ -210,7 +231,8 @@ def _dense(layer: L.Dense, shape: Shape, weights: Kernels) -> Ops:
     if len(shape) == 1:
         return (Op("Gemm", weights), *after)
     # Keras applies Dense at every position of a map, which is a 1x1 convolution.
-    kernel = channels_first(layer, weights["kernel"], (layer.units, shape[-1], *(1 for _ in shape[:-1])))
+    sides = (layer.units, shape[-1], *(1 for _ in shape[:-1]))
+    kernel = channels_first(layer, weights["kernel"], sides)
     return (Op("Conv", {**weights, "kernel": kernel}), *after)
 
 
@@ -237,37 +259,41 @@ def _average_pool(layer: L.AveragePooling2D, shape: Shape, weights: Kernels) -> 
 def _pool(kind: str, layer: L.Layer, window: Window, **more: int) -> Op:
     (rows, columns), (top, bottom, left, right) = window.kernel, window.pads
     if max(top, bottom) >= rows or max(left, right) >= columns:
-        what = f"padding {window.pads} makes windows of {window.kernel} that hold nothing"
+        what = f"padding {window.pads} makes windows of {window.kernel} that hold only padding"
         raise Unsupported("onnx", layer.name, what, "padding smaller than the pool")
     return Op(kind, {}, {**_moves(window), **more})
 
 
 def _global(kind: str) -> Callable[[Any, Shape, Kernels], Ops]:
-    return lambda layer, shape, weights: (Op(kind), *(() if layer.keepdims else (Op("Flatten", {}, {"axis": 1}),)))
+    row = Op("Flatten", {}, {"axis": 1})
+    return lambda layer, shape, weights: (Op(kind),) if layer.keepdims else (Op(kind), row)
 
 
-def _adaptive_windows(layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, shape: Shape) -> list[list[range]]:
+def _adaptive_windows(
+    layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, shape: Shape
+) -> list[list[range]]:
     """The rows, and the columns, that each output reads."""
     moves = GEOMETRY[type(layer)].moves(layer, shape, (*layer.output_size, shape[2]))
     assert moves is not None
-    return [
-        [range(*_ends(steps.reads(i))) for i in range(n)] for steps, n in zip(moves, layer.output_size, strict=True)
-    ]
-
-
-def _ends(reads: Sequence[int]) -> tuple[int, int]:
-    return reads[0], reads[-1] + 1
+    reads = (
+        [steps.reads(i) for i in range(n)]
+        for steps, n in zip(moves, layer.output_size, strict=True)
+    )
+    return [[range(each[0], each[-1] + 1) for each in axis] for axis in reads]
 
 
 def _regular(windows: Sequence[range]) -> tuple[int, int] | None:
     """(size, step) of windows that move evenly."""
     sizes = {len(window) for window in windows}
-    steps = {after[0] - before[0] for before, after in zip(windows, windows[1:], strict=False)} or {1}
+    steps = {after[0] - before[0] for before, after in zip(windows, windows[1:], strict=False)}
+    steps = steps or {1}
     return (sizes.pop(), steps.pop()) if len(sizes) == len(steps) == 1 and 0 not in steps else None
 
 
-def _adaptive(layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, shape: Shape, weights: Kernels) -> Ops:
-    """One pool where the windows move evenly; else one axis after the other, as windows are rectangles."""
+def _adaptive(
+    layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, shape: Shape, weights: Kernels
+) -> Ops:
+    """One pool where the windows move evenly; else one axis after the other."""
     windows = _adaptive_windows(layer, shape)
     mean = isinstance(layer, L.AdaptiveAveragePooling2D)
     rows, columns = (_regular(each) for each in windows)
@@ -276,16 +302,19 @@ def _adaptive(layer: L.AdaptiveAveragePooling2D | L.AdaptiveMaxPooling2D, shape:
         return (Op("AveragePool" if mean else "MaxPool", {}, _moves(even)),)
     if mean:
         swap = Op("Transpose", {}, {"perm": (0, 1, 3, 2)})
-        shares = [np.array([[(i in w) / len(w) for w in each] for i in range(n)], np.float32)
-                  for each, n in zip(windows, shape, strict=False)]  # fmt: skip
+        shares = [
+            np.array([[(i in w) / len(w) for w in each] for i in range(n)], np.float32)
+            for each, n in zip(windows, shape, strict=False)
+        ]
         return Op("MatMul", {"columns": shares[1]}), swap, Op("MatMul", {"rows": shares[0]}), swap
-    return tuple(op for axis, each in ((2, windows[0]), (3, windows[1])) for op in _largest(each, axis))
+    return (*_largest(windows[0], 2), *_largest(windows[1], 3))
 
 
 def _largest(windows: Sequence[range], axis: int) -> Ops:
+    """The largest number of each window; short ones read their last place again."""
     longest = max(len(window) for window in windows)
-    places = np.array([[window[min(i, len(window) - 1)] for i in range(longest)] for window in windows], np.int64)
-    gather = Op("Gather", {"places": places}, {"axis": axis})
+    places = [[window[min(i, len(window) - 1)] for i in range(longest)] for window in windows]
+    gather = Op("Gather", {"places": np.array(places, np.int64)}, {"axis": axis})
     return gather, Op("ReduceMax", {"axes": _whole(axis + 1)}, {"keepdims": 0})
 
 
@@ -294,7 +323,8 @@ def _largest(windows: Sequence[range], axis: int) -> Ops:
 
 def _batch_norm(layer: L.BatchNormalization, shape: Shape, weights: Kernels) -> Ops:
     ones, zeros = np.ones(shape[-1], np.float32), np.zeros(shape[-1], np.float32)
-    return (Op("BatchNormalization", {"gamma": ones, "beta": zeros, **weights}, {"epsilon": layer.epsilon}),)
+    constants = {"gamma": ones, "beta": zeros, **weights}
+    return (Op("BatchNormalization", constants, {"epsilon": layer.epsilon}),)
 
 
 def _group_norm(layer: L.GroupNormalization, shape: Shape, weights: Kernels) -> Ops:
@@ -315,15 +345,18 @@ def _layer_norm(layer: L.LayerNormalization, shape: Shape, weights: Kernels) -> 
     rank, sides = len(shape), normalized_sides(layer, shape)
     axes = sorted(axis if axis > 0 else rank + 1 + axis for axis in layer.axis)
     if axes == list(range(rank + 1 - len(axes), rank + 1)):
-        ones = np.ones(sides, np.float32)
-        norm = Op("LayerNormalization", {"gamma": ones, **weights}, {"axis": axes[0], "epsilon": layer.epsilon})
+        constants = {"gamma": np.ones(sides, np.float32), **weights}
+        attributes = {"axis": axes[0], "epsilon": layer.epsilon}
+        norm = Op("LayerNormalization", constants, attributes)
         return (*_turn_last(rank), norm, *_turn_first(rank))
     kept = [n if axis in axes else 1 for axis, n in enumerate(shape, 1)]
     spread = {key: value.reshape(kept) for key, value in weights.items()}
     mean = {"axes": _whole(*(axis + 1 if axis < rank else 1 for axis in axes))}
     centred = Op("ReduceMean", mean), Op("Sub", reads=(-2, -1))
-    deviation = Op("Mul", reads=(-1, -1)), Op("ReduceMean", mean), Op("Add", {"epsilon": _numbers(layer.epsilon)})
-    return (*centred, *deviation, Op("Sqrt"), Op("Div", reads=(-5, -1)), *_learnt(spread, rank))
+    variance = Op("Mul", reads=(-1, -1)), Op("ReduceMean", mean)
+    deviation = Op("Add", {"epsilon": _numbers(layer.epsilon)}), Op("Sqrt")
+    normed = (*centred, *variance, *deviation, Op("Div", reads=(-5, -1)))
+    return (*normed, *_learnt(spread, rank))
 
 
 def _prelu(layer: L.PReLU, shape: Shape, weights: Kernels) -> Ops:
@@ -361,7 +394,8 @@ def _flatten(layer: L.Flatten, shape: Shape, weights: Kernels) -> Ops:
 
 def _reshape(layer: L.Reshape, shape: Shape, weights: Kernels) -> Ops:
     target = GEOMETRY[L.Reshape].shape(layer, [shape])
-    return (*_turn_last(len(shape)), Op("Reshape", {"shape": _whole(-1, *target)}), *_turn_first(len(target)))
+    made = Op("Reshape", {"shape": _whole(-1, *target)})
+    return (*_turn_last(len(shape)), made, *_turn_first(len(target)))
 
 
 def _pad(pads: Pads) -> Op:
@@ -375,12 +409,14 @@ def _cropping(layer: L.Cropping2D, shape: Shape, weights: Kernels) -> Ops:
     return (Op("Slice", {"starts": _whole(top, left), "ends": ends, "axes": _whole(2, 3)}),)
 
 
-# Left and right of a map change places: the last column first, by the step -1 to before the first one.
-MIRRORED = (Op("Slice", {"starts": _whole(-1), "ends": _whole(-(2**31)), "axes": _whole(3), "steps": _whole(-1)}),)
+# Left and right of a map change places: from the last column, backwards, to before the first
+_COLUMNS = {"starts": -1, "ends": -(2**31), "axes": 3, "steps": -1}
+MIRRORED = (Op("Slice", {key: _whole(n) for key, n in _COLUMNS.items()}),)
 
+_WAY = "coordinate_transformation_mode"
 _RESIZE: dict[str, dict[str, Any]] = {
-    "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
-    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+    "nearest": {"mode": "nearest", _WAY: "asymmetric", "nearest_mode": "floor"},
+    "bilinear": {"mode": "linear", _WAY: "half_pixel"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Nets as PyTorch modules: float (n, channels, height, width), raw pixels 0 to 255, to probabilities.
+"""Nets as PyTorch modules: raw pixels, float (n, channels, height, width), to probabilities.
 
 'same' with a stride becomes the padding that Keras would add; Flatten keeps the order height,
 width, channels, so that dense kernels are the same in every format.
@@ -29,13 +29,23 @@ from convwise.core.net import INPUT, Net
 from convwise.core.problems import ConvwiseError, Unsupported, UnusableInput
 from convwise.core.score import numbers_of
 from convwise.core.windows import Shape
+from convwise.formats.json import MOST_BYTES
 from convwise.formats.lowering.calls import Call, Step, identifiers, plan, variables
 from convwise.formats.lowering.torch import STATEFUL, lower
 from convwise.formats.torch.modules import OWN, BothViews, Graph
-from convwise.formats.weights import Array, Weights, channels_first, channels_last, is_kernel, layout, require_own
+from convwise.formats.weights import (
+    Array,
+    Weights,
+    channels_first,
+    channels_last,
+    is_kernel,
+    layout,
+    require_own,
+)
 from convwise.formats.written import NOTHING, Beside, about, answer_of, comments, named, prepare
 
-__all__ = ["build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of", "weights"]
+__all__ = ["build", "forward", "load", "lower", "read", "render", "run", "save", "steps_of",
+           "weights"]  # fmt: skip
 _KEYS = {
     "kernel": "weight",
     "depthwise_kernel": "weight",
@@ -50,19 +60,22 @@ _KEYS = {
 
 
 def build(net: Net, *, logits: bool = False) -> nn.Module:
-    """The net as a module with PyTorch's initial weights; with `logits`, without its final softmax, or unit.
+    """The net as a module with PyTorch's initial weights.
 
-    That is what is trained: one view. Unsupported where it has a mirrored view as well.
+    logits: without its final softmax, or unit. That is what is trained: one view. Unsupported where
+    it has a mirrored view as well.
     """
     if net.mirrored_view and logits:
-        raise Unsupported("torch", "net", "has a mirrored view, and cannot be trained with it", "train its one_view")
+        what = "has a mirrored view, and cannot be trained with it"
+        raise Unsupported("torch", "net", what, "train its one_view")
     if net.mirrored_view:
         return BothViews(build(net.one_view))
     steps = steps_of(net)
     if logits and (steps[-1].call.kind == "Softmax" or numbers_of(net)):
         steps = (*steps[:-1], replace(steps[-1], call=Call("Identity")))
     called = _called(net, steps)
-    modules = OrderedDict((step.name, _made(step.call)) for step in steps if called[step.name] == step.name)
+    own = [step for step in steps if called[step.name] == step.name]
+    modules = OrderedDict((step.name, _made(step.call)) for step in own)
     if _sequential(net):
         return nn.Sequential(modules)
     return Graph(modules, [(step.name, called[step.name], step.inputs) for step in steps], INPUT)
@@ -78,16 +91,18 @@ def _sequential(net: Net) -> bool:
 
 
 def _called(net: Net, steps: Sequence[Step]) -> dict[str, str]:
-    """The module that each step calls: its own, or the same one of the layer whose weights it shares."""
+    """The module that each step calls: its own, or that of the layer whose weights it shares."""
     called: dict[str, str] = {}
     for step in steps:
         shares = net[step.layer].shares
-        before = [called[other.name] for other in steps if other.layer == step.layer and other.name in called]
+        siblings = [other.name for other in steps if other.layer == step.layer]
+        before = [called[name] for name in siblings if name in called]
         same = [other.name for other in steps if other.layer == shares and other.call == step.call]
         known = [called[name] for name in same if called[name] not in before]
         if shares and not known and step.call.kind in STATEFUL:
             what = f"is {step.call.source()}, which {shares} is not"
-            raise Unsupported("torch", step.layer, what, "the same parameters, and explicit padding in both")
+            fix = "the same parameters, and explicit padding in both"
+            raise Unsupported("torch", step.layer, what, fix)
         called[step.name] = known[0] if known else step.name
     return called
 
@@ -102,16 +117,20 @@ def weights(module: nn.Module, net: Net) -> Weights:
 
 
 def load(module: nn.Module, net: Net, weights: Weights) -> None:
-    """Put weights in Keras's layouts into the module of `build(net)`. UnusableInput where they do not fit."""
+    """Put weights in Keras's layouts into the module of `build(net)`, or UnusableInput."""
     require_own(net, weights)
     state = module.state_dict()
     with torch.no_grad():
         for key, place in _places(net, state).items():
-            state[place].copy_(torch.tensor(_to_torch(net, key, weights[key], tuple(state[place].shape))))
+            array = _to_torch(net, key, weights[key], tuple(state[place].shape))
+            state[place].copy_(torch.tensor(array))
 
 
 def _places(net: Net, state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Where each of our weights lies in the state: in the last module of its layer, depthwise kernels in the first."""
+    """Where each of our weights lies in the state.
+
+    That is in the last module of its layer, but for depthwise kernels, which are in the first.
+    """
     inside = "network." if net.mirrored_view else ""  # of BothViews
     names: dict[str, list[str]] = {layer.name: [] for layer in net.layers}
     for step in steps_of(net):
@@ -119,7 +138,8 @@ def _places(net: Net, state: Mapping[str, Tensor]) -> dict[str, str]:
     places = {}
     for key in layout(net):
         layer, _, kind = key.partition("/")
-        found = [place for name in names[layer] if (place := f"{inside}{name}.{_KEYS[kind]}") in state]
+        possible = [f"{inside}{name}.{_KEYS[kind]}" for name in names[layer]]
+        found = [place for place in possible if place in state]
         places[key] = found[0 if kind == "depthwise_kernel" else -1]
     return places
 
@@ -141,10 +161,11 @@ def _to_torch(net: Net, key: str, value: Array, shape: Shape) -> Array:
 
 
 def _words(net: Net) -> dict[str, str]:
-    """Layer names as names of submodules: 'train' or 'class' would be taken by Python or by nn.Module."""
+    """Layer names as names of submodules: Python has its own 'class', and nn.Module its 'train'."""
     used = {"x", "image", "torch", "nn", *OWN}
     empty = nn.Sequential()
-    return identifiers((layer.name for layer in net.layers), lambda name: name in used or hasattr(empty, name))
+    names = (layer.name for layer in net.layers)
+    return identifiers(names, lambda name: name in used or hasattr(empty, name))
 
 
 def _made(call: Call) -> nn.Module:
@@ -154,7 +175,9 @@ def _made(call: Call) -> nn.Module:
 
 # --- source ---------------------------------------------------------------------------------
 
-_HEAD = '''"""A network chosen by convwise: pixels 0 to 255, shaped (n, channels, height, width), to {output}.{usage}"""
+_HEAD = '''"""A network chosen by convwise, from pixels to {output}.
+
+Pixels: 0 to 255, shaped (n, channels, height, width).{usage}"""
 
 {imports}
 
@@ -168,7 +191,7 @@ _USAGE = """
 """
 
 _LOAD = '''def load(path=None):
-    """The network with its trained weights, by default from the file beside this one, ready to predict."""
+    """The network with its trained weights, by default from the file beside this one."""
     from safetensors.torch import load_file  # pip install safetensors
 
     model = build_model()
@@ -177,14 +200,14 @@ _LOAD = '''def load(path=None):
 '''
 
 _LOGITS = '''def load_logits(path=None):
-    """The same network without its softmax, for a loss that applies one itself, as nn.CrossEntropyLoss does."""
+    """The same network without its softmax, which nn.CrossEntropyLoss applies itself."""
     model = load(path)
     model.{last} = nn.Identity()
     return model
 '''
 
 _LOGITS_OF_A_VIEW = '''def load_logits(path=None):
-    """The network that looks at each view, without its softmax, for a loss that applies one itself."""
+    """The network that looks at each view, without softmax: nn.CrossEntropyLoss applies it."""
     network = load(path).network
     network.{last} = nn.Identity()
     return network
@@ -200,19 +223,25 @@ _PREDICT = '''def predict(picture, model=None):
         return (model or load())(prepare(picture))[0]
 '''
 
-_PREPARED = ("float (1, channels, height, width)", "torch.from_numpy(pixels).permute(0, 3, 1, 2).float()")
+_PREPARED = (
+    "float (1, channels, height, width)",
+    "torch.from_numpy(pixels).permute(0, 3, 1, 2).float()",
+)
 
 
-def render(net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, trained: bool = False) -> str:
+def render(
+    net: Net, classes: Sequence[str] = (), beside: Beside = NOTHING, *, trained: bool = False
+) -> str:
     """model_torch.py: the source of `build(net)`, with the same state-dict names.
 
-    beside: its reasons are comments in build_model. trained: there are weights beside it, which `load` reads;
-    where a picture can be its input, `prepare` and `predict` make it one.
+    beside: its reasons are comments in build_model. trained: there are weights beside it, which
+    `load` reads; where a picture can be its input, `prepare` and `predict` make it one.
     """
     steps = steps_of(net)
-    kinds = [kind for kind in dict.fromkeys(step.call.kind for step in steps) if kind in OWN and kind not in _INFIX]
+    kinds = dict.fromkeys(step.call.kind for step in steps)
     body = _chain(steps, beside.reasons) if _sequential(net) else _graph(net, steps, beside.reasons)
-    own, bodies = [OWN[kind] for kind in kinds], [body]
+    own = [OWN[kind] for kind in kinds if kind in OWN and kind not in _INFIX]
+    bodies = [body]
     if net.mirrored_view:
         own.append(BothViews)
         bodies = [body.replace("def build_model():", "def build_network():"), _BOTH_VIEWS]
@@ -228,7 +257,8 @@ def _tail(net: Net, last: Step, beside: Beside, trained: bool) -> list[str]:
     logits = [form.format(last=last.name)] if last.call.kind == "Softmax" else []
     if (answer := answer_of(net)) is None:
         return [_LOAD, *logits]
-    return [_LOAD, *logits, prepare(beside, *_PREPARED), _PREDICT.format(gives=answer.gives), answer.main]
+    predict = _PREDICT.format(gives=answer.gives)
+    return [_LOAD, *logits, prepare(beside, *_PREPARED), predict, answer.main]
 
 
 def _head(net: Net, classes: Sequence[str], last: Step, typed: bool, trained: bool) -> str:
@@ -236,7 +266,8 @@ def _head(net: Net, classes: Sequence[str], last: Step, typed: bool, trained: bo
     imports += ["from pathlib import Path"] if trained else []
     imports += [""] if imports else []
     imports += ["import torch", "from torch import Tensor, nn" if typed else "from torch import nn"]
-    answer, output = answer_of(net), "class probabilities" if last.call.kind in ("Softmax", "Sigmoid") else "numbers"
+    answer = answer_of(net)
+    output = "class probabilities" if last.call.kind in ("Softmax", "Sigmoid") else "numbers"
     return _HEAD.format(
         imports="\n".join(imports),
         names=named(net, classes),
@@ -269,17 +300,21 @@ _INFIX: dict[str, Callable[[Sequence[str]], str]] = {
 
 def _graph(net: Net, steps: Sequence[Step], reasons: Sequence[str]) -> str:
     called = _called(net, steps)
-    own = [step for step in steps if called[step.name] == step.name and step.call.kind not in _INFIX]
-    made = [f"        self.{step.name} = {_source(step.call)}" for step in own]
-    names = variables(net, _words(net))
-    lines = [f"        {names[layer.name]} = {_expression(layer, steps, called, names)}" for layer in net.layers]
+    own = [step for step in steps if called[step.name] == step.name]
+    modules = [step for step in own if step.call.kind not in _INFIX]
+    made = [f"        self.{step.name} = {_source(step.call)}" for step in modules]
+    names, lines = variables(net, _words(net)), list[str]()
+    for layer in net.layers:
+        lines.append(f"        {names[layer.name]} = {_expression(layer, steps, called, names)}")
     lines.append(f"        return {names[net.layers[-1].name]}")
-    init = ["class Model(nn.Module):", "    def __init__(self):", "        super().__init__()", *made, ""]
+    init = ["class Model(nn.Module):", "    def __init__(self):", "        super().__init__()"]
     end = ["", "", "def build_model():", *comments(reasons), "    return Model()"]
-    return "\n".join([*init, f"    def forward(self, {names[INPUT]}):", *lines, *end])
+    return "\n".join([*init, *made, "", f"    def forward(self, {names[INPUT]}):", *lines, *end])
 
 
-def _expression(layer: Layer, steps: Sequence[Step], called: Mapping[str, str], names: Mapping[str, str]) -> str:
+def _expression(
+    layer: Layer, steps: Sequence[Step], called: Mapping[str, str], names: Mapping[str, str]
+) -> str:
     text = ""
     for step in steps:
         if step.layer != layer.name:
@@ -297,28 +332,34 @@ def _source(call: Call) -> str:
 # --- files ----------------------------------------------------------------------------------
 
 
-def save(folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING) -> None:
+def save(
+    folder: Path, net: Net, weights: Weights, classes: Sequence[str], beside: Beside = NOTHING
+) -> None:
     """Write model_torch.py, and model.safetensors, whose header says what `about` says."""
     module = build(net)
     load(module, net, weights)
-    (folder / "model_torch.py").write_text(render(net, classes, beside, trained=True), encoding="utf-8")
-    header = {"format": "pt", **{key: json.dumps(value) for key, value in about(net, classes, beside).items()}}
+    source = render(net, classes, beside, trained=True)
+    (folder / "model_torch.py").write_text(source, encoding="utf-8")
+    told = {key: json.dumps(value) for key, value in about(net, classes, beside).items()}
+    header = {"format": "pt", **told}
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     save_file(state, folder / "model.safetensors", header)
 
 
 def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """What the written files give for pixels (n, height, width, channels): the source is executed, not ours."""
+    """What the written source, and not ours, gives for pixels (n, height, width, channels)."""
     space: dict[str, Any] = {"__name__": "model_torch"}
-    exec(compile((folder / "model_torch.py").read_text(encoding="utf-8"), "model_torch.py", "exec"), space)
+    source = (folder / "model_torch.py").read_text(encoding="utf-8")
+    exec(compile(source, "model_torch.py", "exec"), space)
     return [forward(space["load"](str(folder / "model.safetensors")), pixels)]
 
 
 def read(path: Path) -> tuple[Net, Weights, tuple[str, ...]]:
-    """The net, weights and class names in a model.safetensors that `save` wrote. UnusableInput where it is none."""
+    """Net, weights and class names of a model.safetensors that `save` wrote, or UnusableInput."""
     header = _header(path)
     if "net" not in header:
-        raise UnusableInput(str(path), "was not written by convwise", "a model.safetensors from a choice folder")
+        expected = "a model.safetensors from a choice folder"
+        raise UnusableInput(str(path), "was not written by convwise", expected)
     with _whole(path):
         net = Net.from_json(json.loads(header["net"]))
         needed, held = 4 * sum(map(prod, layout(net).values())), path.stat().st_size
@@ -333,12 +374,16 @@ def beside(path: Path) -> Beside:
     """What a model.safetensors that `save` wrote tells beside the net."""
     header = _header(path)
     with _whole(path):
-        return Beside.of({name: json.loads(header[name]) for name in ("reasons", "wide") if name in header})
+        known = [name for name in ("reasons", "wide") if name in header]
+        return Beside.of({name: json.loads(header[name]) for name in known})
 
 
 def _header(path: Path) -> dict[str, str]:
     with _whole(path), safetensors.safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+        told = dict(file.metadata() or {})
+        if (longest := max(map(len, told.values()), default=0)) > MOST_BYTES:
+            raise ValueError(f"a text in it has {longest:,} characters")
+        return told
 
 
 @contextmanager
@@ -349,7 +394,8 @@ def _whole(path: Path) -> Iterator[None]:
     except ConvwiseError:
         raise
     except Exception as error:
-        raise UnusableInput(str(path), f"cannot be read: {error}", "a file that `convwise choose` wrote") from error
+        expected = "a file that `convwise choose` wrote"
+        raise UnusableInput(str(path), f"cannot be read: {error}", expected) from error
 
 
 def forward(module: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

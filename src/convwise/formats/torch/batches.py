@@ -1,13 +1,12 @@
-"""Programs in which the batch leaves the first axis for a while, and how they read where it stays there."""
+"""Programs whose batch leaves the first axis for a while, rewritten so that it stays there."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 
 from convwise.core.windows import Shape
-from convwise.formats.torch.pt2 import Node, Program, Ref
+from convwise.formats.torch.program import Node, Program, Ref
 
 SHAPED = ("view", "reshape", "_unsafe_view")
 PADS = ("pad", "constant_pad_nd")
@@ -17,21 +16,38 @@ SUMS = ("sum", "mean")
 def batch_first(program: Program) -> Program:
     """The same program where two ways of the field are undone; another is left as it is.
 
-    Convolutions by a kernel of each image's own take the images as groups of channels of one image; maps are
-    stacked along a new first axis, and summed over it.
+    Convolutions by a kernel of each image's own take the images as groups of channels of one image;
+    maps are stacked along a new first axis, and summed over it.
     """
     return _unstacked(_ungrouped(program))
 
 
 def one_by_one(program: Program) -> bool:
-    """Whether a loop goes over the images of a batch, which makes all of what it does as many times."""
+    """Whether a loop goes over the images of a batch: all that it does is there once for each."""
     taken = Counter[str]()
     for node in program.nodes:
-        first = node.reads[:1]
-        whole = first and first[0] not in program.stored and program.shapes.get(first[0], ())[:1] == (program.batch,)
-        if whole and node.operator in ("unbind", "select") and node.arguments.get("dim", 0) == 0:
-            taken[first[0]] += program.batch if node.operator == "unbind" else 1
+        first = next(iter(node.reads), "")
+        whole = program.shapes.get(first, ())[:1] == (program.batch,)
+        if not whole or first in program.stored or node.arguments.get("dim", 0) != 0:
+            continue
+        if node.operator in ("unbind", "select"):
+            taken[first] += program.batch if node.operator == "unbind" else 1
     return max(taken.values(), default=0) >= program.batch
+
+
+def some_alone(program: Program) -> bool:
+    """Whether a program looks at some images of its batch alone: nobody knows what one costs."""
+    taken = set[int]()
+    for node in (node for node in program.nodes if program.image in node.reads):
+        given, sides = node.arguments, program.shapes.get(node.name, ())
+        if given.get("dim", 0) != 0 or node.operator not in ("select", "slice"):
+            return False
+        first = given.get("index", given.get("start") or 0)
+        if not isinstance(first, int):
+            return False
+        first %= program.batch
+        taken.update(range(first, first + (1 if "index" in given else sides[0])))
+    return 0 < len(taken) < program.batch
 
 
 def _ungrouped(program: Program) -> Program:
@@ -50,12 +66,12 @@ def _ungrouped(program: Program) -> Program:
                 grouped.add(node.name)
             nodes.append(node)
             continue
-        whole = shapes[first[0]]
+        whole, groups = shapes[first[0]], given.get("groups", 1)
         if node.operator in PADS and len(given["pad"]) <= 4 and len(side) == 4:
             shapes[node.name] = (batch, whole[1], *side[2:])
             grouped.add(node.name)
-        elif node.operator == "conv2d" and given.get("groups", 1) % batch == 0 and side[1] % batch == 0:
-            node = replace(node, arguments={**given, "groups": given["groups"] // batch})
+        elif node.operator == "conv2d" and groups % batch == 0 and side[1] % batch == 0:
+            node = replace(node, arguments={**given, "groups": groups // batch})
             shapes[node.name] = (batch, side[1] // batch, *side[2:])
             grouped.add(node.name)
         elif node.operator == "permute" and given.get("dims") == [1, 0, 2, 3]:
@@ -66,7 +82,9 @@ def _ungrouped(program: Program) -> Program:
         else:
             return program
         nodes.append(node)
-    return program if grouped & {*program.outputs} else replace(program, nodes=tuple(nodes), shapes=shapes)
+    if grouped & {*program.outputs}:
+        return program
+    return replace(program, nodes=tuple(nodes), shapes=shapes)
 
 
 def _unstacked(program: Program) -> Program:
@@ -75,12 +93,12 @@ def _unstacked(program: Program) -> Program:
     for node in program.nodes:
         for name in node.reads:
             readers.setdefault(name, []).append(node)
-    stacks = {
-        node.name: node.arguments["tensors"]
-        for node in program.nodes
-        if node.operator == "stack" and node.arguments.get("dim", 0) == 0 and node.name not in program.outputs
-        and all(each.operator in SUMS and _over_first(each.arguments) for each in readers.get(node.name, ()))
-    }  # fmt: skip
+    stacks = {}
+    for node in program.nodes:
+        first = node.operator == "stack" and node.arguments.get("dim", 0) == 0
+        summed = all(map(_over_first, readers.get(node.name, ())))
+        if first and summed and node.name not in program.outputs:
+            stacks[node.name] = node.arguments["tensors"]
     shapes, nodes = dict(program.shapes), list[Node]()
     for node in program.nodes:
         if node.name in stacks:
@@ -90,12 +108,14 @@ def _unstacked(program: Program) -> Program:
     return replace(program, nodes=tuple(nodes), shapes=shapes) if stacks else program
 
 
-def _over_first(given: Mapping[str, object]) -> bool:
-    return given.get("dim") in (0, [0]) and not given.get("keepdim")
+def _over_first(node: Node) -> bool:
+    """Whether it sums over the first axis."""
+    given = node.arguments
+    return node.operator in SUMS and given.get("dim") in (0, [0]) and not given.get("keepdim")
 
 
 def _added(node: Node, parts: list[Ref], shapes: dict[str, Shape]) -> list[Node]:
-    """The parts added up one by one, the sum under the node's name; divided by their number where it is a mean."""
+    """The parts added up one by one, or their mean, under the node's name in the end."""
     mean = node.operator == "mean"
     names = [f"{node.name}.{i}" for i in range(1, len(parts))]
     if not mean and names:

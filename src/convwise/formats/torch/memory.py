@@ -1,18 +1,18 @@
-"""Which tensors lie over the same memory: what is written in place through one of them changes in all."""
+"""Which tensors lie over the same memory: a write in place through one changes all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convwise.formats.torch.pt2 import Node
+from convwise.formats.torch.program import Node
 
 # Operators whose outputs are, or may be, their first argument seen in another way.
 VIEWS = frozenset((
-    "alias", "as_strided", "chunk", "contiguous", "detach", "diagonal", "dropout", "expand", "expand_as",
-    "feature_dropout", "flatten", "mT", "movedim", "narrow", "numpy_T", "permute", "real", "reshape",
-    "reshape_as", "select", "slice", "split", "split_with_sizes", "squeeze", "swapaxes", "swapdims", "t",
-    "tensor_split", "to", "transpose", "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "view",
-    "view_as",
+    "alias", "as_strided", "chunk", "contiguous", "detach", "diagonal", "dropout", "expand",
+    "expand_as", "feature_dropout", "flatten", "mT", "movedim", "narrow", "numpy_T", "permute",
+    "real", "reshape", "reshape_as", "select", "slice", "split", "split_with_sizes", "squeeze",
+    "swapaxes", "swapdims", "t", "tensor_split", "to", "transpose", "type_as", "unbind",
+    "unflatten", "unfold", "unsqueeze", "view", "view_as",
 ))  # fmt: skip
 
 
@@ -26,7 +26,7 @@ class Memory:
         self.over: dict[str, list[str]] = {}  # of each tensor, all that lie over its memory
 
     def changed(self, node: Node) -> list[str]:
-        """The tensors besides its own output that the node writes to and that a later node reads."""
+        """The tensors besides its own output that the node writes to and a later node reads."""
         writes = node.operator.endswith("_") and not node.operator.endswith("__")
         if not node.reads or not (writes or node.operator in VIEWS):
             return []

@@ -1,4 +1,4 @@
-"""The modules that torch.nn lacks. model_torch.py carries a copy of those it uses, so each stands alone."""
+"""The modules that torch.nn lacks; model_torch.py carries a copy of those that it uses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Normalization(nn.Module):
     def __init__(self, mean: list[float], variance: list[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("deviation", torch.tensor(variance).sqrt().clamp(min=1e-7), persistent=False)
+        self.register_buffer(
+            "deviation", torch.tensor(variance).sqrt().clamp(min=1e-7), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         per_channel = (-1, 1, 1) if x.dim() == 4 else (-1,)
@@ -81,7 +83,9 @@ class Scale(nn.Module):
         self.weight = nn.Parameter(torch.ones(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * (self.weight.view(-1, 1, 1) if x.dim() == 4 and self.weight.dim() == 1 else self.weight)
+        return x * (
+            self.weight.view(-1, 1, 1) if x.dim() == 4 and self.weight.dim() == 1 else self.weight
+        )
 
 
 class Shift(nn.Module):
@@ -92,11 +96,15 @@ class Shift(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + (self.bias.view(-1, 1, 1) if x.dim() == 4 and self.bias.dim() == 1 else self.bias)
+        return x + (
+            self.bias.view(-1, 1, 1) if x.dim() == 4 and self.bias.dim() == 1 else self.bias
+        )
 
 
 class OrderedLayerNorm(nn.LayerNorm):
-    """LayerNorm over the last axes of x in another order; (0, 2, 3, 1) puts the channels of a map last."""
+    """LayerNorm over the last axes of x in another order; (0, 2, 3, 1) puts the channels of a map
+    last.
+    """
 
     def __init__(
         self,
@@ -117,7 +125,9 @@ class OrderedLayerNorm(nn.LayerNorm):
 
 
 class PlacedPReLU(nn.Module):
-    """x, or alpha x below 0, with alphas of any shape that fits the map (channels, height, width)."""
+    """x, or alpha x below 0, with alphas of any shape that fits the map (channels, height,
+    width).
+    """
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -130,7 +140,9 @@ class PlacedPReLU(nn.Module):
 class GeneralReLU(nn.Module):
     """max(x, 0) and at most max_value; below the threshold negative_slope * (x - threshold)."""
 
-    def __init__(self, max_value: float = float("inf"), negative_slope: float = 0.0, threshold: float = 0.0) -> None:
+    def __init__(
+        self, max_value: float = float("inf"), negative_slope: float = 0.0, threshold: float = 0.0
+    ) -> None:
         super().__init__()
         self.max_value, self.negative_slope, self.threshold = max_value, negative_slope, threshold
 
@@ -138,7 +150,11 @@ class GeneralReLU(nn.Module):
         above = x * (x > self.threshold)
         if self.max_value < float("inf"):
             above = above.clamp(0.0, self.max_value)
-        return above - self.negative_slope * (self.threshold - x).relu() if self.negative_slope else above
+        return (
+            above - self.negative_slope * (self.threshold - x).relu()
+            if self.negative_slope
+            else above
+        )
 
 
 class Exponential(nn.Module):
@@ -174,7 +190,9 @@ class SparseSigmoid(nn.Module):
 
 
 class Sparsemax(nn.Module):
-    """The nearest probabilities to x (Martins and Astudillo 2016, arXiv 1602.02068, algorithm 1)."""
+    """The nearest probabilities to x (Martins and Astudillo 2016, arXiv 1602.02068, algorithm
+    1).
+    """
 
     def __init__(self, dim: int = 1) -> None:
         super().__init__()
@@ -296,17 +314,20 @@ class Concatenate(nn.Module):
 
 
 class Graph(nn.Module):
-    """A net that branches: each step (name, module, inputs) calls a module on the outputs of the steps it reads."""
+    """A net that branches. Each step is (name, module, inputs); its inputs are other steps."""
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], steps: Sequence[tuple[str, str, tuple[str, ...]]], source: str
+        self,
+        modules: Mapping[str, nn.Module],
+        steps: Sequence[tuple[str, str, tuple[str, ...]]],
+        source: str,
     ) -> None:
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)
         last_use = {read: i for i, (_, _, inputs) in enumerate(steps) for read in inputs}
         self.source = source
-        # Per step besides: what no later step needs.
+        # With each step, what no later one needs.
         self.steps = [
             (name, module, inputs, [read for read in set(inputs) if last_use[read] == i])
             for i, (name, module, inputs) in enumerate(steps)

@@ -17,12 +17,8 @@ from convwise.core.parameters import Pads
 from convwise.core.windows import Shape
 from convwise.formats.torch.places import Seen
 from convwise.formats.torch.pointwise import like
-from convwise.formats.torch.pt2 import Node, Ref, is_float
+from convwise.formats.torch.program import Node, Ref, is_float
 from convwise.formats.torch.walk import MOST_MOVED, Found, Rule, Walk, image, pair
-
-
-def _unmoved(walk: Walk, node: Node) -> Seen | None:
-    return walk.first(node)
 
 
 def _cast(walk: Walk, node: Node) -> Seen | None:
@@ -40,12 +36,14 @@ def _expanded(walk: Walk, node: Node) -> Found:
 
 
 def _reshaped(walk: Walk, node: Node) -> Seen | None:
-    seen, shape = walk.seen(next(iter(node.arguments.values()))), walk.program.shapes[node.name]
+    seen, shape = walk.first(node), walk.program.shapes[node.name]
     if seen is None or prod(shape[1:]) != prod(seen.shape):
         return None
     if shape[1:] == seen.torch_shape:
         return seen
-    return walk.moved(node, seen, seen.index.reshape(shape[1:]), True) if prod(seen.shape) <= MOST_MOVED else None
+    if prod(seen.shape) > MOST_MOVED:
+        return None
+    return walk.moved(node, seen, seen.index.reshape(shape[1:]), True)
 
 
 def _permuted(walk: Walk, node: Node) -> Seen | None:
@@ -59,7 +57,9 @@ def _permuted(walk: Walk, node: Node) -> Seen | None:
     else:
         first, second = given.get("dim0", 0) % rank, given.get("dim1", 1) % rank
         dims[first], dims[second] = dims[second], dims[first]
-    return walk.moved(node, seen, seen.index.transpose([dim - 1 for dim in dims[1:]]), False) if dims[0] == 0 else None
+    if dims[0] != 0:
+        return None
+    return walk.moved(node, seen, seen.index.transpose([dim - 1 for dim in dims[1:]]), False)
 
 
 def _padded(walk: Walk, node: Node) -> Seen | None:
@@ -82,7 +82,9 @@ def _padded(walk: Walk, node: Node) -> Seen | None:
     if any(cut):
         seen = walk.add(node, L.Cropping2D(cut), seen)
     if zeros and value == 0 and not any(sides[4:]):
-        return walk.add(node, L.ZeroPadding2D(around), seen) if any(around) or not any(cut) else seen
+        if any(cut) and not any(around):
+            return seen
+        return walk.add(node, L.ZeroPadding2D(around), seen)
     depth, *size = walk.program.shapes[node.name][1:]
     layer = L.Opaque(node.operator, (*size, depth), 0, 0, 0, "window", padding=around)
     return walk.add(node, layer, seen)
@@ -93,15 +95,20 @@ def _padded_parts(walk: Walk, node: Node, pads: list[int]) -> Seen | None:
     seen, most = walk.first(node), prod(walk.program.shapes[node.name])
     if seen is None or seen.order is not None or min(pads) < 0 or most > MOST_MOVED:
         return None
-    around = [(0, 0)] * (seen.index.ndim - len(pads) // 2) + list(zip(pads[::2], pads[1::2], strict=True))[::-1]
-    return walk.kept(node, seen, np.pad(seen.index, around, "edge")) if len(around) == seen.index.ndim else None
+    inner = list(zip(pads[::2], pads[1::2], strict=True))[::-1]
+    around = [(0, 0)] * (seen.index.ndim - len(inner)) + inner
+    if len(around) != seen.index.ndim:
+        return None
+    return walk.kept(node, seen, np.pad(seen.index, around, "edge"))
 
 
 def _pooled_next(walk: Walk, node: Node) -> Seen | None:
     """Padding that the one max pooling after it can have itself."""
     readers = [each for each in walk.program.nodes if node.name in each.reads]
-    plain = len(readers) == 1 and readers[0].operator.startswith("max_pool2d") and len(node.arguments["pad"]) == 4
-    if not plain or any(pair(readers[0].arguments.get("padding"), 0)) or readers[0].arguments.get("ceil_mode"):
+    if len(readers) != 1 or len(node.arguments["pad"]) != 4:
+        return None
+    pool, given = readers[0].operator.startswith("max_pool2d"), readers[0].arguments
+    if not pool or any(pair(given.get("padding"), 0)) or given.get("ceil_mode"):
         return None
     left, right, top, bottom = node.arguments["pad"]
     walk.pads[node.name] = (top, bottom, left, right)
@@ -118,7 +125,13 @@ def _sliced(walk: Walk, node: Node) -> Seen | None:
         return None
     size = seen.torch_shape[dim - 1]
     before = min(start + size if start < 0 else start, size)
-    if whole != 4 or dim < 2 or step != 1 or (order := seen.order) is None or {order[1], order[2]} != {0, 1}:
+    if (
+        whole != 4
+        or dim < 2
+        or step != 1
+        or (order := seen.order) is None
+        or {order[1], order[2]} != {0, 1}
+    ):
         return _cut(walk, node, seen, dim, before, shape[dim - 1], step)
     seen = walk.standard(seen)
     crops = [0, 0, 0, 0]
@@ -126,11 +139,15 @@ def _sliced(walk: Walk, node: Node) -> Seen | None:
     return walk.add(node, L.Cropping2D((crops[0], crops[1], crops[2], crops[3])), seen)
 
 
-def _cut(walk: Walk, node: Node, seen: Seen, dim: int, before: int, count: int, step: int = 1) -> Seen | None:
+def _cut(
+    walk: Walk, node: Node, seen: Seen, dim: int, before: int, count: int, step: int = 1
+) -> Seen | None:
     """So many numbers along one axis of a tensor, the first of which is the batch."""
     order = seen.order
-    if order is not None and len(order) == 3 and order[dim - 1] == 2 and step == 1:  # channels, of whatever axis
-        return like(walk.add(node, L.Opaque(node.operator, (*seen.shape[:2], count), 0, 0, 0, "same"), seen), seen)
+    # Along the channels of a map, whichever axis they are
+    if order is not None and len(order) == 3 and order[dim - 1] == 2 and step == 1:
+        layer = L.Opaque(node.operator, (*seen.shape[:2], count), 0, 0, 0, "same")
+        return like(walk.add(node, layer, seen), seen)
     if prod(seen.shape) > MOST_MOVED:
         return None
     kept = [slice(None)] * len(seen.torch_shape)
@@ -170,7 +187,10 @@ def _chunks(walk: Walk, node: Node) -> dict[str, Seen] | None:
 def _chosen(walk: Walk, node: Node) -> Seen | None:
     """One of an axis, which goes."""
     seen, given = walk.first(node), node.arguments
-    if seen is None or not isinstance(given["index"], int) or (dim := given["dim"] % (len(seen.torch_shape) + 1)) == 0:
+    if seen is None or not isinstance(given["index"], int):
+        return None
+    dim = given["dim"] % (len(seen.torch_shape) + 1)
+    if dim == 0:
         return None
     part = _cut(walk, node, seen, dim, given["index"] % seen.torch_shape[dim - 1], 1)
     return part and replace(part, places=part.index.squeeze(dim - 1))
@@ -183,17 +203,19 @@ def _picked(move: Callable[[torch.Tensor, Mapping[str, Any], Shape], torch.Tenso
         seen, shape = walk.first(node), walk.program.shapes[node.name]
         if seen is None or max(prod(shape[1:]), prod(seen.shape)) > MOST_MOVED:
             return None
+        index = torch.from_numpy(np.ascontiguousarray(seen.index))[None]
+        one = 1, *shape[1:]
         try:
-            places = move(torch.from_numpy(np.ascontiguousarray(seen.index))[None], node.arguments, (1, *shape[1:]))
+            places = move(index, node.arguments, one)
         except (RuntimeError, TypeError, KeyError, IndexError):  # arguments that it cannot have
             return None
-        return walk.told(node, [seen], places[0].numpy()) if tuple(places.shape) == (1, *shape[1:]) else None
+        return walk.told(node, [seen], places[0].numpy()) if tuple(places.shape) == one else None
 
     return rule
 
 
 def _flipped(walk: Walk, node: Node) -> Found:
-    """The image with left and right changed, which a mirrored view begins with, or any other flip."""
+    """The mirror image, which a mirrored view begins with, or any other flip."""
     given = node.arguments
     if given["self"] == Ref(walk.program.image) and [dim % 4 for dim in given["dims"]] == [3]:
         seen = walk.values[walk.program.image]
@@ -205,7 +227,8 @@ def _stacked(walk: Walk, node: Node) -> Seen | None:
     """Maps side by side along an axis of their own: along the channels, seen apart."""
     parts = [walk.seen(each) for each in node.arguments["tensors"]]
     whole = [part for part in parts if part is not None and len(part.torch_shape) == 3]
-    if len(whole) < len(parts) or node.arguments.get("dim", 0) != 1 or len({part.torch_shape for part in whole}) > 1:
+    sides = {part.torch_shape for part in whole}
+    if len(whole) < len(parts) or node.arguments.get("dim", 0) != 1 or len(sides) > 1:
         return None
     whole = [walk.standard(part) for part in whole]
     made = walk.add(node, L.Concatenate(), *whole) if len(whole) > 1 else whole[0]
@@ -231,6 +254,9 @@ def _upsampled(interpolation: str, ours: bool = True) -> Rule:
     return rule
 
 
+_SAME = ("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "identity",
+         "feature_alpha_dropout", "type_as", "positive")  # fmt: skip
+_CHANNEL_SHUFFLE = _picked(lambda x, given, shape: F.channel_shuffle(x, given["groups"]))
 MOVES: dict[str, Rule] = {
     "flatten": _reshaped,
     "unflatten": _reshaped,
@@ -255,11 +281,14 @@ MOVES: dict[str, Rule] = {
     "roll": _picked(lambda x, given, shape: x.roll(given["shifts"], given["dims"])),
     "flip": _flipped,
     "repeat": _picked(lambda x, given, shape: x.repeat([1, *given["repeats"][1:]])),
-    "repeat_interleave": _picked(lambda x, given, shape: x.repeat_interleave(given["repeats"], given["dim"])),
+    "repeat_interleave": _picked(
+        lambda x, given, shape: x.repeat_interleave(given["repeats"], given["dim"])
+    ),
     "pixel_shuffle": _picked(lambda x, given, shape: F.pixel_shuffle(x, given["upscale_factor"])),
-    "pixel_unshuffle": _picked(lambda x, given, shape: F.pixel_unshuffle(x, given["downscale_factor"])),
-    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"),
-                    _picked(lambda x, given, shape: F.channel_shuffle(x, given["groups"]))),
+    "pixel_unshuffle": _picked(
+        lambda x, given, shape: F.pixel_unshuffle(x, given["downscale_factor"])
+    ),
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), _CHANNEL_SHUFFLE),
     "upsample_nearest2d": _upsampled("nearest"),
     "_upsample_nearest_exact2d": _upsampled("nearest"),
     "upsample_bilinear2d": _upsampled("bilinear"),
@@ -268,6 +297,5 @@ MOVES: dict[str, Rule] = {
     "expand_as": _expanded,
     "to": _cast,
     "_to_copy": _cast,
-    **dict.fromkeys(("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "identity",
-                     "feature_alpha_dropout", "type_as", "positive"), _unmoved),
-}  # fmt: skip
+    **dict.fromkeys(_SAME, lambda walk, node: walk.first(node)),
+}

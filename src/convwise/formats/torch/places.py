@@ -1,4 +1,4 @@
-"""Where the numbers of a tensor lie in the layer that gives them, and what that says of rows and columns."""
+"""Where the numbers of a tensor lie in the layer that gives them, and what is read where."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Seen:
-    """A tensor: the layer that gives its numbers, that layer's shape, and the place of each number in it.
+    """A tensor: the layer that gives its numbers, its shape, and where each number is in it.
 
     places: an array of the tensor's own shape, without the batch; None where it is a map with its
     channels first, or any other shape in our order.
@@ -39,7 +39,9 @@ class Seen:
     @property
     def index(self) -> Places:
         """The places, spelled out."""
-        return placed(self.shape, standard_order(len(self.shape))) if self.places is None else self.places
+        if self.places is not None:
+            return self.places
+        return placed(self.shape, standard_order(len(self.shape)))
 
     @property
     def order(self) -> Order | None:
@@ -62,14 +64,18 @@ def placed(shape: Shape, order: Order) -> Places:
 def orders(places: Places) -> Iterator[tuple[Order, Shape]]:
     """Every (order, our shape) of which the places are those; channels first first."""
     rank, sides = places.ndim, places.shape
-    steps = [int(places.take(1, axis).flat[0] - places.flat[0]) if n > 1 else 0 for axis, n in enumerate(sides)]
+    steps = [
+        int(places.take(1, axis).flat[0] - places.flat[0]) if n > 1 else 0
+        for axis, n in enumerate(sides)
+    ]
     if not places.size or places.flat[0] != 0 or not _is_regular(places, steps):
         return
     for order in dict.fromkeys([standard_order(rank), *permutations(range(rank))]):
         shape = [0] * rank
         for axis, size in zip(order, sides, strict=True):
             shape[axis] = size
-        if all(n == 1 or step == prod(shape[axis + 1 :]) for axis, n, step in zip(order, sides, steps, strict=True)):
+        axes = zip(order, sides, steps, strict=True)
+        if all(n == 1 or step == prod(shape[axis + 1 :]) for axis, n, step in axes):
             yield order, tuple(shape)
 
 
@@ -80,7 +86,8 @@ def _is_regular(places: Places, steps: list[int]) -> bool:
 
 
 def per_image(shape: Shape, batch: int) -> Shape:
-    """A tensor's sides without the batch: the axis that it is, or else is merged with. The last axis last."""
+    """A tensor's sides without the batch: the axis that it is, or else is merged with."""
+    # The last axis is tried last
     whole = [axis for axis, n in enumerate(shape[:-1]) if n == batch]
     merged = [axis for axis, n in enumerate(shape) if n % batch == 0]
     for axis in (whole or merged)[:1]:
@@ -94,7 +101,7 @@ def per_image(shape: Shape, batch: int) -> Shape:
 
 @dataclass(frozen=True)
 class Sight:
-    """How the places of a new map read those of another, in the words of core/layers.py (Opaque)."""
+    """How the places of a new map read those of another, in Opaque's words (core/layers.py)."""
 
     moves: str
     kernel_size: Pair = (1, 1)
@@ -106,25 +113,22 @@ SAME, UNKNOWN = Sight("same"), Sight("unknown")
 
 
 def sight(first: Places, last: Places, before: Shape) -> Sight:
-    """What each number of a map (channels, rows, columns), or of tokens, sees of a layer of shape `before`.
+    """What each number of a new tensor, a map (channels, rows, columns) or tokens, sees.
 
-    first, last: of each number, the places that it reads, as a range along rows and along columns.
+    before: the shape of the layer that it sees. first, last: of each number, the places that it
+    reads, as a range along rows and along columns.
     """
     if len(before) == len(first.shape) == 1:
         return SAME
     if len(before) == len(first.shape) == 2:
-        width = before[1]
-        own = np.arange(len(first))[:, None]
-        return SAME if np.all(first // width == own) and np.all(last // width == own) else UNKNOWN
+        return _of_its_own(first, last, before[1], np.arange(len(first))[:, None])
     if len(before) == 2 and len(first.shape) == 3 and first.shape[1] * first.shape[2] == before[0]:
-        own = np.arange(before[0]).reshape(first.shape[1:])
-        return SAME if np.all(first // before[1] == own) and np.all(last // before[1] == own) else UNKNOWN
+        return _of_its_own(first, last, before[1], np.arange(before[0]).reshape(first.shape[1:]))
     if len(before) != 3:
         return UNKNOWN
     width, depth = before[1:]
     if first.ndim == 2 and len(first) == before[0] * width:  # tokens
-        tokens = np.arange(len(first))[:, None]
-        return SAME if np.all(first // depth == tokens) and np.all(last // depth == tokens) else UNKNOWN
+        return _of_its_own(first, last, depth, np.arange(len(first))[:, None])
     if first.ndim != 3:
         return UNKNOWN
     rows = _along(first // (width * depth), last // (width * depth), 1)
@@ -133,13 +137,20 @@ def sight(first: Places, last: Places, before: Shape) -> Sight:
         return UNKNOWN
     if first.shape[1:] == (1, 1) and (rows.size, columns.size) == before[:2] != (1, 1):
         return Sight("whole")
-    still = rows.size == rows.stride == columns.size == columns.stride == 1 and rows.before == columns.before == 0
+    still = rows.size == rows.stride == columns.size == columns.stride == 1
+    still = still and rows.before == columns.before == 0
     if rows.repeated or columns.repeated:
         return Sight("nearest") if still else UNKNOWN
     if still and first.shape[1:] == before[:2]:
         return SAME
     size, stride = (rows.size, columns.size), (rows.stride, columns.stride)
     return Sight("window", size, stride, (rows.before, columns.before))
+
+
+def _of_its_own(first: Places, last: Places, depth: int, places: Places) -> Sight:
+    """Whether each number reads `depth` numbers of its own place alone."""
+    same = np.all(first // depth == places) and np.all(last // depth == places)
+    return SAME if same else UNKNOWN
 
 
 class _Axis(NamedTuple):
@@ -152,7 +163,7 @@ class _Axis(NamedTuple):
 
 
 def _along(first: Places, last: Places, axis: int) -> _Axis | None:
-    """None where the places do not all read alike."""
+    """How places read along one of (channels, rows, columns); None where not all do it alike."""
     others = tuple(n for n in range(3) if n != axis)
     low, high = first.min(axis=others), last.max(axis=others)
     count, before = len(low), int(low[0])

@@ -11,9 +11,10 @@ import numpy as np
 from convwise.core import layers as L
 from convwise.core.activations import spelled
 from convwise.core.layers import Layer
+from convwise.formats.torch.module_calls import name_of
 from convwise.formats.torch.places import Seen, placed
-from convwise.formats.torch.pt2 import Node
-from convwise.formats.torch.walk import MOST_MOVED, Array, Found, Rule, Walk, name_of
+from convwise.formats.torch.program import Node
+from convwise.formats.torch.walk import MOST_MOVED, Array, Found, Rule, Walk
 
 
 def like(made: Seen, seen: Seen) -> Seen:
@@ -22,7 +23,9 @@ def like(made: Seen, seen: Seen) -> Seen:
         return made
     if made.shape == seen.shape:
         return Seen(made.value, made.shape, seen.places)
-    return Seen(made.value, made.shape, placed(made.shape, seen.order)) if len(made.shape) > 1 and seen.order else made
+    if len(made.shape) <= 1 or not seen.order:
+        return made
+    return Seen(made.value, made.shape, placed(made.shape, seen.order))
 
 
 def unary(walk: Walk, node: Node, layer: Layer, value: str = "") -> Seen | None:
@@ -35,7 +38,7 @@ def _activation(name: str, **arguments: tuple[str, float]) -> Rule:
     """arguments: of ours, the operator's name and default of each."""
 
     def rule(walk: Walk, node: Node) -> Seen | None:
-        given = {ours: node.arguments.get(theirs, default) for ours, (theirs, default) in arguments.items()}
+        given = {ours: node.arguments.get(*theirs) for ours, theirs in arguments.items()}
         return unary(walk, node, L.Activation(spelled(name, **given)))
 
     return rule
@@ -43,7 +46,7 @@ def _activation(name: str, **arguments: tuple[str, float]) -> Rule:
 
 def _over_channels(name: str) -> Rule:
     def rule(walk: Walk, node: Node) -> Seen | None:
-        seen, dim = walk.seen(next(iter(node.arguments.values()))), node.arguments.get("dim", -1)
+        seen, dim = walk.first(node), node.arguments.get("dim", -1)
         return unary(walk, node, L.Activation(name)) if seen and over_channels(seen, dim) else None
 
     return rule
@@ -70,12 +73,14 @@ def _hard_tanh(walk: Walk, node: Node) -> Seen | None:
 
 def _elu(walk: Walk, node: Node) -> Seen | None:
     given = node.arguments
-    plain = given.get("scale", 1) == given.get("input_scale", 1) == 1
-    return unary(walk, node, L.Activation(spelled("elu", alpha=given.get("alpha", 1.0)))) if plain else None
+    if not given.get("scale", 1) == given.get("input_scale", 1) == 1:
+        return None
+    return unary(walk, node, L.Activation(spelled("elu", alpha=given.get("alpha", 1.0))))
 
 
 def _gelu(walk: Walk, node: Node) -> Seen | None:
-    return unary(walk, node, L.Activation("gelu_tanh" if node.arguments.get("approximate") == "tanh" else "gelu"))
+    name = "gelu_tanh" if node.arguments.get("approximate") == "tanh" else "gelu"
+    return unary(walk, node, L.Activation(name))
 
 
 def _rrelu(walk: Walk, node: Node) -> Seen | None:
@@ -84,12 +89,13 @@ def _rrelu(walk: Walk, node: Node) -> Seen | None:
 
 
 def _prelu(walk: Walk, node: Node) -> Seen | None:
-    seen, alpha = walk.seen(next(iter(node.arguments.values()))), walk.number(node.arguments["weight"])
+    seen, alpha = walk.first(node), walk.number(node.arguments["weight"])
     if seen is None or alpha is None or len(seen.shape) not in (1, 3):
         return None
     seen, rank = walk.standard(seen), len(seen.shape)
     shared = tuple(range(1, rank + (alpha.size == 1)))
-    return walk.add(node, L.PReLU(shared), seen, weights={"alpha": alpha.reshape([1] * (rank - 1) + [-1])})
+    alpha = alpha.reshape([1] * (rank - 1) + [-1])
+    return walk.add(node, L.PReLU(shared), seen, weights={"alpha": alpha})
 
 
 def _glu(walk: Walk, node: Node) -> Seen | None:
@@ -101,9 +107,9 @@ def _glu(walk: Walk, node: Node) -> Seen | None:
 
 def _dropout(kind: Callable[[float], Layer]) -> Rule:
     def rule(walk: Walk, node: Node) -> Seen | None:
-        rate, seen = float(node.arguments.get("p", 0.5)), walk.seen(next(iter(node.arguments.values())))
+        rate, seen = float(node.arguments.get("p", 0.5)), walk.first(node)
         maps = kind is not L.SpatialDropout2D or (seen is not None and len(seen.shape) == 3)
-        return unary(walk, node, kind(rate)) if 0 <= rate < 1 and maps else walk.first(node)
+        return unary(walk, node, kind(rate)) if 0 <= rate < 1 and maps else seen
 
     return rule
 
@@ -130,7 +136,10 @@ def joined(walk: Walk, node: Node, kind: Callable[[], Layer], parts: Sequence[Se
         return None
     alike = parts[0].order is not None and len({part.order for part in parts}) == 1
     if not alike and len(parts[0].torch_shape) > 3:
-        same = all(part.shape == parts[0].shape and np.array_equal(part.index, parts[0].index) for part in parts)
+        first = parts[0]
+        same = all(
+            part.shape == first.shape and np.array_equal(part.index, first.index) for part in parts
+        )
         return replace(walk.add(node, kind(), *parts), places=parts[0].places) if same else None
     if not alike:
         parts = [walk.standard(part) for part in parts]
@@ -140,7 +149,7 @@ def joined(walk: Walk, node: Node, kind: Callable[[], Layer], parts: Sequence[Se
 
 
 def applied(walk: Walk, node: Node) -> Seen | None:
-    """A function of each number on its own, or of those at the same place, that is no layer of ours."""
+    """A function of each number, or of those at the same place, that is no layer of ours."""
     shape = walk.program.shapes[node.name][1:]
     parts = [walk.values[name] for name in dict.fromkeys(node.reads) if name in walk.values]
     main = next((part for part in parts if part.torch_shape == shape), None)
@@ -152,8 +161,10 @@ def applied(walk: Walk, node: Node) -> Seen | None:
 
 
 def _at_its_place(part: Seen, main: Seen) -> bool:
-    """Whether each number of a tensor meets only those of the same row and column, or is of no place."""
-    if len(part.shape) == 1 or part.shape[:2] == (1, 1) or part.torch_shape[-2:] == (1, 1) and len(part.shape) > 3:
+    """Whether each number of a tensor meets only its own row and column, or is of no place."""
+    if len(part.shape) == 1 or part.shape[:2] == (1, 1):
+        return True
+    if len(part.shape) > 3 and part.torch_shape[-2:] == (1, 1):
         return True
     if len(part.shape) != 3:
         return False
@@ -173,13 +184,16 @@ def or_applied(rule: Rule) -> Rule:
 
 
 def _concatenate(walk: Walk, node: Node) -> Seen | None:
-    parts = [walk.seen(each) for each in node.arguments["tensors"]]
+    shapes, tensors = walk.program.shapes, node.arguments["tensors"]
+    parts = [walk.seen(each) for each in tensors if 0 not in shapes.get(each.name, ())]
     whole, dim = [part for part in parts if part is not None], node.arguments.get("dim", 0)
     if len({len(part.torch_shape) for part in whole}) > 1:
         return None
     rank = len(whole[0].torch_shape)
     if len(parts) == len(whole) == 1:
         return whole[0]
+    if rank == 1:
+        whole = [part if len(part.shape) == 1 else walk.standard(part) for part in whole]
     if rank == 3 and dim % 4 == 1 and not all(over_channels(part, dim) for part in whole):
         whole = [walk.standard(part) for part in whole]
     if len(whole) < len(parts):  # the others are constants
@@ -190,23 +204,29 @@ def _concatenate(walk: Walk, node: Node) -> Seen | None:
     if rank == 1 and any(part.places is not None for part in whole):
         made = walk.add(node, L.Concatenate(), *whole)
         starts = np.cumsum([0, *(part.shape[0] for part in whole)])
-        places = np.concatenate([part.index + start for part, start in zip(whole, starts, strict=False)])
-        return Seen(made.value, made.shape, places)
+        moved = [part.index + start for part, start in zip(whole, starts, strict=False)]
+        return Seen(made.value, made.shape, np.concatenate(moved))
     axes = {over_channels(part, dim) for part in whole}
     return joined(walk, node, L.Concatenate, whole) if axes == {True} else None
 
 
 def _constant(walk: Walk, node: Node) -> tuple[Seen, Array, bool] | None:
-    """The tensor, the constant in our order, and whether the constant comes first; None where it is no constant."""
+    """The tensor, the constant in our order, and whether the constant comes first.
+
+    None where it is no constant.
+    """
     first, second = list(node.arguments.values())[:2]
     swapped = walk.seen(first) is None
-    seen, value = (walk.seen(second), walk.number(first)) if swapped else (walk.seen(first), walk.number(second))
+    first, second = (second, first) if swapped else (first, second)
+    seen, value = walk.seen(first), walk.number(second)
     if seen is None or value is None or value.ndim > len(seen.shape) + 1:
         return None
     rank = len(seen.shape)
-    value = value.reshape([1] * (rank + 1 - value.ndim) + list(value.shape))[0] if value.ndim <= rank + 1 else value
-    if rank == 1:
-        turned = value[np.argsort(seen.places)] if seen.places is not None and value.size > 1 else value
+    value = value.reshape([1] * (rank + 1 - value.ndim) + list(value.shape))[0]
+    if rank == 1 and (seen.places is None or value.size <= 1):
+        turned = value
+    elif rank == 1:
+        turned = value[np.argsort(seen.index)]
     elif seen.order is None:
         return None
     else:
@@ -223,7 +243,9 @@ def _added(sign: int) -> Rule:
         seen, value, swapped = found
         if _learnt(walk, node):
             return into_norm(walk, node, seen, "beta", value) if sign == 1 else None
-        return rescaled(walk, node, seen, np.asarray([sign if swapped else 1.0]), value if swapped else sign * value)
+        if swapped:
+            return rescaled(walk, node, seen, np.asarray([sign]), value)
+        return rescaled(walk, node, seen, np.asarray([1.0]), sign * value)
 
     return rule
 
@@ -246,13 +268,16 @@ def _learnt(walk: Walk, node: Node) -> bool:
 
 
 def into_norm(walk: Walk, node: Node, seen: Seen, key: str, value: Array) -> Seen | None:
-    """The learnt half of a normalisation that our own modules keep behind it ('bn', then 'bn_scale')."""
+    """The half of a normalisation that our own modules keep behind it: 'bn_scale' behind 'bn'."""
     if not walk.draft.layers:
         return None
     last, suffix = walk.draft.layers[-1], "scale" if key == "gamma" else "shift"
-    if not isinstance(last, L.BatchNormalization | L.GroupNormalization) or name_of(node) != f"{last.name}_{suffix}":
+    if not isinstance(last, L.BatchNormalization | L.GroupNormalization):
         return None
-    walk.draft.layers[-1] = replace(last, scale=True) if key == "gamma" else replace(last, center=True)
+    if name_of(node) != f"{last.name}_{suffix}":
+        return None
+    whole = replace(last, scale=True) if key == "gamma" else replace(last, center=True)
+    walk.draft.layers[-1] = whole
     walk.draft.weights[f"{last.name}/{key}"] = np.ascontiguousarray(value, np.float32)
     walk.hold(last.name, walk.origin(node))
     return seen
@@ -277,8 +302,10 @@ def _soft_sign(walk: Walk, node: Node) -> Seen | None:
     """x / (1 + |x|), as torch.nn.functional.softsign is taken apart."""
     over, under = node.reads
     added = walk.producer(under)
-    inner = walk.producer(added.reads[0]) if added and added.operator == "add" and added.reads else None
-    if added is None or inner is None or inner.operator != "abs" or inner.reads != (over,) or len(added.reads) > 1:
+    if added is None or added.operator != "add" or len(added.reads) != 1:
+        return None
+    inner = walk.producer(added.reads[0])
+    if inner is None or inner.operator != "abs" or inner.reads != (over,):
         return None
     if list(added.arguments.values())[1:2] != [1]:
         return None
@@ -288,9 +315,10 @@ def _soft_sign(walk: Walk, node: Node) -> Seen | None:
 
 
 def rescaled(walk: Walk, node: Node, seen: Seen, scale: Array, offset: Array) -> Seen:
-    """Times and plus constants: in one with what the same module call did to the same numbers before."""
+    """Times and plus constants, in one with what the same module call did just before."""
     last = walk.draft.layers[-1] if walk.draft.layers else None
-    before = next((n for name in node.reads if (n := walk.producer(name)) and name in walk.values), None)
+    producers = (walk.producer(name) for name in node.reads if name in walk.values)
+    before = next(filter(None, producers), None)
     together = before is not None and before.call == node.call and walk.uses[before.name] == 1
     if isinstance(last, L.Rescaling) and together and walk.draft.source(seen.value) == last.name:
         scale, offset = np.asarray(last.scale) * scale, np.asarray(last.offset) * scale + offset
@@ -311,7 +339,11 @@ def _negative(walk: Walk, node: Node) -> Seen | None:
     return seen and rescaled(walk, node, seen, -np.ones(1), np.zeros(1))
 
 
-CONSTANT_JOINS: dict[type[Layer], Rule] = {L.Add: _added(1), L.Subtract: _added(-1), L.Multiply: _multiplied}
+CONSTANT_JOINS: dict[type[Layer], Rule] = {
+    L.Add: _added(1),
+    L.Subtract: _added(-1),
+    L.Multiply: _multiplied,
+}
 
 
 POINTWISE: dict[str, Rule] = {

@@ -1,4 +1,6 @@
-"""What each ATen operator is as a layer. A rule gives None where it is none: then it becomes Opaque.
+"""What each ATen operator is as a layer. A rule gives None where it is none: it becomes Opaque.
+
+Numbers one by one are in pointwise.py, those that move in moves.py, normalisation in norms.py.
 
 Arguments that an operator was not given are at the defaults of its schema.
 """
@@ -12,25 +14,24 @@ from typing import Any
 import numpy as np
 
 from convwise.core import layers as L
-from convwise.core.geometry import layer_weights, transposed_crops
+from convwise.core.geometry import layer_weights
+from convwise.core.layer_windows import transposed_crops
 from convwise.core.layers import Layer
 from convwise.core.parameters import Pads, Pair
 from convwise.core.windows import NO_PADS, Shape, pads_of
 from convwise.formats.torch.costs import FUNCTIONS, cost
 from convwise.formats.torch.moves import MOVES
+from convwise.formats.torch.norms import NORMS
 from convwise.formats.torch.places import Seen
 from convwise.formats.torch.pointwise import POINTWISE, applied, like, or_applied
-from convwise.formats.torch.pt2 import Node, Ref
+from convwise.formats.torch.program import Node, Ref
 from convwise.formats.torch.walk import MOST_MOVED, Array, Found, Rule, Walk, image, pair
 from convwise.formats.weights import channels_last
 
 
-def _of_the_image(walk: Walk, node: Node, *names: str) -> bool:
-    """Whether an argument is no constant: it comes from the image."""
-    return any(walk.seen(node.arguments.get(name)) is not None for name in names)
-
-
-def named(pads: Pads, shape: Shape, kernel: Pair, strides: Pair, dilation: Pair = (1, 1)) -> str | Pads:
+def named(
+    pads: Pads, shape: Shape, kernel: Pair, strides: Pair, dilation: Pair = (1, 1)
+) -> str | Pads:
     """The padding as a person writes it."""
     if pads == NO_PADS:
         return "valid"
@@ -47,7 +48,8 @@ def _conv(walk: Walk, node: Node) -> Seen | None:
     seen, kernel = image(walk, node), walk.program.shapes[given["weight"].name]
     if seen is None or len(kernel) != 4:
         return None
-    size, strides, dilation = pair(list(kernel[2:])), pair(given.get("stride")), pair(given.get("dilation"))
+    size, strides = pair(list(kernel[2:])), pair(given.get("stride"))
+    dilation = pair(given.get("dilation"))
     padding = given.get("padding", 0)
     if not isinstance(padding, str):
         rows, columns = pair(padding, 0)
@@ -55,18 +57,22 @@ def _conv(walk: Walk, node: Node) -> Seen | None:
     if made := [part for key in ("weight", "bias") if (part := walk.seen(given.get(key)))]:
         return _by_made(walk, node, [seen, *made], (size, strides, padding, dilation))
     groups, channels, filters = given.get("groups", 1), seen.shape[2], kernel[0]
-    common: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding, "dilation_rate": dilation,
-                              "use_bias": given.get("bias") is not None}  # fmt: skip
+    common: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding}
+    common |= {"dilation_rate": dilation, "use_bias": given.get("bias") is not None}
     if groups == channels > 1 and filters % channels == 0:
-        return _weighted(walk, node, L.DepthwiseConv2D(depth_multiplier=filters // channels, **common), seen)
+        layer = L.DepthwiseConv2D(depth_multiplier=filters // channels, **common)
+        return _weighted(walk, node, layer, seen)
     return _weighted(walk, node, L.Conv2D(filters, groups=groups, **common), seen)
 
 
-def _by_made(walk: Walk, node: Node, reads: list[Seen], window: tuple[Pair, Pair, str | Pads, Pair]) -> Seen | None:
+def _by_made(
+    walk: Walk, node: Node, reads: list[Seen], window: tuple[Pair, Pair, str | Pads, Pair]
+) -> Seen | None:
     """A convolution by a kernel, or with a bias, that is made of the image."""
     channels, rows, columns = walk.program.shapes[node.name][1:]
-    if any(not isinstance(layer := _layer(walk, made), L.Opaque) or layer.moves != "unknown" for made in reads[1:]):
-        return None  # a kernel acts at every place: what it sees must be known to be the same for all
+    # A kernel acts at every place: what it sees must be known to be the same for all
+    if any(_moves(walk, made) != "unknown" for made in reads[1:]):
+        return None
     work = cost(node, walk.program.shapes, walk.program.batch)
     size, strides, padding, dilation = window
     shape = rows, columns, channels
@@ -74,22 +80,25 @@ def _by_made(walk: Walk, node: Node, reads: list[Seen], window: tuple[Pair, Pair
     return walk.add(node, layer, *reads)
 
 
-def _layer(walk: Walk, seen: Seen) -> Layer | None:
+def _moves(walk: Walk, seen: Seen) -> str:
+    """How the Opaque layer that gives a tensor reads; '' where a layer of ours gives it."""
     name = walk.draft.source(seen.value)
-    return next((layer for layer in walk.draft.layers if layer.name == name), None)
+    layer = next((layer for layer in walk.draft.layers if layer.name == name), None)
+    return layer.moves if isinstance(layer, L.Opaque) else ""
 
 
 def _transposed(walk: Walk, node: Node) -> Seen | None:
     given = node.arguments
     seen, kernel = image(walk, node), walk.sides(given["weight"])
-    if seen is None or kernel is None or len(kernel) != 4 or _of_the_image(walk, node, "bias"):
+    if seen is None or kernel is None or len(kernel) != 4 or walk.seen(given.get("bias")):
         return None
-    groups, size, extra = given.get("groups", 1), pair(list(kernel[2:])), pair(given.get("output_padding"), 0)
+    groups, size = given.get("groups", 1), pair(list(kernel[2:]))
+    extra = pair(given.get("output_padding"), 0)
     rows, columns = pair(given.get("padding"), 0)
-    layer = L.Conv2DTranspose(
-        kernel[1] * groups, size, pair(given.get("stride")), (rows, rows, columns, columns), extra,
-        pair(given.get("dilation")), groups, given.get("bias") is not None,
-    )  # fmt: skip
+    strides, dilation = pair(given.get("stride")), pair(given.get("dilation"))
+    padding = (rows, rows, columns, columns)
+    more = (dilation, groups, given.get("bias") is not None)
+    layer = L.Conv2DTranspose(kernel[1] * groups, size, strides, padding, extra, *more)
     return _weighted(walk, node, cropped(layer, transposed_crops(layer)), seen)
 
 
@@ -112,7 +121,9 @@ def _weighted(walk: Walk, node: Node, layer: Layer, seen: Seen) -> Seen:
     kernel, bias = walk.number(node.arguments["weight"]), node.arguments.get("bias")
     sides = layer_weights(layer, seen.shape)["kernel"]
     weights = {"kernel": None if kernel is None else channels_last(layer, kernel, sides)}
-    return walk.add(node, layer, seen, weights=weights if bias is None else {**weights, "bias": walk.number(bias)})
+    if bias is not None:
+        weights["bias"] = walk.number(bias)
+    return walk.add(node, layer, seen, weights=weights)
 
 
 def _linear(walk: Walk, node: Node) -> Seen | None:
@@ -135,7 +146,8 @@ def _linear(walk: Walk, node: Node) -> Seen | None:
     kernel = walk.number(weight)
     if kernel is not None:
         kernel = kernel.T if "weight" in given else kernel
-        kernel = kernel[np.argsort(seen.places)] if len(seen.shape) == 1 and seen.places is not None else kernel
+        if len(seen.shape) == 1 and seen.places is not None:
+            kernel = kernel[np.argsort(seen.places)]
     weights = {"kernel": kernel}
     if bias is not None:
         numbers = walk.number(bias)
@@ -158,7 +170,8 @@ def _max_pool(walk: Walk, node: Node) -> Found:
         return _windowed(walk, node, seen, size, strides, pads, dilation)
     padding = pads if ceil and any(pads) else named(pads, seen.shape, size, strides)
     made = walk.add(node, L.MaxPooling2D(size, strides, padding, ceil), seen)
-    places = [name for name in node.outputs[1:] if name]  # where the maxima lay: seen as the maxima are
+    # The outputs that say where the maxima lay are seen as the maxima are
+    places = [name for name in node.outputs[1:] if name]
     readers = [each.operator for each in walk.program.nodes if {*places} & {*each.reads}]
     unpooled = {*readers} == {"max_unpool2d"} and not {*places} & {*walk.program.outputs}
     return {node.name: made, **dict.fromkeys(places, made)} if unpooled else made
@@ -185,17 +198,26 @@ def _average_pool(walk: Walk, node: Node) -> Seen | None:
     size, strides, pads = _pool(node)
     if given.get("divisor_override") is not None:
         return _windowed(walk, node, seen, size, strides, pads)
-    ceil, counted = bool(given.get("ceil_mode", False)), bool(given.get("count_include_pad", True)) and any(pads)
+    ceil = bool(given.get("ceil_mode", False))
+    counted = bool(given.get("count_include_pad", True)) and any(pads)
     padding = pads if ceil and any(pads) else named(pads, seen.shape, size, strides)
     return walk.add(node, L.AveragePooling2D(size, strides, padding, ceil, counted), seen)
 
 
-def _windowed(walk: Walk, node: Node, seen: Seen, size: Pair, strides: Pair, pads: Pads,
-              dilation: Pair = (1, 1)) -> Seen:  # fmt: skip
+def _windowed(
+    walk: Walk,
+    node: Node,
+    seen: Seen,
+    size: Pair,
+    strides: Pair,
+    pads: Pads,
+    dilation: Pair = (1, 1),
+) -> Seen:
     """A pooling that our layers do not know."""
     channels, rows, columns = walk.program.shapes[node.name][1:]
     work = channels * rows * columns * prod(size)
-    layer = L.Opaque(node.operator, (rows, columns, channels), 0, 0, work, "window", size, strides, pads, dilation)
+    shape = rows, columns, channels
+    layer = L.Opaque(node.operator, shape, 0, 0, work, "window", size, strides, pads, dilation)
     return walk.add(node, layer, seen)
 
 
@@ -206,22 +228,23 @@ def _pool(node: Node) -> tuple[Pair, Pair, Pads]:
 
 
 def _adaptive(largest: bool) -> Rule:
-    whole, parts = (
-        (L.GlobalMaxPooling2D, L.AdaptiveMaxPooling2D) if largest else
-        (L.GlobalAveragePooling2D, L.AdaptiveAveragePooling2D)
-    )  # fmt: skip
+    whole = L.GlobalMaxPooling2D if largest else L.GlobalAveragePooling2D
+    parts = L.AdaptiveMaxPooling2D if largest else L.AdaptiveAveragePooling2D
 
     def rule(walk: Walk, node: Node) -> Seen | None:
         seen = image(walk, node)
-        rows, columns = (walk.program.shapes[node.name][2:] if seen else (0, 0))[:2]
         if seen is None:
             return None
-        return walk.add(node, whole(True) if (rows, columns) == (1, 1) else parts((rows, columns)), seen)
+        rows, columns = walk.program.shapes[node.name][2:4]
+        layer = whole(True) if (rows, columns) == (1, 1) else parts((rows, columns))
+        return walk.add(node, layer, seen)
 
     return rule
 
 
-def _over_axes(kind: type[L.GlobalAveragePooling2D] | type[L.GlobalMaxPooling2D] | None = None) -> Rule:
+def _over_axes(
+    kind: type[L.GlobalAveragePooling2D] | type[L.GlobalMaxPooling2D] | None = None,
+) -> Rule:
     """One number of each channel's map is a layer of ours; what is over other axes is none."""
 
     def rule(walk: Walk, node: Node) -> Seen | None:
@@ -229,12 +252,15 @@ def _over_axes(kind: type[L.GlobalAveragePooling2D] | type[L.GlobalMaxPooling2D]
         if seen is None:
             return None
         rank, dims = len(seen.torch_shape) + 1, given.get("dim")
-        axes = sorted({dim % rank for dim in (dims if isinstance(dims, list) else [dims]) if isinstance(dim, int)})
+        many = dims if isinstance(dims, list) else [dims]
+        axes = sorted({dim % rank for dim in many if isinstance(dim, int)})
+        if not axes or 0 in axes:
+            return None
         keep, order = bool(given.get("keepdim", False)), seen.order
-        plain = order is not None and len(seen.shape) == 3 and not (keep and seen.places is not None)
-        if kind and plain and order and axes and 0 not in axes and {order[axis - 1] for axis in axes} == {0, 1}:
+        plain = len(seen.shape) == 3 and not (keep and seen.places is not None)
+        if kind and plain and order and {order[axis - 1] for axis in axes} == {0, 1}:
             return walk.add(node, kind(keep), seen)
-        if not axes or 0 in axes or prod(seen.shape) > MOST_MOVED:
+        if prod(seen.shape) > MOST_MOVED:
             return None
         over = tuple(axis - 1 for axis in axes)
         first, last = _ends(seen, over)
@@ -245,14 +271,15 @@ def _over_axes(kind: type[L.GlobalAveragePooling2D] | type[L.GlobalMaxPooling2D]
 
 
 def _ends(seen: Seen, over: tuple[int, ...]) -> tuple[Array, Array]:
-    """The first and last place along rows and columns that each number of a reduction over axes reads."""
+    """The first and last place, along rows and columns, that each number of a reduction reads."""
     index, shape = seen.index, seen.shape
     if len(shape) != 3:
         return index.min(axis=over, keepdims=True), index.max(axis=over, keepdims=True)
     depth, width = shape[2], shape[1]
     rows, columns = index // (depth * width), index // depth % width
     first, last = (
-        (end(rows, axis=over, keepdims=True) * width + end(columns, axis=over, keepdims=True)) * depth
+        (end(rows, axis=over, keepdims=True) * width + end(columns, axis=over, keepdims=True))
+        * depth
         for end in (np.min, np.max)
     )
     return first, last
@@ -261,18 +288,20 @@ def _ends(seen: Seen, over: tuple[int, ...]) -> tuple[Array, Array]:
 # --- attention -----------------------------------------------------------------------------
 
 # What may stand between a product of queries with keys and its softmax.
-_BETWEEN = ("mul", "div", "add", "view", "reshape", "_unsafe_view", "contiguous", "clone", "dropout", "to", "_to_copy")
+_BETWEEN = ("mul", "div", "add", "view", "reshape", "_unsafe_view", "contiguous", "clone",
+            "dropout", "to", "_to_copy")  # fmt: skip
 
 
 def _product(walk: Walk, node: Node) -> Seen | None:
-    """Dense by a constant; a product of two tensors by which each number comes to see all places of a map."""
+    """Dense by a constant; of two tensors, where each number comes to see all places of a map."""
     given = node.arguments
     left, right = walk.seen(given.get("self")), walk.seen(given.get("other", given.get("mat2")))
     if left is None or right is None:
         return _linear(walk, node) if node.operator == "matmul" else None
-    summed = _whole(left, (-1,)) or _whole(right, (-2,))  # over the places
-    compared = _whole(left, (-2, -1)) and _whole(right, (-2, -1)) and _softened(walk, node)  # each with all
-    looked = any(isinstance(made := _layer(walk, each), L.Opaque) and made.moves == "whole" for each in (left, right))
+    # It sums over places, compares each place with all, or reads what did so
+    summed = _whole(left, (-1,)) or _whole(right, (-2,))
+    compared = _whole(left, (-2, -1)) and _whole(right, (-2, -1)) and _softened(walk, node)
+    looked = "whole" in (_moves(walk, left), _moves(walk, right))
     return _all_seen(walk, node) if summed or compared or looked else None
 
 
@@ -280,7 +309,9 @@ def _attention(walk: Walk, node: Node) -> Seen | None:
     """A mean of all values, weighed by how alike a query and their keys are."""
     given, values = node.arguments, walk.seen(node.arguments["value"])
     masked = given.get("is_causal") or given.get("attn_mask") is not None
-    return _all_seen(walk, node) if values is not None and not masked and _whole(values, (-2,)) else None
+    if values is None or masked or not _whole(values, (-2,)):
+        return None
+    return _all_seen(walk, node)
 
 
 def _all_seen(walk: Walk, node: Node) -> Seen:
@@ -292,7 +323,7 @@ def _all_seen(walk: Walk, node: Node) -> Seen:
 
 
 def _whole(seen: Seen, axes: tuple[int, ...]) -> bool:
-    """Whether the numbers along these axes, together, come from all places of a map, whichever others they have."""
+    """Whether the numbers along these axes, together, come from all places of a map."""
     rank = len(seen.torch_shape)
     if len(seen.shape) not in (2, 3) or rank < 2 or prod(seen.shape) > MOST_MOVED:
         return False
@@ -302,11 +333,14 @@ def _whole(seen: Seen, axes: tuple[int, ...]) -> bool:
 
 
 def _softmax(walk: Walk, node: Node) -> Found:
-    """Over channels a layer of ours; over the places of a map each number comes to see all of them."""
+    """Over channels a layer of ours; over the places of a map, each number sees all of them."""
     seen, own = walk.first(node), POINTWISE["softmax"](walk, node)
-    if own or seen is None or len(seen.shape) != 2 or seen.order is None or node.arguments["dim"] % 3 == 0:
+    if own or seen is None or len(seen.shape) != 2 or seen.order is None:
         return own
-    return like(walk.add(node, L.Opaque(node.operator, seen.shape, 0, 0, prod(seen.shape), "whole"), seen), seen)
+    if node.arguments["dim"] % 3 == 0:
+        return None
+    layer = L.Opaque(node.operator, seen.shape, 0, 0, prod(seen.shape), "whole")
+    return like(walk.add(node, layer, seen), seen)
 
 
 def _softened(walk: Walk, node: Node) -> bool:
@@ -324,60 +358,13 @@ def _softened(walk: Walk, node: Node) -> bool:
 
 def _masks(walk: Walk, node: Node, scores: str) -> bool:
     """Whether what meets the scores here may leave some of them out, as an infinity does."""
-    others = [each for each in node.arguments.values() if isinstance(each, Ref) and each.name != scores]
-    numbers = [walk.number(each) for each in others]
+    read = [each for each in node.arguments.values() if isinstance(each, Ref)]
+    numbers = [walk.number(each) for each in read if each.name != scores]
     return any(each is None or not np.isfinite(each).all() for each in numbers)
 
 
-# --- normalisation -------------------------------------------------------------------------
-
-
-def _batch_norm(walk: Walk, node: Node) -> Seen | None:
-    given, seen = node.arguments, walk.seen(node.arguments["input"])
-    if seen is None or given.get("training") or len(seen.shape) not in (1, 3):
-        return None
-    if any(walk.sides(given.get(name)) is None for name in ("running_mean", "running_var")):
-        return None
-    seen = seen if len(seen.shape) == 1 else walk.standard(seen)
-    mean, variance = walk.number(given["running_mean"]), walk.number(given["running_var"])
-    weights = {**_affine(walk, node), "moving_mean": mean, "moving_variance": variance}
-    if len(seen.shape) == 1 and seen.places is not None:
-        turn = np.argsort(seen.places)
-        weights = {key: None if value is None else value[turn] for key, value in weights.items()}
-    momentum = 1 - (given.get("momentum") or 0.1)
-    layer = L.BatchNormalization(given.get("eps", 1e-5), round(momentum, 12), "beta" in weights, "gamma" in weights)
-    return like(walk.add(node, layer, seen, weights=weights), seen)
-
-
-def _affine(walk: Walk, node: Node) -> dict[str, Array | None]:
-    given = {"gamma": node.arguments.get("weight"), "beta": node.arguments.get("bias")}
-    return {key: walk.number(value) for key, value in given.items() if value is not None}
-
-
-def _group_norm(walk: Walk, node: Node) -> Seen | None:
-    given, seen = node.arguments, walk.seen(node.arguments["input"])
-    if seen is None or len(seen.shape) not in (1, 3) or _of_the_image(walk, node, "weight", "bias"):
-        return None
-    seen, weights = walk.standard(seen), _affine(walk, node)
-    groups = given.get("num_groups", seen.shape[-1])
-    if len(seen.shape) == 3 and given.get("running_mean") is None:
-        layer = L.GroupNormalization(groups, given.get("eps", 1e-5), "beta" in weights, "gamma" in weights)
-        return walk.add(node, layer, seen, weights=weights)
-    return None
-
-
-def _layer_norm(walk: Walk, node: Node) -> Seen | None:
-    given, seen = node.arguments, walk.seen(node.arguments["input"])
-    if seen is None or seen.order is None or _of_the_image(walk, node, "weight", "bias"):
-        return None
-    last = seen.order[-len(given["normalized_shape"]) :]
-    turn = np.argsort(last)
-    weights = {key: None if value is None else value.transpose(turn) for key, value in _affine(walk, node).items()}
-    axes = (-1,) if last == (len(seen.shape) - 1,) else tuple(sorted(axis + 1 for axis in last))
-    layer = L.LayerNormalization(axes, given.get("eps", 1e-5), "beta" in weights, "gamma" in weights)
-    return like(walk.add(node, layer, seen, weights=weights), seen)
-
-
+_REDUCING = ("amin", "max", "min", "sum", "std", "var", "logsumexp", "linalg_vector_norm", "norm",
+             "prod")  # fmt: skip
 _RULES: dict[str, Rule] = {
     "conv2d": _conv,
     "convolution": _conv,
@@ -396,14 +383,8 @@ _RULES: dict[str, Rule] = {
     "adaptive_max_pool2d": _adaptive(True),
     "mean": _over_axes(L.GlobalAveragePooling2D),
     "amax": _over_axes(L.GlobalMaxPooling2D),
-    **dict.fromkeys(
-        ("amin", "max", "min", "sum", "std", "var", "logsumexp", "linalg_vector_norm", "norm", "prod"), _over_axes()
-    ),
-    "batch_norm": _batch_norm,
-    "_native_batch_norm_legit_no_training": _batch_norm,
-    "group_norm": _group_norm,
-    "instance_norm": _group_norm,
-    "layer_norm": _layer_norm,
+    **dict.fromkeys(_REDUCING, _over_axes()),
+    **NORMS,
     **POINTWISE,
     **dict.fromkeys(("softmax", "_softmax"), _softmax),
     **MOVES,

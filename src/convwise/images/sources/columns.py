@@ -1,4 +1,6 @@
-"""Parquet and Arrow files by their columns: opened with pyarrow, which only those need who have such files."""
+"""Parquet and Arrow files by their columns: opened with pyarrow, which only those need who have
+such files.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from convwise.core.problems import UnusableInput
 from convwise.images import limits
 
 PARQUET = b"PAR1"  # with which such files begin
-NAMING = "Parquet or Arrow files with a column of encoded pictures and one of labels, as Hugging Face writes them"
+NAMING = (
+    "Parquet or Arrow files with a column of encoded pictures and one of labels, as Hugging Face"
+    " writes them"
+)
 
 
 @contextmanager
@@ -22,18 +27,28 @@ def reading(where: str) -> Iterator[None]:
         import pyarrow as arrow
     except ImportError as error:
         what, fix = "needs pyarrow, which is not installed", "pip install pyarrow"
-        raise UnusableInput(where, what, "pyarrow, which reads Parquet and Arrow files", fix) from error
+        raise UnusableInput(
+            where, what, "pyarrow, which reads Parquet and Arrow files", fix
+        ) from error
     try:
         yield
     except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
         if isinstance(error, UnusableInput):
             raise
-        what = f"cannot be read ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
+        what = (
+            "cannot be read"
+            f" ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
+        )
         raise UnusableInput(where, what, NAMING, "download it again") from error
 
 
-def opened(file: Path | BytesIO, where: str) -> tuple[Any, Iterable[Any]]:
-    """(schema, batches of rows); UnusableInput where a file says that it unpacks to far too much."""
+def opened(
+    file: Path | BytesIO, where: str, columns: list[str] | None = None
+) -> tuple[Any, Iterable[Any]]:
+    """(schema, batches of rows); UnusableInput where a file says that it unpacks to far too much.
+
+    columns: those that are wanted; None: all.
+    """
     from pyarrow import ipc, parquet
 
     if isinstance(file, Path) and file.suffix.lower() == ".arrow":
@@ -41,18 +56,22 @@ def opened(file: Path | BytesIO, where: str) -> tuple[Any, Iterable[Any]]:
         return stream.schema, stream
     packed = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
     found = parquet.ParquetFile(file)
-    told = sum(found.metadata.row_group(k).total_byte_size for k in range(found.metadata.num_row_groups))
+    told = sum(
+        found.metadata.row_group(k).total_byte_size for k in range(found.metadata.num_row_groups)
+    )
     if told > limits.unpacked(packed):
         what = f"unpacks to {limits.size(told)}"
         raise UnusableInput(where, what, f"at most {limits.size(limits.unpacked(packed))}")
-    return found.schema_arrow, found.iter_batches(batch_size=256)
+    return found.schema_arrow, found.iter_batches(batch_size=256, columns=columns)
 
 
 def encoded(kind: Any) -> bool:
     """Whether a column of this type can hold encoded pictures."""
     from pyarrow import types
 
-    inside = {kind.field(k).name for k in range(kind.num_fields)} if types.is_struct(kind) else set()
+    inside = (
+        {kind.field(k).name for k in range(kind.num_fields)} if types.is_struct(kind) else set()
+    )
     return "bytes" in inside or types.is_binary(kind) or types.is_large_binary(kind)
 
 
@@ -63,4 +82,7 @@ def of_parquet(where: str, data: bytes) -> Iterator[list[str]]:
         yield list(schema.names)
         for batch in batches:
             columns = [column.to_pylist() for column in batch.columns]
-            yield from (["" if cell is None else str(cell) for cell in row] for row in zip(*columns, strict=True))
+            yield from (
+                ["" if cell is None else str(cell) for cell in row]
+                for row in zip(*columns, strict=True)
+            )

@@ -1,4 +1,6 @@
-"""Folders on disk: class folders, with or without train/, valid/ and test/ above them; or as `Reading` says."""
+"""Folders on disk: class folders, with or without train/, valid/ and test/ above them; or as
+`Reading` says.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from convwise.core.problems import Problem, UnusableInput
 from convwise.images import kinds, limits
 from convwise.images.sources.found import AS_USUAL, Found, Item, Reading, decoded, shown, stamped
 from convwise.images.sources.labels import arranged_by
-from convwise.images.sources.layout import Listing, nothing, visible
+from convwise.images.sources.tree import Listing, nothing, visible
 
 
 def recognises(source: Any) -> bool:
@@ -33,7 +35,14 @@ def find(source: Any, reading: Reading = AS_USUAL) -> Found:
 
     arranged = arranged_by(reading, where, files.listing, table)
     items = tuple(
-        Item(p.part, p.label, shown(str(p.path)), files.opener(p.path), partial(stamped, files.at[p.path]), p.group)
+        Item(
+            p.part,
+            p.label,
+            shown(str(p.path)),
+            files.opener(p.path),
+            partial(stamped, files.at[p.path]),
+            p.group,
+        )
         for p in arranged.places
     )
     problems = (*arranged.problems, *files.problems(where))
@@ -46,14 +55,21 @@ def pictures(source: Any, reading: Reading = AS_USUAL) -> Found:
     root = Path(source)
     if root.is_file():
         return Found(
-            name_of(root), (Item(None, "", name_of(root), partial(_open_picture, root), partial(stamped, root)),)
+            name_of(root),
+            (Item(None, "", name_of(root), partial(_open_picture, root), partial(stamped, root)),),
         )
     files = _Files(root, reading.follow_links)
     if not files.listing.pictures:
         what, expected = nothing(files.listing), f"image files: {', '.join(sorted(kinds.READ))}"
         raise UnusableInput(name_of(root), what, expected)
     items = [
-        Item(None, "", name_of(Path(files.at[path])), files.opener(path), partial(stamped, files.at[path]))
+        Item(
+            None,
+            "",
+            name_of(Path(files.at[path])),
+            files.opener(path),
+            partial(stamped, files.at[path]),
+        )
         for path in files.listing.pictures
     ]
     return Found(name_of(root), tuple(items), problems=tuple(files.problems(name_of(root))))
@@ -65,7 +81,9 @@ def name_of(path: Path) -> str:
 
 
 class _Files:
-    """What is below a folder. listing: by paths inside it, as text; at: where each is on the disk."""
+    """What is below a folder. listing: by paths inside it, as text; at: where each is on the
+    disk.
+    """
 
     def __init__(self, root: Path, follow_links: bool) -> None:
         self.at: dict[PurePosixPath, str] = {}
@@ -81,14 +99,23 @@ class _Files:
             else:
                 self.at[inside if inside not in self.at else PurePosixPath(f"{inside} (2)")] = path
             if len(self.at) > limits.FILES:
-                raise UnusableInput(name_of(root), f"holds over {limits.FILES:,} files", "fewer", "give a part of it")
+                raise UnusableInput(
+                    name_of(root),
+                    f"holds over {limits.FILES:,} files",
+                    "fewer",
+                    "give a part of it",
+                )
         if outside:
             links = ", ".join(outside[:5]) + (", ..." if len(outside) > 5 else "")
             what = f"{len(outside)} links lead out of the folder: {links}"
             fix = "copy the files they point to into it, or give --follow-links if you trust them"
-            raise UnusableInput(name_of(root), what, "files of the folder itself", fix)
-        taken = {path: self._is_picture(path) for path in sorted(self.at, key=lambda path: path.parts)}
-        self.listing = Listing([p for p, it in taken.items() if it], [p for p, it in taken.items() if not it], folders)
+            raise UnusableInput(name_of(root), what, "files inside the folder", fix)
+        taken = {
+            path: self._is_picture(path) for path in sorted(self.at, key=lambda path: path.parts)
+        }
+        self.listing = Listing(
+            [p for p, it in taken.items() if it], [p for p, it in taken.items() if not it], folders
+        )
 
     def _is_picture(self, path: PurePosixPath) -> bool:
         if kinds.is_picture(path.name):
@@ -105,12 +132,15 @@ class _Files:
     def problems(self, where: str) -> Iterator[Problem]:
         named = sorted(shown(name) for name in self.machines if not name.startswith("."))
         if named:
-            what = f"folders that programs add, such as thumbnails, were ignored: {', '.join(named)}"
+            what = (
+                f"folders that programs add, such as thumbnails, were ignored: {', '.join(named)}"
+            )
             yield Problem(where, what, severity="note", count=len(named))
 
 
 def _walk(root: Path, follow_links: bool, outside: list[str]) -> Iterator[tuple[str, str, bool]]:
-    """Everything below root, each real folder once: its path, that inside root, whether it is a folder.
+    """Everything below root, each real folder once: its path, that inside root, whether it is a
+    folder.
 
     Links that lead out of root go to `outside`. Text, since there may be millions.
     """
@@ -145,13 +175,15 @@ def _walk(root: Path, follow_links: bool, outside: list[str]) -> Iterator[tuple[
 
 
 def _listed(folder: str) -> list[os.DirEntry[str]]:
-    """UnusableInput for a folder that cannot be listed: it may be a whole class, and must not vanish."""
+    """UnusableInput for a folder that cannot be listed: a whole class must not vanish."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
         what, where = f"cannot be read ({error.strerror})", shown(decoded(os.fsencode(folder)))
-        raise UnusableInput(where, what, "a folder that can be listed", "grant access, or move it elsewhere") from error
+        raise UnusableInput(
+            where, what, "a folder that can be listed", "grant access, or move it elsewhere"
+        ) from error
 
 
 def _open(path: str | Path, most: int | None = None) -> BinaryIO:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -15,13 +16,15 @@ from convwise.core.problems import Problem
 from convwise.core.task import Reads, kind_of
 
 PartName = Literal["train", "valid", "test"]
+BY_WAY = "--classes-from"  # the option that says where classes come from
 
 # How people call the parts of a data set; compared in lower case.
 PART_NAMES: dict[str, PartName] = {
-    "train": "train", "training": "train", "trn": "train",
+    "train": "train", "training": "train", "trn": "train", "trainval": "train",
     "val": "valid", "valid": "valid", "validation": "valid", "validate": "valid", "dev": "valid",
     "development": "valid", "eval": "valid", "evaluation": "valid",
-    "test": "test", "testing": "test", "tst": "test", "t10k": "test",
+    "test": "test", "testing": "test", "tst": "test", "t10k": "test", "holdout": "test",
+    "heldout": "test",
 }  # fmt: skip
 
 
@@ -30,8 +33,8 @@ class Reading:
     """How a source is to be read, where it can be read in several ways.
 
     classes_from: 'folder' names the classes; 'name' takes them from the names of the files, as in
-    cat.12.jpg, or by a pattern, 'name:*_{class}'; 'csv' from a table in the folder, 'csv:FILE', or one of its
-    columns, 'csv:FILE:COLUMN', or several of numbers, 'csv:FILE:COLUMN,COLUMN'.
+    cat.12.jpg, or by a pattern, 'name:*_{class}'; 'csv' from a table in the folder, 'csv:FILE', or
+    one of its columns, 'csv:FILE:COLUMN', or several of numbers, 'csv:FILE:COLUMN,COLUMN'.
     skip_empty_classes: leave out a class without a readable image, instead of refusing.
     follow_links: read what links in the folder point to outside of it.
     labelled: False where classes are not asked for, since the images are to be labelled.
@@ -56,10 +59,12 @@ JOINT = ", "  # between the numbers of one image, where its label is text
 
 @dataclass(frozen=True)
 class Item:
-    """One encoded image. part: None where the source says nothing; open: a fresh binary stream, seekable.
+    """One encoded image. part: None where the source says nothing; open: a fresh binary stream,
+    seekable.
 
-    stamp: what is another text as soon as the file is another, by its path, size and times; group: what it has in
-    common with others that must stay in the same part, such as the patient; '' for nothing.
+    stamp: what is another text as soon as the file is another, by its path, size and times; group:
+    what it has in common with others that must stay in the same part, such as the patient; '' for
+    nothing.
     """
 
     part: PartName | None
@@ -72,9 +77,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Block:
-    """Images already decoded: pixels (n, h, w) or (n, h, w, channels) of any number type, labels (n,) as text.
+    """Images already decoded: pixels (n, h, w) or (n, h, w, channels) of any number type, labels
+    (n,) as text.
 
-    Labels that are fractions are floats, and several numbers of each image are floats (n, k): they are no classes.
+    Labels that are fractions are floats, and several numbers of each image are floats (n, k): they
+    are no classes.
     """
 
     part: PartName | None
@@ -84,11 +91,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds, not yet decoded. name: what to call it; close: gives back what `open` needs.
+    """What a source holds, not yet decoded. name: what to call it; close: gives back what `open`
+    needs.
 
     empty: class -> why it has no image, where the source names a class without one; roles: which
-    folder was taken for which part; place: the path of the source, where it has one; numbers: what the numbers of an
-    image are called, where the source says that; grouped: what the groups of the items are called, where there are any.
+    folder was taken for which part; place: the path of the source, where it has one; numbers: what
+    the numbers of an image are called, where the source says that; grouped: what the groups of the
+    items are called, where there are any.
     """
 
     name: str
@@ -109,7 +118,9 @@ def stamped(path: str | Path, inside: str = "") -> str:
         about = os.stat(path)
     except (OSError, ValueError):
         return ""
-    return f"{os.path.abspath(path)}|{about.st_size}|{about.st_mtime_ns}|{about.st_ctime_ns}|{inside}"
+    return (
+        f"{os.path.abspath(path)}|{about.st_size}|{about.st_mtime_ns}|{about.st_ctime_ns}|{inside}"
+    )
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -123,20 +134,27 @@ def counted(count: int, noun: str) -> str:
 
 
 def decoded(name: bytes) -> str:
-    """A name as a file system, an archive or an array keeps it: UTF-8, or else Latin-1, which reads any bytes."""
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        return name.decode("latin-1")
+    """A name as a file system, an archive, a table or an array keeps it.
+
+    UTF-8, or else code page 1252 of Windows, or else Latin-1, which reads any bytes.
+    """
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return name.decode(encoding)
+    return name.decode("latin-1")
 
 
 def shown(name: str) -> str:
-    """A name as it may be printed: control characters, and those that turn the direction of text, are escaped."""
+    """A name as it may be printed: control characters, and those that turn the direction of text,
+    are escaped.
+    """
     return name if name.isprintable() else "".join(map(_visible, name))
 
 
 def label_of(name: str) -> str:
-    """The class that a name says, printable. macOS stores accents apart: composed, one class does not look like two."""
+    """The class that a name says, printable. macOS stores accents apart: composed, one class does
+    not look like two.
+    """
     return shown(unicodedata.normalize("NFC", name))
 
 
@@ -144,5 +162,8 @@ JOINERS = "\u200c\u200d"  # parts of words in Persian and Hindi, and of emoji
 
 
 def _visible(character: str) -> str:
-    steers = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
+    steers = (
+        unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        and character not in JOINERS
+    )
     return character.encode("unicode_escape").decode() if steers else character

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST (yann.lecun.com/exdb/mnist): a magic number, the sizes, the values."""
+"""IDX files, the format of MNIST (yann.lecun.com/exdb/mnist): magic number, sizes, values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from convwise.images.sources.arrays import block, pixels_of
 from convwise.images.sources.folder import name_of
 from convwise.images.sources.found import PART_NAMES, Block, Found, PartName
 
-NAME = re.compile(r"(?P<stem>.*?)[-_.]?(?P<what>images|labels)[-_.]idx[134][-_.]ubyte(\.gz)?$", re.IGNORECASE)
+NAME = re.compile(
+    r"(?P<stem>.*?)[-_.]?(?P<what>images|labels)[-_.]idx[134][-_.]ubyte(\.gz)?$", re.IGNORECASE
+)
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 NAMING = "train-images-idx3-ubyte and train-labels-idx1-ubyte, t10k-..., each with or without .gz"
 
@@ -30,10 +32,12 @@ def recognises(source: Any) -> bool:
 
 
 def find(source: Any) -> Found:
-    """The pairs of image and label files; raises UnusableInput for a missing partner or a damaged file."""
+    """The pairs of image and label files; UnusableInput where one is missing or damaged."""
     where, files = _asked(source)
     parts = sorted({file.part or "" for file in files})
-    blocks = tuple(_pair(where, [file for file in files if (file.part or "") == part]) for part in parts)
+    blocks = tuple(
+        _pair(where, [file for file in files if (file.part or "") == part]) for part in parts
+    )
     return Found(where, blocks=blocks)
 
 
@@ -44,7 +48,9 @@ def pictures(source: Any) -> Found:
     if not images:
         raise UnusableInput(where, "holds only labels", NAMING)
     arrays = [(file.part, pixels_of(name_of(file.path), read_idx(file.path))) for file in images]
-    return Found(where, blocks=tuple(Block(part, array, np.full(len(array), "")) for part, array in arrays))
+    return Found(
+        where, blocks=tuple(Block(part, array, np.full(len(array), "")) for part, array in arrays)
+    )
 
 
 def _asked(source: Any) -> tuple[str, list[_File]]:
@@ -55,7 +61,9 @@ def _asked(source: Any) -> tuple[str, list[_File]]:
         raise UnusableInput(where, what, f"the names {NAMING}", "rename them")
     sets = sorted({file.set for file in files})
     if len(sets) > 1:
-        raise UnusableInput(where, f"holds several sets: {', '.join(sets)}", "one set", "name one file of the set")
+        raise UnusableInput(
+            where, f"holds several sets: {', '.join(sets)}", "one set", "name one file of the set"
+        )
     return where, files
 
 
@@ -68,12 +76,18 @@ class _File:
 
 
 def _files(source: Path) -> list[_File]:
-    """The IDX files of a folder, or of the set that one file belongs to; an unpacked file before its .gz."""
+    """The IDX files of a folder, or of the set of one file; an unpacked file before its .gz."""
     if source.is_dir():
-        if (source / "raw").is_dir() and not any(NAME.match(path.name) for path in source.iterdir()):
+        if (source / "raw").is_dir() and not any(
+            NAME.match(path.name) for path in source.iterdir()
+        ):
             return _files(source / "raw")  # as torchvision stores them
         # The longer name, with .gz, first: the unpacked one then takes its place.
-        named = {_describe(path): path for path in sorted(source.iterdir(), reverse=True) if NAME.match(path.name)}
+        named = {
+            _describe(path): path
+            for path in sorted(source.iterdir(), reverse=True)
+            if NAME.match(path.name)
+        }
         return [_File(path, *key) for key, path in sorted(named.items(), key=str) if path.is_file()]
     if not source.is_file() or not NAME.match(source.name):
         return []
@@ -84,7 +98,9 @@ def _files(source: Path) -> list[_File]:
 def _misnamed(source: Path) -> list[str]:
     """Files in a folder, or the file itself, with the first bytes of IDX and another name."""
     files = sorted(source.iterdir()) if source.is_dir() else [source]
-    return [name_of(Path(file.name)) for file in files if "idx" in file.name.lower() and _is_idx(file)]
+    return [
+        name_of(Path(file.name)) for file in files if "idx" in file.name.lower() and _is_idx(file)
+    ]
 
 
 def _is_idx(file: Path) -> bool:
@@ -97,7 +113,9 @@ def _is_idx(file: Path) -> bool:
 
 
 def _describe(path: Path) -> tuple[str, PartName | None, str]:
-    """(set, part, images or labels) of a name: emnist-letters-train-images... is of the set emnist-letters."""
+    """(set, part, images or labels) of a name: emnist-letters-train-images... is of the set
+    emnist-letters.
+    """
     match = NAME.match(path.name)
     assert match is not None, path
     *front, last = re.split(r"[-_.]", match["stem"].lower())
@@ -119,7 +137,9 @@ def read_idx(path: Path) -> NDArray[Any]:
     try:
         with _opened(path) as stream:
             there = path.stat().st_size
-            return _parsed(stream, limits.unpacked(there) if isinstance(stream, gzip.GzipFile) else there)
+            return _parsed(
+                stream, limits.unpacked(there) if isinstance(stream, gzip.GzipFile) else there
+            )
     except (OSError, EOFError, ValueError, zlib.error) as error:
         what = f"not a readable IDX file ({error})"
         raise UnusableInput(name_of(path), what, NAMING, "download the file again") from None
@@ -147,5 +167,7 @@ def _parsed(stream: BinaryIO, most: int) -> NDArray[Any]:
     data = stream.read(min(need, most))  # memory for no more than there can be
     if len(data) != need or stream.read(1):
         held = f"only {len(data)} of {need} bytes" if len(data) < need else "more"
-        raise ValueError(f"the header says {' x '.join(map(str, shape))} values, the file holds {held}")
+        raise ValueError(
+            f"the header says {' x '.join(map(str, shape))} values, the file holds {held}"
+        )
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)

@@ -14,7 +14,9 @@ from convwise.images.sources.found import Found
 
 
 def digits() -> Found:
-    """scikit-learn's 1,797 handwritten digits, 8x8, values 0..16 brought to 0..255 (UCI Optical Recognition)."""
+    """scikit-learn's 1,797 handwritten digits, 8x8, values 0..16 brought to 0..255 (UCI Optical
+    Recognition).
+    """
     from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
 
     data = load_digits()
@@ -24,10 +26,10 @@ def digits() -> Found:
 
 OPENML = "openml:"
 FETCHED = (
-    "download it yourself and keep it as a file, of square grey images for example so: "
-    "python -c \"import numpy, sklearn.datasets; s = sklearn.datasets.fetch_openml('NAME', as_frame=False); "
-    "n = round(s.data.shape[1] ** 0.5); numpy.savez('NAME.npz', x=s.data.reshape(-1, n, n), y=s.target.astype(str))\", "
-    "then name NAME.npz"
+    "download it yourself and keep it as a file, of square grey images for example so: python -c"
+    " \"import numpy, sklearn.datasets; s = sklearn.datasets.fetch_openml('NAME', as_frame=False);"
+    " n = round(s.data.shape[1] ** 0.5); numpy.savez('NAME.npz', x=s.data.reshape(-1, n, n),"
+    ' y=s.target.astype(str))", then name NAME.npz'
 )
 NAMED: dict[str, Callable[[], Found]] = {"digits": digits}
 
@@ -38,9 +40,16 @@ def recognises(source: Any) -> bool:
 
 
 def find(source: Any) -> Found:
-    """The named set, out of the package that ships it; UnusableInput for one that would have to be downloaded."""
+    """The named set, out of the package that ships it; UnusableInput for one that would have to be
+    downloaded.
+    """
     if source.startswith(OPENML):
         name = re.sub(r"[^\w.-]", "", source.removeprefix(OPENML)) or "mnist_784"
         fix = FETCHED.replace("NAME", name)
-        raise UnusableInput(source, "is on the internet, and convwise downloads nothing", "images on this machine", fix)
+        raise UnusableInput(
+            source,
+            "is on the internet, and convwise downloads nothing",
+            "images on this machine",
+            fix,
+        )
     return NAMED[source]()

@@ -1,4 +1,4 @@
-"""A CSV or Parquet table that names images and their classes, beside the images or above their folder."""
+"""A CSV or Parquet table that names images and their classes, beside or above them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from convwise.images.sources.labels import TABLES, column_in
 
 def recognises(source: Any) -> bool:
     """Whether source is the path of a table."""
-    return isinstance(source, (str, Path)) and Path(source).is_file() and Path(source).suffix.lower() in TABLES
+    return (
+        isinstance(source, (str, Path))
+        and Path(source).is_file()
+        and Path(source).suffix.lower() in TABLES
+    )
 
 
 def find(source: Any, reading: Reading = AS_USUAL) -> Found:

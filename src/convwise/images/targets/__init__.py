@@ -1,4 +1,4 @@
-"""What is learnt of each image. A new kind of target is a file in this folder and a row in TARGETS."""
+"""What is learnt of each image. A new kind of target is a file here and a row in TARGETS."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ __all__ = ["SIDES", "TARGETS", "Learnt", "Target"]
 
 @dataclass(frozen=True)
 class Target:
-    """One kind of target. check_found(found, reading): refuse what cannot be learnt before anything is decoded;
+    """One kind of target. check_found(found, reading): refuse what cannot be learnt before anything
+    is decoded;
 
-    check_decoded(found, stack, reading): the same of what could be decoded, or what is to be said of it;
-    learnt(stack, found): what each image tells; check: refuse what is left after copies were dropped; strata(labels):
-    what a share is drawn of alike; problems: what is to be said of the parts, train being
+    check_decoded(found, stack, reading): the same of what could be decoded, or what is to be said
+    of it; learnt(stack, found): what each image tells; check: refuse what is left after copies were
+    dropped; strata(labels): what a share is drawn of alike; problems: what is to be said of the
+    parts, train being
     these rows of the stack; said: what the images tell, in words.
     """
 
@@ -37,8 +39,10 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
-    "label": Target(label.check_found, label.check_decoded, label.learnt, label.check, label.strata, label.problems,
+    "label": Target(label.check_found, label.check_decoded, label.learnt, label.check, label.strata,
+    label.problems,
                     label.said),
-    "number": Target(number.check_found, number.check_decoded, number.learnt, number.check, number.strata,
+    "number": Target(number.check_found, number.check_decoded, number.learnt, number.check,
+    number.strata,
                      number.problems, number.said),
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,15 @@ from convwise.images.stack import Stack
 from convwise.images.targets.learnt import SIDES, Learnt
 
 FEW = 10  # a class with fewer train images is called small
-MANY_NUMBERS = 20  # more classes than so many that are all numbers, fractions among them, are no classes
+# More classes than so many that are all numbers, fractions among them, are no classes
+MANY_NUMBERS = 20
 Labels = NDArray[np.int64]
 
 
 def check_found(found: Found, reading: Reading) -> None:
-    """Refuse numbers that are no classes, a class without any file, and a single class, before anything is decoded."""
+    """Refuse numbers that are no classes, a class without any file, and a single class, before
+    anything is decoded.
+    """
     _refuse_several(found)
     if any(block.labels.dtype.kind == "f" for block in found.blocks):
         raise _no_classes(found.name, "labels that are fractions or infinite")
@@ -35,8 +38,14 @@ def check_found(found: Found, reading: Reading) -> None:
     _check_empty(found, names, reading)
     if len(names) == 1:
         raise _too_few(found.name, tuple(names))
-    if len(names) > MANY_NUMBERS and all(map(is_number, names)) and not all(float(name).is_integer() for name in names):
-        raise _no_classes(found.name, f"{len(names)} different numbers, such as {some(sorted(names), 3)}")
+    if (
+        len(names) > MANY_NUMBERS
+        and all(map(is_number, names))
+        and not all(float(name).is_integer() for name in names)
+    ):
+        raise _no_classes(
+            found.name, f"{len(names)} different numbers, such as {some(sorted(names), 3)}"
+        )
 
 
 def is_number(name: str) -> bool:
@@ -49,7 +58,9 @@ def _refuse_several(found: Found) -> None:
         if block.labels.ndim != 1:
             what = f"labels of shape {block.labels.shape}, not one class per image"
             fix = "--task regress, if several numbers are to be learnt from each image"
-            raise UnusableInput(found.name, what, "labels (n,), (n, 1) or one-hot (n, classes)", fix)
+            raise UnusableInput(
+                found.name, what, "labels (n,), (n, 1) or one-hot (n, classes)", fix
+            )
 
 
 def _no_classes(where: str, what: str) -> UnusableInput:
@@ -66,20 +77,32 @@ def check_decoded(found: Found, all_: Stack, reading: Reading) -> list[Problem]:
 def _check_empty(
     found: Found, names: set[str], reading: Reading, unreadable: Mapping[str, str] | None = None
 ) -> list[Problem]:
-    """Refuse classes of the source that are not among `names`, those with an image; or say that they are left out."""
-    lost = [item for item in found.items if item.part in ("train", None) and item.label not in names]
+    """Refuse classes of the source that are not among `names`, those with an image; or say that
+    they are left out.
+    """
+    lost = [
+        item for item in found.items if item.part in ("train", None) and item.label not in names
+    ]
     reasons = unreadable or {}
-    counts, why = Counter(item.label for item in lost), {item.label: reasons.get(item.name, "") for item in lost}
-    broken = {name: f"none of {counted(n, 'file')} can be read: {why[name]}" for name, n in counts.items()}
+    counts, why = (
+        Counter(item.label for item in lost),
+        {item.label: reasons.get(item.name, "") for item in lost},
+    )
+    broken = {
+        name: f"none of {counted(n, 'file')} can be read: {why[name]}" for name, n in counts.items()
+    }
     empty = {label: why for label, why in {**found.empty, **broken}.items() if label not in names}
     if not empty:
         return []
     shown = some([f"{label} ({why})" for label, why in empty.items()])
     if not reading.skip_empty_classes:
-        fix = "add images, remove folders that are not classes, or leave these classes out with --skip-empty-classes"
+        fix = (
+            "add images, remove folders that are not classes, or leave these classes out with"
+            " --skip-empty-classes"
+        )
         what = f"{_classes(len(empty))} without an image: {shown}"
         raise UnusableInput(found.name, what, "images of each class", fix)
-    what = f"{_classes(len(empty))} without an image left out: {shown}"
+    what = f"skipped {_classes(len(empty))} without an image: {shown}"
     return [Problem(found.name, what, "images of each class", severity="warning", count=len(empty))]
 
 
@@ -102,14 +125,42 @@ def _order(name: str) -> tuple[int, float, str]:
 
 
 def _codes(names: NDArray[np.str_], classes: Sequence[str]) -> Labels:
-    """The index of each name in classes, -1 where it is none of them."""
+    """The index of each name in classes, or of one that is spelt alike; -1 where there is none."""
     distinct, which = np.unique(names, return_inverse=True)
     index = {name: code for code, name in enumerate(classes)}
-    return np.array([index.get(name, -1) for name in distinct.tolist()], np.int64)[which]
+    alike = _spelt_alike(distinct.tolist(), classes)
+    return np.array([index.get(alike.get(name, name), -1) for name in distinct.tolist()], np.int64)[
+        which
+    ]
 
 
-def check(where: str, found: Learnt, kept: Labels, parts: Labels, groups: Labels, lost: Leaks) -> None:
-    """Refuse what cannot be learnt: fewer than two classes, a class with one picture or without a train image."""
+def _spelt_alike(names: Iterable[str], classes: Sequence[str]) -> dict[str, str]:
+    """Names that are no class -> the only class that differs by capitals, spaces and the like: cat
+    and Cat.
+    """
+    groups, known = _by_spelling(classes), set(classes)
+    found = {name: groups.get(_spelling(name), []) for name in names if name not in known}
+    return {name: those[0] for name, those in found.items() if len(those) == 1}
+
+
+def _by_spelling(names: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_spelling(name), []).append(name)
+    return groups
+
+
+def _spelling(name: str) -> str:
+    spaced = re.sub(r"[\s_-]+", " ", name.strip())
+    return spaced if len(name) == 1 else spaced.casefold()  # A and a are letters of their own
+
+
+def check(
+    where: str, found: Learnt, kept: Labels, parts: Labels, groups: Labels, lost: Leaks
+) -> None:
+    """Refuse what cannot be learnt: fewer than two classes, a class with one picture or without a
+    train image.
+    """
     classes, labels = found.classes, found.codes[kept]
     if len(classes) < 2:
         raise _too_few(where, classes)
@@ -120,7 +171,11 @@ def check(where: str, found: Learnt, kept: Labels, parts: Labels, groups: Labels
     empty = [name for name, count in zip(classes, train, strict=True) if count < 1]
     if not single and not empty:
         return
-    after = f" (after {counted(int(lost.any.sum()), 'duplicate')} were dropped)" if lost.any.any() else ""
+    after = (
+        f" (after {counted(int(lost.any.sum()), 'duplicate')} were dropped)"
+        if lost.any.any()
+        else ""
+    )
     lacks = f"fewer than two different images in class {some(single)}" if single else ""
     what = lacks or f"no train image of {some(empty)}"
     expected, fix = "at least two in each class, one in train", "add images or remove the class"
@@ -131,13 +186,18 @@ def check(where: str, found: Learnt, kept: Labels, parts: Labels, groups: Labels
 
 def _too_few(where: str, classes: Sequence[str]) -> UnusableInput:
     only = f"only one class, {classes[0]!r}" if classes else "no class"
-    return UnusableInput(where, f"holds {only}", "at least two classes", "add a folder, or labels, for each class")
+    return UnusableInput(
+        where, f"holds {only}", "at least two classes", "add a folder, or labels, for each class"
+    )
 
 
 def problems(where: str, all_: Stack, found: Learnt, parts: Mapping[int, Part], rows: Labels,
              sealed: bool) -> Iterator[Problem]:  # fmt: skip
-    """Images of classes that train lacks, what gives a class away, small classes, and parts that lack one."""
+    """Images of classes that train lacks, what gives a class away, small classes, and parts that
+    lack one.
+    """
     yield from _unknown(where, all_, found.known)
+    yield from _alike(where, all_, found.classes)
     yield from _given_away(where, all_, found.classes, parts[TRAIN], rows)
     yield from _balance(where, found.classes, parts, sealed)
 
@@ -146,34 +206,81 @@ def _unknown(where: str, all_: Stack, known: NDArray[np.bool_]) -> Iterator[Prob
     for code, name in ((VALID, "valid"), (TEST, "test")):
         labels = all_.labels[~known & (all_.parts == code)].tolist()
         if labels:
-            what = f"{counted(len(labels), 'image')} of {name} in classes that train lacks were dropped: "
+            what = (
+                f"{counted(len(labels), 'image')} of {name} in classes without training images were"
+                " dropped: "
+            )
             fix = "add train images of them, or correct the names"
-            yield Problem(where, what + some(sorted(set(labels))), "the same classes", fix, "warning", len(labels))
+            yield Problem(
+                where,
+                what + some(sorted(set(labels))),
+                "the same classes",
+                fix,
+                "warning",
+                len(labels),
+            )
 
 
-def _given_away(where: str, all_: Stack, classes: Sequence[str], train: Part, rows: Labels) -> Iterator[Problem]:
+def _alike(where: str, all_: Stack, classes: Sequence[str]) -> Iterator[Problem]:
+    """What is said of names that only differ by capitals, spaces and the like."""
+    taken = _spelt_alike(np.unique(all_.labels).tolist(), classes)
+    if taken:
+        shown = some([f"{name!r} for {meant!r}" for name, meant in sorted(taken.items())])
+        count = int(np.isin(all_.labels, [*taken]).sum())
+        what = (
+            f"classes that train spells otherwise were taken for those of train: {shown},"
+            f" {counted(count, 'image')}"
+        )
+        yield Problem(where, what, "one name for each class", severity="warning", count=count)
+    twice = [
+        " and ".join(map(repr, those)) for those in _by_spelling(classes).values() if len(those) > 1
+    ]
+    if twice:
+        what, fix = (
+            f"classes that are spelt nearly alike: {some(twice)}",
+            "give them one name if they are one class",
+        )
+        yield Problem(where, what, "one name for each class", fix, "warning", len(twice))
+
+
+def _given_away(
+    where: str, all_: Stack, classes: Sequence[str], train: Part, rows: Labels
+) -> Iterator[Problem]:
     """What brightness and size tell of the images to learn from, which are these rows."""
-    bright = np.concatenate([train.pixels[chunk].mean((1, 2, 3)) for chunk in stack.chunks(len(rows))])
+    bright = np.concatenate(
+        [train.pixels[chunk].mean((1, 2, 3)) for chunk in stack.chunks(len(rows))]
+    )
     yield from giveaways.told(where, bright, all_.shapes[rows], train.labels, classes)
 
 
-def _balance(where: str, classes: Sequence[str], parts: Mapping[int, Part], sealed: bool) -> Iterator[Problem]:
-    counts = {code: np.bincount(part.labels, minlength=len(classes)) for code, part in parts.items()}
+def _balance(
+    where: str, classes: Sequence[str], parts: Mapping[int, Part], sealed: bool
+) -> Iterator[Problem]:
+    counts = {
+        code: np.bincount(part.labels, minlength=len(classes)) for code, part in parts.items()
+    }
     train = counts[TRAIN]
     small = [f"{classes[c]} ({train[c]})" for c in np.flatnonzero(train < FEW).tolist()]
     if small:
         what = f"fewer than {FEW} train images in {some(small)}"
-        yield Problem(where, what, "tens of images in each class", "add images", "warning", len(small))
+        yield Problem(
+            where, what, "tens of images in each class", "add images", "warning", len(small)
+        )
     if train.max() > UNEVEN * train.min():
         most, least = int(train.argmax()), int(train.argmin())
-        what = f"unbalanced: {train[most]} train images of {classes[most]}, {train[least]} of {classes[least]}"
+        what = (
+            f"unbalanced: {train[most]} train images of {classes[most]}, {train[least]} of"
+            f" {classes[least]}"
+        )
         fix = "--goal balanced_accuracy counts every class equally"
         yield Problem(where, what, fix=fix, severity="note")
     for code in (VALID, TEST) if sealed else (VALID,):
         lacking = [classes[c] for c in np.flatnonzero(counts[code] == 0).tolist()]
         if lacking:
             what = f"{SIDES[code]} has no image of {some(lacking)}"
-            yield Problem(where, what, "every class in every part", "add images", "warning", len(lacking))
+            yield Problem(
+                where, what, "every class in every part", "add images", "warning", len(lacking)
+            )
 
 
 def said(found: Learnt, labels: Labels) -> str:

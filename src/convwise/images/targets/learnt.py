@@ -17,10 +17,10 @@ SIDES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 class Learnt:
     """What is learnt of the images of a set.
 
-    labels: what a Part keeps of each image, (n,), or of several numbers (n, k); codes: int64 (n,), the same where two
-    images have the same label; known: whether an image has a label that can be learnt; classes: the names of the
-    labels, none where they are numbers; numbers: what these are called; grouped: what the groups of the images are
-    called, '' where there are none.
+    labels: what a Part keeps of each image, (n,), or of several numbers (n, k); codes: int64 (n,),
+    the same where two images have the same label; known: whether an image has a label that can be
+    learnt; classes: the names of the labels, none where they are numbers; numbers: what these are
+    called; grouped: what the groups of the images are called, '' where there are none.
     """
 
     labels: NDArray[Any]

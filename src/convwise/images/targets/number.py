@@ -1,4 +1,4 @@
-"""Numbers for each image: read from text or arrays, and split so that all parts reach from low to high."""
+"""Numbers for each image, from text or arrays, split so that all parts reach from low to high."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convwise.core.problems import Problem, UnusableInput
 from convwise.core.score import several
 from convwise.core.text import number as shown
 from convwise.images.parts import Part
-from convwise.images.sources.found import JOINT, Found, Reading, counted, some
+from convwise.images.sources.found import BY_WAY, JOINT, Found, Reading, counted, some
 from convwise.images.splits import TRAIN, Leaks
 from convwise.images.stack import Stack
 from convwise.images.targets.learnt import Learnt
@@ -24,12 +24,33 @@ Ints = NDArray[np.int64]
 
 
 def check_found(found: Found, reading: Reading) -> None:
-    """Refuse what is no number, and images with more or fewer of them than others, before anything is decoded."""
+    """Refuse what is no number, and images with more or fewer of them than others, before anything
+    is decoded.
+    """
     labels = [np.array([item.label for item in found.items])] if found.items else []
-    read = [_numbers(found.name, each) for each in (*labels, *(block.labels for block in found.blocks))]
+    ways, (way, _, how) = (
+        [
+            "correct them",
+            "leave --task regress out",
+        ],
+        reading.classes_from.partition(":"),
+    )
+    if way == "csv":
+        ways.insert(
+            1,
+            f"name another column with {BY_WAY}"
+            f" csv:{how.rpartition(':')[0] or how or 'FILE'}:COLUMN",
+        )
+    read = [
+        _numbers(found.name, each, ways)
+        for each in (*labels, *(block.labels for block in found.blocks))
+    ]
     if len(counts := {each.shape[1:] for each in read}) > 1:
-        what = f"parts with {some(sorted(str(count[0]) if count else '1' for count in counts))} numbers for each image"
-        raise UnusableInput(found.name, what, "as many in each part", "leave the others out")
+        what = (
+            f"parts with {some(sorted(str(count[0]) if count else '1' for count in counts))}"
+            " numbers for each image"
+        )
+        raise UnusableInput(found.name, what, "the same count in each part", "remove the others")
 
 
 def check_decoded(found: Found, stack: Stack, reading: Reading) -> list[Problem]:
@@ -37,22 +58,31 @@ def check_decoded(found: Found, stack: Stack, reading: Reading) -> list[Problem]
     return []
 
 
-def _numbers(where: str, labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Labels, text or numbers, as numbers: (n,), or (n, k) of several. UnusableInput where some are none."""
+def _numbers(where: str, labels: NDArray[Any], ways: Sequence[str] = ()) -> NDArray[np.float64]:
+    """Labels, text or numbers, as numbers: (n,), or (n, k). UnusableInput where some are none."""
     distinct, which = np.unique(labels, return_inverse=True)
     cells = [str(label).split(JOINT) for label in distinct.tolist()]
     values = [[_number(cell) for cell in each] for each in cells]
     good = np.array([bool(np.isfinite(each).all()) for each in values], bool)
     if not good.all():
-        bad = [label for label, is_good in zip(distinct.tolist(), good.tolist(), strict=True) if not is_good]
+        bad = [
+            label
+            for label, is_good in zip(distinct.tolist(), good.tolist(), strict=True)
+            if not is_good
+        ]
         count = int((~good)[which].sum())
-        what = f"{count} of {counted(labels.size, 'label')} are not numbers: {some([repr(each) for each in bad])}"
-        fix = "correct them, name another column with --classes-from csv:FILE:COLUMN, or leave --task regress out"
-        raise UnusableInput(where, what, "a number for each image", fix)
+        what = (
+            f"{count} of {counted(labels.size, 'label')} are not numbers:"
+            f" {some([repr(each) for each in bad])}"
+        )
+        raise UnusableInput(where, what, "a number for each image", ", or ".join(ways))
     by_count = {len(each): JOINT.join(each) for each in cells}
     if len(by_count) > 1:
-        what = f"has {some(sorted(map(str, by_count)))} numbers for an image: {some(list(by_count.values()), 2)}"
-        raise UnusableInput(where, what, "as many for each image", "correct them")
+        what = (
+            f"has {some(sorted(map(str, by_count)))} numbers for an image:"
+            f" {some(list(by_count.values()), 2)}"
+        )
+        raise UnusableInput(where, what, "the same count for each image", "correct them")
     found = np.array(values, np.float64)[which.reshape(-1)]
     return found.reshape(labels.shape) if labels.ndim > 1 or set(by_count) <= {1} else found
 
@@ -69,7 +99,9 @@ def learnt(stack: Stack, found: Found) -> Learnt:
     values = _numbers(found.name, stack.labels)
     codes = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
     count = 1 if values.ndim == 1 else values.shape[1]
-    return Learnt(values, codes, np.ones(len(values), bool), (), _named(found.numbers, count), found.grouped)
+    return Learnt(
+        values, codes, np.ones(len(values), bool), (), _named(found.numbers, count), found.grouped
+    )
 
 
 def _named(given: Sequence[str], count: int) -> tuple[str, ...]:
@@ -87,7 +119,8 @@ def _columns(labels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def strata(labels: NDArray[Any]) -> Ints:
-    """What each image is alike to when shares are drawn: those of about the same number. labels: text, or numbers.
+    """What each image is alike to when shares are drawn: those of about the same number. labels:
+    text, or numbers.
 
     Of several numbers each is divided into so few parts that together they are about as many.
     """
@@ -105,13 +138,18 @@ def strata(labels: NDArray[Any]) -> Ints:
 
 def check(where: str, found: Learnt, kept: Ints, parts: Ints, groups: Ints, lost: Leaks) -> None:
     """Refuse what cannot be learnt: no image left, or the same number everywhere."""
-    for name, values in zip(found.numbers, _columns(found.labels[kept][parts == TRAIN]), strict=True):
+    for name, values in zip(
+        found.numbers, _columns(found.labels[kept][parts == TRAIN]), strict=True
+    ):
         if len(np.unique(values)) < 2:
             only = f"only the number {shown(values[0])}" if len(values) else "no number"
             of = f" of {name}" if len(found.numbers) > 1 else ""
             what = f"holds {only}{of} in {counted(len(values), 'image')} to learn from"
             raise UnusableInput(
-                where, what, "images with different numbers", "add images" + (of and f", or leave {name} out")
+                where,
+                what,
+                "images with different numbers",
+                "add images" + (of and f", or leave {name} out"),
             )
 
 
@@ -121,13 +159,19 @@ def problems(where: str, all_: Stack, found: Learnt, parts: Mapping[int, Part], 
     for name, column in zip(found.numbers, _columns(parts[TRAIN].labels), strict=True):
         values = np.sort(column)
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-        far = values[np.abs(values - middle) > FAR * max(high - low, 1e-12)] if high > low else values[:0]
+        far = (
+            values[np.abs(values - middle) > FAR * max(high - low, 1e-12)]
+            if high > low
+            else values[:0]
+        )
         if 0 < len(far) <= len(values) // 20:
             called = f"a number ({name})" if len(found.numbers) > 1 else "a number"
             what = f"{counted(len(far), 'train image')} with {called} far from the others: "
             what += some([shown(each) for each in np.unique(far).tolist()])
             fix = "check that they do not stand for missing values, and are in the same unit"
-            yield Problem(where, what, f"about {shown(low)} to {shown(high)}", fix, "warning", len(far))
+            yield Problem(
+                where, what, f"about {shown(low)} to {shown(high)}", fix, "warning", len(far)
+            )
 
 
 def said(found: Learnt, labels: NDArray[np.float64]) -> str:

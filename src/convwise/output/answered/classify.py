@@ -23,7 +23,9 @@ def row(answer: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
 
 
 def columns(names: Sequence[str]) -> list[str]:
-    """label, and one for each class. A class called path or label has the column 'path (class)' or 'label (class)'."""
+    """label, and one for each class. A class called path or label has the column 'path (class)' or
+    'label (class)'.
+    """
     return ["label", *(f"{name} (class)" if name in TAKEN else name for name in names)]
 
 
@@ -39,7 +41,7 @@ def told(estimate: Mapping[str, Any]) -> str:
 
 
 def section(scored: Scored) -> dict[str, Any]:
-    """The confusion matrix, or its largest cells where there are many classes; the surest mistakes as pictures."""
+    """The confusion matrix, or its largest cells where classes are many; the surest mistakes."""
     if not len(scored.labels):
         return {"n": 0, "wrong": 0}
     classes, labels, answers = scored.outputs, scored.labels, scored.answers
@@ -66,13 +68,22 @@ def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Iterator[dict[str, Any
     for flat_index in np.argsort(-off, axis=None, kind="stable")[:MOST_PAIRS]:
         i, j = divmod(int(flat_index), len(classes))
         if off[i, j]:
-            yield {"true": classes[i], "predicted": classes[j], "count": int(off[i, j]), "of": int(matrix[i].sum())}
+            yield {
+                "true": classes[i],
+                "predicted": classes[j],
+                "count": int(off[i, j]),
+                "of": int(matrix[i].sum()),
+            }
 
 
 def _recall(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The share of each class that was found, worst first; classes without an image last, unknown."""
+    """The share found of each class, worst first; classes without an image last, unknown."""
     rows = [
-        {"name": name, "n": int(row.sum()), "recall": float(row[i] / row.sum()) if row.sum() else None}
+        {
+            "name": name,
+            "n": int(row.sum()),
+            "recall": float(row[i] / row.sum()) if row.sum() else None,
+        }
         for i, (name, row) in enumerate(zip(classes, matrix, strict=True))
     ]
     return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"] or 0))

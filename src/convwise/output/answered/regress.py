@@ -19,7 +19,9 @@ DIGITS = 7  # significant ones of a prediction: what float32 has
 
 
 def row(answer: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """The number, and the same as the label; or several numbers by their names, and together as the label."""
+    """The number, and the same as the label; or several numbers by their names, and together as the
+    label.
+    """
     words = [f"{float(each):.{DIGITS}g}" for each in answer]
     if len(words) == 1:
         return {"label": words[0], "number": float(words[0])}
@@ -42,21 +44,33 @@ def told(estimate: Mapping[str, Any]) -> str:
     """How far off the answers are."""
     on = f"over {estimate['n']:,} images"
     if several := estimate.get("numbers"):
-        on = f"standard deviations on average over {len(several)} numbers and {estimate['n']:,} images"
+        on = (
+            f"standard deviations on average over {len(several)} numbers and {estimate['n']:,}"
+            " images"
+        )
     off = f"off by {shown(estimate['error'])} {on if several else f'on average {on}'}"
-    return f"{off} (R² {estimate['r2']:.3f}: {100 * max(estimate['r2'], 0):.0f}\u202f% of the variance is explained)"
+    return (
+        f"{off} (R² {estimate['r2']:.3f}: {100 * max(estimate['r2'], 0):.0f}\u202f% of the variance"
+        " is explained)"
+    )
 
 
 def section(scored: Scored) -> dict[str, Any]:
     """Of each number predicted against true, and the largest errors as pictures.
 
-    Of one number also the residuals, and the errors from low to high; of several, a row for each, and MOST_PLOTS plots.
+    Of one number also the residuals, and the errors from low to high; of several, a row for each,
+    and MOST_PLOTS plots.
     """
     if not len(scored.labels):
         return {"n": 0}
-    true, predicted = scored.labels.reshape(len(scored.labels), -1).astype(float), scored.answers.astype(float)
+    true, predicted = (
+        scored.labels.reshape(len(scored.labels), -1).astype(float),
+        scored.answers.astype(float),
+    )
     residuals, names = predicted - true, scored.outputs
-    numbers = [_number(name, *columns) for name, *columns in zip(names, true.T, predicted.T, strict=True)]
+    numbers = [
+        _number(name, *columns) for name, *columns in zip(names, true.T, predicted.T, strict=True)
+    ]
     for number in numbers[MOST_PLOTS:]:
         del number["plot"]
     return {
@@ -84,11 +98,16 @@ def _number(name: str, true: np.ndarray, predicted: np.ndarray) -> dict[str, Any
 
 
 def _of_one(true: np.ndarray, residuals: np.ndarray, name: str) -> dict[str, Any]:
-    return {"residuals": plots.residual_plot(true, residuals, name), "parts": list(_parts(true, residuals))}
+    return {
+        "residuals": plots.residual_plot(true, residuals, name),
+        "parts": list(_parts(true, residuals)),
+    }
 
 
 def _pictures(scored: Scored, true: np.ndarray, predicted: np.ndarray) -> Iterator[dict[str, Any]]:
-    """The images with the largest errors, of several numbers on average in their deviations, and the worst of each."""
+    """The images with the largest errors, of several numbers on average in their deviations, and
+    the worst of each.
+    """
     unit = numbers_of(scored.net)
     errors = np.abs(predicted - true) / np.array(unit.scale if unit else 1.0)
     for i in np.argsort(-errors.mean(1), kind="stable")[:MOST_ERRORS].tolist():

@@ -14,9 +14,11 @@ THUMBNAIL_PX = 112
 
 @dataclass(frozen=True)
 class Scored:
-    """pixels: uint8 (n, h, w, c); labels: (n,), or (n, k) of several numbers; answers: probabilities (n, classes), or
+    """pixels: uint8 (n, h, w, c); labels: (n,), or (n, k) of several numbers; answers:
+    probabilities (n, classes), or
 
-    numbers (n, k); names: files; outputs: what the outputs are called: the classes, or the numbers; net: what answers.
+    numbers (n, k); names: files; outputs: what the outputs are called: the classes, or the numbers;
+    net: what answers.
     """
 
     pixels: np.ndarray

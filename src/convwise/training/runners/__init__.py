@@ -23,7 +23,7 @@ class Runner(Protocol):
     def run(self, trials: Iterable[Trial]) -> Iterator[Result]: ...
 
     def cut(self, seconds: float) -> Iterator[Result]:
-        """The results of what runs, brought to an early end, as far as they come in so many seconds."""
+        """The results of what runs, brought to an early end; those that come in so many seconds."""
 
     @property
     def live(self) -> Sequence[Live]:
@@ -37,7 +37,9 @@ Start = Callable[[Work, Host, int], Runner]  # (what a worker does, where, how m
 
 @dataclass(frozen=True)
 class Place:
-    """module, kind: the class of a Runner, which is called with work, host and workers; said: in the help's words."""
+    """module, kind: the class of a Runner, which is called with work, host and workers; said: in
+    the help's words.
+    """
 
     module: str
     kind: str
@@ -50,5 +52,7 @@ class Place:
 
 
 RUNNERS: dict[str, Place] = {
-    "local": Place("convwise.training.runners.local", "LocalRunner", "in processes of this machine"),
+    "local": Place(
+        "convwise.training.runners.local", "LocalRunner", "in processes on this machine"
+    ),
 }

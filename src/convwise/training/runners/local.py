@@ -27,15 +27,19 @@ from convwise.training.host import Host
 from convwise.training.runners import Work
 
 CAPACITY = 4_000_000  # numbers that a team can exchange: larger nets train on one member's threads
-GRACE_SECONDS = 120.0  # over twice a trial's own time without a word on how far it is, after which its worker is ended
+# A worker is ended so long after twice its trial's own time, if it does not say how far it is
+GRACE_SECONDS = 120.0
 SILENT_SECONDS = 30.0  # without a sign of life, after which a worker is ended
 LOADING_SECONDS = 180.0  # the same until it is ready: what is loaded may keep it from giving one
 BEAT_SECONDS = 0.5  # from one sign of life to the next
 POLL_SECONDS = 0.2
-AWAKE_SECONDS = 1.0  # at most, that count between two polls: a study that was stopped itself has not waited
-BEAT, READY, BEGUN, GONE = "beat", "ready", "begun", "gone"  # what is heard of a worker, beside results
+# Time that counts between two polls at most: a study that was itself stopped has not waited
+AWAKE_SECONDS = 1.0
+# What a worker says, beside results
+BEAT, READY, BEGUN, GONE = "beat", "ready", "begun", "gone"
 LEFT = "another worker of its team ended"
-# A core of a virtual machine that falls asleep at each meeting computes a third slower after it (docs/findings.md).
+# A core of a virtual machine that falls asleep at each meeting computes a third slower after it
+# (docs/findings.md).
 AWAKE_WAITING_SECONDS = 0.05
 _make_room = getattr(os, "sched_yield", partial(time.sleep, 0))  # for whoever else wants this core
 
@@ -48,8 +52,9 @@ class TeamLost(Exception):
 class Member:
     """One of `size` processes that compute means together, through shared memory.
 
-    doors: a semaphore for each, which all others release as they arrive; lost: whether one is gone. Nothing is held
-    while a member waits, so one that dies leaves no lock behind, as it would in a Barrier.
+    doors: a semaphore for each, which all others release as they arrive; lost: whether one is gone.
+    Nothing is held while a member waits, so one that dies leaves no lock behind, as it would in a
+    Barrier.
     """
 
     rank: int
@@ -60,7 +65,9 @@ class Member:
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """The mean over all members of float32 (n,); TeamLost where a member is gone."""
-        table = np.frombuffer(self.memory, np.float32).reshape(self.size, CAPACITY)[:, : len(values)]
+        table = np.frombuffer(self.memory, np.float32).reshape(self.size, CAPACITY)[
+            :, : len(values)
+        ]
         table[self.rank] = values
         self._meet()
         mean: np.ndarray = table.mean(0)
@@ -68,7 +75,9 @@ class Member:
         return mean
 
     def _meet(self) -> None:
-        """Wait until all have arrived. Whoever is one meeting ahead stands for the others: it had met them all."""
+        """Wait until all have arrived. Whoever is one meeting ahead stands for the others: it had
+        met them all.
+        """
         for rank, door in enumerate(self.doors):
             if rank != self.rank:
                 door.release()
@@ -96,7 +105,9 @@ class Member:
 
 @dataclass(frozen=True)
 class _Door:
-    """A semaphore that begins at 0, in the two ends of a pipe: one of the system's has a name, which a kill leaves."""
+    """A semaphore that begins at 0, in the two ends of a pipe: one of the system's has a name,
+    which a kill leaves.
+    """
 
     ends: tuple[Connection, Connection]
 
@@ -109,7 +120,9 @@ class _Door:
 
 @dataclass(frozen=True)
 class WorkerLine:
-    """A worker's line to the study. asked: shared memory, not 0 where trainings are to come to an early end."""
+    """A worker's line to the study. asked: shared memory, not 0 where trainings are to come to an
+    early end.
+    """
 
     say: Callable[[Any], None]
     asked: Any
@@ -125,7 +138,9 @@ class WorkerLine:
 
 @dataclass(eq=False)
 class _Worker:
-    """One process, the pipe to it, and the trial that it runs. Times are in seconds that the study was awake."""
+    """One process, the pipe to it, and the trial that it runs. Times are in seconds that the study
+    was awake.
+    """
 
     process: BaseProcess
     pipe: Connection
@@ -139,7 +154,9 @@ class _Worker:
     ended: str = ""  # by us, and why
 
     def listen(self, inbox: queue.SimpleQueue[tuple[_Worker, Any]]) -> None:
-        """Put what it says into `inbox`: a thread's work, since one that is stopped in mid-sentence says no more."""
+        """Put what it says into `inbox`: a thread's work, since one that is stopped in mid-sentence
+        says no more.
+        """
         said: Any = None
         with self.pipe:
             while said != GONE:
@@ -159,15 +176,17 @@ class _Worker:
         if self.trial is None or self.worked is None:
             return ""
         self.worked += seconds
-        late = self.trial.seconds is not None and self.worked > 2 * self.trial.seconds + GRACE_SECONDS
+        late = (
+            self.trial.seconds is not None and self.worked > 2 * self.trial.seconds + GRACE_SECONDS
+        )
         return "it took more than twice its time, and was ended" if late else ""
 
 
 class LocalRunner:
     """Runs trials in `workers` processes of `host`, this machine.
 
-    Each calls `work(trial, line)`. A trial with threads > 1 is run by all workers together, as a team:
-    the first one's result counts. A worker that dies, hangs or is stopped costs its trial
+    Each calls `work(trial, line)`. A trial with threads > 1 is run by all workers together, as a
+    team: the first one's result counts. A worker that dies, hangs or is stopped costs its trial
     alone: it is recorded as failed, and a new worker takes its place. Workers ignore Ctrl-C: the
     process that owns the study decides; they end soon after it, however it ends.
     """
@@ -184,14 +203,22 @@ class LocalRunner:
         self._team: dict[int, Result] = {}  # of the members that have ended, by rank
         self._ending = self._context.RawValue("b", 0)
         self._looked = time.monotonic()
-        self._workers = [self._start(Member(rank, workers, doors, lost, memory)) for rank in range(workers)]
+        self._workers = [
+            self._start(Member(rank, workers, doors, lost, memory)) for rank in range(workers)
+        ]
 
     def _door(self) -> Any:
-        return _Door(self._context.Pipe(duplex=False)) if os.name == "posix" else self._context.Semaphore(0)
+        return (
+            _Door(self._context.Pipe(duplex=False))
+            if os.name == "posix"
+            else self._context.Semaphore(0)
+        )
 
     def _start(self, member: Member) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, member, self._ending), daemon=True)
+        process = self._context.Process(
+            target=_serve, args=(theirs, member, self._ending), daemon=True
+        )
         process.start()
         ours.send(self._work)  # which loads the engine: by then the worker gives signs of life
         theirs.close()
@@ -208,7 +235,9 @@ class LocalRunner:
             self._hand_out(waiting)
 
     def cut(self, seconds: float) -> Iterator[Result]:
-        """The results of what runs, brought to an early end; what takes longer than so many seconds gives none."""
+        """The results of what runs, brought to an early end; what takes longer than so many seconds
+        gives none.
+        """
         self._ending.value = 1
         until = time.monotonic() + seconds
         while self._is_busy and time.monotonic() < until:
@@ -217,7 +246,11 @@ class LocalRunner:
     @property
     def live(self) -> tuple[Live, ...]:
         """How far what runs now is; a team speaks with one voice."""
-        told = {worker.trial.id: worker.live for worker in reversed(self._workers) if worker.trial and worker.live}
+        told = {
+            worker.trial.id: worker.live
+            for worker in reversed(self._workers)
+            if worker.trial and worker.live
+        }
         return tuple(reversed(told.values()))
 
     @property
@@ -239,7 +272,11 @@ class LocalRunner:
                 return
 
     def _is_for_all(self, trial: Trial) -> bool:
-        return trial.threads > 1 and len(self._workers) > 1 and analyse(trial.net).total.trainable < CAPACITY
+        return (
+            trial.threads > 1
+            and len(self._workers) > 1
+            and analyse(trial.net).total.trainable < CAPACITY
+        )
 
     def _give(self, worker: _Worker, trial: Trial) -> None:
         worker.trial, worker.live = trial, None
@@ -279,7 +316,9 @@ class LocalRunner:
         if trial is None:
             return
         result: Result = Result(trial, "failed", reason=_death(worker)) if said == GONE else said
-        ended = self._of_all(trial, worker.member.rank, result) if self._is_for_all(trial) else result
+        ended = (
+            self._of_all(trial, worker.member.rank, result) if self._is_for_all(trial) else result
+        )
         if ended:
             yield replace(ended, host=self._host.name)
 
@@ -292,12 +331,16 @@ class LocalRunner:
         worker.member.leave()
 
     def _of_all(self, trial: Trial, rank: int, result: Result) -> Result | None:
-        """The team's result, once its last member has ended: that of the first; of a failure, the cause."""
+        """The team's result, once its last member has ended: that of the first; of a failure, the
+        cause.
+        """
         self._team[rank] = result
         if any(worker.trial is trial for worker in self._workers):
             return None
         first = self._team[0]
-        causes = [r.reason for r in self._team.values() if r.status == "failed" and LEFT not in r.reason]
+        causes = [
+            r.reason for r in self._team.values() if r.status == "failed" and LEFT not in r.reason
+        ]
         return replace(first, reason=causes[0]) if causes and first.status == "failed" else first
 
     def close(self) -> None:
@@ -314,7 +357,9 @@ def _death(worker: _Worker) -> str:
         return worker.ended
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        return f"its worker was killed ({name})" + (", perhaps out of memory" if name == "SIGKILL" else "")
+        return f"its worker was killed ({name})" + (
+            ", perhaps out of memory" if name == "SIGKILL" else ""
+        )
     return f"its worker ended with exit code {code}"
 
 
@@ -352,7 +397,9 @@ def _beat(say: Callable[[str], None]) -> None:
 
 
 def _warm_up() -> None:
-    """Load the engine while the study still reads images; PyTorch loads more where the first optimizer is made."""
+    """Load the engine while the study still reads images; PyTorch loads more where the first
+    optimizer is made.
+    """
     import torch
 
     torch.set_num_threads(1)

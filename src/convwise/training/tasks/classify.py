@@ -1,4 +1,4 @@
-"""One label for each image: cross entropy, the scores of scores.py, the largest class as baseline."""
+"""One label for each image: cross entropy, scores of scores.py, the largest class as baseline."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ def learnt(labels: torch.Tensor, net: Net) -> torch.Tensor:
 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Mean cross entropy of logits (n, classes), smoothed, weighted per class where the recipe says so.
+    """Mean cross entropy of logits (n, classes), smoothed, weighted per class where the recipe says
+    so.
 
     labels: (n,), or as `taught` makes them.
     """
-    weight = torch.tensor(recipe.class_weights, device=logits.device) if recipe.class_weights else None
+    weight = (
+        torch.tensor(recipe.class_weights, device=logits.device) if recipe.class_weights else None
+    )
     smoothing = recipe.label_smoothing if labels.ndim == 1 else 0.0
     return functional.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
 
@@ -49,7 +52,9 @@ def outcomes(logits: torch.Tensor, labels: torch.Tensor, net: Net) -> torch.Tens
 
 
 def weighed(logits: torch.Tensor, labels: torch.Tensor, score: str) -> np.ndarray:
-    """What each example adds to the score, (n,), see scores.outcomes; none of accuracy: `outcomes` says that."""
+    """What each example adds to the score, (n,), see scores.outcomes; none of accuracy: `outcomes`
+    says that.
+    """
     if score == "accuracy":
         return np.zeros(0)
     return scores.outcomes(logits.argmax(1).cpu().numpy(), labels.cpu().numpy(), score)
@@ -67,15 +72,22 @@ def answered(answers: np.ndarray, labels: np.ndarray, net: Net) -> np.ndarray:
 
 
 def baseline(labels: np.ndarray, score: str, net: Net) -> float:
-    """What always answering with the largest class would score: an accuracy of its share; 0 without labels."""
+    """What always answering with the largest class would score: an accuracy of its share; 0 without
+    labels.
+    """
     return scores.baseline(labels, score)
 
 
 def surely(answers: np.ndarray, labels: np.ndarray, score: str, net: Net) -> bool:
-    """Whether answers, probabilities (n, classes), surely score higher than always the largest class."""
+    """Whether answers (n, classes) surely score higher than always the largest class."""
     if score == "accuracy":
         return better(answered(answers, labels, net), labels, net)
     return scores.surely_higher(_likeliest(answers, labels), labels, score)
+
+
+def at_least(answers: np.ndarray, labels: np.ndarray, score: str, net: Net) -> float:
+    """The lower end of the 95 % interval of the score."""
+    return scores.interval(_likeliest(answers, labels), labels, score)[0]
 
 
 def better(right: np.ndarray, labels: np.ndarray, net: Net) -> bool:
@@ -90,7 +102,9 @@ def better(right: np.ndarray, labels: np.ndarray, net: Net) -> bool:
 
 
 def learns(runs: Sequence[np.ndarray], labels: np.ndarray, net: Net) -> bool:
-    """Whether several trainings of one net, each with its right answers, 1 or 0 (n,), surely beat the largest class."""
+    """Whether several trainings of one net, each with its right answers, 1 or 0 (n,), surely beat
+    the largest class.
+    """
     right = round(float(np.sum(runs)) / len(runs))
     return wilson(right, len(runs[0]))[0] > baseline(labels, "accuracy", net)
 

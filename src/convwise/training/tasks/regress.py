@@ -1,7 +1,9 @@
-"""Numbers for each image: Huber's loss on standardised targets, absolute error, the median as baseline.
+"""Numbers for each image: Huber's loss on standardised targets, absolute error, the median as
+baseline.
 
-Of several numbers each is learnt by its own mean and deviation, so that all count alike whatever their units; the
-outcome of an image is then the mean of its errors, each in deviations of its number.
+Of several numbers each is learnt by its own mean and deviation, so that all count alike whatever
+their units; the outcome of an image is then the mean of its errors, each in deviations of its
+number.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ DIGITS = 6  # significant ones that are kept of an error
 
 
 def learnt(labels: torch.Tensor, net: Net) -> torch.Tensor:
-    """Numbers (n,) or (n, k) as the net learns them, float32 (n, k): each with mean 0 and deviation 1 in training."""
+    """Numbers (n,) or (n, k) as the net learns them, float32 (n, k): each with mean 0 and deviation
+    1 in training.
+    """
     unit = _unit(net)
     means, deviations = (torch.tensor(each, dtype=torch.float64, device=labels.device)
                          for each in (unit.offset, unit.scale))  # fmt: skip
@@ -32,21 +36,23 @@ def learnt(labels: torch.Tensor, net: Net) -> torch.Tensor:
 
 
 def loss(outputs: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Mean Huber loss of outputs (n, k) of the net without its unit: squares up to one deviation, then straight.
+    """Mean Huber loss of outputs (n, k) of the net without its unit: squares up to one deviation,
+    then straight.
 
-    Few images whose numbers are far off pull less than they would by squares (Huber, Annals of Mathematical
-    Statistics 1964).
+    Few images whose numbers are far off pull less than they would by squares (Huber, Annals of
+    Mathematical Statistics 1964).
     """
     return functional.huber_loss(outputs, targets)
 
 
 def taught(labels: torch.Tensor, answers: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Numbers half way from the labels, (n,) or (n, k), to a teacher's answers (n, k), as for classes."""
+    """Numbers half way from the labels, (n,) or (n, k), to a teacher's answers (n, k)."""
     return torch.lerp(labels.double(), answers.double().reshape(labels.shape), TEACHER)
 
 
 def outcomes(outputs: torch.Tensor, targets: torch.Tensor, net: Net) -> torch.Tensor:
-    """The absolute error of each example, float32 (n,): of one number in its unit, of several their mean in deviations.
+    """The absolute error of each example, float32 (n,): of one number in its unit, of several their
+    mean in deviations.
 
     The deviations are those of the training images, which the net's last layer keeps.
     """
@@ -64,7 +70,9 @@ def kept(errors: np.ndarray, mirrored: np.ndarray) -> dict[str, Any]:
 
 
 def answered(answers: np.ndarray, labels: np.ndarray, net: Net) -> np.ndarray:
-    """The same of answers (n, k) of the whole net to images with the numbers (n,) or (n, k): float64 (n,)."""
+    """The same of answers (n, k) of the whole net to images with the numbers (n,) or (n, k):
+    float64 (n,).
+    """
     return _together(np.abs(answers.astype(np.float64) - _rows(labels)), net)
 
 
@@ -92,22 +100,33 @@ def surely(answers: np.ndarray, labels: np.ndarray, score: str, net: Net) -> boo
     return better(answered(answers, labels, net), labels, net)
 
 
+def at_least(answers: np.ndarray, labels: np.ndarray, score: str, net: Net) -> float:
+    """The score at the upper end of the 95 % interval of the error."""
+    return score_of(net).score(float(estimate(answers, labels, net)["high"]))
+
+
 def learns(runs: Sequence[np.ndarray], labels: np.ndarray, net: Net) -> bool:
-    """Whether several trainings of one net are better than that, by the mean of their errors on each image."""
+    """Whether several trainings of one net are better than that, by the mean of their errors on
+    each image.
+    """
     return better(np.mean(runs, axis=0), labels, net)
 
 
 def estimate(answers: np.ndarray, labels: np.ndarray, net: Net) -> dict[str, Any]:
-    """The mean error with Student's 95 % interval, and the share of the variance that is explained, R2.
+    """The mean error with Student's 95 % interval, and the share of the variance that is explained,
+    R2.
 
-    Of several numbers R2 is the mean over them, and `columns` says the same of each, in its own unit, with what always
-    answering its median would be off by.
+    Of several numbers R2 is the mean over them, and `columns` says the same of each, in its own
+    unit, with what always answering its median would be off by.
     """
     true = _rows(labels)
     found = _estimated(answered(answers, labels, net), answers, true)
     if true.shape[1] == 1:
         return found
-    each = [(answers[:, place : place + 1], true[:, place : place + 1]) for place in range(true.shape[1])]
+    each = [
+        (answers[:, place : place + 1], true[:, place : place + 1])
+        for place in range(true.shape[1])
+    ]
     columns = [
         {**_estimated(np.abs(said - truth)[:, 0], said, truth),
          "baseline": float(np.abs(truth - np.median(truth)).mean()) if len(truth) else 0.0}
@@ -122,9 +141,12 @@ def _estimated(errors: np.ndarray, answers: np.ndarray, true: np.ndarray) -> dic
     error = float(errors.mean()) if n else 0.0
     spread = float(errors.std(ddof=1)) / np.sqrt(n) if n > 1 else float("inf")
     half = float(special.stdtrit(n - 1, 0.975)) * spread if n > 1 else float("inf")
-    squares = ((true - true.mean(0)) ** 2).sum(0) if n else np.zeros(1)
+    squares = ((true - true.mean(0)) ** 2).sum(0) if n else np.zeros(true.shape[1])
     missed = ((answers.astype(np.float64) - true) ** 2).sum(0)
-    explained = [1 - lost / of if of else 0.0 for lost, of in zip(missed.tolist(), squares.tolist(), strict=True)]
+    explained = [
+        1 - lost / of if of else 0.0
+        for lost, of in zip(missed.tolist(), squares.tolist(), strict=True)
+    ]
     return {
         "error": error,
         "low": max(error - half, 0.0),
@@ -152,7 +174,9 @@ def _together(errors: np.ndarray, net: Net) -> np.ndarray:
 
 
 def _unit(net: Net) -> Rescaling:
-    """The last layer of a net that answers numbers, which says the mean and deviation of what it has learnt."""
+    """The last layer of a net that answers numbers, which says the mean and deviation of what it
+    has learnt.
+    """
     unit = numbers_of(net)
     assert unit is not None, "a net that answers numbers ends in their units"
     return unit

@@ -24,6 +24,7 @@ function render(state) {
   $("phase").className = `phase ${alive ? "alive" : state.phase}`;
   if (before && before.phase !== state.phase) say(`The study is ${PHASES[state.phase]}.`);
   renderNumbers(state);
+  renderCards(state);
   renderDoing(state, alive);
   renderTrainings(state, before);
   renderEffects(state);
@@ -35,7 +36,7 @@ function render(state) {
 function renderNumbers(state) {
   const { choice, best } = state;
   const test = choice && { ...choice.test, ...choice.test.score }; // as the goal scores
-  const lost = test && test.better_than_guessing === false;
+  const lost = choice && !choice.chosen;
   const { name: scored, words, nothing } = state.scored;
   const title = words[0].toUpperCase() + words.slice(1);
   show("shorter", isError());
@@ -54,23 +55,37 @@ function renderNumbers(state) {
   show("banner", Boolean(lost) || (choice && !choice.kept));
   if (lost) put("banner", el("strong", {}, "No network was chosen. "), choice.notes[0] || "");
   else if (choice && !choice.kept) put("banner", el("strong", {}, "The goal was not reached. "), state.goal);
-  show("against", Boolean(share && baseline));
+  show("against", Boolean(share) && state.bars.length > 1);
+  put("bars", ...state.bars.flatMap(bar));
+  $("bars").setAttribute("aria-label", state.bars.map(({ name, text: said, within }) => `${name}: ${said}${within ? ` (${within})` : ""}`).join("; "));
   const others = choice ? choice.against : [];
-  const beside = others.flatMap((each) => each.bars);
-  const own = !choice ? "best so far" : lost ? "the network trained" : beside.length ? "the chosen network, trained to its end" : "the chosen network";
-  const bars = [[nothing, baseline], ...beside, [own, share]];
-  const largest = isError() ? Math.max(...bars.map(([, value]) => value)) : 1;
-  const bar = ([name, value], i) => {
-    const line = el("i", { class: i ? "" : "nothing" });
-    line.style.width = `${(100 * value) / largest}%`;
-    return [el("span", {}, name), el("div", {}, line), el("em", {}, told(value))];
-  };
-  if (share && baseline) put("bars", ...bars.flatMap(bar));
   show("compared", others.length > 0);
-  put("compared", ...others.map((each) => el("li", {}, each.said)));
+  put("compared", ...others.map((each) => el("li", {}, each)));
   const notes = choice ? choice.notes.slice(lost ? 1 : 0) : state.notes;
   show("notes", notes.length > 0);
   put("notes", ...notes.map((note) => el("li", {}, note)));
+}
+
+// The cards of the report: for each parameter its value, the reason, what others were worth, and what it rests on.
+function renderCards({ cards, choice }) {
+  show("answer", cards.length > 0);
+  const whose = !choice ? "The network that the study starts with" : choice.chosen ? "The chosen network" : "The network that was trained";
+  text("answer-is", `${whose}, parameter by parameter`);
+  const key = JSON.stringify(cards);
+  if ($("cards").dataset.key === key) return; // so that what was selected stays so
+  $("cards").dataset.key = key;
+  put("cards", ...cards.map((card) => el("li", {}, el("h3", {}, card.title), el("b", {}, ...breakable(card.value)),
+    el("p", {}, card.because), ...card.tried.map((each) => el("p", { class: "tried" }, each)), el("span", { class: `tag ${card.tag}` }, card.tagged))));
+}
+const breakable = (value) => value.split(/(?=Pooling2D)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
+
+// One of the bars of the report, with its interval; the last of them is this network's own.
+function bar({ name, text: said, share, low, high }, i, all) {
+  const line = el("i", { class: i === all.length - 1 ? "own" : "" });
+  line.style.width = `${100 * share}%`;
+  const interval = low === undefined ? null : el("u");
+  if (interval) Object.assign(interval.style, { left: `${100 * low}%`, width: `${100 * (high - low)}%` });
+  return [el("span", {}, name), el("div", {}, line, interval), el("em", {}, said)];
 }
 
 function renderDoing(state, alive) {
@@ -83,7 +98,7 @@ function renderDoing(state, alive) {
     finished: state.goal ? `Goal: ${state.goal}` : "",
   };
   text("doing", alive ? `${doing}${count}` : said[state.phase]);
-  text("live", (alive ? state.live : []).map(training).join(" · "));
+  text("live", (alive ? state.live : []).map((each) => training(each, state.scored.nothing)).join(" · "));
   show("stop", alive);
   $("stop").disabled = !state.stoppable || state.phase !== "running";
   text("stop", state.phase === "stopping" ? "Taking the best…" : "Take the best now");
@@ -92,8 +107,9 @@ function renderDoing(state, alive) {
 }
 
 // A training that runs now: on the images that it learns from, as it was when it was last heard of.
-function training({ trial, epochs, accuracy }) {
-  const right = accuracy == null ? "" : `, ${percent(accuracy)} of the training images right`;
+function training({ trial, epochs, accuracy, baseline }, nothing) {
+  const beside = baseline == null ? "" : ` (${nothing}: ${percent(baseline)})`;
+  const right = accuracy == null ? "" : `, ${percent(accuracy)} of the training images right${beside}`;
   return `${trial}: epoch ${epochs.toFixed(1)}${right}`;
 }
 
@@ -178,9 +194,18 @@ function renderEffects(state) {
   plot("effects");
 }
 
+const undrawn = new Set(); // plots that nobody answered for: they are asked for again once somebody does
+
 async function plot(name) {
-  const answer = await fetch(`/api/plots/${name}`);
-  const svg = answer.status === 200 ? await answer.text() : "";
+  undrawn.delete(name);
+  let svg = "";
+  try {
+    const answer = await fetch(`/api/plots/${name}`);
+    if (answer.status === 200) svg = await answer.text();
+  } catch {
+    undrawn.add(name);
+    return;
+  }
   show(`${name}-figure`, Boolean(svg));
   if (svg) put(`${name}-plot`, document.importNode(new DOMParser().parseFromString(svg, "image/svg+xml").documentElement, true));
 }
@@ -202,6 +227,7 @@ async function follow() {
     if (!$("lost").hidden) say("Connected again.");
     show("lost", false);
     if (state) render(state);
+    [...undrawn].forEach(plot);
     const { phase, net, source } = study.state;
     const now = JSON.stringify([phase, net, source]);
     if (now !== based) await base();

@@ -142,8 +142,8 @@ export async function compute() {
     const at = [Number($("at-row").value), Number($("at-column").value)];
     const told = await ask("what-if", { changes, layer: layer().name, at });
     if (told.net !== net.net) await base();
-    told.ms = performance.now() - begun;
     render(told);
+    $("bench").dataset.ms = (performance.now() - begun).toFixed(1);
   } catch (error) {
     render({ problem: { where: "", what: error.message, expected: "", fix: "" }, together: [] });
   }
@@ -162,7 +162,6 @@ function render(told) {
     el("button", { type: "button", "aria-label": `Undo the change of ${each.layer}.${each.parameter}`, onclick: () => undo(each) }, "undo"))));
   if (wrong) return refuse(wrong, told.together);
   answer = told;
-  $("bench").dataset.ms = told.ms.toFixed(1);
   totals(told);
   show("findings", told.findings.length > 0);
   put("findings", ...told.findings.map((each) => el("li", {}, each)));
@@ -291,7 +290,13 @@ $("test").addEventListener("click", async () => {
     text("test-note", error.message);
   }
 });
-$("test-stop").addEventListener("click", () => ask("test/stop", {}));
+$("test-stop").addEventListener("click", async () => {
+  try {
+    await ask("test/stop", {});
+  } catch (error) {
+    text("test-note", error.message);
+  }
+});
 $("take").addEventListener("click", async () => {
   $("take").disabled = true;
   put("taken", el("p", { class: "note" }, "Writing…"));
