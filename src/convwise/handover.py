@@ -60,6 +60,7 @@ def hand_over(
         write(
             replace(found, folder=beside, left=lambda: min(session.left, left()), tell=session.tell)
         )
+    session.tell("finished")
     return session.settings.out
 
 

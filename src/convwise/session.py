@@ -123,7 +123,7 @@ class Session:
         """The watcher hears how far the study is."""
         ended = [r for r in self.results if r.score is not None and r.trial.phase != BESIDE.name]
         best = max(ended, key=lambda r: r.score or 0, default=None)
-        left = None if self.left == inf else max(self.left, 0)
+        left = None if self.left == inf or phase == "finished" else max(self.left, 0)
         if live and self.images.classes:
             guessed = scores.baseline(np.asarray(self.images.train.labels), "accuracy")
             live = tuple(replace(each, baseline=guessed) for each in live)

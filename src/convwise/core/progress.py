@@ -22,6 +22,7 @@ DOING = {
     "apply": "testing the proposed fixes",
     "stopping": "taking the best so far",
     "writing": "writing code, weights and the report",
+    "finished": "finished",
 }
 
 
