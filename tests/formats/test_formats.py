@@ -337,6 +337,19 @@ for seed in range(60):
 
 
 @pytest.mark.slow
+def test_a_written_keras_model_is_compared_on_the_cpu(tmp_path, monkeypatch):
+    """Where Keras would compute elsewhere, as on a GPU in TF32: here on a device without numbers."""
+    net = Net((8, 8, 1), (L.Conv2D(2, 3), L.GlobalAveragePooling2D(), L.Dense(2)))
+    weights, pixels = random_weights(net), np.zeros((2, 8, 8, 1), np.uint8)
+    keras_format.save(tmp_path, net, weights, ("a", "b"))
+    monkeypatch.setattr("keras.src.backend.torch.core.DEFAULT_DEVICE", "meta")
+    stored, sourced = keras_format.run(tmp_path, pixels)
+    assert np.isfinite(stored).all()
+    assert_close(sourced, stored)
+    with pytest.raises(NotImplementedError):
+        keras_format._run(tmp_path, pixels)
+
+
 def test_keras_on_tensorflow_agrees():
     pytest.importorskip("tensorflow", reason="the second Keras backend")
     run_python(

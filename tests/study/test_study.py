@@ -302,6 +302,7 @@ def test_the_test_part_is_opened_once_and_last(stripes, tmp_path, a_study, writt
     a_study(stripes, tmp_path / "out", read=reading, watcher=told).run()
     assert images[0].test.opened == 1
     assert opened
+    assert opened.pop() == ("finished", 1)
     assert all(count == 0 for _, count in opened)
     (material,) = written
     assert material.kind == "test"

@@ -188,6 +188,24 @@ def test_the_pace_is_remembered_so_that_the_same_images_get_the_same_advice(
     assert asked == ["float32", "bfloat16"]
 
 
+def test_a_gpu_is_named_and_has_a_pace_of_its_own(empty_cache, monkeypatch):
+    """Its steps take as long as their launches, whatever the nets: that is told of each image."""
+    assert "gpu" not in machine.ThisMachine().describe()
+    usual = machine._remembered("x", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    host = machine.ThisMachine()
+    assert host.describe()["gpu"] == "NVIDIA H200"
+    assert host.name.startswith("NVIDIA H200, ")
+    assert machine._remembered("x", lambda: 2) != usual
+    monkeypatch.setattr(
+        machine, "_seconds_per_image", lambda net, engine, batch: (2e-3 + 1e-12 * batch) / batch
+    )
+    pace = machine._pace(Engine("cuda", "float32"))
+    assert pace.per_image == pytest.approx(2e-3 / machine.GPU_BATCH, rel=0.01)
+    assert pace.seconds(1e6, 1e4) == pytest.approx(pace.seconds(1e4, 1e2), rel=0.01)
+
+
 def test_other_probes_or_versions_are_measured_anew(empty_cache, monkeypatch):
     assert machine._remembered("x", lambda: 1) == 1
     assert machine._remembered("x", lambda: 2) == 1

@@ -36,6 +36,7 @@ Dtype = Literal["float32", "bfloat16"]
 BF16_TOLERANCE = 0.05
 # Small nets around which training time and latency are fitted: (image size, filters, kernel size).
 PROBES = ((16, 8, 3), (28, 16, 3), (28, 32, 3), (32, 32, 5), (48, 16, 3), (32, 64, 1))
+GPU_BATCH = 128  # images of a step that the pace of a GPU is measured with
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class ThisMachine:
 
     @cached_property
     def name(self) -> str:
-        return f"{_cpu()}, {self.cores} core{'s' if self.cores > 1 else ''}"
+        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        return ", ".join(filter(None, [_gpu(), _cpu(), cores]))
 
     @cached_property
     def engine(self) -> Engine:
@@ -75,6 +77,7 @@ class ThisMachine:
 
     def describe(self) -> dict[str, Any]:
         return {
+            **({"gpu": gpu} if (gpu := _gpu()) else {}),
             "cpu": _cpu(),
             "cores": self.cores,
             "system": platform.platform(),
@@ -108,6 +111,13 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def _gpu() -> str:
+    """What the GPU that trains is called; '' where there is none."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
 def engine() -> Engine:
     """The engine for training: CUDA where there is one, bf16 where that is right and faster."""
     import torch
@@ -136,11 +146,14 @@ def pace(engine: Engine) -> Pace:
 
 
 def _pace(engine: Engine) -> Pace:
-    nets = [_probe_net(*probe) for probe in PROBES]
+    nets, on_gpu = [_probe_net(*probe) for probe in PROBES], engine.device == "cuda"
     totals = [analyse(net).total for net in nets]
-    rounds = [[_seconds_per_image(net, engine) for net in nets] for _ in range(3)]
+    batch = GPU_BATCH if on_gpu else 32
+    rounds = [[_seconds_per_image(net, engine, batch) for net in nets] for _ in range(3)]
     best = [min(times) for times in zip(*rounds, strict=True)]
-    return Pace(*_fit([(total.macs, total.activation_bytes) for total in totals], best))
+    # A step on a GPU takes as long as it takes to launch its kernels, however small the net is
+    rows = [(total.macs, total.activation_bytes, *[1] * on_gpu) for total in totals]
+    return Pace(*_fit(rows, best))
 
 
 def latency_model() -> LatencyModel:
@@ -292,7 +305,8 @@ def _fit(rows: Iterable[tuple[float, ...]], times: list[float]) -> list[float]:
 
 def _remembered(key: str, measure: Any) -> Any:
     """The value kept for `key` on this install, measured where there is none."""
-    text = json.dumps([_cpu(), cores(), metadata.version("torch"), _version("onnxruntime"), PROBES])
+    versions = metadata.version("torch"), _version("onnxruntime")
+    text = json.dumps([_cpu(), cores(), *versions, PROBES, *filter(None, [_gpu()])])
     name = f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
     folder = cache_folder()
     if folder is None:

@@ -303,7 +303,15 @@ def _dated() -> Iterator[None]:
 
 
 def run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """What model.keras gives for pixels (n, height, width, channels), then the source with it."""
+    """What model.keras gives for pixels (n, height, width, channels), then the source with it.
+
+    On the CPU: a GPU computes convolutions in TF32, which differs by as much as a fault would.
+    """
+    with keras.device("cpu"):
+        return _run(folder, pixels)
+
+
+def _run(folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     stored = keras.saving.load_model(folder / "model.keras", safe_mode=True)
     space: dict[str, Any] = {"__name__": "model_keras"}
     source = (folder / "model_keras.py").read_text(encoding="utf-8")
