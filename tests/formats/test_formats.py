@@ -336,9 +336,8 @@ for seed in range(60):
 """
 
 
-@pytest.mark.slow
 def test_a_written_keras_model_is_compared_on_the_cpu(tmp_path, monkeypatch):
-    """Where Keras would compute elsewhere, as on a GPU in TF32: here on a device without numbers."""
+    """Where Keras would compute elsewhere, as on a GPU in TF32: here a device without numbers."""
     net = Net((8, 8, 1), (L.Conv2D(2, 3), L.GlobalAveragePooling2D(), L.Dense(2)))
     weights, pixels = random_weights(net), np.zeros((2, 8, 8, 1), np.uint8)
     keras_format.save(tmp_path, net, weights, ("a", "b"))
@@ -350,6 +349,7 @@ def test_a_written_keras_model_is_compared_on_the_cpu(tmp_path, monkeypatch):
         keras_format._run(tmp_path, pixels)
 
 
+@pytest.mark.slow
 def test_keras_on_tensorflow_agrees():
     pytest.importorskip("tensorflow", reason="the second Keras backend")
     run_python(

@@ -289,7 +289,8 @@ def test_a_study_in_a_real_kernel_is_followed_and_shows_its_choice(tmp_path):
     assert shares[0] < 0.2
     assert shares == sorted(shares)
     last = pages[-1]["content"]["data"]["text/html"]
-    assert Reader(last).said.startswith("finished") and not WHOLE.findall(last)
+    assert Reader(last).said.startswith("finished")
+    assert not WHOLE.findall(last)
     (answer,) = [each["content"]["data"] for each in told if each["msg_type"] == "execute_result"]
     assert "Chosen:" in Reader(answer["text/html"]).said
     assert (tmp_path / "out" / "choice.json").exists()
