@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from convwise.core.text import times
 from convwise.core.textbook import KNOWN
 from convwise.evidence.fitting import fitted
 from convwise.formats import format_module
+from convwise.formats.lifted import SIZE
 from convwise.images.loading import Images
 from convwise.inspect.models import EXPECTED, is_named, load
 from convwise.search.rivals import Rival
@@ -97,10 +97,13 @@ def _loaded(model: Any, shape: tuple[int, int, int]) -> Net:
     try:
         return load(model).net
     except UnusableInput as error:
-        refused = error
+        refused: ConvwiseError = error
     for channels in dict.fromkeys((shape[2], 3, 1)):  # the weights of a module are for so many
-        with suppress(ConvwiseError):
+        try:
             return load(model, (*shape[:2], channels)).net
+        except ConvwiseError as error:
+            if refused.problem.expected == SIZE:  # which it has now
+                refused = error
     raise refused
 
 

@@ -135,6 +135,15 @@ def test_a_module_for_images_of_any_size_is_read_at_the_advised_one(images):
     assert found.net.input_shape == GIVEN.net.input_shape
 
 
+def test_a_module_that_does_not_fit_is_refused_for_what_is_wrong(images):
+    """It is read at the images' size: that no size was given is no reason any more."""
+    from torch import nn
+
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(999, 3))
+    with pytest.raises(UnusableInput, match="does not take images of 12x12x1: .*999"):
+        against.rivals([module], images, GIVEN)
+
+
 def test_the_same_network_named_twice_is_trained_once(images):
     assert [rival.model for rival in against.rivals(["lenet5", "lenet5", OWN], images, GIVEN)] == [
         "lenet5",

@@ -16,6 +16,7 @@ from convwise.core.net import INPUT, Net, fresh, is_mirror
 from convwise.core.problems import Problem, UnusableInput
 from convwise.formats.weights import Weights, require_own
 
+SIZE = "the size of its images"  # what is expected where a model takes images of any
 LONGEST = 200  # letters of a layer's name: of modules inside modules they reach 100
 
 

@@ -21,7 +21,7 @@ from convwise.core.places import near, refuse_empty
 from convwise.core.problems import ConvwiseError, UnusableInput
 from convwise.core.text import times
 from convwise.formats import json as net_json
-from convwise.formats.lifted import Lifted
+from convwise.formats.lifted import SIZE, Lifted
 from convwise.inspect.requests import (
     INSTEAD,
     InputShape,
@@ -177,7 +177,7 @@ def _lifted(model: Any, input_shape: InputShape | None, where: str) -> Lifted:
     if input_shape is None and reader == LIVE["torch", "Module"]:
         what = "is a module, which takes images of any size"
         fix = "--input-shape 224x224x3, or the size you use"
-        raise UnusableInput(where, what, "the size of its images", fix)
+        raise UnusableInput(where, what, SIZE, fix)
     lifted: Lifted = import_module(reader).lift(model, input_shape)
     return lifted
 

@@ -22,6 +22,7 @@ from convwise.core.net import MOST_SIDE
 from convwise.core.problems import UnusableInput
 from convwise.core.text import times
 from convwise.core.windows import Shape
+from convwise.formats.lifted import SIZE
 from convwise.formats.torch.program import (
     BATCH,
     Node,
@@ -297,7 +298,7 @@ def _free(sizes: list[Any], input_shape: tuple[int, int, int] | None, path: str)
                 raise UnusableInput(path, what, "images of the size that it was exported for", fix)
         elif want is None:
             fix = f"{_filled(own, (224, 224, 3))}, or the size you use"
-            raise UnusableInput(path, "has a free input size", "the size of its images", fix)
+            raise UnusableInput(path, "has a free input size", SIZE, fix)
         else:
             solved[axis] = _solved(size["as_expr"]["expr_str"], want)
     sides = {axis: solved[axis][0][0] if axis in solved else n for axis, n in enumerate(wanted)}
