@@ -249,7 +249,9 @@ def versions() -> dict[str, str]:
     from convwise.training.machine import ThisMachine
 
     return {
-        k: v for k, v in ThisMachine().describe().items() if k not in ("cpu", "cores", "system")
+        k: v
+        for k, v in ThisMachine().describe().items()
+        if k not in ("gpu", "cpu", "cores", "system")
     }
 
 
