@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,9 @@ from convwise.training.tasks import TASKS
 
 TOO_EARLY = "interrupted before the first training had ended: there is nothing to write"
 MOST_OTHERWISE = 500  # images that are answered once more, resized otherwise
+# After an interrupt: the share of the time that is left that scoring may take; images that are
+# scored in any case; and those that show how long one takes
+SCORING_SHARE, LEAST_SCORED, TIMED = 1 / 3, 200, 64
 
 
 def best_so_far(search: Search, crew: Crew) -> tuple[Verdict, Views]:
@@ -65,9 +69,10 @@ def hand_over(
 
 
 def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verdict, views: Views,
-             others: Sequence[rivals.Rival] = ()) -> Material:  # fmt: skip
+             others: Sequence[rivals.Rival] = (), left: Callable[[], float] = lambda: inf
+             ) -> Material:  # fmt: skip
     """Everything that is written; the sealed part is opened here, once. others: what the choice was
-    compared with.
+    compared with. left: as in `hand_over`.
     """
     session.tell("writing", 0, STEPS)
     ended = [r for r in session.results if r.trial.phase == FINAL.name]
@@ -79,10 +84,15 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         with_views(final or verdict.chosen, views),
     )
     said = [*_caveats(session, chosen, ended, interrupted), *filter(None, [views.said])]
-    task, notes = TASKS[settings.task], (*verdict.notes, *said)
-    net = chosen.trial.net
+    task, net = TASKS[settings.task], chosen.trial.net
     weights = train.load_weights(settings.work, chosen.trial.id)
-    scored = images.test.open() if images.test else images.valid
+    opened = images.test.open() if images.test else images.valid
+    scored = _affordable(opened, net, weights, settings.seed, left)
+    if len(scored) < len(opened):
+        said.append(
+            f"Of the {len(opened):,} {'sealed test' if images.test else 'validation'} images"
+            f" {len(scored):,}, drawn at random, were scored: for more there was no time."
+        )
     part, rough = scored.ways(*net.input_shape[:2])
     answers, labels = train.answers(net, weights, np.asarray(part.pixels)), np.asarray(part.labels)
     better = task.surely(answers, labels, settings.goal.score, net)
@@ -97,7 +107,11 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         images=images,
         facts=facts,
         advice=advice,
-        verdict=replace(verdict, notes=(*doubts, *notes), chosen=with_views(verdict.chosen, views)),
+        verdict=replace(
+            verdict,
+            notes=(*doubts, *verdict.notes, *said),
+            chosen=with_views(verdict.chosen, views),
+        ),
         final=chosen if final else None,
         results=session.results,
         weights=weights,
@@ -107,7 +121,9 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         baseline=task.baseline(labels, kind_of(settings.task).scored, net),
         better=better,
         probe=probe,
-        otherwise=_otherwise(answers, rough, net, weights) if images.classes else {},
+        otherwise=_otherwise(answers, rough, net, weights)
+        if images.classes and left() == inf
+        else {},
         provenance=_provenance(session, interrupted),
         clock=session.lab.clock,
         host=session.lab.host,
@@ -115,6 +131,22 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
         task=settings.task,
         views=views,
     )
+
+
+def _affordable(
+    part: Part, net: Net, weights: Weights, seed: int, left: Callable[[], float]
+) -> Part:
+    """The images that are scored: all, or after an interrupt as many as there is time for, drawn at
+    random.
+    """
+    if left() == inf or len(part) <= LEAST_SCORED:
+        return part
+    order, before = np.random.default_rng(seed).permutation(len(part)), left()
+    some, _ = part[order[:TIMED]].ways(*net.input_shape[:2])
+    train.answers(net, weights, np.asarray(some.pixels))
+    now = left()
+    count = max(int(SCORING_SHARE * now / max(before - now, 1e-9) * TIMED), LEAST_SCORED)
+    return part if count >= len(part) else part[np.sort(order[:count])]
 
 
 def _otherwise(

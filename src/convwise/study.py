@@ -77,7 +77,7 @@ def run(settings: Settings, lab: Lab, read: Read = read_images, look: Look = loo
             judged, views = best_so_far(search, crew)
         working.close()
         with interrupts.waiting():
-            found = material(session, facts, advice, judged, views, others)
+            found = material(session, facts, advice, judged, views, others, interrupts.left)
             return hand_over(session, found, write, interrupts.left)
 
 

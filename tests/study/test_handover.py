@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import pytest
 from convwise import handover
 from convwise.cli import app as cli
 from convwise.core.intervals import wilson
+from convwise.core.layers import Dense
 from convwise.core.net import Net
 from convwise.core.records import Fingerprint, Measure, Probed, Verdict
 from convwise.formats import Handed
+from convwise.images.loading import Part
 from convwise.output import choice, deliver, report
 from convwise.output.deliver import Material
 from convwise.training import train
@@ -232,3 +235,34 @@ def test_what_effects_say_of_the_end_goes_by_the_most_mistakes_there_may_be(stud
     monkeypatch.setattr(handover, "at_the_end", at_the_end)
     assert study(right=0.9, probe=0.5).verdict.alternatives == ()
     assert told == [pytest.approx(1 - wilson(180, TEST)[0])]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count"),
+    [(0.1, 1900), (1.0, handover.LEAST_SCORED), (0.001, IMAGES * 4)],
+    ids=["as many as there is time for", "a few in any case", "all"],
+)
+def test_after_an_interrupt_as_many_are_scored_as_there_is_time_for(monkeypatch, seconds, count):
+    """seconds: that TIMED images take, of 9 that are left; a third of the rest is for scoring."""
+    pixels = np.arange(IMAGES * 4, dtype=np.int64).astype(np.uint8).reshape(-1, 1, 1, 1)
+    part = Part(pixels, np.arange(IMAGES * 4), tuple(map(str, range(IMAGES * 4))))
+    spent = []
+    monkeypatch.setattr(train, "answers", lambda net, weights, images: spent.append(seconds))
+    net = Net((1, 1, 1), (Dense(2),))
+
+    def affordable(left: float, seed: int = 0) -> Part:
+        spent.clear()
+        return handover._affordable(part, net, {}, seed, lambda: left - sum(spent))
+
+    assert affordable(inf) is part
+    assert not spent
+    found = affordable(9.0)
+    assert len(found) == pytest.approx(count, rel=0.01)
+    assert list(found.names) == [str(label) for label in found.labels]
+    assert np.array_equal(found.pixels[:, 0, 0, 0], found.labels.astype(np.uint8))
+    assert np.array_equal(found.labels, np.sort(found.labels))
+    if len(found) < len(part):
+        assert set(affordable(9.0).labels) == set(found.labels)
+        assert set(affordable(9.0, seed=1).labels) != set(found.labels)
+        # Drawn from all, however they are ordered
+        assert abs(found.labels.mean() - part.labels.mean()) < 4 * len(part) / len(found) ** 0.5

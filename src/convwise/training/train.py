@@ -37,7 +37,8 @@ SETTLING_BATCHES = 10  # that the statistics of averaged weights are measured on
 CURVE_POINTS = 8  # validation points of a learning curve, beside the last
 CURVE_IMAGES = 500  # validation images at most that a point is measured on
 CURVE_SHARE = 1 / 16  # of the time of a training, at most, for the points of its curve
-SEGMENT_IMAGES = 5000  # validation images at most that a segment of a training is judged by
+# Validation images at most by which a segment of a training is judged, and one that was cut short
+SEGMENT_IMAGES, CUT_IMAGES = 5000, 1000
 LEAST_OWN = 32  # images of a batch that each member of a team takes
 TELLING_SECONDS = 1.0  # from one word on how far it is to the next
 COOLING_SECONDS = 1.0  # in which a training comes to an early end
@@ -139,10 +140,11 @@ def train(trial: Trial, folder: Path, engine: Engine, task: str = "classify",
     seconds = time.monotonic() - run.started
     if run.cut:
         trial = replace(trial, span=(trial.span[0], 1.0))
+    most = CUT_IMAGES if run.cut else SEGMENT_IMAGES if trial.span[1] < 1 else None
     asked, score = _Asked(trial, engine, TASKS[task]), None
     outcomes, weighed, mirrored = np.zeros(0), np.zeros(0), np.zeros(0)
     if held_out:
-        held_out = held_out if trial.span[1] == 1 else _some(held_out, SEGMENT_IMAGES)
+        held_out = _some(held_out, most) if most else held_out
         outcomes, weighed = asked.outcomes(model, held_out)
         score = asked.score(outcomes, weighed)
     line.tell(Live(trial.id, 1.0, run.images / len(examples), None, run.images / seconds))
