@@ -194,6 +194,8 @@ def test_a_gpu_is_named_and_has_a_pace_of_its_own(empty_cache, monkeypatch):
     usual = machine._remembered("x", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90"])
     host = machine.ThisMachine()
     assert host.describe()["gpu"] == "NVIDIA H200"
     assert host.name.startswith("NVIDIA H200, ")
@@ -204,6 +206,30 @@ def test_a_gpu_is_named_and_has_a_pace_of_its_own(empty_cache, monkeypatch):
     pace = machine._pace(Engine("cuda", "float32"))
     assert pace.per_image == pytest.approx(2e-3 / machine.GPU_BATCH, rel=0.01)
     assert pace.seconds(1e6, 1e4) == pytest.approx(pace.seconds(1e4, 1e2), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("held", "capability", "trains"),
+    [
+        ("sm_75 sm_80 sm_90 sm_120 compute_120", (6, 1), False),  # a GTX 1080, CUDA 13
+        ("sm_75 sm_80 sm_86 sm_90", (8, 9), True),  # an RTX 4090 runs what is for 8.x
+        ("sm_86", (8, 0), False),
+        ("sm_80 compute_80", (10, 0), True),  # compiled when it is loaded
+        ("sm_90a", (9, 0), True),
+        ("gfx90a gfx942", (9, 4), True),  # AMD's have other names
+        ("", (9, 0), True),
+    ],
+)
+def test_a_gpu_that_pytorch_has_no_code_for_does_not_train(
+    empty_cache, monkeypatch, held, capability, trains
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", held.split)
+    monkeypatch.setattr(machine, "_dtype", lambda device: "float32")
+    assert machine.engine().device == ("cuda" if trains else "cpu")
+    assert machine.ThisMachine().name.startswith("a GPU, ") == trains
 
 
 def test_other_probes_or_versions_are_measured_anew(empty_cache, monkeypatch):

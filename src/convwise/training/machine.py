@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import statistics
 import time
 from collections.abc import Iterable
@@ -112,19 +113,30 @@ def _cpu() -> str:
 
 
 def _gpu() -> str:
-    """What the GPU that trains is called; '' where there is none."""
+    """What the GPU that trains is called; '' where there is none.
+
+    PyTorch also finds GPUs that it holds no code for, such as old ones in a build for a new CUDA,
+    and fails where it computes there; it warns of them itself. Code runs on all of its generation
+    that came later; what can still be compiled, on all later ones (CUDA's binary compatibility).
+    """
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    if not torch.cuda.is_available():
+        return ""
+    held = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(torch.cuda.get_arch_list()))
+    major, minor = torch.cuda.get_device_capability()
+    runs = [
+        (int(first), int(second)) <= (major, minor) and (kind == "compute" or int(first) == major)
+        for kind, first, second in held
+    ]
+    return torch.cuda.get_device_name() if any(runs) or not held else ""
 
 
 def engine() -> Engine:
     """The engine for training: CUDA where there is one, bf16 where that is right and faster."""
-    import torch
-
     from convwise.training import narrow
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if _gpu() else "cpu"
     dtype = _remembered(f"dtype-{device}", lambda: _dtype(device))
     # Kept, so that every process sums in the same order, and the same trials give the same network
     # again.
