@@ -11,6 +11,7 @@ import numpy as np
 
 from convwise.core.places import CACHE_SIZE
 from convwise.core.problems import ConvwiseError, UnusableInput
+from convwise.core.text import times
 from convwise.images.loading import Picture, ValueRange, has_wide, pictures, resize
 from convwise.output.answered import answered_by
 from convwise.output.deliver import read_choice
@@ -77,9 +78,10 @@ def _session(model: Path, choice: Mapping[str, Any], threads: int) -> Any:
     (height, width, _), (*_, channels) = choice["net"]["input_shape"], choice["data"]["base_shape"]
     names = outputs(choice)
     if (read, answered) != ([channels, height, width], [len(names)]):
+        reads, answers = times((*read[1:], *read[:1])), times(answered)
         what = (
-            f"reads {read} and answers {answered}; its choice.json says"
-            f" {[channels, height, width]} and {[len(names)]}"
+            f"reads images of {reads} px and answers with {answers} numbers; its choice.json says"
+            f" {times((height, width, channels))} px and {len(names)} numbers"
         )
         raise UnusableInput(str(model), what, expected, fix)
     return session
