@@ -144,6 +144,16 @@ def test_only_changes_of_the_chosen_value_count_as_tested():
     )
 
 
+def test_a_verdict_about_the_end_stands_beside_what_is_expected_there():
+    """'-0.8 points (-1.8 to +0.3), no difference' would contradict itself."""
+    early = replace(effect("padding", "valid", "same", -0.008), verdict="no difference")
+    faded = replace(early, low=-0.018, high=0.003, expected_low=-0.003, expected_high=0.0027)
+    assert by_title((faded,))["Padding"].tried == (
+        "same instead of valid: −0.8 points (−1.8 to +0.3) after 8 s of training; at its end"
+        " −0.3 to +0.3: no difference",
+    )
+
+
 def test_what_is_sure_early_and_open_at_the_end_is_told_so():
     """'+2.0 points (+1.0 to +3.0), not resolved' would contradict itself."""
     early = replace(

@@ -51,6 +51,14 @@ def test_it_shows_the_answer_on_a_screen(choice):
     assert "Kernel size" in shown
 
 
+def test_the_report_is_named_however_much_there_is_to_say(choice):
+    one = {**choice.record["effects"][0], "verdict": "no difference"}
+    many = [{**one, "parameter": f"parameter.{number}"} for number in range(99)]
+    shown = replace(choice, record={**choice.record, "effects": many})
+    assert is_a_screen(shown)
+    assert repr(shown).splitlines()[-1].startswith("Report: ")
+
+
 def test_what_a_parameter_rests_on_is_the_truth(choice):
     """Only what has an effect is called tested; what the literature says is not called measured."""
     tested = {effect.parameter for effect in choice.effects}

@@ -11,7 +11,7 @@ from convwise.core.configuration import Draft
 from convwise.core.net import Net
 from convwise.core.records import Effect, Fingerprint, Reason, from_json
 from convwise.inspect.checking import scale_of
-from convwise.output.words import gain, horizon, plain, points, span
+from convwise.output.words import at_end, gain, horizon, plain, points, span
 
 Tag = Literal["tested", "measured", "convention"]
 TESTED, MEASURED, CONVENTION = (
@@ -171,16 +171,17 @@ def _about(parameters: Sequence[str], told: Sequence[Effect], chosen: Draft) -> 
 
 
 def _tried(effect: Effect) -> str:
-    """'5 instead of 3: -0.3 points (-1.7 to +1.0) after 12 s of training, no difference'"""
+    """'5 instead of 3: -0.3 points (-1.7 to +1.0) after 12 s of training; at its end -0.4 to +0.3:
+    no difference'
+    """
     change = f"{plain(effect.after)} instead of {plain(effect.before)}"
     change += f" ({effect.parameter})" if effect.parameter.startswith("stem.kernel") else ""
-    early = (
-        effect.verdict == "not resolved"
-        and effect.expected_low is not None
-        and effect.low * effect.high > 0
-    )
+    told, end = f"{gain(effect)} ({span(effect)}) {horizon(effect)}", at_end(effect)
+    if effect.verdict != "not resolved" and end:
+        return f"{change}: {told}; at its end {end}: {effect.verdict}"
+    early = end and effect.low * effect.high > 0
     verdict = "too early to tell what it is worth at the end" if early else effect.verdict
-    return f"{change}: {gain(effect)} ({span(effect)}) {horizon(effect)}, {verdict}"
+    return f"{change}: {told}, {verdict}"
 
 
 @dataclass(frozen=True)

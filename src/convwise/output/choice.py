@@ -190,12 +190,12 @@ class Choice(Shown):
 
     def screen(self) -> Screen:
         """The answer: what was chosen, how sure it is, and what each parameter rests on."""
-        first, *lines = summary(self.record, self.folder)
+        first, *lines, last = summary(self.record, self.folder)
         cards = answers.cards_of(self.record, self.effects)
         why = [f"{card.tagged}: {'; '.join(card.tried) or card.because}" for card in cards]
         rows = [(card.title, card.value, each) for card, each in zip(cards, why, strict=True)]
         columns = ("parameter", "value", "rests on")
-        return Screen(first, lines, columns, rows, more="the report", bars=self._bars())
+        return Screen(first, lines, columns, rows, [last], "the report", self._bars())
 
     def _bars(self) -> list[Bar]:
         """The goal's score beside that of knowing nothing, of the probe, and of other networks."""
@@ -306,6 +306,8 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         # A folder of version 0.1.0 has none
         seconds = max(e.get("seconds", 0) for e in record["effects"])
         length = f" after {seconds:.0f} s of training or less" if seconds else ""
+        if any(e.get("expected_low") is not None for e in record["effects"]):
+            length += ", and judged for its end"
         last = {
             (e["parameter"], plain(e["from"]), plain(e["to"])): e["verdict"]
             for e in record["effects"]

@@ -340,19 +340,12 @@ def effects(told: Sequence[Effect]) -> dict[str, Any]:
             "after": f"{sig(e.seconds)} s" if e.seconds else "equal epochs",
             "moved": words.moved(e.score, e.accuracy_change),
             "span": words.span(e),
-            "expected": _expected(e),
+            "expected": words.at_end(e),
         }
         for e in order
     ]
     scored = words.called(order[0].score.name) if order else ""
     return {"plot": plot, "rows": rows, "scored": scored, "unit": words.unit(order).capitalize()}
-
-
-def _expected(effect: Effect) -> str:
-    """The interval at the end of a training; '' where it is not known."""
-    if effect.expected_low is None or effect.expected_high is None:
-        return ""
-    return effect.score.span(effect.expected_low, effect.expected_high).replace("-", "\u2212")
 
 
 def reasons(given: Sequence[Reason], told: Sequence[Effect], chosen: Draft) -> list[dict[str, Any]]:

@@ -185,6 +185,13 @@ def span(effect: Effect) -> str:
     return effect.span.replace("-", "\u2212")
 
 
+def at_end(effect: Effect) -> str:
+    """The interval that is expected at the end of a training; '' where it is not known."""
+    if effect.expected_low is None or effect.expected_high is None:
+        return ""
+    return effect.score.span(effect.expected_low, effect.expected_high).replace("-", "\u2212")
+
+
 def horizon(effect: Effect) -> str:
     """How long both networks had been trained; the effect can be another after more."""
     if effect.seconds:
