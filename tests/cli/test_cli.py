@@ -414,9 +414,18 @@ def test_the_summary_says_what_was_not_resolved_and_reads_a_folder_of_the_first_
     told = f"Matters: activation relu to gelu. No difference: {same}. "
     told += "Not resolved: stage.filters 64 to 96."
     assert line == f"Measured after 10 s of training or less. {told}"
+    *first, last = choice["effects"]
+    for effect in first:
+        effect["expected_low"] = effect["expected_high"] = 0.0
+    assert line in choice_of.summary(choice, chosen.folder), "not all are told for the end"
+    last["expected_low"] = last["expected_high"] = 0.0
+    assert (
+        f"Measured after 10 s of training or less, and judged for its end. {told}"
+        in choice_of.summary(choice, chosen.folder)
+    )
     del choice["configuration"]["stem"]
     for effect in choice["effects"]:
-        del effect["seconds"]
+        del effect["seconds"], effect["expected_low"]
     assert f"Measured. {told}" in choice_of.summary(choice, chosen.folder)
 
 

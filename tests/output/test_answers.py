@@ -144,6 +144,16 @@ def test_only_changes_of_the_chosen_value_count_as_tested():
     )
 
 
+def test_equal_changes_of_two_parameters_are_told_apart():
+    told = (effect("stage.convs", 2, 3), effect("stage.count", 2, 3))
+    tried = by_title(told)["Depth"].tried
+    assert [each.partition(":")[0] for each in tried] == [
+        "3 instead of 2 (stage.convs)",
+        "3 instead of 2 (stage.count)",
+    ]
+    assert by_title(told[:1])["Depth"].tried[0].startswith("3 instead of 2: ")
+
+
 def test_a_verdict_about_the_end_stands_beside_what_is_expected_there():
     """'-0.8 points (-1.8 to +0.3), no difference' would contradict itself."""
     early = replace(effect("padding", "valid", "same", -0.008), verdict="no difference")

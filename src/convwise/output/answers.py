@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -138,7 +139,9 @@ def cards_of(choice: Mapping[str, Any], told: Sequence[Effect]) -> list[Card]:
 
 def _card(question: Question, reason: Reason, told: Sequence[Effect], chosen: Draft) -> Card:
     about = _about(question.parameters, told, chosen)
-    tried = tuple(map(_tried, about))
+    # Said of the stem's kernel in any case
+    alike = Counter(_change(each) for each in about if not each.parameter.startswith("stem.kernel"))
+    tried = tuple(_tried(each, alike[_change(each)] > 1) for each in about)
     tag, tagged = (
         _tested(question, about) if about else RESTS_ON.get(reason.measure, ("measured", MEASURED))
     )
@@ -170,12 +173,18 @@ def _about(parameters: Sequence[str], told: Sequence[Effect], chosen: Draft) -> 
     return [e for e in last.values() if chosen.get(e.parameter) in (e.before, e.after)]
 
 
-def _tried(effect: Effect) -> str:
+def _change(effect: Effect) -> str:
+    return f"{plain(effect.after)} instead of {plain(effect.before)}"
+
+
+def _tried(effect: Effect, named: bool = False) -> str:
     """'5 instead of 3: -0.3 points (-1.7 to +1.0) after 12 s of training; at its end -0.4 to +0.3:
     no difference'
+
+    named: whether it says of which parameter.
     """
-    change = f"{plain(effect.after)} instead of {plain(effect.before)}"
-    change += f" ({effect.parameter})" if effect.parameter.startswith("stem.kernel") else ""
+    named = named or effect.parameter.startswith("stem.kernel")
+    change = _change(effect) + (f" ({effect.parameter})" if named else "")
     told, end = f"{gain(effect)} ({span(effect)}) {horizon(effect)}", at_end(effect)
     if effect.verdict != "not resolved" and end:
         return f"{change}: {told}; at its end {end}: {effect.verdict}"

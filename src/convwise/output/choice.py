@@ -306,7 +306,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         # A folder of version 0.1.0 has none
         seconds = max(e.get("seconds", 0) for e in record["effects"])
         length = f" after {seconds:.0f} s of training or less" if seconds else ""
-        if any(e.get("expected_low") is not None for e in record["effects"]):
+        if all(e.get("expected_low") is not None for e in record["effects"]):
             length += ", and judged for its end"
         last = {
             (e["parameter"], plain(e["from"]), plain(e["to"])): e["verdict"]
