@@ -5,7 +5,7 @@
     python benchmarks/budgets.py 10m --images photos.zip --busy 3 --interrupt 40  # after 40 s
 
 busy: processes that compute all the time. Each run appends a row to results/budgets.jsonl, with
-the wall clock from start to the end of the process. At most 10 % over is what is promised, also
+the wall clock from start to the end of the process. At most 5 % over is what is promised, 10 %
 beside three busy processes; and that an interrupt is heard within 1 s and answered within 10.
 """
 

@@ -220,60 +220,49 @@ def test_no_budget_hears_the_clock_of_the_wall():
     assert asking == {"feed.py", "following.py", "store.py"}
 
 
+def a_study(folder: Path) -> list[str]:
+    """The words of a study of half a minute, of stripes in the folder, into its `out`."""
+    images = write_folder(folder / "stripes", ("a", "b"), 60, 12, "L")
+    words = "choose", str(images), "--budget", "30s", "--out", str(folder / "out")
+    return [sys.executable, "-m", "convwise", *words]
+
+
+def assert_whole(folder: Path) -> None:
+    """Every file is there that every set of images gets."""
+    found = {path.name for path in folder.iterdir()}
+    assert set(OUTPUTS) - {"suspects.csv", "outliers.csv"} <= found
+
+
 @pytest.mark.slow
 def test_a_study_under_a_stopped_clock_ends_in_time_and_whole(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(STOPPED_IN_1970)
-    images = write_folder(tmp_path / "stripes", ("a", "b"), 60, 12, "L")
     path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
-    words = [
-        sys.executable,
-        "-m",
-        "convwise",
-        "choose",
-        str(images),
-        "--budget",
-        "30s",
-        "--out",
-        str(tmp_path / "out"),
-    ]
     began = time.monotonic()
     ended = subprocess.run(
-        words, env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        a_study(tmp_path),
+        env={**ENVIRONMENT, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     assert time.monotonic() - began < 3 * 30
-    assert set(OUTPUTS) - {"suspects.csv", "outliers.csv"} <= {
-        path.name for path in (tmp_path / "out").iterdir()
-    }
+    assert_whole(tmp_path / "out")
 
 
 @pytest.mark.slow
 def test_a_study_of_64_open_files_is_whole(tmp_path):
-    images = write_folder(tmp_path / "stripes", ("a", "b"), 60, 12, "L")
-    words = [
-        sys.executable,
-        "-m",
-        "convwise",
-        "choose",
-        str(images),
-        "--budget",
-        "30s",
-        "--out",
-        str(tmp_path / "out"),
-    ]
     few = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
     few += "os.execv(sys.argv[1], sys.argv[1:])"
     ended = subprocess.run(
-        [sys.executable, "-c", few, *words],
+        [sys.executable, "-c", few, *a_study(tmp_path)],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert set(OUTPUTS) - {"suspects.csv", "outliers.csv"} <= {
-        path.name for path in (tmp_path / "out").iterdir()
-    }
+    assert_whole(tmp_path / "out")
 
 
 # --- users ----------------------------------------------------------------------------------------
