@@ -391,6 +391,38 @@ def test_without_antialiasing_every_pixel_is_one_of_the_picture():
     assert read((pixels, labels), test="none").train.ways(40, 40)[1] is None
 
 
+def test_to_learn_from_no_picture_is_the_same_without_antialiasing(tmp_path):
+    """Most of a set may have its size already: those are as though they had had another shape."""
+    folder = write_folder(tmp_path / "set", "ab", 12, 20)
+    write_folder(tmp_path / "set", "ab", 4, (20, 28), suffix=".bmp")
+    part = read(folder, test="none", limit_px=20).train
+    smooth, told = part.ways(20, 20)
+    _, learnt = part.ways(20, 20, stretched=True)
+    as_is = np.array([name.endswith(".png") for name in part.names])
+    assert 0 < as_is.sum() < len(part)
+    np.testing.assert_array_equal(told.pixels[as_is], smooth.pixels[as_is])
+    np.testing.assert_array_equal(learnt.pixels[~as_is], told.pixels[~as_is])
+    for was, now in zip(smooth.pixels[as_is], learnt.pixels[as_is], strict=True):
+        assert (was != now).any()
+        others = (
+            np.asarray(Image.fromarray(was).resize((columns, rows), Image.Resampling.BILINEAR))
+            for rows, columns in (
+                (20, 15),
+                (20, 27),
+                (20, 24),
+                (15, 20),
+                (27, 20),
+                (24, 20),
+                (27, 27),
+            )  # fmt: skip
+        )
+        nearest = (
+            np.asarray(Image.fromarray(other).resize((20, 20), Image.Resampling.NEAREST))
+            for other in others
+        )
+        assert any((now == each).all() for each in nearest)
+
+
 def test_a_file_that_changes_meanwhile_is_named(tmp_path):
     images = read(write_folder(tmp_path, "ab", 5, (24, 30)), limit_px=20)
     (tmp_path / images.train.names[3]).write_bytes((tmp_path / images.train.names[2]).read_bytes())

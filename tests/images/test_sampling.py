@@ -4,7 +4,10 @@ said which.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,3 +181,36 @@ def test_spread_against_a_plain_count(seed):
         for stratum, count in Counter(strata.tolist()).items():
             expected = max(min(3, count), count * most / 1000)
             assert abs(int((strata[rows] == stratum).sum()) - expected) <= 3
+
+
+MANY = """
+import os
+from functools import partial
+from pathlib import Path
+from convwise.images import sampling
+from convwise.images.sources import Found, Item
+
+def resident():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+def listed(count):
+    names = (f"/a/long/way/to/the/pictures/class{row % 10}/{row:07d}.jpg" for row in range(count))
+    return tuple(Item(None, name[-13], name, partial(open, name)) for name in names)
+
+before = resident()
+found = Found("set", listed(200_000))
+taken = resident() - before
+sampling.FILE_SECONDS = 1.0
+part = sampling.sampled(found, [0] * 200_000, 0, 100_000, None).found
+del found
+print(taken, resident() - before, len(part.items), part.items[5].open.args == (part.items[5].name,))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell")
+def test_of_very_many_files_the_rest_gives_its_memory_back():
+    told = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    taken, left, read_, opens = told.stdout.split()
+    assert (read_, opens) == ("10000", "True")
+    assert int(left) < int(taken) / 3

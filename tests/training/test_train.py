@@ -681,7 +681,7 @@ def test_images_are_averaged_once_where_the_first_layer_does_that(tmp_path):
         )
     net = shrinking(NET, 2)
     parts = {
-        name: SimpleNamespace(ways=lambda rows, columns, part=part: (part, None))
+        name: SimpleNamespace(ways=lambda rows, columns, stretched, part=part: (part, None))
         for name, part in large.items()
     }
     batches.Prepared(tmp_path / "large", SimpleNamespace(**parts)).ensure(net)

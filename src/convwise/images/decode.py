@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -37,6 +38,8 @@ MAX_PIXELS = limits.PICTURE
 THUMBNAIL_PX = 16  # in which near duplicates are looked for
 SMOOTH = Way.BILINEAR  # the one way in which pictures are resized: antialiased where they shrink
 ROUGH = Way.NEAREST  # what others do, Keras's load_img among them: training meets it, nothing else
+# Those that pictures of a set often have, as shares of the height and width of most of them
+SHAPES = ((1, 3 / 4), (1, 4 / 3), (1, 6 / 5), (3 / 4, 1), (4 / 3, 1), (6 / 5, 1), (4 / 3, 4 / 3))
 # Pillow's own limit refuses sound pictures with a large colour profile.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = limits.METADATA
 # Pillow's own limit is double this and kept; its warning below that would only repeat ours.
@@ -234,6 +237,16 @@ def resize(pixels: Pixels, height: int, width: int, way: Way = SMOOTH) -> Pixels
     flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     small = Image.fromarray(np.ascontiguousarray(flat)).resize((width, height), way)
     return np.asarray(small).reshape(height, width, pixels.shape[2])
+
+
+def stretched(pixels: Pixels) -> Pixels:
+    """One image (h, w, 1 or 3) as it would be, had its picture had another shape and been resized
+    without antialiasing. Which shape follows from its pixels.
+    """
+    height, width = pixels.shape[:2]
+    rows, columns = SHAPES[zlib.crc32(pixels.tobytes()) % len(SHAPES)]
+    other = resize(pixels, max(1, round(rows * height)), max(1, round(columns * width)))
+    return resize(other, height, width, ROUGH)
 
 
 def thumbnail(pixels: Pixels) -> bytes:

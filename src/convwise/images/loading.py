@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.defaults import TEST_SHARE
+from convwise.core.mapped import at_rest
 from convwise.core.parameters import at_least
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import files, near, remarks, sources, stack
@@ -145,7 +146,7 @@ class Images:
             sums += [0, zlib.crc32(np.ascontiguousarray(part.labels).data)]
             for rows in stack.chunks(len(part)):
                 sums[-2] = zlib.crc32(np.ascontiguousarray(part.pixels[rows]).data, sums[-2])
-                stack.at_rest(part.pixels)
+                at_rest(part.pixels)
         return "-".join(f"{each:x}" for each in sums)
 
 
@@ -368,7 +369,7 @@ def _part(all_: Stack, labels: NDArray[Any], rows: Ints, cache: Path | None, nam
     def fill(out: Pixels) -> None:
         for chunk in stack.chunks(len(rows)):
             out[chunk] = all_.pixels[rows[chunk]]
-            stack.at_rest(out)
+            at_rest(out)
 
     pixels = stack.filled(
         (len(rows), *all_.pixels.shape[1:]), fill, cache and cache / f"{name}.npy"

@@ -71,12 +71,12 @@ class Part:
             else whole._resized(height, width, decode.SMOOTH)
         )
 
-    def ways(self, height: int, width: int) -> tuple[Part, Part | None]:
-        """What is trained on at a size: `at`, and the same without antialiasing, or None where
-        nothing is resized.
+    def ways(self, height: int, width: int, *, stretched: bool = False) -> tuple[Part, Part | None]:
+        """At a size, `at`, and the same without antialiasing, or None where nothing is resized.
 
-        Others resize without it (Keras's load_img, tf.image.resize): so the network learns to
-        answer both alike.
+        Others resize without it (Keras's load_img, tf.image.resize): so a network learns from both
+        to answer them alike. stretched: pictures that have the size already, and so are the same
+        in both, are in the second as though they had another shape; see `decode.stretched`.
         """
         whole = self.base or self
         same = whole.pixels.shape[1:3] == (height, width) and not whole.origins
@@ -84,15 +84,14 @@ class Part:
             return self.at(height, width), None
         smooth = whole
         if whole.pixels.shape[1:3] != (height, width):
-            smooth = whole._resized(height, width, decode.SMOOTH, (decode.ROUGH,))
-        return smooth, whole._resized(height, width, decode.ROUGH)
+            smooth = whole._resized(height, width, decode.SMOOTH, decode.ROUGH)
+        return smooth, whole._resized(height, width, decode.ROUGH, stretched=stretched)
 
-    def _resized(
-        self, height: int, width: int, way: decode.Way, also: tuple[decode.Way, ...] = ()
-    ) -> Part:
-        file = file_of(self.pixels)
-        beside = file and file.with_name(f"{file.stem}-{height}x{width}-{way.name.lower()}.npy")
-        pixels = stack.resized(self.pixels, height, width, beside, self.origins, way, also)
+    def _resized(self, height: int, width: int, *ways: decode.Way, stretched: bool = False) -> Part:
+        """In the first of the ways; the others will be asked for."""
+        file, way = file_of(self.pixels), ways[0].name.lower() + "-stretched" * stretched
+        beside = file and file.with_name(f"{file.stem}-{height}x{width}-{way}.npy")
+        pixels = stack.resized(self.pixels, height, width, beside, self.origins, ways, stretched)
         return replace(self, pixels=pixels, base=self)
 
 

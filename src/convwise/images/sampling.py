@@ -8,6 +8,7 @@ drive, a clock ends it.
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -120,7 +121,9 @@ def sampled(found: Found, alike: Sequence[int], seed: int, budget: float | None,
     )
     count = max(min(affordable, round(most)) if most else affordable, first)
     rows = np.sort(order[:count])
-    part = replace(found, items=tuple(items[row] for row in rows)) if count < len(items) else found
+    part = found
+    if count < len(items):
+        part = replace(found, items=_moved(tuple(items[row] for row in rows)))
     return Sample(
         part,
         np.searchsorted(rows, order[:count]),
@@ -129,6 +132,17 @@ def sampled(found: Found, alike: Sequence[int], seed: int, budget: float | None,
         affordable,
         classes,
     )
+
+
+def _moved(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The same items, in memory of their own: of a million that were listed, a few everywhere would
+    keep most of it.
+    """
+    try:
+        moved: tuple[Item, ...] = pickle.loads(pickle.dumps(items))
+    except Exception:  # what opens a file of an archive cannot be copied
+        return items
+    return moved
 
 
 def _strata(items: Sequence[Item], alike: Sequence[int]) -> Ints:

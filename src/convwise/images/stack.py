@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import uuid
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convwise.core.cores import cores
+from convwise.core.mapped import at_rest
 from convwise.core.problems import Problem, UnusableInput
 from convwise.images import decode, limits, value_range
 from convwise.images.decode import Pixels
@@ -116,17 +116,6 @@ def filled(shape: Sequence[int], fill: Callable[[Pixels], None], file: Path | No
     return loaded
 
 
-def at_rest(pixels: Pixels) -> None:
-    """Give back the memory of pixels that are mapped from a file and not wanted soon; on the disk
-    they stay.
-
-    The system would take it back as well, but only where it is short of it.
-    """
-    mapped = getattr(pixels, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
-
-
 def _reserve(file: Path) -> None:
     """Take the room of a mapped file now: a disk that is full later ends the process, and no error
     is raised.
@@ -141,22 +130,26 @@ def _reserve(file: Path) -> None:
 
 
 def resized(pixels: Pixels, height: int, width: int, file: Path | None = None,
-            origins: Sequence[Origin] = (), way: decode.Way = decode.SMOOTH,
-            also: Sequence[decode.Way] = ()) -> Pixels:  # fmt: skip
+            origins: Sequence[Origin] = (), ways: Sequence[decode.Way] = (decode.SMOOTH,),
+            stretched: bool = False) -> Pixels:  # fmt: skip
     """All images (n, h, w, c) as (n, height, width, c), with decode.resize, each from its origin
     where it has one.
 
-    also: other ways that will be asked for: nothing is decoded once more for them.
+    ways: that of these, and others that will be asked for: nothing is decoded once more for them.
+    stretched: those that have the size already go through decode.stretched.
     """
+    way, *also = ways
+    same = decode.stretched if stretched and pixels.shape[1:3] == (height, width) else None
 
     def fill(out: Pixels) -> None:
         def some(rows: slice) -> None:
             for row in range(rows.start, rows.stop):
                 origin = origins[row] if origins else None
                 small = origin.at(height, width, way, also) if origin else None
-                out[row] = (
-                    decode.resize(pixels[row], height, width, way) if small is None else small
-                )
+                if small is None:
+                    old = pixels[row]
+                    small = same(old) if same else decode.resize(old, height, width, way)
+                out[row] = small
             at_rest(pixels)
             at_rest(out)
 

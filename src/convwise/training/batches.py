@@ -15,12 +15,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from convwise.core.mapped import at_rest
 from convwise.core.net import Net
 from convwise.core.records import Recipe
 
 # Share of the training images that are shown resized without antialiasing: so a net answers those
 # alike.
-ROUGH = 0.25
+ROUGH = 0.5
 AVERAGED_AT_ONCE = 256  # images
 # Bytes of pixels that each worker holds in memory; of more it reads batch after batch from the disk
 RESIDENT = 2**28
@@ -109,7 +110,9 @@ class Parts(Protocol):
 class Sized(Protocol):
     """One part at the size asked for; where it was resized, also without antialiasing."""
 
-    def ways(self, height: int, width: int) -> tuple[Part, Part | None]: ...
+    def ways(
+        self, height: int, width: int, *, stretched: bool = False
+    ) -> tuple[Part, Part | None]: ...
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def prepare(folder: Path, net: Net, name: str, part: Sized) -> None:
 
     So what has no weights is done once, and not in every step.
     """
-    smooth, rough = part.ways(*net.input_shape[:2])
+    smooth, rough = part.ways(*net.input_shape[:2], stretched=True)
     size, times = stored_as(net), net.shrinks
     store(folder, size, name, _averaged(smooth, times), rough and _averaged(rough, times))
 
@@ -162,6 +165,7 @@ def _averaged(part: Part, times: int) -> Part:
         windows = some.reshape(len(some), height // times, times, width // times, times, channels)
         sums = windows.sum((2, 4), dtype=np.uint32)
         found[start : start + AVERAGED_AT_ONCE] = (2 * sums + times**2) // (2 * times**2)
+        at_rest(part.pixels)
     return _Averaged(found, part.labels)
 
 
