@@ -8,10 +8,11 @@ drive, a clock ends it.
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def sampled(found: Found, alike: Sequence[int], seed: int, budget: float | None,
     rows = np.sort(order[:count])
     part = found
     if count < len(items):
-        part = replace(found, items=_moved(tuple(items[row] for row in rows)))
+        part = replace(found, items=_moved([items[row] for row in rows]))
     return Sample(
         part,
         np.searchsorted(rows, order[:count]),
@@ -134,15 +135,18 @@ def sampled(found: Found, alike: Sequence[int], seed: int, budget: float | None,
     )
 
 
-def _moved(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """The same items, in memory of their own: of a million that were listed, a few everywhere would
-    keep most of it.
+def _moved(items: Sequence[Item]) -> tuple[Item, ...]:
+    """The same items, their texts in memory of their own: of a million that were listed, a few
+    everywhere would keep most of it.
     """
-    try:
-        moved: tuple[Item, ...] = pickle.loads(pickle.dumps(items))
-    except Exception:  # what opens a file of an archive cannot be copied
-        return items
-    return moved
+
+    def again(thing: Any) -> Any:
+        if isinstance(thing, partial) and not thing.keywords:
+            return partial(thing.func, *map(again, thing.args))
+        how = "utf-8", "surrogatepass"
+        return thing.encode(*how).decode(*how) if isinstance(thing, str) else thing
+
+    return tuple(Item(**{name: again(value) for name, value in vars(i).items()}) for i in items)
 
 
 def _strata(items: Sequence[Item], alike: Sequence[int]) -> Ints:
