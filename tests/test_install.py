@@ -117,6 +117,7 @@ assert model.predict(pixels, verbose=0).shape == (4, 2)
 """
 
 
+@pytest.mark.slow
 def test_every_format_is_written_and_read_without_tensorflow(tmp_path):
     code = WITHOUT.format(
         names=("tensorflow", "jax", "pandas", "IPython"), folder=str(tmp_path / "out")

@@ -237,6 +237,7 @@ def test_every_standing_reason_is_that_of_some_layer():
     assert {reason.measure for reason in always} <= set(DECIDERS)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(fingerprints(), st.integers(300, 30000), st.integers(10_000, 4_000_000))
 def test_limits_hold_for_all_that_is_advised_and_changes_are_explained(found, params, macs):

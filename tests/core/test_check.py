@@ -629,6 +629,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_the_largest_numbers_are_answered_in_seconds(name):
     assert _seconds(LARGE[name]()) < 20  # twice that of a machine with much else to do
@@ -641,6 +642,7 @@ def test_larger_numbers_are_refused(kind, size):
         kind(size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [[L.UpSampling2D(MOST_SIZE)] * 2, [L.UpSampling2D(16),
                                     L.MaxPooling2D(15)] * 5,
                                     [L.Conv2DTranspose(8, 1, MOST_SIZE)] * 2])  # fmt: skip

@@ -215,6 +215,7 @@ def tried(runner, given: Net, edits: Sequence[tuple[str, Net]], images: Images,
     return measure_on(images, Base(given, RECIPE), edits_of(*edits), asked, lab, record)
 
 
+@pytest.mark.slow
 def test_an_edit_that_opens_the_eyes_matters_and_a_failing_one_costs_only_itself():
     told: list[Progress] = []
     broken = SEEING.edit("conv", kernel_size=99, padding="valid")
@@ -623,6 +624,7 @@ def test_the_base_is_not_trained_again_for_another_edit():
     assert {t.seed for t in again}.isdisjoint({0, 1})
 
 
+@pytest.mark.slow
 def test_a_study_lends_its_folder_and_runner(tmp_path):
     """No fitting, no warming, nothing stored: only the trainings."""
     images = stripes()

@@ -428,6 +428,7 @@ for folder in folders:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "others"), [("torch", "keras,tensorflow,onnx"), ("keras", "safetensors")]
 )

@@ -127,6 +127,7 @@ def test_logits_and_probabilities_are_both_there(written):
         np.testing.assert_allclose(answer, expected.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torch", "keras"])
 def test_a_source_labels_a_picture_from_anywhere(kind, written, tmp_path, monkeypatch):
     """`python model_torch.py cat.jpg` prints 'cat 0.93', in a folder that holds neither weights nor

@@ -398,6 +398,7 @@ def test_the_races_own_network_is_the_first_rung_where_there_is_no_teacher(strip
     assert not any("No network tried" in note for note in written[0].verdict.notes)
 
 
+@pytest.mark.slow
 def test_counted_studies_repeat_themselves(go):
     one, two = go("cheapest", out="one"), go("cheapest", out="two")
     assert [(r.trial.id, r.trial.net.id, r.score) for r in one.results] == [
@@ -406,6 +407,7 @@ def test_counted_studies_repeat_themselves(go):
     assert (one.answers == two.answers).all()
 
 
+@pytest.mark.slow
 def test_a_study_that_broke_off_goes_on_as_it_would_have(go, serial):
     whole = go("cheapest", out="whole")
     for phase in (TEACHER, STAGE, "final"):
@@ -427,6 +429,7 @@ class Unordered(Serial):
         return super().run(reversed(list(trials)) if self.last_first else trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goal", ["accuracy", "cheapest"])
 def test_a_name_stands_for_one_network_however_often_the_study_is_killed(stripes, tmp_path, goal):
     """Killed after each trial, with more and with less left to spend; names that were given say

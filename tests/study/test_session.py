@@ -120,6 +120,7 @@ with held(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_until_the_first_has_ended_however_it_ends(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -176,6 +177,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_loses_nothing(tmp_path, begun):
     assert out.exists() == begun
 
 
+@pytest.mark.slow
 def test_a_ledger_that_cannot_be_written_any_more_keeps_what_it_has(tmp_path):
     mine = session(tmp_path, [0.0])
     mine.record(scored({}, nth_net(1), 0.5))

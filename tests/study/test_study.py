@@ -111,6 +111,7 @@ def test_what_is_no_better_than_guessing_is_not_called_a_choice(
     )
 
 
+@pytest.mark.slow
 def test_with_time_for_one_training_alone_its_answers_decide_on_mirroring(
     tmp_path, trained, a_study, written
 ):

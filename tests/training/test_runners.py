@@ -149,6 +149,7 @@ def test_close_ends_the_processes_even_in_the_midst(name, tmp_path):
     assert set(multiprocessing.active_children()) <= before
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_is_ended_after_its_time(monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", seconds(4.0))
     begun = time.monotonic()
@@ -185,6 +186,7 @@ def test_a_worker_that_died_idle_is_replaced():
     assert outcomes(results)["return-3"] == "done"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_is_ended(monkeypatch):
     """Its trial has no time of its own; the next one goes on where it was."""
     monkeypatch.setattr(local, "SILENT_SECONDS", seconds(4.0))
@@ -209,6 +211,7 @@ def test_a_worker_that_is_lost_while_it_starts_costs_a_trial_at_most(monkeypatch
     assert outcomes(results)["return-2"] == "done"
 
 
+@pytest.mark.slow
 def test_what_a_stopped_worker_was_about_to_say_is_not_waited_for(monkeypatch):
     """Here it stops in the midst of a message."""
     monkeypatch.setattr(local, "SILENT_SECONDS", seconds(4.0))
@@ -334,6 +337,7 @@ def test_a_member_that_fails_costs_the_teams_trial_only(name, what):
     assert time.monotonic() - begun < seconds(20)  # nobody waits for the dead
 
 
+@pytest.mark.slow
 def test_a_member_that_dies_while_it_waits_for_the_others_is_missed():
     """It holds nothing that the others, or the study, would wait for."""
     before = set(multiprocessing.active_children())
@@ -352,6 +356,7 @@ def test_a_member_that_dies_while_it_waits_for_the_others_is_missed():
     assert "SIGKILL" in results[0].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_member_that_is_stopped_costs_the_teams_trial_only(monkeypatch, rank):
     monkeypatch.setattr(local, "SILENT_SECONDS", seconds(4.0))

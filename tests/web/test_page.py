@@ -28,6 +28,7 @@ from convwise.core.net import Net
 from convwise.training import machine
 from studies import ENVIRONMENT, started
 
+pytestmark = pytest.mark.slow  # a browser, and studies that it follows
 PATIENCE = 120_000  # ms, on a busy machine
 # Where bars and intervals begin and end, as shares of their row.
 PLACES = """found => found.flatMap(each => {

@@ -178,6 +178,7 @@ def test_only_what_a_study_hands_over_can_be_taken(served: Server, name: str) ->
     assert ask(served, "/files/net.json")[2] == (served.folder / "net.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_token_is_for_its_owner_and_outlives_the_server(served: Server, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     shutil.copytree(served.folder, folder, ignore=shutil.ignore_patterns(".page.json"))
@@ -211,6 +212,7 @@ def test_which_names_are_of_this_machine(host: str, asked: str, ours: bool) -> N
 # The command --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("hello")
     for folder in (tmp_path, tmp_path / "gone"):
@@ -347,6 +349,7 @@ def test_a_change_is_answered_at_once(served: Server) -> None:
     assert min(seconds) < 0.1 * machine.slowness()
 
 
+@pytest.mark.slow
 def test_what_is_given_can_be_built_by_its_framework(served: Server) -> None:
     from convwise.formats.keras import keras  # on the backend that is here
 
