@@ -139,16 +139,17 @@ def resized(pixels: Pixels, height: int, width: int, file: Path | None = None,
     stretched: those that have the size already go through decode.stretched.
     """
     way, *also = ways
-    same = decode.stretched if stretched and pixels.shape[1:3] == (height, width) else None
+    stretched = stretched and pixels.shape[1:3] == (height, width)
 
     def fill(out: Pixels) -> None:
         def some(rows: slice) -> None:
             for row in range(rows.start, rows.stop):
                 origin = origins[row] if origins else None
                 small = origin.at(height, width, way, also) if origin else None
-                if small is None:
-                    old = pixels[row]
-                    small = same(old) if same else decode.resize(old, height, width, way)
+                if small is None and stretched:
+                    small = decode.stretched(pixels[row])
+                elif small is None:
+                    small = decode.resize(pixels[row], height, width, way)
                 out[row] = small
             at_rest(pixels)
             at_rest(out)

@@ -18,8 +18,8 @@ from convwise import formats
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
 
-# Keras loads each of these where it is installed, for what it does with other back ends: nothing of
-# that is written here, and TensorFlow and JAX take 2 s and 500 MB.
+# Keras loads each of these where it is installed. What is written needs none but Keras's own back
+# end, and TensorFlow and JAX take 2 s and 500 MB.
 UNUSED = ("tensorflow", "jax", "cv2", "sklearn", "matplotlib")
 
 
@@ -58,7 +58,7 @@ def _serve(pipe: Connection, temporary: str | None) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_study, daemon=True).start()
-    for name in UNUSED:
+    for name in set(UNUSED) - {os.environ.get("KERAS_BACKEND")}:
         sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed
     _warm_up()
 
