@@ -90,8 +90,9 @@ def material(session: Session, facts: Fingerprint, advice: Advice, verdict: Verd
     scored = _affordable(opened, net, weights, settings.seed, left)
     if len(scored) < len(opened):
         said.append(
-            f"Of the {len(opened):,} {'sealed test' if images.test else 'validation'} images"
-            f" {len(scored):,}, drawn at random, were scored: for more there was no time."
+            f"Only {len(scored):,} of the {len(opened):,}"
+            f" {'sealed test' if images.test else 'validation'} images, drawn at random, were"
+            " scored: there was no time for more."
         )
     part, rough = scored.ways(*net.input_shape[:2])
     answers, labels = train.answers(net, weights, np.asarray(part.pixels)), np.asarray(part.labels)

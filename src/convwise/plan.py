@@ -343,7 +343,7 @@ def needed(views: float, images: int, seconds: float, short: str = "The budget w
             f" {otherwise}"
         )
     more = duration(seconds * wanted / max(views, 0.1))
-    return f"{short}: each image was seen {views:.1f} times; it would take about {more}"
+    return f"{short}: each image was seen {views:.1f} times; about {more} would be needed"
 
 
 def within_latency(

@@ -356,7 +356,7 @@ def test_what_was_not_measured_is_told_so_and_no_number_stands_for_it():
 @pytest.mark.parametrize(
     ("seconds", "images", "said"),
     [
-        (1e6, 1151, "more than the 17 times that a wide one needs"),
+        (1e6, 1151, "more than the 17 times that a wide network needs"),
         (0.5, 2727, "although a wide network needs 17"),
         (30.0, 6000, "filters would not allow"),
     ],

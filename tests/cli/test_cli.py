@@ -370,7 +370,7 @@ def test_a_network_no_better_than_guessing_exits_1_and_is_not_called_chosen(
 
     choice = json.loads((chosen.folder / "choice.json").read_text())
     choice["test"] |= {"better_than_guessing": False, "accuracy": 0.3, "baseline": 0.34}
-    choice["notes"] = ["The budget was too short: it would take about 20m.", *choice["notes"]]
+    choice["notes"] = ["The budget was too short: about 20m would be needed.", *choice["notes"]]
     (tmp_path / "choice.json").write_text(json.dumps(choice))
     monkeypatch.setattr(verbs, "choose", lambda *given, **options: tmp_path)
     code, out, _ = run("choose", stripes)
@@ -420,7 +420,7 @@ def test_the_summary_says_what_was_not_resolved_and_reads_a_folder_of_the_first_
     assert line in choice_of.summary(choice, chosen.folder), "not all are told for the end"
     last["expected_low"] = last["expected_high"] = 0.0
     assert (
-        f"Measured after 10 s of training or less, and judged for its end. {told}"
+        f"Measured after 10 s of training or less; the verdicts are about its end. {told}"
         in choice_of.summary(choice, chosen.folder)
     )
     del choice["configuration"]["stem"]

@@ -311,7 +311,7 @@ def test_a_validation_estimate_is_called_so(odd: dict[str, Path]) -> None:
     text = Page(odd["no effects, no test"].read_text(encoding="utf-8")).text
     assert "Accuracy, validation estimate" in text
     assert "These images also helped to choose" in text
-    assert "validation images are wrong" in text
+    assert "validation images are answered wrongly" in text
     assert "sealed test" not in text
     assert "The study itself measured no effect of a single parameter" in text
     assert "No other value was trained beside the advised network" in text

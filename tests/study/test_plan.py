@@ -108,13 +108,13 @@ def test_where_no_evidence_is_wanted_none_is_offered():
 def test_what_helps_where_nothing_was_learnt():
     assert (
         needed(2.0, 4000, 60.0)
-        == "The budget was too short: each image was seen 2.0 times; it would take about 20m"
+        == "The budget was too short: each image was seen 2.0 times; about 20m would be needed"
     )
     assert needed(1.0, 4000, 5.0, "It was interrupted too early").startswith(
         "It was interrupted too early: each image"
     )
     # Of what was spent, not of a budget
-    assert needed(1.0, 4000, 5.0).endswith("it would take about 4m")
+    assert needed(1.0, 4000, 5.0).endswith("about 4m would be needed")
     assert needed(0.0, 4000, 60.0).startswith("The budget was too short")
     assert "check the labels" in needed(45.0, 4000, 60.0)
 

@@ -106,7 +106,7 @@ def test_what_is_no_better_than_guessing_is_not_called_a_choice(
         .startswith("This network is not shown to be better than always answering")
     )
     assert (
-        "it would take about" in written[0].verdict.notes[0]
+        "would be needed" in written[0].verdict.notes[0]
         or "check the labels" in written[0].verdict.notes[0]
     )
 

@@ -112,8 +112,8 @@ def _noise(probes: Probes) -> Reading:
     response = np.abs(rows[:, :, 2:] - 2 * rows[:, :, 1:-1] + rows[:, :, :-2])
     sigma = float(np.median(response.mean(axis=(1, 2))) * np.sqrt(np.pi / 2) / 6)
     meaning = (
-        f"Noise and the finest texture, which this cannot tell apart, deviate by {sigma:.1f} of 255"
-        " grey levels."
+        f"Noise and the finest texture, which this cannot tell apart, vary by"
+        f" {sigma:.1f} of 255 grey levels (standard deviation)."
     )
     return Reading(sigma, "grey levels", meaning)
 
@@ -134,7 +134,7 @@ def _alignment(probes: Probes) -> Reading | None:
     )
     within = (total - between) / (len(images) - probes.classes)
     share = max(0.0, (between - (probes.classes - 1) * within) / total)
-    fixed = f"what tells {probes.parts} apart has its place"
+    fixed = f"what tells {probes.parts} apart has a fixed place"
     loose = f"little that tells {probes.parts} apart has a fixed place"
     meaning = f"The means of {probes.parts} explain {points(share)} % of the pixel variance"
     return Reading(share, "share", f"{meaning}: {fixed if share > ALIGNED_FROM else loose}.")

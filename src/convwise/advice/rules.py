@@ -76,8 +76,8 @@ def why_width(s: Situation) -> str:
     # How often is not said: of a net whose steps are short it is not known well
     if width == WIDEST and epochs >= fewest:
         return (
-            f"{seen} more than the {fewest:.0f} times that a wide one needs; even wider ones are"
-            " left to the trials"
+            f"{seen} more than the {fewest:.0f} times that a wide network needs; even wider"
+            " networks are left to the trials"
         )
     seen += f" about {epochs:,.0f} times if nothing else runs"
     if epochs < fewest:
@@ -172,7 +172,7 @@ RULES: tuple[Rule, ...] = (
             f"at {s.chosen['input.size']} px a whitening stem would cost a small map its last row"
             " and column"
         ),
-        "ours: the smallest images have the least to lose",
+        "ours: the smallest images have the fewest pixels to spare",
         "input_shape",
     ),
     Rule(

@@ -54,10 +54,7 @@ def lost(loss: Interval) -> str:
             f"gains {points(-loss.value)} points of accuracy ({points(-loss.high)} to"
             f" {points(-loss.low)})"
         )
-    return (
-        f"has a loss of accuracy that cannot be told from none ({points(loss.value)} points,"
-        f" {span(loss)})"
-    )
+    return f"shows no clear loss of accuracy ({points(loss.value)} points, {span(loss)})"
 
 
 def taken(facts: Fingerprint, name: str) -> Interval | None:
@@ -94,8 +91,8 @@ def beside_mirroring(facts: Fingerprint) -> str:
     if gain is None:
         return ""
     return (
-        f", not a probe, to which mirrored training images are worth {points(gain.value)} points"
-        f" ({span(gain)})"
+        f"; to a probe, mirrored training images are worth {points(gain.value)} points"
+        f" ({span(gain)}), which does not settle it"
     )
 
 
@@ -110,6 +107,6 @@ def of_scale(facts: Fingerprint, parts: str) -> str:
     if found.high < FAR_PX:
         return f"patches of {scale:.0f} px already tell {parts} apart as well as larger ones"
     return (
-        f"which patches tell {parts} apart as well as larger ones is {UNCERTAIN} "
+        f"how large patches must be to tell {parts} apart is {UNCERTAIN} "
         f"({scale:.0f} px, {found.low:.0f} to {found.high:.0f})"
     )

@@ -11,7 +11,7 @@ from convwise.core.task import KINDS
 
 CLASSES_HELP = (
     "Where the class of each file comes from: 'folder'; 'name', as in cat.12.jpg, or by a pattern,"
-    " 'name:*_{class}' (# is a number, * is anything), or by one of the whole path,"
+    " 'name:*_{class}' (# is a number, * is anything), or by a pattern of the whole path,"
     " 'name:*/{class}/**' (** is anything below); 'csv', a CSV or Parquet table in the folder, or"
     " 'csv:FILE', or one of its columns, 'csv:FILE:COLUMN'. With --task regress the numbers come"
     " from the same place; if a table has several columns of numbers, 'csv:FILE:COLUMN' names one,"

@@ -98,7 +98,7 @@ def grouped(where: str, families: Ints, sides: Ints, learnt: Learnt) -> Iterator
         what = f"{counted(len(across), 'group')} in the column {name}"
         what += " have images in two parts of the source"
         told = "accuracy reported is too high" if learnt.classes else "error reported is too low"
-        fix = f"move each into one part, or the {told}"
+        fix = f"move each into one part; otherwise the {told}"
         yield Problem(where, what, "each group in one part", fix, "warning", len(across))
 
 

@@ -30,7 +30,7 @@ RESTS_ON: Mapping[str, tuple[Tag, str]] = {
     "input_shape": ("convention", "convention, set by the size of the images"),
     "images": ("convention", "convention, set by the number of images"),
     "classes": ("convention", "convention, set by the images of each class"),
-    "target": ("convention", "convention, set by what is to be told"),
+    "target": ("convention", "convention, set by what is predicted"),
     "pace": ("measured", "measured on this machine"),
 }
 

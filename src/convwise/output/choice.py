@@ -74,7 +74,7 @@ class Choice(Shown):
     def _told(self, name: str) -> float:
         found = score_of(self.net).name
         if found != name:
-            raise UnusableInput(str(self.folder), f"has no {name}", f"an {found}", f"take .{found}")
+            raise UnusableInput(str(self.folder), f"has no {name}", f".{found}", f"take .{found}")
         return float(self.record["test"][name])
 
     @property
@@ -278,10 +278,10 @@ def _changes(changed: Sequence[tuple[str, str, str]]) -> str:
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
     test, cost, score = record["test"], record["cost"], score_of(Net.from_json(record["net"]))
-    kind = "validation (slightly optimistic, as nothing was sealed)"
+    kind, guessing = "validation", " (slightly optimistic, as nothing was sealed)"
     if test["kind"] == "test":
-        kind = "sealed test"
-    guessing = f"; {score.nothing}: {score.said(test['baseline'])}" if "baseline" in test else ""
+        kind, guessing = "sealed test", ""
+    guessing += f"; {score.nothing}: {score.said(test['baseline'])}" if "baseline" in test else ""
     guessing += f"; R2 {test['r2']:.3f}" if "r2" in test else ""
     net = described(record["configuration"], record["net"]["input_shape"])
     lines = [f"Chosen: {net}"]
@@ -307,7 +307,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         seconds = max(e.get("seconds", 0) for e in record["effects"])
         length = f" after {seconds:.0f} s of training or less" if seconds else ""
         if all(e.get("expected_low") is not None for e in record["effects"]):
-            length += ", and judged for its end"
+            length += "; the verdicts are about its end"
         last = {
             (e["parameter"], plain(e["from"]), plain(e["to"])): e["verdict"]
             for e in record["effects"]

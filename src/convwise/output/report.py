@@ -212,10 +212,10 @@ def _accuracy(evidence: Evidence) -> str:
     if estimate.get("kind") == "test":
         sealed = "on a sealed test part that was opened only once, for this number"
         return f"{right}, {sealed}; {spread}."
-    worse = "a larger one" if score.is_error else "a lower one"
+    worse = "a larger error" if score.is_error else f"a lower {score.words}"
     return (
-        f"{right}: a validation estimate ({spread}). These images also helped to choose: on others"
-        f" expect {worse}."
+        f"{right}: a validation estimate ({spread}). These images also helped to choose the"
+        f" network: on other images, expect {worse}."
     )
 
 
@@ -289,7 +289,7 @@ def same_line(told: Sequence[Effect]) -> str:
     last = {(e.parameter, e.before, e.after): e for e in told}.values()
     words = {w: [e for e in last if e.verdict == w] for w in VERDICT_ORDER}
     same = by_horizon(words["no difference"], change)
-    text = "Nothing was shown to make no difference."
+    text = "No change was shown to be without effect."
     if same:
         text = f"{same[0].upper()}{same[1:]}: take the cheaper."
     open_ones = "; ".join(change(e) for e in words["not resolved"])

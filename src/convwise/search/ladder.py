@@ -241,7 +241,7 @@ class Ladder:
             level = "the cheapest whose score cannot be told apart from that of the nearest"
             missed = f"none of the {len(self.tried)} tried keeps {wanted}"
             return f"{why}: {missed}, and it is {level}, {nearest.told}"
-        later = "" if (chosen.score or 0.0) >= self.floor else " when it is trained for longer"
+        later = "" if (chosen.score or 0.0) >= self.floor else ", once it is trained for longer"
         return f"{why}, the cheapest of {len(self.tried)} tried that reaches {wanted}{later}"
 
     def _miss(self, nearest: Result) -> str:

@@ -43,8 +43,8 @@ def uneven_channels(context: Context) -> Iterator[Case]:
                 " vectors of "
             )
             what += (
-                f"{context.vector}, in {100 * context.rows[layer.name].macs / total:.0f} % of the"
-                " macs"
+                f"{context.vector}; this layer has"
+                f" {100 * context.rows[layer.name].macs / total:.0f} % of the macs"
             )
             edits = (Edit(layer.name, {"filters": even}),)
             yield Case((layer.name,), what, f"a multiple of {lanes}", f"filters={even}", edits)
@@ -170,11 +170,11 @@ def unknown_layers(context: Context) -> Iterator[Case]:
             f" ({_operators(costly)}): "
         )
         held = (
-            f", {'at least ' * guess}{known:,} parameters are theirs" if known or not guess else ""
+            f"; they hold {'at least ' * guess}{known:,} parameters" if known or not guess else ""
         )
         what += "their macs are not counted" + (held or ", nor are their parameters")
         what += (
-            f"; {len(far)} more are, but their receptive field is unknown ({_operators(far)})"
+            f"; of {len(far)} more, only the receptive field is unknown ({_operators(far)})"
             if far
             else ""
         )

@@ -324,8 +324,8 @@ def misaligned(context: Context) -> Iterator[Case]:
         ):
             continue
         said = {name: _centre(each) for name, each in zip(layer.inputs, seen, strict=True)}
-        what = "its branches look at different places in the image: centre of the first unit and"
-        what += " step " + ", ".join(f"{name} at {spot}" for name, spot in said.items())
+        what = "its branches look at different places in the image (centre of the first unit +"
+        what += " step): " + ", ".join(f"{name} at {spot}" for name, spot in said.items())
         if _within_a_unit(seen, context.shape(layer.name)):
             fix = "shrink and enlarge in the same way: MaxPooling2D(2) matches UpSampling2D(2), or"
             fix += " a Conv2DTranspose that has an even kernel_size"

@@ -18,8 +18,8 @@ from convwise.images.sources.tree import Listing, nothing
 
 MOST = 10_000  # names that patterns are tried on
 PATTERN = (
-    "'name:*_{class}' or 'name:{class}-#': {class} is the class, # a number, * anything; without"
-    " the suffix. Of the whole path: 'name:*/{class}/**', where ** is anything below"
+    "'name:*_{class}' or 'name:{class}-#': {class} is the class, # a number, * anything; leave out"
+    " the suffix. For the whole path: 'name:*/{class}/**', where ** is anything below"
 )
 
 

@@ -32,8 +32,8 @@ LABEL_COLUMNS = (
 )  # fmt: skip
 GROUP_COLUMNS = ("group", "groups", "group_id", "patient", "patient_id", "subject", "subject_id")
 COLUMNS = (
-    "columns called path and label, split where there are parts, and group where images belong"
-    " together"
+    "columns called 'path' and 'label', also 'split' if there are parts, and 'group' if images"
+    " belong together"
 )
 # Cells of a table with a column for each class.
 ONE, ZERO = ("1", "1.0", "True", "true", "TRUE"), ("0", "0.0", "False", "false", "FALSE")
@@ -203,7 +203,7 @@ def _named(
     if path is not None and len(rest) > 1 and flags:
         classes = {place: head[place].strip() for place in rest}
         return Columns(path, classes, parts, (), group, grouped)
-    fix = "call the column of file names path"
+    fix = "call the column of file names 'path'"
     if path is not None:
         fix = _column_of_classes(index, head, rows, rest)
     raise UnusableInput(where, f"has the columns {', '.join(map(shown, head))}", COLUMNS, fix)

@@ -223,6 +223,6 @@ def _part(where: str, row: Row) -> PartName | None:
     part = role(row.part)
     if row.part and part is None:
         what = f"line {row.line}: {row.part!r} is not the name of a part"
-        fix = "call it so, or the column otherwise"
+        fix = "use one of these words, or rename the column"
         raise UnusableInput(where, what, "train, valid or test", fix)
     return part

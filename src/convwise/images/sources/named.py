@@ -26,7 +26,7 @@ def digits() -> Found:
 
 OPENML = "openml:"
 FETCHED = (
-    "download it yourself and keep it as a file, of square grey images for example so: python -c"
+    "download it yourself and save it as a file; for square grey images, for example: python -c"
     " \"import numpy, sklearn.datasets; s = sklearn.datasets.fetch_openml('NAME', as_frame=False);"
     " n = round(s.data.shape[1] ** 0.5); numpy.savez('NAME.npz', x=s.data.reshape(-1, n, n),"
     ' y=s.target.astype(str))", then name NAME.npz'

@@ -261,7 +261,7 @@ function result(test) {
   const told = test.answer.effects.flatMap((each) => [
     el("p", { class: "worth" }, `${worth(each)}${isError() ? "" : " points"} `, el("small", { class: `key ${each.verdict.replace(" ", "-")}` }, each.verdict)),
     interval(each),
-    el("p", {}, `95 % interval ${span(each)}, ${each.runs} ${each.runs === 1 ? "pair" : "pairs"} of trainings of ${Number(each.seconds.toPrecision(3))} s; a step takes ${each.time_ratio.toFixed(2)} of the time.`),
+    el("p", {}, `95 % interval ${span(each)}, ${each.runs} ${each.runs === 1 ? "pair" : "pairs"} of trainings of ${Number(each.seconds.toPrecision(3))} s; a step takes ${each.time_ratio.toFixed(2)} times as long.`),
   ]);
   const not = test.answer.not_measured.map((each) => el("p", {}, `Not measured: ${each.because}`));
   return [...told, ...not, ...test.answer.notes.map((each) => el("p", { class: "note" }, each))];
