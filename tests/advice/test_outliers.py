@@ -75,6 +75,7 @@ def test_the_same_seed_names_the_same(facts):
     assert look(part(), CLASSES).outliers == facts.outliers
 
 
+@pytest.mark.slow
 def test_images_with_numbers_are_compared_too():
     values = np.arange(len(DIGITS)) + 0.5
     for labels, numbers, label in (

@@ -54,6 +54,7 @@ def one_thread():
 # rivals ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIGHT)
 def test_a_rival_learns_in_a_moment_and_opens_the_sealed_part_once(name, one_thread):
     job = Job("digits", 0, time.monotonic() + 2.0 * slowness(), options=RIVALS[name].options)

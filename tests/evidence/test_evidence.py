@@ -77,6 +77,7 @@ def share(
 # --- one effect ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "error", "seeds"), CELLS)
 def test_of_equal_nets_one_in_twenty_is_said_to_matter(n, error, seeds):
     low, high = AS_PROMISED
@@ -172,6 +173,7 @@ def test_pairs_must_answer_the_same_examples():
 # --- the variance of a run -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", [0.0, 0.004, 0.02])
 def test_many_repeats_tell_the_variance_of_a_run(planted):
     """Also where it is told a thousand times too much before."""

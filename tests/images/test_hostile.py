@@ -287,6 +287,7 @@ def test_large_pictures_are_not_decoded_all_at_once(tmp_path, monkeypatch):
     assert most == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="ru_maxrss is counted in kB on Linux"
 )

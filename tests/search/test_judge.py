@@ -295,6 +295,7 @@ def test_once_the_chosen_net_is_scored_its_mistakes_say_what_can_matter():
     assert at_the_end(of_the_ladder, GIVEN, results, 0.02) == of_the_ladder
 
 
+@pytest.mark.slow
 def test_a_planted_effect_is_found_and_its_absence_is_not():
     """A hundred studies of one change each, over 1,000 examples, trainings as far apart as they
     are taken to be.

@@ -30,6 +30,7 @@ def balanced(tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(choice=found, folder=folder, images=read(source, test=0.3))
 
 
+@pytest.mark.slow
 def test_trials_are_scored_by_the_goal(balanced):
     labels = balanced.images.valid.labels
     raced = [r for r in Ledger(balanced.folder / "study.db").results if r.score is not None]
@@ -47,6 +48,7 @@ def test_trials_are_scored_by_the_goal(balanced):
     assert raced[0].trial.recipe.class_weights[0] < raced[0].trial.recipe.class_weights[2]
 
 
+@pytest.mark.slow
 def test_the_number_told_is_the_goals(balanced):
     test, labels = balanced.choice.record["test"], balanced.images.test.open().labels
     assert test["score"]["name"] == "balanced_accuracy"

@@ -486,6 +486,7 @@ def test_where_there_is_no_time_or_no_wish_one_net_is_trained_well(stripes, budg
     assert only.trial.seconds <= 0.1 * budget
 
 
+@pytest.mark.slow
 def test_a_failed_trial_costs_only_itself(stripes, tmp_path, a_study, serial, written):
     serial.fails = ("race-2-1", "race-4-1")
     a_study(stripes, tmp_path / "out", 6).run()
@@ -598,6 +599,7 @@ def test_an_interrupt_before_the_advice_ends_at_once(stripes, tmp_path, a_study,
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_a_later_second_interrupt_ends_the_writing_at_once(stripes, tmp_path, a_study):
     def write(material):
         os.kill(os.getpid(), signal.SIGINT)
@@ -629,6 +631,7 @@ def test_an_interrupt_while_the_answer_is_written_does_not_lose_it(stripes, tmp_
     assert whole[0].left() < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ONE_FAST)
 def test_a_killed_study_goes_on_where_it_was(stripes, tmp_path, a_study, trained, written, after):
     a_study(stripes, tmp_path / "whole").run()
@@ -681,6 +684,7 @@ def test_another_network_after_an_interrupt_opens_the_sealed_part_again_and_says
     assert "The sealed test part was opened 2 times" in " ".join(written[1].verdict.notes)
 
 
+@pytest.mark.slow
 def test_a_continued_study_gives_no_name_away_twice(stripes, tmp_path, a_study, serial, written):
     """Weights are kept by name: found here, a continued race began its numbers, and files, anew."""
     serial.stops = (3, SystemExit("killed"))
@@ -727,6 +731,7 @@ def stopped_after(trials: int, serial: Serial, asked: Asked) -> None:
     serial.stops = None
 
 
+@pytest.mark.slow
 def test_a_continued_study_keeps_its_space(stripes, tmp_path, a_study, serial, written):
     """A measure or a pace taken anew would advise other neighbours, which Optuna refuses in one
     study.

@@ -165,6 +165,7 @@ def test_every_point_of_the_curve_has_a_loss(folder):
     assert all(math.isfinite(point.loss) for point in result.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.0, 2.5])
 def test_a_timed_run_keeps_its_time(folder, seconds, monkeypatch):
     """By a clock that stands still while other processes have the core."""
@@ -228,6 +229,7 @@ def test_a_part_has_statistics_of_its_mean_weights(folder):
     assert weights["batchnormalization/moving_variance"] == pytest.approx(variance, rel=0.25)
 
 
+@pytest.mark.slow
 def test_the_clock_stands_still_while_a_point_of_the_curve_is_measured(folder, monkeypatch):
     """Each of them seems to take a minute here: a timed training is no shorter for it."""
     spent, real = [0.0], train._Asked.outcomes
@@ -303,6 +305,7 @@ class Listener:
         self.heard.append(live)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "span"), [("train", (0.0, 1.0)), ("all", (0.2, 1.0)), ("train", (0.0, 0.1))]
 )
@@ -371,6 +374,7 @@ def test_a_loss_that_is_no_number_is_an_error(folder, limit):
         train.train(wild(**limit), folder, FP32)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_a_failed_result_and_its_worker_goes_on(folder):
     with closing(
         LocalRunner(partial(train.run, folder, FP32, "classify"), MadeHost(), 1)
