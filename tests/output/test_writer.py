@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,12 +33,10 @@ def weights():
 
 
 @pytest.mark.slow
-def test_it_writes_what_this_process_would(tmp_path, weights):
+def test_it_writes_what_this_process_would(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(formats, "hand_over", lambda *_, **__: pytest.fail("it was done here"))
     with closing(Writer()) as write:
         found = write(tmp_path / "beside", NET, weights, ("a", "b"), PIXELS)
-        maps = Path(f"/proc/{write._process.pid}/maps")
-        loaded = maps.read_text() if maps.exists() else ""
-    assert "libtensorflow" not in loaded  # Keras would, where it is installed
     assert found.differences.keys() == formats.FORMATS.keys()
     assert all(difference < 1e-5 for difference in found.differences.values())
     assert found.left_out == {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import threading
 from contextlib import suppress
@@ -17,10 +16,6 @@ import numpy as np
 from convwise import formats
 from convwise.core.layers import Dense, GlobalAveragePooling2D
 from convwise.core.net import Net
-
-# Keras loads each of these where it is installed. What is written needs none but Keras's own back
-# end, and TensorFlow and JAX take 2 s and 500 MB.
-UNUSED = ("tensorflow", "jax", "cv2", "sklearn", "matplotlib")
 
 
 class Writer:
@@ -58,8 +53,6 @@ def _serve(pipe: Connection, temporary: str | None) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_study, daemon=True).start()
-    for name in set(UNUSED) - {os.environ.get("KERAS_BACKEND")}:
-        sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed
     _warm_up()
 
     # Only now: it takes seconds, in which an interrupt is to be ignored and the study's end noticed
