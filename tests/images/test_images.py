@@ -391,6 +391,9 @@ def test_without_antialiasing_every_pixel_is_one_of_the_picture():
     assert read((pixels, labels), test="none").train.ways(40, 40)[1] is None
 
 
+SHAPES = ((20, 15), (20, 27), (20, 24), (15, 20), (27, 20), (24, 20), (27, 27))
+
+
 def test_to_learn_from_no_picture_is_the_same_without_antialiasing(tmp_path):
     """Most of a set may have its size already: those are as though they had had another shape."""
     folder = write_folder(tmp_path / "set", "ab", 12, 20)
@@ -406,15 +409,7 @@ def test_to_learn_from_no_picture_is_the_same_without_antialiasing(tmp_path):
         assert (was != now).any()
         others = (
             np.asarray(Image.fromarray(was).resize((columns, rows), Image.Resampling.BILINEAR))
-            for rows, columns in (
-                (20, 15),
-                (20, 27),
-                (20, 24),
-                (15, 20),
-                (27, 20),
-                (24, 20),
-                (27, 27),
-            )  # fmt: skip
+            for rows, columns in SHAPES
         )
         nearest = (
             np.asarray(Image.fromarray(other).resize((20, 20), Image.Resampling.NEAREST))

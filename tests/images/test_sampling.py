@@ -184,7 +184,6 @@ def test_spread_against_a_plain_count(seed):
 
 
 MANY = """
-import os
 from functools import partial
 from pathlib import Path
 from convwise.images import sampling

@@ -112,7 +112,7 @@ def _noise(probes: Probes) -> Reading:
     response = np.abs(rows[:, :, 2:] - 2 * rows[:, :, 1:-1] + rows[:, :, :-2])
     sigma = float(np.median(response.mean(axis=(1, 2))) * np.sqrt(np.pi / 2) / 6)
     meaning = (
-        f"Noise and the finest texture, which this cannot tell apart, vary by"
+        "Noise and the finest texture, which this cannot tell apart, vary by"
         f" {sigma:.1f} of 255 grey levels (standard deviation)."
     )
     return Reading(sigma, "grey levels", meaning)

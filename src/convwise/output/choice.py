@@ -278,11 +278,11 @@ def _changes(changed: Sequence[tuple[str, str, str]]) -> str:
 def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     """What was chosen, how sure it is, and where the report is, in a few lines."""
     test, cost, score = record["test"], record["cost"], score_of(Net.from_json(record["net"]))
-    kind, guessing = "validation", " (slightly optimistic, as nothing was sealed)"
+    kind, aside = "validation", " (slightly optimistic, as nothing was sealed)"
     if test["kind"] == "test":
-        kind, guessing = "sealed test", ""
-    guessing += f"; {score.nothing}: {score.said(test['baseline'])}" if "baseline" in test else ""
-    guessing += f"; R2 {test['r2']:.3f}" if "r2" in test else ""
+        kind, aside = "sealed test", ""
+    aside += f"; {score.nothing}: {score.said(test['baseline'])}" if "baseline" in test else ""
+    aside += f"; R2 {test['r2']:.3f}" if "r2" in test else ""
     net = described(record["configuration"], record["net"]["input_shape"])
     lines = [f"Chosen: {net}"]
     if not is_chosen(test):
@@ -291,7 +291,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
     lines += [
         (
             f"{score.title}: {score.said(test[score.name])} ({_within(score, test)} at 95 %) on "
-            f"{test['n']} {kind} images{guessing}"
+            f"{test['n']} {kind} images{aside}"
         ),
         *_probe_line(test),
         *_number_lines(test),
